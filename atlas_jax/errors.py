@@ -1,0 +1,46 @@
+"""Errors a user can cause: one line saying what is wrong, where, and what to do."""
+
+
+class UserError(Exception):
+    """A mistake the user can mend; the command line prints its one line and exits with `exit_code`."""
+
+    exit_code = 2
+
+
+class InputFileError(UserError):
+    """Something is wrong in an input file; the message starts with the file and, where known, the line and field."""
+
+    def __init__(self, path, problem: str, *, line: int | None = None, field: str | None = None, remedy: str = ''):
+        place = f'{path}' if line is None else f'{path}:{line}'
+        if field is not None:
+            place += f', field "{field}"'
+        super().__init__(f'{place}: {problem}' + (f'; {remedy}' if remedy else ''))
+        self.path, self.line, self.field = path, line, field
+
+
+class ModelFolderError(UserError):
+    """A folder does not hold the model it should, or one of its parameters is missing, extra or mis-shaped."""
+
+
+class FormatError(UserError):
+    """A prompt format names an unknown field or cannot be cut into token segments."""
+
+
+class StoreError(UserError):
+    """A passage store is missing, damaged, locked or was made for other tokenizers."""
+
+
+class IndexFolderError(UserError):
+    """An index is missing, damaged, locked, or belongs to another model or store."""
+
+
+class ConfigError(UserError):
+    """A configuration value is unknown, missing, or contradicts another one."""
+
+
+class DownloadError(UserError):
+    """A package could not be fetched, or its hash is not the pinned one."""
+
+
+class DiskFullError(UserError):
+    """The disk is full; nothing that existed before was lost."""

@@ -1,0 +1,101 @@
+"""The flat layout: passages laid one after another, gathered to rows for attention alone.
+
+Embeddings, norms, projections and MLPs run on `[streams, stream_tokens, dim]`, real tokens only. Attention gathers to
+`[streams, passages, longest, dim]` and back. Both gathers know their inverse, so each backward pass is a gather too and never a
+scatter (docs/design.md).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from atlas_jax import types
+
+Array = jax.Array
+
+
+def pack(tokens: Array, lengths: Array, stream_tokens: int, longest: int) -> types.TokenStream:
+    """Lays passages one after another.
+
+    Args:
+      tokens: [streams, passages, width] int32, each passage at the start of its row.
+      lengths: [streams, passages] int32; the caller guarantees lengths <= longest and a sum per stream <= stream_tokens.
+      stream_tokens: capacity of a stream.
+      longest: width of the attention rows.
+
+    Returns:
+      A TokenStream; tokens past the end of the last passage are 0 with passage index -1.
+    """
+    if longest > tokens.shape[-1]:
+        tokens = jnp.pad(tokens, ((0, 0), (0, 0), (0, longest - tokens.shape[-1])))
+    ends = jnp.cumsum(lengths, axis=-1)  # [streams, passages]
+    starts = ends - lengths
+    position_in_stream = jnp.arange(stream_tokens)
+    # The passage of a token is the number of passages that ended at or before it; empty passages are stepped over.
+    owner = jax.vmap(lambda e: jnp.searchsorted(e, position_in_stream, side='right', method='compare_all'))(ends)
+    inside = owner < lengths.shape[-1]
+    owner = jnp.where(inside, owner, 0)  # [streams, stream_tokens]
+    positions = jnp.where(inside, position_in_stream - jnp.take_along_axis(starts, owner, axis=-1), 0)
+    width = tokens.shape[-1]
+    flat = tokens.reshape(tokens.shape[0], -1)  # [streams, passages * width]
+    stream = jnp.where(inside, jnp.take_along_axis(flat, owner * width + positions, axis=-1), 0)
+    return types.TokenStream(tokens=stream.astype(jnp.int32), positions=positions.astype(jnp.int32),
+                             passage_indices=jnp.where(inside, owner, -1).astype(jnp.int32),
+                             starts=starts.astype(jnp.int32), lengths=lengths.astype(jnp.int32), longest=longest)
+
+
+def row_mask(stream: types.TokenStream) -> Array:
+    """[streams, passages, longest] bool: True on real tokens of the attention rows."""
+    return jnp.arange(stream.longest) < stream.lengths[..., None]
+
+
+def to_rows(stream: types.TokenStream, values: Array) -> Array:
+    """[streams, stream_tokens, ...] to [streams, passages, longest, ...]; zeros past each passage's end."""
+    rows = _gather_pairs(_flatten(values), *_maps(stream))
+    return rows.reshape(*stream.lengths.shape, stream.longest, *values.shape[2:])
+
+
+def to_stream(stream: types.TokenStream, rows: Array) -> Array:
+    """[streams, passages, longest, ...] back to [streams, stream_tokens, ...]; zeros past the last passage."""
+    flat = rows.reshape(rows.shape[0], -1, *rows.shape[3:])
+    to_row, real_row, to_token, real_token = _maps(stream)
+    values = _gather_pairs(_flatten(flat), to_token, real_token, to_row, real_row)
+    return values.reshape(*stream.tokens.shape, *rows.shape[3:])
+
+
+def _flatten(values: Array) -> Array:
+    return values.reshape(*values.shape[:2], -1)
+
+
+def _maps(stream: types.TokenStream) -> tuple[Array, Array, Array, Array]:
+    """Stream position of every row slot, row slot of every stream position, and which of either are real."""
+    offsets = jnp.arange(stream.longest)
+    to_row = (stream.starts[..., None] + offsets).reshape(stream.starts.shape[0], -1)  # [streams, passages * longest]
+    real_row = row_mask(stream).reshape(to_row.shape)
+    real_token = stream.passage_indices >= 0  # [streams, stream_tokens]
+    to_token = jnp.where(real_token, stream.passage_indices * stream.longest + stream.positions, 0)
+    return to_row, real_row, to_token, real_token
+
+
+def _gather(values: Array, indices: Array, real: Array) -> Array:
+    """values [streams, from, dim] taken at indices [streams, to]; zeros where not real."""
+    taken = jax.vmap(lambda v, i: jnp.take(v, i, axis=0, mode='clip'))(values, indices)
+    return jnp.where(real[..., None], taken, 0)
+
+
+@jax.custom_vjp
+def _gather_pairs(values, indices, real, inverse, inverse_real):
+    """A gather whose transpose is the gather by `inverse`: the maps are mutually inverse on real positions."""
+    del inverse, inverse_real
+    return _gather(values, indices, real)
+
+
+def _gather_pairs_forward(values, indices, real, inverse, inverse_real):
+    return _gather(values, indices, real), (inverse, inverse_real)
+
+
+def _gather_pairs_backward(saved, gradient):
+    inverse, inverse_real = saved
+    return _gather(gradient, inverse, inverse_real), None, None, None, None
+
+
+_gather_pairs.defvjp(_gather_pairs_forward, _gather_pairs_backward)

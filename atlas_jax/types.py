@@ -1,0 +1,90 @@
+"""The arrays that travel through the house, and their shapes: the one table of fields.
+
+Names used in shapes: `batch` examples, `top_k` passages an example retrieves, `passages` any flat number of passages, `rows` of the
+index (a multiple of the device count), `streams` token streams (one per device), `stream_tokens` the capacity of one stream.
+"""
+
+import jax
+from flax import struct
+
+Array = jax.Array
+
+
+@struct.dataclass
+class Batch:
+    """Tokenised examples, what the input pipeline yields.
+
+    retriever_query_tokens   [batch, retriever_query_length] int32  [CLS] query [SEP], 0 on padding
+    retriever_query_lengths  [batch] int32                          specials included; at least 2
+    reader_query_tokens      [batch, reader_query_length] int32     the query alone, no eos, 0 on padding
+    reader_query_lengths     [batch] int32                          may be 0
+    decoder_target_tokens    [batch, target_length] int32           ends in eos (1), 0 on padding
+    decoder_loss_weights     [batch, target_length] float32         1 on target tokens, 0 on padding
+    example_ids              [batch] int32                          line in the examples file from 0; -1 for a filler example
+    """
+
+    retriever_query_tokens: Array
+    retriever_query_lengths: Array
+    reader_query_tokens: Array
+    reader_query_lengths: Array
+    decoder_target_tokens: Array
+    decoder_loss_weights: Array
+    example_ids: Array
+
+
+@struct.dataclass
+class TokenTable:
+    """Passages as token ids of one tokenizer, no special tokens: the title's ids, then the text's.
+
+    tokens         [rows, width] uint16 or uint32, 0 on padding; width a multiple of 128
+    title_lengths  [rows] int32
+    lengths        [rows] int32  title and text together
+    """
+
+    tokens: Array
+    title_lengths: Array
+    lengths: Array
+
+
+@struct.dataclass
+class IndexArrays:
+    """The index on the devices, rows sharded over every mesh axis.
+
+    embeddings  [rows, dim] float32 or bfloat16
+    valid       [rows] bool  False for deleted rows and for the padding at the end
+    """
+
+    embeddings: Array
+    valid: Array
+
+
+@struct.dataclass
+class Retrieved:
+    """Search results, best first; ties by the lower id.
+
+    scores       [batch, top_k] float32  inner products; -inf where fewer than top_k rows are valid
+    passage_ids  [batch, top_k] int32    index rows; 0 where the score is -inf
+    """
+
+    scores: Array
+    passage_ids: Array
+
+
+@struct.dataclass
+class TokenStream:
+    """Passages laid one after another without padding between them (docs/design.md, the flat layout).
+
+    tokens           [streams, stream_tokens] int32  0 past the end
+    positions        [streams, stream_tokens] int32  position within its passage, from 0; 0 past the end
+    passage_indices  [streams, stream_tokens] int32  passage within the stream; -1 past the end
+    starts           [streams, passages] int32       first token of each passage
+    lengths          [streams, passages] int32       may be 0
+    longest          static int                      width of the rows that attention works on; >= every length
+    """
+
+    tokens: Array
+    positions: Array
+    passage_indices: Array
+    starts: Array
+    lengths: Array
+    longest: int = struct.field(pytree_node=False)
