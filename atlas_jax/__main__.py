@@ -1,0 +1,8 @@
+"""`python -m atlas_jax` is the command `atlas-jax`."""
+
+import sys
+
+from atlas_jax import cli
+
+if __name__ == '__main__':
+    sys.exit(cli.main())

@@ -1,0 +1,54 @@
+"""Installs atlas_jax with its gin configurations as package data."""
+
+import pathlib
+
+import setuptools
+
+# gin_configs/ lies beside the package in a checkout and inside it once installed (atlas_jax/gin_configs/).
+GIN_CONFIGS = 'atlas_jax.gin_configs'
+
+CORE = [
+    'jax>=0.8',
+    'flax>=0.12',
+    'optax>=0.2.6',
+    'orbax-checkpoint>=0.11.25',
+    'gin-config>=0.5',
+    'grain>=0.2.13',
+    'tensorstore>=0.1.78',
+    'scann>=1.4.2; sys_platform == "linux"',
+    'sentencepiece>=0.2.1',
+    'protobuf>=5',
+    'tokenizers>=0.22',
+    'pyarrow>=19',
+    'safetensors>=0.5',
+    'tqdm>=4.66',
+    'numpy>=2.1',
+]
+
+EXTRAS = {
+    'demo': ['onnx>=1.19'],
+    'test': ['pytest>=8.3', 'hypothesis>=6.100', 'ruff>=0.9'],
+    'torch': ['torch>=2.8'],
+    'bench': ['faiss-cpu>=1.9', 'matplotlib>=3.9'],
+    'tpu': ['jax[tpu]>=0.8'],
+    'tfds': ['tensorflow-datasets>=4.9'],
+    'serve': ['starlette>=0.40', 'uvicorn>=0.30'],
+    'gcs': ['gcsfs>=2024.6'],
+}
+
+setuptools.setup(
+    name='atlas-jax',
+    version='0.1.0',
+    description='Atlas, the retrieval-augmented language model, in JAX: trains, answers with sources, edits its knowledge',
+    long_description=pathlib.Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.11,<3.14',
+    packages=[*setuptools.find_packages(include=['atlas_jax', 'atlas_jax.*']),
+              GIN_CONFIGS, f'{GIN_CONFIGS}.models', f'{GIN_CONFIGS}.runs'],
+    package_dir={GIN_CONFIGS: 'gin_configs'},
+    package_data={f'{GIN_CONFIGS}.models': ['*.gin'], f'{GIN_CONFIGS}.runs': ['*.gin']},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={'console_scripts': ['atlas-jax = atlas_jax.cli:main']},
+)
