@@ -44,3 +44,7 @@ class DownloadError(UserError):
 
 class DiskFullError(UserError):
     """The disk is full; nothing that existed before was lost."""
+
+
+class DivergedError(UserError):
+    """The loss became NaN or infinite; the last checkpoint is intact."""

@@ -88,3 +88,38 @@ class TokenStream:
     starts: Array
     lengths: Array
     longest: int = struct.field(pytree_node=False)
+
+
+@struct.dataclass
+class Knowledge:
+    """Everything a step reads besides the batch: the index and the passages' tokens, rows sharded alike.
+
+    index            IndexArrays
+    reader_table     TokenTable in the reader's tokens
+    retriever_table  TokenTable in the retriever's tokens; None where no step embeds passages
+    """
+
+    index: IndexArrays
+    reader_table: TokenTable
+    retriever_table: TokenTable | None = None
+
+
+@struct.dataclass
+class ReaderInputs:
+    """Assembled reader inputs and what the retriever loss needs of the same passages.
+
+    reader_tokens         [batch, top_k, text_max_tokens] int32
+    reader_lengths        [batch, top_k] int32              0 where nothing was retrieved
+    retrieved             Retrieved, or None where passages were given or none are read
+    retriever_tokens      [batch, n, retriever_max_tokens]  int32, with retriever_lengths [batch, n]: passages to embed; else None
+    passage_embeddings    [batch, n, dim] float32           taken from the index; else None
+    truncated_passages    scalar int32                      reader inputs whose text was cut
+    """
+
+    reader_tokens: Array
+    reader_lengths: Array
+    retrieved: Retrieved | None = None
+    retriever_tokens: Array | None = None
+    retriever_lengths: Array | None = None
+    passage_embeddings: Array | None = None
+    truncated_passages: Array | int = 0

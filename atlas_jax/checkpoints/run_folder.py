@@ -1,0 +1,87 @@
+"""A run's folder: model.json, the tokenizers, and Orbax checkpoints of parameters, optimiser and input position.
+
+    RUN/model.json            sizes, formats, task: what Atlas.load needs besides the parameters
+    RUN/tokenizers/reader/    spiece.model;  RUN/tokenizers/retriever/  tokenizer.json or vocab.txt
+    RUN/checkpoints/STEP/     params, optimizer, input; written under another name first, so a step is whole or absent
+"""
+
+import json
+import pathlib
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from atlas_jax import errors
+from atlas_jax.io import atomic
+
+MODEL_FILE = 'model.json'
+FORMAT_VERSION = 1
+
+
+def write_model_file(folder: pathlib.Path, description: dict[str, Any]) -> None:
+    """Writes model.json atomically."""
+    atomic.write_json(folder / MODEL_FILE, {'format': 'atlas_jax', 'version': FORMAT_VERSION, **description})
+
+
+def read_model_file(folder: pathlib.Path) -> dict[str, Any]:
+    """Reads model.json.
+
+    Raises:
+      ModelFolderError: the folder holds none, or one of another version.
+    """
+    path = folder / MODEL_FILE
+    if not path.is_file():
+        raise errors.ModelFolderError(f'{folder}: no {MODEL_FILE} in it, so this is not an atlas_jax model; give the run folder of '
+                                      '`atlas-jax train`, or Hugging Face folders with --reader and --retriever')
+    try:
+        values = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise errors.ModelFolderError(f'{path}: broken JSON: {error}') from error
+    if not isinstance(values, dict) or values.get('format') != 'atlas_jax' or values.get('version') != FORMAT_VERSION:
+        raise errors.ModelFolderError(f'{path}: not a model file of format version {FORMAT_VERSION}')
+    return values
+
+
+class RunCheckpoints:
+    """The numbered checkpoints of a run; a context manager, so that pending writes finish.
+
+    A checkpoint has three items: `params`, `optimizer` (trees of arrays) and `input` (JSON).
+    """
+
+    def __init__(self, folder: pathlib.Path, keep: int | None = 2, *, create: bool = False):
+        path = (folder / 'checkpoints').absolute()
+        if not create and not path.is_dir():
+            raise errors.ModelFolderError(f'{folder}: it has a {MODEL_FILE} but no checkpoints; train it again or give another folder')
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=create, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(path, options=options, item_names=('params', 'optimizer', 'input'))
+
+    def __enter__(self) -> 'RunCheckpoints':
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._manager.close()
+
+    @property
+    def latest_step(self) -> int | None:
+        """The newest whole checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, params: Any, optimizer: Any = None, input_position: Any = None) -> None:
+        """Saves trees of arrays and the input iterator's position (JSON); without an optimiser, parameters alone."""
+        items = {'params': ocp.args.StandardSave(params)}
+        if optimizer is not None:
+            items |= {'optimizer': ocp.args.StandardSave(optimizer), 'input': ocp.args.JsonSave({'position': input_position})}
+        with atomic.disk_full_is_a_user_error(self._manager.directory):
+            self._manager.save(step, args=ocp.args.Composite(**items))
+            self._manager.wait_until_finished()
+
+    def restore(self, params: Any, optimizer: Any, step: int | None = None) -> tuple[Any, Any, Any]:
+        """(params, optimizer, input position) of `step` (default: the newest); the arguments give shapes and shardings."""
+        restored = self._manager.restore(self.latest_step if step is None else step, args=ocp.args.Composite(
+            params=ocp.args.StandardRestore(params), optimizer=ocp.args.StandardRestore(optimizer), input=ocp.args.JsonRestore()))
+        return restored['params'], restored['optimizer'], restored['input']['position']
+
+    def restore_params(self, params: Any, step: int | None = None) -> Any:
+        """The params item alone."""
+        step = self.latest_step if step is None else step
+        return self._manager.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(params)))['params']

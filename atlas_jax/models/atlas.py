@@ -1,0 +1,98 @@
+"""What an Atlas model is: the sizes of its two networks and how text becomes their input."""
+
+import dataclasses
+from typing import Any
+
+from atlas_jax import errors
+from atlas_jax.models import contriever, t5
+from atlas_jax.tokenizers import formats
+from atlas_jax.tokenizers.bert import BertTokenizer
+from atlas_jax.tokenizers.t5 import T5Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class InputConfig:
+    """How queries and passages become reader and retriever inputs (the original's format and length options).
+
+    Attributes:
+      encoder_format: reader input of one passage; fields {query}, {title}, {text}.
+      closed_book_format: reader input where no passage is read; field {query}.
+      retriever_format: passage as the retriever sees it; fields {title}, {text}.
+      text_max_tokens: limit of a reader input, and of a retriever passage (BERT has 512 positions); the text is cut, never the query.
+      query_max_tokens: limit of a query, in tokens of either model.
+      target_max_tokens: limit of a target, eos included.
+    """
+
+    encoder_format: str = '{query} title: {title} context: {text}'
+    closed_book_format: str = '{query}'
+    retriever_format: str = '{title} {text}'
+    text_max_tokens: int = 200
+    query_max_tokens: int = 64
+    target_max_tokens: int = 16
+
+    def __post_init__(self):
+        for name in ('text_max_tokens', 'query_max_tokens', 'target_max_tokens'):
+            if getattr(self, name) < 2:
+                raise errors.ConfigError(f'InputConfig.{name} is {getattr(self, name)}; it must be at least 2')
+        if self.query_max_tokens >= self.text_max_tokens:
+            raise errors.ConfigError(f'InputConfig.query_max_tokens ({self.query_max_tokens}) must be smaller than '
+                                     f'text_max_tokens ({self.text_max_tokens}), or no text fits beside a query')
+
+
+@dataclasses.dataclass(frozen=True)
+class AtlasConfig:
+    """Sizes of reader and retriever, their inputs, and the number of passages read (0: closed book)."""
+
+    reader: t5.T5Config
+    retriever: contriever.ContrieverConfig
+    inputs: InputConfig = InputConfig()
+    n_context: int = 1
+
+    @property
+    def retriever_max_tokens(self) -> int:
+        """Limit of a retriever passage: text_max_tokens, but never more than the retriever has positions."""
+        return min(self.inputs.text_max_tokens, self.retriever.max_positions)
+
+
+@dataclasses.dataclass(frozen=True)
+class Segments:
+    """The formats of an InputConfig cut into token segments, special tokens included."""
+
+    reader: tuple[formats.Segment, ...]
+    closed_book: tuple[formats.Segment, ...]
+    retriever: tuple[formats.Segment, ...]
+
+
+def cut_segments(inputs: InputConfig, reader_tokenizer: T5Tokenizer, retriever_tokenizer: BertTokenizer) -> Segments:
+    """Cuts the three formats into token segments.
+
+    Raises:
+      FormatError: a format names an unknown field, or a field is not bounded by spaces.
+    """
+    eos = (reader_tokenizer.eos_id,)
+    return Segments(
+        reader=formats.cut_format(inputs.encoder_format, reader_tokenizer.encode, suffix_ids=eos),
+        closed_book=formats.cut_format(inputs.closed_book_format, reader_tokenizer.encode, suffix_ids=eos),
+        retriever=formats.cut_format(inputs.retriever_format, retriever_tokenizer.encode,
+                                     prefix_ids=(retriever_tokenizer.cls_id,), suffix_ids=(retriever_tokenizer.sep_id,)))
+
+
+def config_to_dict(config: AtlasConfig) -> dict[str, Any]:
+    """The configuration as plain JSON values."""
+    return dataclasses.asdict(config)
+
+
+def config_from_dict(values: dict[str, Any]) -> AtlasConfig:
+    """The inverse of config_to_dict; JSON's lists become tuples.
+
+    Raises:
+      ModelFolderError: a field is unknown or missing.
+    """
+    def build(kind, fields):
+        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+
+    try:
+        return AtlasConfig(reader=build(t5.T5Config, values['reader']), retriever=build(contriever.ContrieverConfig, values['retriever']),
+                           inputs=build(InputConfig, values['inputs']), n_context=values['n_context'])
+    except (KeyError, TypeError) as error:
+        raise errors.ModelFolderError(f'model.json does not describe an Atlas model of this version: {error}') from error

@@ -1,0 +1,193 @@
+"""Train reader and retriever together. Read it from the top: model, data, step, restore, loop."""
+
+import dataclasses
+import json
+import math
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from atlas_jax import api, errors, evaluate, partitioning
+from atlas_jax.checkpoints import run_folder
+from atlas_jax.input import pipeline
+from atlas_jax.io import atomic, progress
+from atlas_jax.models import atlas as atlas_lib
+from atlas_jax.tasks import qa
+from atlas_jax.training import spec as spec_lib
+from atlas_jax.training import state as state_lib
+from atlas_jax.training import train_step
+from atlas_jax.training.optimizer import OptimizerConfig
+
+METRICS_FILE = 'metrics.jsonl'
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Where and how a run goes; steps are counted in updates.
+
+    `mesh_shape` is (data, fsdp, model) or None for all devices on fsdp; `dropout_rate` None keeps the models' own.
+    """
+
+    run_dir: str
+    batch_size: int = 4
+    seed: int = 0
+    checkpoint_every_steps: int = 50
+    keep_checkpoints: int = 2
+    mesh_shape: tuple[int, int, int] | None = None
+    dropout_rate: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """The trained model, and one row of metrics a step."""
+
+    atlas: api.Atlas
+    history: tuple[dict[str, float], ...]
+
+
+def train(run: RunConfig, train_file: str, optimizer: OptimizerConfig, index_dir: str | None = None, n_context: int = 1,
+          model_dir: str | None = None, reader_dir: str | None = None, retriever_dir: str | None = None,
+          task: qa.QATask | None = None, inputs: atlas_lib.InputConfig | None = None,
+          distill: spec_lib.DistillConfig | None = None, max_examples: int | None = None) -> TrainResult:
+    """Trains from a run folder or Hugging Face folders on a JSON-lines file of questions; goes on from the run's newest checkpoint.
+
+    Args:
+      run: folder, batch size, seed, checkpoints.
+      train_file: lines with question, and answers or target (the first answer is the target).
+      optimizer: learning rates, schedule, number of steps.
+      index_dir: what to retrieve from; None with n_context 0 trains a closed-book reader.
+      n_context: passages the reader reads.
+      model_dir: weights to start from; or reader_dir and retriever_dir, Hugging Face folders.
+      task, inputs: formats; default the model's own.
+      distill: how the retriever learns; None is the original's default.
+      max_examples: the first so many lines only (64 for few-shot).
+
+    Raises:
+      UserError: anything the user can mend, before training starts; DivergedError if the loss is no longer finite.
+    """
+    if (index_dir is None) != (n_context == 0):
+        raise errors.ConfigError('training needs an index and n_context >= 1, or neither (n_context 0: closed book)')
+    mesh = partitioning.make_mesh(run.mesh_shape)
+    atlas = evaluate.load_model(model_dir, reader_dir, retriever_dir, inputs, task)
+    atlas = configure(atlas, mesh, n_context, run.dropout_rate)
+    examples = qa.read_examples(train_file, atlas.task)[:max_examples]
+    index = None if index_dir is None else api.Index.open(index_dir)
+    return train_examples(run, atlas, examples, index, optimizer, distill or spec_lib.DistillConfig())
+
+
+def configure(atlas: api.Atlas, mesh: jax.sharding.Mesh, n_context: int, dropout_rate: float | None) -> api.Atlas:
+    """The model with another number of passages and dropout rate."""
+    config = dataclasses.replace(atlas.config, n_context=n_context)
+    if dropout_rate is not None:
+        config = dataclasses.replace(config, reader=dataclasses.replace(config.reader, dropout_rate=dropout_rate),
+                                     retriever=dataclasses.replace(config.retriever, dropout_rate=dropout_rate))
+    return dataclasses.replace(atlas, config=config, mesh=mesh)
+
+
+def train_examples(run: RunConfig, atlas: api.Atlas, examples: Sequence[qa.TaskExample], index: api.Index | None,
+                   optimizer: OptimizerConfig, distill: spec_lib.DistillConfig, label: str = 'training') -> TrainResult:
+    """`train` on what is loaded already; the run folder is written just the same."""
+    folder = pathlib.Path(run.run_dir)
+    # data
+    encoder = atlas.encoder()
+    query_lengths = encoder.fit_queries(examples)
+    batches = pipeline.training_batches(examples, encoder, run.batch_size, run.seed)
+    # step
+    lengths = api.no_passages(query_lengths) if index is None else index.token_lengths(query_lengths)
+    spec = spec_lib.make_spec(atlas.config, atlas.segments, atlas.mesh, lengths, run.batch_size, distill)
+    step = train_step.make_train_step(spec, optimizer, run.seed)
+    knowledge = None if index is None else index.knowledge(atlas, retriever_tokens=bool(spec.embedded))
+    # state: own run > given weights
+    keep_passage_encoder = spec.passages_scored > 0 and distill.retriever_training == 'query_side'
+    _write_description(folder, atlas, keep_passage_encoder)
+    with run_folder.RunCheckpoints(folder, run.keep_checkpoints, create=True) as checkpoints:
+        state, history = _restore_or_create(checkpoints, folder, atlas, spec, optimizer, batches, keep_passage_encoder)
+        # loop
+        save = _saver(checkpoints, batches)
+        state = _loop(step, state, batches, knowledge, atlas, run, optimizer, history, save, label)
+    params, _ = state_lib.to_items(state)
+    return TrainResult(dataclasses.replace(atlas, params=params), tuple(history.rows))
+
+
+def _write_description(folder: pathlib.Path, atlas: api.Atlas, keep_passage_encoder: bool) -> None:
+    """Writes model.json, or refuses to go on in the folder of another model."""
+    params = atlas.params | ({'passage_encoder': atlas.params['retriever']} if keep_passage_encoder else {})
+    described = dataclasses.replace(atlas, params=params)
+    if (folder / run_folder.MODEL_FILE).is_file():
+        before = run_folder.read_model_file(folder)
+        if before != json.loads(json.dumps(before | described.description())):
+            changed = [name for name, value in described.description().items() if before.get(name) != json.loads(json.dumps(value))]
+            raise errors.ConfigError(f'{folder}: holds a run with another {", ".join(changed)}; give another run_dir, or the same settings')
+        return
+    described.write_description(folder)
+
+
+def _restore_or_create(checkpoints, folder, atlas: api.Atlas, spec: spec_lib.StepSpec, optimizer: OptimizerConfig, batches,
+                       keep_passage_encoder: bool):
+    transformation = train_step.optimizer_for(spec, optimizer)
+    if checkpoints.latest_step is None:
+        params = {name: atlas.params[name] for name in ('reader', 'retriever')}
+        state = state_lib.create(params, atlas.config, transformation, atlas.mesh, keep_passage_encoder=keep_passage_encoder,
+                                 passage_encoder=atlas.params.get('passage_encoder'))
+        return state, _History(folder / METRICS_FILE, 0)
+    abstract = state_lib.abstract(atlas.config, transformation, atlas.mesh, keep_passage_encoder=keep_passage_encoder)
+    params, moments, position = checkpoints.restore(*state_lib.to_items(abstract))
+    batches.set_state(position)
+    state = state_lib.from_items(params, moments)
+    print(f'{folder}: going on from step {int(state.step)}', flush=True)
+    return state, _History(folder / METRICS_FILE, int(state.step))
+
+
+def _saver(checkpoints: run_folder.RunCheckpoints, batches) -> Callable[[state_lib.TrainState], None]:
+    def save(state: state_lib.TrainState) -> None:
+        checkpoints.save(int(state.step), *state_lib.to_items(state), input_position=batches.get_state())
+    return save
+
+
+def _loop(step, state: state_lib.TrainState, batches, knowledge, atlas: api.Atlas, run: RunConfig, optimizer: OptimizerConfig,
+          history: '_History', save, label: str) -> state_lib.TrainState:
+    sharding = train_step.batch_sharding(atlas.mesh)
+    done = int(state.step)
+    with progress.bar(optimizer.total_steps, label, ' steps') as bar:
+        bar.update(done)
+        while done < optimizer.total_steps:
+            start = time.perf_counter()
+            batch = next(batches)
+            state, metrics = step(state, jax.device_put(batch, sharding), knowledge)
+            metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            done += 1
+            _stop_if_diverged(done, metrics, batch)
+            history.append({'step': done, **metrics, 'seconds': round(time.perf_counter() - start, 4)})
+            bar.set_postfix_str(' '.join(f'{name} {metrics[name]:.3f}' for name in ('reader_loss', 'retriever_loss') if name in metrics))
+            bar.update(1)
+            if done % run.checkpoint_every_steps == 0 or done == optimizer.total_steps:
+                save(state)
+    return state
+
+
+def _stop_if_diverged(step: int, metrics: dict[str, float], batch) -> None:
+    if not math.isfinite(metrics['loss']):
+        raise errors.DivergedError(f'step {step}: the loss is {metrics["loss"]} (learning rate {metrics["learning_rate"]:.3g}, examples '
+                                   f'{batch.example_ids.tolist()}); the last checkpoint is intact: lower the learning rate or look at these examples')
+
+
+class _History:
+    """Metrics of every step, in memory and as JSON lines; rows after a restored step are dropped, for they are trained again."""
+
+    def __init__(self, path: pathlib.Path, step: int):
+        self.path, self.rows = path, []
+        if step and path.is_file():
+            lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
+            # A killed run may leave half a line at the end.
+            rows = [json.loads(line) for line in lines if line.endswith('\n')]
+            self.rows = [row for row in rows if row['step'] <= step]
+        with atomic.writing(path) as file:
+            file.writelines(json.dumps(row) + '\n' for row in self.rows)
+
+    def append(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        with atomic.disk_full_is_a_user_error(self.path), open(self.path, 'a', encoding='utf-8') as file:
+            file.write(json.dumps(row) + '\n')
