@@ -1,0 +1,1 @@
+"""Networks in Flax Linen: BERT, Contriever, T5, Fusion-in-Decoder."""

@@ -1,0 +1,206 @@
+"""T5 v1.0 and v1.1: an encoder over token streams and a decoder over keys and values made once. Parameter names are T5X's."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from atlas_jax import errors, types
+from atlas_jax.nn import attention, dense, embedding, mlp, norm, relpos, t5_layers, token_stream
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+    """Sizes and options of a T5.
+
+    mlp_activations: ('relu',) for v1.0, ('gelu', 'linear') for v1.1; names of nn/mlp.py.
+    logits_via_embedding: v1.0 shares the embedding with the output and scales by emb_dim**-0.5; v1.1 has a kernel of its own.
+    dtype: of the activations; parameters, norms, softmax and logits are float32.
+
+    Raises ConfigError for a size below 1, an unknown activation or a dropout rate outside [0, 1).
+    """
+
+    vocab_size: int
+    emb_dim: int
+    num_heads: int
+    head_dim: int
+    mlp_dim: int
+    num_encoder_layers: int
+    num_decoder_layers: int
+    mlp_activations: tuple[str, ...] = ('gelu', 'linear')
+    logits_via_embedding: bool = False
+    relpos_buckets: int = 32
+    relpos_max_distance: int = 128
+    dropout_rate: float = 0.1
+    dtype: str = 'float32'
+    layer_norm_epsilon: float = 1e-6
+    pad_id: int = 0
+    eos_id: int = 1
+    decoder_start_id: int = 0
+
+    def __post_init__(self):
+        # gin and JSON hand over lists
+        object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
+        sizes = ('vocab_size', 'emb_dim', 'num_heads', 'head_dim', 'mlp_dim', 'num_encoder_layers', 'num_decoder_layers',
+                 'relpos_buckets', 'relpos_max_distance')
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise errors.ConfigError(f'T5Config.{name} is {getattr(self, name)}; it must be at least 1')
+        unknown = sorted(set(self.mlp_activations) - set(mlp.ACTIVATIONS))
+        if unknown or not self.mlp_activations:
+            raise errors.ConfigError(f'T5Config.mlp_activations {self.mlp_activations} has to name some of {sorted(mlp.ACTIVATIONS)}')
+        if not 0 <= self.dropout_rate < 1:
+            raise errors.ConfigError(f'T5Config.dropout_rate is {self.dropout_rate}; it must be at least 0 and below 1')
+
+    def layer_arguments(self) -> dict[str, Any]:
+        """What every layer takes."""
+        names = ('emb_dim', 'num_heads', 'head_dim', 'mlp_dim', 'mlp_activations', 'dropout_rate', 'layer_norm_epsilon', 'dtype')
+        return {name: getattr(self, name) for name in names}
+
+    def relpos_arguments(self) -> dict[str, Any]:
+        """What either bias takes."""
+        return {'num_heads': self.num_heads, 'num_buckets': self.relpos_buckets, 'max_distance': self.relpos_max_distance,
+                'emb_dim': self.emb_dim}
+
+
+def init_params(config: T5Config, key: Array) -> Any:
+    """Fresh parameters, a nested dict whose leaves are boxed with their logical axes; `jax.eval_shape` it for shapes alone."""
+    stream = token_stream.pack(jnp.zeros((1, 1, 1), jnp.int32), jnp.ones((1, 1), jnp.int32), stream_tokens=1, longest=1)
+    return T5(config).init(key, stream, jnp.zeros((1, 1), jnp.int32))['params']
+
+
+def shift_right(targets: Array, start_id: int = 0) -> Array:
+    """Decoder inputs of these targets: [..., length] int32 moved by one, `start_id` first."""
+    return jnp.concatenate([jnp.full_like(targets[..., :1], start_id), targets[..., :-1]], axis=-1)
+
+
+class Encoder(nn.Module):
+    """The layers over a stream; one position bias serves all of them and every passage."""
+
+    config: T5Config
+
+    def setup(self):
+        config = self.config
+        self.relpos_bias = relpos.RelativePositionBias(bidirectional=True, **config.relpos_arguments())
+        self.layers = [t5_layers.EncoderLayer(**config.layer_arguments()) for _ in range(config.num_encoder_layers)]
+        self.encoder_norm = norm.RMSNorm(config.layer_norm_epsilon, config.dtype)
+        self.dropout = nn.Dropout(config.dropout_rate)
+
+    def __call__(self, embedded: Array, stream: types.TokenStream, deterministic: bool) -> Array:
+        """[streams, stream_tokens, embed] to the same."""
+        bias = self.relpos_bias(stream.longest)
+        hidden = self.dropout(embedded, deterministic=deterministic)
+        for layer in self.layers:
+            hidden = layer(hidden, stream, bias, deterministic)
+        return self.dropout(self.encoder_norm(hidden), deterministic=deterministic)
+
+
+class Decoder(nn.Module):
+    """The layers over target tokens, up to and including the logits unless they come from the embedding."""
+
+    config: T5Config
+
+    def setup(self):
+        config = self.config
+        self.relpos_bias = relpos.RelativePositionBias(bidirectional=False, **config.relpos_arguments())
+        self.layers = [t5_layers.DecoderLayer(**config.layer_arguments()) for _ in range(config.num_decoder_layers)]
+        self.decoder_norm = norm.RMSNorm(config.layer_norm_epsilon, config.dtype)
+        self.dropout = nn.Dropout(config.dropout_rate)
+        if not config.logits_via_embedding:
+            self.logits_dense = dense.Dense(config.vocab_size, ('embed', 'vocab'))
+
+    def keys_values(self, encoded: Array) -> list[attention.KeysValues]:
+        """Of each layer's attention to the passages."""
+        return [layer.encoder_decoder_attention.keys_values(encoded) for layer in self.layers]
+
+    def __call__(self, embedded: Array, keys_values: list[attention.KeysValues], key_mask: Array, deterministic: bool) -> Array:
+        """[batch, length, embed] to the final states, the same shape."""
+        length = embedded.shape[1]
+        bias, causal_mask = self.relpos_bias(length), jnp.tril(jnp.ones((length, length), bool))
+        hidden = self.dropout(embedded, deterministic=deterministic)
+        for layer, layer_keys_values in zip(self.layers, keys_values, strict=True):
+            hidden = layer(hidden, bias, causal_mask, layer_keys_values, key_mask, deterministic)
+        return self.dropout(self.decoder_norm(hidden), deterministic=deterministic)
+
+    def step(self, embedded: Array, position: Array, cache: list[attention.KeysValues], keys_values: list[attention.KeysValues],
+             key_mask: Array) -> tuple[Array, list[attention.KeysValues]]:
+        """[batch, 1, embed] to the final states of one position, and the cache."""
+        bias = self.relpos_bias.row(position, cache[0][0].shape[1])
+        hidden, new_cache = embedded, []
+        for layer, layer_cache, layer_keys_values in zip(self.layers, cache, keys_values, strict=True):
+            hidden, layer_cache = layer.step(hidden, position, layer_cache, bias, layer_keys_values, key_mask)
+            new_cache.append(layer_cache)
+        return self.decoder_norm(hidden), new_cache
+
+
+class T5(nn.Module):
+    """T5. Its parts are called by `method`: `t5.apply({'params': params}, stream, method='encode')`."""
+
+    config: T5Config
+
+    def setup(self):
+        self.token_embedder = embedding.Embedding(self.config.vocab_size, self.config.emb_dim, dtype=self.config.dtype)
+        self.encoder = Encoder(self.config)
+        self.decoder = Decoder(self.config)
+
+    def encode(self, stream: types.TokenStream, deterministic: bool = True) -> Array:
+        """Final encoder states, [streams, stream_tokens, embed]; meaningless past the last passage."""
+        return self.encoder(self.token_embedder(stream.tokens), stream, deterministic)
+
+    def cross_keys_values(self, encoded: Array) -> list[attention.KeysValues]:
+        """Keys and values that the decoder reads: [..., embed] to one pair of [..., heads, head_dim] per decoder layer.
+
+        They hold no positions, so they can be made on the stream and gathered, and serve any grouping of passages.
+        """
+        return self.decoder.keys_values(encoded)
+
+    def decode(self, decoder_input_tokens: Array, keys_values: list[attention.KeysValues], key_mask: Array,
+               deterministic: bool = True) -> Array:
+        """Logits of every target position.
+
+        Args:
+          decoder_input_tokens: [batch, target_length] int32, targets shifted right.
+          keys_values: per layer, each [batch, keys, heads, head_dim].
+          key_mask: [batch, keys] bool; an example without any True key reads nothing.
+
+        Returns:
+          [batch, target_length, vocab] float32. Attention to the keys [batch, heads, target_length, keys] is sown under
+          `intermediates/decoder/layers_<i>/encoder_decoder_attention/cross_attention`.
+        """
+        hidden = self.decoder(self.token_embedder(decoder_input_tokens), keys_values, key_mask, deterministic)
+        return self._logits(hidden)
+
+    def decode_step(self, token: Array, position: Array, cache: list[attention.KeysValues], keys_values: list[attention.KeysValues],
+                    key_mask: Array) -> tuple[Array, list[attention.KeysValues]]:
+        """Logits of one position.
+
+        Args:
+          token: [batch] int32, the token at `position` (scalar int32, from 0).
+          cache: of `init_cache`, filled up to `position`.
+          keys_values, key_mask: as for `decode`.
+
+        Returns:
+          [batch, vocab] float32, and the cache with this position filled.
+        """
+        hidden, cache = self.decoder.step(self.token_embedder(token[:, None]), position, cache, keys_values, key_mask)
+        return self._logits(hidden)[:, 0], cache
+
+    @nn.nowrap
+    def init_cache(self, batch: int, max_length: int) -> list[attention.KeysValues]:
+        """An empty cache for `decode_step`: per layer, keys and values [batch, max_length, heads, head_dim] of `dtype`."""
+        zeros = jnp.zeros((batch, max_length, self.config.num_heads, self.config.head_dim), self.config.dtype)
+        return [(zeros, zeros) for _ in range(self.config.num_decoder_layers)]
+
+    def __call__(self, stream: types.TokenStream, decoder_input_tokens: Array) -> Array:
+        """Encodes a stream and decodes from all of it; what `init` runs. One stream is one example: batch = streams."""
+        encoded = self.encode(stream)
+        return self.decode(decoder_input_tokens, self.cross_keys_values(encoded), stream.passage_indices >= 0)
+
+    def _logits(self, hidden: Array) -> Array:
+        if self.config.logits_via_embedding:
+            return self.token_embedder.attend(hidden * self.config.emb_dim**-0.5)
+        return self.decoder.logits_dense(hidden)

@@ -1,0 +1,123 @@
+"""Multi-head attention: over token streams, over keys and values made before, and one step at a time."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from atlas_jax import types
+from atlas_jax.nn import dense, token_stream
+
+Array = jax.Array
+KeysValues = tuple[Array, Array]
+
+# Far below any logit, and finite: a query without keys must not give inf - inf.
+_MASKED = -1e30
+
+
+def masked_softmax(logits: Array, mask: Array | None) -> Array:
+    """Softmax over the last axis where `mask` (broadcastable, bool) is True; zeros elsewhere, also where nothing is True.
+
+    Computed and returned in float32.
+    """
+    logits = logits.astype(jnp.float32)
+    if mask is None:
+        return jax.nn.softmax(logits, axis=-1)
+    return jnp.where(mask, jax.nn.softmax(jnp.where(mask, logits, _MASKED), axis=-1), 0.0)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with kernels query, key, value [embed, joined_kv] and out [joined_kv, embed].
+
+    scale: multiplies the queries; T5 has 1, BERT head_dim**-0.5.
+    query_init: initialiser of the query kernel; None as for the others.
+    """
+
+    num_heads: int
+    head_dim: int
+    emb_dim: int
+    scale: float = 1.0
+    use_bias: bool = False
+    dropout_rate: float = 0.0
+    query_init: Callable[..., Array] | None = None
+    kernel_init: Callable[..., Array] | None = None
+    dtype: str = 'float32'
+
+    def setup(self):
+        joined, axes = self.num_heads * self.head_dim, ('embed', 'joined_kv')
+        self.query = dense.Dense(joined, axes, self.use_bias, self.query_init or self.kernel_init, self.dtype)
+        self.key = dense.Dense(joined, axes, self.use_bias, self.kernel_init, self.dtype)
+        self.value = dense.Dense(joined, axes, self.use_bias, self.kernel_init, self.dtype)
+        self.out = dense.Dense(self.emb_dim, axes[::-1], self.use_bias, self.kernel_init, self.dtype)
+        self.dropout = nn.Dropout(self.dropout_rate)
+
+    def keys_values(self, inputs: Array) -> KeysValues:
+        """[..., embed] to keys and values, each [..., heads, head_dim]."""
+        return self._heads(self.key(inputs)), self._heads(self.value(inputs))
+
+    def on_stream(self, inputs: Array, stream: types.TokenStream, bias: Array | None, deterministic: bool = True) -> Array:
+        """Each passage of the stream attends to itself.
+
+        Args:
+          inputs: [streams, stream_tokens, embed].
+          bias: [heads, longest, longest] added to the logits, or None.
+
+        Returns:
+          [streams, stream_tokens, embed]; meaningless past the last passage.
+        """
+        projections = (self.query(inputs) * self.scale, self.key(inputs), self.value(inputs))
+        query, key, value = (self._heads(token_stream.to_rows(stream, projected)) for projected in projections)
+        mask = token_stream.row_mask(stream)[:, :, None, None]  # [streams, passages, heads, queries, keys]
+        rows, _ = self._attend(query, key, value, bias, mask, deterministic)
+        return self.out(token_stream.to_stream(stream, rows))
+
+    def over(self, inputs: Array, keys_values: KeysValues, bias: Array | None, mask: Array, deterministic: bool = True, *,
+             record_as: str = '') -> Array:
+        """Queries from `inputs` attend to given keys and values.
+
+        Args:
+          inputs: [batch, length, embed].
+          keys_values: each [batch, keys, heads, head_dim].
+          bias: [heads, length, keys] or None.
+          mask: bool, broadcastable to [batch, heads, length, keys]; a query without any key gets zeros.
+          record_as: name under `intermediates` at which to sow the probabilities [batch, heads, length, keys] before dropout.
+
+        Returns:
+          [batch, length, embed].
+        """
+        query = self._heads(self.query(inputs) * self.scale)
+        rows, probabilities = self._attend(query, *keys_values, bias, mask, deterministic)
+        if record_as:
+            self.sow('intermediates', record_as, probabilities)
+        return self.out(rows)
+
+    def step(self, inputs: Array, position: Array, cache: KeysValues, bias: Array) -> tuple[Array, KeysValues]:
+        """One token attends to itself and those before it.
+
+        Args:
+          inputs: [batch, 1, embed], the token at `position`, a scalar.
+          cache: keys and values so far, each [batch, max_length, heads, head_dim].
+          bias: [heads, 1, max_length].
+
+        Returns:
+          [batch, 1, embed] and the cache with this position filled.
+        """
+        cache = tuple(jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), position, axis=1)
+                      for old, new in zip(cache, self.keys_values(inputs), strict=True))
+        mask = jnp.arange(cache[0].shape[1]) <= position  # [keys]
+        return self.over(inputs, cache, bias, mask), cache
+
+    def _attend(self, query: Array, key: Array, value: Array, bias: Array | None, mask: Array, deterministic: bool):
+        """Joined outputs [..., queries, heads * head_dim] and probabilities [..., heads, queries, keys]."""
+        # q queries, k keys, h heads, d head_dim
+        logits = jnp.einsum('...qhd,...khd->...hqk', query, key, preferred_element_type=jnp.float32)
+        if bias is not None:
+            logits += bias
+        probabilities = masked_softmax(logits, mask)
+        dropped = self.dropout(probabilities, deterministic=deterministic).astype(self.dtype)
+        rows = jnp.einsum('...hqk,...khd->...qhd', dropped, value.astype(self.dtype))
+        return rows.reshape(*rows.shape[:-2], -1), probabilities
+
+    def _heads(self, joined: Array) -> Array:
+        return joined.reshape(*joined.shape[:-1], self.num_heads, self.head_dim)

@@ -1,0 +1,101 @@
+"""T5's encoder and decoder layers: norm, attention or MLP, dropout, residual.
+
+Source: Raffel et al. 2020; dropout placed as in Hugging Face's T5.
+"""
+
+import flax.linen as nn
+import jax
+
+from atlas_jax import types
+from atlas_jax.nn import attention, dense, mlp, norm
+
+Array = jax.Array
+
+
+class _Layer(nn.Module):
+    """What both layers are made of."""
+
+    emb_dim: int
+    num_heads: int
+    head_dim: int
+    mlp_dim: int
+    mlp_activations: tuple[str, ...]
+    dropout_rate: float
+    layer_norm_epsilon: float
+    dtype: str
+
+    def _norm(self) -> norm.RMSNorm:
+        return norm.RMSNorm(self.layer_norm_epsilon, self.dtype)
+
+    def _attention(self) -> attention.Attention:
+        # T5 has no 1 / sqrt(head_dim) in its attention: it is folded into the variance of the query kernel.
+        query_init = dense.normal(1 / (self.emb_dim * self.head_dim))
+        return attention.Attention(self.num_heads, self.head_dim, self.emb_dim, dropout_rate=self.dropout_rate, query_init=query_init,
+                                   dtype=self.dtype)
+
+    def _mlp(self) -> mlp.Mlp:
+        return mlp.Mlp(self.mlp_dim, self.mlp_activations, dropout_rate=self.dropout_rate, dtype=self.dtype)
+
+
+class EncoderLayer(_Layer):
+    """Self-attention within each passage of a stream, then the MLP."""
+
+    def setup(self):
+        self.pre_attention_layer_norm = self._norm()
+        self.attention = self._attention()
+        self.pre_mlp_layer_norm = self._norm()
+        self.mlp = self._mlp()
+        self.dropout = nn.Dropout(self.dropout_rate)
+
+    def __call__(self, inputs: Array, stream: types.TokenStream, bias: Array, deterministic: bool) -> Array:
+        """[streams, stream_tokens, embed] to the same; bias [heads, longest, longest]."""
+        attended = self.attention.on_stream(self.pre_attention_layer_norm(inputs), stream, bias, deterministic)
+        inputs += self.dropout(attended, deterministic=deterministic)
+        return inputs + self.dropout(self.mlp(self.pre_mlp_layer_norm(inputs), deterministic), deterministic=deterministic)
+
+
+class DecoderLayer(_Layer):
+    """Causal self-attention, attention to the passages, then the MLP."""
+
+    def setup(self):
+        self.pre_self_attention_layer_norm = self._norm()
+        self.self_attention = self._attention()
+        self.pre_cross_attention_layer_norm = self._norm()
+        self.encoder_decoder_attention = self._attention()
+        self.pre_mlp_layer_norm = self._norm()
+        self.mlp = self._mlp()
+        self.dropout = nn.Dropout(self.dropout_rate)
+
+    def __call__(self, inputs: Array, bias: Array, causal_mask: Array, keys_values: attention.KeysValues, key_mask: Array,
+                 deterministic: bool) -> Array:
+        """All positions at once.
+
+        Args:
+          inputs: [batch, length, embed].
+          bias: [heads, length, length].
+          causal_mask: [length, length] bool.
+          keys_values: of the passages, each [batch, keys, heads, head_dim].
+          key_mask: [batch, keys] bool.
+
+        Returns:
+          [batch, length, embed].
+        """
+        normed = self.pre_self_attention_layer_norm(inputs)
+        keys_values_here = self.self_attention.keys_values(normed)
+        attended = self.self_attention.over(normed, keys_values_here, bias, causal_mask, deterministic)
+        inputs += self.dropout(attended, deterministic=deterministic)
+        return self._read(inputs, keys_values, key_mask, deterministic)
+
+    def step(self, inputs: Array, position: Array, cache: attention.KeysValues, bias: Array, keys_values: attention.KeysValues,
+             key_mask: Array) -> tuple[Array, attention.KeysValues]:
+        """One position: inputs [batch, 1, embed], bias [heads, 1, max_length]; gives [batch, 1, embed] and the cache."""
+        attended, cache = self.self_attention.step(self.pre_self_attention_layer_norm(inputs), position, cache, bias)
+        return self._read(inputs + attended, keys_values, key_mask, True), cache
+
+    def _read(self, inputs: Array, keys_values: attention.KeysValues, key_mask: Array, deterministic: bool) -> Array:
+        mask = key_mask[:, None, None]  # [batch, heads, length, keys]
+        normed = self.pre_cross_attention_layer_norm(inputs)
+        attended = self.encoder_decoder_attention.over(normed, keys_values, None, mask, deterministic,
+                                                       record_as='cross_attention')
+        inputs += self.dropout(attended, deterministic=deterministic)
+        return inputs + self.dropout(self.mlp(self.pre_mlp_layer_norm(inputs), deterministic), deterministic=deterministic)
