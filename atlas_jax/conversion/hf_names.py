@@ -1,0 +1,98 @@
+"""Parameter names of Hugging Face beside ours, with the transform between them.
+
+A table maps our path (`encoder/layers_0/attention/query/kernel`) to Hugging Face's name and whether its matrix is transposed: PyTorch's
+linear layers keep [out, in], ours [in, out].
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from atlas_jax.models import contriever, t5
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One parameter at Hugging Face: its name, and whether its two dimensions are swapped against ours."""
+
+    name: str
+    transpose: bool = False
+
+    def transform(self, array: np.ndarray) -> np.ndarray:
+        """Our layout to Hugging Face's or back, for the swap is its own inverse; C-contiguous."""
+        return np.ascontiguousarray(array.T if self.transpose else array)
+
+
+Table = dict[str, Entry]
+
+
+def t5_table(config: t5.T5Config) -> Table:
+    """The table of a T5."""
+    table = {'token_embedder/embedding': Entry('shared.weight')}
+    if not config.logits_via_embedding:
+        table['decoder/logits_dense/kernel'] = Entry('lm_head.weight', True)
+    wide = ['wi'] if len(config.mlp_activations) == 1 else [f'wi_{i}' for i in range(len(config.mlp_activations))]
+    stacks = {
+        'encoder': (config.num_encoder_layers, (('pre_attention_layer_norm', 'attention', 'SelfAttention'),)),
+        'decoder': (config.num_decoder_layers, (('pre_self_attention_layer_norm', 'self_attention', 'SelfAttention'),
+                                                ('pre_cross_attention_layer_norm', 'encoder_decoder_attention', 'EncDecAttention'))),
+    }
+    for side, (num_layers, attentions) in stacks.items():
+        bias_name = f'{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight'
+        table[f'{side}/relpos_bias/rel_embedding'] = Entry(bias_name, True)
+        table[f'{side}/{side}_norm/scale'] = Entry(f'{side}.final_layer_norm.weight')
+        for i in range(num_layers):
+            ours, theirs = f'{side}/layers_{i}', f'{side}.block.{i}.layer'
+            for j, (norm, attention, name) in enumerate(attentions):
+                table[f'{ours}/{norm}/scale'] = Entry(f'{theirs}.{j}.layer_norm.weight')
+                for part, letter in (('query', 'q'), ('key', 'k'), ('value', 'v'), ('out', 'o')):
+                    table[f'{ours}/{attention}/{part}/kernel'] = Entry(f'{theirs}.{j}.{name}.{letter}.weight', True)
+            last = len(attentions)
+            table[f'{ours}/pre_mlp_layer_norm/scale'] = Entry(f'{theirs}.{last}.layer_norm.weight')
+            for part in (*wide, 'wo'):
+                table[f'{ours}/mlp/{part}/kernel'] = Entry(f'{theirs}.{last}.DenseReluDense.{part}.weight', True)
+    return table
+
+
+def contriever_table(config: contriever.ContrieverConfig) -> Table:
+    """The table of a Contriever; names without the `bert.` or `contriever.` that some files put before them."""
+    table: Table = {}
+    for ours, theirs in (('token', 'word'), ('position', 'position'), ('type', 'token_type')):
+        table[f'bert/{ours}_embedder/embedding'] = Entry(f'embeddings.{theirs}_embeddings.weight')
+    _add_pair(table, 'bert/embedder_norm', 'embeddings.LayerNorm', norm=True)
+    for i in range(config.num_layers):
+        ours, theirs = f'bert/layers_{i}', f'encoder.layer.{i}'
+        for part in ('query', 'key', 'value'):
+            _add_pair(table, f'{ours}/attention/{part}', f'{theirs}.attention.self.{part}')
+        _add_pair(table, f'{ours}/attention/out', f'{theirs}.attention.output.dense')
+        _add_pair(table, f'{ours}/post_attention_layer_norm', f'{theirs}.attention.output.LayerNorm', norm=True)
+        _add_pair(table, f'{ours}/mlp/wi', f'{theirs}.intermediate.dense')
+        _add_pair(table, f'{ours}/mlp/wo', f'{theirs}.output.dense')
+        _add_pair(table, f'{ours}/post_mlp_layer_norm', f'{theirs}.output.LayerNorm', norm=True)
+    return table
+
+
+def _add_pair(table: Table, ours: str, theirs: str, norm: bool = False) -> None:
+    """A weight and its bias; a norm's weight is a scale and has nothing to transpose."""
+    table[f'{ours}/{"scale" if norm else "kernel"}'] = Entry(f'{theirs}.weight', not norm)
+    table[f'{ours}/bias'] = Entry(f'{theirs}.bias')
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """A nested dict as {'encoder/layers_0/...': leaf}."""
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    return {'/'.join(key.key for key in path): leaf for path, leaf in paths}
+
+
+def nest(flat: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *parents, last = path.split('/')
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree
