@@ -1,0 +1,1 @@
+"""Decoding over a tokens_to_logits callable."""

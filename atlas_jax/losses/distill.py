@@ -1,0 +1,57 @@
+"""Distillation of the reader's judgement of passages into the retriever. Source: Izacard et al. 2022, section 2.2."""
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+_MASKED = -1e30
+
+
+def pdist_gold_scores(nll: Array, weights: Array) -> Array:
+    """Perplexity distillation (the original's `ppmean`): minus the mean loss of the target, the decoder seeing one passage alone.
+
+    Args:
+      nll: [batch, n, length] float32, of each target token given each passage.
+      weights: [batch, length] float32, 1 on target tokens and 0 elsewhere.
+
+    Returns:
+      [batch, n] float32; 0 for an example without target tokens.
+    """
+    return -jnp.einsum('bnl,bl->bn', nll, weights, precision=jax.lax.Precision.HIGHEST) / jnp.maximum(jnp.sum(weights, axis=-1), 1.0)[:, None]
+
+
+def distillation_loss(scores: Array, gold_scores: Array, *, temperature_score: float, temperature_gold: float,
+                      example_weights: Array | None = None) -> Array:
+    """KL divergence of the retriever's distribution over an example's passages from the reader's, an element mean.
+
+    p = softmax(gold_scores / temperature_gold), q = softmax(scores / temperature_score); the loss is the sum of p (log p - log q) over
+    all passages of all examples, divided by examples * n. A passage with score -inf was not retrieved: it has probability 0 on both
+    sides, yet still counts in n, so that an example weighs the same however many passages it found.
+
+    Args:
+      scores: [batch, n] float32, the retriever's; -inf marks a passage that is not there.
+      gold_scores: [batch, n] float32, the reader's; no gradient flows into them; ignored where the score is -inf.
+      temperature_score, temperature_gold: positive.
+      example_weights: [batch] float32; the sum and the number of examples are weighted by it, so weight 0 takes an example (a filler of
+        the last batch) out of both. None weighs all 1.
+
+    Returns:
+      Scalar float32; 0 where every example weighs 0.
+    """
+    there = ~jnp.isneginf(scores)  # a NaN is not hidden
+    log_q = _masked_log_softmax(jnp.where(there, scores, 0.0) / temperature_score, there)
+    log_p = _masked_log_softmax(jnp.where(there, jax.lax.stop_gradient(gold_scores), 0.0) / temperature_gold, there)
+    p = jnp.where(there, jnp.exp(log_p), 0.0)
+    divergence = jnp.sum(p * (log_p - log_q), axis=-1)  # [batch]
+    if example_weights is None:
+        return jnp.mean(divergence) / scores.shape[-1]
+    # A filler's divergence may be anything: 0 * inf would be NaN.
+    weighted = jnp.where(example_weights > 0, divergence * example_weights, 0.0)
+    total = jnp.sum(example_weights)
+    return jnp.sum(weighted) / (jnp.where(total > 0, total, 1.0) * scores.shape[-1])
+
+
+def _masked_log_softmax(logits: Array, there: Array) -> Array:
+    """Log softmax over the last axis where `there`; zeros elsewhere, also in a row that has nothing."""
+    return jnp.where(there, jax.nn.log_softmax(jnp.where(there, logits, _MASKED), axis=-1), 0.0)

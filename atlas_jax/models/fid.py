@@ -1,0 +1,108 @@
+"""Fusion-in-Decoder: a T5 whose decoder reads many passages encoded one by one. Source: Izacard and Grave 2021, arXiv 2007.01282.
+
+One encoder pass and one projection to keys and values serve every reading of the passages: fused, an example's passages side by side
+(`fuse`), or each passage alone, as gold scores want it (the rows of `passage_rows` as they are).
+
+Streams hold whole examples: with `streams` streams and `batch` examples, stream s holds examples s * batch / streams and on, in order,
+each with its passages one after another; [streams, passages] is [batch * n_context] in the order of the examples.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from atlas_jax import types
+from atlas_jax.models import t5
+from atlas_jax.nn import attention, token_stream
+
+Array = jax.Array
+Rows = list[attention.KeysValues]
+
+
+def passage_rows(stream: types.TokenStream, keys_values: Rows) -> tuple[Rows, Array]:
+    """Gathers keys and values of a stream to one row a passage.
+
+    Args:
+      keys_values: of `T5.cross_keys_values`: per decoder layer, each [streams, stream_tokens, heads, head_dim].
+
+    Returns:
+      Per decoder layer, each [streams * passages, longest, heads, head_dim], zeros past a passage's end; and the mask of real tokens
+      [streams * passages, longest] bool.
+    """
+    def rows(values: Array) -> Array:
+        gathered = token_stream.to_rows(stream, values)
+        return gathered.reshape(-1, *gathered.shape[2:])  # [streams * passages, longest, heads, head_dim]
+
+    mask = token_stream.row_mask(stream)
+    return [(rows(keys), rows(values)) for keys, values in keys_values], mask.reshape(-1, stream.longest)
+
+
+def fuse(rows: Rows, mask: Array, batch: int, n_context: int | None = None) -> tuple[Rows, Array]:
+    """Lays the passages of an example side by side.
+
+    Args:
+      rows, mask: of `passage_rows`.
+      batch: number of examples; divides the number of passages.
+      n_context: reads the first so many passages of each example; None reads all.
+
+    Returns:
+      Per decoder layer, each [batch, n_context * longest, heads, head_dim], and the mask [batch, n_context * longest].
+
+    Raises ValueError when the passages do not divide among the examples, or an example has fewer than n_context.
+    """
+    if mask.shape[0] % batch or (n_context is not None and mask.shape[0] // batch < n_context):
+        raise ValueError(f'{mask.shape[0]} passages for {batch} examples of {n_context or "equally many"} passages')
+
+    def side_by_side(values: Array) -> Array:
+        by_example = values.reshape(batch, -1, *values.shape[1:])[:, :n_context]  # [batch, n_context, longest, ...]
+        return by_example.reshape(batch, -1, *values.shape[2:])
+
+    return jax.tree.map(side_by_side, rows), side_by_side(mask)
+
+
+def encode_passages(reader: t5.T5, params: Any, stream: types.TokenStream, dropout_key: Array | None = None) -> tuple[Rows, Array]:
+    """Encodes passages and projects them to rows of keys and values, as `passage_rows` returns them; no dropout without a key."""
+    variables = {'params': params}
+    encoded = reader.apply(variables, stream, dropout_key is None, rngs=_rngs(dropout_key), method='encode')
+    return passage_rows(stream, reader.apply(variables, encoded, method='cross_keys_values'))
+
+
+def passage_logits(reader: t5.T5, params: Any, rows: Rows, mask: Array, decoder_input_tokens: Array) -> Array:
+    """Logits with the decoder seeing one passage at a time, without dropout.
+
+    Args:
+      rows, mask: of `passage_rows`; as many passages for each example.
+      decoder_input_tokens: [batch, target_length] int32.
+
+    Returns:
+      [batch, passages of an example, target_length, vocab] float32.
+    """
+    batch = decoder_input_tokens.shape[0]
+    n_context = mask.shape[0] // batch
+    repeated = jnp.repeat(decoder_input_tokens, n_context, axis=0)  # [batch * n_context, target_length]
+    logits = reader.apply({'params': params}, repeated, rows, mask, method='decode')
+    return logits.reshape(batch, n_context, *logits.shape[1:])
+
+
+def fid_logits(reader: t5.T5, params: Any, stream: types.TokenStream, decoder_input_tokens: Array, n_context: int | None = None,
+               dropout_key: Array | None = None) -> Array:
+    """Encodes, fuses and decodes in one go.
+
+    Args:
+      stream: whole examples, see above; an empty passage is as good as none.
+      decoder_input_tokens: [batch, target_length] int32, targets shifted right.
+      n_context: as in `fuse`.
+      dropout_key: None switches dropout off.
+
+    Returns:
+      [batch, target_length, vocab] float32.
+    """
+    encoder_key, decoder_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+    keys_values, mask = fuse(*encode_passages(reader, params, stream, encoder_key), decoder_input_tokens.shape[0], n_context)
+    return reader.apply({'params': params}, decoder_input_tokens, keys_values, mask, decoder_key is None, rngs=_rngs(decoder_key),
+                        method='decode')
+
+
+def _rngs(dropout_key: Array | None) -> dict[str, Array] | None:
+    return None if dropout_key is None else {'dropout': dropout_key}
