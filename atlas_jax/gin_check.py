@@ -19,7 +19,7 @@ REQUIRED = 'gin.REQUIRED'
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """`; did you mean "x"?` for the nearest of `candidates`, or nothing where none is near."""
-    near = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
     return f'; did you mean "{near[0]}"?' if near else ''
 
 
@@ -75,7 +75,7 @@ class Checker:
         """Checks what only the whole configuration shows: macros that are not set, values that must be, and types."""
         for name, place in self._used_macros.items():
             if ('', name) not in self._bindings:
-                raise errors.ConfigError(f'{place}: macro %{name} is not set{did_you_mean(name, self._macro_names())}')
+                raise errors.ConfigError(f'{place}: macro %{name} is not set{did_you_mean(name, self._macro_names() - {name})}')
         missing = [binding for binding in self._bindings.values() if binding.value == gin_values.Macro(REQUIRED)]
         if missing:
             names = [f'{binding.owner}.{binding.name}'.lstrip('.') for binding in missing]
@@ -172,8 +172,9 @@ def _syntax_errors(place_of: Callable[[int], str], remedy: str = '') -> Iterator
         yield
     except SyntaxError as error:
         line = error.args[1][1] if len(error.args) > 1 else error.lineno
-        text = (error.text or '').strip()
-        raise errors.ConfigError(f'{place_of(line)}: {error.msg.strip().rstrip(".")}{f": {text}" if text else ""}{remedy}') from error
+        problem = error.msg.strip().splitlines()[0].rstrip('.')
+        found = remedy or f', found: {(error.text or "").strip()}'
+        raise errors.ConfigError(f'{place_of(line)}: {problem}{found}') from error
     except tokenize.TokenError as error:
         message, (line, _) = error.args
-        raise errors.ConfigError(f'{place_of(line)}: {message}{remedy}') from error
+        raise errors.ConfigError(f'{place_of(line)}: {message}; is a bracket or quote left open?{remedy}') from error

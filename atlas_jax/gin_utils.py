@@ -34,12 +34,6 @@ def known_files() -> list[str]:
     return sorted(path.relative_to(config_folder()).as_posix() for path in config_folder().rglob('*.gin'))
 
 
-def split_bindings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(other arguments, bindings): takes `--gin.NAME=value` out of a command line; a binding loses its `--gin.`."""
-    others = [argument for argument in arguments if not argument.startswith('--gin.')]
-    return others, [argument.removeprefix('--gin.') for argument in arguments if argument.startswith('--gin.')]
-
-
 def parse(files: Sequence[str], bindings: Sequence[str] = ()) -> None:
     """Reads the files, then the bindings, into gin; forgets what was read before.
 

@@ -1,0 +1,98 @@
+"""`atlas-jax index`: build, add to, delete from, describe, verify and search an index."""
+
+import argparse
+
+from atlas_jax import cli_options, errors
+
+
+def add_commands(commands) -> None:
+    """Adds `index` with its commands."""
+    group = cli_options.group(commands, 'index', 'Embed passages, and search and change what was embedded.',
+                              'atlas-jax index info --index INDEX')
+    parser = cli_options.command(group, 'build', _build, 'Embed every passage of a store; goes on where a killed build stopped.',
+                                 'atlas-jax index build --store STORE --reader READER --retriever RETRIEVER --out INDEX')
+    parser.add_argument('--store', metavar='DIR', help='passages, from `atlas-jax data passages`')
+    parser.add_argument('--out', metavar='INDEX', help='folder to write')
+    parser.add_argument('--dtype', choices=['float32'], help='of the embeddings on disk (default float32)')
+    cli_options.add_model(parser)
+    cli_options.add_gin(parser, required=False)
+
+    parser = cli_options.command(group, 'add', _add, 'Add documents to an index; one with a known id replaces it. Only these are embedded.',
+                                 'atlas-jax index add DOCUMENTS --index INDEX --model RUN')
+    cli_options.add_documents(parser)
+    cli_options.add_index(parser)
+    cli_options.add_model(parser)
+
+    parser = cli_options.command(group, 'delete', _delete, 'Take passages out of every later search.',
+                                 'atlas-jax index delete --index INDEX --docid france/government/3')
+    cli_options.add_index(parser)
+    parser.add_argument('--docid', nargs='+', required=True, metavar='ID', help='ids of the passages')
+
+    parser = cli_options.command(group, 'info', _info, 'Describe an index.', 'atlas-jax index info --index INDEX')
+    parser.add_argument('--index', required=True, metavar='DIR', help='from `atlas-jax index build`')
+    parser = cli_options.command(group, 'verify', _verify, 'Read the whole index and name every damaged file.',
+                                 'atlas-jax index verify --index INDEX')
+    parser.add_argument('--index', required=True, metavar='DIR', help='from `atlas-jax index build`')
+
+    parser = cli_options.command(group, 'search', _search, 'Print the passages nearest to a text.',
+                                 'atlas-jax index search "capital of France" --index INDEX --model RUN --top_k 5')
+    parser.add_argument('query', metavar='TEXT', help='what to search for')
+    cli_options.add_index(parser)
+    cli_options.add_model(parser)
+    parser.add_argument('--top_k', type=cli_options.positive, default=5, metavar='N', help='passages to print (default 5)')
+
+
+def _build(options: argparse.Namespace) -> None:
+    if not options.gin_file and not (options.store and options.out):
+        raise errors.ConfigError('give --store DIR and --out INDEX, or a --gin_file that sets them')
+    from atlas_jax import build_index, gin_utils
+    gin_utils.parse(options.gin_file, options.gin_bindings)
+    arguments = gin_utils.arguments_of(build_index.build_index, **cli_options.given(
+        store_dir=options.store, index_dir=options.out, dtype=options.dtype, model_dir=options.model, reader_dir=options.reader,
+        retriever_dir=options.retriever))
+    cli_options.print_json(build_index.build_index(**arguments))
+
+
+def _add(options: argparse.Namespace) -> None:
+    from atlas_jax import api
+    from atlas_jax.corpus import documents, passages
+    index = api.Index.open(options.index, options.store)
+    atlas = cli_options.load_model(options)
+    added = list(passages.split_passages(documents.read_documents(options.documents), options.max_words))
+    index.replace(added, atlas)
+    print(f'{options.index}: added {len(added)} passages, {_left(index)} now')
+
+
+def _delete(options: argparse.Namespace) -> None:
+    from atlas_jax import api
+    index = api.Index.open(options.index, options.store)
+    index.delete(options.docid)
+    print(f'{options.index}: {_left(index)} passages left')
+
+
+def _left(index) -> int:
+    info = index.index.info()
+    return info['rows'] - info['deleted']
+
+
+def _info(options: argparse.Namespace) -> None:
+    from atlas_jax.index import index
+    cli_options.print_json(index.Index.open(options.index).info())
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from atlas_jax.index import index
+    problems = index.Index.open(options.index).verify()
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise errors.IndexFolderError(f'{options.index}: {len(problems)} damaged files, listed above; build the index again')
+    print(f'{options.index}: every file is as it was written')
+
+
+def _search(options: argparse.Namespace) -> None:
+    from atlas_jax import api, search
+    index = api.Index.open(options.index, options.store)
+    atlas = cli_options.load_model(options)
+    for place, found in enumerate(search.search(atlas, index, [options.query], options.top_k)[0], start=1):
+        print(f'{place}. {found.score:.4f}  [{found.passage.docid}] {found.passage.full_title}\n   {found.passage.text}')
