@@ -9,14 +9,12 @@ import hashlib
 import json
 import os
 import pathlib
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from atlas_jax import errors
 from atlas_jax.corpus import documents as corpus_documents
-from atlas_jax.corpus import factbook_facts, factbook_text
+from atlas_jax.corpus import factbook_countries, factbook_facts, factbook_text
 from atlas_jax.io import atomic, jsonl, packages
 from atlas_jax.metrics import answers as answer_metrics
 
@@ -25,11 +23,6 @@ SPLITS = ('train', 'dev', 'test')
 MAX_WORDS = 100
 _FEWEST_FACTS = 16  # what has fewer is mostly a territory, about which the book says little
 
-_FULL_NAMES = {
-    'The Dominican': 'Dominican Republic', 'Holy See (Vatican City)': 'Vatican City', 'Congo (Brazzaville)': 'Republic of the Congo',
-    'DRC': 'Democratic Republic of the Congo', 'Congo (Kinshasa)': 'Democratic Republic of the Congo'}
-_WITH_ARTICLE = re.compile(r'(Bahamas|Gambia|Netherlands|Philippines|Maldives|Comoros|Seychelles|Congo|Isle of Man|'
-                           r'.* (Islands|Republic|Emirates|States|Kingdom|Union)|(Federated|Democratic|Republic).*)$')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +77,7 @@ def read(package: str | os.PathLike, countries: int | Sequence[str] = 60) -> Fac
     found: dict[str, tuple[list, list]] = {}
     for member, content in packages.members(package, prefix, '.json'):
         profile = json.loads(content) if '/' in member and not member.startswith(('oceans/', 'world/', 'meta/')) else {}
-        if (name := country_name(profile)) is not None and name not in found:
+        if (name := factbook_countries.country_name(profile)) is not None and name not in found:
             country_documents, statements = _documents(name, profile)
             found[name] = country_documents, list(_questions(name, profile, country_documents, statements))
     if isinstance(countries, int):
@@ -95,16 +88,6 @@ def read(package: str | os.PathLike, countries: int | Sequence[str] = 60) -> Fac
     chosen = [found[name] for name in sorted(countries)]
     return Factbook(documents=tuple(document for country_documents, _ in chosen for document in country_documents),
                     questions=tuple(question for _, questions in chosen for question in questions))
-
-
-def country_name(profile: Any) -> str | None:
-    """The country's short name, or the long one where it has none; None for what is no country."""
-    for part in ('conventional short form', 'conventional long form'):
-        name = _place(profile, ('Government', 'Country name', part))
-        name = _FULL_NAMES.get(name, re.split(r' ?[(;]', name)[0])
-        if name and name != 'none' and ',' not in name:
-            return name
-    return None
 
 
 def split_of(country: str) -> str:
@@ -119,7 +102,7 @@ def _documents(country: str, profile: dict) -> tuple[list[corpus_documents.Docum
     for section in SECTIONS:
         body = profile.get(section)
         for number, (text, fields) in enumerate(factbook_text.pack(body, MAX_WORDS) if isinstance(body, dict) else ()):
-            docid = f'{_slug(country)}/{_slug(section)}/{number}'
+            docid = f'{factbook_countries.slug(country)}/{factbook_countries.slug(section)}/{number}'
             found.append(corpus_documents.Document(docid=docid, title=country, section=section, text=text))
             for field in fields:
                 statements.setdefault((section, field), []).append(docid)
@@ -130,16 +113,16 @@ def _questions(country: str, profile: dict, documents: list, statements: dict) -
     """The facts that can be asked: read without doubt, stated in a passage of the field, and not given away by the question."""
     texts = {document.docid: document.text for document in documents}
     for fact in factbook_facts.FACTS:
-        place = next((place for place in fact.places if _place(profile, place)), None)
+        place = next((place for place in fact.places if factbook_countries.text_at(profile, place)), None)
         if place is None:
             continue
         field = factbook_text.flatten(place[1], profile[place[0]][place[1]])
-        answers = _usable(fact.read(_place(profile, place), field), country)
+        answers = _usable(fact.read(factbook_countries.text_at(profile, place), field), country)
         if not answers:
             continue
         gold = tuple(docid for docid in statements.get(place[:2], ()) if answer_metrics.contains_answer(texts[docid], answers[:1]))
         template = fact.questions[_hash(f'{country} {fact.name}') % len(fact.questions)]
-        question = template.format(country=_with_article(country), possessive=_possessive(country))
+        question = template.format(country=factbook_countries.with_article(country), possessive=factbook_countries.possessive(country))
         if gold and not answer_metrics.contains_answer(question, answers):
             yield Question(question, answers, country, fact.name, split_of(country), gold, fact.office)
 
@@ -149,32 +132,6 @@ def _usable(answers: Iterable[str], country: str) -> tuple[str, ...]:
     answers = list(dict.fromkeys(answers))
     plain = [bool(answer_metrics.normalize(answer)) and not answer_metrics.contains_answer(answer, [country]) for answer in answers]
     return tuple(answer for answer, use in zip(answers, plain, strict=True) if use) if answers and plain[0] else ()
-
-
-def _place(profile: Any, place: tuple[str, ...]) -> str:
-    """The clean text at `place`, keys compared without outer blanks; empty where there is none."""
-    for key in place:
-        if not isinstance(profile, dict):
-            return ''
-        profile = next((value for name, value in profile.items() if name.strip() == key), None)
-    if isinstance(profile, dict):
-        profile = profile.get('text')
-    return factbook_text.clean(profile) if isinstance(profile, str) else ''
-
-
-def _with_article(country: str) -> str:
-    if country.startswith('The '):
-        return 'the ' + country.removeprefix('The ')
-    return f'the {country}' if _WITH_ARTICLE.match(country) else country
-
-
-def _possessive(country: str) -> str:
-    return _with_article(country) + ("'" if country.endswith('s') else "'s")
-
-
-def _slug(name: str) -> str:
-    ascii_name = unicodedata.normalize('NFKD', name).encode('ascii', 'ignore').decode().lower()
-    return re.sub(r'[^a-z0-9]+', '-', ascii_name).strip('-')
 
 
 def _hash(text: str) -> int:

