@@ -1,0 +1,1 @@
+"""The index: passage embeddings on disk and on the devices."""

@@ -1,0 +1,1 @@
+"""Search of an index: one interface, several backends."""

@@ -1,0 +1,76 @@
+"""A passage store in memory and an embedder that needs no model, for tests of the index."""
+
+import hashlib
+import pathlib
+
+import numpy as np
+
+from atlas_jax import errors, types
+
+
+class FakeStore:
+    """Passages given as (docid, token ids); the part of PassageStore that the index uses."""
+
+    path = pathlib.Path('fake-store')
+
+    def __init__(self, passages):
+        self.passages = list(passages)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any passage."""
+        return hashlib.sha256(repr(self.passages).encode()).hexdigest()[:16]
+
+    @property
+    def retriever_lengths(self) -> np.ndarray:
+        """[rows] tokens of each passage."""
+        return np.array([len(tokens) for _, tokens in self.passages], np.int32)
+
+    def __len__(self) -> int:
+        return len(self.passages)
+
+    def docid(self, row: int) -> str:
+        """The passage's name."""
+        return self.passages[row][0]
+
+    def rows_of(self, docids) -> np.ndarray:
+        """The last row of each docid."""
+        last = {docid: row for row, (docid, _) in enumerate(self.passages)}
+        for docid in docids:
+            if docid not in last:
+                raise errors.StoreError(f'{self.path}: no passage "{docid}"')
+        return np.array([last[docid] for docid in docids], np.int64)
+
+    def retriever_table(self, *, max_tokens: int | None = None) -> types.TokenTable:
+        """The passages' tokens; the first of each is its title."""
+        tokens = np.zeros((len(self), 128), np.uint16)
+        for row, (_, ids) in enumerate(self.passages):
+            tokens[row, :len(ids)] = ids
+        lengths = self.retriever_lengths
+        return types.TokenTable(tokens=tokens, title_lengths=np.minimum(lengths, 1), lengths=lengths)
+
+
+class FakeEmbedder:
+    """An embedding is a fixed projection of the token counts to whole numbers; counts what it embeds, and can be slow or break."""
+
+    max_tokens = 128
+
+    def __init__(self, dim: int = 7, seed: int = 0, stop_after: int | None = None):
+        self.dim, self.fingerprint, self.embedded, self._stop_after = dim, f'fake{seed:012d}', 0, stop_after
+        self._projection = np.random.default_rng(seed).integers(-9, 10, (50, dim)).astype(np.float32)
+
+    def embed(self, table: types.TokenTable, rows: np.ndarray, progress=None) -> np.ndarray:
+        """[n, dim] float32; raises RuntimeError once more than `stop_after` rows were asked for."""
+        if self._stop_after is not None and self.embedded + len(rows) > self._stop_after:
+            raise RuntimeError('killed')
+        self.embedded += len(rows)
+        counts = np.stack([np.bincount(table.tokens[row], minlength=50) for row in rows]).astype(np.float32)
+        if progress is not None:
+            progress.update(len(rows))
+        return counts @ self._projection
+
+
+def passages(rows: int, seed: int = 0, prefix: str = 'doc') -> list[tuple[str, tuple[int, ...]]]:
+    """Passages of 0 to 12 random tokens with docids `prefix`0, `prefix`1 …"""
+    generator = np.random.default_rng(seed)
+    return [(f'{prefix}{row}', tuple(generator.integers(1, 50, generator.integers(0, 13)).tolist())) for row in range(rows)]
