@@ -25,13 +25,13 @@ def empty(title: str) -> str:
 
 def ticks(low: float, high: float) -> list[float]:
     """Four to eight round numbers that span low to high."""
-    if low == high:
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
     rough = (high - low) / 5
     unit = 10 ** math.floor(math.log10(rough))
     step = next(factor * unit for factor in (1, 2, 2.5, 5, 10) if factor * unit >= rough)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(number * step, 12) for number in range(first, last + 1)]
+    return [float(f'{number * step:.12g}') for number in range(first, last + 1)]
 
 
 def scale(value: float, ticks: list[float], start: float, end: float) -> float:

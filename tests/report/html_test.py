@@ -1,0 +1,100 @@
+import html.parser
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from atlas_jax.report import html as report_html
+
+_VOID = {'meta', 'br', 'link', 'img', 'hr', 'input'}
+
+
+class _Checker(html.parser.HTMLParser):
+    """Keeps a stack of open elements and fails on one that is closed out of turn."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen, self.text = [], [], ''
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append(tag)
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def _page(report, tmp_path):
+    report.write(tmp_path / 'report.html')
+    content = (tmp_path / 'report.html').read_text(encoding='utf-8')
+    checker = _Checker()
+    checker.feed(content)
+    checker.close()
+    assert not checker.open
+    return content, checker
+
+
+def _full_report():
+    report = report_html.Report('Atlas <demo> & more')
+    report.section('A & B')
+    report.paragraph('<script>alert(1)</script>')
+    report.table(['setting', 'exact match', 'n'], [['<i>', 0.25, 1234], ['b', math.nan, True]])
+    report.line_chart('loss "x" <y>', 'step', 'loss', {'reader & co': (range(5), [3, 2, math.nan, 1, 1]), 'b': ([0], [2.5])})
+    report.bar_chart('exact match', 'share', {'closed <book>': 0.1, 'none': math.inf, 'low': -0.2}, {'closed <book>': 0.03})
+    report.answer_card('Who <is> it?', 'Emmanuel Macron', ['Emmanuel MACRON'], [('France: <Government>', 'text & more', 0.7, 0.62)])
+    report.answer_card('And now?', '', 'nobody')
+    return report
+
+
+def test_page_is_well_formed_escaped_and_self_contained(tmp_path):
+    content, checker = _page(_full_report(), tmp_path)
+    assert 'script' not in checker.seen and '<script>alert(1)</script>' in checker.text
+    assert not re.search(r'(?:src|href|url)\s*[=(]', content)
+    assert set(re.findall(r'https?://[^"\s]+', content)) == {'http://www.w3.org/2000/svg'}
+    assert 'prefers-color-scheme: dark' in content and content.startswith('<!DOCTYPE html>')
+
+
+def test_charts_are_xml_with_title_and_description_and_only_finite_numbers(tmp_path):
+    content, _ = _page(_full_report(), tmp_path)
+    charts = re.findall(r'<svg.*?</svg>', content, re.DOTALL)
+    assert len(charts) == 2
+    for chart in charts:
+        root = ElementTree.fromstring(chart)
+        assert [child.tag.split('}')[1] for child in root[:2]] == ['title', 'desc'] and all(child.text for child in root[:2])
+        for element in root.iter():
+            assert not re.search(r'nan|inf', ' '.join(element.attrib.get(name, '') for name in ('d', 'x', 'y', 'width', 'cx', 'cy')))
+
+
+def test_answers_are_judged_as_the_metric_judges_them(tmp_path):
+    content, checker = _page(_full_report(), tmp_path)
+    assert content.count('✓ right') == 1 and content.count('✗ expected') == 1
+    assert '(no answer)' in checker.text and 'nobody' in checker.text and 'width:62%' in content
+
+
+def test_numbers_in_tables(tmp_path):
+    content, _ = _page(_full_report(), tmp_path)
+    assert '<td class="number">0.250</td>' in content and '<td class="number">1,234</td>' in content and '<td>True</td>' in content
+
+
+def test_empty_report_and_empty_charts(tmp_path):
+    report = report_html.Report('')
+    report.line_chart('t', 'x', 'y', {})
+    report.line_chart('t', 'x', 'y', {'a': ([1], [math.nan])})
+    report.bar_chart('t', 'x', {})
+    assert _page(report, tmp_path)[0].count('no data') == 6
+
+
+def test_wrong_shapes_are_refused():
+    report = report_html.Report('t')
+    with pytest.raises(ValueError, match='2 cells, the header 1'):
+        report.table(['a'], [['b', 'c']])
+    with pytest.raises(ValueError, match='"a" has 2 x values and 1 y values'):
+        report.line_chart('t', 'x', 'y', {'a': ([1, 2], [1])})
