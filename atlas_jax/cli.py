@@ -86,8 +86,9 @@ def _message_of(error: OSError) -> str | None:
     """One line for those system errors that a user can mend."""
     free_space, another_path = 'free some space and run the same command again', 'give a path that you may use'
     remedies = {
-        errno.ENOSPC: free_space, errno.EDQUOT: free_space, errno.EACCES: another_path, errno.EPERM: another_path, errno.EROFS: another_path,
-        errno.ENOENT: 'give a path that exists', errno.ENOTDIR: 'give a folder', errno.EISDIR: 'give a file, not a folder',
+        errno.ENOSPC: free_space, errno.EDQUOT: free_space, errno.EACCES: another_path, errno.EPERM: another_path,
+        errno.EROFS: another_path, errno.ENOENT: 'give a path that exists',
+        errno.ENOTDIR: 'give a folder', errno.EISDIR: 'give a file, not a folder',
         errno.EEXIST: 'give a path that does not exist yet',
     }
     if error.errno not in remedies:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import logging
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -48,7 +49,7 @@ def parse(files: Sequence[str], bindings: Sequence[str] = ()) -> None:
     checker.finish()
     gin.clear_config()
     _extend_gins_search_path()
-    with _one_line():
+    with _one_line(), _quiet():
         gin.parse_config_files_and_bindings(list(files), list(bindings))
 
 
@@ -68,6 +69,15 @@ def arguments_of(function: Callable, **overrides: Any) -> dict[str, Any]:
         raise errors.ConfigError(f'the gin files do not set {", ".join(f"{name}.{part}" for part in missing)}; '
                                  f'start from one of {", ".join(file for file in known_files() if file.startswith("runs/"))}')
     return arguments
+
+
+def value_of(macro: str) -> Any:
+    """The value of a macro, references called. Raises ConfigError for a macro that no file sets."""
+    with _one_line():
+        value = gin.get_bindings(f'{macro}/gin.macro')
+    if not value:
+        raise errors.ConfigError(f'the gin files set no macro {macro}')
+    return value['value']
 
 
 def operative_config(function: Callable) -> str:
@@ -95,6 +105,17 @@ def _is_bound(function: Callable) -> bool:
     except ValueError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """gin logs an error for every place of its search path where a file is not."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 @contextlib.contextmanager

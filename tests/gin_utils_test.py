@@ -47,7 +47,8 @@ def write(name: str, text: str) -> str:
 
 def run_file(extra: str = '') -> str:
     write('model.gin', f'{HEADER}MODEL = @toy.Model()\nWIDTH = 7\ntoy.Model.width = %WIDTH\n')
-    return write('run.gin', f"{HEADER}include 'model.gin'\nFOLDER = %gin.REQUIRED\ntoy.work:\n  model = %MODEL\n  folder = %FOLDER\n{extra}")
+    text = f"{HEADER}include 'model.gin'\nFOLDER = %gin.REQUIRED\ntoy.work:\n  model = %MODEL\n  folder = %FOLDER\n{extra}"
+    return write('run.gin', text)
 
 
 def message_of(files, bindings=(), resolve=False) -> str:
@@ -88,10 +89,11 @@ def test_operative_config_gives_the_same_arguments_again():
     assert gin_utils.arguments_of(work) == before | {'steps': 3}
 
 
-def test_command_line_is_split():
-    others, bindings = gin_utils.split_bindings(['--gin_file', 'a.gin', '--gin.X=1', '--json', 'f', '--gin.a.b = "c=d"'])
-    assert others == ['--gin_file', 'a.gin', '--json', 'f']
-    assert bindings == ['X=1', 'a.b = "c=d"']
+def test_value_of_a_macro():
+    gin_utils.parse([run_file()], ['FOLDER="out"'])
+    assert gin_utils.value_of('FOLDER') == 'out' and gin_utils.value_of('MODEL') == Model(7)
+    with pytest.raises(errors.ConfigError, match='no macro FOLDR'):
+        gin_utils.value_of('FOLDR')
 
 
 def test_shipped_files_are_found_from_anywhere():

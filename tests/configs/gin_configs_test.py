@@ -1,0 +1,105 @@
+"""Every shipped gin file parses, says in its header what must be set, and its model's train step can be traced."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from atlas_jax import build_index, errors, evaluate, gin_utils, partitioning, train, types
+from atlas_jax.models import atlas
+from atlas_jax.training import spec as spec_lib
+from atlas_jax.training import state as state_lib
+from atlas_jax.training import train_step
+from atlas_jax.training.optimizer import OptimizerConfig
+from testing import tiny
+
+RUNS = {'runs/few_shot.gin': train.train, 'runs/evaluate.gin': evaluate.evaluate, 'runs/build_index.gin': build_index.build_index}
+SIZES = ('tiny', 'small', 'base', 'large', 'xl', 'xxl')
+# Of the reader alone: T5 1.1 as released, embeddings included.
+PARAMETERS = {'small': 76_961_152, 'base': 247_577_856, 'large': 783_150_080, 'xl': 2_849_757_184, 'xxl': 11_135_332_352}
+
+
+def text_of(name: str) -> str:
+    return gin_utils.find_file(name).read_text(encoding='utf-8')
+
+
+def required_macros(name: str) -> list[str]:
+    return re.findall(r'^(\w+) = %gin\.REQUIRED$', text_of(name), re.MULTILINE)
+
+
+def bindings_for(name: str) -> list[str]:
+    return [f'{macro}="somewhere"' for macro in required_macros(name)]
+
+
+def model_of(size: str) -> atlas.AtlasConfig:
+    gin_utils.parse([f'models/{size}.gin'])
+    return gin_utils.value_of('MODEL')
+
+
+def test_there_is_a_file_for_every_size_and_verb():
+    assert set(gin_utils.known_files()) == {f'models/{size}.gin' for size in (*SIZES, 'contriever')} | {*RUNS, 'runs/formats.gin'}
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_runs_give_all_arguments(name):
+    gin_utils.parse([name], bindings_for(name))
+    arguments = gin_utils.arguments_of(RUNS[name])
+    assert 'somewhere' in arguments.values()
+    assert gin_utils.operative_config(RUNS[name])
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_headers_name_what_must_be_set(name):
+    header = text_of(name).split('# Often set:')[0]
+    listed = re.findall(r'^#(?: Must be set:)? +([A-Z][A-Z_]+)  +\S', header, re.MULTILINE)
+    assert sorted(listed) == sorted(required_macros(name))
+    for macro in listed:
+        with pytest.raises(errors.ConfigError, match=rf'must be set: {macro} '):
+            gin_utils.parse([name], [binding for binding in bindings_for(name) if not binding.startswith(f'{macro}=')])
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_header_ends_with_a_command_that_parses(name):
+    command = text_of(name).split('# Command:')[1].split('from __gin__')[0]
+    assert f'--gin_file {name}' in command
+    assert sorted(re.findall(r'--gin\.(\w+)=', command)) == sorted(required_macros(name))
+
+
+def test_formats_serve_index_training_and_evaluation_alike():
+    inputs = []
+    for name, extra in (('runs/few_shot.gin', []), ('runs/build_index.gin', []), ('runs/evaluate.gin', ['runs/formats.gin'])):
+        gin_utils.parse([name, *extra], bindings_for(name))
+        inputs.append(gin_utils.arguments_of(RUNS[name])['inputs'])
+    assert inputs[0] == inputs[1] == inputs[2] and isinstance(inputs[0], atlas.InputConfig)
+
+
+@pytest.mark.parametrize('size', PARAMETERS)
+def test_readers_have_the_published_size(size):
+    shapes = state_lib.abstract_params(model_of(size))['reader']
+    assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes)) == PARAMETERS[size]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('size', SIZES)
+def test_train_step_can_be_traced(size):
+    config = model_of(size)
+    mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+    optimizer = OptimizerConfig(warmup_steps=1, total_steps=3)
+    length = np.full(7, 40)
+    spec = spec_lib.make_spec(config, tiny.SEGMENTS, mesh, spec_lib.TokenLengths(length, length, np.full(3, 11)), 2,
+                              spec_lib.DistillConfig(retriever_n_context=1))
+    # One capacity: the others are the same program with other numbers, and tracing 48 layers takes long enough.
+    spec = dataclasses.replace(spec, read=spec.read[-1:], embedded=spec.embedded[-1:])
+    state = state_lib.abstract(spec, train_step.optimizer_for(spec, optimizer))
+    batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tiny.batch(2))
+    table = types.TokenTable(tokens=jax.ShapeDtypeStruct((64, 128), jnp.uint16), title_lengths=jax.ShapeDtypeStruct((64,), jnp.int32),
+                             lengths=jax.ShapeDtypeStruct((64,), jnp.int32))
+    arrays = types.IndexArrays(embeddings=jax.ShapeDtypeStruct((64, config.retriever.emb_dim), jnp.float32),
+                               valid=jax.ShapeDtypeStruct((64,), jnp.bool_))
+    knowledge = types.Knowledge(index=arrays, reader_table=table, retriever_table=table)
+    after, metrics = jax.eval_shape(train_step.make_train_step(spec, optimizer), state, batch, knowledge)
+    assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(lambda leaf: leaf.shape, state)
+    assert {'loss', 'reader_loss', 'retriever_loss'} <= metrics.keys()
