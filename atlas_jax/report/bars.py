@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from atlas_jax.report import svg
 
+_TOP = 4
+
 
 def bar_chart(title: str, label: str, bars: Mapping[str, float], standard_errors: Mapping[str, float] | None = None) -> str:
     """Horizontal bars, `bars` name -> value, with the value beside each and, where given, a whisker of one standard error each way.
@@ -17,10 +19,10 @@ def bar_chart(title: str, label: str, bars: Mapping[str, float], standard_errors
         return svg.empty(title)
     ticks = svg.ticks(min(0.0, *ends), max(0.0, *ends))
     left, right = 190, svg.WIDTH - 72
-    height = svg.TOP + 34 * len(bars) + svg.BOTTOM
-    marks = [svg.vertical_grid(svg.scale(tick, ticks, left, right), f'{tick:g}', height) for tick in ticks]
+    height = _TOP + 34 * len(bars) + svg.BOTTOM
+    marks = [svg.vertical_grid(svg.scale(tick, ticks, left, right), f'{tick:g}', height, _TOP) for tick in ticks]
     for row, (name, value) in enumerate(bars.items()):
-        y = svg.TOP + 34 * row + 6
+        y = _TOP + 34 * row + 6
         marks.append(f'<text class="label" x="{left - 10}" y="{y + 15}" text-anchor="end">{svg.escape(name)}</text>')
         if not math.isfinite(value):
             marks.append(f'<text x="{left + 6}" y="{y + 15}">no value</text>')

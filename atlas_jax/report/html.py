@@ -10,6 +10,8 @@ from atlas_jax.metrics import answers as answer_metrics
 from atlas_jax.report import bars as bar_charts
 from atlas_jax.report import lines, style
 
+_NUMBER = ' class="number"'
+
 
 class Report:
     """Collects sections, text, tables, charts and answers in order, and writes them as one page. All text is escaped."""
@@ -31,7 +33,9 @@ class Report:
         for row in rows:
             if len(row) != len(header):
                 raise ValueError(f'table row {list(row)!r} has {len(row)} cells, the header {len(header)}')
-        head = ''.join(f'<th scope="col">{html.escape(str(cell))}</th>' for cell in header)
+        numeric = [bool(rows) and all(_is_number(row[column]) for row in rows) for column in range(len(header))]
+        head = ''.join(f'<th scope="col"{_NUMBER if number else ""}>{html.escape(str(cell))}</th>'
+                       for cell, number in zip(header, numeric, strict=True))
         body = ''.join(f'<tr>{"".join(_cell(cell) for cell in row)}</tr>' for row in rows)
         self._parts.append(f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
 
@@ -70,11 +74,13 @@ class Report:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f'<td class="number">{value:.3f}</td>'
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f'<td class="number">{value:,}</td>'
+    if _is_number(value):
+        return f'<td{_NUMBER}>{value:.3f}</td>' if isinstance(value, float) else f'<td{_NUMBER}>{value:,}</td>'
     return f'<td>{html.escape(str(value))}</td>'
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _passage(title: str, text: str, score: float, attention: float) -> str:

@@ -22,7 +22,7 @@ small { color: var(--soft); font-weight: normal; }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-size: .95rem; }
 th, td { text-align: left; padding: .4rem .7rem; border-bottom: 1px solid var(--rule); }
 th { color: var(--soft); font-weight: 600; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
+th.number, td.number { text-align: right; font-variant-numeric: tabular-nums; }
 figure { margin: 1.25rem 0; padding: .9rem; background: var(--card); border: 1px solid var(--rule); border-radius: .5rem; }
 figcaption { font-weight: 600; margin-bottom: .4rem; }
 svg { display: block; width: 100%; height: auto; }

@@ -39,9 +39,9 @@ def scale(value: float, ticks: list[float], start: float, end: float) -> float:
     return start + (value - ticks[0]) / (ticks[-1] - ticks[0]) * (end - start)
 
 
-def vertical_grid(x: float, text: str, height: float) -> str:
-    """A grid line with its number under it, in a picture of `height`."""
-    return (f'<path class="grid" d="M{x:.1f} {TOP}V{height - BOTTOM}"/>'
+def vertical_grid(x: float, text: str, height: float, top: float = TOP) -> str:
+    """A grid line from `top` down, with its number under it, in a picture of `height`."""
+    return (f'<path class="grid" d="M{x:.1f} {top}V{height - BOTTOM}"/>'
             f'<text x="{x:.1f}" y="{height - BOTTOM + 18}" text-anchor="middle">{text}</text>')
 
 
