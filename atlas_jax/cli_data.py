@@ -29,9 +29,9 @@ def add_packages(parser: argparse.ArgumentParser) -> None:
 
 
 def _passages(options: argparse.Namespace) -> None:
+    reader_dir, retriever_dir = _tokenizer_folders(options)
     from atlas_jax.corpus import documents, passages, store
     from atlas_jax.tokenizers import bert, t5
-    reader_dir, retriever_dir = _tokenizer_folders(options)
     built = store.PassageStore.build(
         passages.split_passages(documents.read_documents(options.documents), options.max_words), options.out,
         reader_tokenizer=t5.T5Tokenizer.from_folder(reader_dir), retriever_tokenizer=bert.BertTokenizer.from_folder(retriever_dir))

@@ -1,0 +1,53 @@
+"""README and docs: every command is one that runs, every link leads somewhere, nothing of one machine is in them."""
+
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from atlas_jax import cli, gin_utils
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+# Commands that .ci/run itself runs.
+RUN_BY_CI = {'python3 -m venv .venv', '. .venv/bin/activate', "pip install '.[demo]'", "pip install '.[demo,test]'", 'pytest tests'}
+
+
+def commands_of(page: pathlib.Path) -> list[str]:
+    """The commands in a page's bash blocks, one string each: lines ending in \\ joined, lines cut at &&."""
+    blocks = re.findall(r'^```bash\n(.*?)^```', page.read_text(encoding='utf-8'), re.MULTILINE | re.DOTALL)
+    lines = '\n'.join(blocks).replace('\\\n', ' ').splitlines()
+    return [part.strip() for line in lines if line.strip() for part in line.split('&&')]
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_commands_are_real(page, capsys):
+    for command in commands_of(page):
+        if command in RUN_BY_CI:
+            continue
+        program, *arguments = shlex.split(command)
+        assert program == 'atlas-jax', f'{command}: neither ours nor run by .ci/run'
+        options = cli.parse(arguments)
+        if getattr(options, 'gin_file', None):
+            gin_utils.parse(options.gin_file, options.gin_bindings)
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r'\]\(([^)#]+)\)', page.read_text(encoding='utf-8')):
+        assert target.startswith('https://') or (page.parent / target).exists(), f'{page.name}: {target} does not exist'
+
+
+@pytest.mark.parametrize(('name', 'part'), [('demo', 'atlas-jax demo'), ('tests', 'pytest tests')])
+def test_ci_finds_the_two_commands(name, part):
+    done = subprocess.run([sys.executable, ROOT / '.ci' / 'readme_command.py', name], capture_output=True, text=True, check=True)
+    assert done.stdout.count('\n') == 1 and done.stdout.startswith('python3 -m venv') and done.stdout.strip().endswith(part)
+    assert all(part.strip() in commands_of(ROOT / 'README.md') for part in done.stdout.split('&&'))
+
+
+def test_pages_are_reached_from_the_readme():
+    readme = PAGES[0].read_text(encoding='utf-8')
+    assert all(f'docs/{page.name}' in readme for page in PAGES[1:])
