@@ -101,10 +101,9 @@ def train_examples(run: RunConfig, atlas: api.Atlas, examples: Sequence[qa.TaskE
     step = train_step.make_train_step(spec, optimizer, run.seed)
     knowledge = None if index is None else index.knowledge(atlas, retriever_tokens=bool(spec.embedded))
     # state: own run > given weights
-    keep_passage_encoder = spec.passages_scored > 0 and distill.retriever_training == 'query_side'
-    _write_description(folder, atlas, keep_passage_encoder)
+    _write_description(folder, atlas, spec.keeps_passage_encoder)
     with run_folder.RunCheckpoints(folder, run.keep_checkpoints, create=True) as checkpoints:
-        state, history = _restore_or_create(checkpoints, folder, atlas, spec, optimizer, batches, keep_passage_encoder)
+        state, history = _restore_or_create(checkpoints, folder, atlas, spec, optimizer, batches)
         # loop
         save = _saver(checkpoints, batches)
         state = _loop(step, state, batches, knowledge, atlas, run, optimizer, history, save, label)
@@ -125,15 +124,13 @@ def _write_description(folder: pathlib.Path, atlas: api.Atlas, keep_passage_enco
     described.write_description(folder)
 
 
-def _restore_or_create(checkpoints, folder, atlas: api.Atlas, spec: spec_lib.StepSpec, optimizer: OptimizerConfig, batches,
-                       keep_passage_encoder: bool):
+def _restore_or_create(checkpoints, folder, atlas: api.Atlas, spec: spec_lib.StepSpec, optimizer: OptimizerConfig, batches):
     transformation = train_step.optimizer_for(spec, optimizer)
     if checkpoints.latest_step is None:
         params = {name: atlas.params[name] for name in ('reader', 'retriever')}
-        state = state_lib.create(params, atlas.config, transformation, atlas.mesh, keep_passage_encoder=keep_passage_encoder,
-                                 passage_encoder=atlas.params.get('passage_encoder'))
+        state = state_lib.create(params, spec, transformation, atlas.params.get('passage_encoder'))
         return state, _History(folder / METRICS_FILE, 0)
-    abstract = state_lib.abstract(atlas.config, transformation, atlas.mesh, keep_passage_encoder=keep_passage_encoder)
+    abstract = state_lib.abstract(spec, transformation)
     params, moments, position = checkpoints.restore(*state_lib.to_items(abstract))
     batches.set_state(position)
     state = state_lib.from_items(params, moments)

@@ -85,6 +85,11 @@ class StepSpec:
         return self.distill.retriever_n_context if trains else 0
 
     @property
+    def keeps_passage_encoder(self) -> bool:
+        """Whether the encoder that made the index stays beside the trained query encoder."""
+        return self.passages_scored > 0 and self.distill.retriever_training == 'query_side'
+
+    @property
     def top_k(self) -> int:
         return 0 if self.closed_book else max(self.passages_read, self.passages_scored)
 

@@ -13,6 +13,7 @@ from atlas_jax import partitioning
 from atlas_jax.models import contriever, t5
 from atlas_jax.models.atlas import AtlasConfig
 from atlas_jax.nn import token_stream
+from atlas_jax.training import spec as spec_lib
 
 
 @struct.dataclass
@@ -51,41 +52,43 @@ def abstract_params(config: AtlasConfig) -> dict[str, Any]:
     return jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
 
 
-def create(params: dict[str, Any], config: AtlasConfig, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh, *,
-           keep_passage_encoder: bool = False, passage_encoder: Any = None) -> TrainState:
-    """A state at step 0 on the mesh.
+def create(params: dict[str, Any], spec: spec_lib.StepSpec, optimizer: optax.GradientTransformation,
+           passage_encoder: Any = None) -> TrainState:
+    """A state at step 0 on the spec's mesh.
 
     Args:
-      params: {'reader', 'retriever'} as unboxed arrays (host or device).
-      config: the model.
+      params: {'reader', 'retriever'} as unboxed arrays (host or device); they are copied.
+      spec: model, mesh, and whether a frozen passage encoder is kept.
       optimizer: its moments are laid out like the parameters they belong to.
-      mesh: devices.
-      keep_passage_encoder: store the frozen passage encoder too (query-side training).
-      passage_encoder: that encoder, where it is no longer the same as the retriever; default a copy of the retriever.
+      passage_encoder: the encoder that made the index, where it is no longer the same as the retriever.
     """
-    shardings = param_shardings(config, mesh)
+    shardings = state_shardings(spec, optimizer)
     # may_alias: the step donates its state, and must not take the caller's arrays with it.
-    params = jax.device_put(params, shardings, may_alias=False)
+    placed = jax.device_put(params, shardings.params, may_alias=False)
     frozen = None
-    if keep_passage_encoder and passage_encoder is not None:
-        frozen = jax.device_put(passage_encoder, shardings['retriever'], may_alias=False)
-    elif keep_passage_encoder:
-        frozen = jax.tree.map(jnp.copy, params['retriever'])
-    optimizer_state = jax.jit(optimizer.init, out_shardings=_optimizer_shardings(optimizer, params, shardings, mesh))(params)
-    step = jax.device_put(jnp.zeros((), jnp.int32), partitioning.replicated(mesh))
-    return TrainState(step=step, params=params, optimizer_state=optimizer_state, passage_encoder=frozen)
+    if spec.keeps_passage_encoder:
+        encoder = params['retriever'] if passage_encoder is None else passage_encoder
+        frozen = jax.device_put(encoder, shardings.passage_encoder, may_alias=False)
+    optimizer_state = jax.jit(optimizer.init, out_shardings=shardings.optimizer_state)(placed)
+    step = jax.device_put(jnp.zeros((), jnp.int32), shardings.step)
+    return TrainState(step=step, params=placed, optimizer_state=optimizer_state, passage_encoder=frozen)
 
 
-def abstract(config: AtlasConfig, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh, *,
-             keep_passage_encoder: bool = False) -> TrainState:
+def abstract(spec: spec_lib.StepSpec, optimizer: optax.GradientTransformation) -> TrainState:
     """The state's shapes with their shardings, to restore into or to compile for."""
-    shardings = param_shardings(config, mesh)
-    params = _with_shardings(nn.unbox(abstract_params(config)), shardings)
-    moments = jax.eval_shape(optimizer.init, params)
-    moments = _with_shardings(moments, _optimizer_shardings(optimizer, params, shardings, mesh))
-    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=partitioning.replicated(mesh))
-    return TrainState(step=step, params=params, optimizer_state=moments,
-                      passage_encoder=params['retriever'] if keep_passage_encoder else None)
+    params = nn.unbox(abstract_params(spec.config))
+    shapes = TrainState(step=jax.ShapeDtypeStruct((), jnp.int32), params=params, optimizer_state=jax.eval_shape(optimizer.init, params),
+                        passage_encoder=params['retriever'] if spec.keeps_passage_encoder else None)
+    return _with_shardings(shapes, state_shardings(spec, optimizer))
+
+
+def state_shardings(spec: spec_lib.StepSpec, optimizer: optax.GradientTransformation) -> TrainState:
+    """The NamedSharding of every leaf of the state."""
+    shardings = param_shardings(spec.config, spec.mesh)
+    params = nn.unbox(abstract_params(spec.config))
+    return TrainState(step=partitioning.replicated(spec.mesh), params=shardings,
+                      optimizer_state=_optimizer_shardings(optimizer, params, shardings, spec.mesh),
+                      passage_encoder=shardings['retriever'] if spec.keeps_passage_encoder else None)
 
 
 def abstract_param_items(config: AtlasConfig, mesh: jax.sharding.Mesh, passage_encoder: bool) -> dict[str, Any]:

@@ -31,7 +31,8 @@ def make_train_step(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConf
         metrics['learning_rate'] = config.learning_rate * optimizer_lib.schedule_factor(config, state.step)
         return apply_gradients(state, gradients, optimizer), metrics | {'truncated_passages': inputs.truncated_passages}
 
-    return jax.jit(train_step, donate_argnums=0)
+    # The state goes out as it came in, or the second call would compile again for another layout.
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(state_lib.state_shardings(spec, optimizer), None))
 
 
 def optimizer_for(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfig) -> optax.GradientTransformation:
@@ -54,7 +55,7 @@ def loss_and_gradients(params, batch: types.Batch, inputs: types.ReaderInputs, s
 
     level = capacity_level(inputs, spec)
     gradients, metrics = jax.lax.switch(level, [branch(i) for i in range(len(spec.read))], params)
-    metrics |= {'gradient_norm': optax.global_norm(gradients), 'capacity_level': level,
+    metrics |= {'gradient_norm': optax.tree.norm(gradients), 'capacity_level': level,
                 'reader_tokens': inputs.reader_lengths[:, :spec.passages_read].sum()}
     return gradients, metrics
 

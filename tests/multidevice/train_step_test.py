@@ -1,0 +1,78 @@
+"""The same training on 1 and on 8 devices, on every mesh: losses and parameters within float32 rounding."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from atlas_jax import partitioning
+from atlas_jax.training import answer_step, state, train_step
+from atlas_jax.training import spec as spec_lib
+from atlas_jax.training.optimizer import OptimizerConfig
+from testing import tiny
+
+OPTIMIZER = OptimizerConfig(learning_rate=1e-3, retriever_learning_rate=1e-3, schedule='fixed', warmup_steps=0, total_steps=10)
+MESHES = [(1, 8, 1), (2, 4, 1), (2, 2, 2), (8, 1, 1), (1, 1, 8)]
+
+
+def _mesh(shape):
+    return partitioning.make_mesh(shape, jax.devices()[:int(np.prod(shape))])
+
+
+def _spec(mesh, distill=None):
+    return spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(tiny.knowledge()), 8, distill)
+
+
+def _place(tree, mesh, axis):
+    return jax.device_put(tree, partitioning.sharding(mesh, axis))
+
+
+def _run(shape, mode, steps=3):
+    mesh = _mesh(shape)
+    spec = _spec(mesh, spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=5, retriever_training=mode))
+    params = nn.unbox(state.init_params(tiny.config(), jax.random.key(3)))
+    current = state.create(params, spec, train_step.optimizer_for(spec, OPTIMIZER))
+    step, known = train_step.make_train_step(spec, OPTIMIZER), _place(tiny.knowledge(), mesh, 'passages')
+    losses = []
+    for seed in range(steps):
+        current, metrics = step(current, _place(tiny.batch(8, seed), mesh, 'batch'), known)
+        losses.append([float(metrics['reader_loss']), float(metrics['retriever_loss'])])
+    assert step._cache_size() == 1
+    return np.array(losses), current
+
+
+@pytest.fixture(scope='module', params=['joint', 'query_side'])
+def alone(request):
+    return request.param, _run((1, 1, 1), request.param)
+
+
+@pytest.mark.parametrize('shape', MESHES)
+def test_training_equals_one_device(alone, shape):
+    mode, (losses, current) = alone
+    found, state_found = _run(shape, mode)
+    np.testing.assert_allclose(found, losses, rtol=2e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * max(np.abs(b).max(), 1e-2)),
+                 jax.device_get(state_found.params), jax.device_get(current.params))
+
+
+def test_parameters_and_moments_are_spread():
+    _, current = _run((1, 4, 2), 'joint', steps=1)
+    kernel = current.params['reader']['encoder']['layers_0']['mlp']['wo']['kernel']
+    assert kernel.sharding.spec == jax.sharding.PartitionSpec(None, 'fsdp') or not kernel.sharding.is_fully_replicated
+    moments = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(current.optimizer_state)
+               if 'token_embedder' in jax.tree_util.keystr(path)]
+    assert moments and not any(leaf.sharding.is_fully_replicated for leaf in moments)
+
+
+def test_answers_equal_one_device():
+    params = nn.unbox(state.init_params(tiny.config(), jax.random.key(3)))
+    results = []
+    for shape in [(1, 1, 1), (1, 8, 1)]:
+        mesh = _mesh(shape)
+        step = answer_step.make_answer_step(_spec(mesh))
+        placed = jax.device_put(params, state.param_shardings(tiny.config(), mesh))
+        answered = step(placed, _place(tiny.batch(8), mesh, 'batch'), _place(tiny.knowledge(), mesh, 'passages'))
+        results.append(jax.device_get(answered))
+    np.testing.assert_array_equal(results[0].tokens, results[1].tokens)
+    np.testing.assert_array_equal(results[0].retrieved.passage_ids, results[1].retrieved.passage_ids)
+    np.testing.assert_allclose(results[0].attention, results[1].attention, atol=1e-5)

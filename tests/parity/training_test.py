@@ -1,0 +1,117 @@
+"""Twenty steps of joint training against the original's own (shared numbers of run 0; see fixtures/parity/README.md)."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from atlas_jax import partitioning, types
+from atlas_jax.conversion import hf, hf_names
+from atlas_jax.models import atlas
+from atlas_jax.training import buckets, train_step
+from atlas_jax.training import spec as spec_lib
+from atlas_jax.training.optimizer import OptimizerConfig
+
+FIXTURES = pathlib.Path(__file__).parents[1] / 'fixtures' / 'parity'
+PASSAGES, WIDTH, QUERY_WIDTH = 5, 48, 20
+
+
+def _recorded_run(number: str) -> dict:
+    return next(run for run in json.loads((FIXTURES / 'training.json').read_text()) if run['run'] == number)
+
+
+def _spec(reader_config, retriever_config, n_context=PASSAGES) -> spec_lib.StepSpec:
+    full = (buckets.Capacity(3 * PASSAGES * WIDTH, WIDTH),)
+    config = atlas.AtlasConfig(reader_config, retriever_config, n_context=n_context)
+    distill = spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=PASSAGES)
+    return spec_lib.StepSpec(config, atlas.Segments((), (), ()), partitioning.make_mesh(devices=jax.devices()[:1]), read=full, scored=full,
+                             embedded=full, distill=distill)
+
+
+def _batch(recorded, number: int) -> tuple[types.Batch, types.ReaderInputs]:
+    def lengths(name):
+        return jnp.asarray(recorded[name][number].sum(axis=-1), jnp.int32)
+
+    targets = np.where(recorded['target_mask'][number] > 0, recorded['target_ids'][number], 0)
+    batch = types.Batch(
+        retriever_query_tokens=jnp.asarray(recorded['query_ids'][number]), retriever_query_lengths=lengths('query_mask'),
+        reader_query_tokens=jnp.zeros((3, 1), jnp.int32), reader_query_lengths=jnp.zeros(3, jnp.int32),
+        decoder_target_tokens=jnp.asarray(targets), decoder_loss_weights=jnp.asarray(recorded['target_mask'][number], jnp.float32),
+        example_ids=jnp.arange(3, dtype=jnp.int32))
+    inputs = types.ReaderInputs(
+        reader_tokens=jnp.asarray(recorded['reader_ids'][number]), reader_lengths=lengths('reader_mask'),
+        retriever_tokens=jnp.asarray(recorded['passage_ids'][number]), retriever_lengths=lengths('passage_mask'))
+    return batch, inputs
+
+
+@pytest.fixture(scope='module')
+def setting():
+    reader_config, reader = hf.load_t5(FIXTURES / 'reader_v11')
+    retriever_config, retriever = hf.load_contriever(FIXTURES / 'contriever')
+    # Atlas trained with the second-moment norm; a Hugging Face folder cannot say so.
+    retriever_config = dataclasses.replace(retriever_config, layer_norm='second_moment')
+    return reader_config, retriever_config, {'reader': reader, 'retriever': retriever}
+
+
+def _step(spec, config):
+    optimizer = train_step.optimizer_for(spec, config)
+
+    @jax.jit
+    def step(params, moments, batch, inputs):
+        gradients, metrics = train_step.loss_and_gradients(params, batch, inputs, spec)
+        updates, moments = optimizer.update(gradients, moments, params)
+        return optax.apply_updates(params, updates), moments, metrics
+
+    return step, optimizer
+
+
+def test_twenty_steps_follow_the_original(setting):
+    reader_config, retriever_config, params = setting
+    run, recorded = _recorded_run('0'), np.load(FIXTURES / 'inputs.npz')
+    options = run['options']
+    config = OptimizerConfig(learning_rate=options['lr'], retriever_learning_rate=options['lr_retriever'], schedule=options['scheduler'],
+                             warmup_steps=options['warmup_steps'], total_steps=options['total_steps'], clip=options['clip'],
+                             weight_decay=options['weight_decay'], beta2=options['beta2'], epsilon=options['epsilon'])
+    step, optimizer = _step(_spec(reader_config, retriever_config), config)
+    moments = optimizer.init(params)
+    with jax.default_matmul_precision('highest'):
+        for number in range(20):
+            params, moments, metrics = step(params, moments, *_batch(recorded, number % 4))
+            for name in ('reader_loss', 'retriever_loss'):
+                assert float(metrics[name]) == pytest.approx(run[f'{name}_f64'][number], rel=1e-4, abs=1e-6), (number, name)
+            scale = run['steps'][number]['scale']
+            assert float(metrics['gradient_norm']) * scale == pytest.approx(run['grad_norm_scaled_f64'][number], rel=1e-4), number
+    _compare_parameters(params, run, reader_config, retriever_config)
+
+
+def _compare_parameters(params, run, reader_config, retriever_config):
+    tables = {'reader': hf_names.t5_table(reader_config), 'retriever': hf_names.contriever_table(retriever_config)}
+    compared = 0
+    for part, table in tables.items():
+        flat = hf_names.flatten(params[part])
+        for name, entry in table.items():
+            key = f'reader.{entry.name}' if part == 'reader' else f'retriever.contriever.{entry.name}'
+            total, norm = run['final_param_sum_and_norm'][key]
+            value = np.asarray(flat[name], np.float64)
+            assert np.linalg.norm(value) == pytest.approx(norm, rel=1e-4), key
+            # A sum cancels: it is judged on the scale of the norm.
+            assert value.sum() == pytest.approx(total, abs=1e-4 * norm * np.sqrt(value.size)), key
+            compared += 1
+    assert compared > 100
+
+
+@pytest.mark.parametrize('n_context', [1, 2, 3])
+def test_gold_scores_do_not_depend_on_how_many_passages_are_read(setting, n_context):
+    """Passages that are only scored go through a stream of their own, with the same scores."""
+    reader_config, retriever_config, params = setting
+    batch, inputs = _batch(np.load(FIXTURES / 'inputs.npz'), 0)
+    with jax.default_matmul_precision('highest'):
+        _, expected = train_step.loss_and_gradients(params, batch, inputs, _spec(reader_config, retriever_config))
+        _, found = train_step.loss_and_gradients(params, batch, inputs, _spec(reader_config, retriever_config, n_context))
+    assert float(found['retriever_loss']) == pytest.approx(float(expected['retriever_loss']), rel=1e-5)
+    assert float(found['reader_loss']) != pytest.approx(float(expected['reader_loss']), rel=1e-5)

@@ -1,0 +1,1 @@
+"""Small models and made-up knowledge for tests."""

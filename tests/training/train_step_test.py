@@ -1,0 +1,175 @@
+"""The train step on a tiny Atlas: one program, on the device, the same at every stream capacity."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from atlas_jax import errors, partitioning
+from atlas_jax.training import joint_loss, retrieve, state, train_step
+from atlas_jax.training import spec as spec_lib
+from atlas_jax.training.optimizer import OptimizerConfig
+from testing import tiny
+
+OPTIMIZER = OptimizerConfig(learning_rate=1e-2, retriever_learning_rate=1e-2, schedule='fixed', warmup_steps=0, total_steps=10)
+
+
+def _mesh():
+    return partitioning.make_mesh(devices=jax.devices()[:1])
+
+
+def _spec(known, batch_size=4, n_context=3, dropout_rate=0.0, **distill):
+    config = tiny.config(n_context)
+    config = dataclasses.replace(config, reader=dataclasses.replace(config.reader, dropout_rate=dropout_rate))
+    return spec_lib.make_spec(config, tiny.SEGMENTS, _mesh(), tiny.lengths(known), batch_size,
+                              spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, **distill))
+
+
+def _params():
+    return nn.unbox(state.init_params(tiny.config(), jax.random.key(3)))
+
+
+def _state(spec):
+    return state.create(_params(), spec, train_step.optimizer_for(spec, OPTIMIZER))
+
+
+def _device(tree):
+    return jax.tree.map(jnp.asarray, tree)
+
+
+@pytest.mark.parametrize('mode', ['joint', 'query_side', 'frozen'])
+def test_one_program_on_the_device(mode):
+    known = _device(tiny.knowledge())
+    spec = _spec(known, retriever_training=mode)
+    step = train_step.make_train_step(spec, OPTIMIZER)
+    current = _state(spec)
+    text = step.lower(current, _device(tiny.batch(4)), known).compile().as_text()
+    assert not [word for word in ('callback', 'infeed', 'outfeed') if word in text]
+    for seed in range(3):
+        current, metrics = step(current, _device(tiny.batch(4, seed)), known)
+        assert np.isfinite(float(metrics['loss']))
+    assert step._cache_size() == 1
+    assert int(current.step) == 3
+
+
+@pytest.mark.parametrize('n_context, scored', [(3, 3), (3, 2), (2, 5)])
+@pytest.mark.parametrize('mode', ['joint', 'query_side'])
+def test_every_capacity_gives_the_same_losses_and_gradients(mode, n_context, scored):
+    known = _device(tiny.knowledge())
+    spec = _spec(known, n_context=n_context, retriever_n_context=scored, retriever_training=mode)
+    params, batch = _params(), _device(tiny.batch(4, seed=5))
+    inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, known, spec)
+    lowest = int(train_step.capacity_level(inputs, spec))
+    results = [jax.value_and_grad(joint_loss.joint_loss, has_aux=True)(params, batch, inputs, spec, level)
+               for level in range(lowest, len(spec.read))]
+    assert len({spec.read[level] for level in range(lowest, len(spec.read))}) > 1
+    for (loss, metrics), gradients in results[1:]:
+        np.testing.assert_allclose(loss, results[0][0][0], rtol=1e-5)
+        np.testing.assert_allclose(metrics['gold_scores'], results[0][0][1]['gold_scores'], rtol=1e-4)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-5 * max(np.abs(b).max(), 1e-3)), gradients, results[0][1])
+
+
+def test_the_flat_layout_equals_each_passage_on_its_own():
+    """No passage sees another: keys and values of a stream are those of the passages encoded one at a time."""
+    known = _device(tiny.knowledge())
+    spec = _spec(known)
+    params, batch = _params(), _device(tiny.batch(4))
+    inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, known, spec)
+    together, mask = joint_loss.passage_keys_values(params['reader'], inputs.reader_tokens, inputs.reader_lengths, spec, spec.read[-1], None)
+    tokens, lengths = inputs.reader_tokens.reshape(12, 1, -1), inputs.reader_lengths.reshape(12, 1)
+    for i in range(12):
+        alone, _ = joint_loss.passage_keys_values(params['reader'], tokens[i:i + 1], lengths[i:i + 1], spec,
+                                                  dataclasses.replace(spec.read[-1], stream_tokens=spec.read[-1].longest), None)
+        real = int(lengths[i, 0])
+        assert int(mask[i].sum()) == real
+        for (keys, values), (keys_alone, values_alone) in zip(together, alone, strict=True):
+            np.testing.assert_allclose(keys[i, :real], keys_alone[0, :real], atol=2e-5)
+            np.testing.assert_allclose(values[i, :real], values_alone[0, :real], atol=2e-5)
+
+
+def test_a_passage_at_the_limit_and_an_overflowing_one_are_kept_whole_and_counted():
+    known = tiny.knowledge()
+    known = known.replace(index=known.index.replace(valid=np.arange(56) < 3))  # an ordinary passage, the empty one, the overlong one
+    spec = _spec(known)
+    batch = _device(tiny.batch(4))
+    inputs = retrieve.retrieve_and_assemble(_params()['retriever'], batch, _device(known), spec)
+    assert int(inputs.reader_lengths.max()) == tiny.INPUTS.text_max_tokens
+    assert int(inputs.truncated_passages) == 4  # the overlong passage, once in each example
+    ends = jnp.take_along_axis(inputs.reader_tokens, inputs.reader_lengths[..., None] - 1, axis=-1)
+    assert bool((ends == 1).all())  # eos survives the cut
+    level = int(train_step.capacity_level(inputs, spec))
+    assert spec.read[level].stream_tokens >= int(inputs.reader_lengths.sum())
+
+
+def test_fewer_valid_rows_than_passages_asked():
+    known = tiny.knowledge()
+    known = _device(known.replace(index=known.index.replace(valid=np.arange(56) < 2)))
+    spec = _spec(known, retriever_n_context=5)
+    current, metrics = train_step.make_train_step(spec, OPTIMIZER)(_state(spec), _device(tiny.batch(4)), known)
+    assert np.isfinite(float(metrics['loss'])) and float(metrics['retriever_loss']) > 0
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(current.params))
+
+
+def test_fillers_change_nothing():
+    known = _device(tiny.knowledge())
+    whole, filled = tiny.batch(3, seed=2), tiny.batch(4, seed=9, fillers=1)
+    filled = jax.tree.map(lambda filled, whole: np.concatenate([whole, filled[3:]]), filled, whole)
+    results = []
+    for batch, size in ((whole, 3), (filled, 4)):
+        spec = _spec(known, batch_size=size)
+        inputs = retrieve.retrieve_and_assemble(_params()['retriever'], _device(batch), known, spec)
+        results.append(train_step.loss_and_gradients(_params(), _device(batch), inputs, spec))
+    np.testing.assert_allclose(results[0][1]['reader_loss'], results[1][1]['reader_loss'], rtol=1e-5)
+    np.testing.assert_allclose(results[0][1]['retriever_loss'], results[1][1]['retriever_loss'], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), results[0][0], results[1][0])
+
+
+def test_query_side_training_keeps_the_passage_encoder():
+    known = _device(tiny.knowledge())
+    spec = _spec(known, retriever_training='query_side')
+    before = _params()
+    after, _ = train_step.make_train_step(spec, OPTIMIZER)(_state(spec), _device(tiny.batch(4)), known)
+    jax.tree.map(np.testing.assert_array_equal, after.passage_encoder, before['retriever'])
+    assert _moved(after.params['retriever'], before['retriever']) and _moved(after.params['reader'], before['reader'])
+
+
+def test_frozen_training_moves_the_reader_alone():
+    known = _device(tiny.knowledge())
+    spec = _spec(known, retriever_training='frozen')
+    after, metrics = train_step.make_train_step(spec, OPTIMIZER)(_state(spec), _device(tiny.batch(4)), known)
+    assert not _moved(after.params['retriever'], _params()['retriever']) and _moved(after.params['reader'], _params()['reader'])
+    assert 'retriever_loss' not in metrics
+
+
+def test_closed_book_reads_the_query_alone():
+    known = tiny.knowledge()
+    spec = _spec(known, n_context=0)
+    step = train_step.make_train_step(spec, OPTIMIZER)
+    _, metrics = step(_state(spec), _device(tiny.batch(4)), None)
+    assert int(metrics['reader_tokens']) == int(tiny.batch(4).reader_query_lengths.sum()) + 4  # and eos
+
+
+def test_dropout_differs_by_step_and_repeats_by_seed():
+    known = _device(tiny.knowledge())
+    spec = _spec(known, dropout_rate=0.2)
+    step = train_step.make_train_step(spec, dataclasses.replace(OPTIMIZER, learning_rate=0.0, retriever_learning_rate=0.0))
+    losses = []
+    for _ in range(2):
+        current = _state(spec)
+        for _ in range(2):
+            current, metrics = step(current, _device(tiny.batch(4)), known)
+            losses.append(float(metrics['reader_loss']))
+    assert losses[0] == losses[2] and losses[1] == losses[3] and losses[0] != losses[1]
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(errors.ConfigError, match='batch_size 3 does not divide'):
+        mesh = jax.sharding.AbstractMesh((1, 2, 1), partitioning.MESH_AXES)
+        spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(tiny.knowledge()), 3)
+
+
+def _moved(after, before) -> bool:
+    return any(not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True))
