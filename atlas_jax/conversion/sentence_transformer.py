@@ -13,7 +13,11 @@ _POOLING_KEYS = {'average': 'pooling_mode_mean_tokens', 'sqrt': 'pooling_mode_me
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """bert_folder: where config.json and the weights lie; pooling and normalize: as in ContrieverConfig, None where the folder is silent."""
+    """What a folder says.
+
+    bert_folder: where config.json and the weights lie.
+    pooling, normalize: as in ContrieverConfig; None where the folder is silent.
+    """
 
     bert_folder: pathlib.Path
     pooling: str | None = None
@@ -23,7 +27,7 @@ class Description:
 def describe(folder: pathlib.Path) -> Description:
     """Reads modules.json and the pooling's config.json; a folder without modules.json is a plain BERT folder.
 
-    Raises ModelFolderError for a module that is not Transformer, Pooling or Normalize, and for a pooling other than mean, mean / sqrt(length)
+    Raises ModelFolderError for a module that is not Transformer, Pooling or Normalize, and for a pooling other than mean, sum / sqrt(length)
     and the first token.
     """
     path = folder / 'modules.json'

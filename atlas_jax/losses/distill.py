@@ -18,7 +18,8 @@ def pdist_gold_scores(nll: Array, weights: Array) -> Array:
     Returns:
       [batch, n] float32; 0 for an example without target tokens.
     """
-    return -jnp.einsum('bnl,bl->bn', nll, weights, precision=jax.lax.Precision.HIGHEST) / jnp.maximum(jnp.sum(weights, axis=-1), 1.0)[:, None]
+    total = jnp.sum(nll * weights[:, None], axis=-1)  # [batch, n]
+    return -total / jnp.maximum(jnp.sum(weights, axis=-1), 1.0)[:, None]
 
 
 def distillation_loss(scores: Array, gold_scores: Array, *, temperature_score: float, temperature_gold: float,

@@ -19,7 +19,7 @@ def pack(tokens: Array, lengths: Array, stream_tokens: int, longest: int) -> typ
     Args:
       tokens: [streams, passages, width] int32, each passage at the start of its row.
       lengths: [streams, passages] int32; the caller guarantees lengths <= longest and a sum per stream <= stream_tokens.
-      stream_tokens: capacity of a stream.
+      stream_tokens: capacity of a stream, at least 1.
       longest: width of the attention rows.
 
     Returns:
