@@ -1,0 +1,131 @@
+"""Passages to embeddings: assembled, packed into token streams, encoded on every local device."""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+from atlas_jax import errors, partitioning, types
+from atlas_jax.index import packing
+from atlas_jax.io import checksum
+from atlas_jax.models import contriever
+from atlas_jax.nn import assembly, token_stream
+from atlas_jax.tokenizers import formats
+
+Array = jax.Array
+
+# Packs handed to the devices before the first result is fetched, so that they never wait for the host.
+_PACKS_IN_FLIGHT = 2
+
+
+class PassageEmbedder:
+    """A retriever's passage encoder with its input format.
+
+    dim         numbers in an embedding
+    max_tokens  limit of a passage with its special tokens
+    """
+
+    def __init__(self, config: contriever.ContrieverConfig, params: Any, segments: Sequence[formats.Segment], max_tokens: int,
+                 tokens_per_batch: int = 4096):
+        """Puts the parameters on every local device.
+
+        Args:
+          config: of the encoder.
+          params: its parameters, a nested dict of arrays.
+          segments: the retriever's format, special tokens included; literals, title and text.
+          max_tokens: longer passages are cut at the end of their text.
+          tokens_per_batch: tokens each device encodes at a time.
+
+        Raises:
+          ConfigError: max_tokens exceeds the encoder's positions or tokens_per_batch, or the format has a query.
+        """
+        if max_tokens > config.max_positions:
+            raise errors.ConfigError(f'passages of up to {max_tokens} tokens, but the retriever has {config.max_positions} positions; '
+                                     f'set the limit to {config.max_positions} or less')
+        if max_tokens > tokens_per_batch:
+            raise errors.ConfigError(f'tokens_per_batch {tokens_per_batch} must hold a passage of max_tokens {max_tokens}; raise it')
+        if any(segment.kind == 'query' for segment in segments):
+            raise errors.ConfigError('the retriever format has a {query}; passages are embedded without one: use {title} and {text}')
+        # Dropout is off here: it must not make two models out of one.
+        self._config = dataclasses.replace(config, dropout_rate=0.0)
+        self._segments, self.max_tokens, self._stream_tokens = tuple(segments), max_tokens, tokens_per_batch
+        self.dim = config.emb_dim
+        self._mesh = partitioning.make_mesh(devices=jax.local_devices())
+        self._params = jax.device_put(nn.meta.unbox(params), partitioning.replicated(self._mesh))
+        self._encode = jax.jit(self._encode_pack, static_argnames='longest')
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with anything that changes an embedding."""
+        return checksum.fingerprint((self._config, self._segments, self.max_tokens), self._params)
+
+    def embed(self, table: types.TokenTable, rows: np.ndarray, progress: tqdm.tqdm | None = None) -> np.ndarray:
+        """Embeds passages.
+
+        Args:
+          table: token ids of the store, numpy arrays; may be cut at max_tokens.
+          rows: [n] int, the table's rows to embed.
+          progress: a bar to advance by passages.
+
+        Returns:
+          [n, dim] float32 in the order of `rows`.
+
+        Raises:
+          StoreError: a token id that the encoder does not have.
+        """
+        lengths = self._assembled_lengths(table, rows)
+        embeddings = np.empty((len(rows), self.dim), np.float32)
+        pending: collections.deque = collections.deque()
+
+        def fetch() -> None:
+            pack, (values, encoded) = pending.popleft()
+            real = pack.members >= 0
+            members = pack.members[real]
+            # A length that differs from the one packed for would have been cut without a word.
+            np.testing.assert_array_equal(np.asarray(encoded)[real], lengths[members])
+            embeddings[members] = np.asarray(values)[real]
+            if progress is not None:
+                progress.update(len(members))
+
+        for pack in packing.pack(lengths, self._mesh.size, self._stream_tokens, self.max_tokens):
+            pending.append((pack, self._encode(self._params, *self._pack_inputs(table, rows, pack), longest=pack.longest)))
+            if len(pending) > _PACKS_IN_FLIGHT:
+                fetch()
+        while pending:
+            fetch()
+        return embeddings
+
+    def _assembled_lengths(self, table: types.TokenTable, rows: np.ndarray) -> np.ndarray:
+        """[n] tokens of each passage in the encoder's format, cut to the limit."""
+        titles, wholes = np.asarray(table.title_lengths)[rows], np.asarray(table.lengths)[rows]
+        by_kind = {'title': titles, 'text': wholes - titles}
+        lengths = np.zeros(len(rows), np.int64)
+        for segment in self._segments:
+            lengths += by_kind.get(segment.kind, len(segment.ids))
+        return np.minimum(lengths, self.max_tokens)
+
+    def _pack_inputs(self, table: types.TokenTable, rows: np.ndarray, pack: packing.PackedPassages) -> tuple[types.TokenTable, Array]:
+        """The pack's rows of the table, [streams, capacity, ...], and which of them are real, one stream a device."""
+        real = pack.members >= 0
+        chosen = rows[np.where(real, pack.members, pack.members.flat[0])]
+        part = jax.tree.map(lambda column: np.asarray(column)[chosen], table)
+        if part.tokens.max(initial=0) >= self._config.vocab_size:
+            raise errors.StoreError(f'the passages have token id {part.tokens.max()}, the retriever only {self._config.vocab_size} ids; '
+                                    'build the store with the tokenizer of this retriever')
+        return jax.device_put((part, real), partitioning.sharding(self._mesh, 'streams'))
+
+    def _encode_pack(self, params: Any, part: types.TokenTable, real: Array, longest: int) -> tuple[Array, Array]:
+        """Embeddings [streams, capacity, dim] float32 and lengths [streams, capacity] int32, 0 where not real."""
+        flat = jax.tree.map(lambda column: column.reshape(-1, *column.shape[2:]), part)  # [streams * capacity, ...]
+        no_query = jnp.zeros((flat.lengths.shape[0], 1), jnp.int32)
+        tokens, lengths = assembly.assemble(self._segments, no_query, jnp.zeros_like(no_query[:, 0]), flat, longest)
+        lengths = jnp.where(real, lengths.reshape(real.shape), 0)
+        stream = token_stream.pack(tokens.reshape(*real.shape, longest), lengths, self._stream_tokens, longest)
+        return contriever.Contriever(self._config).apply({'params': params}, stream, deterministic=True), lengths
