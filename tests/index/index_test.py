@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 import pytest
-from testing.fake_store import FakeEmbedder, FakeStore, passages
 
 from atlas_jax import errors, partitioning
 from atlas_jax.index import building
 from atlas_jax.index.index import Index
+from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
 
 
 @pytest.fixture(autouse=True)

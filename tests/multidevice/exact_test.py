@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 import pytest
-from testing.fake_store import FakeEmbedder, FakeStore, passages
 
 from atlas_jax import errors, partitioning, types
 from atlas_jax.index.index import Index
 from atlas_jax.searchers import exact
+from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
 
 MESHES = [(2, (1, 2, 1)), (8, (1, 8, 1)), (8, (2, 2, 2)), (8, (4, 1, 2))]
 

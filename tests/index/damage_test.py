@@ -1,0 +1,128 @@
+"""What happened to an index on disk is noticed, named with the rows it hits, and never read as zeros."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from atlas_jax import errors, partitioning
+from atlas_jax.index import building
+from atlas_jax.index.index import Index
+from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An index of 29 rows in shards of 11 and chunks of 3, one row deleted."""
+    monkeypatch.setattr(building, 'SHARD_ROWS', 11)
+    monkeypatch.setattr(building, 'CHUNK_ROWS', 3)
+    store = FakeStore(passages(29))
+    Index.build(store, FakeEmbedder(), tmp_path / 'index', progress=False).delete(['doc4'], store)
+    return tmp_path / 'index'
+
+
+def chunk(folder, shard, number):
+    return sorted((folder / 'shards').iterdir())[shard] / 'c' / str(number) / '0'
+
+
+def flip(path, position):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 4
+    path.write_bytes(content)
+
+
+def refuses_to_read(index, rows):
+    with pytest.raises(errors.IndexFolderError):
+        index.embeddings(np.array(rows))
+    with pytest.raises(errors.IndexFolderError):
+        index.device_arrays(partitioning.make_mesh(devices=jax.devices()[:1]))
+
+
+def test_flipped_bit(folder):
+    flip(chunk(folder, 1, 2), 20)
+    index = Index.open(folder)
+    refuses_to_read(index, [18])
+    assert index.embeddings(np.array([16, 20])).shape == (2, 7)
+    [problem] = index.verify()
+    assert (problem.first_row, problem.stop_row) == (17, 20) and 'rows 17 to 19' in str(problem)
+
+
+@pytest.mark.parametrize('harm', ['missing', 'cut'])
+def test_missing_or_cut_chunk(folder, harm):
+    before = Index.open(folder)
+    path = chunk(folder, 2, 2)  # the last: row 28 alone
+    if harm == 'missing':
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-5])
+    refuses_to_read(before, [28])
+    assert before.embeddings(np.array([27])).shape == (1, 7)
+    [problem] = before.verify()
+    assert (problem.first_row, problem.stop_row) == (28, 29)
+    with pytest.raises(errors.IndexFolderError, match='rows 28 to 28'):
+        Index.open(folder)
+
+
+def test_missing_shard(folder):
+    shutil.rmtree(sorted((folder / 'shards').iterdir())[1])
+    with pytest.raises(errors.IndexFolderError, match='shard.json'):
+        Index.open(folder)
+
+
+def test_shard_of_another_index(folder, tmp_path):
+    Index.build(FakeStore(passages(29)), FakeEmbedder(seed=1), tmp_path / 'other', progress=False)
+    ours = sorted((folder / 'shards').iterdir())[1]
+    shutil.rmtree(ours)
+    shutil.copytree(sorted((tmp_path / 'other' / 'shards').iterdir())[1], ours)
+    with pytest.raises(errors.IndexFolderError, match='not the shard'):
+        Index.open(folder)
+
+
+def test_chunk_of_another_shard(folder):
+    shutil.copy(chunk(folder, 0, 1), chunk(folder, 1, 1))
+    [problem] = Index.open(folder).verify()
+    assert (problem.first_row, problem.stop_row) == (14, 17)
+
+
+def test_file_that_does_not_belong(folder):
+    chunk(folder, 0, 1).with_name('1').write_text('x')
+    [problem] = Index.open(folder).verify()
+    assert 'does not belong' in str(problem)
+
+
+def test_damaged_zarr_header(folder):
+    path = sorted((folder / 'shards').iterdir())[0] / 'zarr.json'
+    path.write_text(path.read_text().replace('"little"', '"bigger"'))
+    index = Index.open(folder)
+    refuses_to_read(index, [0])
+    assert [(problem.first_row, problem.stop_row) for problem in index.verify()] == [(0, 11)]
+
+
+@pytest.mark.parametrize('change', ['rows', 'json', 'version', 'format', 'empty'])
+def test_damaged_manifest(folder, change):
+    path = folder / 'manifest.json'
+    body = json.loads(path.read_text())
+    if change == 'rows':
+        body['rows'] = 28
+    elif change == 'version':
+        body['version'] = 99
+    elif change == 'format':
+        body = [1, 2]
+    path.write_text({'json': path.read_text()[:-40], 'empty': ''}.get(change, json.dumps(body)))
+    with pytest.raises(errors.IndexFolderError, match='manifest.json|index format 99'):
+        Index.open(folder)
+
+
+@pytest.mark.parametrize('harm', ['missing', 'flipped', 'cut'])
+def test_damaged_tombstones(folder, harm):
+    [path] = folder.glob('tombstones-*.bits')
+    if harm == 'missing':
+        path.unlink()
+    elif harm == 'flipped':
+        flip(path, 1)
+    else:
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(errors.IndexFolderError, match='deleted rows'):
+        Index.open(folder)
