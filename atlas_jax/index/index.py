@@ -1,9 +1,10 @@
 """The index: embeddings of a store's passages on disk, changed by atomic commits and read by any number of devices."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +27,14 @@ class Index:
     def __init__(self, path: str | os.PathLike):
         """See `open`."""
         self.path = pathlib.Path(path)
-        self._load(manifest.read(self.path))
+        current = manifest.read(self.path)
+        try:
+            self._load(current)
+        except errors.IndexFolderError:
+            newer = manifest.read(self.path)
+            if newer == current:
+                raise
+            self._load(newer)  # a writer committed it in between and removed what was older
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> 'Index':
@@ -169,7 +177,8 @@ class Index:
         def part(where: tuple[slice, ...]) -> np.ndarray:
             start, stop, _ = where[0].indices(rows)
             values = np.zeros((stop - start, self.dim), self._manifest.dtype)
-            self._read_into(values, start)
+            with self._replaced_is_said():
+                self._read_into(values, start)
             return values
 
         valid = np.zeros(rows, bool)
@@ -190,10 +199,22 @@ class Index:
             raise errors.IndexFolderError(f'{self.path}: row {bad} asked for; the rows are 0 to {len(self) - 1}')
         values = np.zeros((len(rows), self.dim), np.float32)
         owners = np.searchsorted(self._first_rows, rows, side='right') - 1
-        for owner in np.unique(owners):
-            chosen = owners == owner
-            values[chosen] = self._shards[owner].take(rows[chosen] - self._first_rows[owner])
+        with self._replaced_is_said():
+            for owner in np.unique(owners):
+                chosen = owners == owner
+                values[chosen] = self._shards[owner].take(rows[chosen] - self._first_rows[owner])
         return values
+
+    @contextlib.contextmanager
+    def _replaced_is_said(self) -> Iterator[None]:
+        """Tells a shard that a later build has removed from a damaged one."""
+        try:
+            yield
+        except errors.IndexFolderError as error:
+            newer = manifest.read(self.path)
+            if newer.shards[:len(self._shards)] == self._manifest.shards:
+                raise
+            raise errors.IndexFolderError(f'{self.path}: was built anew since it was opened; open it again') from error
 
     def _read_into(self, values: np.ndarray, start: int) -> None:
         """Fills `values` with the rows from `start` on, as far as there are rows."""

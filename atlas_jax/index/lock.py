@@ -27,6 +27,8 @@ def writing(folder: pathlib.Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise errors.IndexFolderError(f'{folder}: another process is writing this index; wait until it has finished') from error
+        except OSError as error:
+            raise errors.IndexFolderError(f'{folder}: cannot be locked ({error.strerror}); choose a folder on a local disk') from error
         yield
     finally:
         os.close(descriptor)

@@ -101,7 +101,7 @@ def test_a_second_build_replaces_the_first(tmp_path):
     np.testing.assert_array_equal(second.embeddings(np.arange(13)), expected(store, other))
     assert not second.deleted.any() and second.info()['generation'] == 3
     assert len(list((tmp_path / 'index' / 'shards').iterdir())) == 2
-    with pytest.raises(errors.IndexFolderError):
+    with pytest.raises(errors.IndexFolderError, match='open it again'):
         index.embeddings(np.arange(13))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.index import building, lock, shards
+from atlas_jax.index import building, lock, manifest, shards
 from atlas_jax.index.index import Index
 from atlas_jax.io import atomic
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
@@ -172,6 +172,17 @@ def test_a_second_writer_is_refused(tmp_path):
                 write()
         assert len(Index.open(tmp_path / 'index')) == 13
     assert index.delete(['doc1'], store) == 1
+
+
+def test_opening_while_a_writer_commits(tmp_path, monkeypatch):
+    store = FakeStore(passages(13))
+    index = Index.build(store, FakeEmbedder(), tmp_path / 'index', progress=False)
+    index.delete(['doc1'], store)
+    stale = [manifest.read(tmp_path / 'index')]
+    index.delete(['doc2'], store)
+    read = manifest.read
+    monkeypatch.setattr(manifest, 'read', lambda folder: stale.pop() if stale else read(folder))
+    assert np.flatnonzero(Index.open(tmp_path / 'index').deleted).tolist() == [1, 2]
 
 
 def test_two_open_indexes_do_not_undo_each_other(tmp_path):
