@@ -1,0 +1,135 @@
+"""Documents read from JSON lines, plain text, Markdown and HTML files, or a folder of them."""
+
+import dataclasses
+import os
+import pathlib
+import warnings
+from collections.abc import Iterator
+
+from atlas_jax import errors
+from atlas_jax.corpus import html_text, markdown
+from atlas_jax.io import jsonl
+
+_JSON_LINES, _PLAIN, _MARKDOWN, _HTML = ('.jsonl',), ('.txt',), ('.md',), ('.html', '.htm')
+SUFFIXES = _JSON_LINES + _PLAIN + _MARKDOWN + _HTML
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """A text of any length. `docid` is unique in what was read; title and section may be empty."""
+
+    docid: str
+    title: str
+    section: str
+    text: str
+
+
+def read_documents(path: str | os.PathLike) -> Iterator[Document]:
+    """Reads a file, or all files of a folder in the order of their paths, hidden ones and other kinds skipped.
+
+    Each line of a .jsonl file is a document: `text`, and optionally `id`, `title`, `section`. A .txt file is one document. A .md or .html
+    file is one for each heading with text below it. Where no id is given, documents are called by their file, relative to the folder, and
+    line (file.jsonl:3) or heading (file.md/heading).
+
+    Raises InputFileError naming file, line and field: no such file, a folder without documents, another kind of file, not UTF-8, no text,
+    a field of the wrong type, an id twice.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise errors.InputFileError(path, 'no such file or folder', remedy='give a document file or a folder of them')
+    files = _files_of(path)
+    return _checked(files, path if path.is_dir() else path.parent)
+
+
+def _files_of(path: pathlib.Path) -> list[pathlib.Path]:
+    if not path.is_dir():
+        if path.suffix.lower() not in SUFFIXES:
+            raise errors.InputFileError(path, f'unknown kind of file "{path.suffix}"', remedy=f'known are {", ".join(SUFFIXES)}')
+        return [path]
+    found = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not name.startswith('.')]
+        found += [pathlib.Path(folder, name) for name in names if not name.startswith('.')]
+    files = sorted(file for file in found if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise errors.InputFileError(path, 'no documents in this folder', remedy=f'it needs files that end in {", ".join(SUFFIXES)}')
+    if others := sorted({file.suffix or file.name for file in set(found) - set(files)}):
+        warnings.warn(f'{path}: skipped {len(found) - len(files)} files of other kinds ({", ".join(others)}); '
+                      f'read are {", ".join(SUFFIXES)}', stacklevel=3)
+    return files
+
+
+def _checked(files: list[pathlib.Path], base: pathlib.Path) -> Iterator[Document]:
+    """The files' documents; raises where one is not fit."""
+    seen: set[str] = set()
+    for file in files:
+        name = file.relative_to(base).as_posix()
+        for line, document in _read_json_lines(file, name) if file.suffix.lower() in _JSON_LINES else _read_text(file, name):
+            if document.docid in seen:
+                raise errors.InputFileError(file, f'"{document.docid}" was the id of an earlier document', line=line, field='id',
+                                            remedy='give each document its own')
+            seen.add(document.docid)
+            yield document
+
+
+def _read_json_lines(file: pathlib.Path, name: str) -> Iterator[tuple[int, Document]]:
+    for line, row in jsonl.read(file, required=('text',)):
+        if isinstance(row.get('id'), int) and not isinstance(row['id'], bool):
+            row['id'] = str(row['id'])
+        fields = {field: _string(row.get(field), file, line, field) for field in ('id', 'title', 'section', 'text')}
+        if not fields['text']:
+            raise errors.InputFileError(file, 'empty', line=line, field='text', remedy='remove the line or fill it in')
+        yield line, Document(fields['id'] or f'{name}:{line}', fields['title'], fields['section'], fields['text'])
+
+
+def _string(value, file: pathlib.Path, line: int, field: str) -> str:
+    """A field's text without white space around it; '' for null or a missing field."""
+    if value is None:
+        return ''
+    if not isinstance(value, str):
+        raise errors.InputFileError(file, f'expected text, found {type(value).__name__}', line=line, field=field)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise errors.InputFileError(file, f'half a surrogate pair (character {error.start})', line=line, field=field,
+                                    remedy='write the character in full') from error
+    return value.strip()
+
+
+def _read_text(file: pathlib.Path, name: str) -> Iterator[tuple[None, Document]]:
+    text, suffix = _decode(file), file.suffix.lower()
+    if suffix in _PLAIN:
+        title, sections = '', [('', text)]
+    else:
+        title, sections = markdown.read(text) if suffix in _MARKDOWN else html_text.read(text)
+    sections = [(heading, body.strip()) for heading, body in sections if body.strip()]
+    if not sections:
+        raise errors.InputFileError(file, 'no text in this file', remedy='remove it or fill it in')
+    for docid, (heading, body) in zip(_docids(name, [heading for heading, _ in sections]), sections, strict=True):
+        yield None, Document(docid, title or file.stem, heading, body)
+
+
+def _decode(file: pathlib.Path) -> str:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise errors.InputFileError(file, f'cannot be read ({error.strerror})') from error
+    try:
+        return content.decode('utf-8-sig').replace('\r\n', '\n').replace('\r', '\n')
+    except UnicodeDecodeError as error:
+        line = content.count(b'\n', 0, error.start) + 1
+        raise errors.InputFileError(file, f'not UTF-8 text ({error.reason})', line=line, remedy='save the file as UTF-8') from error
+
+
+def _docids(name: str, headings: list[str]) -> Iterator[str]:
+    """An id for each section: the file, with the heading in small letters; a number where that was taken."""
+    taken: set[str] = set()
+    for heading in headings:
+        slug = '-'.join(''.join(letter if letter.isalnum() else ' ' for letter in heading.lower()).split())
+        docid = base = f'{name}/{slug}' if heading else name
+        number = 1
+        while docid in taken:
+            number += 1
+            docid = f'{base}-{number}'
+        taken.add(docid)
+        yield docid

@@ -1,0 +1,61 @@
+"""Title, sections and plain text of a Markdown file."""
+
+import re
+
+_HEADING = re.compile(r' {0,3}(#{1,6})(?:[ \t]+(.*?))??(?:[ \t]+#+)?[ \t]*')
+_FENCE = re.compile(r' {0,3}(`{3,}|~{3,})')
+_UNDERLINE = re.compile(r' {0,3}(=+|-+)[ \t]*')
+_NOT_A_PARAGRAPH = re.compile(r'\s*$| {4}|\t|\s*(?:[-*+>|]|\d+[.)])(?:\s|$)')
+_FRONT_MATTER = re.compile(r'---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)', re.DOTALL | re.MULTILINE)
+_COMMENT = re.compile(r'<!--.*?-->', re.DOTALL)
+_LINK = re.compile(r'!?\[([^\[\]\n]*)\](?:\([^()\s]*(?:[ \t]+"[^"\n]*")?\)|\[[^\[\]\n]*\])')
+_STRONG = re.compile(r'(\*\*|__)(?=\S)([^*_\n]+?)(?<=\S)\1')
+
+
+def read(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """(title, [(section, text)]) of a Markdown file; the title is that of the front matter or else the first heading, '' without one.
+
+    Text above the second heading has section ''. Links and images become their words, strong marks go; code stays as it is.
+    """
+    title = ''
+    if front := _FRONT_MATTER.match(text):
+        text = text[front.end():]
+        named = re.search(r'^title:[ \t]*(.+?)[ \t]*$', front[1], re.MULTILINE)
+        title = named[1].strip('"\'') if named else ''
+    sections: list[tuple[str, list[str]]] = [('', [])]
+    fence, seen_heading = '', False
+    lines = _COMMENT.sub('', text).split('\n')
+    for number, line in enumerate(lines):
+        body = sections[-1][1]
+        if fence:
+            if line.strip().startswith(fence) and not line.strip().strip(fence[0]):
+                fence = ''
+            else:
+                body.append(line)
+            continue
+        if opened := _FENCE.match(line):
+            fence = opened[1]
+            continue
+        heading = _heading(line, body, lines[number - 1] if number else '')
+        if heading is None:
+            body.append(_plain(line))
+            continue
+        if not seen_heading and (not title or heading == title):
+            title, heading = title or heading, ''
+        seen_heading = True
+        if heading or not sections[-1][0]:
+            sections.append((heading, []))
+    return title, [(heading, '\n'.join(body).strip('\n')) for heading, body in sections]
+
+
+def _heading(line: str, body: list[str], before: str) -> str | None:
+    """The heading that this line makes, of itself or of the line before, which then leaves the body; None where it makes none."""
+    if match := _HEADING.fullmatch(line):
+        return _plain(match[2] or '').strip()
+    if _UNDERLINE.fullmatch(line) and body and not _NOT_A_PARAGRAPH.match(before) and (len(body) < 2 or not body[-2].strip()):
+        return body.pop().strip()
+    return None
+
+
+def _plain(line: str) -> str:
+    return _STRONG.sub(r'\2', _LINK.sub(r'\1', line))

@@ -1,0 +1,119 @@
+"""Flat arrays on disk: zarr3 with a crc32c on every chunk, appended to while they are written, read by ranges."""
+
+import contextlib
+import pathlib
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import tensorstore
+
+from atlas_jax import errors
+
+CHUNK_VALUES = 1 << 19
+REMEDY = 'restore it or build the store anew'
+
+
+class ArrayWriter:
+    """Writes one array, [n] of any integer type, without holding more than a chunk of it."""
+
+    def __init__(self, folder: pathlib.Path, dtype: np.dtype | type):
+        """The array will be in `folder`."""
+        self._folder, self._dtype = folder, np.dtype(dtype)
+        self._pending: list[np.ndarray] = []
+        self._pending_values = self._written = 0
+        self._array: tensorstore.TensorStore | None = None
+
+    def append(self, values: np.ndarray) -> None:
+        """Appends [n] values. Raises DiskFullError."""
+        self._pending.append(np.asarray(values, self._dtype))
+        self._pending_values += len(values)
+        if self._pending_values >= CHUNK_VALUES:
+            whole = np.concatenate(self._pending)
+            full = len(whole) // CHUNK_VALUES * CHUNK_VALUES
+            self._write(whole[:full], CHUNK_VALUES)
+            self._pending, self._pending_values = [whole[full:]], len(whole) - full
+
+    def finish(self) -> int:
+        """Writes what is left; returns the number of values. Raises DiskFullError."""
+        rest = np.concatenate([np.zeros(0, self._dtype), *self._pending])
+        # An array smaller than a chunk is one smaller chunk: zarr writes chunks in full.
+        if len(rest) or self._array is None:
+            self._write(rest, CHUNK_VALUES if self._written else max(1, len(rest)))
+        return self._written
+
+    def _write(self, values: np.ndarray, chunk_values: int) -> None:
+        stop = self._written + len(values)
+        with storage_errors(self._folder):
+            if self._array is None:
+                self._array = tensorstore.open(_new_spec(self._folder, self._dtype, stop, chunk_values), create=True, open=True).result()
+            else:
+                self._array = self._array.resize(exclusive_max=[stop], expand_only=True).result()
+            self._array[self._written:stop].write(values).result()
+        self._written = stop
+
+
+def write(folder: pathlib.Path, values: np.ndarray) -> None:
+    """Writes a whole array, [n]. Raises DiskFullError."""
+    writer = ArrayWriter(folder, values.dtype)
+    writer.append(values)
+    writer.finish()
+
+
+class ArrayReader:
+    """An array on disk.
+
+    dtype  numpy type of its values
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        """Reads the array's description alone. Raises StoreError: it is missing or damaged."""
+        self._folder = folder
+        with storage_errors(folder):
+            self._array = tensorstore.open({'driver': 'zarr3', 'kvstore': {'driver': 'file', 'path': f'{folder}/'}}, open=True).result()
+        if self._array.rank != 1:
+            raise errors.StoreError(f'{folder}: damaged (not a flat array); {REMEDY}')
+        self.dtype = self._array.dtype.numpy_dtype
+        self._chunk_values = self._array.chunk_layout.read_chunk.shape[0]
+
+    def __len__(self) -> int:
+        return self._array.shape[0]
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Values start to stop, default all. Raises StoreError: a chunk is missing or damaged."""
+        stop = len(self) if stop is None else stop
+        if start == stop:
+            return np.zeros(0, self.dtype)
+        for chunk in range(start // self._chunk_values, -(-stop // self._chunk_values)):
+            # zarr reads a missing chunk as zeros.
+            if not (file := self._folder / 'c' / str(chunk)).is_file():
+                raise errors.StoreError(f'{file}: missing; {REMEDY}')
+        with storage_errors(self._folder):
+            return np.asarray(self._array[start:stop].read().result())
+
+
+def _new_spec(folder: pathlib.Path, dtype: np.dtype, values: int, chunk_values: int) -> dict:
+    return {
+        'driver': 'zarr3',
+        'kvstore': {'driver': 'file', 'path': f'{folder}/'},
+        'store_data_equal_to_fill_value': True,
+        'metadata': {
+            'shape': [values],
+            'data_type': dtype.name,
+            'chunk_grid': {'name': 'regular', 'configuration': {'chunk_shape': [chunk_values]}},
+            'codecs': [{'name': 'bytes', 'configuration': {'endian': 'little'}}, {'name': 'crc32c'}],
+        },
+    }
+
+
+@contextlib.contextmanager
+def storage_errors(folder: pathlib.Path) -> Iterator[None]:
+    """TensorStore reports everything as ValueError with a text: turns it into the user's error."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        if re.search(r'No space left on device|Disk quota exceeded|ENOSPC|EDQUOT', text):
+            raise errors.DiskFullError(f'{folder}: the disk is full; free some space and run the same command again') from error
+        reason = 'a flipped bit or cut file' if 'DATA_LOSS' in text or 'CRC' in text.upper() else text.split('[')[0].strip()
+        raise errors.StoreError(f'{folder}: damaged ({reason}); {REMEDY}') from error

@@ -1,0 +1,109 @@
+"""The token ids of a segment for one tokenizer: title's ids, then text's, of one passage after the other, with their lengths."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from atlas_jax import errors, types
+from atlas_jax.corpus import store_arrays, store_text
+
+FOLDER = 'tokens'
+SIDES = ('reader', 'retriever')
+WIDTH_MULTIPLE = 128
+_TABLE_ROWS = 8192  # rows of a table that are filled at a time
+
+
+class Tokenizer(Protocol):
+    """What the store needs of a tokenizer.
+
+    fingerprint  changes with anything that changes an id
+    vocab_size   every id is below
+    """
+
+    fingerprint: str
+    vocab_size: int
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without special tokens around it."""
+        ...
+
+
+def write(folder: pathlib.Path, text: store_text.TextReader, tokenizer: Tokenizer, bar=None) -> None:
+    """Tokenises a segment's passages into `folder`; advances the bar by passages.
+
+    Raises StoreError: the tokenizer gives an id that its vocabulary does not have. DiskFullError.
+    """
+    dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+    ids = store_arrays.ArrayWriter(folder / 'ids', dtype)
+    lengths, title_lengths = (store_arrays.ArrayWriter(folder / name, np.int32) for name in ('lengths', 'title_lengths'))
+    for first in range(0, text.rows, store_text.BATCH_ROWS):
+        rows = range(first, min(first + store_text.BATCH_ROWS, text.rows))
+        passages = [text.passage(row) for row in rows]
+        titles = [tokenizer.encode(passage.full_title) for passage in passages]
+        texts = [tokenizer.encode(passage.text) for passage in passages]
+        flat = np.fromiter((token for pair in zip(titles, texts, strict=True) for part in pair for token in part), np.int64)
+        if len(flat) and not 0 <= flat.min() <= flat.max() < tokenizer.vocab_size:
+            raise errors.StoreError(f'{folder}: the tokenizer gave id {flat.max()}, its vocabulary has {tokenizer.vocab_size}; '
+                                    'mend the tokenizer')
+        ids.append(flat)
+        title_lengths.append(np.array([len(part) for part in titles]))
+        lengths.append(np.array([len(title) + len(part) for title, part in zip(titles, texts, strict=True)]))
+        if bar is not None:
+            bar.update(len(rows))
+    for writer in (ids, lengths, title_lengths):
+        writer.finish()
+
+
+class TokenReader:
+    """One segment's ids of one tokenizer.
+
+    lengths        [rows] int32  title and text together
+    title_lengths  [rows] int32
+    dtype          of the ids
+    """
+
+    def __init__(self, folder: pathlib.Path, rows: int):
+        """Reads the lengths. Raises StoreError: a file is missing or damaged."""
+        self._ids = store_arrays.ArrayReader(folder / 'ids')
+        self.dtype = self._ids.dtype
+        self.lengths = store_arrays.ArrayReader(folder / 'lengths').read()
+        self.title_lengths = store_arrays.ArrayReader(folder / 'title_lengths').read()
+        self._starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+        if not len(self.lengths) == len(self.title_lengths) == rows or self._starts[-1] != len(self._ids):
+            raise errors.StoreError(f'{folder}: damaged (its parts do not fit together); {store_arrays.REMEDY}')
+
+    def fill(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
+        """Writes the first lengths[row] ids of each row into `tokens`, [rows, width]."""
+        columns = np.arange(tokens.shape[1])
+        for first in range(0, len(tokens), _TABLE_ROWS):
+            rows = slice(first, min(first + _TABLE_ROWS, len(tokens)))
+            base = self._starts[rows.start]
+            ids = self._ids.read(base, self._starts[rows.stop])
+            real = columns < lengths[rows, None]  # [rows, width]
+            positions = (self._starts[rows] - base)[:, None] + columns
+            tokens[rows][real] = ids[positions[real]]
+
+
+def table(readers: Sequence[TokenReader], width: int | None, max_tokens: int | None) -> types.TokenTable:
+    """The segments' passages as one padded table; see PassageStore.reader_table."""
+    lengths = np.concatenate([reader.lengths for reader in readers])
+    title_lengths = np.concatenate([reader.title_lengths for reader in readers])
+    if max_tokens is not None:
+        if max_tokens < 1:
+            raise errors.ConfigError(f'max_tokens is {max_tokens}; it must be at least 1')
+        lengths, title_lengths = np.minimum(lengths, max_tokens), np.minimum(title_lengths, max_tokens)
+    longest = int(lengths.max())
+    if width is None:
+        width = max(WIDTH_MULTIPLE, -(-longest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE)
+    elif width % WIDTH_MULTIPLE or width < longest:
+        raise errors.ConfigError(f'width is {width}; it must be a multiple of {WIDTH_MULTIPLE} and hold {longest} tokens, '
+                                 'else set max_tokens')
+    tokens = np.zeros((len(lengths), width), max(reader.dtype for reader in readers))
+    first = 0
+    for reader in readers:
+        stop = first + len(reader.lengths)
+        reader.fill(tokens[first:stop], lengths[first:stop])
+        first = stop
+    return types.TokenTable(tokens, title_lengths, lengths)
