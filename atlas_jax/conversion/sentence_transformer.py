@@ -27,8 +27,8 @@ class Description:
 def describe(folder: pathlib.Path) -> Description:
     """Reads modules.json and the pooling's config.json; a folder without modules.json is a plain BERT folder.
 
-    Raises ModelFolderError for a module that is not Transformer, Pooling or Normalize, and for a pooling other than mean, sum / sqrt(length)
-    and the first token.
+    Raises ModelFolderError for a module that is not Transformer, Pooling or Normalize, and for another pooling than mean,
+    sum / sqrt(length) and first token.
     """
     path = folder / 'modules.json'
     if not path.is_file():

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from atlas_jax import errors
+
 Array = jax.Array
 TokensToLogits = Callable[[Array, Array, Any], tuple[Array, Any]]
 
@@ -16,11 +18,16 @@ def greedy(tokens_to_logits: TokensToLogits, cache: Any, batch: int, max_length:
     Args:
       tokens_to_logits: (token [batch] int32, position scalar int32, cache) -> (logits [batch, vocab], cache).
       cache: what the first call gets, of `max_length - 1` positions or more; any pytree.
-      max_length: longest sequence, the start token counted; at least 1.
+      max_length: longest sequence, the start token counted; at least 2.
 
     Returns:
       [batch, max_length - 1] int32 without the start token: each example up to and including its eos, then pad_id.
+
+    Raises ConfigError for a max_length below 2.
     """
+    if max_length < 2:
+        raise errors.ConfigError(f'max_length is {max_length}; it must be at least 2, as the start token counts')
+
     def unfinished(state):
         position, ended, *_ = state
         return (position < max_length - 1) & ~jnp.all(ended)

@@ -1,0 +1,133 @@
+"""T5: stream against padding, step against whole, names, axes, dropout, configuration."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from atlas_jax import errors
+from atlas_jax.conversion import hf_names
+from atlas_jax.models import t5
+from tests.testing import streams
+
+V11 = t5.T5Config(vocab_size=41, emb_dim=22, num_heads=3, head_dim=5, mlp_dim=29, num_encoder_layers=2, num_decoder_layers=3,
+                  relpos_buckets=8, relpos_max_distance=11, dropout_rate=0.0)
+V10 = dataclasses.replace(V11, mlp_activations=('relu',), logits_via_embedding=True)
+LENGTHS = [13, 0, 1, 7, 17, 4]
+TOKENS = streams.random_passages(LENGTHS, 41, 17)
+
+
+def _params(config):
+    return streams.perturbed(nn.unbox(t5.init_params(config, jax.random.key(0))))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(config, params, stream):
+    return t5.T5(config).apply({'params': params}, stream, method='encode')
+
+
+@pytest.mark.parametrize('config', [V10, V11])
+@pytest.mark.parametrize('count', [1, 2, 3])
+def test_flat_equals_padded(config, count):
+    params, flat = _params(config), streams.flat(TOKENS, LENGTHS, streams=count, spare=5, longest=19)
+    padded = _encode(config, params, streams.padded(TOKENS, LENGTHS))
+    found = _encode(config, params, flat).reshape(count, -1, 22)
+    for i, length in enumerate(LENGTHS):
+        per_stream = len(LENGTHS) // count
+        start = int(flat.starts[i // per_stream, i % per_stream])
+        np.testing.assert_allclose(found[i // per_stream, start:start + length], padded[i, :length], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('config', [V10, V11])
+def test_step_by_step_equals_all_at_once(config):
+    model, params = t5.T5(config), _params(config)
+    tokens = np.random.default_rng(0).integers(0, 41, (2, 6))
+    keys_values = model.apply({'params': params}, jax.random.normal(jax.random.key(1), (2, 9, 22)), method='cross_keys_values')
+    mask = np.arange(9) < np.array([[9], [4]])
+    expected = jax.jit(functools.partial(model.apply, method='decode'))({'params': params}, tokens, keys_values, mask)
+    cache = model.init_cache(2, 8)
+    step = jax.jit(lambda *args: model.apply({'params': params}, *args, method='decode_step'))
+    for position in range(6):
+        logits, cache = step(tokens[:, position], jnp.int32(position), cache, keys_values, mask)
+        np.testing.assert_allclose(logits, expected[:, position], rtol=1e-4, atol=1e-4)
+    assert expected.dtype == jnp.float32 and expected.shape == (2, 6, 41)
+
+
+def test_reading_nothing_is_finite_and_ignores_the_keys():
+    model, params = t5.T5(V11), _params(V11)
+    none = np.zeros((1, 9), bool)
+    run = lambda scale: model.apply(  # noqa: E731
+        {'params': params}, np.array([[0, 5]]), [(jnp.full((1, 9, 3, 5), scale),) * 2] * 3, none, method='decode')
+    np.testing.assert_array_equal(run(0.0), run(7.0))
+
+
+def test_cross_attention_is_sown_once_a_layer():
+    model, params = t5.T5(V11), _params(V11)
+    keys_values = model.apply({'params': params}, jax.random.normal(jax.random.key(1), (2, 9, 22)), method='cross_keys_values')
+    mask = np.arange(9) < np.array([[9], [4]])
+    _, sown = model.apply({'params': params}, np.zeros((2, 6), int), keys_values, mask, method='decode', mutable=['intermediates'])
+    flat = jax.tree_util.tree_leaves_with_path(sown['intermediates'])
+    assert len(flat) == 3
+    for i, (path, probabilities) in enumerate(flat):
+        assert jax.tree_util.keystr(path[:4]) == f"['decoder']['layers_{i}']['encoder_decoder_attention']['cross_attention']"
+        assert probabilities.shape == (2, 3, 6, 9)
+        np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-5)
+        np.testing.assert_array_equal(probabilities[1, ..., 4:], 0)
+
+
+@pytest.mark.parametrize('config', [V10, V11])
+def test_names_and_axes(config):
+    boxed = jax.eval_shape(lambda key: t5.init_params(config, key), jax.random.key(0))
+    shapes = hf_names.flatten(nn.unbox(boxed))
+    assert set(shapes) == set(hf_names.t5_table(config))
+    names = jax.tree.map(lambda leaf: '|'.join(leaf.names), boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned))
+    axes = hf_names.flatten(names)
+    expected = {'token_embedder/embedding': ('vocab', 'embed'), 'encoder/relpos_bias/rel_embedding': ('heads', 'relpos_buckets'),
+                'encoder/layers_1/attention/query/kernel': ('embed', 'joined_kv'), 'decoder/decoder_norm/scale': ('embed',),
+                'decoder/layers_2/encoder_decoder_attention/out/kernel': ('joined_kv', 'embed'),
+                'decoder/layers_0/mlp/wo/kernel': ('mlp', 'embed')}
+    if not config.logits_via_embedding:
+        expected['decoder/logits_dense/kernel'] = ('embed', 'vocab')
+    assert {path: tuple(axes[path].split('|')) for path in expected} == expected
+
+
+def test_params_are_float32_and_activations_of_the_dtype():
+    config = dataclasses.replace(V11, dtype='bfloat16')
+    params = nn.unbox(t5.init_params(config, jax.random.key(0)))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype('float32')}
+    stream = streams.flat(TOKENS, LENGTHS)
+    assert _encode(config, params, stream).dtype == jnp.bfloat16
+    logits, exact = (jax.jit(t5.T5(c).apply)({'params': params}, stream, np.array([[0, 3]])) for c in (config, V11))
+    assert logits.dtype == jnp.float32 and streams.error(logits, exact) < 0.1
+
+
+def test_dropout_is_really_off_and_really_on():
+    config = dataclasses.replace(V11, dropout_rate=0.3)
+    params, stream = _params(config), streams.flat(TOKENS, LENGTHS)
+    off = _encode(config, params, stream)
+    np.testing.assert_array_equal(off, _encode(V11, params, stream))
+    run = jax.jit(lambda key: t5.T5(config).apply({'params': params}, stream, False, rngs={'dropout': key}, method='encode'))
+    on = [run(jax.random.key(key)) for key in (1, 1, 2)]
+    np.testing.assert_array_equal(on[0], on[1])
+    assert not np.allclose(on[0], on[2]) and not np.allclose(on[0], off)
+
+
+def test_gradient_of_an_encoder_scatters_into_the_token_embedding_alone():
+    config, stream = V11, streams.flat(TOKENS, LENGTHS)
+    text = str(jax.make_jaxpr(jax.grad(lambda p: jnp.sum(_encode(config, p, stream)**2)))(_params(config)))
+    assert text.count('scatter-add[') == 1
+
+
+def test_shift_right():
+    np.testing.assert_array_equal(t5.shift_right(jnp.array([[5, 6, 1], [7, 1, 0]]), 9), [[9, 5, 6], [9, 7, 1]])
+
+
+@pytest.mark.parametrize(('field', 'value'), [('emb_dim', 0), ('mlp_activations', ('tanh',)), ('mlp_activations', ()),
+                                              ('dropout_rate', 1.0)])
+def test_bad_configuration_is_named(field, value):
+    with pytest.raises(errors.ConfigError, match=f'T5Config.{field}'):
+        dataclasses.replace(V11, **{field: value})
