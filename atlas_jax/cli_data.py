@@ -1,6 +1,7 @@
 """`atlas-jax data`: documents into passages, and the demo's data."""
 
 import argparse
+import dataclasses
 import pathlib
 
 from atlas_jax import cli_options, errors
@@ -48,5 +49,7 @@ def _tokenizer_folders(options: argparse.Namespace) -> tuple[pathlib.Path, pathl
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from atlas_jax import demo
-    demo.write_data(options.out, options.packages, options.countries)
+    from atlas_jax import demo_data
+    written = demo_data.write(options.out, options.packages, options.countries)
+    for name, path in dataclasses.asdict(written).items():
+        print(f'{name:12}{path}')

@@ -14,7 +14,7 @@ from atlas_jax.training import spec as spec_lib
 from atlas_jax.training import state as state_lib
 from atlas_jax.training import train_step
 from atlas_jax.training.optimizer import OptimizerConfig
-from testing import tiny
+from tests.testing import tiny
 
 RUNS = {'runs/few_shot.gin': train.train, 'runs/evaluate.gin': evaluate.evaluate, 'runs/build_index.gin': build_index.build_index}
 SIZES = ('tiny', 'small', 'base', 'large', 'xl', 'xxl')

@@ -18,7 +18,7 @@ LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 TOP = len(LEVELS)
 # Imports within one level, from room to room.
 SAME_LEVEL = {
-    ('input', 'tasks'), ('searchers', 'index'), ('training', 'checkpoints'),
+    ('nn', 'tokenizers'), ('input', 'tasks'), ('searchers', 'index'), ('training', 'checkpoints'),
     ('evaluate', 'api'), ('search', 'api'), ('build_index', 'api'), ('build_index', 'evaluate'), ('train', 'api'), ('train', 'evaluate'),
     ('gin_utils', 'gin_check'), ('gin_utils', 'gin_values'), ('gin_check', 'gin_values'), ('__main__', 'cli'),
 }

@@ -1,0 +1,58 @@
+"""The commands of README and docs, run one after the other as they stand there, on fewer countries, questions and steps."""
+
+import json
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from atlas_jax import cli
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SHORTER = {'train': ['--gin.TOTAL_STEPS=2', '--gin.EXAMPLES=8'], 'evaluate': ['--gin.EXAMPLES=5']}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The page's code blocks in one language."""
+    return re.findall(rf'^```{language}\n(.*?)^```', (ROOT / page).read_text(encoding='utf-8'), re.MULTILINE | re.DOTALL)
+
+
+def commands(page: str) -> list[list[str]]:
+    """The arguments of the page's `atlas-jax` commands, those with && (the setup) apart."""
+    lines = '\n'.join(blocks(page, 'bash')).replace('\\\n', ' ').splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith('atlas-jax ') and '&&' not in line]
+
+
+def run(arguments: list[str], wheels: pathlib.Path) -> None:
+    """One command, made shorter."""
+    if arguments[:2] == ['data', 'demo']:
+        arguments = [*arguments, '--packages', str(wheels), '--countries', '6']
+    assert cli.main(arguments + SHORTER.get(arguments[0], [])) == 0, shlex.join(arguments)
+
+
+@pytest.mark.slow
+def test_commands_of_readme_and_your_documents(demo_packages, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for arguments in commands('README.md'):
+        run(arguments, demo_packages.wheels)
+    assert {'exact_match', 'stderr', 'questions'} <= json.loads(pathlib.Path('demo-data/figures.json').read_text()).keys()
+    assert len(pathlib.Path('demo-data/results.jsonl').read_text().splitlines()) == 5
+    assert 'train.train.max_examples' in pathlib.Path('demo-data/run/config.gin').read_text()
+
+    pathlib.Path('my-documents').mkdir()
+    pathlib.Path('my-documents/orchard.md').write_text(blocks('docs/your-documents.md', 'markdown')[0])
+    questions, news = blocks('docs/your-documents.md', 'json')
+    for name, text in (('my-questions.jsonl', questions), ('my-test.jsonl', questions), ('news.jsonl', news)):
+        pathlib.Path(name).write_text(text)
+    found = ''
+    for arguments in commands('docs/your-documents.md'):
+        if arguments[:2] == ['data', 'demo']:
+            continue  # README's commands have made it
+        capsys.readouterr()
+        run(arguments, demo_packages.wheels)
+        if arguments[:2] == ['index', 'search']:
+            found = capsys.readouterr().out
+    assert 'Martha Lind' in found.split('2. ')[0]
+    info = json.loads(capsys.readouterr().out)
+    assert info['deleted'] == 1 and info['rows'] - info['deleted'] == 3
