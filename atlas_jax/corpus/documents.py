@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import pathlib
-import warnings
+import sys
 from collections.abc import Iterator
 
 from atlas_jax import errors
@@ -54,8 +54,7 @@ def _files_of(path: pathlib.Path) -> list[pathlib.Path]:
     if not files:
         raise errors.InputFileError(path, 'no documents in this folder', remedy=f'it needs files that end in {", ".join(SUFFIXES)}')
     if others := sorted({file.suffix or file.name for file in set(found) - set(files)}):
-        warnings.warn(f'{path}: skipped {len(found) - len(files)} files of other kinds ({", ".join(others)}); '
-                      f'read are {", ".join(SUFFIXES)}', stacklevel=3)
+        print(f'{path}: skipped {len(found) - len(files)} files of other kinds ({", ".join(others[:9])})', file=sys.stderr)
     return files
 
 
@@ -126,7 +125,7 @@ def _docids(name: str, headings: list[str]) -> Iterator[str]:
     taken: set[str] = set()
     for heading in headings:
         slug = '-'.join(''.join(letter if letter.isalnum() else ' ' for letter in heading.lower()).split())
-        docid = base = f'{name}/{slug}' if heading else name
+        docid = base = f'{name}/{slug or "section"}' if heading else name
         number = 1
         while docid in taken:
             number += 1

@@ -13,19 +13,18 @@ _BLOCKS = frozenset((
 def read(text: str) -> tuple[str, list[tuple[str, str]]]:
     """(title, [(section, text)]) of a page: its <title> or else first heading, and the text below each heading, scripts and styles dropped.
 
-    Text above the second heading, or below one that repeats the title, has section ''. Never raises on broken HTML.
+    Text above the first heading, or below a first one that is part of the title, has section ''. Never raises on broken HTML.
     """
     parser = _Page()
     parser.feed(text)
     parser.close()
     parser.end_paragraph()
-    title, sections = _joined(''.join(parser.title)), []
-    for number, (heading, paragraphs) in enumerate(parser.sections):
-        title = title or heading
-        # The first heading is the page's own, whatever its <title> adds.
-        section = '' if number <= 1 or heading == title else heading
-        sections.append((section, '\n\n'.join(paragraphs)))
-    return title, sections
+    (_, body), *rest = parser.sections
+    title = _joined(''.join(parser.title)) or (rest[0][0] if rest else '')
+    if rest and rest[0][0] in title:
+        # The first heading is the page's own; its <title> may add the site's name.
+        body, rest = body + rest[0][1], rest[1:]
+    return title, [(heading, '\n\n'.join(paragraphs)) for heading, paragraphs in [('', body), *rest]]
 
 
 class _Page(html.parser.HTMLParser):
@@ -46,9 +45,10 @@ class _Page(html.parser.HTMLParser):
             self._in_title = True
         elif tag in _HEADINGS:
             self.end_paragraph()
-            self._in_heading = True
+            self._in_heading, self._in_title = True, False
         elif tag in _BLOCKS:
             self.end_paragraph()
+            self._in_title = False
         elif tag in ('br', 'td', 'th'):
             self._words.append(' ')
 
@@ -62,8 +62,11 @@ class _Page(html.parser.HTMLParser):
                 pass
         elif tag == 'title':
             self._in_title = False
-        elif tag in _BLOCKS or tag in _HEADINGS:
+        elif tag in _BLOCKS:
             self.end_paragraph()
+        elif tag in _HEADINGS:
+            self.end_paragraph()
+            self._in_heading = False
 
     def handle_data(self, data: str) -> None:
         if not self._open_dropped:
@@ -72,10 +75,9 @@ class _Page(html.parser.HTMLParser):
     def end_paragraph(self) -> None:
         """Closes the paragraph or heading that was being read."""
         words, self._words = _joined(''.join(self._words)), []
-        if self._in_heading:
+        if words and self._in_heading:
+            self.sections.append((words, []))
             self._in_heading = False
-            if words:
-                self.sections.append((words, []))
         elif words:
             self.sections[-1][1].append(words)
 

@@ -6,10 +6,11 @@ _HEADING = re.compile(r' {0,3}(#{1,6})(?:[ \t]+(.*?))??(?:[ \t]+#+)?[ \t]*')
 _FENCE = re.compile(r' {0,3}(`{3,}|~{3,})')
 _UNDERLINE = re.compile(r' {0,3}(=+|-+)[ \t]*')
 _NOT_A_PARAGRAPH = re.compile(r'\s*$| {4}|\t|\s*(?:[-*+>|]|\d+[.)])(?:\s|$)')
-_FRONT_MATTER = re.compile(r'---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)', re.DOTALL | re.MULTILINE)
+_FRONT_MATTER = re.compile(r'---[ \t]*\n(?=[\w-]+[ \t]*:)(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)', re.DOTALL | re.MULTILINE)
 _COMMENT = re.compile(r'<!--.*?-->', re.DOTALL)
-_LINK = re.compile(r'!?\[([^\[\]\n]*)\](?:\([^()\s]*(?:[ \t]+"[^"\n]*")?\)|\[[^\[\]\n]*\])')
-_STRONG = re.compile(r'(\*\*|__)(?=\S)([^*_\n]+?)(?<=\S)\1')
+_LINK = re.compile(r'!?\[([^\[\]\n]*)\]\((?:[^()\s]|\([^()\s]*\))*(?:[ \t]+"[^"\n]*")?\)')
+_STRONG = re.compile(r'\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*')
+_CODE = re.compile(r'(`+[^`\n]+`+)')
 
 
 def read(text: str) -> tuple[str, list[tuple[str, str]]]:
@@ -43,7 +44,7 @@ def read(text: str) -> tuple[str, list[tuple[str, str]]]:
         if not seen_heading and (not title or heading == title):
             title, heading = title or heading, ''
         seen_heading = True
-        if heading or not sections[-1][0]:
+        if heading:
             sections.append((heading, []))
     return title, [(heading, '\n'.join(body).strip('\n')) for heading, body in sections]
 
@@ -52,10 +53,14 @@ def _heading(line: str, body: list[str], before: str) -> str | None:
     """The heading that this line makes, of itself or of the line before, which then leaves the body; None where it makes none."""
     if match := _HEADING.fullmatch(line):
         return _plain(match[2] or '').strip()
-    if _UNDERLINE.fullmatch(line) and body and not _NOT_A_PARAGRAPH.match(before) and (len(body) < 2 or not body[-2].strip()):
+    follows_one_line = body and body[-1] == _plain(before) and (len(body) < 2 or not body[-2].strip())
+    if follows_one_line and _UNDERLINE.fullmatch(line) and not _NOT_A_PARAGRAPH.match(before):
         return body.pop().strip()
     return None
 
 
 def _plain(line: str) -> str:
-    return _STRONG.sub(r'\2', _LINK.sub(r'\1', line))
+    parts = _CODE.split(line)
+    # Twice: an image may stand in a link.
+    parts[::2] = [_STRONG.sub(r'\1', _LINK.sub(r'\1', _LINK.sub(r'\1', part))) for part in parts[::2]]
+    return ''.join(parts)

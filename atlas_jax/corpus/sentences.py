@@ -36,4 +36,5 @@ def _ends(text: str, word: tuple[int, int], following: tuple[int, int]) -> bool:
         return True
     if word[1] == following[0] or not _END.search(written) or text[following[0]].islower():
         return False
-    return not _ABBREVIATION.search(written)
+    numbers_a_line = written[:-1].isdigit() and text[max(0, word[0] - 8):word[0]].rstrip(' \t')[-1:] in ('', '\n')
+    return not numbers_a_line and not _ABBREVIATION.search(written)

@@ -131,7 +131,7 @@ class PassageStore:
             raise errors.StoreError(f'{self.path}: expected a list of docids, found "{docids}"; put it into a list')
         rows = np.zeros(len(docids), np.int64)
         for number, docid in enumerate(docids):
-            if (row := self._docid_table.last_row(docid)) is None:
+            if not isinstance(docid, str) or (row := self._docid_table.last_row(docid)) is None:
                 raise errors.StoreError(f'{self.path}: no passage "{docid}" in this store; check the docid')
             rows[number] = row
         return rows
@@ -189,7 +189,12 @@ class PassageStore:
 
     def _load(self) -> None:
         self._manifest = store_manifest.read(self.path)
-        store_manifest.check_files(self.path, self._manifest)
+        try:
+            store_manifest.check_files(self.path, self._manifest)
+        except errors.StoreError:
+            if store_manifest.read(self.path) == self._manifest:
+                raise
+            return self._load()  # a new version took its place meanwhile
         segments = self._manifest.segments
         self._texts = [store_text.TextReader(self.path / segment.name, segment.rows) for segment in segments]
         self._first_rows = [0, *np.cumsum([segment.rows for segment in segments]).tolist()]

@@ -23,9 +23,9 @@ def writing(folder: pathlib.Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if {entry.name for entry in folder.iterdir()} == {FILE}:
-            (folder / FILE).unlink()
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if os.listdir(folder) == [FILE]:
+                (folder / FILE).unlink()
                 folder.rmdir()
         os.close(descriptor)
 
@@ -33,12 +33,13 @@ def writing(folder: pathlib.Path) -> Iterator[None]:
 def _acquire(folder: pathlib.Path) -> int:
     while True:
         try:
+            existed = folder.is_dir()
             with atomic.disk_full_is_a_user_error(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:
-            continue  # another writer removed its empty folder between the two calls
         except OSError as error:
+            if existed and not folder.exists():
+                continue  # another writer removed its empty folder meanwhile
             raise errors.StoreError(f'{folder}: cannot write there ({error.strerror}); choose another folder') from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,6 +11,7 @@ temporary folders are what a killed writer left; the next writer removes them.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -53,7 +54,7 @@ class Manifest:
         """Whether the passages are tokenised."""
         return bool(self.reader_tokenizer)
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with the passages, their order and their tokenizers."""
         return _digest([self.tokenizers, [sorted(segment.files.items()) for segment in self.segments]])[:16]
@@ -64,10 +65,9 @@ def exists(folder: pathlib.Path) -> bool:
     return (folder / FILE).is_file()
 
 
-def describe(folder: pathlib.Path, name: str, rows: int) -> Segment:
-    """The manifest's entry of a segment that was written into `folder`."""
-    files = {file: ((folder / file).stat().st_size, checksum.sha256_file(folder / file)) for file in sorted(_files_below(folder))}
-    return Segment(name, rows, files)
+def describe_files(folder: pathlib.Path) -> dict[str, tuple[int, str]]:
+    """{file below `folder`: (size in bytes, SHA-256)}."""
+    return {file: ((folder / file).stat().st_size, checksum.sha256_file(folder / file)) for file in sorted(_files_below(folder))}
 
 
 def write(folder: pathlib.Path, manifest: Manifest) -> None:

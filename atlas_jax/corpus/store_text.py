@@ -17,6 +17,7 @@ from atlas_jax.corpus import passages as corpus_passages
 from atlas_jax.corpus import store_arrays
 
 BATCH_ROWS = 1024
+_MAPPED_BYTES = 1 << 20
 _FILE = 'passages.arrow'
 _FIELDS = ('docid', 'title', 'section', 'text')
 _SCHEMA = pa.schema([(name, pa.string()) for name in _FIELDS])
@@ -86,7 +87,7 @@ def _check(passage: corpus_passages.Passage, seen: set[str], place: pathlib.Path
 
 
 def _hash(docid: str) -> int:
-    return int.from_bytes(hashlib.blake2b(docid.encode(), digest_size=8).digest(), 'little')
+    return int.from_bytes(hashlib.blake2b(docid.encode('utf-8', 'surrogatepass'), digest_size=8).digest(), 'little')
 
 
 class TextReader:
@@ -99,7 +100,9 @@ class TextReader:
         self._crcs = store_arrays.ArrayReader(folder / 'block_crc32').read()
         self._hashes = store_arrays.ArrayReader(folder / 'docids')
         with open(self._path, 'rb') as file:
-            self._bytes = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            # A map holds a file descriptor: a store of a thousand small segments would run out of them.
+            small = os.fstat(file.fileno()).st_size < _MAPPED_BYTES
+            self._bytes = memoryview(file.read() if small else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         batches = -(-rows // BATCH_ROWS)
         if not len(self._bounds) - 1 == len(self._crcs) == batches + 1 or self._bounds[-1] != len(self._bytes) or len(self._hashes) != rows:
             raise self._damaged('its parts do not fit together')
@@ -124,7 +127,7 @@ class TextReader:
         return self._docids(number)[position]
 
     def hashes(self) -> np.ndarray:
-        """[rows] uint64, the hash of each docid (`docid_hash`)."""
+        """[rows] uint64, a hash of each docid. Raises StoreError: damaged."""
         return self._hashes.read()
 
     def _batch(self, number: int) -> pa.RecordBatch:
@@ -147,7 +150,7 @@ class DocidTable:
 
     def __init__(self, readers: Iterable[TextReader], docid):
         """`docid` gives the docid of a row of the whole store, to tell apart docids of the same hash."""
-        hashes = np.concatenate([reader.hashes() for reader in readers])
+        hashes = np.concatenate([reader.hashes() for reader in readers])  # [rows]
         self._rows = np.argsort(hashes, kind='stable')
         self._hashes, self._docid = hashes[self._rows], docid
 

@@ -58,20 +58,21 @@ def write_segment(path: pathlib.Path, passages: Iterable[corpus_passages.Passage
         with _bar(total, 'Storing passages', progress) as bar:
             rows = store_text.write(folder, passages, path, bar)
         if tokenizers is not None:
-            with _bar(2 * rows, 'Tokenising passages', progress) as bar:
-                _write_tokens(folder / store_tokens.FOLDER, folder, rows, tokenizers, bar)
-        return store_manifest.describe(folder, name, rows)
+            _write_tokens(folder / store_tokens.FOLDER, store_text.TextReader(folder, rows), tokenizers, progress)
+        return store_manifest.Segment(name, rows, store_manifest.describe_files(folder))
 
 
 def write_tokens(path: pathlib.Path, segments: Sequence[store_manifest.Segment], tokenizers: Tokenizers,
                  progress: bool) -> tuple[store_manifest.Segment, ...]:
     """Adds token ids to segments that have none; returns their new entries. Raises DiskFullError."""
     written = []
-    with _bar(2 * sum(segment.rows for segment in segments), 'Tokenising passages', progress) as bar:
-        for segment in segments:
-            with atomic.writing_folder(path / segment.name / store_tokens.FOLDER) as folder:
-                _write_tokens(folder, path / segment.name, segment.rows, tokenizers, bar)
-            written.append(store_manifest.describe(path / segment.name, segment.name, segment.rows))
+    for segment in segments:
+        folder = path / segment.name
+        with atomic.writing_folder(folder / store_tokens.FOLDER) as temporary:
+            _write_tokens(temporary, store_text.TextReader(folder, segment.rows), tokenizers, progress)
+            # Of the text's files the old entries stay: hashed anew, they would vouch for damage done since.
+            added = {f'{store_tokens.FOLDER}/{file}': facts for file, facts in store_manifest.describe_files(temporary).items()}
+        written.append(store_manifest.Segment(segment.name, segment.rows, {**segment.files, **added}))
     return tuple(written)
 
 
@@ -92,10 +93,10 @@ def clean(path: pathlib.Path) -> None:
                 _remove(entry)
 
 
-def _write_tokens(folder: pathlib.Path, text_folder: pathlib.Path, rows: int, tokenizers: Tokenizers, bar) -> None:
-    text = store_text.TextReader(text_folder, rows)
+def _write_tokens(folder: pathlib.Path, text: store_text.TextReader, tokenizers: Tokenizers, progress: bool) -> None:
     for side, tokenizer in zip(store_tokens.SIDES, tokenizers, strict=True):
-        store_tokens.write(folder / side, text, tokenizer, bar)
+        with _bar(text.rows, f'Tokenising for the {side}', progress) as bar:
+            store_tokens.write(folder / side, text, tokenizer, bar)
 
 
 def _bar(total: int | None, description: str, progress: bool):
