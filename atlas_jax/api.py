@@ -242,7 +242,7 @@ class Index:
             link = path / _STORE_LINK
             if not link.is_file():
                 raise errors.IndexFolderError(f'{path}: {_STORE_LINK} is missing, so the passages are unknown; give --store DIR')
-            store = path / json.loads(link.read_text(encoding='utf-8'))['store']
+            store = (path / json.loads(link.read_text(encoding='utf-8'))['store']).resolve()
         return cls(index, store if isinstance(store, PassageStore) else PassageStore.open(store))
 
     def check(self, atlas: Atlas) -> None:
