@@ -23,6 +23,9 @@ Array = jax.Array
 
 # Packs handed to the devices before the first result is fetched, so that they never wait for the host.
 _PACKS_IN_FLIGHT = 2
+# On CPU activations should stay in the cache (MiniLM, 2298 passages: 111 CPU seconds at 1024, 115 at 2048, 121 at 4096); an accelerator
+# wants enough work at a time.
+_TOKENS_PER_BATCH = {'cpu': 1024, 'tpu': 16384}
 
 
 class PassageEmbedder:
@@ -33,7 +36,7 @@ class PassageEmbedder:
     """
 
     def __init__(self, config: contriever.ContrieverConfig, params: Any, segments: Sequence[formats.Segment], max_tokens: int,
-                 tokens_per_batch: int = 4096):
+                 tokens_per_batch: int | None = None):
         """Puts the parameters on every local device.
 
         Args:
@@ -41,7 +44,7 @@ class PassageEmbedder:
           params: its parameters, a nested dict of arrays.
           segments: the retriever's format, special tokens included; literals, title and text.
           max_tokens: longer passages are cut at the end of their text.
-          tokens_per_batch: tokens each device encodes at a time.
+          tokens_per_batch: tokens each device encodes at a time; None chooses by the kind of device.
 
         Raises:
           ConfigError: max_tokens exceeds the encoder's positions or tokens_per_batch, or the format has a query.
@@ -49,6 +52,8 @@ class PassageEmbedder:
         if max_tokens > config.max_positions:
             raise errors.ConfigError(f'passages of up to {max_tokens} tokens, but the retriever has {config.max_positions} positions; '
                                      f'set the limit to {config.max_positions} or less')
+        if tokens_per_batch is None:
+            tokens_per_batch = max(_TOKENS_PER_BATCH.get(jax.default_backend(), _TOKENS_PER_BATCH['tpu']), 4 * max_tokens)
         if max_tokens > tokens_per_batch:
             raise errors.ConfigError(f'tokens_per_batch {tokens_per_batch} must hold a passage of max_tokens {max_tokens}; raise it')
         if any(segment.kind == 'query' for segment in segments):

@@ -9,18 +9,18 @@ import numpy as np
 
 from atlas_jax import types
 
+_BLOCK_ROWS = 65536
+
 
 class Store(Protocol):
     """The part of corpus.store.PassageStore that the index uses. Rows are only ever appended.
 
-    path               where it is
-    fingerprint        of its whole content
-    retriever_lengths  [rows] tokens of each passage, title and text together, for the retriever
+    path         where it is
+    fingerprint  of its whole content
     """
 
     path: pathlib.Path
     fingerprint: str
-    retriever_lengths: np.ndarray
 
     def __len__(self) -> int: ...
 
@@ -38,10 +38,17 @@ class Store(Protocol):
 
 
 def rows_fingerprint(store: Store, rows: int) -> str:
-    """Identifies the first `rows` passages, also after others were appended: SHA-256 (first 16 digits) of token counts and docids."""
-    digest = hashlib.sha256(np.ascontiguousarray(store.retriever_lengths[:rows], '<i8').tobytes())
-    for row in range(rows):
-        digest.update(store.docid(row).encode() + b'\0')
+    """Identifies the first `rows` passages, also after others were appended: SHA-256 (first 16 digits) of docids and token ids."""
+    table, digest = store.retriever_table(), hashlib.sha256()
+    for start in range(0, rows, _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, rows)
+        lengths = np.asarray(table.lengths[start:stop])
+        tokens = np.asarray(table.tokens[start:stop])
+        # Padding and the width of the id type may change with passages appended later: they stay out.
+        real = tokens[np.arange(tokens.shape[1]) < lengths[:, None]].astype('<u4')
+        names = '\0'.join(store.docid(row) for row in range(start, stop))
+        for part in (table.title_lengths[start:stop].astype('<i8'), lengths.astype('<i8'), real, np.frombuffer(names.encode(), np.uint8)):
+            digest.update(part.tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -111,7 +111,8 @@ def test_another_model_or_store_is_refused(tmp_path):
     for call in (index.check, index.add):
         with pytest.raises(errors.IndexFolderError, match=f'{embedder.fingerprint}.*{other.fingerprint}.*--force'):
             call(store, other)
-        for foreign in (passages(13, seed=5), passages(12), passages(15, seed=5)):
+        one_token_changed = [(docid, (tokens[0] % 49 + 1, *tokens[1:]) if tokens else ()) for docid, tokens in passages(13)]
+        for foreign in (passages(13, seed=5), passages(12), passages(15, seed=5), [*one_token_changed, ('new', (3,))]):
             with pytest.raises(errors.IndexFolderError, match='another passage store'):
                 call(FakeStore(foreign), embedder)
     with pytest.raises(errors.IndexFolderError, match='another passage store'):

@@ -21,11 +21,6 @@ class FakeStore:
         """Changes with any passage."""
         return hashlib.sha256(repr(self.passages).encode()).hexdigest()[:16]
 
-    @property
-    def retriever_lengths(self) -> np.ndarray:
-        """[rows] tokens of each passage."""
-        return np.array([len(tokens) for _, tokens in self.passages], np.int32)
-
     def __len__(self) -> int:
         return len(self.passages)
 
@@ -46,7 +41,7 @@ class FakeStore:
         tokens = np.zeros((len(self), 128), np.uint16)
         for row, (_, ids) in enumerate(self.passages):
             tokens[row, :len(ids)] = ids
-        lengths = self.retriever_lengths
+        lengths = np.array([len(ids) for _, ids in self.passages], np.int32)
         return types.TokenTable(tokens=tokens, title_lengths=np.minimum(lengths, 1), lengths=lengths)
 
 
