@@ -26,10 +26,11 @@ def read_t5(folder: pathlib.Path) -> t5.T5Config:
         head_dim=_size(path, config, 'd_kv'), mlp_dim=_size(path, config, 'd_ff'), num_encoder_layers=num_layers,
         num_decoder_layers=num_layers if config.get('num_decoder_layers') is None else _size(path, config, 'num_decoder_layers'),
         mlp_activations=_T5_ACTIVATIONS[activations], logits_via_embedding=bool(tied),
-        relpos_buckets=config.get('relative_attention_num_buckets', 32),
-        relpos_max_distance=config.get('relative_attention_max_distance', 128), dropout_rate=float(config.get('dropout_rate', 0.1)),
-        layer_norm_epsilon=float(config.get('layer_norm_epsilon', 1e-6)), pad_id=config.get('pad_token_id', 0),
-        eos_id=config.get('eos_token_id', 1), decoder_start_id=config.get('decoder_start_token_id', 0))
+        relpos_buckets=_size(path, config, 'relative_attention_num_buckets', 32),
+        relpos_max_distance=_size(path, config, 'relative_attention_max_distance', 128),
+        dropout_rate=_fraction(path, config, 'dropout_rate', 0.1),
+        layer_norm_epsilon=_fraction(path, config, 'layer_norm_epsilon', 1e-6), pad_id=_size(path, config, 'pad_token_id', 0),
+        eos_id=_size(path, config, 'eos_token_id', 1), decoder_start_id=_size(path, config, 'decoder_start_token_id', 0))
 
 
 def t5_json(config: t5.T5Config) -> dict[str, Any]:
@@ -62,7 +63,8 @@ def read_contriever(described: sentence_transformer.Description, layer_norm: str
         num_heads=_size(path, config, 'num_attention_heads'), num_layers=_size(path, config, 'num_hidden_layers'),
         mlp_dim=_size(path, config, 'intermediate_size'), max_positions=_size(path, config, 'max_position_embeddings'),
         type_vocab_size=_size(path, config, 'type_vocab_size'), layer_norm=layer_norm or config.get('layer_norm', 'true'),
-        layer_norm_epsilon=float(config.get('layer_norm_eps', 1e-12)), dropout_rate=float(config.get('hidden_dropout_prob', 0.1)),
+        layer_norm_epsilon=_fraction(path, config, 'layer_norm_eps', 1e-12),
+        dropout_rate=_fraction(path, config, 'hidden_dropout_prob', 0.1),
         pooling=pooling, normalize=bool(normalize))
 
 
@@ -78,8 +80,16 @@ def contriever_json(config: contriever.ContrieverConfig) -> dict[str, Any]:
     return options if config.layer_norm == 'true' else {**options, 'layer_norm': config.layer_norm}
 
 
-def _size(path: pathlib.Path, config: dict[str, Any], key: str) -> int:
-    value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise errors.ModelFolderError(f'{path}: {key} is {value!r}, expected an integer of at least 1')
+def _size(path: pathlib.Path, config: dict[str, Any], key: str, default: int | None = None) -> int:
+    """A whole number of config.json; without a default, one that must be there."""
+    value, least = (config.get(key), 1) if default is None else (config.get(key, default), 0)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise errors.ModelFolderError(f'{path}: {key} is {value!r}, expected an integer of at least {least}')
     return value
+
+
+def _fraction(path: pathlib.Path, config: dict[str, Any], key: str, default: float) -> float:
+    value = config.get(key, default)
+    if not isinstance(value, int | float) or not 0 <= value < 1:
+        raise errors.ModelFolderError(f'{path}: {key} is {value!r}, expected a number of at least 0 and below 1')
+    return float(value)

@@ -53,6 +53,8 @@ def describe(folder: pathlib.Path) -> Description:
 
 def _pooling(path: pathlib.Path) -> str:
     options = hf_files.read_json(path)
+    if not isinstance(options, dict):
+        raise errors.ModelFolderError(f'{path}: expected a JSON object; copy the folder again')
     found = sorted(key for key, on in options.items() if key.startswith('pooling_mode_') and on is True)
     for pooling, key in _POOLING_KEYS.items():
         if found == [key]:
