@@ -9,7 +9,7 @@ from atlas_jax import partitioning
 from atlas_jax.training import answer_step, state, train_step
 from atlas_jax.training import spec as spec_lib
 from atlas_jax.training.optimizer import OptimizerConfig
-from testing import tiny
+from tests.testing import tiny
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3, retriever_learning_rate=1e-3, schedule='fixed', warmup_steps=0, total_steps=10)
 MESHES = [(1, 8, 1), (2, 4, 1), (2, 2, 2), (8, 1, 1), (1, 1, 8)]

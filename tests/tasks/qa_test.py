@@ -20,7 +20,7 @@ def test_equals_the_original(case):
 def test_the_first_answer_is_the_target_unless_one_is_given():
     row = {'question': 'who {x}?', 'answers': ['a b', 'c'], 'gold_docids': ['d/1'], 'country': 'ignored'}
     task = qa.QATask(qa_prompt_format='Q: {question} {{literal}}\nA:', target_format='{target}')
-    assert task.example(row, 0) == qa.TaskExample('Q: who {x}? {literal}\nA:', 'a b', ['a b', 'c'], 0, ['d/1'])
+    assert task.example(row, 0) == qa.TaskExample('Q: who {x}? {literal}\nA:', 'a b', ['a b', 'c'], 0, ['d/1'], 'who {x}?')
     assert task.example({**row, 'target': 't'}, 0).target == 't'
     assert task.example({'question': 'q', 'target': 't'}, 0).answers == ['t']
 

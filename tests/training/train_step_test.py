@@ -12,7 +12,7 @@ from atlas_jax import errors, partitioning
 from atlas_jax.training import joint_loss, retrieve, state, train_step
 from atlas_jax.training import spec as spec_lib
 from atlas_jax.training.optimizer import OptimizerConfig
-from testing import tiny
+from tests.testing import tiny
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2, retriever_learning_rate=1e-2, schedule='fixed', warmup_steps=0, total_steps=10)
 
