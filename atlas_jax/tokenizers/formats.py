@@ -11,6 +11,8 @@ from collections.abc import Callable
 from atlas_jax import errors
 
 FIELDS = ('query', 'title', 'text')
+_WHITE_SPACE = (' ', '\n', '\t', '\r')  # what both tokenizers take for the end of a word
+_REMEDY = 'put a space or a line break between every field and what stands beside it'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +33,7 @@ def cut_format(template: str, encode: Callable[[str], list[int]], *, prefix_ids:
       prefix_ids, suffix_ids: special tokens before and after everything.
 
     Raises:
-      FormatError: an unknown or repeated field, one that touches other text, or unbalanced braces.
+      FormatError: an unknown or repeated field, one that touches other text or another field, or unbalanced braces.
     """
     parts = _parse(template)
     segments = [Segment('literal', tuple(prefix_ids))] if prefix_ids else []
@@ -49,24 +51,29 @@ def cut_format(template: str, encode: Callable[[str], list[int]], *, prefix_ids:
 
 
 def _parse(template: str) -> list[tuple[str, str | None]]:
-    """(literal, the field after it or None) in order."""
+    """(literal, the field after it or None) in order; a literal with doubled braces in it, which Formatter cuts there, is joined."""
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:
         raise errors.FormatError(f'format "{template}": {error}; write a literal brace twice') from error
-    for _, field, specification, conversion in parsed:
-        if field is not None and (field not in FIELDS or specification or conversion):
-            raise errors.FormatError(f'format "{template}": unknown field {{{field}}}; the fields are {", ".join(f"{{{name}}}" for name in FIELDS)}')
-    return [(literal, field) for literal, field, _, _ in parsed]
+    parts: list[tuple[str, str | None]] = []
+    pending = ''
+    for literal, field, specification, conversion in parsed:
+        pending += literal
+        if field is None:
+            continue
+        if field not in FIELDS or specification or conversion:
+            shown = field + (f'!{conversion}' if conversion else '') + (f':{specification}' if specification else '')
+            valid = ', '.join(f'{{{name}}}' for name in FIELDS)
+            raise errors.FormatError(f'format "{template}": unknown field {{{shown}}}; the fields are {valid}')
+        parts.append((pending, field))
+        pending = ''
+    return [*parts, (pending, None)] if pending else parts
 
 
 def _check_bounds(template: str, literal: str, field: str | None, *, first: bool) -> None:
     """A literal must begin with white space after a field, and end with it before one."""
-    touches = None
-    if not first and not literal[:1].isspace():
-        touches = 'after'
-    elif field is not None and not (first and not literal) and not literal[-1:].isspace():
-        touches = 'before'
-    if touches and (literal or not first):
-        raise errors.FormatError(f'format "{template}": text touches a field ({touches} it, at "{literal[:20]}"); put a space or a line break '
-                                 'between every field and the text beside it')
+    if not first and literal[:1] not in _WHITE_SPACE:
+        raise errors.FormatError(f'format "{template}": text touches the field before "{literal[:20] or f"{{{field}}}"}"; {_REMEDY}')
+    if field is not None and literal[-1:] not in (_WHITE_SPACE if literal or not first else ('',)):
+        raise errors.FormatError(f'format "{template}": text touches the field {{{field}}}, at "{literal[-20:]}"; {_REMEDY}')

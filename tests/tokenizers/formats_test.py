@@ -1,0 +1,65 @@
+"""Formats cut at their fields."""
+
+import pytest
+
+from atlas_jax import errors
+from atlas_jax.tokenizers import formats
+from atlas_jax.tokenizers.formats import Segment
+
+
+def encode(text: str) -> list[int]:
+    """A word's id is its length; braces and all."""
+    return [len(word) for word in text.split()]
+
+
+def test_the_reader_format_of_the_original():
+    assert formats.cut_format('{query} title: {title} context: {text}', encode, suffix_ids=(1,)) == (
+        Segment('query'), Segment('literal', (6,)), Segment('title'), Segment('literal', (8,)), Segment('text'), Segment('literal', (1,)))
+
+
+def test_query_last_line_breaks_and_special_tokens():
+    template = 'Please answer about {title}:\n\n{text}\n\n{query}'.replace('}:', '} :')
+    assert formats.cut_format(template, encode, prefix_ids=(101,), suffix_ids=(102, 103)) == (
+        Segment('literal', (101,)), Segment('literal', (6, 6, 5)), Segment('title'), Segment('literal', (1,)), Segment('text'),
+        Segment('query'), Segment('literal', (102, 103)))
+
+
+@pytest.mark.parametrize('template, segments', [
+    ('', ()), ('  ', ()), ('{text}', (Segment('text'),)), (' \n{text}\t', (Segment('text'),)),
+    ('only words', (Segment('literal', (4, 5)),)),
+    ('{title} {text}', (Segment('title'), Segment('text'))), ('{title}\r\n{text}', (Segment('title'), Segment('text'))),
+    ('a{{b}}c {text} {{}}', (Segment('literal', (5,)), Segment('text'), Segment('literal', (2,)))),
+])
+def test_short_formats_and_braces(template, segments):
+    assert formats.cut_format(template, encode) == segments
+
+
+@pytest.mark.parametrize('template, named', [
+    ('{title}{text}', '{text}'), ('{title}: {text}', '": "'), ('({text})', '{text}'), ('x{text}', '{text}'), ('{text}.', '"."'),
+    ('{query} {{{text}}}', '{text}'), ('{title}\xa0{text}', 'title'), ('\x1f{text}', '{text}'),
+])
+def test_a_field_that_touches_something_is_refused(template, named):
+    with pytest.raises(errors.FormatError, match='touches the field') as caught:
+        formats.cut_format(template, encode)
+    assert named in str(caught.value) and 'put a space' in str(caught.value) and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('template, named', [
+    ('{passage}', '{passage}'), ('{}', '{}'), ('{0}', '{0}'), ('{text!r}', '{text!r}'), ('{text:>9}', '{text:>9}'),
+    ('{text.x}', '{text.x}'), ('{Query} {text}', '{Query}'),
+])
+def test_an_unknown_field_is_named_with_the_valid_ones(template, named):
+    with pytest.raises(errors.FormatError) as caught:
+        formats.cut_format(template, encode)
+    assert f'unknown field {named}; the fields are {{query}}, {{title}}, {{text}}' in str(caught.value)
+
+
+@pytest.mark.parametrize('template', ['{text', 'text}', '{text}} {title}', '{', '{text {title}'])
+def test_unbalanced_braces_are_refused(template):
+    with pytest.raises(errors.FormatError):
+        formats.cut_format(template, encode)
+
+
+def test_a_field_twice_is_refused():
+    with pytest.raises(errors.FormatError, match='twice'):
+        formats.cut_format('{text} {query} {text}', encode)
