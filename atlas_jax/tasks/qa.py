@@ -21,6 +21,7 @@ class TaskExample:
     answers      what counts as right, plain answers without the target's format; at least one
     example_id   line in the examples file, from 0
     gold_docids  docids of passages that hold the answer; empty where not known
+    question     the question alone, as a person put it
     """
 
     query: str
@@ -28,6 +29,7 @@ class TaskExample:
     answers: list[str]
     example_id: int
     gold_docids: list[str] = dataclasses.field(default_factory=list)
+    question: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,8 @@ class QATask:
         before, after = _around('qa_prompt_format', self.qa_prompt_format, 'question')
         target_before, target_after = _around('target_format', self.target_format, 'target')
         return TaskExample(query=before + row['question'] + after, target=target_before + target + target_after,
-                           answers=list(row.get('answers', [target])), example_id=example_id, gold_docids=list(row.get('gold_docids', ())))
+                           answers=list(row.get('answers', [target])), example_id=example_id, gold_docids=list(row.get('gold_docids', ())),
+                           question=row['question'])
 
     def answer_text(self, text: str) -> str:
         """The plain answer in a text that the reader wrote: without the target format's own words, sentinels and outer blanks."""
