@@ -9,7 +9,7 @@ from atlas_jax.index.index import Index
 from atlas_jax.searchers import exact
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
 
-MESHES = [(2, (1, 2, 1)), (8, (1, 8, 1)), (8, (2, 2, 2)), (8, (4, 1, 2))]
+MESHES = [(2, (1, 2, 1)), (8, (1, 8, 1)), (8, (2, 2, 2))]
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def place(embeddings, valid, mesh):
 
 
 @pytest.mark.parametrize('devices, shape', MESHES)
-@pytest.mark.parametrize('top_k, chunk_rows', [(3, None), (20, 7), (200, 7), (1, None)])
+@pytest.mark.parametrize('top_k, chunk_rows', [(20, None), (200, 7)])
 def test_ids_and_ties_do_not_depend_on_the_devices(devices, shape, top_k, chunk_rows):
     generator = np.random.default_rng(0)
     embeddings = generator.integers(-2, 3, (8 * 23, 13)).astype(np.float32)  # whole numbers: exact products, many ties
@@ -51,8 +51,7 @@ def test_rows_that_do_not_divide_are_refused():
         exact.search(arrays, np.zeros((1, 3), np.float32), 1, partitioning.make_mesh())
 
 
-@pytest.mark.parametrize('rows', [0, 5, 29])
-@pytest.mark.parametrize('devices, shape', MESHES)
+@pytest.mark.parametrize('rows, devices, shape', [(0, 8, (1, 8, 1)), (5, 8, (2, 2, 2)), (29, 8, (4, 1, 2)), (29, 2, (1, 2, 1))])
 def test_device_arrays_hold_each_row_once(tmp_path, rows, devices, shape):
     store, embedder, mesh = FakeStore(passages(rows)), FakeEmbedder(), partitioning.make_mesh(shape, jax.devices()[:devices])
     index = Index.build(store, embedder, tmp_path / 'index', progress=False)
@@ -62,8 +61,3 @@ def test_device_arrays_hold_each_row_once(tmp_path, rows, devices, shape):
     assert {shard.data.shape for shard in arrays.embeddings.addressable_shards} == {(padded // devices, 7)}
     np.testing.assert_array_equal(np.asarray(arrays.embeddings)[:rows], index.embeddings(np.arange(rows)))
     np.testing.assert_array_equal(arrays.valid, np.arange(padded) < rows)
-    if rows:
-        query = index.embeddings(np.array([3]))
-        alone = exact.search(index.device_arrays(partitioning.make_mesh(devices=jax.devices()[:1])), query, 4,
-                             partitioning.make_mesh(devices=jax.devices()[:1]))
-        np.testing.assert_array_equal(exact.search(arrays, query, 4, mesh).passage_ids, alone.passage_ids)
