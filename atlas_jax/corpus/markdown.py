@@ -7,7 +7,6 @@ _FENCE = re.compile(r' {0,3}(`{3,}|~{3,})')
 _UNDERLINE = re.compile(r' {0,3}(=+|-+)[ \t]*')
 _NOT_A_PARAGRAPH = re.compile(r'\s*$| {4}|\t|\s*(?:[-*+>|]|\d+[.)])(?:\s|$)')
 _FRONT_MATTER = re.compile(r'---[ \t]*\n(?=[\w-]+[ \t]*:)(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)', re.DOTALL | re.MULTILINE)
-_COMMENT = re.compile(r'<!--.*?-->', re.DOTALL)
 _LINK = re.compile(r'!?\[([^\[\]\n]*)\]\((?:[^()\s]|\([^()\s]*\))*(?:[ \t]+"[^"\n]*")?\)')
 _STRONG = re.compile(r'\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*')
 _CODE = re.compile(r'(`+[^`\n]+`+)')
@@ -25,7 +24,7 @@ def read(text: str) -> tuple[str, list[tuple[str, str]]]:
         title = named[1].strip('"\'') if named else ''
     sections: list[tuple[str, list[str]]] = [('', [])]
     fence, seen_heading = '', False
-    lines = _COMMENT.sub('', text).split('\n')
+    lines = _without_comments(text).split('\n')
     for number, line in enumerate(lines):
         body = sections[-1][1]
         if fence:
@@ -47,6 +46,14 @@ def read(text: str) -> tuple[str, list[tuple[str, str]]]:
         if heading:
             sections.append((heading, []))
     return title, [(heading, '\n'.join(body).strip('\n')) for heading, body in sections]
+
+
+def _without_comments(text: str) -> str:
+    kept, position = [], 0
+    while (start := text.find('<!--', position)) >= 0 and (stop := text.find('-->', start + 4)) >= 0:
+        kept.append(text[position:start])
+        position = stop + 3
+    return ''.join([*kept, text[position:]])
 
 
 def _heading(line: str, body: list[str], before: str) -> str | None:

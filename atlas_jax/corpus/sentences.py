@@ -4,17 +4,17 @@ import re
 
 # Chinese and Japanese write no spaces: each of their characters counts as a word.
 _UNSPACED = '\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff'
-_WORD = re.compile(f'[{_UNSPACED}]|[^\\s{_UNSPACED}]+')
+_WORD = re.compile(f'[{_UNSPACED}][、。，：；！？」』）]*|[^\\s{_UNSPACED}]+')
 _CLOSING = '"\'”’»)\\]}'
 _END = re.compile(f'[.!?…][{_CLOSING}]*$')
-_WIDE_END = re.compile('[。！？]$')
+_WIDE_END = re.compile('[。！？][」』）]*$')
 _ABBREVIATION = re.compile(
     r'(?:^|[(\["\'“‘])(?:[A-Za-z]|(?:[A-Za-z]\.)+[A-Za-z]|Mr|Mrs|Ms|Dr|Prof|Rev|Gen|Col|Capt|Lt|Sgt|Sen|Rep|Gov|Pres|St|Mt|Ft|Jr|Sr|Inc|Ltd|Co|Corp'
     r'|No|Nos|Vol|pp?|vs?|etc|cf|ca|approx|est|Fig|figs?|Eq|Sec|Ch|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.$')
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """(start, stop) of each word in the text: what stands between white space; of Chinese and Japanese each character."""
+    """(start, stop) of each word: what stands between white space; of Chinese and Japanese each character with its punctuation."""
     return [match.span() for match in _WORD.finditer(text)]
 
 

@@ -27,6 +27,7 @@ class PassageStore:
         """See `open`."""
         self.path = pathlib.Path(path)
         self._tokenizers: store_writing.Tokenizers | None = None
+        self._manifest, self._texts = store_manifest.Manifest(()), []
         self._load()
 
     @classmethod
@@ -180,7 +181,7 @@ class PassageStore:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[store_manifest.Manifest]:
         """Gives the folder's present version under the writer's lock; afterwards this object is the version then committed."""
-        manifest = store_manifest.read(self.path)
+        store_manifest.read(self.path)  # where there is no store, there shall be no lock file either
         with store_lock.writing(self.path):
             manifest = store_manifest.read(self.path)
             store_writing.clean(self.path)
@@ -188,16 +189,22 @@ class PassageStore:
             self._load()
 
     def _load(self) -> None:
-        self._manifest = store_manifest.read(self.path)
+        manifest = store_manifest.read(self.path)
+        kept = {segment.name: (segment, text) for segment, text in zip(self._manifest.segments, self._texts, strict=True)}
+
+        def reader(segment: store_manifest.Segment) -> store_text.TextReader:
+            known, text = kept.get(segment.name, (None, None))
+            return text if known == segment else store_text.TextReader(self.path / segment.name, segment.rows)
+
         try:
-            store_manifest.check_files(self.path, self._manifest)
+            store_manifest.check_files(self.path, manifest)
+            texts = [reader(segment) for segment in manifest.segments]
         except errors.StoreError:
-            if store_manifest.read(self.path) == self._manifest:
+            if store_manifest.read(self.path) == manifest:
                 raise
             return self._load()  # a new version took its place meanwhile
-        segments = self._manifest.segments
-        self._texts = [store_text.TextReader(self.path / segment.name, segment.rows) for segment in segments]
-        self._first_rows = [0, *np.cumsum([segment.rows for segment in segments]).tolist()]
+        self._manifest, self._texts = manifest, texts
+        self._first_rows = [0, *np.cumsum([segment.rows for segment in manifest.segments]).tolist()]
         for name in ('_docid_table', '_token_readers'):
             self.__dict__.pop(name, None)
 

@@ -1,6 +1,7 @@
 """Flat arrays on disk: zarr3 with a crc32c on every chunk, appended to while they are written, read by ranges."""
 
 import contextlib
+import errno
 import pathlib
 import re
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ class ArrayWriter:
         self._array: tensorstore.TensorStore | None = None
 
     def append(self, values: np.ndarray) -> None:
-        """Appends [n] values. Raises DiskFullError."""
+        """Appends [n] values. Raises OSError (ENOSPC): the disk is full."""
         self._pending.append(np.asarray(values, self._dtype))
         self._pending_values += len(values)
         if self._pending_values >= CHUNK_VALUES:
@@ -35,7 +36,7 @@ class ArrayWriter:
             self._pending, self._pending_values = [whole[full:]], len(whole) - full
 
     def finish(self) -> int:
-        """Writes what is left; returns the number of values. Raises DiskFullError."""
+        """Writes what is left; returns the number of values. Raises as `append`."""
         rest = np.concatenate([np.zeros(0, self._dtype), *self._pending])
         # An array smaller than a chunk is one smaller chunk: zarr writes chunks in full.
         if len(rest) or self._array is None:
@@ -54,7 +55,7 @@ class ArrayWriter:
 
 
 def write(folder: pathlib.Path, values: np.ndarray) -> None:
-    """Writes a whole array, [n]. Raises DiskFullError."""
+    """Writes a whole array, [n]. Raises as `ArrayWriter.append`."""
     writer = ArrayWriter(folder, values.dtype)
     writer.append(values)
     writer.finish()
@@ -108,12 +109,12 @@ def _new_spec(folder: pathlib.Path, dtype: np.dtype, values: int, chunk_values: 
 
 @contextlib.contextmanager
 def storage_errors(folder: pathlib.Path) -> Iterator[None]:
-    """TensorStore reports everything as ValueError with a text: turns it into the user's error."""
+    """TensorStore reports everything as ValueError with a text: turns it into StoreError, or for a full disk into its OSError."""
     try:
         yield
     except ValueError as error:
         text = str(error)
         if re.search(r'No space left on device|Disk quota exceeded|ENOSPC|EDQUOT', text):
-            raise errors.DiskFullError(f'{folder}: the disk is full; free some space and run the same command again') from error
+            raise OSError(errno.ENOSPC, 'no space left', str(folder)) from error
         reason = 'a flipped bit or cut file' if 'DATA_LOSS' in text or 'CRC' in text.upper() else text.split('[')[0].strip()
         raise errors.StoreError(f'{folder}: damaged ({reason}); {REMEDY}') from error

@@ -99,10 +99,13 @@ class TextReader:
         self._bounds = store_arrays.ArrayReader(folder / 'block_bounds').read()
         self._crcs = store_arrays.ArrayReader(folder / 'block_crc32').read()
         self._hashes = store_arrays.ArrayReader(folder / 'docids')
-        with open(self._path, 'rb') as file:
-            # A map holds a file descriptor: a store of a thousand small segments would run out of them.
-            small = os.fstat(file.fileno()).st_size < _MAPPED_BYTES
-            self._bytes = memoryview(file.read() if small else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        try:
+            with open(self._path, 'rb') as file:
+                # A map holds a file descriptor: a store of a thousand small segments would run out of them.
+                small = os.fstat(file.fileno()).st_size < _MAPPED_BYTES
+                self._bytes = memoryview(file.read() if small else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except OSError as error:
+            raise self._damaged(str(error.strerror)) from error
         batches = -(-rows // BATCH_ROWS)
         if not len(self._bounds) - 1 == len(self._crcs) == batches + 1 or self._bounds[-1] != len(self._bytes) or len(self._hashes) != rows:
             raise self._damaged('its parts do not fit together')

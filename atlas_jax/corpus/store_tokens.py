@@ -33,7 +33,7 @@ class Tokenizer(Protocol):
 def write(folder: pathlib.Path, text: store_text.TextReader, tokenizer: Tokenizer, bar=None) -> None:
     """Tokenises a segment's passages into `folder`; advances the bar by passages.
 
-    Raises StoreError: the tokenizer gives an id that its vocabulary does not have. DiskFullError.
+    Raises StoreError: the tokenizer gives an id that its vocabulary does not have. OSError (ENOSPC): the disk is full.
     """
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     ids = store_arrays.ArrayWriter(folder / 'ids', dtype)

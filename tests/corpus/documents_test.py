@@ -1,0 +1,120 @@
+import json
+import re
+
+import hypothesis
+import pytest
+from hypothesis import strategies
+
+from atlas_jax import errors
+from atlas_jax.corpus.documents import Document, read_documents
+
+TEXTS = strategies.text(strategies.characters(codec='utf-8'), max_size=200)
+
+
+def read_one(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return list(read_documents(tmp_path / name))
+
+
+def test_json_lines(tmp_path):
+    rows = [{'id': 7, 'text': ' one '}, {'text': 'two', 'title': 'T', 'section': 'S', 'other': [1]},
+            {'id': 'x', 'title': None, 'text': 'a\n\nb'}]
+    found = read_one(tmp_path, 'd.jsonl', '\n\n'.join(map(json.dumps, rows)))
+    assert found == [Document('7', '', '', 'one'), Document('d.jsonl:3', 'T', 'S', 'two'), Document('x', '', '', 'a\n\nb')]
+
+
+def test_plain_text_is_named_after_its_file(tmp_path):
+    assert read_one(tmp_path, 'On radium.TXT', '\ufeffA text.\r\n\r\nMore.\n') == [
+        Document('On radium.TXT', 'On radium', '', 'A text.\n\nMore.')]
+
+
+def test_markdown_has_a_document_for_each_section(tmp_path):
+    found = read_one(tmp_path, 'a.md', 'Before.\n# Radium\nA metal.\n## Uses\n### Medical use!\nCures.\n## Uses\nAgain.\n## ***\nOdd.')
+    assert found == [
+        Document('a.md', 'Radium', '', 'Before.\nA metal.'), Document('a.md/medical-use', 'Radium', 'Medical use!', 'Cures.'),
+        Document('a.md/uses', 'Radium', 'Uses', 'Again.'), Document('a.md/section', 'Radium', '***', 'Odd.')]
+
+
+def test_html(tmp_path):
+    found = read_one(tmp_path, 'a.htm', '<title>Radium - Lexicon</title><h1>Radium</h1><p>A&amp;B</p><h2>Üses</h2>Cures<h2>Üses</h2>More')
+    assert found == [Document('a.htm', 'Radium - Lexicon', '', 'A&B'), Document('a.htm/üses', 'Radium - Lexicon', 'Üses', 'Cures'),
+                     Document('a.htm/üses-2', 'Radium - Lexicon', 'Üses', 'More')]
+
+
+def test_folder_in_the_order_of_paths(tmp_path, capsys):
+    for name in ('b.txt', 'sub/a.txt', 'sub/deeper/c.md', 'a.html', '.hidden.txt', '.git/x.txt', 'scan.pdf', 'LICENSE', '1.jsonl'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f'{{"text": "{name}"}}')
+    found = list(read_documents(str(tmp_path)))
+    assert [each.docid for each in found] == ['1.jsonl:1', 'a.html', 'b.txt', 'sub/a.txt', 'sub/deeper/c.md']
+    assert [each.title for each in found] == ['', 'a', 'b', 'a', 'c']
+    assert f'{tmp_path}: skipped 2 files of other kinds (.pdf, LICENSE)' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('content, message', [
+    ('{"text": "a"}\n{"text": " "}', r'd.jsonl:2, field "text": empty'),
+    ('{"title": "a"}', r'd.jsonl:1, field "text": missing'),
+    ('{"text": "a", "id": 1}\n\n{"text": "b", "id": "1"}', r'd.jsonl:3, field "id": "1" was the id of an earlier'),
+    ('{"text": ["a"]}', r'd.jsonl:1, field "text": expected text, found list'),
+    ('{"text": "a", "id": true}', r'field "id": expected text, found bool'),
+    ('{"text": "a", "title": {}}', r'field "title": expected text, found dict'),
+    (r'{"text": "a \ud83d"}', r'd.jsonl:1, field "text": half a surrogate pair'),
+    ('{"text": "a"', r'd.jsonl:1: broken JSON'),
+    ('', r'd.jsonl: the file is empty'),
+    (b'{"text": "\xff"}', r'd.jsonl: not UTF-8'),
+])
+def test_faulty_json_lines(tmp_path, content, message):
+    with pytest.raises(errors.InputFileError, match=message) as caught:
+        read_one(tmp_path, 'd.jsonl', content)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('name, content, message', [
+    ('a.txt', b'fine\nfine\n\xe4\n', 'a.txt:3: not UTF-8'),
+    ('a.md', b'\xe4', 'a.md:1: not UTF-8'),
+    ('a.txt', ' \n', 'a.txt: no text'),
+    ('a.md', '# Title\n## More\n', 'a.md: no text'),
+    ('a.html', '<title>T</title><script>let a</script>', 'a.html: no text'),
+    ('a.pdf', 'x', r'a.pdf: unknown kind of file "\.pdf"; known are \.jsonl, \.txt'),
+])
+def test_faulty_files(tmp_path, name, content, message):
+    with pytest.raises(errors.InputFileError, match=message):
+        read_one(tmp_path, name, content)
+
+
+def test_paths_are_checked_before_anything_is_read(tmp_path):
+    with pytest.raises(errors.InputFileError, match='no such file'):
+        read_documents(tmp_path / 'missing')
+    (tmp_path / 'scan.pdf').write_text('x')
+    with pytest.raises(errors.InputFileError, match='no documents in this folder'):
+        read_documents(tmp_path)
+
+
+def test_ids_are_unique_across_files(tmp_path):
+    for name in ('a', 'b'):
+        (tmp_path / f'{name}.jsonl').write_text('{"id": "same", "text": "x"}')
+    with pytest.raises(errors.InputFileError, match='b.jsonl:1, field "id"'):
+        list(read_documents(tmp_path))
+
+
+@hypothesis.settings(max_examples=60, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(TEXTS, strategies.sampled_from(['txt', 'md', 'html']))
+def test_any_text_file_is_read_or_refused(tmp_path, text, kind):
+    try:
+        found = read_one(tmp_path, f'any.{kind}', text)
+    except errors.InputFileError as error:
+        assert 'no text' in str(error)
+        found = []
+    assert len({each.docid for each in found}) == len(found)
+    assert all(each.text == each.text.strip() != '' and each.title for each in found)
+    if kind == 'txt':
+        assert ' '.join(each.text for each in found).split() == text.removeprefix('\ufeff').split()
+
+
+@hypothesis.settings(max_examples=60, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(strategies.binary(max_size=80), strategies.sampled_from(['txt', 'md', 'html', 'jsonl']))
+def test_any_bytes_are_read_or_refused_in_one_line(tmp_path, content, kind):
+    try:
+        read_one(tmp_path, f'any.{kind}', content)
+    except errors.InputFileError as error:
+        assert re.fullmatch(r'[^\n]*any\.\w+[^\n]*', str(error))
