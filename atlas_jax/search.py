@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from atlas_jax.corpus.passages import Passage
 
 from atlas_jax import api
+from atlas_jax.corpus.passages import Passage
 from atlas_jax.input import pipeline
 from atlas_jax.searchers import exact
 from atlas_jax.training import retrieve, train_step
