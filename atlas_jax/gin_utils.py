@@ -35,8 +35,10 @@ def known_files() -> list[str]:
     return sorted(path.relative_to(config_folder()).as_posix() for path in config_folder().rglob('*.gin'))
 
 
-def parse(files: Sequence[str], bindings: Sequence[str] = ()) -> None:
+def parse(files: Sequence[str], bindings: Sequence[str] = (), *, complete: bool = True) -> None:
     """Reads the files, then the bindings, into gin; forgets what was read before.
+
+    Without `complete`, what must be set may be missing: enough to look at a macro with `value_of`.
 
     Raises ConfigError, one line with file and line, for a missing file, a syntax error, an unknown name, a value of the wrong type
     and a macro that must be set and is not.
@@ -46,11 +48,12 @@ def parse(files: Sequence[str], bindings: Sequence[str] = ()) -> None:
         checker.check_file(file)
     for binding in bindings:
         checker.check_command_line(binding)
-    checker.finish()
+    if complete:
+        checker.finish()
     gin.clear_config()
     _extend_gins_search_path()
     with _one_line(), _quiet():
-        gin.parse_config_files_and_bindings(list(files), list(bindings))
+        gin.parse_config_files_and_bindings(list(files), list(bindings), finalize_config=complete)
 
 
 def arguments_of(function: Callable, **overrides: Any) -> dict[str, Any]:

@@ -96,6 +96,11 @@ def test_value_of_a_macro():
         gin_utils.value_of('FOLDR')
 
 
+def test_a_macro_can_be_looked_at_where_others_are_not_set():
+    gin_utils.parse([run_file()], ['WIDTH=11'], complete=False)
+    assert gin_utils.value_of('WIDTH') == 11
+
+
 def test_shipped_files_are_found_from_anywhere():
     assert 'models/tiny.gin' in gin_utils.known_files()
     assert gin_utils.find_file('models/tiny.gin') == gin_utils.find_file('gin_configs/models/tiny.gin')
