@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 Array = jax.Array
 
@@ -33,7 +32,9 @@ class Dense(nn.Module):
         """[..., in] float to [..., features] of `dtype`."""
         kernel_init = self.kernel_init or normal(1 / inputs.shape[-1])
         kernel = self.param('kernel', nn.with_logical_partitioning(kernel_init, self.axes), (inputs.shape[-1], self.features))
-        outputs = jnp.einsum('...i,io->...o', inputs.astype(self.dtype), kernel.astype(self.dtype))  # i in, o features
+        # As one matrix: with more dimensions XLA's CPU backend copies them around in the backward pass, an MLP takes 1.6 times as long.
+        rows = inputs.astype(self.dtype).reshape(-1, inputs.shape[-1])
+        outputs = (rows @ kernel.astype(self.dtype)).reshape(*inputs.shape[:-1], self.features)
         if self.use_bias:
             bias = self.param('bias', nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:]), (self.features,))
             outputs += bias.astype(self.dtype)

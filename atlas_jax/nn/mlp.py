@@ -13,7 +13,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     'linear': lambda x: x,
     'relu': jax.nn.relu,
     'gelu': lambda x: jax.nn.gelu(x, approximate=True),
-    'gelu_erf': lambda x: jax.nn.gelu(x, approximate=False),
+    # jax.nn.gelu takes erfc here, which is half as quick
+    'gelu_erf': lambda x: 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5)),
     'silu': jax.nn.silu,
 }
 

@@ -35,6 +35,7 @@ def test_plain_has_one_kernel_and_may_have_biases():
 
 def test_the_two_gelus_differ():
     inputs = jnp.linspace(-3, 3, 31)
+    np.testing.assert_allclose(mlp.ACTIVATIONS['gelu_erf'](inputs), jax.nn.gelu(inputs, approximate=False), rtol=1e-4, atol=1e-6)
     difference = jnp.abs(mlp.ACTIVATIONS['gelu'](inputs) - mlp.ACTIVATIONS['gelu_erf'](inputs)).max()
     assert 1e-4 < float(difference) < 1e-2
 
