@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -19,18 +19,21 @@ import numpy as np
 from atlas_jax import errors, partitioning, types
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.conversion import hf
+from atlas_jax.corpus import documents as documents_lib
+from atlas_jax.corpus import passages as passages_lib
+from atlas_jax.corpus import store as store_lib
 from atlas_jax.index import embed
 from atlas_jax.index.index import Index as PassageIndex
 from atlas_jax.input import encode, pipeline
 from atlas_jax.io import atomic, progress
 from atlas_jax.models import atlas as atlas_lib
+from atlas_jax.nn import layer_scan
 from atlas_jax.tasks.qa import QATask, TaskExample
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
 from atlas_jax.training import answer_step, train_step
 from atlas_jax.training import spec as spec_lib
 from atlas_jax.training import state as state_lib
-from atlas_jax.corpus.store import PassageStore
 
 _STORE_LINK = 'store.json'
 
@@ -55,6 +58,29 @@ class Answer:
     passages: tuple[AnswerPassage, ...] = ()
 
 
+class PassageStore(store_lib.PassageStore):
+    """Passages on disk; see corpus/store.py."""
+
+    @classmethod
+    def build(cls, documents: str | os.PathLike | Iterable[documents_lib.Document], path: str | os.PathLike, *, atlas: 'Atlas | None' = None,
+              max_words: int = 100, progress: bool = True) -> 'PassageStore':
+        """Cuts documents into passages and stores them.
+
+        Args:
+          documents: a file or folder (.jsonl, .txt, .md, .html), or Documents.
+          path: the store's folder.
+          atlas: whose tokenizers to use; None leaves that to Index.build.
+          max_words: words a passage has at most.
+
+        Raises:
+          InputFileError: something in the documents is wrong.
+        """
+        if isinstance(documents, str | os.PathLike):
+            documents = documents_lib.read_documents(documents)
+        tokenizers = {} if atlas is None else {'reader_tokenizer': atlas.reader_tokenizer, 'retriever_tokenizer': atlas.retriever_tokenizer}
+        return super().build(passages_lib.split_passages(documents, max_words), path, progress=progress, **tokenizers)
+
+
 @dataclasses.dataclass
 class Atlas:
     """A retriever and a reader with their tokenizers.
@@ -76,7 +102,6 @@ class Atlas:
     def __post_init__(self):
         self.mesh = partitioning.make_mesh() if self.mesh is None else self.mesh
         self._embedder: embed.PassageEmbedder | None = None
-        self._steps: dict[spec_lib.StepSpec, answer_step.AnswerStep] = {}
 
     @classmethod
     def from_pretrained(cls, reader: str | os.PathLike, retriever: str | os.PathLike, *, inputs: atlas_lib.InputConfig | None = None,
@@ -89,7 +114,8 @@ class Atlas:
         reader_config, reader_params = hf.load_t5(reader)
         retriever_config, retriever_params = hf.load_contriever(retriever)
         config = atlas_lib.AtlasConfig(reader_config, retriever_config, inputs or atlas_lib.InputConfig(), n_context)
-        return cls(config, {'reader': reader_params, 'retriever': retriever_params}, T5Tokenizer.from_folder(reader),
+        params = layer_scan.stack_layers({'reader': reader_params, 'retriever': retriever_params})
+        return cls(config, params, T5Tokenizer.from_folder(reader),
                    BertTokenizer.from_folder(retriever), task or QATask(), mesh)
 
     @classmethod
@@ -174,7 +200,7 @@ class Atlas:
         query_lengths = encoder.fit_queries(examples)
         lengths = index.token_lengths(query_lengths) if index is not None else no_passages(query_lengths)
         batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
-        step, spec = self._answer_step(spec_lib.make_spec(config, self.segments, self.mesh, lengths, batch_size))
+        step = _answer_step(spec_lib.make_spec(config, self.segments, self.mesh, lengths, batch_size))
         knowledge = None if index is None else index.knowledge(self)
         params = self._device_params()
         bar = progress.bar(len(examples), progress_label, ' questions') if progress_label else None
@@ -187,14 +213,6 @@ class Atlas:
                 bar.update(len(chunk))
         if bar:
             bar.close()
-
-    def _answer_step(self, spec: spec_lib.StepSpec):
-        """A jitted step that already fits, or a new one: another question set need not compile again."""
-        for known, step in self._steps.items():
-            if _covers(known, spec):
-                return step, known
-        self._steps[spec] = answer_step.make_answer_step(spec)
-        return self._steps[spec], spec
 
     def _device_params(self) -> dict[str, Any]:
         params = {name: self.params[name] for name in ('reader', 'retriever')}
@@ -223,7 +241,7 @@ class Index:
     def build(cls, store: PassageStore, atlas: Atlas, path: str | os.PathLike, *, dtype: str = 'float32', show_progress: bool = True) -> 'Index':
         """Embeds every passage of the store with the model's passage encoder; resumes where a killed build stopped."""
         path = pathlib.Path(path)
-        store.check_tokenizers(atlas.reader_tokenizer, atlas.retriever_tokenizer)
+        store.tokenize(atlas.reader_tokenizer, atlas.retriever_tokenizer, progress=show_progress)
         index = PassageIndex.build(store, atlas.embedder(), path, dtype=dtype, progress=show_progress)
         relative = os.path.relpath(pathlib.Path(store.path).absolute(), path.absolute())
         atomic.write_json(path / _STORE_LINK, {'store': relative})
@@ -296,6 +314,17 @@ def _place(table: types.TokenTable, rows: int, mesh: jax.sharding.Mesh) -> types
         return jax.device_put(padded, partitioning.sharding(mesh, 'passages'))
 
     return jax.tree.map(put, table)
+
+
+# Compiled steps outlive the model they were made for: the next one of the same sizes need not compile again.
+_ANSWER_STEPS: dict[spec_lib.StepSpec, answer_step.AnswerStep] = {}
+
+
+def _answer_step(spec: spec_lib.StepSpec) -> answer_step.AnswerStep:
+    for known, step in _ANSWER_STEPS.items():
+        if _covers(known, spec):
+            return step
+    return _ANSWER_STEPS.setdefault(spec, answer_step.make_answer_step(spec))
 
 
 def _covers(known: spec_lib.StepSpec, spec: spec_lib.StepSpec) -> bool:

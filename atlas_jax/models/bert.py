@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 
 from atlas_jax import errors, types
-from atlas_jax.nn import attention, dense, embedding, mlp, norm
+from atlas_jax.nn import attention, dense, embedding, layer_scan, mlp, norm
 
 Array = jax.Array
 
@@ -90,9 +90,14 @@ class Bert(nn.Module):
         types_of_tokens = table(config.type_vocab_size, (None, 'embed'), 'type_embedder').embedding[0].astype(config.dtype)
         hidden = _layer_norm(config, 'embedder_norm')(tokens + positions + types_of_tokens)
         hidden = nn.Dropout(config.dropout_rate)(hidden, deterministic=deterministic)
-        for i in range(config.num_layers):
-            hidden = BertLayer(config, name=f'layers_{i}')(hidden, stream, deterministic)
-        return hidden
+        if self.is_initializing():
+            for i in range(config.num_layers):
+                hidden = BertLayer(config, name=f'layers_{i}')(hidden, stream, deterministic)
+            return hidden
+        return layer_scan.scan_layers(
+            BertLayer(config, parent=None), self.variables['params'],
+            lambda layer, hidden, _: (layer(hidden, stream, deterministic), None), hidden,
+            dropout_key=None if deterministic else self.make_rng('dropout'))[0]
 
 
 def _layer_norm(config: BertConfig, name: str) -> norm.LayerNorm:

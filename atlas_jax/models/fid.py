@@ -17,17 +17,17 @@ from atlas_jax.models import t5
 from atlas_jax.nn import attention, token_stream
 
 Array = jax.Array
-Rows = list[attention.KeysValues]
+Rows = attention.KeysValues
 
 
 def passage_rows(stream: types.TokenStream, keys_values: Rows) -> tuple[Rows, Array]:
     """Gathers keys and values of a stream to one row a passage.
 
     Args:
-      keys_values: of `T5.cross_keys_values`: per decoder layer, each [streams, stream_tokens, heads, head_dim].
+      keys_values: of `T5.cross_keys_values`, each [layers, streams, stream_tokens, heads, head_dim].
 
     Returns:
-      Per decoder layer, each [streams * passages, longest, heads, head_dim], zeros past a passage's end; and the mask of real tokens
+      Each [layers, streams * passages, longest, heads, head_dim], zeros past a passage's end; and the mask of real tokens
       [streams * passages, longest] bool.
     """
     def rows(values: Array) -> Array:
@@ -35,7 +35,7 @@ def passage_rows(stream: types.TokenStream, keys_values: Rows) -> tuple[Rows, Ar
         return gathered.reshape(-1, *gathered.shape[2:])  # [streams * passages, longest, heads, head_dim]
 
     mask = token_stream.row_mask(stream)
-    return [(rows(keys), rows(values)) for keys, values in keys_values], mask.reshape(-1, stream.longest)
+    return jax.tree.map(jax.vmap(rows), keys_values), mask.reshape(-1, stream.longest)
 
 
 def fuse(rows: Rows, mask: Array, batch: int, n_context: int | None = None) -> tuple[Rows, Array]:
@@ -47,7 +47,7 @@ def fuse(rows: Rows, mask: Array, batch: int, n_context: int | None = None) -> t
       n_context: reads the first so many passages of each example; None reads all.
 
     Returns:
-      Per decoder layer, each [batch, n_context * longest, heads, head_dim], and the mask [batch, n_context * longest].
+      Each [layers, batch, n_context * longest, heads, head_dim], and the mask [batch, n_context * longest].
 
     Raises ValueError when the passages do not divide among the examples, or an example has fewer than n_context.
     """
@@ -58,7 +58,7 @@ def fuse(rows: Rows, mask: Array, batch: int, n_context: int | None = None) -> t
         by_example = values.reshape(batch, -1, *values.shape[1:])[:, :n_context]  # [batch, n_context, longest, ...]
         return by_example.reshape(batch, -1, *values.shape[2:])
 
-    return jax.tree.map(side_by_side, rows), side_by_side(mask)
+    return jax.tree.map(jax.vmap(side_by_side), rows), side_by_side(mask)
 
 
 def encode_passages(reader: t5.T5, params: Any, stream: types.TokenStream, dropout_key: Array | None = None) -> tuple[Rows, Array]:

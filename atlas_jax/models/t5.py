@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from atlas_jax import errors, types
-from atlas_jax.nn import attention, dense, embedding, mlp, norm, relpos, t5_layers, token_stream
+from atlas_jax.nn import attention, dense, embedding, layer_scan, mlp, norm, relpos, t5_layers, token_stream
 
 Array = jax.Array
 
@@ -78,63 +78,82 @@ def shift_right(targets: Array, start_id: int = 0) -> Array:
     return jnp.concatenate([jnp.full_like(targets[..., :1], start_id), targets[..., :-1]], axis=-1)
 
 
-class Encoder(nn.Module):
-    """The layers over a stream; one position bias serves all of them and every passage."""
+class _Stack(nn.Module):
+    """What encoder and decoder share: a stack of equal layers, scanned, between a position bias and a last norm."""
 
     config: T5Config
 
-    def setup(self):
+    def _set_up(self, layer: type[nn.Module], num_layers: int, bidirectional: bool) -> None:
         config = self.config
-        self.relpos_bias = relpos.RelativePositionBias(bidirectional=True, **config.relpos_arguments())
-        self.layers = [t5_layers.EncoderLayer(**config.layer_arguments()) for _ in range(config.num_encoder_layers)]
-        self.encoder_norm = norm.RMSNorm(config.layer_norm_epsilon, config.dtype)
+        self.relpos_bias = relpos.RelativePositionBias(bidirectional=bidirectional, **config.relpos_arguments())
+        self.layers = [layer(**config.layer_arguments()) for _ in range(num_layers)]
         self.dropout = nn.Dropout(config.dropout_rate)
+
+    def _scan(self, layer: type[nn.Module], call, hidden: Array, per_layer: Any = None, deterministic: bool = True,
+              record: bool = False) -> tuple[Array, Any]:
+        """Scans the layers; while the parameters are made, runs them one after another under their own names."""
+        if self.is_initializing():
+            for i, bound in enumerate(self.layers):
+                hidden, _ = call(bound, hidden, jax.tree.map(lambda leaf, i=i: leaf[i], per_layer))
+            return hidden, None
+        return layer_scan.scan_layers(layer(**self.config.layer_arguments(), parent=None), self.variables['params'], call, hidden, per_layer,
+                                      dropout_key=None if deterministic else self.make_rng('dropout'), record=record)
+
+
+class Encoder(_Stack):
+    """The layers over a stream; one position bias serves all of them and every passage."""
+
+    def setup(self):
+        self._set_up(t5_layers.EncoderLayer, self.config.num_encoder_layers, bidirectional=True)
+        self.encoder_norm = norm.RMSNorm(self.config.layer_norm_epsilon, self.config.dtype)
 
     def __call__(self, embedded: Array, stream: types.TokenStream, deterministic: bool) -> Array:
         """[streams, stream_tokens, embed] to the same."""
         bias = self.relpos_bias(stream.longest)
-        hidden = self.dropout(embedded, deterministic=deterministic)
-        for layer in self.layers:
-            hidden = layer(hidden, stream, bias, deterministic)
+        hidden, _ = self._scan(t5_layers.EncoderLayer, lambda layer, hidden, _: (layer(hidden, stream, bias, deterministic), None),
+                               self.dropout(embedded, deterministic=deterministic), deterministic=deterministic)
         return self.dropout(self.encoder_norm(hidden), deterministic=deterministic)
 
 
-class Decoder(nn.Module):
+class Decoder(_Stack):
     """The layers over target tokens, up to and including the logits unless they come from the embedding."""
 
-    config: T5Config
-
     def setup(self):
-        config = self.config
-        self.relpos_bias = relpos.RelativePositionBias(bidirectional=False, **config.relpos_arguments())
-        self.layers = [t5_layers.DecoderLayer(**config.layer_arguments()) for _ in range(config.num_decoder_layers)]
-        self.decoder_norm = norm.RMSNorm(config.layer_norm_epsilon, config.dtype)
-        self.dropout = nn.Dropout(config.dropout_rate)
-        if not config.logits_via_embedding:
-            self.logits_dense = dense.Dense(config.vocab_size, ('embed', 'vocab'))
+        self._set_up(t5_layers.DecoderLayer, self.config.num_decoder_layers, bidirectional=False)
+        self.decoder_norm = norm.RMSNorm(self.config.layer_norm_epsilon, self.config.dtype)
+        if not self.config.logits_via_embedding:
+            self.logits_dense = dense.Dense(self.config.vocab_size, ('embed', 'vocab'))
 
-    def keys_values(self, encoded: Array) -> list[attention.KeysValues]:
-        """Of each layer's attention to the passages."""
-        return [layer.encoder_decoder_attention.keys_values(encoded) for layer in self.layers]
+    def keys_values(self, encoded: Array) -> attention.KeysValues:
+        """Of each layer's attention to the passages, layers first."""
+        if self.is_initializing():
+            pairs = [layer.encoder_decoder_attention.keys_values(encoded) for layer in self.layers]
+            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
+        layer = t5_layers.DecoderLayer(**self.config.layer_arguments(), parent=None)
+        return jax.vmap(lambda params: layer.apply({'params': params}, encoded, method='keys_values'))(
+            layer_scan.layer_params(self.variables['params']))
 
-    def __call__(self, embedded: Array, keys_values: list[attention.KeysValues], key_mask: Array, deterministic: bool) -> Array:
+    def __call__(self, embedded: Array, keys_values: attention.KeysValues, key_mask: Array, deterministic: bool) -> Array:
         """[batch, length, embed] to the final states, the same shape."""
         length = embedded.shape[1]
         bias, causal_mask = self.relpos_bias(length), jnp.tril(jnp.ones((length, length), bool))
-        hidden = self.dropout(embedded, deterministic=deterministic)
-        for layer, layer_keys_values in zip(self.layers, keys_values, strict=True):
-            hidden = layer(hidden, bias, causal_mask, layer_keys_values, key_mask, deterministic)
+        record = self.is_mutable_collection('intermediates') and not self.is_initializing()
+        hidden, sown = self._scan(
+            t5_layers.DecoderLayer,
+            lambda layer, hidden, read: (layer(hidden, bias, causal_mask, read, key_mask, deterministic), None),
+            self.dropout(embedded, deterministic=deterministic), keys_values, deterministic, record)
+        if record:
+            self.sow('intermediates', 'cross_attention', sown['encoder_decoder_attention']['cross_attention'][0])
         return self.dropout(self.decoder_norm(hidden), deterministic=deterministic)
 
-    def step(self, embedded: Array, position: Array, cache: list[attention.KeysValues], keys_values: list[attention.KeysValues],
-             key_mask: Array) -> tuple[Array, list[attention.KeysValues]]:
+    def step(self, embedded: Array, position: Array, cache: attention.KeysValues, keys_values: attention.KeysValues,
+             key_mask: Array) -> tuple[Array, attention.KeysValues]:
         """[batch, 1, embed] to the final states of one position, and the cache."""
-        bias = self.relpos_bias.row(position, cache[0][0].shape[1])
-        hidden, new_cache = embedded, []
-        for layer, layer_cache, layer_keys_values in zip(self.layers, cache, keys_values, strict=True):
-            hidden, layer_cache = layer.step(hidden, position, layer_cache, bias, layer_keys_values, key_mask)
-            new_cache.append(layer_cache)
-        return self.decoder_norm(hidden), new_cache
+        bias = self.relpos_bias.row(position, cache[0].shape[2])
+        hidden, cache = self._scan(
+            t5_layers.DecoderLayer,
+            lambda layer, hidden, own: layer.step(hidden, position, own[0], bias, own[1], key_mask), embedded, (cache, keys_values))
+        return self.decoder_norm(hidden), cache
 
 
 class T5(nn.Module):
@@ -151,31 +170,31 @@ class T5(nn.Module):
         """Final encoder states, [streams, stream_tokens, embed]; meaningless past the last passage."""
         return self.encoder(self.token_embedder(stream.tokens), stream, deterministic)
 
-    def cross_keys_values(self, encoded: Array) -> list[attention.KeysValues]:
-        """Keys and values that the decoder reads: [..., embed] to one pair of [..., heads, head_dim] per decoder layer.
+    def cross_keys_values(self, encoded: Array) -> attention.KeysValues:
+        """Keys and values that the decoder reads: [..., embed] to a pair of [layers, ..., heads, head_dim].
 
         They hold no positions, so they can be made on the stream and gathered, and serve any grouping of passages.
         """
         return self.decoder.keys_values(encoded)
 
-    def decode(self, decoder_input_tokens: Array, keys_values: list[attention.KeysValues], key_mask: Array,
+    def decode(self, decoder_input_tokens: Array, keys_values: attention.KeysValues, key_mask: Array,
                deterministic: bool = True) -> Array:
         """Logits of every target position.
 
         Args:
           decoder_input_tokens: [batch, target_length] int32, targets shifted right.
-          keys_values: per layer, each [batch, keys, heads, head_dim].
+          keys_values: each [layers, batch, keys, heads, head_dim].
           key_mask: [batch, keys] bool; an example without any True key reads nothing.
 
         Returns:
-          [batch, target_length, vocab] float32. Attention to the keys [batch, heads, target_length, keys] is sown under
-          `intermediates/decoder/layers_<i>/encoder_decoder_attention/cross_attention`.
+          [batch, target_length, vocab] float32. Attention to the keys [layers, batch, heads, target_length, keys] is sown under
+          `intermediates/decoder/cross_attention`.
         """
         hidden = self.decoder(self.token_embedder(decoder_input_tokens), keys_values, key_mask, deterministic)
         return self._logits(hidden)
 
-    def decode_step(self, token: Array, position: Array, cache: list[attention.KeysValues], keys_values: list[attention.KeysValues],
-                    key_mask: Array) -> tuple[Array, list[attention.KeysValues]]:
+    def decode_step(self, token: Array, position: Array, cache: attention.KeysValues, keys_values: attention.KeysValues,
+                    key_mask: Array) -> tuple[Array, attention.KeysValues]:
         """Logits of one position.
 
         Args:
@@ -190,10 +209,11 @@ class T5(nn.Module):
         return self._logits(hidden)[:, 0], cache
 
     @nn.nowrap
-    def init_cache(self, batch: int, max_length: int) -> list[attention.KeysValues]:
-        """An empty cache for `decode_step`: per layer, keys and values [batch, max_length, heads, head_dim] of `dtype`."""
-        zeros = jnp.zeros((batch, max_length, self.config.num_heads, self.config.head_dim), self.config.dtype)
-        return [(zeros, zeros) for _ in range(self.config.num_decoder_layers)]
+    def init_cache(self, batch: int, max_length: int) -> attention.KeysValues:
+        """An empty cache for `decode_step`: keys and values, each [layers, batch, max_length, heads, head_dim] of `dtype`."""
+        config = self.config
+        zeros = jnp.zeros((config.num_decoder_layers, batch, max_length, config.num_heads, config.head_dim), config.dtype)
+        return zeros, zeros
 
     def __call__(self, stream: types.TokenStream, decoder_input_tokens: Array) -> Array:
         """Encodes a stream and decodes from all of it; what `init` runs. One stream is one example: batch = streams."""

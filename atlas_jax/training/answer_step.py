@@ -61,8 +61,7 @@ def _passage_attention(params, tokens: jax.Array, keys_values, key_mask: jax.Arr
     start = jnp.full_like(tokens[:, :1], config.decoder_start_id)
     inputs = jnp.concatenate([start, tokens[:, :-1]], axis=1)
     _, sown = spec.reader.apply({'params': params}, inputs, keys_values, key_mask, method='decode', mutable=['intermediates'])
+    attention = sown['intermediates']['decoder']['cross_attention'][0]  # [layers, batch, heads, target_length, keys]
     real = (tokens != config.pad_id)[:, None, :, None]
-    layers = [jnp.sum(jnp.where(real, probabilities, 0), axis=(1, 2)) for path, probabilities in
-              jax.tree_util.tree_leaves_with_path(sown['intermediates']) if 'cross_attention' in jax.tree_util.keystr(path)]
-    mass = sum(layers).reshape(tokens.shape[0], spec.passages_read, -1).sum(axis=-1)  # [batch, n]
+    mass = jnp.sum(jnp.where(real, attention, 0), axis=(0, 2, 3)).reshape(tokens.shape[0], spec.passages_read, -1).sum(axis=-1)  # [batch, n]
     return mass / jnp.maximum(mass.sum(axis=-1, keepdims=True), 1e-9)

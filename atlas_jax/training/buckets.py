@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 _ROUND_TOKENS = 64
-_SPREADS = (1.5, 4.0)  # standard deviations above the expected token count that the levels below the last one hold
+_SPREADS = (2.0,)  # standard deviations above the expected token count that the levels below the last one hold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ def capacities(lengths: np.ndarray, passages: int, limit: int, levels: int = len
       lengths: [n] int, token counts of the inputs that will come (of a sample, or of all).
       passages: passages in a stream.
       limit: no input is longer than this.
-      levels: how many sizes, at most 3.
+      levels: how many sizes, at most 2.
     """
     greatest = _round_up(limit, 8)
     full = Capacity(passages * greatest, greatest)

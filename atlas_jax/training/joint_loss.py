@@ -55,7 +55,7 @@ def passage_keys_values(params, tokens: Array, lengths: Array, spec: spec_lib.St
     """Encodes passages [batch, n, width] in the flat layout and projects them once to every decoder layer's keys and values.
 
     Returns:
-      Per decoder layer (keys, values) [batch * n, longest, heads, head_dim], and the mask [batch * n, longest] bool.
+      (keys, values), each [layers, batch * n, longest, heads, head_dim], and the mask [batch * n, longest] bool.
     """
     stream = retrieve.pack(tokens, lengths, spec, capacity.stream_tokens, capacity.longest)
     rngs = None if dropout_key is None else {'dropout': dropout_key}

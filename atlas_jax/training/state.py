@@ -12,7 +12,7 @@ from flax import struct
 from atlas_jax import partitioning
 from atlas_jax.models import contriever, t5
 from atlas_jax.models.atlas import AtlasConfig
-from atlas_jax.nn import token_stream
+from atlas_jax.nn import layer_scan, token_stream
 from atlas_jax.training import spec as spec_lib
 
 
@@ -33,12 +33,13 @@ class TrainState:
 
 
 def init_params(config: AtlasConfig, key: jax.Array) -> dict[str, Any]:
-    """Random parameters, boxed with their logical axis names."""
+    """Random parameters, layers together, boxed with their logical axis names."""
     reader_key, retriever_key = jax.random.split(key)
     stream = token_stream.pack(jnp.zeros((1, 1, 1), jnp.int32), jnp.ones((1, 1), jnp.int32), 1, 1)
     reader = t5.T5(config.reader)
-    return {'reader': reader.init(reader_key, stream, jnp.zeros((1, 1), jnp.int32))['params'],
-            'retriever': contriever.Contriever(config.retriever).init(retriever_key, stream)['params']}
+    params = {'reader': reader.init(reader_key, stream, jnp.zeros((1, 1), jnp.int32))['params'],
+              'retriever': contriever.Contriever(config.retriever).init(retriever_key, stream)['params']}
+    return layer_scan.stack_layers(params)
 
 
 def param_shardings(config: AtlasConfig, mesh: jax.sharding.Mesh) -> Any:

@@ -1,0 +1,90 @@
+"""The demo's findings as a table to print and as an HTML page."""
+
+import pathlib
+from typing import Any
+
+from atlas_jax.report import html
+
+_CARDS = 8
+
+
+def as_text(findings: Any, figures: dict[str, Any]) -> str:
+    """The table, the seconds by part, and a few answers with their passages."""
+    rows = [(name, f'{mean:.3f} ± {stderr:.3f}', count) for name, mean, stderr, count in _scores(figures)]
+    width = max(len(name) for name, *_ in rows)
+    lines = ['', f'{"exact match ± standard error":>{width + 34}}   questions']
+    lines += [f'{name:{width}}  {score:>32}   {count:9}' for name, score, count in rows]
+    retriever = figures['retriever']
+    lines += ['', f'first passage is a gold one: {retriever["recall_at_1_before"]:.3f} before training, {retriever["recall_at_1_after"]:.3f} after '
+              f'(difference {retriever["difference"]:+.3f}, 95 % interval {retriever["difference_low"]:+.3f} to {retriever["difference_high"]:+.3f})',
+              f'replaced passages, the only ones embedded again: {figures["index_swap"]["replaced_passages"]}', '']
+    for number in _interesting(findings)[:3]:
+        lines += [_answer_text(findings, number), '']
+    lines += [f'{name:28}{value:7.1f} s' for name, value in findings.seconds.items()]
+    lines += [f'{"together":28}{sum(findings.seconds.values()):7.1f} s', '']
+    return '\n'.join(lines)
+
+
+def write(path: pathlib.Path, findings: Any, figures: dict[str, Any]) -> None:
+    """Writes the page, atomically."""
+    report = html.Report('Atlas in JAX: the demo')
+    report.paragraph('A T5-small reader and a MiniLM retriever, fine-tuned together on 64 questions about the World Factbook, answer questions '
+                     'about countries they were not trained on. The questions are mechanical: one template for each kind of fact.')
+    scores = _scores(figures)
+    report.section('Answers')
+    report.bar_chart('Exact match', 'share of questions', {name: mean for name, mean, *_ in scores},
+                     {name: stderr for name, _, stderr, _ in scores})
+    report.table(('setting', 'exact match', 'standard error', 'questions'), scores)
+    report.section('Learning')
+    for loss in ('reader_loss', 'retriever_loss'):
+        series = {name: ([row['step'] for row in rows], [row[loss] for row in rows])
+                  for name, rows in findings.histories.items() if rows and loss in rows[0]}
+        if series:
+            report.line_chart(loss.replace('_', ' '), 'step', 'loss', series)
+    report.section('Retrieval')
+    retriever = figures['retriever']
+    report.bar_chart('First passage is a gold one', 'share of questions',
+                     {'before training': retriever['recall_at_1_before'], 'after training': retriever['recall_at_1_after']})
+    report.paragraph(f'Paired difference {retriever["difference"]:+.3f}, 95 % interval {retriever["difference_low"]:+.3f} to '
+                     f'{retriever["difference_high"]:+.3f}.')
+    report.section('Examples')
+    for number in _interesting(findings)[:_CARDS]:
+        _card(report, findings.trained.answers[number], findings.examples[number].answers)
+    report.section('After the edit of the index')
+    for answer, example in list(zip(findings.edited.answers, findings.edited_examples, strict=True))[:_CARDS // 2]:
+        _card(report, answer, example.answers)
+    report.section('Time')
+    report.table(('part', 'seconds'), [(name, round(value, 1)) for name, value in findings.seconds.items()])
+    report.write(path)
+
+
+def _scores(figures: dict[str, Any]) -> list[tuple[str, float, float, int]]:
+    """(setting, exact match, standard error, questions)."""
+    named = [('closed book, trained on 64', 'closed_book'), ('with retrieval, untrained', 'retrieval'),
+             ('with retrieval, trained on 64', 'trained')]
+    rows = [(name, *(figures[key][field] for field in ('exact_match', 'stderr', 'questions'))) for name, key in named]
+    swap = figures['index_swap']
+    for name, key in (('edited index: the new holder', 'new_exact_match'), ('edited index: the old holder', 'stale_exact_match'),
+                      ('index as it was: the old holder', 'unedited_exact_match')):
+        mean, count = swap[key], swap['questions']
+        rows.append((name, mean, (mean * (1 - mean) / max(count - 1, 1)) ** 0.5, count))
+    return rows
+
+
+def _interesting(findings: Any) -> list[int]:
+    """Questions whose answers show most: right after training and wrong in the closed book first, then in their order."""
+    gain = [after - closed for after, closed in zip(findings.trained.exact_match, findings.closed_book.exact_match, strict=True)]
+    return sorted(range(len(gain)), key=lambda number: -gain[number])
+
+
+def _answer_text(findings: Any, number: int) -> str:
+    answer, closed = findings.trained.answers[number], findings.closed_book.answers[number]
+    lines = [f'Q: {answer.question}', f'   {answer.text}   (closed book: {closed.text}; expected: {findings.examples[number].answers[0]})']
+    lines += [f'   score {passage.score:.2f}, attention {passage.attention:.0%}  {passage.title}: {passage.text[:90]}...'
+              for passage in answer.passages]
+    return '\n'.join(lines)
+
+
+def _card(report: html.Report, answer: Any, expected: Any) -> None:
+    report.answer_card(answer.question, answer.text, expected,
+                       [(passage.title, passage.text, passage.score, passage.attention) for passage in answer.passages])

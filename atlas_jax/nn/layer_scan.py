@@ -1,0 +1,89 @@
+"""Layers as a loop in the program: one layer is compiled, not one after another.
+
+A stack of layers has its parameters either apart (`layers_0`, `layers_1`, ..., T5X's unscanned names) or together (`layers`, every array
+with the layers first). `stack_layers` and `unstack_layers` convert without loss; models run from both, and stack what comes apart. Eight
+unrolled layers take eight times as long to compile, which on a CPU costs a newcomer more than their first training.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+TOGETHER = 'layers'
+_APART = re.compile(r'layers_(\d+)')
+
+
+def stack_layers(params: Any) -> Any:
+    """Parameters with every run of `layers_<i>` put together as `layers`; leaves may be arrays, shapes or boxes with axis names."""
+    if not isinstance(params, dict):
+        return params
+    apart = sorted((name for name in params if _APART.fullmatch(name)), key=lambda name: int(name.removeprefix('layers_')))
+    rest = {name: stack_layers(value) for name, value in params.items() if name not in apart}
+    if not apart:
+        return rest
+    return {**rest, TOGETHER: jax.tree.map(_stack, *(params[name] for name in apart), is_leaf=_is_box)}
+
+
+def unstack_layers(params: Any) -> Any:
+    """The inverse of `stack_layers`, for arrays."""
+    if not isinstance(params, dict):
+        return params
+    result = {name: unstack_layers(value) for name, value in params.items() if name != TOGETHER}
+    if TOGETHER in params:
+        together = params[TOGETHER]
+        for i in range(jax.tree.leaves(together)[0].shape[0]):
+            result[f'layers_{i}'] = jax.tree.map(lambda leaf, i=i: leaf[i], together)
+    return result
+
+
+def scan_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, Any]], hidden: Array, per_layer: Any = None, *,
+                dropout_key: Array | None = None, record: bool = False) -> tuple[Array, Any]:
+    """Applies `call(layer, hidden, inputs of the layer)` with the parameters of each layer in turn.
+
+    Args:
+      layer: an unbound module (parent=None), the same for every layer.
+      params: of the whole stack, layers together or apart, beside other parameters.
+      call: (bound layer, hidden, its slice of `per_layer`) -> (hidden of the same shape and dtype, output).
+      hidden: what goes from layer to layer.
+      per_layer: a tree of arrays with the layers first, or None.
+      dropout_key: split among the layers; None switches dropout off.
+      record: return what the layers sow as intermediates in place of their outputs.
+
+    Returns:
+      hidden, and the outputs (or intermediates) with the layers first.
+    """
+    together = layer_params(params)
+    keys = None if dropout_key is None else jax.random.split(dropout_key, jax.tree.leaves(together)[0].shape[0])
+    run = nn.apply(call, layer, mutable=['intermediates'] if record else False)
+
+    def body(hidden: Array, slices: tuple[Any, Any, Array | None]) -> tuple[Array, Any]:
+        own_params, inputs, key = slices
+        result = run({'params': own_params}, hidden, inputs, rngs=None if key is None else {'dropout': key})
+        return (result[0][0], result[1]['intermediates']) if record else result
+
+    return jax.lax.scan(body, hidden, (together, per_layer, keys))
+
+
+def layer_params(params: Any) -> Any:
+    """The parameters of a stack's layers, layers first."""
+    return params[TOGETHER] if TOGETHER in params else stack_layers({name: params[name] for name in params if _APART.fullmatch(name)})[TOGETHER]
+
+
+def _is_box(leaf: Any) -> bool:
+    return isinstance(leaf, nn.LogicallyPartitioned)
+
+
+def _stack(*leaves: Any) -> Any:
+    first = leaves[0]
+    if _is_box(first):
+        return first.replace(value=_stack(*(leaf.value for leaf in leaves)), names=('layers', *first.names))
+    if isinstance(first, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct((len(leaves), *first.shape), first.dtype)
+    return np.stack(leaves) if isinstance(first, np.ndarray) else jnp.stack(leaves)
