@@ -86,6 +86,10 @@ class DecoderLayer(_Layer):
         inputs += self.dropout(attended, deterministic=deterministic)
         return self._read(inputs, keys_values, key_mask, deterministic)
 
+    def keys_values(self, encoded: Array) -> attention.KeysValues:
+        """Of the attention to the passages: [..., embed] to a pair of [..., heads, head_dim]."""
+        return self.encoder_decoder_attention.keys_values(encoded)
+
     def step(self, inputs: Array, position: Array, cache: attention.KeysValues, bias: Array, keys_values: attention.KeysValues,
              key_mask: Array) -> tuple[Array, attention.KeysValues]:
         """One position: inputs [batch, 1, embed], bias [heads, 1, max_length]; gives [batch, 1, embed] and the cache."""

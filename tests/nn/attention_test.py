@@ -97,11 +97,11 @@ def test_what_lies_behind_the_mask_does_not_matter():
 
 
 def test_bias_gradient_sums_over_passages():
-    logits, bias = jnp.zeros((6, HEADS, 4, 5)), jnp.ones((HEADS, 4, 5))
+    logits, bias = jnp.zeros((2, 3, HEADS, 4, 5)), jnp.ones((HEADS, 4, 5))
     weights = jax.random.normal(jax.random.key(0), logits.shape)
     to_logits, to_bias = jax.grad(lambda x, b: jnp.sum(attention.add_bias(x, b) * weights), argnums=(0, 1))(logits, bias)
     np.testing.assert_array_equal(to_logits, weights)
-    np.testing.assert_allclose(to_bias, weights.sum(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(to_bias, weights.sum(axis=(0, 1)), rtol=1e-5, atol=1e-6)
 
 
 def test_dropout_acts_on_probabilities_only_when_asked():
