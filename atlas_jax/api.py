@@ -62,8 +62,8 @@ class PassageStore(store_lib.PassageStore):
     """Passages on disk; see corpus/store.py."""
 
     @classmethod
-    def build(cls, documents: str | os.PathLike | Iterable[documents_lib.Document], path: str | os.PathLike, *, atlas: 'Atlas | None' = None,
-              max_words: int = 100, progress: bool = True) -> 'PassageStore':
+    def build(cls, documents: str | os.PathLike | Iterable[documents_lib.Document], path: str | os.PathLike, *,
+              atlas: 'Atlas | None' = None, max_words: int = 100, progress: bool = True) -> 'PassageStore':
         """Cuts documents into passages and stores them.
 
         Args:
@@ -238,7 +238,8 @@ class Index:
         self._knowledge: dict[bool, types.Knowledge] = {}
 
     @classmethod
-    def build(cls, store: PassageStore, atlas: Atlas, path: str | os.PathLike, *, dtype: str = 'float32', show_progress: bool = True) -> 'Index':
+    def build(cls, store: PassageStore, atlas: Atlas, path: str | os.PathLike, *, dtype: str = 'float32',
+              show_progress: bool = True) -> 'Index':
         """Embeds every passage of the store with the model's passage encoder; resumes where a killed build stopped."""
         path = pathlib.Path(path)
         store.tokenize(atlas.reader_tokenizer, atlas.retriever_tokenizer, progress=show_progress)

@@ -112,7 +112,8 @@ def _evaluate_all(work: pathlib.Path, data: demo_data.DemoData, index: api.Index
     with _timed(seconds, 'closed book: answering'):
         closed_answers = evaluate.evaluate_examples(closed_book.atlas, examples, None, batch_size=_BATCH_SIZE, label='closed book')
     with _timed(seconds, 'untrained: answering'):
-        untrained = evaluate.load_model(None, str(data.reader), str(data.retriever), closed_book.atlas.config.inputs, closed_book.atlas.task)
+        untrained = evaluate.load_model(None, str(data.reader), str(data.retriever), closed_book.atlas.config.inputs,
+                                        closed_book.atlas.task)
         before = evaluate.evaluate_examples(untrained, examples, index, n_context=_n_context(), batch_size=_BATCH_SIZE, label='untrained')
     with _timed(seconds, 'joint training'):
         trained = _train(work / 'trained', data, index.index.path, seed, steps)
@@ -149,7 +150,8 @@ def _build_index(work: pathlib.Path, data: demo_data.DemoData) -> api.Index:
     return api.Index.build(store, atlas, index_dir)
 
 
-def _train(run_dir: pathlib.Path, data: demo_data.DemoData, index_dir: pathlib.Path | None, seed: int, steps: int | None) -> train.TrainResult:
+def _train(run_dir: pathlib.Path, data: demo_data.DemoData, index_dir: pathlib.Path | None, seed: int,
+           steps: int | None) -> train.TrainResult:
     """`atlas-jax train --gin_file runs/few_shot.gin` with these macros."""
     macros = {'RUN_DIR': str(run_dir), 'TRAIN_FILE': str(data.train), 'INDEX_DIR': None if index_dir is None else str(index_dir),
               'READER_DIR': str(data.reader), 'RETRIEVER_DIR': str(data.retriever), 'train.RunConfig.seed': seed}

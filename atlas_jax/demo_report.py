@@ -15,8 +15,8 @@ def as_text(findings: Any, figures: dict[str, Any]) -> str:
     lines = ['', f'{"exact match ± standard error":>{width + 34}}   questions']
     lines += [f'{name:{width}}  {score:>32}   {count:9}' for name, score, count in rows]
     retriever = figures['retriever']
-    lines += ['', f'first passage is a gold one: {retriever["recall_at_1_before"]:.3f} before training, {retriever["recall_at_1_after"]:.3f} after '
-              f'(difference {retriever["difference"]:+.3f}, 95 % interval {retriever["difference_low"]:+.3f} to {retriever["difference_high"]:+.3f})',
+    lines += ['', f'first passage is a gold one: {retriever["recall_at_1_before"]:.3f} before training, '
+              f'{retriever["recall_at_1_after"]:.3f} after ({_difference(retriever)})',
               f'replaced passages, the only ones embedded again: {figures["index_swap"]["replaced_passages"]}', '']
     for number in _interesting(findings)[:3]:
         lines += [_answer_text(findings, number), '']
@@ -28,8 +28,8 @@ def as_text(findings: Any, figures: dict[str, Any]) -> str:
 def write(path: pathlib.Path, findings: Any, figures: dict[str, Any]) -> None:
     """Writes the page, atomically."""
     report = html.Report('Atlas in JAX: the demo')
-    report.paragraph('A T5-small reader and a MiniLM retriever, fine-tuned together on 64 questions about the World Factbook, answer questions '
-                     'about countries they were not trained on. The questions are mechanical: one template for each kind of fact.')
+    report.paragraph('A T5-small reader and a MiniLM retriever, fine-tuned together on 64 questions about the World Factbook, answer '
+                     'questions about countries they were not trained on. The questions are mechanical: one template a kind of fact.')
     scores = _scores(figures)
     report.section('Answers')
     report.bar_chart('Exact match', 'share of questions', {name: mean for name, mean, *_ in scores},
@@ -45,8 +45,7 @@ def write(path: pathlib.Path, findings: Any, figures: dict[str, Any]) -> None:
     retriever = figures['retriever']
     report.bar_chart('First passage is a gold one', 'share of questions',
                      {'before training': retriever['recall_at_1_before'], 'after training': retriever['recall_at_1_after']})
-    report.paragraph(f'Paired difference {retriever["difference"]:+.3f}, 95 % interval {retriever["difference_low"]:+.3f} to '
-                     f'{retriever["difference_high"]:+.3f}.')
+    report.paragraph(f'{_difference(retriever)}.'.capitalize())
     report.section('Examples')
     for number in _interesting(findings)[:_CARDS]:
         _card(report, findings.trained.answers[number], findings.examples[number].answers)
@@ -56,6 +55,11 @@ def write(path: pathlib.Path, findings: Any, figures: dict[str, Any]) -> None:
     report.section('Time')
     report.table(('part', 'seconds'), [(name, round(value, 1)) for name, value in findings.seconds.items()])
     report.write(path)
+
+
+def _difference(retriever: dict[str, float]) -> str:
+    return (f'paired difference {retriever["difference"]:+.3f}, 95 % interval {retriever["difference_low"]:+.3f} to '
+            f'{retriever["difference_high"]:+.3f}')
 
 
 def _scores(figures: dict[str, Any]) -> list[tuple[str, float, float, int]]:

@@ -168,7 +168,8 @@ def _loop(step, state: state_lib.TrainState, batches, knowledge, atlas: api.Atla
 def _stop_if_diverged(step: int, metrics: dict[str, float], batch) -> None:
     if not math.isfinite(metrics['loss']):
         raise errors.DivergedError(f'step {step}: the loss is {metrics["loss"]} (learning rate {metrics["learning_rate"]:.3g}, examples '
-                                   f'{batch.example_ids.tolist()}); the last checkpoint is intact: lower the learning rate or look at these examples')
+                                   f'{batch.example_ids.tolist()}); the last checkpoint is intact: lower the learning rate or look at '
+                                   'these examples')
 
 
 class _History:

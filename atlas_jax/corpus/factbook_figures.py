@@ -49,7 +49,7 @@ def _singular(name: str) -> str:
 
 def first_partner(text: str, field: str) -> list[str]:
     """The first trading partner, where its share is larger than all others'; with other names of the same country."""
-    shares = re.findall(r"([A-Z][^%,]*?) (\d+(?:\.\d+)?)%", text)
+    shares = re.findall(r'([A-Z][^%,]*?) (\d+(?:\.\d+)?)%', text)
     if not shares or not text.startswith(shares[0][0]) or any(float(share) >= float(shares[0][1]) for _, share in shares[1:]):
         return []
     return [shares[0][0], *_COUNTRY_ALIASES.get(shares[0][0], ())]

@@ -11,7 +11,7 @@ TITLE_WORDS = frozenset(
     'Supreme Leader CNSP GNU Marshal Field Captain Colonel Gen Mr. Mrs. Ms.'.split())
 _PARTICLES = frozenset('al bin bint ibn ben de da do dos das du del della di van der den von zu e y i la le el ul ur ould'.split())
 _PREFIXED = re.compile(r"(?:al|el|ad|an|ar|as|ash|at|d)[-']\w")
-_WORD = re.compile(r'''(?:[^\W\d_]|["'`])[\w.'"`-]*$''')
+_WORD = re.compile(r"""(?:[^\W\d_]|["'`])[\w.'"`-]*$""")
 # What may follow the name: when the office was taken, another holder, or nothing.
 _WHO = re.compile(r'(?P<who>[^(;,]+?)\s*(?:$|;|\((?:since|for the period|\d)|,\s*(?:represented|former))')
 

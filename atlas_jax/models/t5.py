@@ -96,7 +96,8 @@ class _Stack(nn.Module):
             for i, bound in enumerate(self.layers):
                 hidden, _ = call(bound, hidden, jax.tree.map(lambda leaf, i=i: leaf[i], per_layer))
             return hidden, None
-        return layer_scan.scan_layers(layer(**self.config.layer_arguments(), parent=None), self.variables['params'], call, hidden, per_layer,
+        unbound = layer(**self.config.layer_arguments(), parent=None)
+        return layer_scan.scan_layers(unbound, self.variables['params'], call, hidden, per_layer,
                                       dropout_key=None if deterministic else self.make_rng('dropout'), record=record)
 
 

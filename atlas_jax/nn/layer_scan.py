@@ -73,7 +73,9 @@ def scan_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, 
 
 def layer_params(params: Any) -> Any:
     """The parameters of a stack's layers, layers first."""
-    return params[TOGETHER] if TOGETHER in params else stack_layers({name: params[name] for name in params if _APART.fullmatch(name)})[TOGETHER]
+    if TOGETHER in params:
+        return params[TOGETHER]
+    return stack_layers({name: params[name] for name in params if _APART.fullmatch(name)})[TOGETHER]
 
 
 def _is_box(leaf: Any) -> bool:

@@ -1,6 +1,6 @@
 """The report's style sheet: light and dark, contrast of at least 4.5 to 1 for text."""
 
-STYLE = '''\
+STYLE = """\
 :root {
   color-scheme: light dark;
   --page: #fbfaf8; --card: #ffffff; --ink: #1d2430; --soft: #55606f; --rule: #d9dde3; --right: #1b6e3c; --wrong: #a32a1f;
@@ -39,4 +39,4 @@ summary { cursor: pointer; }
 details p { margin: .5rem 0 .2rem; font-size: .95rem; }
 .meter { display: block; height: 4px; margin-top: .3rem; background: var(--rule); border-radius: 2px; }
 .meter span { display: block; height: 100%; background: var(--series-0); border-radius: 2px; }
-'''
+"""

@@ -63,5 +63,6 @@ def _passage_attention(params, tokens: jax.Array, keys_values, key_mask: jax.Arr
     _, sown = spec.reader.apply({'params': params}, inputs, keys_values, key_mask, method='decode', mutable=['intermediates'])
     attention = sown['intermediates']['decoder']['cross_attention'][0]  # [layers, batch, heads, target_length, keys]
     real = (tokens != config.pad_id)[:, None, :, None]
-    mass = jnp.sum(jnp.where(real, attention, 0), axis=(0, 2, 3)).reshape(tokens.shape[0], spec.passages_read, -1).sum(axis=-1)  # [batch, n]
+    by_key = jnp.sum(jnp.where(real, attention, 0), axis=(0, 2, 3))  # [batch, keys]
+    mass = by_key.reshape(tokens.shape[0], spec.passages_read, -1).sum(axis=-1)  # [batch, n]
     return mass / jnp.maximum(mass.sum(axis=-1, keepdims=True), 1e-9)

@@ -30,8 +30,7 @@ def joint_loss(params: Params, batch: types.Batch, inputs: types.ReaderInputs, s
     Returns:
       The loss, and scalars `reader_loss`, `retriever_loss`, and `scores`, `gold_scores` [batch, n] where the retriever is trained.
     """
-    reader_key, gold_key, query_key, passage_key = (None,) * 4 if dropout_key is None else jax.random.split(dropout_key, 4)
-    del gold_key  # gold scores are computed without dropout in the decoder
+    reader_key, query_key, passage_key = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
     decoder_inputs = t5.shift_right(batch.decoder_target_tokens, spec.config.reader.decoder_start_id)
     read = passage_keys_values(params['reader'], inputs.reader_tokens[:, :spec.passages_read],
                                inputs.reader_lengths[:, :spec.passages_read], spec, spec.read[level], reader_key)
@@ -42,7 +41,8 @@ def joint_loss(params: Params, batch: types.Batch, inputs: types.ReaderInputs, s
     metrics = {'reader_loss': reader_loss}
     if not spec.passages_scored:
         return reader_loss, metrics
-    gold_scores = _gold_scores(jax.lax.stop_gradient(params['reader']), jax.lax.stop_gradient(read), batch, decoder_inputs, inputs, spec, level)
+    frozen_reader, frozen_read = jax.lax.stop_gradient((params['reader'], read))
+    gold_scores = _gold_scores(frozen_reader, frozen_read, batch, decoder_inputs, inputs, spec, level)
     scores = _retriever_scores(params['retriever'], batch, inputs, spec, level, query_key, passage_key)
     retriever_loss = distill.distillation_loss(
         scores, gold_scores, temperature_score=spec.distill.temperature_score, temperature_gold=spec.distill.temperature_gold,

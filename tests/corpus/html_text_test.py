@@ -6,10 +6,10 @@ from atlas_jax.corpus import html_text
 
 
 def test_a_page():
-    title, sections = html_text.read('''<!doctype html><html><head><title>Radium &ndash; Lexicon</title>
+    title, sections = html_text.read("""<!doctype html><html><head><title>Radium &ndash; Lexicon</title>
         <style>p { color: red }</style><script>document.write("<p>no</p>")</script></head>
         <body><nav>Home</nav><h1>Radium</h1><p>A <b>met</b>al.<br>Glows.</p><p>Rare.</p>
-        <h2>Uses</h2><ul><li>Paint<li>Medicine</ul><table><tr><td>a<td>b</table><noscript>no</noscript></body>''')
+        <h2>Uses</h2><ul><li>Paint<li>Medicine</ul><table><tr><td>a<td>b</table><noscript>no</noscript></body>""")
     assert title == 'Radium – Lexicon'
     assert sections == [('', 'Home\n\nA metal. Glows.\n\nRare.'), ('Uses', 'Paint\n\nMedicine\n\na b')]
 

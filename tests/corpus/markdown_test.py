@@ -9,7 +9,7 @@ from atlas_jax.corpus import markdown
 
 
 def test_headings_of_both_kinds():
-    title, sections = markdown.read(textwrap.dedent('''\
+    title, sections = markdown.read(textwrap.dedent("""\
         Radium
         ======
 
@@ -23,7 +23,7 @@ def test_headings_of_both_kinds():
         Found by Curie.
 
         #hashtag stays
-    '''))
+    """))
     assert title == 'Radium'
     assert sections == [('', 'A metal.'), ('Uses', 'Paint.'), ('History', 'Found by Curie.\n\n#hashtag stays')]
 

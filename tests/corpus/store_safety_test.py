@@ -19,7 +19,7 @@ from tests.corpus.store_test import PASSAGES, READER, RETRIEVER, build, passage,
 
 ROOT = pathlib.Path(corpus_store.__file__).parents[2]
 # Builds, appends to or tokenises the store given, and dies at the place given.
-KILLED = textwrap.dedent('''
+KILLED = textwrap.dedent("""
     import os, signal, sys
     from atlas_jax.corpus import store, store_manifest, store_tokens, store_writing
     from tests.corpus.store_test import READER, RETRIEVER, passage
@@ -51,7 +51,7 @@ KILLED = textwrap.dedent('''
         store.PassageStore.open(path).append(source(), **tokenizers, progress=False)
     else:
         store.PassageStore.open(path).tokenize(READER, RETRIEVER, progress=False)
-''')
+""")
 
 
 def python(*arguments):

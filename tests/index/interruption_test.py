@@ -90,7 +90,7 @@ def test_a_stopped_add_goes_on(tmp_path):
     np.testing.assert_array_equal(values(index), again.embed(store.retriever_table(), np.arange(22)))
 
 
-_SLOW_BUILD = '''
+_SLOW_BUILD = """
 import pathlib, sys, time
 import numpy as np
 from tests.testing import fake_store
@@ -105,7 +105,7 @@ class Slow(fake_store.FakeEmbedder):
         return super().embed(table, rows, progress)
 
 Index.build(fake_store.FakeStore(fake_store.passages(29)), Slow(), pathlib.Path(sys.argv[1]), progress=False)
-'''
+"""
 
 
 def test_sigkill_at_any_moment(tmp_path):

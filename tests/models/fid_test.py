@@ -86,7 +86,7 @@ def test_a_stream_without_tokens_has_finite_gradients():
 
 @pytest.mark.parametrize(('batch', 'n_context'), [(5, None), (4, 4)])
 def test_passages_must_divide_among_examples(batch, n_context):
-    rows = [(jnp.zeros((12, 7, 3, 5)),) * 2]
+    rows = (jnp.zeros((2, 12, 7, 3, 5)),) * 2
     with pytest.raises(ValueError, match='12 passages'):
         fid.fuse(rows, jnp.ones((12, 7), bool), batch, n_context)
 

@@ -61,22 +61,21 @@ def test_reading_nothing_is_finite_and_ignores_the_keys():
     model, params = t5.T5(V11), _params(V11)
     none = np.zeros((1, 9), bool)
     run = lambda scale: model.apply(  # noqa: E731
-        {'params': params}, np.array([[0, 5]]), [(jnp.full((1, 9, 3, 5), scale),) * 2] * 3, none, method='decode')
+        {'params': params}, np.array([[0, 5]]), (jnp.full((3, 1, 9, 3, 5), scale),) * 2, none, method='decode')
     np.testing.assert_array_equal(run(0.0), run(7.0))
 
 
-def test_cross_attention_is_sown_once_a_layer():
+def test_cross_attention_is_sown_layers_first():
     model, params = t5.T5(V11), _params(V11)
     keys_values = model.apply({'params': params}, jax.random.normal(jax.random.key(1), (2, 9, 22)), method='cross_keys_values')
     mask = np.arange(9) < np.array([[9], [4]])
     _, sown = model.apply({'params': params}, np.zeros((2, 6), int), keys_values, mask, method='decode', mutable=['intermediates'])
-    flat = jax.tree_util.tree_leaves_with_path(sown['intermediates'])
-    assert len(flat) == 3
-    for i, (path, probabilities) in enumerate(flat):
-        assert jax.tree_util.keystr(path[:4]) == f"['decoder']['layers_{i}']['encoder_decoder_attention']['cross_attention']"
-        assert probabilities.shape == (2, 3, 6, 9)
-        np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-5)
-        np.testing.assert_array_equal(probabilities[1, ..., 4:], 0)
+    assert list(sown['intermediates']) == ['decoder'] and list(sown['intermediates']['decoder']) == ['cross_attention']
+    probabilities, = sown['intermediates']['decoder']['cross_attention']
+    assert probabilities.shape == (3, 2, 3, 6, 9)  # layers, batch, heads, target_length, keys
+    np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(probabilities[:, 1, ..., 4:], 0)
+    assert not np.allclose(probabilities[0], probabilities[1])
 
 
 @pytest.mark.parametrize('config', [V10, V11])

@@ -42,8 +42,10 @@ def test_states_of_every_layer(loaded):
     recorded, (ids, lengths) = np.load(PARITY / 'contriever.npz'), _inputs('query')
     for layers in range(1, config.num_layers + 1):
         model = bert.Bert(dataclasses.replace(config, num_layers=layers))
+        dropped = {f'layers_{i}' for i in range(layers, config.num_layers)}
+        first = {name: value for name, value in params['bert'].items() if name not in dropped}
         with jax.default_matmul_precision('highest'):
-            found = jax.jit(model.apply)({'params': params['bert']}, streams.padded(ids, lengths))
+            found = jax.jit(model.apply)({'params': first}, streams.padded(ids, lengths))
         real = np.arange(ids.shape[1]) < lengths[:, None]
         assert streams.error(np.asarray(found)[real], recorded[f'query_hidden_{layers}'][real]) <= TOLERANCE
 

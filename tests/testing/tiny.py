@@ -13,7 +13,8 @@ RETRIEVER = contriever.ContrieverConfig(vocab_size=97, emb_dim=22, num_heads=2, 
                                         dropout_rate=0.0)
 INPUTS = atlas.InputConfig(text_max_tokens=37, query_max_tokens=11, target_max_tokens=5)
 SEGMENTS = atlas.Segments(
-    reader=(Segment('query'), Segment('literal', (3, 5)), Segment('title'), Segment('literal', (7,)), Segment('text'), Segment('literal', (1,))),
+    reader=(Segment('query'), Segment('literal', (3, 5)), Segment('title'), Segment('literal', (7,)), Segment('text'),
+            Segment('literal', (1,))),
     closed_book=(Segment('query'), Segment('literal', (1,))),
     retriever=(Segment('literal', (2,)), Segment('title'), Segment('text'), Segment('literal', (3,))))
 

@@ -44,7 +44,8 @@ def test_clip_is_joint_over_reader_and_retriever():
     config = optimizer.OptimizerConfig(clip=1.0, schedule='fixed', warmup_steps=0)
     params = {'reader': {'w': jnp.zeros(1)}, 'retriever': {'w': jnp.zeros(1)}}
     transformation = optimizer.make_optimizer(config)
-    _, state = transformation.update({'reader': {'w': jnp.array([3.0])}, 'retriever': {'w': jnp.array([4.0])}}, transformation.init(params), params)
+    gradients = {'reader': {'w': jnp.array([3.0])}, 'retriever': {'w': jnp.array([4.0])}}
+    _, state = transformation.update(gradients, transformation.init(params), params)
     mu = state[1].inner_states['reader'].inner_state[0].mu['reader']['w']
     np.testing.assert_allclose(mu, [0.1 * 3.0 / 5.0], rtol=1e-5)
 

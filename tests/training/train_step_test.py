@@ -77,7 +77,8 @@ def test_the_flat_layout_equals_each_passage_on_its_own():
     spec = _spec(known)
     params, batch = _params(), _device(tiny.batch(4))
     inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, known, spec)
-    together, mask = joint_loss.passage_keys_values(params['reader'], inputs.reader_tokens, inputs.reader_lengths, spec, spec.read[-1], None)
+    together, mask = joint_loss.passage_keys_values(params['reader'], inputs.reader_tokens, inputs.reader_lengths, spec, spec.read[-1],
+                                                    None)
     tokens, lengths = inputs.reader_tokens.reshape(12, 1, -1), inputs.reader_lengths.reshape(12, 1)
     for i in range(12):
         alone, _ = joint_loss.passage_keys_values(params['reader'], tokens[i:i + 1], lengths[i:i + 1], spec,

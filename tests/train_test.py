@@ -1,0 +1,189 @@
+"""Whole runs on tiny models and made-up texts: training, resuming after a kill, evaluating, answering, editing the index."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from atlas_jax import api, errors, evaluate, train
+from atlas_jax.corpus import documents as documents_lib
+from atlas_jax.corpus import passages as passages_lib
+from atlas_jax.models import atlas as atlas_lib
+from atlas_jax.nn import layer_scan
+from atlas_jax.tasks import qa
+from atlas_jax.training import spec as spec_lib
+from atlas_jax.training import state
+from atlas_jax.training.optimizer import OptimizerConfig
+from tests.testing import tiny_tokenizers
+
+OPTIMIZER = OptimizerConfig(learning_rate=1e-2, retriever_learning_rate=1e-2, schedule='linear', warmup_steps=2, total_steps=6)
+DISTILL = spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=3, retriever_training='query_side')
+COLOURS = ['red', 'green', 'blue', 'white', 'black', 'grey', 'pink']
+
+
+@pytest.fixture(scope='module')
+def atlas():
+    reader_tokenizer, retriever_tokenizer = tiny_tokenizers.t5(), tiny_tokenizers.bert()
+    from tests.testing import tiny
+    config = atlas_lib.AtlasConfig(
+        dataclasses.replace(tiny.READER, vocab_size=reader_tokenizer.vocab_size, dropout_rate=0.1),
+        dataclasses.replace(tiny.RETRIEVER, vocab_size=retriever_tokenizer.vocab_size, dropout_rate=0.1),
+        atlas_lib.InputConfig(text_max_tokens=40, query_max_tokens=16, target_max_tokens=4), n_context=2)
+    import flax.linen as nn
+    params = jax.device_get(nn.unbox(state.init_params(config, jax.random.key(0))))
+    return api.Atlas(config, params, reader_tokenizer, retriever_tokenizer, qa.QATask('{question}', '{target}'))
+
+
+@pytest.fixture(scope='module')
+def index(atlas, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('knowledge')
+    documents = [documents_lib.Document(f'd{i}', f'thing {i}', '', f'The thing {i} is {COLOURS[i % 7]} .') for i in range(23)]
+    store = api.PassageStore.build(documents, folder / 'store', progress=False)
+    return api.Index.build(store, atlas, folder / 'index', show_progress=False)
+
+
+@pytest.fixture(scope='module')
+def examples(atlas):
+    return [atlas.task.example({'question': f'what is thing {i} ?', 'answers': [COLOURS[i % 7]], 'gold_docids': [f'd{i}']}, i)
+            for i in range(11)]
+
+
+def _run(folder, steps_between=2):
+    return train.RunConfig(run_dir=str(folder), batch_size=4, seed=3, checkpoint_every_steps=steps_between)
+
+
+def _losses(folder):
+    rows = [json.loads(line) for line in (folder / train.METRICS_FILE).read_text().splitlines()]
+    assert [row['step'] for row in rows] == list(range(1, len(rows) + 1))
+    return [(row['reader_loss'], row['retriever_loss'], row['gradient_norm']) for row in rows]
+
+
+def test_a_killed_run_goes_on_with_bit_equal_losses(atlas, index, examples, tmp_path, monkeypatch):
+    train.train_examples(_run(tmp_path / 'whole'), atlas, examples, index, OPTIMIZER, DISTILL)
+    original = train._stop_if_diverged
+
+    def killed(step, metrics, batch):
+        original(step, metrics, batch)
+        if step == 4:
+            raise KeyboardInterrupt  # after step 4 was computed, before it is written: the checkpoint is that of step 2
+
+    monkeypatch.setattr(train, '_stop_if_diverged', killed)
+    with pytest.raises(KeyboardInterrupt):
+        train.train_examples(_run(tmp_path / 'killed'), atlas, examples, index, OPTIMIZER, DISTILL)
+    with open(tmp_path / 'killed' / train.METRICS_FILE, 'a', encoding='utf-8') as file:
+        file.write('{"step": 4, "rea')  # a line cut short by the kill
+    monkeypatch.setattr(train, '_stop_if_diverged', original)
+    train.train_examples(_run(tmp_path / 'killed'), atlas, examples, index, OPTIMIZER, DISTILL)
+    assert _losses(tmp_path / 'killed') == _losses(tmp_path / 'whole')
+    loaded = [api.Atlas.load(tmp_path / name).params for name in ('killed', 'whole')]
+    jax.tree.map(np.testing.assert_array_equal, *loaded)
+
+
+def test_a_finished_run_is_not_trained_again(atlas, index, examples, tmp_path):
+    first = train.train_examples(_run(tmp_path), atlas, examples, index, OPTIMIZER, DISTILL)
+    again = train.train_examples(_run(tmp_path), atlas, examples, index, OPTIMIZER, DISTILL)
+    assert again.history == first.history
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(first.atlas.params), jax.device_get(again.atlas.params))
+
+
+def test_the_folder_of_another_model_is_refused(atlas, index, examples, tmp_path):
+    train.train_examples(_run(tmp_path), atlas, examples, index, OPTIMIZER, DISTILL)
+    other = dataclasses.replace(atlas, config=dataclasses.replace(atlas.config, n_context=3))
+    with pytest.raises(errors.ConfigError, match='another n_context'):
+        train.train_examples(_run(tmp_path), other, examples, index, OPTIMIZER, DISTILL)
+
+
+def test_a_diverging_run_stops_and_names_step_and_examples(atlas, index, examples, tmp_path):
+    broken = dataclasses.replace(atlas, params=jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), atlas.params))
+    broken.params['retriever'] = atlas.params['retriever']
+    with pytest.raises(errors.DivergedError, match=r'step 1: the loss is nan .*examples \['):
+        train.train_examples(_run(tmp_path), broken, examples, index, OPTIMIZER, DISTILL)
+
+
+def test_query_side_training_keeps_the_index_valid_and_saves_both_encoders(atlas, index, examples, tmp_path):
+    result = train.train_examples(_run(tmp_path), atlas, examples, index, OPTIMIZER, DISTILL)
+    index.check(result.atlas)
+    loaded = api.Atlas.load(tmp_path)
+    index.check(loaded)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params['passage_encoder'], atlas.params['retriever'])
+
+
+def test_joint_training_makes_the_index_stale(atlas, index, examples, tmp_path):
+    joint = dataclasses.replace(DISTILL, retriever_training='joint')
+    result = train.train_examples(_run(tmp_path), atlas, examples, index, OPTIMIZER, joint)
+    with pytest.raises(errors.IndexFolderError):
+        index.check(result.atlas)
+
+
+def test_evaluation_scores_and_writes_every_answer(atlas, index, examples, tmp_path):
+    evaluation = evaluate.evaluate_examples(atlas, examples, index, n_context=3, batch_size=4)
+    figures = evaluation.summary(top_k=3)
+    assert figures['questions'] == 11 and {'exact_match', 'stderr', 'f1', 'gold_recall_at_1', 'answer_recall_at_2'} <= figures.keys()
+    evaluate.write_results(tmp_path / 'results.jsonl', evaluation, examples)
+    rows = [json.loads(line) for line in (tmp_path / 'results.jsonl').read_text().splitlines()]
+    assert [row['example_id'] for row in rows] == list(range(11))
+    assert all(len(row['passages']) == 3 for row in rows)
+
+
+def test_batch_size_does_not_change_the_answers(atlas, index, examples):
+    by_size = [list(atlas.answer_examples(examples, index, 2, size)) for size in (1, 5, 16)]
+    for answers in by_size[1:]:
+        assert [answer.text for answer in answers] == [answer.text for answer in by_size[0]]
+        assert [[p.docid for p in answer.passages] for answer in answers] == [[p.docid for p in answer.passages] for answer in by_size[0]]
+
+
+def test_answers_come_with_passages_whose_attention_sums_to_one(atlas, index):
+    answer, = atlas.answer(['what is thing 3 ?'], index, n_context=4)
+    assert len(answer.passages) == 4
+    assert sum(passage.attention for passage in answer.passages) == pytest.approx(1, abs=1e-5)
+    scores = [passage.score for passage in answer.passages]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_more_passages_than_there_are(atlas, index):
+    answer, = atlas.answer(['what is thing 3 ?'], index, n_context=40)
+    assert len(answer.passages) == 23
+
+
+def test_closed_book_answers_have_no_passages(atlas):
+    assert atlas.answer(['what is thing 3 ?'])[0].passages == ()
+    assert atlas.answer([]) == []
+
+
+def test_replaced_and_deleted_passages(atlas, tmp_path):
+    documents = [documents_lib.Document(f'd{i}', f'thing {i}', '', f'The thing {i} is red .') for i in range(5)]
+    store = api.PassageStore.build(documents, tmp_path / 'store', progress=False)
+    index = api.Index.build(store, atlas, tmp_path / 'index', show_progress=False)
+    before = index.index.embeddings(np.arange(5)).copy()
+    index.replace([passages_lib.Passage('d2', 'thing 2', '', 'The thing 2 is blue .')], atlas)
+    np.testing.assert_array_equal(index.index.embeddings(np.arange(5)), before)  # the others were not embedded again
+    reopened = api.Index.open(tmp_path / 'index')
+    found = {passage.docid: passage.text for passage in atlas.answer(['what is thing 2 ?'], reopened, n_context=9)[0].passages}
+    assert found['d2'] == 'The thing 2 is blue .' and len(found) == 5
+    reopened.delete(['d0'])
+    assert 'd0' not in {passage.docid for passage in atlas.answer(['what is thing 0 ?'], reopened, n_context=9)[0].passages}
+
+
+def test_saved_and_loaded_models_answer_alike(atlas, index, tmp_path):
+    atlas.save(tmp_path / 'model')
+    loaded = api.Atlas.load(tmp_path / 'model')
+    questions = ['what is thing 3 ?', 'what is thing 5 ?']
+    assert loaded.answer(questions, index) == atlas.answer(questions, index)
+    unstacked = layer_scan.unstack_layers(loaded.params)
+    jax.tree.map(np.testing.assert_array_equal, layer_scan.stack_layers(unstacked), jax.device_get(loaded.params))
+
+
+def test_folders_without_a_model_say_so(tmp_path):
+    with pytest.raises(errors.ModelFolderError, match=r'no model\.json'):
+        api.Atlas.load(tmp_path)
+    (tmp_path / 'model.json').write_text('{')
+    with pytest.raises(errors.ModelFolderError, match='broken JSON'):
+        api.Atlas.load(tmp_path)
+
+
+def test_the_index_of_another_model_is_refused(atlas, index):
+    other = dataclasses.replace(atlas, params=jax.tree.map(lambda leaf: leaf + 1, atlas.params))
+    with pytest.raises(errors.IndexFolderError):
+        other.answer(['what is thing 3 ?'], index)
