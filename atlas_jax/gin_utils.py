@@ -98,6 +98,8 @@ def operative_config(function: Callable) -> str:
 
 @functools.cache
 def _extend_gins_search_path() -> None:
+    # gin looks inside Python packages too, and takes a folder `runs` of the working directory for one that it then cannot open.
+    gin.config._FILE_READERS[1:] = []
     for folder in search_path()[1:]:
         gin.add_config_file_search_path(str(folder))
 

@@ -89,6 +89,12 @@ def test_operative_config_gives_the_same_arguments_again():
     assert gin_utils.arguments_of(work) == before | {'steps': 3}
 
 
+def test_a_folder_named_like_those_of_the_gin_files_does_not_matter(tmp_path):
+    (tmp_path / 'runs').mkdir()
+    gin_utils.parse(['runs/formats.gin'])
+    assert gin_utils.value_of('INPUTS').text_max_tokens > 0
+
+
 def test_value_of_a_macro():
     gin_utils.parse([run_file()], ['FOLDER="out"'])
     assert gin_utils.value_of('FOLDER') == 'out' and gin_utils.value_of('MODEL') == Model(7)
