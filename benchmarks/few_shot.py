@@ -1,4 +1,4 @@
-"""The demo over several seeds and all test questions: exact match with standard errors, and retrieval before and after as a paired difference.
+"""The demo over several seeds and all test questions: exact match, and retrieval before and after training as a paired difference.
 
     python benchmarks/few_shot.py --json few_shot.json
 
@@ -25,7 +25,8 @@ def main() -> None:
     options = parser.parse_args()
     runs = [demo.demo(str(pathlib.Path(options.work) / f'seed{seed}'), options.packages, questions=options.questions, seed=seed,
                       split=options.split) for seed in range(options.seeds)]
-    figures = {'runs': runs, 'mean': {part: _mean(runs, part) for part in ('closed_book', 'retrieval', 'trained', 'retriever', 'index_swap')}}
+    parts = ('closed_book', 'retrieval', 'trained', 'retriever', 'index_swap')
+    figures = {'runs': runs, 'mean': {part: _mean(runs, part) for part in parts}}
     figures['trained_above_closed_book'] = figures['mean']['trained']['exact_match'] - figures['mean']['closed_book']['exact_match']
     print(json.dumps({name: figures[name] for name in ('mean', 'trained_above_closed_book')}, indent=1))
     if options.json:

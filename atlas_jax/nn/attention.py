@@ -55,7 +55,8 @@ def _add_bias_forward(logits: Array, bias: Array):
 
 def _add_bias_backward(_, gradient: Array):
     ones = jnp.ones(gradient.shape[:-3], gradient.dtype)
-    return gradient, jnp.tensordot(ones, gradient, axes=ones.ndim, precision=jax.lax.Precision.HIGHEST)  # over all but [heads, queries, keys]
+    # over all but [heads, queries, keys]
+    return gradient, jnp.tensordot(ones, gradient, axes=ones.ndim, precision=jax.lax.Precision.HIGHEST)
 
 
 add_bias.defvjp(_add_bias_forward, _add_bias_backward)
