@@ -16,7 +16,7 @@ from atlas_jax.tasks import qa
 from atlas_jax.training import spec as spec_lib
 from atlas_jax.training import state
 from atlas_jax.training.optimizer import OptimizerConfig
-from tests.testing import tiny_tokenizers
+from tests.testing import word_tokenizers
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2, retriever_learning_rate=1e-2, schedule='linear', warmup_steps=2, total_steps=6)
 DISTILL = spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=3, retriever_training='query_side')
@@ -25,7 +25,7 @@ COLOURS = ['red', 'green', 'blue', 'white', 'black', 'grey', 'pink']
 
 @pytest.fixture(scope='module')
 def atlas():
-    reader_tokenizer, retriever_tokenizer = tiny_tokenizers.t5(), tiny_tokenizers.bert()
+    reader_tokenizer, retriever_tokenizer = word_tokenizers.t5(), word_tokenizers.bert()
     from tests.testing import tiny
     config = atlas_lib.AtlasConfig(
         dataclasses.replace(tiny.READER, vocab_size=reader_tokenizer.vocab_size, dropout_rate=0.1),

@@ -1,38 +1,34 @@
-"""Real tokenizers with tiny vocabularies, made on the spot: letters, digits and a few words."""
+"""Tokenizers of a few pieces, made in memory: a T5's tokenizer.json and a BERT's vocabulary."""
 
-import string
+import json
+import pathlib
+from collections.abc import Sequence
 
-from sentencepiece import sentencepiece_model_pb2
-
-from atlas_jax.tokenizers import bert as bert_lib
-from atlas_jax.tokenizers import t5 as t5_lib
-
-_WORDS = ['the', 'The', 'thing', 'is', 'what', 'red', 'green', 'blue', 'white', 'black', 'grey', 'pink', 'title:', 'context:']
-
-
-def t5() -> t5_lib.T5Tokenizer:
-    """A unigram model: characters, and some words that begin with a space."""
-    proto = sentencepiece_model_pb2.ModelProto()
-    kind = sentencepiece_model_pb2.ModelProto.SentencePiece
-    for piece, type_ in (('<pad>', kind.CONTROL), ('</s>', kind.CONTROL), ('<unk>', kind.UNKNOWN)):
-        proto.pieces.add(piece=piece, score=0.0, type=type_)
-    for piece in ['\u2581', *string.ascii_letters, *string.digits, '.', '?', ':']:
-        proto.pieces.add(piece=piece, score=-8.0, type=kind.NORMAL)
-    for word in _WORDS:
-        proto.pieces.add(piece='\u2581' + word, score=-2.0, type=kind.NORMAL)
-    trainer = proto.trainer_spec
-    trainer.model_type = sentencepiece_model_pb2.TrainerSpec.UNIGRAM
-    trainer.vocab_size = len(proto.pieces)
-    trainer.pad_id, trainer.eos_id, trainer.unk_id, trainer.bos_id = 0, 1, 2, -1
-    trainer.pad_piece, trainer.eos_piece, trainer.unk_piece = '<pad>', '</s>', '<unk>'
-    normalizer = proto.normalizer_spec
-    normalizer.add_dummy_prefix = normalizer.remove_extra_whitespaces = normalizer.escape_whitespaces = True
-    return t5_lib.T5Tokenizer(proto.SerializeToString())
+PIECES = (('<pad>', 0.0), ('</s>', 0.0), ('<unk>', 0.0), ('▁', -2.0), ('▁the', -3.0), ('▁sun', -4.5), ('s', -5.0), ('un', -5.5),
+          ('e', -6.0), ('th', -6.5), (':', -3.5), ('▁is', -4.0))
+SENTINELS = 5
+VOCABULARY = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'the', 'sun', '##s', 'cafe', 'café', 'Sun', ':', '日', '本', '日本')
 
 
-def bert() -> bert_lib.BertTokenizer:
-    """A WordPiece vocabulary: characters, their continuations, and some words."""
-    characters = [*string.ascii_lowercase, *string.digits]
-    tokens = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '.', '?', ':', *characters, *(f'##{c}' for c in characters),
-              *dict.fromkeys(word.lower().rstrip(':') for word in _WORDS)]
-    return bert_lib.BertTokenizer({token: number for number, token in enumerate(tokens)})
+def t5_json(pieces: Sequence[tuple[str, float]] = PIECES, sentinels: int = SENTINELS) -> dict:
+    """What a tokenizer.json of a T5 says, truncation and padding switched on as in some packages."""
+    vocab = [list(piece) for piece in pieces] + [[f'<extra_id_{i}>', 0.0] for i in reversed(range(sentinels))]
+    added = [{'id': number, 'content': piece, 'special': True} for number, (piece, _) in enumerate(vocab) if piece.startswith('<')]
+    return {'truncation': {'max_length': 3}, 'padding': {'strategy': {'Fixed': 7}}, 'added_tokens': added, 'normalizer': None,
+            'model': {'type': 'Unigram', 'unk_id': 2, 'vocab': vocab}}
+
+
+def write_t5(folder: pathlib.Path, values: dict | None = None) -> pathlib.Path:
+    """A folder with that tokenizer.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'tokenizer.json').write_text(json.dumps(t5_json() if values is None else values), encoding='utf-8')
+    return folder
+
+
+def write_bert(folder: pathlib.Path, vocabulary: Sequence[str] = VOCABULARY, **settings) -> pathlib.Path:
+    """A folder with vocab.txt and, if there are settings, tokenizer_config.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'vocab.txt').write_text(''.join(f'{token}\n' for token in vocabulary), encoding='utf-8')
+    if settings:
+        (folder / 'tokenizer_config.json').write_text(json.dumps(settings), encoding='utf-8')
+    return folder
