@@ -22,7 +22,6 @@ from atlas_jax.metrics import statistics
 from atlas_jax.tasks import qa
 
 _SETTINGS_FILE = 'settings.json'
-_DERIVED = ('store', 'index', 'closed_book', 'trained', 'edited')
 _BATCH_SIZE = 16
 
 
@@ -192,9 +191,11 @@ def _judge(evaluation: evaluate.Evaluation, answers: list[tuple[str, ...]]) -> t
 def _forget_other_settings(work: pathlib.Path, settings: dict[str, Any]) -> None:
     """Clears what a demo with other settings left in the folder, so that a table never mixes two runs."""
     path = work / _SETTINGS_FILE
-    if path.is_file() and json.loads(path.read_text(encoding='utf-8')) == settings:
+    before = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    if before == settings:
         return
-    for name in _DERIVED:
+    same_texts = before.get('countries') == settings['countries']
+    for name in ('closed_book', 'trained', 'edited', *(() if same_texts else ('store', 'index'))):
         shutil.rmtree(work / name, ignore_errors=True)
     atomic.write_json(path, settings)
 

@@ -7,7 +7,6 @@ Seeds change the order of the 64 examples; data, questions and hyper-parameters 
 
 import argparse
 import json
-import pathlib
 
 from atlas_jax import demo
 from atlas_jax.io import atomic
@@ -23,8 +22,8 @@ def main() -> None:
     parser.add_argument('--split', default='test', choices=['test', 'dev'])
     parser.add_argument('--json', help='where the figures go')
     options = parser.parse_args()
-    runs = [demo.demo(str(pathlib.Path(options.work) / f'seed{seed}'), options.packages, questions=options.questions, seed=seed,
-                      split=options.split) for seed in range(options.seeds)]
+    runs = [demo.demo(options.work, options.packages, questions=options.questions, seed=seed, split=options.split)
+            for seed in range(options.seeds)]
     parts = ('closed_book', 'retrieval', 'trained', 'retriever', 'index_swap')
     figures = {'runs': runs, 'mean': {part: _mean(runs, part) for part in parts}}
     figures['trained_above_closed_book'] = figures['mean']['trained']['exact_match'] - figures['mean']['closed_book']['exact_match']
