@@ -16,6 +16,7 @@ from atlas_jax import api, demo_data, demo_report, evaluate, gin_utils, train
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.corpus import factbook, office_swap
 from atlas_jax.corpus import passages as passages_lib
+from atlas_jax.index import manifest
 from atlas_jax.io import atomic
 from atlas_jax.metrics import answers as answer_metrics
 from atlas_jax.metrics import statistics
@@ -146,6 +147,10 @@ def _build_index(work: pathlib.Path, data: demo_data.DemoData) -> api.Index:
     atlas = dataclasses.replace(atlas, config=dataclasses.replace(atlas.config, inputs=gin_utils.value_of('INPUTS')))
     store_dir, index_dir = work / 'store', work / 'index'
     store = api.PassageStore.open(store_dir) if store_dir.is_dir() else api.PassageStore.build(data.documents, store_dir, atlas=atlas)
+    if manifest.exists(index_dir):  # whole: a build that was killed has no manifest yet
+        index = api.Index.open(index_dir)
+        index.check(atlas)
+        return index
     return api.Index.build(store, atlas, index_dir)
 
 
