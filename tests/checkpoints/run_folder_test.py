@@ -1,0 +1,66 @@
+"""A run's folder: whole checkpoints only, the newest first, nothing that is not a model taken for one."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from atlas_jax import errors
+from atlas_jax.checkpoints import run_folder
+
+PARAMS = {'reader': {'w': jnp.arange(6.0).reshape(2, 3)}, 'retriever': {'w': jnp.ones(5)}}
+OPTIMIZER = {'step': jnp.asarray(7, jnp.int32), 'moments': (jnp.zeros(3), {'mu': jnp.ones(2)})}
+
+
+def _shapes(tree):
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+def test_what_is_saved_is_restored_bit_by_bit(tmp_path):
+    with run_folder.RunCheckpoints(tmp_path, create=True) as checkpoints:
+        assert checkpoints.latest_step is None
+        checkpoints.save(7, PARAMS, OPTIMIZER, {'next_index': 28})
+    with run_folder.RunCheckpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step == 7
+        params, optimizer, position = checkpoints.restore(_shapes(PARAMS), _shapes(OPTIMIZER))
+        alone = checkpoints.restore_params(_shapes(PARAMS))
+    assert position == {'next_index': 28}
+    jax.tree.map(np.testing.assert_array_equal, (params, optimizer, alone), (PARAMS, OPTIMIZER, PARAMS))
+
+
+def test_the_last_ones_are_kept(tmp_path):
+    with run_folder.RunCheckpoints(tmp_path, keep=2, create=True) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, PARAMS, OPTIMIZER, None)
+    assert sorted(path.name for path in (tmp_path / 'checkpoints').iterdir()) == ['2', '3']
+
+
+def test_an_unfinished_checkpoint_is_not_seen(tmp_path):
+    with run_folder.RunCheckpoints(tmp_path, create=True) as checkpoints:
+        checkpoints.save(1, PARAMS, OPTIMIZER, None)
+    (tmp_path / 'checkpoints' / '2.orbax-checkpoint-tmp').mkdir()
+    with run_folder.RunCheckpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step == 1
+
+
+def test_a_folder_without_checkpoints(tmp_path):
+    with pytest.raises(errors.ModelFolderError, match='no checkpoints'):
+        run_folder.RunCheckpoints(tmp_path)
+    assert not list(tmp_path.iterdir())  # looking leaves nothing behind
+
+
+@pytest.mark.parametrize('text, word', [(None, 'not an atlas_jax model'), ('{', 'broken JSON'), ('[]', 'format version'),
+                                        (json.dumps({'format': 'atlas_jax', 'version': 99}), 'format version')])
+def test_model_files_that_are_none(tmp_path, text, word):
+    if text is not None:
+        (tmp_path / run_folder.MODEL_FILE).write_text(text)
+    with pytest.raises(errors.ModelFolderError, match=word):
+        run_folder.read_model_file(tmp_path)
+
+
+def test_the_model_file_comes_back(tmp_path):
+    run_folder.write_model_file(tmp_path, {'n_context': 3})
+    assert run_folder.read_model_file(tmp_path)['n_context'] == 3

@@ -1,0 +1,87 @@
+"""Batches: deterministic, resumable at any position, filled up in evaluation; cut queries and targets are counted."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from atlas_jax import errors
+from atlas_jax.input import encode, pipeline
+from atlas_jax.tasks import qa
+from tests.testing import word_tokenizers
+
+TASK = qa.QATask('{question}', '{target}')
+EXAMPLES = [TASK.example({'question': f'what is thing {"1" * (i % 5)} ?', 'answers': ['red' if i % 2 else 'the grey thing is 7']}, i)
+            for i in range(13)]
+
+
+def _encoder(query_width=11, target_width=5):
+    return encode.ExampleEncoder(word_tokenizers.t5(), word_tokenizers.bert(), query_width, target_width)
+
+
+def _ids(batches, count):
+    return [next(batches).example_ids.tolist() for _ in range(count)]
+
+
+def test_every_epoch_has_every_example_once_in_another_order():
+    batches = pipeline.training_batches(EXAMPLES, _encoder(), 1, seed=3)
+    epochs = [sum(_ids(batches, 13), []) for _ in range(3)]
+    assert all(sorted(epoch) == list(range(13)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_seed_decides_the_order():
+    first, again, other = (_ids(pipeline.training_batches(EXAMPLES, _encoder(), 4, seed), 5) for seed in (3, 3, 4))
+    assert first == again != other
+
+
+@pytest.mark.parametrize('position', [0, 1, 3, 7])
+def test_the_position_restores_the_very_same_batches(position):
+    batches = pipeline.training_batches(EXAMPLES, _encoder(), 4, seed=3)
+    for _ in range(position):
+        next(batches)
+    state = json.loads(json.dumps(batches.get_state()))
+    expected = [next(batches) for _ in range(5)]
+    restored = pipeline.training_batches(EXAMPLES, _encoder(), 4, seed=3)
+    restored.set_state(state)
+    for batch in expected:
+        jax.tree.map(np.testing.assert_array_equal, next(restored), batch)
+
+
+def test_no_examples():
+    with pytest.raises(errors.ConfigError, match='no training examples'):
+        pipeline.training_batches([], _encoder(), 4, seed=0)
+
+
+@pytest.mark.parametrize('count, batch_size', [(13, 4), (12, 4), (1, 5), (0, 3)])
+def test_evaluation_keeps_the_order_and_fills_the_last_batch(count, batch_size):
+    batches = list(pipeline.evaluation_batches(EXAMPLES[:count], _encoder(), batch_size))
+    ids = sum((batch.example_ids.tolist() for batch in batches), [])
+    assert ids[:count] == list(range(count)) and set(ids[count:]) <= {-1}
+    assert len(ids) == -(-count // batch_size) * batch_size
+    assert all(batch.decoder_loss_weights[batch.example_ids < 0].sum() == 0 for batch in batches)
+
+
+def test_rows_hold_query_and_target_with_their_special_tokens():
+    row, tokenizer = _encoder(16, 9).encode(EXAMPLES[1]), word_tokenizers.bert()
+    target = [*word_tokenizers.t5().encode('red'), 1]
+    assert row.decoder_target_tokens[:len(target)].tolist() == target and row.decoder_loss_weights.sum() == len(target)
+    length = int(row.retriever_query_lengths)
+    assert row.retriever_query_tokens[0] == tokenizer.cls_id and row.retriever_query_tokens[length - 1] == tokenizer.sep_id
+    assert not row.retriever_query_tokens[length:].any() and not row.reader_query_tokens[int(row.reader_query_lengths):].any()
+
+
+def test_what_is_cut_is_counted():
+    encoder = _encoder(query_width=4, target_width=3)
+    rows = [encoder.encode(example) for example in EXAMPLES]
+    assert encoder.clipped_queries == 13 and encoder.clipped_targets == 7
+    sep = encoder.retriever_tokenizer.sep_id
+    assert all(int(row.retriever_query_lengths) == 4 and row.retriever_query_tokens[3] == sep for row in rows)
+
+
+def test_queries_get_no_wider_than_they_are():
+    encoder = _encoder(query_width=64)
+    lengths = encoder.fit_queries(EXAMPLES)
+    assert len(lengths) == 13 and encoder.query_width == 16 >= lengths.max()
+    assert encoder.clipped_queries == 0

@@ -1,0 +1,43 @@
+"""The model's configuration: refusals, limits, and the way to JSON and back."""
+
+import json
+
+import pytest
+
+from atlas_jax import errors
+from atlas_jax.models import atlas
+from tests.testing import tiny, word_tokenizers
+
+
+def test_configuration_survives_json():
+    config = tiny.config(n_context=5)
+    assert atlas.config_from_dict(json.loads(json.dumps(atlas.config_to_dict(config)))) == config
+
+
+@pytest.mark.parametrize('damage', [lambda values: values.pop('reader'), lambda values: values['inputs'].update(colour='red'),
+                                    lambda values: values['retriever'].pop('emb_dim') and values['reader'].pop('emb_dim')])
+def test_another_version_is_refused(damage):
+    values = atlas.config_to_dict(tiny.config())
+    damage(values)
+    with pytest.raises(errors.ModelFolderError, match=r'model\.json'):
+        atlas.config_from_dict(values)
+
+
+@pytest.mark.parametrize('change, word', [({'text_max_tokens': 1}, 'at least 2'), ({'query_max_tokens': 200}, 'smaller than'),
+                                          ({'target_max_tokens': 0}, 'target_max_tokens')])
+def test_limits_that_cannot_be(change, word):
+    with pytest.raises(errors.ConfigError, match=word):
+        atlas.InputConfig(**change)
+
+
+def test_passages_never_exceed_the_retrievers_positions():
+    config = atlas.AtlasConfig(tiny.READER, tiny.RETRIEVER, atlas.InputConfig(text_max_tokens=300))
+    assert config.retriever_max_tokens == tiny.RETRIEVER.max_positions
+
+
+def test_segments_carry_the_special_tokens():
+    reader, retriever = word_tokenizers.t5(), word_tokenizers.bert()
+    segments = atlas.cut_segments(atlas.InputConfig(), reader, retriever)
+    assert segments.reader[-1].ids == segments.closed_book[-1].ids == (reader.eos_id,)
+    assert (segments.retriever[0].ids, segments.retriever[-1].ids) == ((retriever.cls_id,), (retriever.sep_id,))
+    assert [segment.kind for segment in segments.reader if segment.kind != 'literal'] == ['query', 'title', 'text']
