@@ -71,7 +71,7 @@ def _scores(figures: dict[str, Any]) -> list[tuple[str, float, float, int]]:
     for name, key in (('edited index: the new holder', 'new_exact_match'), ('edited index: the old holder', 'stale_exact_match'),
                       ('index as it was: the old holder', 'unedited_exact_match')):
         mean, count = swap[key], swap['questions']
-        rows.append((name, mean, (mean * (1 - mean) / max(count - 1, 1)) ** 0.5, count))
+        rows.append((name, mean, (mean * (1 - mean) / count) ** 0.5, count))
     return rows
 
 
