@@ -17,7 +17,7 @@ def read(path: str | os.PathLike, required: Iterable[str] = ()) -> Iterator[tupl
     path, required, empty = pathlib.Path(path), tuple(required), True
     if not path.is_file():
         raise errors.InputFileError(path, 'no such file', remedy='give the path of a JSON-lines file')
-    with open(path, encoding='utf-8') as file:
+    with open(path, encoding='utf-8-sig') as file:  # some editors put a byte order mark first
         try:
             for number, line in enumerate(file, start=1):
                 if line.strip():

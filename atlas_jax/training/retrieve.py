@@ -45,8 +45,7 @@ def retrieve_and_assemble(params, batch: types.Batch, knowledge: types.Knowledge
         spec.segments.reader, jnp.repeat(batch.reader_query_tokens, spec.top_k, axis=0),
         jnp.repeat(batch.reader_query_lengths, spec.top_k), rows, limit)
     lengths = jnp.where(found, lengths.reshape(ids.shape), 0)
-    literal = sum(len(segment.ids) for segment in spec.segments.reader)
-    whole = rows.lengths.reshape(ids.shape) + batch.reader_query_lengths[:, None] + literal
+    whole = _whole_lengths(batch, jax.tree.map(lambda column: column.reshape(*ids.shape, *column.shape[1:]), rows), spec)
     inputs = types.ReaderInputs(reader_tokens=tokens.reshape(*ids.shape, limit), reader_lengths=lengths, retrieved=retrieved,
                                 truncated_passages=jnp.sum(found & (whole > limit)))
     return _add_retriever_side(inputs, ids[:, :spec.passages_scored], knowledge, spec)
@@ -63,6 +62,13 @@ def _add_retriever_side(inputs: types.ReaderInputs, ids: Array, knowledge: types
     tokens, lengths = assembly.assemble(spec.segments.retriever, no_query, jnp.zeros((ids.size,), jnp.int32), rows,
                                         spec.config.retriever_max_tokens)
     return inputs.replace(retriever_tokens=tokens.reshape(*ids.shape, -1), retriever_lengths=lengths.reshape(ids.shape))
+
+
+def _whole_lengths(batch: types.Batch, rows: types.TokenTable, spec: spec_lib.StepSpec) -> Array:
+    """Tokens that the reader inputs would have without a limit, [batch, top_k]; of the fields that the format names."""
+    by_kind = {'query': batch.reader_query_lengths[:, None], 'title': rows.title_lengths, 'text': rows.lengths - rows.title_lengths}
+    segments = spec.segments.reader
+    return sum(by_kind[segment.kind] if segment.kind in by_kind else len(segment.ids) for segment in segments)
 
 
 def _closed_book_inputs(batch: types.Batch, spec: spec_lib.StepSpec) -> types.ReaderInputs:

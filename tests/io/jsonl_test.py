@@ -1,0 +1,47 @@
+"""JSON lines: what is read, and the one line that each mistake gets."""
+
+import pytest
+
+from atlas_jax import errors
+from atlas_jax.io import jsonl
+
+
+def _file(tmp_path, content: bytes):
+    path = tmp_path / 'rows.jsonl'
+    path.write_bytes(content)
+    return path
+
+
+def test_rows_come_with_their_line_numbers(tmp_path):
+    path = _file(tmp_path, '\ufeff{"a": 1}\n\n  \n{"a": "é"}\r\n'.encode())
+    assert list(jsonl.read(path, ['a'])) == [(1, {'a': 1}), (4, {'a': 'é'})]
+
+
+@pytest.mark.parametrize('content, message', [
+    (b'{"a": 1}\n{"a": 1\n', r'rows\.jsonl:2: broken JSON'), (b'[1]\n', 'expected a JSON object, found list'),
+    (b'{"b": 1}\n', r'rows\.jsonl:1, field "a": missing; fields found: b'), (b' \n\n', 'the file is empty'),
+    (b'{"a": "\xff"}\n', 'not UTF-8'),
+])
+def test_mistakes_name_file_line_and_field(tmp_path, content, message):
+    with pytest.raises(errors.InputFileError, match=message) as caught:
+        list(jsonl.read(_file(tmp_path, content), ['a']))
+    assert '\n' not in str(caught.value)
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(errors.InputFileError, match='no such file'):
+        list(jsonl.read(tmp_path / 'nowhere.jsonl'))
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    path = _file(tmp_path, b'{"a": 1}\n')
+
+    def rows():
+        yield {'a': 2}
+        raise RuntimeError('half way')
+
+    with pytest.raises(RuntimeError):
+        jsonl.write(path, rows())
+    assert path.read_bytes() == b'{"a": 1}\n' and len(list(tmp_path.iterdir())) == 1
+    jsonl.write(path, [{'a': 'ü'}])
+    assert list(jsonl.read(path)) == [(1, {'a': 'ü'})]
