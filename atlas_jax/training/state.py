@@ -64,12 +64,11 @@ def create(params: dict[str, Any], spec: spec_lib.StepSpec, optimizer: optax.Gra
       passage_encoder: the encoder that made the index, where it is no longer the same as the retriever.
     """
     shardings = state_shardings(spec, optimizer)
-    # may_alias: the step donates its state, and must not take the caller's arrays with it.
-    placed = jax.device_put(params, shardings.params, may_alias=False)
+    placed = _copy(params, shardings.params)
     frozen = None
     if spec.keeps_passage_encoder:
         encoder = params['retriever'] if passage_encoder is None else passage_encoder
-        frozen = jax.device_put(encoder, shardings.passage_encoder, may_alias=False)
+        frozen = _copy(encoder, shardings.passage_encoder)
     optimizer_state = jax.jit(optimizer.init, out_shardings=shardings.optimizer_state)(placed)
     step = jax.device_put(jnp.zeros((), jnp.int32), shardings.step)
     return TrainState(step=step, params=placed, optimizer_state=optimizer_state, passage_encoder=frozen)
@@ -90,6 +89,14 @@ def state_shardings(spec: spec_lib.StepSpec, optimizer: optax.GradientTransforma
     return TrainState(step=partitioning.replicated(spec.mesh), params=shardings,
                       optimizer_state=_optimizer_shardings(optimizer, params, shardings, spec.mesh),
                       passage_encoder=shardings['retriever'] if spec.keeps_passage_encoder else None)
+
+
+def _copy(tree: Any, shardings: Any) -> Any:
+    """The tree on the mesh, in buffers of its own: the step donates its state, and a buffer can be donated once.
+
+    device_put alone may go on using a shard that lies on its device already, even with may_alias=False.
+    """
+    return jax.tree.map(lambda leaf, sharding: jnp.copy(jax.device_put(leaf, sharding)), tree, shardings)
 
 
 def abstract_param_items(config: AtlasConfig, mesh: jax.sharding.Mesh, passage_encoder: bool) -> dict[str, Any]:
