@@ -21,6 +21,17 @@ class Batch:
     decoder_target_tokens    [batch, target_length] int32           ends in eos (1), 0 on padding
     decoder_loss_weights     [batch, target_length] float32         1 on target tokens, 0 on padding
     example_ids              [batch] int32                          line in the examples file from 0; -1 for a filler example
+
+    None where a task has no use for them:
+
+    decoder_prompt_tokens    [batch, prompt_length] int32           what a generated answer is made to begin with, 0 on padding
+    decoder_prompt_lengths   [batch] int32                          may be 0
+    choice_tokens            [batch, choices, choice_length] int32  the answers to choose from, as decoder targets; 0 on padding
+    choice_weights           [batch, choices, choice_length] float32  1 on the tokens that are scored; all 0 for a choice that is none
+    passage_tokens           [batch, n, text_max_tokens] int32      given reader inputs, whole: query, passage and specials
+    passage_lengths          [batch, n] int32                       0 where an example has fewer passages
+    retriever_passage_tokens  [batch, n, retriever_max_tokens] int32  the same passages as the retriever sees them, specials included
+    retriever_passage_lengths  [batch, n] int32                     0 where an example has fewer passages
     """
 
     retriever_query_tokens: Array
@@ -30,6 +41,14 @@ class Batch:
     decoder_target_tokens: Array
     decoder_loss_weights: Array
     example_ids: Array
+    decoder_prompt_tokens: Array | None = None
+    decoder_prompt_lengths: Array | None = None
+    choice_tokens: Array | None = None
+    choice_weights: Array | None = None
+    passage_tokens: Array | None = None
+    passage_lengths: Array | None = None
+    retriever_passage_tokens: Array | None = None
+    retriever_passage_lengths: Array | None = None
 
 
 @struct.dataclass

@@ -64,9 +64,10 @@ class ExampleEncoder:
 
 
 def stack(rows: Sequence[types.Batch]) -> types.Batch:
-    """Rows to a Batch of numpy arrays, row axis first."""
+    """Rows to a Batch of numpy arrays, row axis first; a field that is None in the first row is None in all."""
     fields = [field.name for field in dataclasses.fields(types.Batch)]
-    return types.Batch(**{name: np.stack([getattr(row, name) for row in rows]) for name in fields})
+    columns = {name: [getattr(row, name) for row in rows] for name in fields}
+    return types.Batch(**{name: np.stack(column) for name, column in columns.items() if column[0] is not None})
 
 
 def _pad(ids: Sequence[int], width: int) -> np.ndarray:
