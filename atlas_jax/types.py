@@ -69,12 +69,14 @@ class TokenTable:
 class IndexArrays:
     """The index on the devices, rows sharded over every mesh axis.
 
-    embeddings  [rows, dim] float32 or bfloat16
-    valid       [rows] bool  False for deleted rows and for the padding at the end
+    embeddings  [rows, dim] float32, bfloat16 or int8
+    valid       [rows] bool     False for deleted rows and for the padding at the end
+    scales      [rows] float32  of int8 rows: embedding = scale x numbers; None for the other types
     """
 
     embeddings: Array
     valid: Array
+    scales: Array | None = None
 
 
 @struct.dataclass
