@@ -1,0 +1,81 @@
+"""How passages are found: which searcher, and what happens to its candidates."""
+
+import dataclasses
+
+from atlas_jax import errors
+
+IN_GRAPH = ('exact', 'approx', 'int8')
+ON_HOST = ('scann', 'bm25', 'hybrid')
+METRICS = ('max_inner_product', 'cosine')
+FUSIONS = ('reciprocal_rank', 'weighted')
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """Options of search; docs/search.md says which to choose.
+
+    Attributes:
+      searcher: exact, approx or int8 run inside the compiled step; scann, bm25 and hybrid on the host, between two of them.
+      metric: max_inner_product, or cosine: both sides are normalised for the search.
+      overfetch: int8: candidates of the int8 scan that are scored again in float, times the passages wanted.
+      recall_target: approx: share of the true passages that it finds at least, on average (jax.lax.approx_max_k).
+      filtering_overretrieve_ratio: passages fetched, times those wanted, where an example's own passages are filtered out.
+      rerank_candidates: the best so many passages are embedded again by the passage encoder of the moment and put in its order; 0 for
+        none. The original re-ranks 128.
+      dense_searcher: hybrid: the searcher beside BM25.
+      fusion: hybrid: reciprocal_rank (sum of 1 / (60 + rank), Cormack et al. 2009) or weighted (sum of scores scaled to 0 to 1).
+      lexical_weight: hybrid: BM25's share, 0 to 1.
+      fusion_candidates: hybrid: passages fetched from either side.
+    """
+
+    searcher: str = 'exact'
+    metric: str = 'max_inner_product'
+    overfetch: int = 4
+    recall_target: float = 0.95
+    filtering_overretrieve_ratio: int = 2
+    rerank_candidates: int = 0
+    dense_searcher: str = 'exact'
+    fusion: str = 'reciprocal_rank'
+    lexical_weight: float = 0.5
+    fusion_candidates: int = 100
+
+    def __post_init__(self):
+        for name, valid in (('searcher', IN_GRAPH + ON_HOST), ('metric', METRICS), ('dense_searcher', (*IN_GRAPH, 'scann')),
+                            ('fusion', FUSIONS)):
+            if getattr(self, name) not in valid:
+                raise errors.ConfigError(f'SearchConfig.{name} is "{getattr(self, name)}"; choose one of {", ".join(valid)}')
+        for name, least in (('overfetch', 1), ('filtering_overretrieve_ratio', 1), ('rerank_candidates', 0), ('fusion_candidates', 1)):
+            if getattr(self, name) < least:
+                raise errors.ConfigError(f'SearchConfig.{name} is {getattr(self, name)}; it must be at least {least}')
+        for name in ('recall_target', 'lexical_weight'):
+            if not 0 <= getattr(self, name) <= 1:
+                raise errors.ConfigError(f'SearchConfig.{name} is {getattr(self, name)}; it must lie between 0 and 1')
+        if self.recall_target == 0:
+            raise errors.ConfigError('SearchConfig.recall_target is 0; it must be greater than 0')
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the search runs between two compiled programs and not inside one."""
+        return self.searcher in ON_HOST
+
+    @property
+    def scans_int8(self) -> bool:
+        """Whether an int8 copy of the embeddings is scanned."""
+        return 'int8' in (self.searcher, self.dense_searcher if self.searcher == 'hybrid' else '')
+
+    @property
+    def needs_scann(self) -> bool:
+        """Whether ScaNN takes part."""
+        return 'scann' in (self.searcher, self.dense_searcher if self.searcher == 'hybrid' else '')
+
+    @property
+    def is_lexical(self) -> bool:
+        """Whether BM25 takes part."""
+        return self.searcher in ('bm25', 'hybrid')
+
+
+def of(search: 'SearchConfig | str | None') -> SearchConfig:
+    """A SearchConfig from one, from a searcher's name, or the default from None. Raises ConfigError for an unknown name."""
+    if isinstance(search, SearchConfig):
+        return search
+    return SearchConfig() if search is None else SearchConfig(searcher=search)

@@ -1,0 +1,162 @@
+"""The scan under every searcher in the graph: each device scores its own rows and keeps the best, then the candidates are merged."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+
+from atlas_jax import errors, types
+
+Array = jax.Array
+# score(rows of the index, queries) -> [rows, batch] float32; select(scores [rows, batch], k) -> values and positions, [batch, k] each.
+Score = Callable[[types.IndexArrays, Any], Array]
+Select = Callable[[Array, int], tuple[Array, Array]]
+
+# Rows are scored all at once while their scores take no more than this on a device; otherwise in chunks, small ones, because XLA on CPU
+# copies each chunk before it multiplies: at 200,000 x 384, batch 64, 8192 rows cost 8 % over the whole, 131072 rows 85 %.
+_WHOLE_SCORES_BYTES = 256 * 2**20
+_CHUNK_ROWS = 8192
+# Width of the blocks of the two-level top-k, and the fewest blocks a candidate at which it pays.
+_BLOCK = 128
+_MIN_BLOCKS_PER_CANDIDATE = 4
+
+
+def check(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, chunk_rows: int | None = None) -> None:
+    """Raises ConfigError for shapes that do not fit, or a top_k or chunk_rows below 1."""
+    rows, dim = arrays.embeddings.shape
+    if queries.ndim != 2 or queries.shape[1] != dim:
+        raise errors.ConfigError(f'queries have shape {queries.shape}, the index needs [batch, {dim}]; '
+                                 'embed the queries with the model of the index')
+    if top_k < 1:
+        raise errors.ConfigError(f'top_k is {top_k}; it must be at least 1')
+    if chunk_rows is not None and chunk_rows < 1:
+        raise errors.ConfigError(f'chunk_rows is {chunk_rows}; it must be at least 1')
+    if rows == 0 or rows % mesh.size:
+        raise errors.ConfigError(f'{rows} index rows do not divide over {mesh.size} devices; load them with Index.device_arrays(mesh)')
+
+
+def top_rows(arrays: types.IndexArrays, queries: Any, top_k: int, mesh: Mesh, score: Score, select: Select | None = None,
+             chunk_rows: int | None = None) -> types.Retrieved:
+    """The rows that `score` puts first; no gradient flows through it.
+
+    Args:
+      arrays: rows sharded over every axis of `mesh`; a multiple of the device count.
+      queries: what `score` needs of the queries, batch axis first.
+      top_k: rows a query gets; may exceed the number of rows.
+      mesh: the mesh.
+      score: of some rows and the queries; deleted rows are masked here.
+      select: which rows of a chunk to keep; None keeps the best, exactly.
+      chunk_rows: rows of a device that are scored at a time; None chooses by memory.
+
+    Returns:
+      scores [batch, top_k] float32, passage_ids [batch, top_k] int32; ties by the lower id; -inf and 0 past the last valid row.
+    """
+    axes = mesh.axis_names
+    local_rows, batch = arrays.valid.shape[0] // mesh.size, jax.tree.leaves(queries)[0].shape[0]
+    if chunk_rows is None:
+        chunk_rows = local_rows if 4 * batch * local_rows <= _WHOLE_SCORES_BYTES else _CHUNK_ROWS
+
+    def local(arrays: types.IndexArrays, queries: Any) -> tuple[Array, Array]:
+        scores, ids = _scan(arrays, queries, top_k, score, select or stable_top_k, min(chunk_rows, local_rows))
+        ids = ids + jax.lax.axis_index(axes) * local_rows
+        if mesh.size > 1:
+            # [batch, devices * top_k]: device order is row order, so the stable top_k still gives ties to the lower id.
+            scores, ids = (jax.lax.all_gather(x, axes, axis=1, tiled=True) for x in (scores, ids))
+            scores, chosen = jax.lax.top_k(scores, top_k)
+            ids = jnp.take_along_axis(ids, chosen, axis=1)
+        return scores, jnp.where(scores > -jnp.inf, ids, 0)
+
+    by_rows, whole = PartitionSpec(axes), PartitionSpec()
+    # The outputs are replicated by construction: every device merges the same candidates.
+    run = jax.shard_map(local, mesh=mesh, in_specs=(by_rows, whole), out_specs=(whole, whole), check_vma=False)
+    scores, ids = run(*jax.lax.stop_gradient((arrays, queries)))
+    return types.Retrieved(scores=scores, passage_ids=ids)
+
+
+def rescore(found: types.Retrieved, arrays: types.IndexArrays, queries: Any, top_k: int, mesh: Mesh,
+            score: Score) -> types.Retrieved:
+    """Candidates in the order of another score: each device scores those among its own rows. Ties by the lower id."""
+    axes, local_rows = mesh.axis_names, arrays.valid.shape[0] // mesh.size
+
+    def local(ids: Array, arrays: types.IndexArrays, queries: Any) -> Array:
+        places = ids - jax.lax.axis_index(axes) * local_rows  # [batch, candidates]
+        mine = (places >= 0) & (places < local_rows)
+        places = jnp.clip(places, 0, local_rows - 1)
+
+        def of_one(places: Array, query: Any) -> Array:
+            rows = jax.tree.map(lambda column: jnp.take(column, places, axis=0), arrays)
+            return score(rows, jax.tree.map(lambda part: part[None], query))[:, 0]
+
+        scores = jax.vmap(of_one)(places, queries)
+        return jax.lax.psum(jnp.where(mine, scores, 0), axes)
+
+    by_rows, whole = PartitionSpec(axes), PartitionSpec()
+    run = jax.shard_map(local, mesh=mesh, in_specs=(whole, by_rows, whole), out_specs=whole, check_vma=False)
+    scores = run(*jax.lax.stop_gradient((found.passage_ids, arrays, queries)))
+    scores = jnp.where(found.scores > -jnp.inf, scores, -jnp.inf)
+    return best(scores, found.passage_ids, top_k)
+
+
+def best(scores: Array, ids: Array, top_k: int) -> types.Retrieved:
+    """The best of some candidates [batch, n] in any order: highest score first, ties by the lower id."""
+    negated, ids = jax.lax.sort((-scores, ids), num_keys=2)
+    scores, ids = -negated[:, :top_k], ids[:, :top_k]
+    return types.Retrieved(scores=scores, passage_ids=jnp.where(scores > -jnp.inf, ids, 0))
+
+
+def _scan(arrays: types.IndexArrays, queries: Any, top_k: int, score: Score, select: Select,
+          chunk_rows: int) -> tuple[Array, Array]:
+    """Running top-k over the chunks of one device: scores [batch, top_k] float32 and local ids [batch, top_k] int32."""
+    rows, batch = arrays.valid.shape[0], jax.tree.leaves(queries)[0].shape[0]
+    so_far = (jnp.full((batch, top_k), -jnp.inf, jnp.float32), jnp.zeros((batch, top_k), jnp.int32))
+
+    def step(number: Array | int, so_far: tuple[Array, Array]) -> tuple[Array, Array]:
+        # The last chunk starts early enough to be whole; the rows it repeats are masked.
+        start = jnp.minimum(number * chunk_rows, rows - chunk_rows)
+        chunk = jax.tree.map(lambda column: jax.lax.dynamic_slice_in_dim(column, start, chunk_rows), arrays)
+        ids = start + jnp.arange(chunk_rows, dtype=jnp.int32)
+        new = chunk.valid & (ids >= number * chunk_rows)
+        return _merge(so_far, _masked(score(chunk, queries), new), ids, top_k, select)
+
+    if chunk_rows == rows:
+        return _merge(so_far, _masked(score(arrays, queries), arrays.valid), jnp.arange(rows, dtype=jnp.int32), top_k, select)
+    return jax.lax.fori_loop(0, -(-rows // chunk_rows), step, so_far)
+
+
+def _masked(scores: Array, valid: Array) -> Array:
+    return jnp.where(valid[:, None], scores, -jnp.inf)
+
+
+def _merge(so_far: tuple[Array, Array], scores: Array, ids: Array, top_k: int, select: Select) -> tuple[Array, Array]:
+    """The best of the candidates so far and a chunk's scores [rows, batch]; `so_far` holds lower ids, so it stands first."""
+    if scores.shape[0] >= top_k:
+        scores, chosen = select(scores, top_k)
+        ids = ids[chosen]
+    else:
+        scores = scores.T
+        ids = jnp.broadcast_to(ids, scores.shape)
+    scores, chosen = jax.lax.top_k(jnp.concatenate([so_far[0], scores], axis=1), top_k)
+    return scores, jnp.take_along_axis(jnp.concatenate([so_far[1], ids], axis=1), chosen, axis=1)
+
+
+def stable_top_k(scores: Array, top_k: int) -> tuple[Array, Array]:
+    """The largest of scores [rows, batch] and their rows, [batch, top_k] each, ties by the lower row, in two levels.
+
+    The top_k blocks by their maxima hold the top_k elements: a block left out lies behind top_k blocks with a larger maximum or an equal
+    one further up. What is left over at the end is a candidate as it is.
+    """
+    rows, batch = scores.shape
+    blocks = rows // _BLOCK
+    if blocks < _MIN_BLOCKS_PER_CANDIDATE * top_k:
+        return jax.lax.top_k(scores.T, top_k)
+    by_block = scores[:blocks * _BLOCK].reshape(blocks, _BLOCK, batch)
+    _, chosen = jax.lax.top_k(by_block.max(axis=1).T, top_k)
+    chosen = jnp.sort(chosen, axis=-1)  # [batch, top_k], in row order for the ties
+    candidates = by_block[chosen, :, jnp.arange(batch)[:, None]].reshape(batch, top_k * _BLOCK)
+    positions = (chosen[..., None] * _BLOCK + jnp.arange(_BLOCK)).reshape(batch, top_k * _BLOCK)
+    rest = jnp.broadcast_to(jnp.arange(blocks * _BLOCK, rows), (batch, rows - blocks * _BLOCK))
+    candidates = jnp.concatenate([candidates, scores[blocks * _BLOCK:].T], axis=1)
+    scores, best_places = jax.lax.top_k(candidates, top_k)
+    return scores, jnp.take_along_axis(jnp.concatenate([positions, rest], axis=1), best_places, axis=1)
