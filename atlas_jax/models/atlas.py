@@ -18,6 +18,9 @@ class InputConfig:
       encoder_format: reader input of one passage; fields {query}, {title}, {text}.
       closed_book_format: reader input where no passage is read; field {query}.
       retriever_format: passage as the retriever sees it; fields {title}, {text}.
+      decoder_format: what the reader writes around a task's target; field {target}.
+      decoder_prompt_format: what every answer is made to begin with, before decoder_format, and no loss is taken on; field {query};
+        None for nothing.
       text_max_tokens: limit of a reader input, and of a retriever passage (BERT has 512 positions); the text is cut, never the query.
       query_max_tokens: limit of a query, in tokens of either model.
       target_max_tokens: limit of a target, eos included.
@@ -26,6 +29,8 @@ class InputConfig:
     encoder_format: str = '{query} title: {title} context: {text}'
     closed_book_format: str = '{query}'
     retriever_format: str = '{title} {text}'
+    decoder_format: str = '{target}'
+    decoder_prompt_format: str | None = None
     text_max_tokens: int = 200
     query_max_tokens: int = 64
     target_max_tokens: int = 16
