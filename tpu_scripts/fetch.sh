@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Fetches a file or folder from worker 0.
+#
+#   tpu_scripts/fetch.sh --name POD --zone ZONE --from results.jsonl --to results [--dry-run]
+#
+# --from counts from the checkout on the worker. What lies in a bucket is fetched with: gcloud storage cp --recursive gs://... .
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=_pod.sh
+. "$(dirname "$0")/_pod.sh"
+
+from='' to=''
+parse_options 'from to' "$@"
+require from
+require to
+if [[ ! $dry_run ]]; then mkdir -p "$to"; fi
+retried gcloud compute tpus tpu-vm scp --recurse "$name:$remote_dir/$from" "$to" "${where[@]}" --worker 0
