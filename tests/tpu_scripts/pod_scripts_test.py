@@ -68,7 +68,8 @@ def test_dry_run_prints_commands_and_calls_nothing(cloud, script):
 
 @pytest.mark.parametrize('script', POD_SCRIPTS)
 def test_wrong_options_are_one_line(cloud, script):
-    for arguments, said in (((*POD, '--fast', 'x'), '--fast'), (('--name', 'pod'), '--zone'), (('--zone', 'z'), '--name'), ((*POD, 'x'), '"x"')):
+    wrong = (((*POD, '--fast', 'x'), '--fast'), (('--name', 'pod'), '--zone'), (('--zone', 'z'), '--name'), ((*POD, 'x'), '"x"'))
+    for arguments, said in wrong:
         result = cloud.run(script, *arguments)
         assert result.returncode == 2 and said in result.stderr and len(result.stderr.splitlines()) == 1, result.stderr
     assert cloud.run(script, '--help').stdout.count(f'tpu_scripts/{script}') >= 1
