@@ -1,18 +1,20 @@
-"""The files of a Hugging Face model folder: config.json and safetensors, whole or in shards."""
+"""The files of a Hugging Face model folder: config.json, and weights as safetensors or pytorch_model.bin, whole or in shards."""
 
 import json
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from atlas_jax import errors
-from atlas_jax.io import atomic
+from atlas_jax.conversion import tensor_file, torch_file
+from atlas_jax.io import atomic, progress
 
 _SINGLE, _INDEX = 'model.safetensors', 'model.safetensors.index.json'
+_TORCH_SINGLE, _TORCH_INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'
+SHARD_BYTES = 5_000_000_000
 
 
 def read_json(path: pathlib.Path) -> Any:
@@ -21,7 +23,7 @@ def read_json(path: pathlib.Path) -> Any:
         raise errors.ModelFolderError(f'{path}: no such file; give a Hugging Face model folder (config.json and {_SINGLE})')
     try:
         return json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise errors.ModelFolderError(f'{path}: broken JSON ({error}); copy the folder again') from error
 
 
@@ -39,24 +41,26 @@ def read_config(folder: pathlib.Path, model_types: tuple[str, ...]) -> dict[str,
 
 
 class Tensors:
-    """The tensors of a model folder, read one at a time as float32.
+    """The tensors of a model folder, read one at a time as float32; safetensors before .bin where both are there.
 
-    Raises ModelFolderError when no safetensors file is there, when one is broken, or when a shard lacks what the index promises.
+    path: the folder.
+
+    Raises ModelFolderError when there is neither, when a file is broken, or when a shard lacks what the index promises.
     """
 
     def __init__(self, folder: pathlib.Path):
-        self.folder = folder
-        self._files = {}
+        self.path = folder
+        self._files: dict[str, Any] = {}
         self._file_of: dict[str, str] = {}
-        if (folder / _SINGLE).is_file():
-            self._file_of = {name: _SINGLE for name in self._open(_SINGLE).keys()}
-        elif (folder / _INDEX).is_file():
-            self._read_index()
-        else:
-            hint = f'give a Hugging Face model folder with {_SINGLE}'
-            if (folder / 'pytorch_model.bin').is_file():
-                hint = 'pytorch_model.bin is a pickle and is not read: save the model with save_pretrained(..., safe_serialization=True)'
-            raise errors.ModelFolderError(f'{folder}: found neither {_SINGLE} nor {_INDEX}; {hint}')
+        for single, index in ((_SINGLE, _INDEX), (_TORCH_SINGLE, _TORCH_INDEX)):
+            if (folder / single).is_file():
+                self._file_of = {name: single for name in self._open(single, single).names()}
+                return
+            if (folder / index).is_file():
+                self._read_index(index)
+                return
+        raise errors.ModelFolderError(f'{folder}: found neither {_SINGLE} nor {_INDEX} nor {_TORCH_SINGLE}; give a Hugging Face model '
+                                      'folder')
 
     def names(self) -> set[str]:
         """Names of all tensors."""
@@ -64,39 +68,70 @@ class Tensors:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of one tensor, without reading it."""
-        return tuple(self._open(self._file_of[name]).get_slice(name).get_shape())
+        return self._files[self._file_of[name]].shape(name)
 
     def read(self, name: str) -> np.ndarray:
         """One tensor as float32."""
-        return np.asarray(self._open(self._file_of[name]).get_tensor(name), dtype=np.float32)
+        return self._files[self._file_of[name]].read(name)
 
-    def _read_index(self) -> None:
-        path = self.folder / _INDEX
+    def _read_index(self, index_name: str) -> None:
+        path = self.path / index_name
         index = read_json(path)
         self._file_of = index.get('weight_map') if isinstance(index, dict) else None
         if not isinstance(self._file_of, dict):
             raise errors.ModelFolderError(f'{path}: no "weight_map"; copy the folder again')
         for name, file in self._file_of.items():
-            if pathlib.PurePath(file).name != file:
+            if not isinstance(file, str) or pathlib.PurePath(file).name != file:
                 raise errors.ModelFolderError(f'{path}: the shard {file!r} of {name} is not a file name in this folder')
-            if name not in self._open(file).keys():
-                raise errors.ModelFolderError(f'{self.folder / file}: lacks {name}, which {_INDEX} promises; copy the folder again')
+            if name not in self._open(file, index_name).names():
+                raise errors.ModelFolderError(f'{self.path / file}: lacks {name}, which {index_name} promises; copy the folder again')
 
-    def _open(self, file: str):
+    def _open(self, file: str, named_by: str):
         if file not in self._files:
-            path = self.folder / file
+            path = self.path / file
             if not path.is_file():
-                raise errors.ModelFolderError(f'{path}: no such file, though {_INDEX} names it; copy the folder again')
-            try:
-                self._files[file] = safetensors.safe_open(path, 'numpy')
-            except (safetensors.SafetensorError, OSError) as error:
-                raise errors.ModelFolderError(f'{path}: not a whole safetensors file ({error}); copy it again') from error
+                raise errors.ModelFolderError(f'{path}: no such file, though {named_by} names it; copy the folder again')
+            self._files[file] = tensor_file.SafetensorsFile(path) if named_by in (_SINGLE, _INDEX) else torch_file.TorchFile(path)
         return self._files[file]
 
 
-def write(folder: str | os.PathLike, config: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    """Writes config.json and model.safetensors, each atomically, the config last; makes the folder."""
+def write(folder: str | os.PathLike, config: dict[str, Any], shapes: dict[str, tuple[int, ...]], read: Callable[[str], np.ndarray],
+          dtype: str = 'float32', shard_bytes: int = SHARD_BYTES) -> None:
+    """Writes weights and config.json, each file atomically, the config last; makes the folder. One tensor is in memory at a time.
+
+    Args:
+      shapes: name -> shape, in the order they are read.
+      read: name -> the tensor.
+      dtype: float32, bfloat16 or float16.
+      shard_bytes: weights beyond that go into several files with an index, as Hugging Face's.
+
+    Raises DiskFullError.
+    """
     folder = pathlib.Path(folder)
-    with atomic.writing(folder / _SINGLE, 'wb') as file:
-        file.write(safetensors.numpy.save(tensors, metadata={'format': 'pt'}))
+    shards = _shards(shapes, 4 if dtype == 'float32' else 2, shard_bytes)
+    names = [f'model-{i:05}-of-{len(shards):05}.safetensors' for i in range(1, len(shards) + 1)] if len(shards) > 1 else [_SINGLE]
+    with progress.bar(len(shapes), 'writing', ' parameters') as bar:
+        def read_one(name: str) -> np.ndarray:
+            bar.update()
+            return read(name)
+        for file, shard in zip(names, shards, strict=True):
+            tensor_file.write(folder / file, [(name, shapes[name]) for name in shard], read_one, dtype)
+    if len(shards) > 1:
+        total = sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes.values()) * (4 if dtype == 'float32' else 2)
+        weight_map = {name: file for file, shard in zip(names, shards, strict=True) for name in shard}
+        atomic.write_json(folder / _INDEX, {'metadata': {'total_size': total}, 'weight_map': weight_map})
     atomic.write_json(folder / 'config.json', config)
+
+
+def _shards(shapes: dict[str, tuple[int, ...]], item_bytes: int, shard_bytes: int) -> list[list[str]]:
+    """Names file by file; a tensor larger than `shard_bytes` has a file of its own."""
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, shape in shapes.items():
+        size = int(np.prod(shape, dtype=np.int64)) * item_bytes
+        if shards[-1] and filled + size > shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards

@@ -24,6 +24,10 @@ class Entry:
         """Our layout to Hugging Face's or back, for the swap is its own inverse; C-contiguous."""
         return np.ascontiguousarray(array.T if self.transpose else array)
 
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape that `transform` gives an array of this shape."""
+        return tuple(shape[::-1] if self.transpose else shape)
+
 
 Table = dict[str, Entry]
 

@@ -172,10 +172,10 @@ def test_missing_extra_and_misshapen_parameters_are_named(reader):
     tensors = _tensors(reader)
     name = 'decoder.block.1.layer.1.EncDecAttention.k.weight'
     _save(reader, {key: tensor for key, tensor in tensors.items() if key != name})
-    with pytest.raises(errors.ModelFolderError, match=f'lacks parameters {name};'):
+    with pytest.raises(errors.ModelFolderError, match=rf'lacks parameters {name} \[10, 6\], expected by config.json'):
         hf.load_t5(reader)
     _save(reader, tensors | {'encoder.block.9.layer.0.layer_norm.weight': np.zeros(6)})
-    with pytest.raises(errors.ModelFolderError, match=r'has unknown parameters encoder\.block\.9'):
+    with pytest.raises(errors.ModelFolderError, match=r'has unknown parameters encoder\.block\.9\S+ \[6\], not'):
         hf.load_t5(reader)
     _save(reader, tensors | {name: np.zeros((6, 10), np.float32)})
     with pytest.raises(errors.ModelFolderError, match=r'k\.weight has shape \[6, 10\], expected \[10, 6\]'):
@@ -214,7 +214,7 @@ def test_missing_and_broken_files(reader):
     with pytest.raises(errors.ModelFolderError, match='found neither'):
         hf.load_t5(reader)
     (reader / 'pytorch_model.bin').write_bytes(b'')
-    with pytest.raises(errors.ModelFolderError, match='safe_serialization=True'):
+    with pytest.raises(errors.ModelFolderError, match='not a whole PyTorch file'):
         hf.load_t5(reader)
     for text in ('{"d_model": ', '[]'):
         (reader / 'config.json').write_text(text)
