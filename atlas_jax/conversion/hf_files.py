@@ -10,7 +10,7 @@ import numpy as np
 
 from atlas_jax import errors
 from atlas_jax.conversion import tensor_file, torch_file
-from atlas_jax.io import atomic, progress
+from atlas_jax.io import atomic
 
 _SINGLE, _INDEX = 'model.safetensors', 'model.safetensors.index.json'
 _TORCH_SINGLE, _TORCH_INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'
@@ -110,12 +110,8 @@ def write(folder: str | os.PathLike, config: dict[str, Any], shapes: dict[str, t
     folder = pathlib.Path(folder)
     shards = _shards(shapes, 4 if dtype == 'float32' else 2, shard_bytes)
     names = [f'model-{i:05}-of-{len(shards):05}.safetensors' for i in range(1, len(shards) + 1)] if len(shards) > 1 else [_SINGLE]
-    with progress.bar(len(shapes), 'writing', ' parameters') as bar:
-        def read_one(name: str) -> np.ndarray:
-            bar.update()
-            return read(name)
-        for file, shard in zip(names, shards, strict=True):
-            tensor_file.write(folder / file, [(name, shapes[name]) for name in shard], read_one, dtype)
+    for file, shard in zip(names, shards, strict=True):
+        tensor_file.write(folder / file, [(name, shapes[name]) for name in shard], read, dtype)
     if len(shards) > 1:
         total = sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes.values()) * (4 if dtype == 'float32' else 2)
         weight_map = {name: file for file, shard in zip(names, shards, strict=True) for name in shard}

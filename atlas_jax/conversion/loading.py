@@ -3,7 +3,7 @@
 import os
 
 from atlas_jax import errors
-from atlas_jax.conversion import hf, kinds, weights
+from atlas_jax.conversion import hf, kinds, t5x, weights
 from atlas_jax.models import contriever, t5
 
 PARTS = ('reader', 'retriever')
@@ -45,4 +45,6 @@ def _open(path: str | os.PathLike, part: str) -> weights.Weights:
         return hf.open_t5(found.path)
     if found.kind == kinds.RETRIEVER and part == 'retriever':
         return hf.open_contriever(found.path)
+    if found.kind == kinds.T5X and part == 'reader':
+        return t5x.open_t5(found.path)
     raise errors.ModelFolderError(f'{path}: holds no {part}')

@@ -1,0 +1,152 @@
+"""T5X checkpoints of a T5: opened in all their layouts, and written in T5X's own, layers apart or scanned.
+
+T5X's names are ours but for scanned layers: `encoder/encoder/X` holds all layers of `encoder/layers_n/X`, on axis 1. Heads are joined to
+one axis or apart: [embed, heads * kv] or [embed, heads, kv].
+"""
+
+import pathlib
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from atlas_jax import errors
+from atlas_jax.conversion import t5x_files, t5x_writing, weights
+from atlas_jax.models import t5
+
+_SCANNED = re.compile(r'(encoder/encoder|decoder/decoder)/(.+)')
+_ATTENTION = re.compile(r'attention/(query|key|value|out)/kernel$')
+_RELPOS = re.compile(r'(encoder|decoder)/layers_\d+/(relpos_bias/rel_embedding)')
+# (name in the checkpoint, layer to take on axis 1 or None)
+_Place = tuple[str, int | None]
+
+
+def open_t5(folder: pathlib.Path) -> weights.Weights:
+    """Opens the folder checkpoint_<step>.
+
+    Sizes come from the shapes. What shapes do not say is T5's: max distance 128, tanh-gelu where gated and else relu.
+
+    Raises ModelFolderError for a broken or incomplete checkpoint, position biases that differ between layers, and a parameter that is
+    missing, unknown or mis-shaped.
+    """
+    checkpoint = t5x_files.Checkpoint(folder)
+    places = _places(checkpoint)
+    found = {path: _shape(checkpoint, place[0]) for path, place in places.items()}
+    config = _config(folder, found)
+    expected = weights.expected_shapes(config)
+    weights.check(folder, {path: _joined(path, shape) for path, shape in found.items()}, expected, 'the sizes of its other parameters')
+    return weights.Weights(config, expected, lambda path: _take(checkpoint, places[path]).reshape(expected[path]))
+
+
+def write(folder: pathlib.Path, opened: weights.Weights, scan: bool = False, dtype: str = 'float32', step: int = 0) -> None:
+    """Writes a checkpoint of version 3, one array in memory at a time.
+
+    Args:
+      folder: becomes the checkpoint_<step> that T5X reads.
+      scan: all layers of a parameter in one array, heads apart, as T5X's scalable_t5; else T5X's minimal names.
+      dtype: float32 or bfloat16.
+
+    Raises DiskFullError.
+    """
+    if scan:
+        arrays = {_scanned_name(path): _scanned(opened.config, opened, path, paths) for path, paths in opened.stacked().items()}
+    else:
+        arrays = {path: (opened.shapes[path], lambda path=path: opened.read(path)) for path in opened.order()}
+    t5x_writing.write(folder, arrays, dtype, step)
+
+
+def _places(checkpoint: t5x_files.Checkpoint) -> dict[str, _Place]:
+    """Our path -> where it lies; layers that each have a position bias must have the same, and the first serves."""
+    places: dict[str, _Place] = {}
+    for name in sorted(checkpoint.names()):
+        scanned = _SCANNED.fullmatch(name)
+        if not scanned:
+            _add(checkpoint, places, name, (name, None))
+            continue
+        if len(checkpoint.shape(name)) < 2:
+            raise errors.ModelFolderError(f'{checkpoint.path}: {name} has shape {list(checkpoint.shape(name))}, expected the layers on axis 1')
+        for layer in range(checkpoint.shape(name)[1]):
+            _add(checkpoint, places, f'{scanned[1].split("/")[0]}/layers_{layer}/{scanned[2]}', (name, layer))
+    return places
+
+
+def _add(checkpoint: t5x_files.Checkpoint, places: dict[str, _Place], path: str, place: _Place) -> None:
+    relpos = _RELPOS.fullmatch(path)
+    if relpos:
+        path = f'{relpos[1]}/{relpos[2]}'
+        if path in places and not np.array_equal(_take(checkpoint, places[path]), _take(checkpoint, place)):
+            raise errors.ModelFolderError(f'{checkpoint.path}: the layers have position biases of their own ({place[0]}); a T5 shares one '
+                                          'among its layers, and only that is supported')
+    if path in places and not relpos:
+        raise errors.ModelFolderError(f'{checkpoint.path}: both {places[path][0]} and {place[0]} hold {path}')
+    places.setdefault(path, place)
+
+
+def _take(checkpoint: t5x_files.Checkpoint, place: _Place) -> np.ndarray:
+    array = checkpoint.read(place[0])
+    return np.ascontiguousarray(array if place[1] is None else array[:, place[1]], np.float32)
+
+
+def _shape(checkpoint: t5x_files.Checkpoint, name: str) -> tuple[int, ...]:
+    """Of one layer."""
+    shape = checkpoint.shape(name)
+    return shape[:1] + shape[2:] if _SCANNED.fullmatch(name) else shape
+
+
+def _joined(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape with heads and their dimensions on one axis, where it has them apart."""
+    attention = _ATTENTION.search(path)
+    if not attention or len(shape) != 3:
+        return shape
+    # [heads, kv, embed] or [embed, heads, kv]
+    return (shape[0] * shape[1], shape[2]) if attention[1] == 'out' else (shape[0], shape[1] * shape[2])
+
+
+def _config(folder: pathlib.Path, shapes: Mapping[str, tuple[int, ...]]) -> t5.T5Config:
+    def need(path: str) -> tuple[int, ...]:
+        shape = _joined(path, shapes[path]) if path in shapes else None
+        if shape is None or len(shape) != 2:
+            raise errors.ModelFolderError(f'{folder}: {path} {"is missing" if shape is None else f"has shape {list(shape)}"}, expected a '
+                                          'matrix, as every T5 has; give the checkpoint of a T5')
+        return shape
+
+    def layers(side: str) -> int:
+        return max(1, len({path.split('/')[1] for path in shapes if path.startswith(f'{side}/layers_')}))
+
+    (vocab_size, emb_dim), (num_heads, buckets) = need('token_embedder/embedding'), need('encoder/relpos_bias/rel_embedding')
+    joined_kv = need('encoder/layers_0/attention/query/kernel')[1]
+    gated = 'encoder/layers_0/mlp/wi_0/kernel' in shapes
+    if joined_kv % num_heads:
+        raise errors.ModelFolderError(f'{folder}: encoder/layers_0/attention/query/kernel has {joined_kv} columns, expected a multiple of '
+                                      f'the {num_heads} heads of encoder/relpos_bias/rel_embedding')
+    return t5.T5Config(
+        vocab_size=vocab_size, emb_dim=emb_dim, num_heads=num_heads, head_dim=joined_kv // num_heads,
+        mlp_dim=need(f'encoder/layers_0/mlp/{"wi_0" if gated else "wi"}/kernel')[1], num_encoder_layers=layers('encoder'),
+        num_decoder_layers=layers('decoder'), mlp_activations=('gelu', 'linear') if gated else ('relu',),
+        logits_via_embedding='decoder/logits_dense/kernel' not in shapes, relpos_buckets=buckets)
+
+
+def _scanned_name(path: str) -> str:
+    """`encoder/layers/X` and `encoder/relpos_bias/X` as T5X names them where layers are scanned."""
+    return re.sub(r'^(encoder|decoder)/(?:layers/|(?=relpos_bias/))', r'\1/\1/', path)
+
+
+def _scanned(config: t5.T5Config, opened: weights.Weights, path: str, paths: list[str]) -> tuple[tuple[int, ...], t5x_writing.Read]:
+    """Shape of a parameter with its layers on axis 1, and what reads it."""
+    side, shape = path.split('/')[0], opened.shapes[paths[0]]
+    if '/relpos_bias/' in path:  # one for all layers, which T5X repeats
+        paths = paths * (config.num_encoder_layers if side == 'encoder' else config.num_decoder_layers)
+    elif '/layers/' not in path:
+        return shape, lambda: opened.read(paths[0])
+    attention, heads = _ATTENTION.search(path), (config.num_heads, config.head_dim)
+    if attention:
+        shape = (*heads, shape[1]) if attention[1] == 'out' else (shape[0], *heads)
+    stacked_shape = (shape[0], len(paths), *shape[1:])
+
+    def read() -> np.ndarray:
+        stacked = np.empty(stacked_shape, np.float32)
+        for layer, name in enumerate(paths):
+            stacked[:, layer] = opened.read(name).reshape(shape)
+        return stacked
+
+    return stacked_shape, read
