@@ -32,6 +32,7 @@ class Batch:
     passage_lengths          [batch, n] int32                       0 where an example has fewer passages
     retriever_passage_tokens  [batch, n, retriever_max_tokens] int32  the same passages as the retriever sees them, specials included
     retriever_passage_lengths  [batch, n] int32                     0 where an example has fewer passages
+    excluded_passage_ids     [batch, n] int32                       passages the search must not give the example, its own; -1 for none
     """
 
     retriever_query_tokens: Array
@@ -49,6 +50,7 @@ class Batch:
     passage_lengths: Array | None = None
     retriever_passage_tokens: Array | None = None
     retriever_passage_lengths: Array | None = None
+    excluded_passage_ids: Array | None = None
 
 
 @struct.dataclass
@@ -115,14 +117,16 @@ class TokenStream:
 class Knowledge:
     """Everything a step reads besides the batch: the index and the passages' tokens, rows sharded alike.
 
-    index            IndexArrays
+    index            IndexArrays; None where the host searches and no step reads embeddings
     reader_table     TokenTable in the reader's tokens
     retriever_table  TokenTable in the retriever's tokens; None where no step embeds passages
+    scanned          IndexArrays in int8 of the same rows, for the int8 searcher to scan; None where it is not used or index is int8
     """
 
-    index: IndexArrays
+    index: IndexArrays | None
     reader_table: TokenTable
     retriever_table: TokenTable | None = None
+    scanned: IndexArrays | None = None
 
 
 @struct.dataclass

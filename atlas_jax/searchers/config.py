@@ -30,7 +30,7 @@ class SearchConfig:
 
     searcher: str = 'exact'
     metric: str = 'max_inner_product'
-    overfetch: int = 4
+    overfetch: int = 2
     recall_target: float = 0.95
     filtering_overretrieve_ratio: int = 2
     rerank_candidates: int = 0

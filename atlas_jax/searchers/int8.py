@@ -19,7 +19,7 @@ def quantize(arrays: types.IndexArrays) -> types.IndexArrays:
     return types.IndexArrays(embeddings=values, valid=arrays.valid, scales=scales)
 
 
-def search(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, overfetch: int = 4,
+def search(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, overfetch: int = 2,
            floats: types.IndexArrays | None = None, chunk_rows: int | None = None,
            metric: str = 'max_inner_product') -> types.Retrieved:
     """The best rows by an int8 scan; the scores returned are float scores. Works inside jit; no gradient flows through it.

@@ -1,4 +1,4 @@
-"""The answer step: the train step's retrieval and assembly, then greedy decoding with a cache, in one jitted program."""
+"""The answer step: the train step's retrieval and assembly, then decoding with a cache, in one jitted program."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from atlas_jax import types
-from atlas_jax.decoding import greedy
-from atlas_jax.training import joint_loss, retrieve, train_step
+from atlas_jax import decoding, types
+from atlas_jax.decoding import sequences
+from atlas_jax.models import fid
+from atlas_jax.nn import attention as attention_lib
+from atlas_jax.training import gold_scores, retrieve, train_step
 from atlas_jax.training import spec as spec_lib
 
 AnswerStep = Callable[..., 'Answered']
@@ -18,51 +20,58 @@ AnswerStep = Callable[..., 'Answered']
 class Answered:
     """What the reader said of each example, and from where.
 
-    tokens     [batch, target_max_tokens] int32    eos and padding included
+    tokens     [batch, num_return_sequences, max_length - 1] int32  best first; up to and including eos, then padding
+    scores     [batch, num_return_sequences] float32  log likelihood / length ** length_penalty; None if greedy
     retrieved  Retrieved with top_k = n_context; None in a closed book
-    attention  [batch, n_context] float32          share of the decoder's cross attention that each passage got; sums to 1
+    attention  [batch, n_context] float32  share of the cross attention that each passage got while the best sequence was written; sums to 1
     """
 
     tokens: jax.Array
+    scores: jax.Array | None
     retrieved: types.Retrieved | None
     attention: jax.Array
 
 
-def make_answer_step(spec: spec_lib.StepSpec) -> AnswerStep:
-    """The jitted step `(params, batch, knowledge) -> Answered`; the batch's targets are not looked at."""
-    def answer_step(params, batch: types.Batch, knowledge: types.Knowledge | None) -> Answered:
-        inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, knowledge, spec)
+def make_answer_step(spec: spec_lib.StepSpec, config: decoding.DecodingConfig | None = None) -> AnswerStep:
+    """The jitted step `(params, batch, knowledge, retrieved=None) -> Answered`; the batch's targets are not looked at.
+
+    The batch's decoder prompts, if it has any, are what the sequences begin with. `retrieved` is what a searcher of the host has found.
+    Re-ranking takes `params['passage_encoder']` where there is one. Without a config it decodes greedily.
+
+    Raises ConfigError where min_length is not less than max_length.
+    """
+    config = (config or decoding.DecodingConfig()).with_max_length(spec.config.inputs.target_max_tokens + 1)
+
+    def answer_step(params, batch: types.Batch, knowledge: types.Knowledge | None, retrieved: types.Retrieved | None = None) -> Answered:
+        inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, knowledge, spec, retrieved, params.get('passage_encoder'))
         level = train_step.capacity_level(inputs, spec)
-        branches = [lambda params, size=size: _read(params, inputs, spec, size) for size in spec.read]
-        tokens, attention = jax.lax.switch(level, branches, params['reader'])
-        return Answered(tokens=tokens, retrieved=inputs.retrieved, attention=attention)
+        branches = [lambda params, size=size: _read(params, inputs, _prefix(batch), spec, config, size) for size in spec.read]
+        decoded = jax.lax.switch(level, branches, params['reader'])
+        best = decoded.records[:, 0]  # attention in all by passage, [batch, n]
+        shares = best / jnp.maximum(best.sum(axis=-1, keepdims=True), 1e-9)
+        return Answered(tokens=decoded.tokens, scores=decoded.scores, retrieved=inputs.retrieved, attention=shares)
 
     return jax.jit(answer_step)
 
 
-def _read(params, inputs: types.ReaderInputs, spec: spec_lib.StepSpec, capacity):
-    batch_size = inputs.reader_tokens.shape[0]
-    rows, mask = joint_loss.passage_keys_values(params, inputs.reader_tokens, inputs.reader_lengths, spec, capacity, None)
-    keys_values, key_mask = joint_loss.fuse(rows, mask, batch_size)
-    reader, config, variables = spec.reader, spec.config.reader, {'params': params}
-    length = spec.config.inputs.target_max_tokens
+def _read(params, inputs: types.ReaderInputs, prefix: sequences.Prefix | None, spec: spec_lib.StepSpec, config: decoding.DecodingConfig,
+          capacity) -> sequences.Decoded:
+    """Encodes and decodes at one capacity; the records are the attention to each passage, [batch, sequences, n]."""
+    batch_size, reader, sizes = inputs.reader_tokens.shape[0], spec.reader, spec.config.reader
+    passages = gold_scores.encode(params, inputs.reader_tokens, inputs.reader_lengths, spec, capacity, None)
+    keys_values, key_mask = fid.fuse(*passages, batch_size)
+    keys_values = attention_lib.by_head(keys_values)  # once: the beams of an example share them
 
     def tokens_to_logits(token, position, cache):
-        return reader.apply(variables, token, position, cache, keys_values, key_mask, method='decode_step')
+        logits, cache, shares = reader.apply({'params': params}, token, position, cache, keys_values, key_mask, method='decode_step')
+        return logits, cache, shares.reshape(len(token), spec.passages_read, -1).sum(axis=-1)  # [rows, keys] to [rows, n]
 
-    cache = reader.init_cache(batch_size, length)
-    tokens = greedy.greedy(tokens_to_logits, cache, batch_size, length + 1, config.decoder_start_id, config.eos_id, config.pad_id)
-    return tokens, _passage_attention(params, tokens, keys_values, key_mask, spec)
+    cache = reader.init_cache(batch_size * config.num_beams, config.max_length - 1)
+    special = sequences.SpecialTokens(sizes.decoder_start_id, sizes.eos_id, sizes.pad_id)
+    return decoding.decode(tokens_to_logits, cache, batch_size, config, special, prefix)
 
 
-def _passage_attention(params, tokens: jax.Array, keys_values, key_mask: jax.Array, spec: spec_lib.StepSpec) -> jax.Array:
-    """Share of cross attention by passage [batch, n], averaged over layers, heads and generated tokens."""
-    config = spec.config.reader
-    start = jnp.full_like(tokens[:, :1], config.decoder_start_id)
-    inputs = jnp.concatenate([start, tokens[:, :-1]], axis=1)
-    _, sown = spec.reader.apply({'params': params}, inputs, keys_values, key_mask, method='decode', mutable=['intermediates'])
-    attention = sown['intermediates']['decoder']['cross_attention'][0]  # [layers, batch, heads, target_length, keys]
-    real = (tokens != config.pad_id)[:, None, :, None]
-    by_key = jnp.sum(jnp.where(real, attention, 0), axis=(0, 2, 3))  # [batch, keys]
-    mass = by_key.reshape(tokens.shape[0], spec.passages_read, -1).sum(axis=-1)  # [batch, n]
-    return mass / jnp.maximum(mass.sum(axis=-1, keepdims=True), 1e-9)
+def _prefix(batch: types.Batch) -> sequences.Prefix | None:
+    if batch.decoder_prompt_tokens is None:
+        return None
+    return sequences.Prefix(batch.decoder_prompt_tokens, batch.decoder_prompt_lengths)

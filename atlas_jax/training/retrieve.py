@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 from atlas_jax import partitioning, types
 from atlas_jax.nn import assembly, token_stream
-from atlas_jax.searchers import exact
+from atlas_jax.searchers import exact, in_graph, scan
+from atlas_jax.training import buckets
 from atlas_jax.training import spec as spec_lib
 
 Array = jax.Array
@@ -24,7 +25,8 @@ def embed(params, stream: types.TokenStream, spec: spec_lib.StepSpec, dropout_ke
     return spec.retriever.apply({'params': params}, stream, deterministic=dropout_key is None, rngs=rngs)
 
 
-def retrieve_and_assemble(params, batch: types.Batch, knowledge: types.Knowledge | None, spec: spec_lib.StepSpec) -> types.ReaderInputs:
+def retrieve_and_assemble(params, batch: types.Batch, knowledge: types.Knowledge | None, spec: spec_lib.StepSpec,
+                          retrieved: types.Retrieved | None = None, passage_params=None) -> types.ReaderInputs:
     """Everything from the queries to the reader inputs; no gradient flows through it.
 
     Args:
@@ -32,11 +34,12 @@ def retrieve_and_assemble(params, batch: types.Batch, knowledge: types.Knowledge
       batch: the examples.
       knowledge: index and tokens; None in a closed book.
       spec: top_k passages are retrieved; those to embed are given as tokens, or their index embeddings where passages stay fixed.
+      retrieved: what a searcher of the host has found, spec.candidates passages an example; None searches in the graph.
+      passage_params: the passage encoder's parameters, for re-ranking; None where they are `params`.
     """
     if spec.closed_book:
         return _closed_book_inputs(batch, spec)
-    queries = jax.lax.stop_gradient(embed_queries(params, batch, spec))
-    retrieved = exact.search(knowledge.index, queries, spec.top_k, spec.mesh)
+    retrieved = _find(params, batch, knowledge, spec, retrieved, params if passage_params is None else passage_params)
     found = jnp.isfinite(retrieved.scores)  # [batch, top_k]
     ids = retrieved.passage_ids
     rows = _take_rows(knowledge.reader_table, ids.reshape(-1), spec)
@@ -51,17 +54,58 @@ def retrieve_and_assemble(params, batch: types.Batch, knowledge: types.Knowledge
     return _add_retriever_side(inputs, ids[:, :spec.passages_scored], knowledge, spec)
 
 
+def _find(params, batch: types.Batch, knowledge: types.Knowledge, spec: spec_lib.StepSpec, retrieved: types.Retrieved | None,
+          passage_params) -> types.Retrieved:
+    """The top_k passages of every example: searched for, or given; re-ranked where spec says so."""
+    if retrieved is not None and not spec.reranked:
+        return retrieved
+    queries = jax.lax.stop_gradient(embed_queries(params, batch, spec))
+    if retrieved is None:
+        retrieved = in_graph.search(knowledge.index, queries, spec.candidates, spec.mesh, spec.search, scanned=knowledge.scanned,
+                                    excluded=batch.excluded_passage_ids)
+    return _rerank(passage_params, queries, retrieved, knowledge, spec) if spec.reranked else retrieved
+
+
+def _rerank(passage_params, queries: Array, retrieved: types.Retrieved, knowledge: types.Knowledge,
+            spec: spec_lib.StepSpec) -> types.Retrieved:
+    """The best top_k of the candidates by embeddings that the passage encoder makes now, at the smallest capacity that fits."""
+    tokens, lengths = _retriever_inputs(retrieved.passage_ids, knowledge, spec)  # [batch, candidates, width], [batch, candidates]
+    lengths = jnp.where(jnp.isfinite(retrieved.scores), lengths, 0)
+
+    def embed_at(capacity: buckets.Capacity):
+        return lambda: embed(passage_params, pack(tokens, lengths, spec, capacity.stream_tokens, capacity.longest), spec)
+
+    level = buckets.level([(lengths.reshape(spec.streams, -1), spec.reranked)])
+    embeddings = jax.lax.switch(level, [embed_at(capacity) for capacity in spec.reranked])
+    embeddings = embeddings.reshape(*lengths.shape, -1)  # [streams, passages, dim] -> [batch, candidates, dim]
+    score = exact.score(spec.search.metric)
+
+    def of_one(embeddings: Array, query: Array) -> Array:
+        return score(types.IndexArrays(embeddings=embeddings, valid=None), query[None])[:, 0]
+
+    scores = jax.vmap(of_one)(embeddings, exact.prepare(queries, spec.search.metric))
+    scores = jnp.where(jnp.isfinite(retrieved.scores), scores, -jnp.inf)
+    return scan.best(scores, retrieved.passage_ids, spec.top_k)
+
+
 def _add_retriever_side(inputs: types.ReaderInputs, ids: Array, knowledge: types.Knowledge, spec: spec_lib.StepSpec) -> types.ReaderInputs:
     if not spec.passages_scored:
         return inputs
     if spec.distill.retriever_training == 'query_side':
-        embeddings = jnp.take(knowledge.index.embeddings, ids.reshape(-1), axis=0).astype(jnp.float32)
+        rows = jax.tree.map(lambda column: jnp.take(column, ids.reshape(-1), axis=0), knowledge.index)
+        embeddings = rows.embeddings.astype(jnp.float32) * (1 if rows.scales is None else rows.scales[:, None])
         return inputs.replace(passage_embeddings=embeddings.reshape(*ids.shape, -1))
+    tokens, lengths = _retriever_inputs(ids, knowledge, spec)
+    return inputs.replace(retriever_tokens=tokens, retriever_lengths=lengths)
+
+
+def _retriever_inputs(ids: Array, knowledge: types.Knowledge, spec: spec_lib.StepSpec) -> tuple[Array, Array]:
+    """Passages `ids` [batch, n] as the retriever sees them: tokens [batch, n, retriever_max_tokens], lengths [batch, n]."""
     rows = _take_rows(knowledge.retriever_table, ids.reshape(-1), spec)
     no_query = jnp.zeros((ids.size, 1), jnp.int32)
     tokens, lengths = assembly.assemble(spec.segments.retriever, no_query, jnp.zeros((ids.size,), jnp.int32), rows,
                                         spec.config.retriever_max_tokens)
-    return inputs.replace(retriever_tokens=tokens.reshape(*ids.shape, -1), retriever_lengths=lengths.reshape(ids.shape))
+    return tokens.reshape(*ids.shape, -1), lengths.reshape(ids.shape)
 
 
 def _whole_lengths(batch: types.Batch, rows: types.TokenTable, spec: spec_lib.StepSpec) -> Array:
