@@ -15,10 +15,10 @@ from atlas_jax.checkpoints import run_folder
 from atlas_jax.input import pipeline
 from atlas_jax.io import atomic, progress
 from atlas_jax.models import atlas as atlas_lib
-from atlas_jax.tasks import qa
+from atlas_jax.tasks import protocol
 from atlas_jax.training import spec as spec_lib
 from atlas_jax.training import state as state_lib
-from atlas_jax.training import train_step
+from atlas_jax.training import step_config, train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 
 METRICS_FILE = 'metrics.jsonl'
@@ -28,6 +28,7 @@ METRICS_FILE = 'metrics.jsonl'
 class RunConfig:
     """Where and how a run goes; steps are counted in updates.
 
+    `batch_size` is that of a micro-batch where gradients are accumulated (StepConfig).
     `mesh_shape` is (data, fsdp, model) or None for all devices on fsdp; `dropout_rate` None keeps the models' own.
     """
 
@@ -50,8 +51,9 @@ class TrainResult:
 
 def train(run: RunConfig, train_file: str, optimizer: OptimizerConfig, index_dir: str | None = None, n_context: int = 1,
           model_dir: str | None = None, reader_dir: str | None = None, retriever_dir: str | None = None,
-          task: qa.QATask | None = None, inputs: atlas_lib.InputConfig | None = None,
-          distill: spec_lib.DistillConfig | None = None, max_examples: int | None = None) -> TrainResult:
+          task: protocol.Task | None = None, inputs: atlas_lib.InputConfig | None = None,
+          distill: spec_lib.DistillConfig | None = None, max_examples: int | None = None,
+          step: step_config.StepConfig | None = None) -> TrainResult:
     """Trains from a run folder or Hugging Face folders on a JSON-lines file of questions; goes on from the run's newest checkpoint.
 
     Args:
@@ -64,6 +66,7 @@ def train(run: RunConfig, train_file: str, optimizer: OptimizerConfig, index_dir
       task, inputs: formats; default the model's own.
       distill: how the retriever learns; None is the original's default.
       max_examples: the first so many lines only (64 for few-shot).
+      step: accumulation, rematerialisation, dtypes.
 
     Raises:
       UserError: anything the user can mend, before training starts; DivergedError if the loss is no longer finite.
@@ -73,9 +76,9 @@ def train(run: RunConfig, train_file: str, optimizer: OptimizerConfig, index_dir
     mesh = partitioning.make_mesh(run.mesh_shape)
     atlas = evaluate.load_model(model_dir, reader_dir, retriever_dir, inputs, task)
     atlas = configure(atlas, mesh, n_context, run.dropout_rate)
-    examples = qa.read_examples(train_file, atlas.task)[:max_examples]
+    examples = protocol.read_examples(train_file, atlas.task)[:max_examples]
     index = None if index_dir is None else api.Index.open(index_dir)
-    return train_examples(run, atlas, examples, index, optimizer, distill or spec_lib.DistillConfig())
+    return train_examples(run, atlas, examples, index, optimizer, distill or spec_lib.DistillConfig(), step=step)
 
 
 def configure(atlas: api.Atlas, mesh: jax.sharding.Mesh, n_context: int, dropout_rate: float | None) -> api.Atlas:
@@ -87,26 +90,28 @@ def configure(atlas: api.Atlas, mesh: jax.sharding.Mesh, n_context: int, dropout
     return dataclasses.replace(atlas, config=config, mesh=mesh)
 
 
-def train_examples(run: RunConfig, atlas: api.Atlas, examples: Sequence[qa.TaskExample], index: api.Index | None,
-                   optimizer: OptimizerConfig, distill: spec_lib.DistillConfig, label: str = 'training') -> TrainResult:
+def train_examples(run: RunConfig, atlas: api.Atlas, examples: Sequence[protocol.TaskExample], index: api.Index | None,
+                   optimizer: OptimizerConfig, distill: spec_lib.DistillConfig, label: str = 'training',
+                   step: step_config.StepConfig | None = None) -> TrainResult:
     """`train` on what is loaded already; the run folder is written just the same."""
     folder = pathlib.Path(run.run_dir)
     # data
     encoder = atlas.encoder()
     query_lengths = encoder.fit_queries(examples)
-    batches = pipeline.training_batches(examples, encoder, run.batch_size, run.seed)
+    step = step or step_config.StepConfig()
+    batches = pipeline.training_batches(examples, encoder, run.batch_size * step.accumulation_steps, run.seed)
     # step
     lengths = api.no_passages(query_lengths) if index is None else index.token_lengths(query_lengths)
-    spec = spec_lib.make_spec(atlas.config, atlas.segments, atlas.mesh, lengths, run.batch_size, distill)
-    step = train_step.make_train_step(spec, optimizer, run.seed)
+    spec = spec_lib.make_spec(atlas.config, atlas.segments, atlas.mesh, lengths, run.batch_size, distill, step)
+    run_step = train_step.make_train_step(spec, optimizer, run.seed)
     knowledge = None if index is None else index.knowledge(atlas, retriever_tokens=bool(spec.embedded))
     # state: own run > given weights
-    _write_description(folder, atlas, spec.keeps_passage_encoder)
+    _write_description(folder, atlas, spec.keeps_passage_encoder or spec.trains_passage_encoder)
     with run_folder.RunCheckpoints(folder, run.keep_checkpoints, create=True) as checkpoints:
         state, history = _restore_or_create(checkpoints, folder, atlas, spec, optimizer, batches)
         # loop
         save = _saver(checkpoints, batches)
-        state = _loop(step, state, batches, knowledge, atlas, run, optimizer, history, save, label)
+        state = _loop(run_step, state, batches, knowledge, atlas, run, optimizer, history, save, label)
     params, _ = state_lib.to_items(state)
     return TrainResult(dataclasses.replace(atlas, params=params), tuple(history.rows))
 
@@ -133,7 +138,7 @@ def _restore_or_create(checkpoints, folder, atlas: api.Atlas, spec: spec_lib.Ste
     abstract = state_lib.abstract(spec, transformation)
     params, moments, position = checkpoints.restore(*state_lib.to_items(abstract))
     batches.set_state(position)
-    state = state_lib.from_items(params, moments)
+    state = state_lib.from_items(params, moments, spec.trains_passage_encoder)
     print(f'{folder}: going on from step {int(state.step)}', flush=True)
     return state, _History(folder / METRICS_FILE, int(state.step))
 
@@ -166,10 +171,12 @@ def _loop(step, state: state_lib.TrainState, batches, knowledge, atlas: api.Atla
 
 
 def _stop_if_diverged(step: int, metrics: dict[str, float], batch) -> None:
-    if not math.isfinite(metrics['loss']):
-        raise errors.DivergedError(f'step {step}: the loss is {metrics["loss"]} (learning rate {metrics["learning_rate"]:.3g}, examples '
-                                   f'{batch.example_ids.tolist()}); the last checkpoint is intact: lower the learning rate or look at '
-                                   'these examples')
+    for name, what in (('loss', 'the loss'), ('gradient_norm', 'the norm of the gradients')):
+        if not math.isfinite(metrics[name]):
+            rates = ' and '.join(f'{metrics[rate]:.3g}' for rate in ('learning_rate', 'retriever_learning_rate'))
+            raise errors.DivergedError(f'step {step}: {what} is {metrics[name]} (learning rates of reader and retriever {rates}, examples '
+                                       f'{batch.example_ids.tolist()}); the last checkpoint is intact: lower the learning rates or look '
+                                       'at these examples')
 
 
 class _History:

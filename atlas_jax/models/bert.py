@@ -70,9 +70,10 @@ class BertLayer(nn.Module):
 
 
 class Bert(nn.Module):
-    """Embeddings and layers, without pooler."""
+    """Embeddings and layers, without pooler; `remat` as in nn/layer_scan.py."""
 
     config: BertConfig
+    remat: str = 'none'
 
     @nn.compact
     def __call__(self, stream: types.TokenStream, deterministic: bool = True) -> Array:
@@ -87,7 +88,7 @@ class Bert(nn.Module):
 
         tokens = table(config.vocab_size, ('vocab', 'embed'), 'token_embedder')(stream.tokens)
         positions = table(config.max_positions, ('length', 'embed'), 'position_embedder').by_position(stream)
-        types_of_tokens = table(config.type_vocab_size, (None, 'embed'), 'type_embedder').embedding[0].astype(config.dtype)
+        types_of_tokens = table(config.type_vocab_size, (None, 'embed'), 'type_embedder').row(0)
         hidden = _layer_norm(config, 'embedder_norm')(tokens + positions + types_of_tokens)
         hidden = nn.Dropout(config.dropout_rate)(hidden, deterministic=deterministic)
         if self.is_initializing():
@@ -97,7 +98,7 @@ class Bert(nn.Module):
         return layer_scan.scan_layers(
             BertLayer(config, parent=None), self.variables['params'],
             lambda layer, hidden, _: (layer(hidden, stream, deterministic), None), hidden,
-            dropout_key=None if deterministic else self.make_rng('dropout'))[0]
+            dropout_key=None if deterministic else self.make_rng('dropout'), remat=self.remat)[0]
 
 
 def _layer_norm(config: BertConfig, name: str) -> norm.LayerNorm:

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from atlas_jax import types
+from atlas_jax import partitioning, types
 from atlas_jax.nn import token_stream
 
 Array = jax.Array
@@ -25,7 +25,11 @@ class Embedding(nn.Module):
 
     def __call__(self, tokens: Array) -> Array:
         """[...] int32 to [..., features] of `dtype`."""
-        return jnp.take(self.embedding, tokens, axis=0, mode='clip').astype(self.dtype)
+        return jnp.take(self._whole(), tokens, axis=0, mode='clip').astype(self.dtype)
+
+    def row(self, number: int) -> Array:
+        """[features] of `dtype`: one row of the table."""
+        return self._whole()[number].astype(self.dtype)
 
     def by_position(self, stream: types.TokenStream) -> Array:
         """[streams, stream_tokens, features]: the row of each token's position within its passage, zeros past the end.
@@ -35,9 +39,12 @@ class Embedding(nn.Module):
         if stream.longest > self.num_embeddings:
             raise ValueError(f'passages of up to {stream.longest} tokens, but only {self.num_embeddings} positions are known')
         # Through the rows of the attention, so that the backward is a gather and a sum over passages, not a scatter.
-        rows = jnp.broadcast_to(self.embedding[:stream.longest], (*stream.lengths.shape, stream.longest, self.features))
+        rows = jnp.broadcast_to(self._whole()[:stream.longest], (*stream.lengths.shape, stream.longest, self.features))
         return token_stream.to_stream(stream, rows).astype(self.dtype)
 
     def attend(self, inputs: Array) -> Array:
         """[..., features] to logits [..., num_embeddings] float32."""
-        return jnp.einsum('...f,vf->...v', inputs.astype(jnp.float32), self.embedding)  # f features, v vocabulary
+        return jnp.einsum('...f,vf->...v', inputs.astype(jnp.float32), self._whole())  # f features, v vocabulary
+
+    def _whole(self) -> Array:
+        return partitioning.whole(self.embedding, self.axes)

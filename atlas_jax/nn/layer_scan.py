@@ -14,8 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from atlas_jax import errors, partitioning
+
 Array = jax.Array
 
+REMAT = ('none', 'dots', 'full')
 TOGETHER = 'layers'
 _APART = re.compile(r'layers_(\d+)')
 
@@ -44,7 +47,7 @@ def unstack_layers(params: Any) -> Any:
 
 
 def scan_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, Any]], hidden: Array, per_layer: Any = None, *,
-                dropout_key: Array | None = None, record: bool = False) -> tuple[Array, Any]:
+                dropout_key: Array | None = None, remat: str = 'none') -> tuple[Array, Any]:
     """Applies `call(layer, hidden, inputs of the layer)` with the parameters of each layer in turn.
 
     Args:
@@ -54,21 +57,39 @@ def scan_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, 
       hidden: what goes from layer to layer.
       per_layer: a tree of arrays with the layers first, or None.
       dropout_key: split among the layers; None switches dropout off.
-      record: return what the layers sow as intermediates in place of their outputs.
+      remat: what the backward pass computes again: 'none', 'dots' (all but the weights' products), 'full' (the whole layer). Gathered
+        weights are always gathered again.
 
     Returns:
-      hidden, and the outputs (or intermediates) with the layers first.
+      hidden, and the outputs with the layers first.
     """
     together = layer_params(params)
     keys = None if dropout_key is None else jax.random.split(dropout_key, jax.tree.leaves(together)[0].shape[0])
-    run = nn.apply(call, layer, mutable=['intermediates'] if record else False)
+    run = nn.apply(call, layer)
 
     def body(hidden: Array, slices: tuple[Any, Any, Array | None]) -> tuple[Array, Any]:
         own_params, inputs, key = slices
-        result = run({'params': own_params}, hidden, inputs, rngs=None if key is None else {'dropout': key})
-        return (result[0][0], result[1]['intermediates']) if record else result
+        rngs = None if key is None else {'dropout': key}
+        hidden, output = run({'params': own_params}, partitioning.spread(hidden), inputs, rngs=rngs)
+        return partitioning.spread(hidden), output
 
-    return jax.lax.scan(body, hidden, (together, per_layer, keys))
+    return jax.lax.scan(rematerialised(body, remat), hidden, (together, per_layer, keys))
+
+
+def rematerialised(body: Callable, remat: str) -> Callable:
+    """The body of a loop over layers that keeps for its gradient what `remat` says. Raises ConfigError for an unknown policy."""
+    if remat not in REMAT:
+        raise errors.ConfigError(f'remat is "{remat}"; choose one of {", ".join(REMAT)}')
+    if remat == 'none' and jax.sharding.get_abstract_mesh().empty:
+        return body  # nothing is gathered, so everything may be kept
+    policies = {'none': _all_but_gathered, 'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+                'full': jax.checkpoint_policies.nothing_saveable}
+    return jax.checkpoint(body, policy=policies[remat], prevent_cse=False)
+
+
+def _all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
+    # Gathered weights would stand in memory for all layers at once. What partitioning.whole does is cheap to do again.
+    return primitive.name not in ('sharding_constraint', 'optimization_barrier', 'convert_element_type')
 
 
 def layer_params(params: Any) -> Any:

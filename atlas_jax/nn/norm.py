@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from atlas_jax import partitioning
+
 Array = jax.Array
 
 LAYER_NORM_KINDS = ('true', 'second_moment')
@@ -19,7 +21,7 @@ class RMSNorm(nn.Module):
     def __call__(self, inputs: Array) -> Array:
         """[..., embed] float to the same shape in `dtype`."""
         scale = self.param('scale', nn.with_logical_partitioning(nn.initializers.ones, ('embed',)), (inputs.shape[-1],))
-        inputs = inputs.astype(jnp.float32)
+        scale, inputs = partitioning.whole(scale, ('embed',)), inputs.astype(jnp.float32)
         return (inputs * _inverse_root_mean_square(inputs, self.epsilon) * scale).astype(self.dtype)
 
 
@@ -40,6 +42,7 @@ class LayerNorm(nn.Module):
         size = (inputs.shape[-1],)
         scale = self.param('scale', nn.with_logical_partitioning(nn.initializers.ones, ('embed',)), size)
         bias = self.param('bias', nn.with_logical_partitioning(nn.initializers.zeros, ('embed',)), size)
+        scale, bias = (partitioning.whole(param, ('embed',)) for param in (scale, bias))
         inputs = inputs.astype(jnp.float32)
         centred = inputs - jnp.mean(inputs, axis=-1, keepdims=True)
         measured = centred if self.kind == 'true' else inputs

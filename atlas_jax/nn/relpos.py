@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from atlas_jax import partitioning
 from atlas_jax.nn import dense
 
 Array = jax.Array
@@ -71,4 +72,5 @@ class RelativePositionBias(nn.Module):
         table = buckets(relative_positions, self.bidirectional, self.num_buckets, self.max_distance)
         one_hot = np.eye(self.num_buckets, dtype=np.float32)[table]
         # h heads, b buckets, r relative positions; exact on every device
-        return jnp.einsum('hb,rb->hr', self.rel_embedding, one_hot, precision=jax.lax.Precision.HIGHEST)
+        rel_embedding = partitioning.whole(self.rel_embedding, ('heads', 'relpos_buckets'))
+        return jnp.einsum('hb,rb->hr', rel_embedding, one_hot, precision=jax.lax.Precision.HIGHEST)

@@ -1,14 +1,17 @@
-"""AdamW for reader and retriever with their own learning rates, one schedule and one joint clip, as the original trains."""
+"""AdamW or Adafactor for reader and retriever with their own learning rates, one schedule and one joint clip, as the original trains."""
 
 import dataclasses
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from atlas_jax import errors
+from atlas_jax.training import freezing
 
+OPTIMIZERS = ('adamw', 'adafactor')
 SCHEDULES = ('linear', 'cosine', 'fixed')
 _FLOOR = 0.1  # the factor that linear starts from, and that linear and cosine reach at total_steps
 
@@ -17,7 +20,9 @@ _FLOOR = 0.1  # the factor that linear starts from, and that linear and cosine r
 class OptimizerConfig:
     """Joint AdamW; defaults are the original's.
 
-    `schedule` is linear, cosine or fixed; `clip` bounds the joint gradient norm of reader and retriever; every parameter is decayed.
+    `schedule` is linear, cosine or fixed; `clip` bounds the joint gradient norm of reader and retriever (0: no clip); every parameter is
+    decayed. `optimizer` adafactor keeps factored second moments and no first ones: a few megabytes for the largest reader, where AdamW
+    takes eight bytes a parameter. Its updates are scaled to a root mean square of the learning rate at most, so AdamW's rates serve.
     """
 
     learning_rate: float = 1e-4
@@ -30,12 +35,15 @@ class OptimizerConfig:
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-6
+    optimizer: str = 'adamw'
 
     def __post_init__(self):
-        if self.schedule not in SCHEDULES:
-            raise errors.ConfigError(f'OptimizerConfig.schedule is "{self.schedule}"; choose one of {", ".join(SCHEDULES)}')
-        for name, least in (('warmup_steps', 0), ('total_steps', 1), ('learning_rate', 0), ('retriever_learning_rate', 0), ('clip', 0)):
-            if getattr(self, name) < least:
+        for name, valid in (('schedule', SCHEDULES), ('optimizer', OPTIMIZERS)):
+            if getattr(self, name) not in valid:
+                raise errors.ConfigError(f'OptimizerConfig.{name} is "{getattr(self, name)}"; choose one of {", ".join(valid)}')
+        for name, least in (('warmup_steps', 0), ('total_steps', 1), ('learning_rate', 0), ('retriever_learning_rate', 0), ('clip', 0),
+                            ('weight_decay', 0)):
+            if not getattr(self, name) >= least:
                 raise errors.ConfigError(f'OptimizerConfig.{name} is {getattr(self, name)}; it must be at least {least}')
 
 
@@ -57,13 +65,64 @@ def schedule_factor(config: OptimizerConfig, updates_done: Any) -> Any:
     return ramp
 
 
-def make_optimizer(config: OptimizerConfig, train_retriever: bool = True) -> optax.GradientTransformation:
-    """The optimiser over `{'reader': ..., 'retriever': ...}`; without `train_retriever` the retriever stays as it is."""
-    def adamw(learning_rate: float) -> optax.GradientTransformation:
-        return optax.adamw(lambda count: learning_rate * schedule_factor(config, count), b1=config.beta1, b2=config.beta2,
-                           eps=config.epsilon, weight_decay=config.weight_decay)
+def learning_rates(config: OptimizerConfig, updates_done: Any) -> dict[str, Any]:
+    """`learning_rate` (the reader's) and `retriever_learning_rate` of the next update; scalars float32."""
+    factor = schedule_factor(config, updates_done)
+    return {name: getattr(config, name) * factor for name in ('learning_rate', 'retriever_learning_rate')}
 
-    transforms = {'reader': adamw(config.learning_rate),
-                  'retriever': adamw(config.retriever_learning_rate) if train_retriever else optax.set_to_zero()}
+
+def make_optimizer(config: OptimizerConfig, train_retriever: bool = True, freeze_retriever_steps: int = 0) -> optax.GradientTransformation:
+    """The optimiser over `{'reader', 'retriever'}`, and 'passage_encoder' where it is trained, which goes with the retriever.
+
+    Without `train_retriever` the retriever stays as it is, else it does so in the first `freeze_retriever_steps` updates.
+
+    It works in float32 whatever the dtype of parameters and gradients: moments are float32, and so are the updates.
+    """
+    transform = _adamw if config.optimizer == 'adamw' else _adafactor
+    retriever = freezing.frozen_for(transform(config, config.retriever_learning_rate, freeze_retriever_steps), freeze_retriever_steps)
+    transforms = {'reader': transform(config, config.learning_rate), 'retriever': retriever if train_retriever else optax.set_to_zero()}
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
-    return optax.chain(clip, optax.partition(transforms, {'reader': 'reader', 'retriever': 'retriever'}))
+    return _in_float32(optax.chain(clip, optax.partition(transforms, _part_of)))
+
+
+def _part_of(params: Any) -> dict[str, str]:
+    return {name: 'reader' if name == 'reader' else 'retriever' for name in params}
+
+
+def apply_updates(params: Any, updates: Any, key: jax.Array) -> Any:
+    """params + updates; bfloat16 parameters are rounded up or down at random, right on average, or small updates would be lost."""
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves)) if any(leaf.dtype == jnp.bfloat16 for leaf in leaves) else [None] * len(leaves)
+    moved = [_moved(*parts) for parts in zip(leaves, jax.tree.leaves(updates), keys, strict=True)]
+    return jax.tree.unflatten(structure, moved)
+
+
+def _moved(param: jax.Array, update: jax.Array, key: jax.Array | None) -> jax.Array:
+    moved = param.astype(jnp.float32) + update
+    if param.dtype != jnp.bfloat16:
+        return moved.astype(param.dtype)
+    # bfloat16 is the upper half of a float32: adding random lower halves before the cut carries as often as the lower half is large.
+    bits = jax.lax.bitcast_convert_type(moved, jnp.uint32) + (jax.random.bits(key, moved.shape, jnp.uint16).astype(jnp.uint32))
+    rounded = jax.lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
+    return jnp.where(jnp.isfinite(moved), rounded, moved.astype(jnp.bfloat16))
+
+
+def _adamw(config: OptimizerConfig, learning_rate: float, updates_before: int = 0) -> optax.GradientTransformation:
+    return optax.adamw(lambda count: learning_rate * schedule_factor(config, count + updates_before), b1=config.beta1, b2=config.beta2,
+                       eps=config.epsilon, weight_decay=config.weight_decay)
+
+
+def _adafactor(config: OptimizerConfig, learning_rate: float, updates_before: int = 0) -> optax.GradientTransformation:
+    """Shazeer and Stern 2018 without relative step sizes: the learning rate and the decay mean what they mean in AdamW."""
+    return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), optax.add_decayed_weights(config.weight_decay),
+                       optax.scale_by_learning_rate(lambda count: learning_rate * schedule_factor(config, count + updates_before)))
+
+
+def _in_float32(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
+    def cast(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
+
+    def update(gradients, state, params):
+        return transformation.update(cast(gradients), state, cast(params))
+
+    return optax.GradientTransformation(lambda params: transformation.init(cast(params)), update)

@@ -21,7 +21,8 @@ class TrainState:
     """Everything a step changes, and the frozen passage encoder beside it.
 
     step             scalar int32, updates done
-    params           {'reader', 'retriever'}, float32 master weights
+    params           {'reader', 'retriever'} and 'passage_encoder' where that is trained too, float32 master weights,
+                     or bfloat16 by StepConfig.param_dtype
     optimizer_state  optax
     passage_encoder  the encoder that made the index, where only the query side is trained; else None
     """
@@ -59,16 +60,18 @@ def create(params: dict[str, Any], spec: spec_lib.StepSpec, optimizer: optax.Gra
 
     Args:
       params: {'reader', 'retriever'} as unboxed arrays (host or device); they are copied.
-      spec: model, mesh, and whether a frozen passage encoder is kept.
+      spec: model, mesh, and whether a passage encoder is kept or trained.
       optimizer: its moments are laid out like the parameters they belong to.
-      passage_encoder: the encoder that made the index, where it is no longer the same as the retriever.
+      passage_encoder: the encoder that made the index, where it is no longer the same as the retriever; kept or trained by the spec.
     """
     shardings = state_shardings(spec, optimizer)
-    placed = _copy(params, shardings.params)
+    if spec.trains_passage_encoder:
+        params = params | {'passage_encoder': params['retriever'] if passage_encoder is None else passage_encoder}
+    placed = _copy(params, shardings.params, spec.step.param_type)
     frozen = None
     if spec.keeps_passage_encoder:
         encoder = params['retriever'] if passage_encoder is None else passage_encoder
-        frozen = _copy(encoder, shardings.passage_encoder)
+        frozen = _copy(encoder, shardings.passage_encoder, spec.step.param_type)
     optimizer_state = jax.jit(optimizer.init, out_shardings=shardings.optimizer_state)(placed)
     step = jax.device_put(jnp.zeros((), jnp.int32), shardings.step)
     return TrainState(step=step, params=placed, optimizer_state=optimizer_state, passage_encoder=frozen)
@@ -76,7 +79,7 @@ def create(params: dict[str, Any], spec: spec_lib.StepSpec, optimizer: optax.Gra
 
 def abstract(spec: spec_lib.StepSpec, optimizer: optax.GradientTransformation) -> TrainState:
     """The state's shapes with their shardings, to restore into or to compile for."""
-    params = nn.unbox(abstract_params(spec.config))
+    params = _abstract_values(spec)
     shapes = TrainState(step=jax.ShapeDtypeStruct((), jnp.int32), params=params, optimizer_state=jax.eval_shape(optimizer.init, params),
                         passage_encoder=params['retriever'] if spec.keeps_passage_encoder else None)
     return _with_shardings(shapes, state_shardings(spec, optimizer))
@@ -84,23 +87,34 @@ def abstract(spec: spec_lib.StepSpec, optimizer: optax.GradientTransformation) -
 
 def state_shardings(spec: spec_lib.StepSpec, optimizer: optax.GradientTransformation) -> TrainState:
     """The NamedSharding of every leaf of the state."""
-    shardings = param_shardings(spec.config, spec.mesh)
-    params = nn.unbox(abstract_params(spec.config))
+    shardings = _with_passage_encoder(param_shardings(spec.config, spec.mesh), spec)
+    params = _abstract_values(spec)
     return TrainState(step=partitioning.replicated(spec.mesh), params=shardings,
                       optimizer_state=_optimizer_shardings(optimizer, params, shardings, spec.mesh),
                       passage_encoder=shardings['retriever'] if spec.keeps_passage_encoder else None)
 
 
-def _copy(tree: Any, shardings: Any) -> Any:
+def _abstract_values(spec: spec_lib.StepSpec) -> dict[str, Any]:
+    """Shapes of the parameters in the dtype that the state keeps them in."""
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, spec.step.param_type), nn.unbox(abstract_params(spec.config)))
+    return _with_passage_encoder(shapes, spec)
+
+
+def _with_passage_encoder(params: dict[str, Any], spec: spec_lib.StepSpec) -> dict[str, Any]:
+    """A tree like the retriever's for the second trained encoder, where there is one."""
+    return params | {'passage_encoder': params['retriever']} if spec.trains_passage_encoder else params
+
+
+def _copy(tree: Any, shardings: Any, dtype: Any) -> Any:
     """The tree on the mesh, in buffers of its own: the step donates its state, and a buffer can be donated once.
 
     device_put alone may go on using a shard that lies on its device already, even with may_alias=False.
     """
-    return jax.tree.map(lambda leaf, sharding: jnp.copy(jax.device_put(leaf, sharding)), tree, shardings)
+    return jax.tree.map(lambda leaf, sharding: jnp.array(jax.device_put(leaf, sharding), dtype, copy=True), tree, shardings)
 
 
 def abstract_param_items(config: AtlasConfig, mesh: jax.sharding.Mesh, passage_encoder: bool) -> dict[str, Any]:
-    """Shapes and shardings of a checkpoint's params item, with or without a frozen passage encoder."""
+    """Shapes and shardings of a checkpoint's params item, with or without a passage encoder."""
     params = _with_shardings(nn.unbox(abstract_params(config)), param_shardings(config, mesh))
     return params | ({'passage_encoder': params['retriever']} if passage_encoder else {})
 
@@ -113,10 +127,10 @@ def to_items(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
     return params, {'step': state.step, 'moments': state.optimizer_state}
 
 
-def from_items(params: dict[str, Any], optimizer: dict[str, Any]) -> TrainState:
-    """The inverse of to_items."""
+def from_items(params: dict[str, Any], optimizer: dict[str, Any], trains_passage_encoder: bool = False) -> TrainState:
+    """The inverse of to_items; a passage encoder that is not trained lies beside the parameters."""
     params = dict(params)
-    frozen = params.pop('passage_encoder', None)
+    frozen = None if trains_passage_encoder else params.pop('passage_encoder', None)
     return TrainState(step=optimizer['step'], params=params, optimizer_state=optimizer['moments'], passage_encoder=frozen)
 
 
@@ -125,15 +139,27 @@ def _with_shardings(shapes: Any, shardings: Any) -> Any:
 
 
 def _optimizer_shardings(optimizer: optax.GradientTransformation, params: Any, shardings: Any, mesh: jax.sharding.Mesh) -> Any:
-    """Moments lie like the parameter whose path ends theirs; counters are replicated."""
+    """Moments lie like the parameter whose path ends theirs, factored ones like its dimensions that they keep; counters are replicated."""
     by_path = {jax.tree_util.keystr(path): sharding for path, sharding in jax.tree_util.tree_leaves_with_path(shardings)}
     shapes = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
 
     def place(path, leaf):
         for start in range(len(path)):
             tail = jax.tree_util.keystr(path[start:])
-            if shapes.get(tail) == leaf.shape:
-                return by_path[tail]
+            if tail in shapes:
+                return _like(leaf.shape, shapes[tail], by_path[tail])
         return partitioning.replicated(mesh)
 
     return jax.tree_util.tree_map_with_path(place, jax.eval_shape(optimizer.init, params))
+
+
+def _like(shape: tuple[int, ...], param_shape: tuple[int, ...], sharding: jax.sharding.NamedSharding) -> jax.sharding.NamedSharding:
+    """The sharding of an array of a parameter's shape, or of that shape without one dimension; else replicated."""
+    if shape == param_shape:
+        return sharding
+    axes = (*sharding.spec, *[None] * (len(param_shape) - len(sharding.spec)))
+    for left_out in reversed(range(len(param_shape))):
+        if shape == param_shape[:left_out] + param_shape[left_out + 1:]:
+            kept = axes[:left_out] + axes[left_out + 1:]
+            return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec(*kept))
+    return partitioning.replicated(sharding.mesh)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,23 +15,38 @@ from atlas_jax.training import spec as spec_lib
 from atlas_jax.training import state as state_lib
 
 TrainStep = Callable[..., tuple[state_lib.TrainState, dict[str, jax.Array]]]
+Metrics = dict[str, jax.Array]
+
+_ROUNDING = 1  # folded into the seed: the stream of random numbers that rounds bfloat16 parameters
 
 
 @functools.lru_cache(maxsize=8)
 def make_train_step(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfig, seed: int = 0) -> TrainStep:
-    """The jitted step `(state, batch, knowledge) -> (state, metrics)`; it donates the state.
+    """The jitted step `(state, batch, knowledge, retrieved=None) -> (state, metrics)`; it donates the state.
 
     Inside: embed queries, search the index, gather passage tokens, assemble reader inputs, pick the stream capacities that fit, reader and
-    retriever loss with gradients, clip, update. Metrics are scalars. The same arguments give the same function, so nothing compiles twice.
+    retriever loss with gradients, clip, update. A batch holds `accumulation_steps` micro-batches one after another; each retrieves for
+    itself, and there is one update. `retrieved` is what a searcher of the host has found instead. Metrics are scalars. The same arguments
+    give the same function, so nothing compiles twice.
     """
     optimizer = optimizer_for(spec, config)
 
-    def train_step(state: state_lib.TrainState, batch: types.Batch, knowledge: types.Knowledge | None):
-        inputs = jax.lax.stop_gradient(retrieve.retrieve_and_assemble(state.params['retriever'], batch, knowledge, spec))
-        key = jax.random.fold_in(jax.random.key(seed), state.step) if _has_dropout(spec) else None
-        gradients, metrics = loss_and_gradients(state.params, batch, inputs, spec, key)
-        metrics['learning_rate'] = config.learning_rate * optimizer_lib.schedule_factor(config, state.step)
-        return apply_gradients(state, gradients, optimizer), metrics | {'truncated_passages': inputs.truncated_passages}
+    def micro_step(state: state_lib.TrainState, batch: types.Batch, retrieved: types.Retrieved | None, knowledge: types.Knowledge | None,
+                   key: jax.Array | None):
+        passage_encoder = state.params.get('passage_encoder', state.passage_encoder)
+        inputs = jax.lax.stop_gradient(retrieve.retrieve_and_assemble(state.params['retriever'], batch, knowledge, spec, retrieved,
+                                                                      passage_encoder))
+        gradients, metrics = loss_and_gradients(state.params, batch, inputs, spec, key, state.step)
+        return gradients, metrics | {'truncated_passages': inputs.truncated_passages}
+
+    def train_step(state: state_lib.TrainState, batch: types.Batch, knowledge: types.Knowledge | None,
+                   retrieved: types.Retrieved | None = None):
+        with partitioning.on_mesh(spec.mesh):
+            key = jax.random.fold_in(jax.random.key(seed), state.step)
+            gradients, metrics = accumulate(lambda part, key: micro_step(state, *part, knowledge, key), (batch, retrieved), spec,
+                                            key if _has_dropout(spec) else None)
+            metrics |= optimizer_lib.learning_rates(config, state.step)
+            return apply_gradients(state, gradients, optimizer, jax.random.fold_in(key, _ROUNDING)), metrics
 
     # The state goes out as it came in, or the second call would compile again for another layout.
     return jax.jit(train_step, donate_argnums=0, out_shardings=(state_lib.state_shardings(spec, optimizer), None))
@@ -38,11 +54,45 @@ def make_train_step(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConf
 
 def optimizer_for(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfig) -> optax.GradientTransformation:
     """The optimiser that fits the spec: the retriever's part does nothing where the retriever is not trained."""
-    return optimizer_lib.make_optimizer(config, train_retriever=spec.passages_scored > 0)
+    freeze = spec.distill.freeze_retriever_steps if spec.passages_scored else 0
+    return optimizer_lib.make_optimizer(config, spec.passages_scored > 0, freeze)
+
+
+def accumulate(compute: Callable[[Any, jax.Array | None], tuple[Any, Metrics]], batch: Any, spec: spec_lib.StepSpec,
+               key: jax.Array | None = None) -> tuple[Any, Metrics]:
+    """Gradients summed over the micro-batches, as the original sums them, or averaged by option; one micro-batch is in memory at a time.
+
+    Args:
+      compute: (micro-batch, dropout key) -> (gradients, scalar metrics).
+      batch: a tree of arrays [accumulation_steps * micro-batch, ...], one micro-batch after another.
+      key: None switches dropout off.
+
+    Returns:
+      The gradients, and the metrics: numbers of tokens and passages are summed, the capacity level is the greatest, the rest averaged;
+      and `gradient_norm`, of what the optimiser gets.
+    """
+    steps = spec.step.accumulation_steps
+    if steps == 1:
+        gradients, metrics = compute(batch, key)
+        return gradients, metrics | {'gradient_norm': optax.tree.norm(gradients)}
+    parts = jax.tree.map(lambda leaf: _micro_batches(leaf, steps, spec), batch)
+    keys = None if key is None else jax.random.split(key, steps)
+    shapes, _ = jax.eval_shape(compute, *jax.tree.map(lambda leaf: leaf[0], (parts, keys)))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def body(total, part):
+        gradients, metrics = compute(*part)
+        return jax.tree.map(jnp.add, total, gradients), metrics
+
+    total, metrics = jax.lax.scan(body, zeros, (parts, keys))
+    if spec.step.average_accumulated:
+        total = jax.tree.map(lambda leaf: leaf / steps, total)
+    metrics = {name: _over_micro_batches(name, values) for name, values in metrics.items()}
+    return total, metrics | {'gradient_norm': optax.tree.norm(total)}
 
 
 def loss_and_gradients(params, batch: types.Batch, inputs: types.ReaderInputs, spec: spec_lib.StepSpec,
-                       dropout_key: jax.Array | None = None) -> tuple[dict, dict[str, jax.Array]]:
+                       dropout_key: jax.Array | None = None, updates_done: jax.Array | None = None) -> tuple[dict, Metrics]:
     """Gradients and metrics of the joint loss at the smallest stream capacities that fit.
 
     The gradient is taken inside each branch of the switch: differentiating through the switch would keep every branch's residuals.
@@ -50,14 +100,13 @@ def loss_and_gradients(params, batch: types.Batch, inputs: types.ReaderInputs, s
     def branch(level: int):
         def run(params):
             differentiate = jax.value_and_grad(joint_loss.joint_loss, has_aux=True)
-            (loss, metrics), gradients = differentiate(params, batch, inputs, spec, level, dropout_key)
+            (loss, metrics), gradients = differentiate(params, batch, inputs, spec, level, dropout_key, updates_done)
             return gradients, {'loss': loss, **_summary(metrics)}
         return run
 
     level = capacity_level(inputs, spec)
     gradients, metrics = jax.lax.switch(level, [branch(i) for i in range(len(spec.read))], params)
-    metrics |= {'gradient_norm': optax.tree.norm(gradients), 'capacity_level': level,
-                'reader_tokens': inputs.reader_lengths[:, :spec.passages_read].sum()}
+    metrics |= {'capacity_level': level, 'reader_tokens': inputs.reader_lengths[:, :spec.passages_read].sum()}
     return gradients, metrics
 
 
@@ -66,22 +115,35 @@ def capacity_level(inputs: types.ReaderInputs, spec: spec_lib.StepSpec) -> jax.A
     def by_stream(lengths):
         return lengths.reshape(spec.streams, -1)
 
-    read, scored = spec.passages_read, spec.passages_scored
-    streams = [(by_stream(inputs.reader_lengths[:, :read]), spec.read)]
+    streams = [(by_stream(inputs.reader_lengths[:, :spec.passages_read]), spec.read)]
     if spec.scored:
-        streams.append((by_stream(inputs.reader_lengths[:, read:scored]), spec.scored))
+        streams.append((by_stream(inputs.reader_lengths[:, spec.encoded_for_gold]), spec.scored))
     if spec.embedded:
         streams.append((by_stream(inputs.retriever_lengths), spec.embedded))
     return buckets.level(streams)
 
 
-def apply_gradients(state: state_lib.TrainState, gradients, optimizer: optax.GradientTransformation) -> state_lib.TrainState:
-    """One optimiser update."""
+def apply_gradients(state: state_lib.TrainState, gradients, optimizer: optax.GradientTransformation,
+                    rounding_key: jax.Array | None = None) -> state_lib.TrainState:
+    """One optimiser update; the key is needed where parameters are bfloat16."""
     updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
-    return state.replace(step=state.step + 1, params=optax.apply_updates(state.params, updates), optimizer_state=optimizer_state)
+    params = optimizer_lib.apply_updates(state.params, updates, rounding_key)
+    return state.replace(step=state.step + 1, params=params, optimizer_state=optimizer_state)
 
 
-def _summary(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def _micro_batches(leaf: jax.Array, steps: int, spec: spec_lib.StepSpec) -> jax.Array:
+    """[steps * batch, ...] to [steps, batch, ...], every micro-batch spread over the devices."""
+    leaf = leaf.reshape(steps, -1, *leaf.shape[1:])
+    return partitioning.constrain(leaf, spec.mesh, None, 'batch')
+
+
+def _over_micro_batches(name: str, values: jax.Array) -> jax.Array:
+    if name in ('reader_tokens', 'truncated_passages'):
+        return jnp.sum(values)
+    return jnp.max(values) if name == 'capacity_level' else jnp.mean(values)
+
+
+def _summary(metrics: Metrics) -> Metrics:
     """Scalars of a step; scores become the agreement of retriever and reader: how often both rank the same passage first."""
     scores, gold_scores = metrics.pop('scores', None), metrics.pop('gold_scores', None)
     if scores is not None:

@@ -13,7 +13,7 @@ import pytest
 from atlas_jax import partitioning, types
 from atlas_jax.conversion import hf, hf_names
 from atlas_jax.models import atlas
-from atlas_jax.training import buckets, train_step
+from atlas_jax.training import buckets, step_config, train_step
 from atlas_jax.training import spec as spec_lib
 from atlas_jax.training.optimizer import OptimizerConfig
 
@@ -25,12 +25,13 @@ def _recorded_run(number: str) -> dict:
     return next(run for run in json.loads((FIXTURES / 'training.json').read_text()) if str(run['run']) == number)
 
 
-def _spec(reader_config, retriever_config, n_context=PASSAGES) -> spec_lib.StepSpec:
+def _spec(reader_config, retriever_config, n_context=PASSAGES, accumulation_steps=1) -> spec_lib.StepSpec:
     full = (buckets.Capacity(3 * PASSAGES * WIDTH, WIDTH),)
     config = atlas.AtlasConfig(reader_config, retriever_config, n_context=n_context)
     distill = spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=PASSAGES)
     return spec_lib.StepSpec(config, atlas.Segments((), (), ()), partitioning.make_mesh(devices=jax.devices()[:1]), read=full,
-                             scored=full if n_context < PASSAGES else (), embedded=full, distill=distill)
+                             scored=full if n_context < PASSAGES else (), embedded=full, distill=distill,
+                             step=step_config.StepConfig(accumulation_steps))
 
 
 def _batch(recorded, number: int) -> tuple[types.Batch, types.ReaderInputs]:
@@ -45,7 +46,8 @@ def _batch(recorded, number: int) -> tuple[types.Batch, types.ReaderInputs]:
         example_ids=jnp.arange(3, dtype=jnp.int32))
     inputs = types.ReaderInputs(
         reader_tokens=jnp.asarray(recorded['reader_ids'][number]), reader_lengths=lengths('reader_mask'),
-        retriever_tokens=jnp.asarray(recorded['passage_ids'][number]), retriever_lengths=lengths('passage_mask'))
+        retriever_tokens=jnp.asarray(recorded['passage_ids'][number]), retriever_lengths=lengths('passage_mask'),
+        truncated_passages=None)
     return batch, inputs
 
 
@@ -62,21 +64,44 @@ def _step(spec, config):
     optimizer = train_step.optimizer_for(spec, config)
 
     @jax.jit
-    def step(params, moments, batch, inputs):
-        gradients, metrics = train_step.loss_and_gradients(params, batch, inputs, spec)
+    def step(params, moments, *batch_and_inputs):
+        gradients, metrics = train_step.accumulate(lambda part, _: train_step.loss_and_gradients(params, *part, spec), batch_and_inputs,
+                                                   spec)
         updates, moments = optimizer.update(gradients, moments, params)
         return optax.apply_updates(params, updates), moments, metrics
 
     return step, optimizer
 
 
+def _config(options) -> OptimizerConfig:
+    return OptimizerConfig(learning_rate=options['lr'], retriever_learning_rate=options['lr_retriever'], schedule=options['scheduler'],
+                           warmup_steps=options['warmup_steps'], total_steps=options['total_steps'], clip=options['clip'],
+                           weight_decay=options['weight_decay'], beta2=options['beta2'], epsilon=options['epsilon'])
+
+
+def test_accumulated_steps_follow_the_original(setting):
+    """Run 17: an update after every second batch, gradients summed and not divided, clipped as the sum."""
+    reader_config, retriever_config, params = setting
+    run, recorded = _recorded_run('17'), np.load(FIXTURES / 'inputs.npz')
+    assert run['options']['accumulation_steps'] == 2
+    step, optimizer = _step(_spec(reader_config, retriever_config, accumulation_steps=2), _config(run['options']))
+    moments = optimizer.init(params)
+    with jax.default_matmul_precision('highest'):
+        for number in range(0, 20, 2):
+            pair = [_batch(recorded, (number + i) % 4) for i in range(2)]
+            params, moments, metrics = step(params, moments, *jax.tree.map(lambda *parts: jnp.concatenate(parts), *pair))
+            for name in ('reader_loss', 'retriever_loss'):
+                expected = np.mean(run[f'{name}_f64'][number:number + 2])
+                assert float(metrics[name]) == pytest.approx(expected, rel=1e-4, abs=1e-6), (number, name)
+            last = run['steps'][number + 1]
+            assert float(metrics['gradient_norm']) * last['scale'] == pytest.approx(last['grad_norm_scaled'], rel=1e-4), number
+    _compare_parameters(params, run, reader_config, retriever_config)
+
+
 def test_twenty_steps_follow_the_original(setting):
     reader_config, retriever_config, params = setting
     run, recorded = _recorded_run('0'), np.load(FIXTURES / 'inputs.npz')
-    options = run['options']
-    config = OptimizerConfig(learning_rate=options['lr'], retriever_learning_rate=options['lr_retriever'], schedule=options['scheduler'],
-                             warmup_steps=options['warmup_steps'], total_steps=options['total_steps'], clip=options['clip'],
-                             weight_decay=options['weight_decay'], beta2=options['beta2'], epsilon=options['epsilon'])
+    config = _config(run['options'])
     step, optimizer = _step(_spec(reader_config, retriever_config), config)
     moments = optimizer.init(params)
     with jax.default_matmul_precision('highest'):

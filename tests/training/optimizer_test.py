@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -62,3 +63,33 @@ def test_an_untrained_retriever_stays_as_it_is():
 def test_wrong_values_name_the_field(change, word):
     with pytest.raises(errors.ConfigError, match=word):
         optimizer.OptimizerConfig(**change)
+
+
+def _update(config, params, gradients, steps=1):
+    transformation = optimizer.make_optimizer(config)
+    state = transformation.init(params)
+    for step in range(steps):
+        updates, state = transformation.update(gradients, state, params)
+        params = optimizer.apply_updates(params, updates, jax.random.key(step))
+    return params, state
+
+
+def test_adafactor_keeps_rows_and_columns_and_steps_by_the_learning_rate():
+    config = optimizer.OptimizerConfig(optimizer='adafactor', learning_rate=0.5, retriever_learning_rate=0.25, schedule='fixed',
+                                       warmup_steps=0, weight_decay=0.1, clip=0.0)
+    params = {name: {'w': jnp.full((131, 137), 2.0)} for name in ('reader', 'retriever')}
+    after, state = _update(config, params, jax.tree.map(lambda leaf: 3 * leaf, params))
+    # The first update has a root mean square of 1; the decay comes with the learning rate, as in AdamW.
+    np.testing.assert_allclose(after['reader']['w'], 2.0 - 0.5 * (1 + 0.1 * 2.0), rtol=1e-5)
+    np.testing.assert_allclose(after['retriever']['w'], 2.0 - 0.25 * (1 + 0.1 * 2.0), rtol=1e-5)
+    assert max(leaf.size for leaf in jax.tree.leaves(state)) == 137
+
+
+def test_bfloat16_weights_do_not_lose_small_updates():
+    config = optimizer.OptimizerConfig(learning_rate=1e-4, retriever_learning_rate=1e-4, schedule='fixed', warmup_steps=0, weight_decay=0.0)
+    params = {name: {'w': jnp.ones((7, 997), jnp.bfloat16)} for name in ('reader', 'retriever')}
+    after, state = _update(config, params, jax.tree.map(jnp.ones_like, params), steps=10)
+    assert after['reader']['w'].dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(state) if leaf.ndim} == {jnp.dtype('float32')}
+    # 1 - 10 x 1e-4: a quarter of the way to the next bfloat16 below 1, where rounding to the nearest would not move at all.
+    assert float(after['reader']['w'].astype(jnp.float32).mean()) == pytest.approx(1 - 1e-3, abs=1e-4)
