@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
-_MASKED = -1e30
+# Far below any log probability, and finite.
+MASKED = -1e30
 
 
 def pdist_gold_scores(nll: Array, weights: Array) -> Array:
@@ -18,8 +19,21 @@ def pdist_gold_scores(nll: Array, weights: Array) -> Array:
     Returns:
       [batch, n] float32; 0 for an example without target tokens.
     """
+    return -loop_gold_scores(nll, weights)
+
+
+def loop_gold_scores(nll: Array, weights: Array) -> Array:
+    """Leave one out (the original's `loop`): the mean loss of the target, the decoder seeing every passage but one.
+
+    Args:
+      nll: [batch, n, length] float32, of each target token, each passage left out in turn.
+      weights: [batch, length] float32, 1 on target tokens and 0 elsewhere.
+
+    Returns:
+      [batch, n] float32; 0 for an example without target tokens.
+    """
     total = jnp.sum(nll * weights[:, None], axis=-1)  # [batch, n]
-    return -total / jnp.maximum(jnp.sum(weights, axis=-1), 1.0)[:, None]
+    return total / jnp.maximum(jnp.sum(weights, axis=-1), 1.0)[:, None]
 
 
 def distillation_loss(scores: Array, gold_scores: Array, *, temperature_score: float, temperature_gold: float,
@@ -41,8 +55,8 @@ def distillation_loss(scores: Array, gold_scores: Array, *, temperature_score: f
       Scalar float32; 0 where every example weighs 0.
     """
     there = ~jnp.isneginf(scores)  # a NaN is not hidden
-    log_q = _masked_log_softmax(jnp.where(there, scores, 0.0) / temperature_score, there)
-    log_p = _masked_log_softmax(jnp.where(there, jax.lax.stop_gradient(gold_scores), 0.0) / temperature_gold, there)
+    log_q = masked_log_softmax(jnp.where(there, scores, 0.0) / temperature_score, there)
+    log_p = masked_log_softmax(jnp.where(there, jax.lax.stop_gradient(gold_scores), 0.0) / temperature_gold, there)
     p = jnp.where(there, jnp.exp(log_p), 0.0)
     divergence = jnp.sum(p * (log_p - log_q), axis=-1)  # [batch]
     if example_weights is None:
@@ -53,6 +67,6 @@ def distillation_loss(scores: Array, gold_scores: Array, *, temperature_score: f
     return jnp.sum(weighted) / (jnp.where(total > 0, total, 1.0) * scores.shape[-1])
 
 
-def _masked_log_softmax(logits: Array, there: Array) -> Array:
+def masked_log_softmax(logits: Array, there: Array) -> Array:
     """Log softmax over the last axis where `there`; zeros elsewhere, also in a row that has nothing."""
-    return jnp.where(there, jax.nn.log_softmax(jnp.where(there, logits, _MASKED), axis=-1), 0.0)
+    return jnp.where(there, jax.nn.log_softmax(jnp.where(there, logits, MASKED), axis=-1), 0.0)

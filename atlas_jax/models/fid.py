@@ -61,6 +61,31 @@ def fuse(rows: Rows, mask: Array, batch: int, n_context: int | None = None) -> t
     return jax.tree.map(jax.vmap(side_by_side), rows), side_by_side(mask)
 
 
+def first_passages(rows: Rows, mask: Array, batch: int, n: int) -> tuple[Rows, Array]:
+    """Rows and mask, as of `passage_rows`, of the first `n` passages of each example."""
+    def first(values: Array) -> Array:
+        by_example = values.reshape(batch, -1, *values.shape[1:])[:, :n]  # [batch, n, longest, ...]
+        return by_example.reshape(-1, *values.shape[1:])
+
+    return jax.tree.map(jax.vmap(first), rows), first(mask)
+
+
+def join_passages(first: tuple[Rows, Array], second: tuple[Rows, Array], batch: int) -> tuple[Rows, Array]:
+    """Each example's passages of `first`, then those of `second`: pairs of rows and mask, as of `passage_rows`, of any two widths."""
+    longest = max(first[1].shape[-1], second[1].shape[-1])
+
+    def join(values: Array, more: Array) -> Array:
+        by_example = [_widen(part, longest).reshape(batch, -1, longest, *part.shape[2:]) for part in (values, more)]
+        return jnp.concatenate(by_example, axis=1).reshape(-1, longest, *values.shape[2:])  # [batch * (n + more), longest, ...]
+
+    return jax.tree.map(jax.vmap(join), first[0], second[0]), join(first[1], second[1])
+
+
+def _widen(values: Array, longest: int) -> Array:
+    """[passages, width, ...] padded to [passages, longest, ...]."""
+    return jnp.pad(values, ((0, 0), (0, longest - values.shape[1]), *((0, 0),) * (values.ndim - 2)))
+
+
 def encode_passages(reader: t5.T5, params: Any, stream: types.TokenStream, dropout_key: Array | None = None) -> tuple[Rows, Array]:
     """Encodes passages and projects them to rows of keys and values, as `passage_rows` returns them; no dropout without a key."""
     variables = {'params': params}
@@ -83,6 +108,29 @@ def passage_logits(reader: t5.T5, params: Any, rows: Rows, mask: Array, decoder_
     repeated = jnp.repeat(decoder_input_tokens, n_context, axis=0)  # [batch * n_context, target_length]
     logits = reader.apply({'params': params}, repeated, rows, mask, method='decode')
     return logits.reshape(batch, n_context, *logits.shape[1:])
+
+
+def leave_one_out_logits(reader: t5.T5, params: Any, rows: Rows, mask: Array, decoder_input_tokens: Array) -> Array:
+    """Logits with the decoder seeing all passages of an example but one, each left out in turn, without dropout.
+
+    The keys and values are there once; the passages are left out one after another, so that attention needs room for one reading.
+
+    Args:
+      rows, mask: of `passage_rows`; as many passages for each example.
+      decoder_input_tokens: [batch, target_length] int32.
+
+    Returns:
+      [batch, passages of an example, target_length, vocab] float32.
+    """
+    batch, longest = decoder_input_tokens.shape[0], mask.shape[-1]
+    n = mask.shape[0] // batch
+    keys_values, fused_mask = fuse(rows, mask, batch)
+
+    def without(left_out: Array) -> Array:
+        others = jnp.repeat(jnp.arange(n) != left_out, longest)  # [n * longest]
+        return reader.apply({'params': params}, decoder_input_tokens, keys_values, fused_mask & others, method='decode')
+
+    return jnp.moveaxis(jax.lax.map(without, jnp.arange(n)), 0, 1)
 
 
 def fid_logits(reader: t5.T5, params: Any, stream: types.TokenStream, decoder_input_tokens: Array, n_context: int | None = None,

@@ -1,6 +1,7 @@
 """T5 v1.0 and v1.1: an encoder over token streams and a decoder over keys and values made once. Parameter names are T5X's."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -82,6 +83,7 @@ class _Stack(nn.Module):
     """What encoder and decoder share: a stack of equal layers, scanned, between a position bias and a last norm."""
 
     config: T5Config
+    remat: str = 'none'
 
     def _set_up(self, layer: type[nn.Module], num_layers: int, bidirectional: bool) -> None:
         config = self.config
@@ -89,8 +91,8 @@ class _Stack(nn.Module):
         self.layers = [layer(**config.layer_arguments()) for _ in range(num_layers)]
         self.dropout = nn.Dropout(config.dropout_rate)
 
-    def _scan(self, layer: type[nn.Module], call, hidden: Array, per_layer: Any = None, deterministic: bool = True,
-              record: bool = False) -> tuple[Array, Any]:
+    def _scan(self, layer: type[nn.Module], call, hidden: Array, per_layer: Any = None,
+              deterministic: bool = True) -> tuple[Array, Any]:
         """Scans the layers; while the parameters are made, runs them one after another under their own names."""
         if self.is_initializing():
             for i, bound in enumerate(self.layers):
@@ -98,7 +100,7 @@ class _Stack(nn.Module):
             return hidden, None
         unbound = layer(**self.config.layer_arguments(), parent=None)
         return layer_scan.scan_layers(unbound, self.variables['params'], call, hidden, per_layer,
-                                      dropout_key=None if deterministic else self.make_rng('dropout'), record=record)
+                                      dropout_key=None if deterministic else self.make_rng('dropout'), remat=self.remat)
 
 
 class Encoder(_Stack):
@@ -134,38 +136,39 @@ class Decoder(_Stack):
         return jax.vmap(lambda params: layer.apply({'params': params}, encoded, method='keys_values'))(
             layer_scan.layer_params(self.variables['params']))
 
-    def __call__(self, embedded: Array, keys_values: attention.KeysValues, key_mask: Array, deterministic: bool) -> Array:
-        """[batch, length, embed] to the final states, the same shape."""
+    def __call__(self, embedded: Array, keys_values: attention.KeysValues, key_mask: Array, deterministic: bool,
+                 record: Sequence[str] = ()) -> tuple[Array, dict[str, Array]]:
+        """[batch, length, embed] to the final states, the same shape; and what was recorded, layers first."""
         length = embedded.shape[1]
         bias, causal_mask = self.relpos_bias(length), jnp.tril(jnp.ones((length, length), bool))
-        record = self.is_mutable_collection('intermediates') and not self.is_initializing()
-        hidden, sown = self._scan(
-            t5_layers.DecoderLayer,
-            lambda layer, hidden, read: (layer(hidden, bias, causal_mask, read, key_mask, deterministic), None),
-            self.dropout(embedded, deterministic=deterministic), keys_values, deterministic, record)
-        if record:
-            self.sow('intermediates', 'cross_attention', sown['encoder_decoder_attention']['cross_attention'][0])
-        return self.dropout(self.decoder_norm(hidden), deterministic=deterministic)
+        hidden, recorded = self._scan(
+            t5_layers.DecoderLayer, lambda layer, hidden, read: layer(hidden, bias, causal_mask, read, key_mask, deterministic, record),
+            self.dropout(embedded, deterministic=deterministic), keys_values, deterministic)
+        return self.dropout(self.decoder_norm(hidden), deterministic=deterministic), recorded
 
     def step(self, embedded: Array, position: Array, cache: attention.KeysValues, keys_values: attention.KeysValues,
-             key_mask: Array) -> tuple[Array, attention.KeysValues]:
-        """[batch, 1, embed] to the final states of one position, and the cache."""
+             key_mask: Array) -> tuple[Array, attention.KeysValues, Array]:
+        """[rows, 1, embed] to the final states of one position, the cache, and the attention [batch, rows of an example, keys]."""
         bias = self.relpos_bias.row(position, cache[0].shape[2])
-        hidden, cache = self._scan(
+        hidden, (cache, shares) = self._scan(
             t5_layers.DecoderLayer,
             lambda layer, hidden, own: layer.step(hidden, position, own[0], bias, own[1], key_mask), embedded, (cache, keys_values))
-        return self.decoder_norm(hidden), cache
+        return self.decoder_norm(hidden), cache, jnp.mean(shares, axis=0)
 
 
 class T5(nn.Module):
-    """T5. Its parts are called by `method`: `t5.apply({'params': params}, stream, method='encode')`."""
+    """T5. Its parts are called by `method`: `t5.apply({'params': params}, stream, method='encode')`.
+
+    remat: what a layer's backward pass computes again, see nn/layer_scan.py.
+    """
 
     config: T5Config
+    remat: str = 'none'
 
     def setup(self):
         self.token_embedder = embedding.Embedding(self.config.vocab_size, self.config.emb_dim, dtype=self.config.dtype)
-        self.encoder = Encoder(self.config)
-        self.decoder = Decoder(self.config)
+        self.encoder = Encoder(self.config, self.remat)
+        self.decoder = Decoder(self.config, self.remat)
 
     def encode(self, stream: types.TokenStream, deterministic: bool = True) -> Array:
         """Final encoder states, [streams, stream_tokens, embed]; meaningless past the last passage."""
@@ -180,34 +183,49 @@ class T5(nn.Module):
 
     def decode(self, decoder_input_tokens: Array, keys_values: attention.KeysValues, key_mask: Array,
                deterministic: bool = True) -> Array:
-        """Logits of every target position.
+        """Logits of every target position. Several sequences of an example may stand side by side; they read the same keys.
 
         Args:
-          decoder_input_tokens: [batch, target_length] int32, targets shifted right.
+          decoder_input_tokens: [sequences, target_length] int32, targets shifted right; sequences a multiple of batch.
           keys_values: each [layers, batch, keys, heads, head_dim].
           key_mask: [batch, keys] bool; an example without any True key reads nothing.
 
         Returns:
-          [batch, target_length, vocab] float32. Attention to the keys [layers, batch, heads, target_length, keys] is sown under
-          `intermediates/decoder/cross_attention`.
+          [sequences, target_length, vocab] float32.
         """
-        hidden = self.decoder(self.token_embedder(decoder_input_tokens), keys_values, key_mask, deterministic)
-        return self._logits(hidden)
+        return self.decode_recording(decoder_input_tokens, keys_values, key_mask, deterministic)[0]
 
-    def decode_step(self, token: Array, position: Array, cache: attention.KeysValues, keys_values: attention.KeysValues,
-                    key_mask: Array) -> tuple[Array, attention.KeysValues]:
-        """Logits of one position.
+    def decode_recording(self, decoder_input_tokens: Array, keys_values: attention.KeysValues, key_mask: Array,
+                         deterministic: bool = True, record: Sequence[str] = ()) -> tuple[Array, dict[str, Array]]:
+        """`decode`, and the attention to the keys.
 
         Args:
-          token: [batch] int32, the token at `position` (scalar int32, from 0).
-          cache: of `init_cache`, filled up to `position`.
-          keys_values, key_mask: as for `decode`.
+          record: names of `nn.attention.RECORDED`.
 
         Returns:
-          [batch, vocab] float32, and the cache with this position filled.
+          As `decode`; and for each name [layers, batch, target_length, keys] float32, the mean over heads, 0 where `key_mask` is False,
+          before dropout and without gradient.
         """
-        hidden, cache = self.decoder.step(self.token_embedder(token[:, None]), position, cache, keys_values, key_mask)
-        return self._logits(hidden)[:, 0], cache
+        hidden, recorded = self.decoder(self.token_embedder(decoder_input_tokens), keys_values, key_mask, deterministic, record)
+        return self._logits(hidden), recorded
+
+    def decode_step(self, token: Array, position: Array, cache: attention.KeysValues, keys_values: attention.KeysValues,
+                    key_mask: Array) -> tuple[Array, attention.KeysValues, Array]:
+        """Logits of one position. Rows are examples, or several sequences of each side by side, which read the same keys.
+
+        Args:
+          token: [rows] int32, rows a multiple of batch: the token at `position` (scalar int32, from 0).
+          cache: of `init_cache`, filled up to `position`.
+          keys_values: as for `decode`, laid out by head (`nn.attention.by_head`).
+          key_mask: [batch, keys] bool.
+
+        Returns:
+          [rows, vocab] float32; the cache with this position filled; and the attention to the keys, [rows, keys] float32, the mean over layers
+          and heads.
+        """
+        embedded = self.token_embedder(token[:, None])
+        hidden, cache, shares = self.decoder.step(embedded, position, cache, keys_values, key_mask)
+        return self._logits(hidden)[:, 0], cache, shares.reshape(len(token), -1)
 
     @nn.nowrap
     def init_cache(self, batch: int, max_length: int) -> attention.KeysValues:

@@ -3,6 +3,8 @@
 Source: Raffel et al. 2020; dropout placed as in Hugging Face's T5.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 
@@ -67,39 +69,57 @@ class DecoderLayer(_Layer):
         self.dropout = nn.Dropout(self.dropout_rate)
 
     def __call__(self, inputs: Array, bias: Array, causal_mask: Array, keys_values: attention.KeysValues, key_mask: Array,
-                 deterministic: bool) -> Array:
-        """All positions at once.
+                 deterministic: bool, record: Sequence[str] = ()) -> tuple[Array, dict[str, Array]]:
+        """All positions at once. The sequences of an example stand side by side and read the same passages.
 
         Args:
-          inputs: [batch, length, embed].
+          inputs: [sequences, length, embed], sequences a multiple of batch.
           bias: [heads, length, length].
           causal_mask: [length, length] bool.
           keys_values: of the passages, each [batch, keys, heads, head_dim].
           key_mask: [batch, keys] bool.
+          record: what to record of the attention to the passages; names of `attention.RECORDED`.
 
         Returns:
-          [batch, length, embed].
+          [sequences, length, embed]; and what was recorded, each [batch, positions of an example's sequences, keys].
         """
         normed = self.pre_self_attention_layer_norm(inputs)
         keys_values_here = self.self_attention.keys_values(normed)
         attended = self.self_attention.over(normed, keys_values_here, bias, causal_mask, deterministic)
         inputs += self.dropout(attended, deterministic=deterministic)
-        return self._read(inputs, keys_values, key_mask, deterministic)
+        return self._read(inputs, keys_values, key_mask, deterministic, record)
 
     def keys_values(self, encoded: Array) -> attention.KeysValues:
         """Of the attention to the passages: [..., embed] to a pair of [..., heads, head_dim]."""
         return self.encoder_decoder_attention.keys_values(encoded)
 
     def step(self, inputs: Array, position: Array, cache: attention.KeysValues, bias: Array, keys_values: attention.KeysValues,
-             key_mask: Array) -> tuple[Array, attention.KeysValues]:
-        """One position: inputs [batch, 1, embed], bias [heads, 1, max_length]; gives [batch, 1, embed] and the cache."""
-        attended, cache = self.self_attention.step(self.pre_self_attention_layer_norm(inputs), position, cache, bias)
-        return self._read(inputs + attended, keys_values, key_mask, True), cache
+             key_mask: Array) -> tuple[Array, tuple[attention.KeysValues, Array]]:
+        """One position of every row; the rows of an example stand side by side and read the same passages.
 
-    def _read(self, inputs: Array, keys_values: attention.KeysValues, key_mask: Array, deterministic: bool) -> Array:
+        Args:
+          inputs: [rows, 1, embed], rows a multiple of batch.
+          position: scalar int32.
+          cache: of the self-attention, each [rows, max_length, heads, head_dim].
+          bias: [heads, 1, max_length].
+          keys_values: of the passages, laid out by head (`attention.by_head`).
+          key_mask: [batch, keys] bool.
+
+        Returns:
+          [rows, 1, embed]; the cache with this position filled; and the attention to the passages, [batch, rows of an example, keys].
+        """
+        attended, cache = self.self_attention.step(self.pre_self_attention_layer_norm(inputs), position, cache, bias)
+        hidden = (inputs + attended).reshape(key_mask.shape[0], -1, inputs.shape[-1])  # [batch, rows of an example, embed]
+        normed = self.pre_cross_attention_layer_norm(hidden)
+        attended, shares = self.encoder_decoder_attention.over_by_head(normed, keys_values, key_mask[:, None, None])
+        hidden += attended
+        hidden += self.mlp(self.pre_mlp_layer_norm(hidden), True)
+        return hidden.reshape(inputs.shape), (cache, shares)
+
+    def _read(self, inputs: Array, keys_values: attention.KeysValues, key_mask: Array, deterministic: bool, record: Sequence[str]):
         mask = key_mask[:, None, None]  # [batch, heads, length, keys]
         normed = self.pre_cross_attention_layer_norm(inputs)
-        attended = self.encoder_decoder_attention.over(normed, keys_values, None, mask, deterministic,
-                                                       record_as='cross_attention')
-        inputs += self.dropout(attended, deterministic=deterministic)
-        return inputs + self.dropout(self.mlp(self.pre_mlp_layer_norm(inputs), deterministic), deterministic=deterministic)
+        by_example = normed.reshape(key_mask.shape[0], -1, normed.shape[-1])  # [batch, positions of its sequences, embed]
+        attended, recorded = self.encoder_decoder_attention.over_recording(by_example, keys_values, None, mask, deterministic, record)
+        inputs += self.dropout(attended.reshape(inputs.shape), deterministic=deterministic)
+        return inputs + self.dropout(self.mlp(self.pre_mlp_layer_norm(inputs), deterministic), deterministic=deterministic), recorded

@@ -1,4 +1,4 @@
-"""The joint loss: the reader's on fused passages, and the retriever's distilled from what each passage alone is worth to the reader."""
+"""The joint loss: the reader's on fused passages, and the retriever's distilled from what the reader thinks of each passage."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from atlas_jax import types
-from atlas_jax.losses import distill, reader_xent
+from atlas_jax.losses import distill, emdr, reader_xent
 from atlas_jax.models import fid, t5
+from atlas_jax.training import gold_scores as gold_scores_lib
 from atlas_jax.training import retrieve
 from atlas_jax.training import spec as spec_lib
 
@@ -16,98 +17,78 @@ Params = dict[str, Any]
 
 
 def joint_loss(params: Params, batch: types.Batch, inputs: types.ReaderInputs, spec: spec_lib.StepSpec, level: int,
-               dropout_key: Array | None = None) -> tuple[Array, dict[str, Array]]:
+               dropout_key: Array | None = None, updates_done: Array | int | None = None) -> tuple[Array, dict[str, Array]]:
     """Reader loss plus retriever loss (paper section 2.2) at one level of the stream capacities.
 
     Args:
-      params: {'reader', 'retriever'}.
+      params: {'reader', 'retriever'}, and 'passage_encoder' where it is trained.
       batch: targets, their weights and the queries.
       inputs: the assembled passages; every stream fits `level`.
       spec: static side of the step.
       level: index into spec's capacities.
       dropout_key: None switches dropout off.
+      updates_done: scalar int32; while it is below freeze_retriever_steps, the retriever's loss does not count. None: it counts.
 
     Returns:
       The loss, and scalars `reader_loss`, `retriever_loss`, and `scores`, `gold_scores` [batch, n] where the retriever is trained.
     """
     reader_key, query_key, passage_key = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
+    encoder_key, decoder_key = (None,) * 2 if reader_key is None else (reader_key, jax.random.fold_in(reader_key, 1))
     decoder_inputs = t5.shift_right(batch.decoder_target_tokens, spec.config.reader.decoder_start_id)
-    read = passage_keys_values(params['reader'], inputs.reader_tokens[:, :spec.passages_read],
-                               inputs.reader_lengths[:, :spec.passages_read], spec, spec.read[level], reader_key)
-    batch_size = decoder_inputs.shape[0]
-    logits = decode(params['reader'], decoder_inputs, *fuse(*read, batch_size), spec, reader_key)
+    read = gold_scores_lib.encode(params['reader'], inputs.reader_tokens[:, :spec.passages_read],
+                                  inputs.reader_lengths[:, :spec.passages_read], spec, spec.read[level], encoder_key)
+    from_here = spec.passages_scored > 0 and spec.distill.from_training_forward
+    logits, recorded = spec.reader.apply(
+        {'params': params['reader']}, decoder_inputs, *fid.fuse(*read, decoder_inputs.shape[0]), decoder_key is None,
+        record=(spec.distill.attention.kind,) if from_here else (), rngs=None if decoder_key is None else {'dropout': decoder_key},
+        method='decode_recording')
     nll = reader_xent.token_nll(logits, batch.decoder_target_tokens)
     reader_loss = reader_xent.reader_loss(nll, batch.decoder_loss_weights)
     metrics = {'reader_loss': reader_loss}
     if not spec.passages_scored:
         return reader_loss, metrics
     frozen_reader, frozen_read = jax.lax.stop_gradient((params['reader'], read))
-    gold_scores = _gold_scores(frozen_reader, frozen_read, batch, decoder_inputs, inputs, spec, level)
-    scores = _retriever_scores(params['retriever'], batch, inputs, spec, level, query_key, passage_key)
-    retriever_loss = distill.distillation_loss(
-        scores, gold_scores, temperature_score=spec.distill.temperature_score, temperature_gold=spec.distill.temperature_gold,
-        example_weights=(batch.example_ids >= 0).astype(jnp.float32))
+    scores = _retriever_scores(params, batch, inputs, spec, level, query_key, passage_key)
+    if from_here:
+        gold_scores = gold_scores_lib.attended(recorded, spec.distill.attention, batch, inputs, spec)
+        retriever_loss = _distilled(scores, gold_scores, batch, spec)
+    else:
+        scored = gold_scores_lib.scored_passages(frozen_reader, frozen_read, inputs, spec, level)
+        retriever_loss, gold_scores = _taught(frozen_reader, scored, scores, batch, decoder_inputs, inputs, spec)
     metrics |= {'retriever_loss': retriever_loss, 'scores': scores, 'gold_scores': gold_scores}
+    if updates_done is not None and spec.distill.freeze_retriever_steps:
+        retriever_loss = jnp.where(updates_done < spec.distill.freeze_retriever_steps, 0.0, retriever_loss)
     return reader_loss + retriever_loss, metrics
 
 
-def passage_keys_values(params, tokens: Array, lengths: Array, spec: spec_lib.StepSpec, capacity, dropout_key: Array | None):
-    """Encodes passages [batch, n, width] in the flat layout and projects them once to every decoder layer's keys and values.
-
-    Returns:
-      (keys, values), each [layers, batch * n, longest, heads, head_dim], and the mask [batch * n, longest] bool.
-    """
-    stream = retrieve.pack(tokens, lengths, spec, capacity.stream_tokens, capacity.longest)
-    rngs = None if dropout_key is None else {'dropout': dropout_key}
-    encoded = spec.reader.apply({'params': params}, stream, deterministic=dropout_key is None, rngs=rngs, method='encode')
-    keys_values = spec.reader.apply({'params': params}, encoded, method='cross_keys_values')
-    return fid.passage_rows(stream, keys_values)
+def _taught(reader_params, scored, scores: Array, batch: types.Batch, decoder_inputs: Array, inputs: types.ReaderInputs,
+            spec: spec_lib.StepSpec) -> tuple[Array, Array]:
+    """The retriever's loss, and gold scores [batch, n], from the scored passages read without dropout."""
+    if spec.distill.gold_score_mode != 'emdr':
+        gold_scores = gold_scores_lib.gold_scores(reader_params, scored, batch, decoder_inputs, inputs, spec)
+        return _distilled(scores, gold_scores, batch, spec), gold_scores
+    log_likelihoods = gold_scores_lib.passage_log_likelihoods(reader_params, scored, batch, decoder_inputs, spec)
+    loss = emdr.emdr_loss(scores, log_likelihoods, batch.decoder_loss_weights, temperature_score=spec.distill.temperature_score)
+    return loss, distill.pdist_gold_scores(-log_likelihoods, batch.decoder_loss_weights)
 
 
-def fuse(keys_values, mask: Array, batch_size: int):
-    """Passages of one example side by side: [batch, n * longest, ...], Fusion-in-Decoder (Izacard and Grave 2021)."""
-    return fid.fuse(keys_values, mask, batch_size)
+def _distilled(scores: Array, gold_scores: Array, batch: types.Batch, spec: spec_lib.StepSpec) -> Array:
+    return distill.distillation_loss(
+        scores, jax.lax.stop_gradient(gold_scores), temperature_score=spec.distill.temperature_score,
+        temperature_gold=spec.distill.temperature_gold, example_weights=(batch.example_ids >= 0).astype(jnp.float32))
 
 
-def decode(params, decoder_inputs: Array, keys_values, mask: Array, spec: spec_lib.StepSpec, dropout_key: Array | None = None) -> Array:
-    """Logits [batch, target_length, vocab] float32."""
-    rngs = None if dropout_key is None else {'dropout': jax.random.fold_in(dropout_key, 1)}
-    return spec.reader.apply({'params': params}, decoder_inputs, keys_values, mask, deterministic=dropout_key is None, rngs=rngs,
-                             method='decode')
-
-
-def _gold_scores(params, read, batch: types.Batch, decoder_inputs: Array, inputs: types.ReaderInputs, spec: spec_lib.StepSpec,
-                 level: int) -> Array:
-    """pdist: minus the mean loss of the target with the decoder seeing one passage alone, [batch, n]; no gradient.
-
-    The passages that are read share the training forward's encoder states; the others are encoded here, forward only.
-    """
-    scored, from_read = spec.passages_scored, min(spec.passages_read, spec.passages_scored)
-    parts = [_passage_nll(params, read, decoder_inputs, batch, spec.passages_read, spec)[:, :from_read]]
-    if scored > from_read:
-        rest = passage_keys_values(params, inputs.reader_tokens[:, from_read:scored], inputs.reader_lengths[:, from_read:scored], spec,
-                                   spec.scored[level], None)
-        parts.append(_passage_nll(params, rest, decoder_inputs, batch, scored - from_read, spec))
-    nll = jnp.concatenate(parts, axis=1)  # [batch, n, target_length]
-    return jax.lax.stop_gradient(distill.pdist_gold_scores(nll, batch.decoder_loss_weights))
-
-
-def _passage_nll(params, rows, decoder_inputs: Array, batch: types.Batch, n: int, spec: spec_lib.StepSpec) -> Array:
-    logits = decode(params, jnp.repeat(decoder_inputs, n, axis=0), *rows, spec)  # [batch * n, target_length, vocab]
-    nll = reader_xent.token_nll(logits, jnp.repeat(batch.decoder_target_tokens, n, axis=0))
-    return nll.reshape(-1, n, nll.shape[-1])
-
-
-def _retriever_scores(params, batch: types.Batch, inputs: types.ReaderInputs, spec: spec_lib.StepSpec, level: int,
+def _retriever_scores(params: Params, batch: types.Batch, inputs: types.ReaderInputs, spec: spec_lib.StepSpec, level: int,
                       query_key: Array | None, passage_key: Array | None) -> Array:
     """query . passage / sqrt(dim) [batch, n] float32; -inf where nothing was retrieved."""
-    queries = retrieve.embed_queries(params, batch, spec, query_key)
+    queries = retrieve.embed_queries(params['retriever'], batch, spec, query_key)
     n = spec.passages_scored
     if inputs.passage_embeddings is not None:
         passages = inputs.passage_embeddings
     else:
         capacity = spec.embedded[level]
         stream = retrieve.pack(inputs.retriever_tokens, inputs.retriever_lengths, spec, capacity.stream_tokens, capacity.longest)
-        passages = retrieve.embed(params, stream, spec, passage_key).reshape(queries.shape[0], n, -1)
+        encoder = params['passage_encoder'] if spec.trains_passage_encoder else params['retriever']
+        passages = retrieve.embed(encoder, stream, spec, passage_key).reshape(queries.shape[0], n, -1)
     scores = jnp.einsum('bd,bnd->bn', queries, passages) / jnp.sqrt(jnp.float32(queries.shape[-1]))  # b batch, n passages, d dim
     return scores if inputs.retrieved is None else jnp.where(jnp.isfinite(inputs.retrieved.scores[:, :n]), scores, -jnp.inf)

@@ -7,11 +7,19 @@ import jax
 import numpy as np
 
 from atlas_jax import errors
+from atlas_jax.losses import attention_scores
 from atlas_jax.models import atlas, contriever, t5
-from atlas_jax.training import buckets
+from atlas_jax.searchers.config import SearchConfig
+from atlas_jax.training import buckets, step_config
 
-GOLD_SCORE_MODES = ('pdist',)
-RETRIEVER_TRAINING = ('joint', 'query_side', 'frozen')
+# 'adist' is what the paper calls attention distillation: the family's evalnormssum.
+ATTENTION_MODES = {f'{source}{name}': (source, statistic) for source in ('eval', 'std')
+                   for name, statistic in attention_scores.STATISTICS.items()}
+ATTENTION_MODES = {'adist': ATTENTION_MODES.pop('evalnormssum')} | ATTENTION_MODES
+GOLD_SCORE_MODES = ('pdist', 'emdr', 'loop', *ATTENTION_MODES)
+ALIASES = {'ppmean': 'pdist', 'evalnormssum': 'adist', 'evalnormsum': 'adist'}
+GOLD_SCORES = ('shared', 'exact')
+RETRIEVER_TRAINING = ('joint', 'untied', 'query_side', 'frozen')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,11 +27,22 @@ class DistillConfig:
     """How the reader teaches the retriever (paper section 2.2).
 
     Attributes:
-      gold_score_mode: where the teacher's scores come from; pdist: the reader's likelihood of the target given each passage alone.
-      temperature_gold: divides the gold scores.
+      gold_score_mode: where the teacher's scores come from.
+        pdist (ppmean): the reader's likelihood of the target given each passage alone. loop: its loss with each passage left out. emdr: the
+        likelihood of the target with the passage unknown. adist (evalnormssum, evalnormsum): cross attention times the length of the value.
+        {eval,std}{scores,probs,norms}{sum,avg,first,nosep,woquery,top5,top10,top20}: other reductions of cross attention
+        (losses/attention_scores.py). eval reads the scored passages without dropout; std takes it from the training forward, and scores
+        the n_context passages that are read there.
+      temperature_gold: divides the gold scores; in emdr the reader's logits.
       temperature_score: divides the retriever's scores.
-      retriever_n_context: passages scored per example.
-      retriever_training: joint (queries and passages), query_side (the index's embeddings stay valid), or frozen.
+      retriever_n_context: passages scored per example; the std modes score n_context.
+      retriever_training: joint (one encoder of queries and passages is trained), untied (two, that of the passages starts as a copy of the
+        other), query_side (the passages' stays as it is, and so the index's embeddings stay valid), or frozen.
+      gold_scores: shared (passages that are read keep the encoder states of the training forward, dropout included) or exact (all are
+        encoded again without dropout, as the original does). The same without dropout; pdist, emdr, loop and eval modes only.
+      freeze_retriever_steps: the retriever is not updated in the first so many updates, nor does its loss count.
+
+    Raises ConfigError for an unknown name, a temperature that is not positive, or a number of passages or steps that is too small.
     """
 
     gold_score_mode: str = 'pdist'
@@ -31,16 +50,31 @@ class DistillConfig:
     temperature_score: float = 0.01
     retriever_n_context: int = 5
     retriever_training: str = 'joint'
+    gold_scores: str = 'shared'
+    freeze_retriever_steps: int = 0
 
     def __post_init__(self):
-        for name, valid in (('gold_score_mode', GOLD_SCORE_MODES), ('retriever_training', RETRIEVER_TRAINING)):
+        object.__setattr__(self, 'gold_score_mode', ALIASES.get(self.gold_score_mode, self.gold_score_mode))
+        for name, valid in (('gold_score_mode', (*GOLD_SCORE_MODES, *ALIASES)), ('retriever_training', RETRIEVER_TRAINING),
+                            ('gold_scores', GOLD_SCORES)):
             if getattr(self, name) not in valid:
                 raise errors.ConfigError(f'DistillConfig.{name} is "{getattr(self, name)}"; choose one of {", ".join(valid)}')
         for name in ('temperature_gold', 'temperature_score'):
             if not getattr(self, name) > 0:
                 raise errors.ConfigError(f'DistillConfig.{name} is {getattr(self, name)}; it must be greater than 0')
-        if self.retriever_n_context < 1:
-            raise errors.ConfigError(f'DistillConfig.retriever_n_context is {self.retriever_n_context}; it must be at least 1')
+        for name, least in (('retriever_n_context', 1), ('freeze_retriever_steps', 0)):
+            if getattr(self, name) < least:
+                raise errors.ConfigError(f'DistillConfig.{name} is {getattr(self, name)}; it must be at least {least}')
+
+    @property
+    def attention(self) -> attention_scores.Statistic | None:
+        """What the gold scores are made of in the attention modes; None in the others."""
+        return ATTENTION_MODES[self.gold_score_mode][1] if self.gold_score_mode in ATTENTION_MODES else None
+
+    @property
+    def from_training_forward(self) -> bool:
+        """Whether the gold scores are the attention of the training forward itself (the std modes)."""
+        return self.gold_score_mode in ATTENTION_MODES and ATTENTION_MODES[self.gold_score_mode][0] == 'std'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +86,12 @@ class StepSpec:
       segments: config's formats cut into token segments.
       mesh: devices; one token stream each.
       read: capacities of the stream of passages that are read, smallest first.
-      scored: capacities of the stream of passages that are only scored (retriever_n_context beyond n_context); () if there are none.
-      embedded: capacities of the stream of passages that the retriever embeds; () unless retriever_training is joint.
+      scored: capacities of the stream of passages that are encoded for gold scores alone (`encoded_for_gold`); () if there are none.
+      embedded: capacities of the stream of passages that a retriever embeds; () unless retriever_training is joint or untied.
       distill: None in an answer step.
+      step: accumulation, rematerialisation and dtypes.
+      search: how passages are found.
+      reranked: capacities of the stream of candidates that are embedded anew to re-rank them; () where none are.
     """
 
     config: atlas.AtlasConfig
@@ -64,6 +101,9 @@ class StepSpec:
     scored: tuple[buckets.Capacity, ...] = ()
     embedded: tuple[buckets.Capacity, ...] = ()
     distill: DistillConfig | None = None
+    step: step_config.StepConfig = step_config.StepConfig()
+    search: SearchConfig = SearchConfig()
+    reranked: tuple[buckets.Capacity, ...] = ()
 
     @property
     def streams(self) -> int:
@@ -81,25 +121,62 @@ class StepSpec:
     @property
     def passages_scored(self) -> int:
         """Passages an example has in the distillation loss; 0 where the retriever is not trained."""
-        trains = self.distill is not None and not self.closed_book and self.distill.retriever_training != 'frozen'
-        return self.distill.retriever_n_context if trains else 0
+        if self.distill is None or self.closed_book or self.distill.retriever_training == 'frozen':
+            return 0
+        return self.passages_read if self.distill.from_training_forward else self.distill.retriever_n_context
+
+    @property
+    def encoded_for_gold(self) -> slice:
+        """Which of an example's passages are encoded for gold scores alone; the others' states come from the training forward."""
+        scored = self.passages_scored
+        if not scored or self.distill.from_training_forward:
+            return slice(0, 0)
+        return slice(0 if self.distill.gold_scores == 'exact' else min(self.passages_read, scored), scored)
+
+    @property
+    def embeds_passages(self) -> bool:
+        """Whether the step embeds passages, or takes their embeddings from the index."""
+        return self.passages_scored > 0 and self.distill.retriever_training != 'query_side'
 
     @property
     def keeps_passage_encoder(self) -> bool:
-        """Whether the encoder that made the index stays beside the trained query encoder."""
+        """Whether the encoder that made the index stays, as it is, beside the trained query encoder."""
         return self.passages_scored > 0 and self.distill.retriever_training == 'query_side'
+
+    @property
+    def trains_passage_encoder(self) -> bool:
+        """Whether passages have a trained encoder of their own, `params['passage_encoder']`."""
+        return self.passages_scored > 0 and self.distill.retriever_training == 'untied'
 
     @property
     def top_k(self) -> int:
         return 0 if self.closed_book else max(self.passages_read, self.passages_scored)
 
     @property
+    def candidates(self) -> int:
+        """Passages an example gets from the search: more than top_k where they are re-ranked."""
+        return max(self.top_k, self.search.rerank_candidates)
+
+    @property
+    def needs_retriever_tokens(self) -> bool:
+        """Whether the step embeds passages, so that it needs them in the retriever's tokens."""
+        return bool(self.embedded or self.reranked)
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether the step reads the index's embeddings: to search them, or as the retriever's side of the loss."""
+        return not self.closed_book and (not self.search.on_host or self.keeps_passage_encoder)
+
+    @property
     def reader(self) -> t5.T5:
-        return t5.T5(self.config.reader)
+        return t5.T5(self._computing(self.config.reader), self.step.remat)
 
     @property
     def retriever(self) -> contriever.Contriever:
-        return contriever.Contriever(self.config.retriever)
+        return contriever.Contriever(self._computing(self.config.retriever), self.step.remat)
+
+    def _computing(self, config: Any) -> Any:
+        return dataclasses.replace(config, dtype=self.step.compute_dtype or config.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,24 +192,31 @@ class TokenLengths:
 
 
 def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sharding.Mesh, lengths: TokenLengths, batch_size: int,
-              distill: DistillConfig | None = None) -> StepSpec:
-    """Chooses the capacities for batches of `batch_size` examples.
+              distill: DistillConfig | None = None, step: step_config.StepConfig | None = None,
+              search: SearchConfig | None = None) -> StepSpec:
+    """Chooses the capacities for (micro-)batches of `batch_size` examples.
 
     Raises:
       ConfigError: the batch does not divide over the devices.
     """
     if batch_size % mesh.size:
         raise errors.ConfigError(f'batch_size {batch_size} does not divide over {mesh.size} devices; choose a multiple of {mesh.size}')
-    bare = StepSpec(config, segments, mesh, read=(), distill=distill)
+    bare = StepSpec(config, segments, mesh, read=(), distill=distill, step=step or step_config.StepConfig(),
+                    search=search or SearchConfig())
     examples = batch_size // mesh.size
     reader_inputs, reader_limit = _input_lengths(segments.closed_book if bare.closed_book else segments.reader, lengths,
                                                  config.inputs.text_max_tokens)
     retriever_inputs, retriever_limit = _embedded_lengths(segments.retriever, lengths, config.retriever_max_tokens)
     changes: dict[str, Any] = {'read': buckets.capacities(reader_inputs, examples * bare.passages_read, reader_limit)}
-    if bare.passages_scored > bare.passages_read:
-        changes['scored'] = buckets.capacities(reader_inputs, examples * (bare.passages_scored - bare.passages_read), reader_limit)
-    if bare.passages_scored and distill.retriever_training == 'joint':
+    only_for_gold = bare.encoded_for_gold.stop - bare.encoded_for_gold.start
+    if only_for_gold:
+        changes['scored'] = buckets.capacities(reader_inputs, examples * only_for_gold, reader_limit)
+    if bare.embeds_passages:
         changes['embedded'] = buckets.capacities(retriever_inputs, examples * bare.passages_scored, retriever_limit)
+    if all(len(set(sizes)) == 1 for sizes in changes.values()):
+        changes = {name: sizes[-1:] for name, sizes in changes.items()}  # every passage is at its limit: one program serves
+    if bare.search.rerank_candidates and not bare.closed_book:
+        changes['reranked'] = buckets.capacities(retriever_inputs, examples * bare.candidates, retriever_limit)
     return dataclasses.replace(bare, **changes)
 
 

@@ -1,0 +1,77 @@
+"""One score a passage from the decoder's cross attention. Source: Izacard et al. 2022, section 2.2 (ADist); the original's options.
+
+What a passage gets is reduced from attention per layer, target token and passage token, which is zero on padding. Write S for its sum over
+layers, and L for their number:
+
+  sum      all of S / (256 L targets)              nosep    S on eos alone / (256 L targets), whatever the name says
+  woquery  S beyond the query / (256 L targets)    avg      all of S / (passage tokens * L * targets)
+  first    S of the first target token / (passage tokens * L)
+  top<k>   the k greatest of S for each target token / (k L targets)
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+KINDS = ('scores', 'probs', 'norms')  # logits before the softmax, probabilities, probabilities times the length of the value
+REDUCTIONS = ('sum', 'avg', 'first', 'nosep', 'woquery', 'top5', 'top10', 'top20')
+_TOKENS = 256  # the original's constant in place of a passage's number of tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistic:
+    """Which attention is recorded, and how it is reduced; names of KINDS and REDUCTIONS."""
+
+    kind: str
+    reduction: str
+
+
+STATISTICS = {kind + reduction: Statistic(kind, reduction) for kind in KINDS for reduction in REDUCTIONS}
+
+
+def passage_scores(attention: Array, reduction: str, target_weights: Array, token_mask: Array, *, eos_mask: Array | None = None,
+                   query_mask: Array | None = None, padded_tokens: int | None = None) -> Array:
+    """Reduces recorded attention to one score a passage.
+
+    Args:
+      attention: [layers, batch, target_length, n, longest] float32, the mean over heads.
+      reduction: one of REDUCTIONS.
+      target_weights: [batch, target_length] float32, 1 on target tokens and 0 elsewhere.
+      token_mask: [batch, n, longest] bool, True on a passage's tokens.
+      eos_mask: [batch, n, longest] bool, True on eos; `nosep` needs it.
+      query_mask: [batch, n, longest] bool, True on the query; `woquery` needs it.
+      padded_tokens: width to which the original pads a passage (its text_maxlength); its padding, worth 0, competes for the top k. None is
+        `longest`.
+
+    Returns:
+      [batch, n] float32; 0 for a passage without tokens, and for an example without targets.
+    """
+    layers, longest = attention.shape[0], attention.shape[-1]
+    is_target = target_weights > 0
+    inside = is_target[:, :, None, None] & token_mask[:, None]  # [batch, target_length, n, longest]
+    summed = jnp.where(inside, jnp.sum(attention, axis=0), 0.0)
+    targets = jnp.maximum(jnp.sum(is_target, axis=-1), 1)[:, None]  # [batch, 1]
+    tokens = jnp.maximum(jnp.sum(token_mask, axis=-1), 1)  # [batch, n]
+    if reduction.startswith('top'):
+        wanted = int(reduction.removeprefix('top'))
+        width = min(longest + wanted, padded_tokens or longest)
+        return _top(summed, wanted, width) / (wanted * layers * targets)
+    if reduction == 'first':
+        return jnp.sum(summed[:, 0], axis=-1) / (tokens * layers)
+    if reduction == 'nosep':
+        summed = jnp.where(eos_mask[:, None], summed, 0.0)
+    elif reduction == 'woquery':
+        summed = jnp.where(query_mask[:, None], 0.0, summed)
+    total = jnp.sum(summed, axis=(1, 3))  # [batch, n]
+    return total / (tokens * layers * targets if reduction == 'avg' else _TOKENS * layers * targets)
+
+
+def _top(summed: Array, wanted: int, width: int) -> Array:
+    """Sum over target tokens of the `wanted` greatest values a passage has, its padding up to `width` among them: [batch, n]."""
+    longest = summed.shape[-1]
+    # Logits may be negative, and then padding is greater. More than `wanted` zeros are never needed.
+    padded = jnp.pad(summed, ((0, 0),) * 3 + ((0, max(width - longest, 0)),))[..., :width]
+    return jnp.sum(jax.lax.top_k(padded, min(wanted, width))[0], axis=(1, 3))
