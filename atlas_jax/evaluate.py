@@ -12,7 +12,7 @@ from atlas_jax.metrics import answers as answer_metrics
 from atlas_jax.metrics import retrieval as retrieval_metrics
 from atlas_jax.metrics import statistics
 from atlas_jax.models import atlas as atlas_lib
-from atlas_jax.tasks import qa
+from atlas_jax.tasks import protocol
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Evaluation:
         return figures
 
 
-def evaluate_examples(atlas: api.Atlas, examples: Sequence[qa.TaskExample], index: api.Index | None, *, n_context: int | None = None,
+def evaluate_examples(atlas: api.Atlas, examples: Sequence[protocol.TaskExample], index: api.Index | None, *, n_context: int | None = None,
                       batch_size: int = 16, label: str = 'answering') -> Evaluation:
     """Answers the examples through the train step's own retrieval and assembly, and scores the answers."""
     start = time.perf_counter()
@@ -64,9 +64,9 @@ def evaluate_examples(atlas: api.Atlas, examples: Sequence[qa.TaskExample], inde
         seconds=time.perf_counter() - start)
 
 
-def write_results(path: str | os.PathLike, evaluation: Evaluation, examples: Sequence[qa.TaskExample]) -> None:
+def write_results(path: str | os.PathLike, evaluation: Evaluation, examples: Sequence[protocol.TaskExample]) -> None:
     """One JSON line a question: question, answers, prediction, scores, passages."""
-    def row(number: int, answer: api.Answer, example: qa.TaskExample) -> dict[str, Any]:
+    def row(number: int, answer: api.Answer, example: protocol.TaskExample) -> dict[str, Any]:
         return {'example_id': example.example_id, 'question': answer.question, 'answers': list(example.answers), 'prediction': answer.text,
                 'exact_match': evaluation.exact_match[number], 'f1': evaluation.f1[number],
                 'passages': [dataclasses.asdict(passage) for passage in answer.passages]}
@@ -75,7 +75,7 @@ def write_results(path: str | os.PathLike, evaluation: Evaluation, examples: Seq
 
 
 def load_model(model_dir: str | None, reader_dir: str | None, retriever_dir: str | None, inputs: atlas_lib.InputConfig | None,
-               task: qa.QATask | None) -> api.Atlas:
+               task: protocol.Task | None) -> api.Atlas:
     """The model of a run folder, or of two Hugging Face folders.
 
     Raises:
@@ -95,7 +95,7 @@ def load_model(model_dir: str | None, reader_dir: str | None, retriever_dir: str
 
 def evaluate(examples_file: str, model_dir: str | None = None, reader_dir: str | None = None, retriever_dir: str | None = None,
              index_dir: str | None = None, n_context: int | None = None, batch_size: int = 16, results_file: str | None = None,
-             task: qa.QATask | None = None, inputs: atlas_lib.InputConfig | None = None, max_examples: int | None = None) -> dict[str, Any]:
+             task: protocol.Task | None = None, inputs: atlas_lib.InputConfig | None = None, max_examples: int | None = None) -> dict[str, Any]:
     """Evaluates a model folder on a JSON-lines file of questions; without an index, closed book.
 
     Args:
@@ -112,7 +112,7 @@ def evaluate(examples_file: str, model_dir: str | None = None, reader_dir: str |
       exact_match, stderr, f1, questions, seconds, answer_recall_at_k, gold_recall_at_k.
     """
     atlas = load_model(model_dir, reader_dir, retriever_dir, inputs, task)
-    examples = qa.read_examples(examples_file, atlas.task)[:max_examples]
+    examples = protocol.read_examples(examples_file, atlas.task)[:max_examples]
     index = None if index_dir is None else api.Index.open(index_dir)
     evaluation = evaluate_examples(atlas, examples, index, n_context=n_context, batch_size=batch_size)
     if results_file:

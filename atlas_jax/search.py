@@ -10,6 +10,7 @@ from atlas_jax import api
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.input import pipeline
 from atlas_jax.searchers import exact
+from atlas_jax.tasks import protocol
 from atlas_jax.training import retrieve, train_step
 from atlas_jax.training import spec as spec_lib
 
@@ -30,7 +31,7 @@ def search(atlas: api.Atlas, index: api.Index, questions: Sequence[str], top_k: 
     """
     if not questions:
         return []
-    examples = [atlas.task.example({'question': question, 'answers': ['']}, i) for i, question in enumerate(questions)]
+    examples = [protocol.ask(atlas.task, question, i) for i, question in enumerate(questions)]
     encoder = atlas.encoder()
     query_lengths = encoder.fit_queries(examples)
     batch_size = -(-len(examples) // atlas.mesh.size) * atlas.mesh.size

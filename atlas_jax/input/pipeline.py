@@ -3,27 +3,31 @@
 from collections.abc import Iterator, Sequence
 
 import grain.python as grain
+import numpy as np
 
 from atlas_jax import errors, types
 from atlas_jax.input import encode
-from atlas_jax.tasks.qa import TaskExample
+from atlas_jax.tasks.protocol import Task, TaskExample
 
 
 def training_batches(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, batch_size: int,
                      seed: int) -> grain.DatasetIterator:
     """An endless iterator of numpy Batches, every epoch in another order.
 
-    Its `get_state()` / `set_state(...)` hold one global position: order and content depend on seed and position alone, so a restart
-    continues with the very same batches.
+    Its `get_state()` / `set_state(...)` hold one global position: order and content depend on seed and position alone, what the task draws
+    included, so a restart continues with the very same batches.
 
     Raises:
       ConfigError: no examples.
     """
-    if not examples:
-        raise errors.ConfigError('there are no training examples')
-    dataset = grain.MapDataset.source(list(examples)).seed(seed).shuffle().repeat()
-    dataset = dataset.map(encoder.encode).batch(batch_size, drop_remainder=True, batch_fn=encode.stack)
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
+    dataset = _drawn(examples, encoder, seed).map(encoder.encode)
+    return _iterate(dataset.batch(batch_size, drop_remainder=True, batch_fn=encode.stack))
+
+
+def training_examples(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, batch_size: int,
+                      seed: int) -> grain.DatasetIterator:
+    """As `training_batches`, but lists of the examples themselves: for inputs that are put together on the host."""
+    return _iterate(_drawn(examples, encoder, seed).batch(batch_size, drop_remainder=True, batch_fn=list))
 
 
 def evaluation_batches(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, batch_size: int) -> Iterator[types.Batch]:
@@ -31,3 +35,28 @@ def evaluation_batches(examples: Sequence[TaskExample], encoder: encode.ExampleE
     for start in range(0, len(examples), batch_size):
         rows = [encoder.encode(example) for example in examples[start:start + batch_size]]
         yield encode.stack(rows + [encoder.filler()] * (batch_size - len(rows)))
+
+
+def _drawn(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, seed: int) -> grain.MapDataset:
+    """The examples by position, endless; one that its task draws is drawn anew at each position."""
+    if not examples:
+        raise errors.ConfigError('there are no training examples')
+    dataset = grain.MapDataset.source(list(examples)).seed(seed).shuffle().repeat()
+    task = encoder.task
+    if task is None or not task.draws:
+        return dataset
+    return dataset.random_map(_Draw(task, encoder))
+
+
+def _iterate(dataset: grain.MapDataset) -> grain.DatasetIterator:
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
+
+
+class _Draw(grain.RandomMapTransform):
+    """Makes another example of an example's row, by a generator that Grain seeds with seed and position."""
+
+    def __init__(self, task: Task, encoder: encode.ExampleEncoder):
+        self._task, self._tokenizer = task, encoder.reader_tokenizer
+
+    def random_map(self, example: TaskExample, generator: np.random.Generator) -> TaskExample:
+        return self._task.example(example.row, example.example_id, generator, lambda text: len(self._tokenizer.encode(text)))

@@ -1,7 +1,8 @@
 """Prompt formats cut into token segments, so that reader inputs can be put together from token ids alone.
 
 A word piece never crosses a space (T5) or a space or punctuation mark (BERT). So where every field of a format stands between spaces or
-line breaks, the tokens of the whole text are those of its parts, one after another.
+line breaks, the tokens of the whole text are those of its parts, one after another. A format with a field that touches other text has no
+segments: `touching` says why, and input/passages.py tokenises its whole text on the host.
 """
 
 import dataclasses
@@ -35,23 +36,39 @@ def cut_format(template: str, encode: Callable[[str], list[int]], *, prefix_ids:
     Raises:
       FormatError: an unknown or repeated field, one that touches other text or another field, or unbalanced braces.
     """
-    parts = _parse(template)
+    if reason := touching(template):
+        raise errors.FormatError(f'{reason}; {_REMEDY}')
     segments = [Segment('literal', tuple(prefix_ids))] if prefix_ids else []
-    seen: set[str] = set()
-    for number, (literal, field) in enumerate(parts):
-        _check_bounds(template, literal, field, first=number == 0)
+    for literal, field in parse(template):
         if ids := tuple(encode(literal)):
             segments.append(Segment('literal', ids))
         if field is not None:
-            if field in seen:
-                raise errors.FormatError(f'format "{template}": {{{field}}} stands in it twice; name each field once')
-            seen.add(field)
             segments.append(Segment(field))
     return (*segments, Segment('literal', tuple(suffix_ids))) if suffix_ids else tuple(segments)
 
 
-def _parse(template: str) -> list[tuple[str, str | None]]:
-    """(literal, the field after it or None) in order; a literal with doubled braces in it, which Formatter cuts there, is joined."""
+def touching(template: str) -> str | None:
+    """Why the format cannot be cut, one line; None where it can. Raises FormatError as `cut_format` for what is no format at all."""
+    for number, (literal, field) in enumerate(parse(template)):
+        if not number and literal[-1:] in (*_WHITE_SPACE, ''):
+            continue
+        if number and literal[:1] not in _WHITE_SPACE:
+            return f'format "{template}": text touches the field before "{literal[:20] or f"{{{field}}}"}"'
+        if field is not None and literal[-1:] not in _WHITE_SPACE:
+            return f'format "{template}": text touches the field {{{field}}}, at "{literal[-20:]}"'
+    return None
+
+
+def fill(template: str, values: dict[str, str]) -> str:
+    """The format's text with these values in its fields."""
+    return ''.join(literal + (values[field] if field else '') for literal, field in parse(template))
+
+
+def parse(template: str) -> list[tuple[str, str | None]]:
+    """(literal, the field after it or None) in order; a literal with doubled braces in it, which Formatter cuts there, is joined.
+
+    Raises FormatError: an unknown or repeated field, or unbalanced braces.
+    """
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:
@@ -66,14 +83,9 @@ def _parse(template: str) -> list[tuple[str, str | None]]:
             shown = field + (f'!{conversion}' if conversion else '') + (f':{specification}' if specification else '')
             valid = ', '.join(f'{{{name}}}' for name in FIELDS)
             raise errors.FormatError(f'format "{template}": unknown field {{{shown}}}; the fields are {valid}')
+        if field in (name for _, name in parts):
+            raise errors.FormatError(f'format "{template}": {{{field}}} stands in it twice; name each field once')
         parts.append((pending, field))
         pending = ''
     return [*parts, (pending, None)] if pending else parts
 
-
-def _check_bounds(template: str, literal: str, field: str | None, *, first: bool) -> None:
-    """A literal must begin with white space after a field, and end with it before one."""
-    if not first and literal[:1] not in _WHITE_SPACE:
-        raise errors.FormatError(f'format "{template}": text touches the field before "{literal[:20] or f"{{{field}}}"}"; {_REMEDY}')
-    if field is not None and literal[-1:] not in (_WHITE_SPACE if literal or not first else ('',)):
-        raise errors.FormatError(f'format "{template}": text touches the field {{{field}}}, at "{literal[-20:]}"; {_REMEDY}')

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from atlas_jax import partitioning, types
 from atlas_jax.nn import assembly, token_stream
 from atlas_jax.searchers import exact, in_graph, scan
-from atlas_jax.training import buckets
+from atlas_jax.training import buckets, given
 from atlas_jax.training import spec as spec_lib
 
 Array = jax.Array
@@ -31,15 +31,21 @@ def retrieve_and_assemble(params, batch: types.Batch, knowledge: types.Knowledge
 
     Args:
       params: the (query) retriever's parameters.
-      batch: the examples.
-      knowledge: index and tokens; None in a closed book.
+      batch: the examples; where they bring assembled passages, these are taken (training/given.py).
+      knowledge: index and tokens; None in a closed book, and where examples bring their own passages.
       spec: top_k passages are retrieved; those to embed are given as tokens, or their index embeddings where passages stay fixed.
       retrieved: what a searcher of the host has found, spec.candidates passages an example; None searches in the graph.
       passage_params: the passage encoder's parameters, for re-ranking; None where they are `params`.
     """
+    passage_params = params if passage_params is None else passage_params
+    if batch.passage_tokens is not None:
+        inputs = given.inputs_of(batch, spec, retrieved, lambda: embed_queries(params, batch, spec),
+                                 lambda tokens, lengths: _embed_now(passage_params, tokens, lengths, spec))
+        of_index = retrieved is not None and spec.keeps_passage_encoder
+        return _add_retriever_side(inputs, retrieved.passage_ids[:, :spec.passages_scored], knowledge, spec) if of_index else inputs
     if spec.closed_book:
         return _closed_book_inputs(batch, spec)
-    retrieved = _find(params, batch, knowledge, spec, retrieved, params if passage_params is None else passage_params)
+    retrieved = find(params, batch, knowledge, spec, retrieved, passage_params)
     found = jnp.isfinite(retrieved.scores)  # [batch, top_k]
     ids = retrieved.passage_ids
     rows = _take_rows(knowledge.reader_table, ids.reshape(-1), spec)
@@ -54,8 +60,8 @@ def retrieve_and_assemble(params, batch: types.Batch, knowledge: types.Knowledge
     return _add_retriever_side(inputs, ids[:, :spec.passages_scored], knowledge, spec)
 
 
-def _find(params, batch: types.Batch, knowledge: types.Knowledge, spec: spec_lib.StepSpec, retrieved: types.Retrieved | None,
-          passage_params) -> types.Retrieved:
+def find(params, batch: types.Batch, knowledge: types.Knowledge, spec: spec_lib.StepSpec, retrieved: types.Retrieved | None = None,
+         passage_params=None) -> types.Retrieved:
     """The top_k passages of every example: searched for, or given; re-ranked where spec says so."""
     if retrieved is not None and not spec.reranked:
         return retrieved
@@ -70,14 +76,7 @@ def _rerank(passage_params, queries: Array, retrieved: types.Retrieved, knowledg
             spec: spec_lib.StepSpec) -> types.Retrieved:
     """The best top_k of the candidates by embeddings that the passage encoder makes now, at the smallest capacity that fits."""
     tokens, lengths = _retriever_inputs(retrieved.passage_ids, knowledge, spec)  # [batch, candidates, width], [batch, candidates]
-    lengths = jnp.where(jnp.isfinite(retrieved.scores), lengths, 0)
-
-    def embed_at(capacity: buckets.Capacity):
-        return lambda: embed(passage_params, pack(tokens, lengths, spec, capacity.stream_tokens, capacity.longest), spec)
-
-    level = buckets.level([(lengths.reshape(spec.streams, -1), spec.reranked)])
-    embeddings = jax.lax.switch(level, [embed_at(capacity) for capacity in spec.reranked])
-    embeddings = embeddings.reshape(*lengths.shape, -1)  # [streams, passages, dim] -> [batch, candidates, dim]
+    embeddings = _embed_now(passage_params, tokens, jnp.where(jnp.isfinite(retrieved.scores), lengths, 0), spec)
     score = exact.score(spec.search.metric)
 
     def of_one(embeddings: Array, query: Array) -> Array:
@@ -86,6 +85,16 @@ def _rerank(passage_params, queries: Array, retrieved: types.Retrieved, knowledg
     scores = jax.vmap(of_one)(embeddings, exact.prepare(queries, spec.search.metric))
     scores = jnp.where(jnp.isfinite(retrieved.scores), scores, -jnp.inf)
     return scan.best(scores, retrieved.passage_ids, spec.top_k)
+
+
+def _embed_now(params, tokens: Array, lengths: Array, spec: spec_lib.StepSpec) -> Array:
+    """Embeddings [batch, n, dim] of passages [batch, n, width] at the smallest of the capacities `spec.reranked` that fits."""
+    def embed_at(capacity: buckets.Capacity):
+        return lambda: embed(params, pack(tokens, lengths, spec, capacity.stream_tokens, capacity.longest), spec)
+
+    level = buckets.level([(lengths.reshape(spec.streams, -1), spec.reranked)])
+    embeddings = jax.lax.switch(level, [embed_at(capacity) for capacity in spec.reranked])
+    return embeddings.reshape(*lengths.shape, -1)  # [streams, passages, dim] -> [batch, n, dim]
 
 
 def _add_retriever_side(inputs: types.ReaderInputs, ids: Array, knowledge: types.Knowledge, spec: spec_lib.StepSpec) -> types.ReaderInputs:

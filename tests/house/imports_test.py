@@ -8,7 +8,7 @@ from atlas_jax import errors
 PACKAGE = pathlib.Path(errors.__file__).parent
 LEVELS = (
     {'errors'},
-    {'types', 'partitioning', 'io'},
+    {'types', 'partitioning', 'io', 'hosts', 'watch'},
     {'nn', 'tokenizers', 'losses', 'metrics', 'decoding'},
     {'corpus', 'models', 'tasks', 'input'},
     {'index', 'searchers'},
@@ -18,15 +18,15 @@ LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 TOP = len(LEVELS)
 # Imports within one level, from room to room.
 SAME_LEVEL = {
-    ('nn', 'tokenizers'), ('input', 'tasks'), ('searchers', 'index'), ('training', 'checkpoints'),
-    ('evaluate', 'api'), ('search', 'api'), ('build_index', 'api'), ('build_index', 'evaluate'), ('train', 'api'), ('train', 'evaluate'),
+    ('nn', 'tokenizers'), ('tasks', 'corpus'), ('input', 'tasks'), ('input', 'corpus'), ('searchers', 'index'), ('training', 'checkpoints'),
+    ('evaluate', 'api'), ('search', 'api'), ('build_index', 'api'), ('build_index', 'evaluate'), ('verify_index', 'api'), ('train', 'api'), ('train', 'evaluate'),
     ('gin_utils', 'gin_check'), ('gin_utils', 'gin_values'), ('gin_check', 'gin_values'), ('__main__', 'cli'),
 }
-MAY_IMPORT_THEIR_LEVEL = ('demo', 'cli', '__init__')
+MAY_IMPORT_THEIR_LEVEL = ('demo', 'cli', 'compare', '__init__')
 # Who may import heavy or optional packages, by the start of the module's name.
 RESERVED = {
     'gin': ('gin_utils', 'gin_check', 'gin_values'), 'scann': ('searchers.scann',), 'torch': ('conversion', 'baseline'),
-    'transformers': (), 'tensorflow': (), 'onnx': ('conversion',), 'sentencepiece': ('tokenizers',), 'tokenizers': ('tokenizers',),
+    'transformers': ('baseline',), 'tensorflow': (), 'onnx': ('conversion',), 'sentencepiece': ('tokenizers',), 'tokenizers': ('tokenizers',),
     'pickle': (), 'optax': ('training', 'planning'), 'orbax': ('checkpoints',), 'grain': ('input',),
 }
 FILES = sorted(PACKAGE.rglob('*.py'))

@@ -1,0 +1,75 @@
+"""The KILT suite in its own file format (Petroni et al. 2021, arXiv 2009.02252)."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from atlas_jax.tasks import fever, fields, protocol, qa, text_format
+
+_REMEDY = 'each row needs "input", a text, and "output", a list of objects of which some have an "answer"'
+
+
+@dataclasses.dataclass(frozen=True)
+class KiltTask(protocol.PlainTask):
+    """`input` is put like a question; the different answers of `output` count as right, the first one is the target.
+
+    With `draw_target` the target is one of them at random, another one every epoch (what the original does). In a file with "fever" in its
+    name SUPPORTS and REFUTES become true and false. The provenance's wikipedia_ids are the gold docids.
+    """
+
+    qa_prompt_format: str = qa.QA_PROMPT_FORMAT
+    draw_target: bool = False
+
+    metrics = ('accuracy', 'exact_match', 'f1')
+    asks, label, remedy = 'input', 'output', _REMEDY
+
+    def __post_init__(self):
+        text_format.around('qa_prompt_format', self.qa_prompt_format, 'question')
+
+    @property
+    def draws(self) -> bool:
+        """Whether targets are drawn."""
+        return self.draw_target
+
+    def problem(self, row: dict[str, Any]) -> protocol.Problem | None:
+        """See protocol.Task; fields input, output, filename, passages."""
+        if wrong := fields.text_problem(row, 'input', _REMEDY):
+            return wrong
+        output = row.get('output', [])
+        if not isinstance(output, list) or not all(isinstance(part, dict) for part in output):
+            return 'output', f'expected a list of objects, found {output!r}', _REMEDY
+        if not all(isinstance(part.get('answer', ''), str) for part in output) or ('output' in row and not _answers(row)):
+            return 'output', 'has no "answer" that is a text and not blank', _REMEDY
+        return fields.optional_problem(row, ('filename',))
+
+    def example(self, row: dict[str, Any], example_id: int, generator: np.random.Generator | None = None,
+                count_tokens: protocol.CountTokens | None = None) -> protocol.TaskExample:
+        """See protocol.Task."""
+        self.check(row, example_id)
+        answers = _answers(row)
+        target = ''
+        if answers:
+            drawn = int(protocol.generator_for(example_id, generator).integers(len(answers))) if self.draw_target else 0
+            target = text_format.fill('target_format', qa.TARGET_FORMAT, 'target', answers[drawn])
+        return protocol.TaskExample(
+            query=text_format.fill('qa_prompt_format', self.qa_prompt_format, 'question', row['input']),
+            target=target, answers=answers, example_id=example_id, gold_docids=_gold_docids(row), question=row['input'],
+            passages=fields.passages(row), row=row if self.draw_target else None)
+
+    def answer_text(self, text: str) -> str:
+        """The text without sentinels."""
+        return text_format.without_sentinels(text)
+
+
+def _answers(row: dict[str, Any]) -> list[str]:
+    """The different answers that are not blank, in their order."""
+    answers = [part['answer'] for part in row.get('output', ()) if part.get('answer', '').strip()]
+    if 'fever' in row.get('filename', '').lower():
+        answers = [fever.WORDS.get(answer, answer) for answer in answers]
+    return list(dict.fromkeys(answers))
+
+
+def _gold_docids(row: dict[str, Any]) -> list[str]:
+    pages = [page for part in row.get('output', ()) for page in part.get('provenance') or () if isinstance(page, dict)]
+    return list(dict.fromkeys(str(page['wikipedia_id']) for page in pages if page.get('wikipedia_id') is not None))

@@ -1,0 +1,60 @@
+"""Language modelling: the beginning of a text is the query, the rest the target."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from atlas_jax import errors
+from atlas_jax.tasks import fields, protocol, text_format
+
+_REMEDY = 'each row needs "text", and "id" where the text is a passage of the index'
+
+
+@dataclasses.dataclass(frozen=True)
+class LMTask(protocol.PlainTask):
+    """Splits a text between two words; the passage itself is not retrieved.
+
+    The share of words in the query is drawn between `min_context_ratio` and `max_context_ratio`, anew every epoch; both parts have at least
+    one word. Texts of fewer than `min_words` words, or of one, are left out.
+    """
+
+    min_context_ratio: float = 0.5
+    max_context_ratio: float = 0.5
+    min_words: int = 0
+
+    metrics = ('accuracy', 'f1', 'rouge_1', 'rouge_2', 'rouge_L')
+    asks, label, remedy = 'text', 'text', _REMEDY
+
+    def __post_init__(self):
+        if not 0 < self.min_context_ratio <= self.max_context_ratio < 1:
+            raise errors.ConfigError(f'LMTask.min_context_ratio is {self.min_context_ratio} and max_context_ratio '
+                                     f'{self.max_context_ratio}; they must be above 0 and below 1, the first not the larger one')
+
+    @property
+    def draws(self) -> bool:
+        """Whether the place of the split is drawn."""
+        return self.min_context_ratio < self.max_context_ratio
+
+    def problem(self, row: dict[str, Any]) -> protocol.Problem | None:
+        """See protocol.Task; fields id, text, passages."""
+        return fields.string_problem(row, 'text', _REMEDY) or fields.id_problem(row, _REMEDY) or fields.optional_problem(row)
+
+    def example(self, row: dict[str, Any], example_id: int, generator: np.random.Generator | None = None,
+                count_tokens: protocol.CountTokens | None = None) -> protocol.TaskExample | None:
+        """See protocol.Task."""
+        self.check(row, example_id)
+        words = row['text'].split()
+        if len(words) < max(self.min_words, 2):
+            return None
+        ratio = self.min_context_ratio
+        if self.draws:
+            ratio = protocol.generator_for(example_id, generator).uniform(self.min_context_ratio, self.max_context_ratio)
+        first = min(max(int(ratio * len(words)), 1), len(words) - 1)
+        query, target = ' '.join(words[:first]), ' '.join(words[first:])
+        return protocol.TaskExample(query=query, target=target, answers=[target], example_id=example_id, question=query,
+                                    passages=fields.passages(row), own_docid=fields.own_docid(row), row=row if self.draws else None)
+
+    def answer_text(self, text: str) -> str:
+        """The text, words one space apart."""
+        return text_format.without_sentinels(text)

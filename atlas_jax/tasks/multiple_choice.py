@@ -1,0 +1,133 @@
+"""Multiple choice, such as MMLU: the reader names the letter of an option. Permuted letters take its taste for letters out of account.
+
+Source: Izacard et al. 2022, section 4.2 and appendix A.
+"""
+
+import dataclasses
+import itertools
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from atlas_jax import errors
+from atlas_jax.tasks import fields, protocol, qa, text_format
+
+PERMUTATIONS = ('single', 'cyclic', 'all')
+_REMEDY = 'each row needs "question", "options", an object of texts by letters from A on, and "answer", one of the letters'
+
+
+@dataclasses.dataclass(frozen=True)
+class MultipleChoiceTask(protocol.PlainTask):
+    """A question with lettered options; the target is the letter of the right one.
+
+    Attributes:
+      train_permutations: the orders of the options that a row is trained in: single (as it is), cyclic, or all.
+      eval_permutations: the orders that it is answered in; the probabilities of an option in all of them are averaged.
+    """
+
+    train_permutations: str = 'single'
+    eval_permutations: str = 'single'
+
+    metrics = ('accuracy', 'debiased_accuracy')
+    asks, label, remedy = 'question', 'answer', _REMEDY
+
+    def __post_init__(self):
+        for name in ('train_permutations', 'eval_permutations'):
+            if getattr(self, name) not in PERMUTATIONS:
+                raise errors.ConfigError(f'MultipleChoiceTask.{name} is "{getattr(self, name)}"; choose one of {", ".join(PERMUTATIONS)}')
+
+    def problem(self, row: dict[str, Any]) -> protocol.Problem | None:
+        """See protocol.Task; fields question, options, answer, gold_docids, passages."""
+        if wrong := fields.text_problem(row, 'question', _REMEDY):
+            return wrong
+        for name in ('options', 'answer'):
+            if name not in row:
+                return name, f'missing, found {", ".join(sorted(row))}', _REMEDY
+        options = row['options']
+        if not isinstance(options, dict) or not all(isinstance(text, str) for text in options.values()):
+            return 'options', f'expected an object of texts, found {options!r}', _REMEDY
+        if not 2 <= len(options) <= 26 or sorted(options) != list(string.ascii_uppercase[:len(options)]):
+            return 'options', f'expected the letters from A on, at least two, found {", ".join(sorted(options)) or "none"}', _REMEDY
+        if row['answer'] not in options:
+            return 'answer', f'expected one of {", ".join(sorted(options))}, found {row["answer"]!r}', _REMEDY
+        return fields.optional_problem(row, (), ('gold_docids',))
+
+    def expand(self, row: dict[str, Any], training: bool) -> list[dict[str, Any]]:
+        """The row with its options in every order of train_permutations or eval_permutations."""
+        return permutations(row, self.train_permutations if training else self.eval_permutations)
+
+    def example(self, row: dict[str, Any], example_id: int, generator: np.random.Generator | None = None,
+                count_tokens: protocol.CountTokens | None = None) -> protocol.TaskExample:
+        """See protocol.Task; options stand in the order of the row. A query that is too long loses the beginning of the question."""
+        self.check(row, example_id)
+        options = row['options']
+        shown = ' '.join(f'({letter}) {text}' for letter, text in options.items())
+        return protocol.TaskExample(
+            query=f'question: {row["question"].strip()} options: {shown} answer: <extra_id_0>', target=_target(row['answer']),
+            answers=[row['answer']], example_id=example_id, gold_docids=list(row.get('gold_docids', ())),
+            question=row['question'], passages=fields.passages(row), choices=tuple(_target(letter) for letter in sorted(options)),
+            options=tuple(options[letter] for letter in sorted(options)), cut_front=True)
+
+    def answer_text(self, text: str) -> str:
+        """The letter."""
+        return text_format.without_sentinels(text)
+
+
+def orderings(size: int, kind: str) -> list[tuple[int, ...]]:
+    """The orders of `size` options: the one as given, all rotations, or all there are; the one as given comes first."""
+    if kind == 'all':
+        return list(itertools.permutations(range(size)))
+    rotations = 1 if kind == 'single' else size
+    return [tuple((place - shift) % size for place in range(size)) for shift in range(rotations)]
+
+
+def permutations(row: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """The row with its options, sorted by letter, in every order; the answer is the first letter with the right option's text."""
+    letters = sorted(row['options'])
+    texts, right = [row['options'][letter] for letter in letters], row['options'][row['answer']]
+    rows = []
+    for order in orderings(len(letters), kind):
+        permuted = [texts[place] for place in order]
+        rows.append({**row, 'options': dict(zip(letters, permuted, strict=True)), 'answer': letters[permuted.index(right)]})
+    return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Marginalized:
+    """What all orders of one question together say.
+
+    by_option    probabilities [orders, or more where an option stands there twice] of each option's text
+    by_letter    the mean probability of each different option, under its last letter in the row's first order
+    """
+
+    by_option: Mapping[str, tuple[float, ...]]
+    by_letter: Mapping[str, float]
+
+    @property
+    def letter(self) -> str:
+        """The letter of the most probable option."""
+        return max(self.by_letter, key=self.by_letter.get)
+
+
+def marginalize(options: Sequence[Sequence[str]], scores: Sequence[Sequence[float]]) -> Marginalized:
+    """Averages an option's probability over the orders it stood in, and so over its letters.
+
+    Args:
+      options: for each order the options by letter, A first; the first order is the row's own.
+      scores: for each order the log-probabilities or logits of the letters.
+    """
+    by_option: dict[str, list[float]] = {text: [] for text in options[0]}
+    for texts, values in zip(options, scores, strict=True):
+        logits = np.asarray(values, np.float64)
+        probabilities = np.exp(logits - logits.max())
+        for text, probability in zip(texts, probabilities / probabilities.sum(), strict=True):
+            by_option[text].append(float(probability))
+    last_letter = dict(zip(options[0], string.ascii_uppercase, strict=False))
+    return Marginalized({text: tuple(values) for text, values in by_option.items()},
+                        {last_letter[text]: float(np.mean(values)) for text, values in by_option.items()})
+
+
+def _target(letter: str) -> str:
+    return text_format.fill('target_format', qa.TARGET_FORMAT, 'target', letter)

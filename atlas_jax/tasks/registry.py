@@ -1,0 +1,40 @@
+"""All tasks by name, and a task as JSON values."""
+
+import dataclasses
+from typing import Any
+
+from atlas_jax import errors
+from atlas_jax.tasks import base, fever, kilt, lm, mlm, multiple_choice, protocol, qa, section
+
+TASKS: dict[str, type] = {
+    'base': base.BaseTask, 'fever': fever.FeverTask, 'kilt': kilt.KiltTask, 'lm': lm.LMTask, 'mlm': mlm.MLMTask,
+    'multiple_choice': multiple_choice.MultipleChoiceTask, 'qa': qa.QATask, 'section': section.SectionTask}
+
+
+def name_of(task: protocol.Task) -> str:
+    """The task's name, such as qa."""
+    return next(name for name, kind in TASKS.items() if kind is type(task))
+
+
+def make(name: str, **options: Any) -> protocol.Task:
+    """The task of that name.
+
+    Raises:
+      ConfigError: an unknown name or option; the message lists the valid ones.
+    """
+    if name not in TASKS:
+        raise errors.ConfigError(f'there is no task "{name}"; choose one of {", ".join(TASKS)}')
+    valid = [field.name for field in dataclasses.fields(TASKS[name])]
+    if unknown := sorted(set(options) - set(valid)):
+        raise errors.ConfigError(f'the task {name} has no option {", ".join(unknown)}; it has {", ".join(valid) or "none"}')
+    return TASKS[name](**options)
+
+
+def to_dict(task: protocol.Task) -> dict[str, Any]:
+    """Name and options as JSON values."""
+    return {'name': name_of(task), **dataclasses.asdict(task)}
+
+
+def from_dict(values: dict[str, Any]) -> protocol.Task:
+    """The inverse of `to_dict`. Raises ConfigError as `make`."""
+    return make(**{'name': 'qa', **values})
