@@ -9,6 +9,7 @@ import json
 import pathlib
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from atlas_jax import errors
@@ -48,32 +49,60 @@ class RunCheckpoints:
     A checkpoint has three items: `params`, `optimizer` (trees of arrays) and `input` (JSON).
     """
 
-    def __init__(self, folder: pathlib.Path, keep: int | None = 2, *, create: bool = False):
+    def __init__(self, folder: pathlib.Path, keep: int | None = 2, *, create: bool = False, keep_best: int = 0,
+                 asynchronous: bool | None = None):
+        """Opens the checkpoints of a run.
+
+        Args:
+          folder: the run's.
+          keep: how many of the newest stay; None keeps all.
+          create: makes the folder.
+          keep_best: how many of those saved with the highest `score` stay besides.
+          asynchronous: writes while the run goes on; by default on accelerators. On a CPU the step would overwrite what is being written,
+            for the state is donated and lies in host memory.
+        """
         path = (folder / 'checkpoints').absolute()
         if not create and not path.is_dir():
             raise errors.ModelFolderError(f'{folder}: it has a {MODEL_FILE} but no checkpoints; train it again or give another folder')
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=create, enable_async_checkpointing=False)
+        self._asynchronous = jax.default_backend() != 'cpu' if asynchronous is None else asynchronous
+        policies = ocp.checkpoint_managers
+        kept = [policies.LatestN(keep)]
+        if keep_best:
+            kept.append(policies.BestN(n=keep_best, get_metric_fn=lambda metrics: metrics['score'], keep_checkpoints_without_metrics=False))
+        options = ocp.CheckpointManagerOptions(preservation_policy=policies.AnyPreservationPolicy(kept), create=create,
+                                               best_fn=(lambda metrics: metrics['score']) if keep_best else None,
+                                               enable_async_checkpointing=self._asynchronous)
         self._manager = ocp.CheckpointManager(path, options=options, item_names=('params', 'optimizer', 'input'))
 
     def __enter__(self) -> 'RunCheckpoints':
         return self
 
     def __exit__(self, *_) -> None:
-        self._manager.close()
+        with atomic.disk_full_is_a_user_error(self._manager.directory):
+            self._manager.close()
 
     @property
     def latest_step(self) -> int | None:
         """The newest whole checkpoint, or None."""
         return self._manager.latest_step()
 
-    def save(self, step: int, params: Any, optimizer: Any = None, input_position: Any = None) -> None:
-        """Saves trees of arrays and the input iterator's position (JSON); without an optimiser, parameters alone."""
+    @property
+    def best_step(self) -> int | None:
+        """The checkpoint saved with the highest score, or None; needs keep_best."""
+        return self._manager.best_step()
+
+    def save(self, step: int, params: Any, optimizer: Any = None, input_position: Any = None, score: float | None = None) -> None:
+        """Saves trees of arrays and the input iterator's position (JSON); without an optimiser, parameters alone.
+
+        `score` is what keep_best goes by: higher is better. Every process of a run calls it, and writes its own shards.
+        """
         items = {'params': ocp.args.StandardSave(params)}
         if optimizer is not None:
             items |= {'optimizer': ocp.args.StandardSave(optimizer), 'input': ocp.args.JsonSave({'position': input_position})}
         with atomic.disk_full_is_a_user_error(self._manager.directory):
-            self._manager.save(step, args=ocp.args.Composite(**items))
-            self._manager.wait_until_finished()
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=None if score is None else {'score': score})
+            if not self._asynchronous:
+                self._manager.wait_until_finished()
 
     def restore(self, params: Any, optimizer: Any, step: int | None = None) -> tuple[Any, Any, Any]:
         """(params, optimizer, input position) of `step` (default: the newest); the arguments give shapes and shardings."""

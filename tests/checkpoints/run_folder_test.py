@@ -1,6 +1,9 @@
 """A run's folder: whole checkpoints only, the newest first, nothing that is not a model taken for one."""
 
 import json
+import subprocess
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +39,43 @@ def test_the_last_ones_are_kept(tmp_path):
         for step in (1, 2, 3):
             checkpoints.save(step, PARAMS, OPTIMIZER, None)
     assert sorted(path.name for path in (tmp_path / 'checkpoints').iterdir()) == ['2', '3']
+
+
+@pytest.mark.parametrize('asynchronous', [False, True])
+def test_the_best_ones_are_kept_besides(tmp_path, asynchronous):
+    with run_folder.RunCheckpoints(tmp_path, keep=1, keep_best=1, create=True, asynchronous=asynchronous) as checkpoints:
+        for step, score in ((1, 0.2), (2, 0.7), (3, 0.5), (4, 0.1)):
+            checkpoints.save(step, PARAMS, OPTIMIZER, None, score)
+    assert sorted(path.name for path in (tmp_path / 'checkpoints').iterdir()) == ['2', '4']
+    with run_folder.RunCheckpoints(tmp_path, keep_best=1) as checkpoints:
+        assert (checkpoints.best_step, checkpoints.latest_step) == (2, 4)
+        params = checkpoints.restore_params(_shapes(PARAMS), checkpoints.best_step)
+    jax.tree.map(np.testing.assert_array_equal, params, PARAMS)
+
+
+def test_a_save_killed_anywhere_leaves_the_one_before(tmp_path):
+    program = (
+        'import pathlib, sys, jax.numpy as jnp\n'
+        'from atlas_jax.checkpoints import run_folder\n'
+        'with run_folder.RunCheckpoints(pathlib.Path(sys.argv[1]), create=True) as checkpoints:\n'
+        '    for step in range(1, 1000):\n'
+        '        arrays = {"w": jnp.full((200, 300), step, jnp.float32)}, {"m": jnp.full(5, step, jnp.float32)}\n'
+        '        checkpoints.save(step, *arrays, {"at": step})\n'
+        '        print(step, flush=True)\n')
+    for wait in (0.0, 0.013, 0.031):
+        folder = tmp_path / str(wait)
+        process = subprocess.Popen([sys.executable, '-c', program, str(folder)], stdout=subprocess.PIPE, text=True,
+                                   stderr=subprocess.DEVNULL)
+        done = [int(process.stdout.readline()) for _ in range(2)][-1]
+        time.sleep(wait)
+        process.kill()
+        process.wait()
+        template = _shapes({'w': jnp.zeros((200, 300)), 'm': jnp.zeros(5)})
+        with run_folder.RunCheckpoints(folder) as checkpoints:
+            step = checkpoints.latest_step
+            params, moments, position = checkpoints.restore({'w': template['w']}, {'m': template['m']})
+        assert step >= done and position == {'at': step}
+        assert np.all(np.asarray(params['w']) == step) and np.all(np.asarray(moments['m']) == step)
 
 
 def test_an_unfinished_checkpoint_is_not_seen(tmp_path):

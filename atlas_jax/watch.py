@@ -1,0 +1,93 @@
+"""Ends a run of several processes when one of them is dead or hangs: without it the others would wait for ever."""
+
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+import jax
+
+from atlas_jax import errors
+
+# What a run exits with when the same command goes on from its last checkpoint (EX_TEMPFAIL); tpu_scripts/keep_running.sh knows it.
+RESUMABLE = 75
+
+
+class Watch:
+    """Ends the run on every process when one of them is dead or hangs, with a line that names it. A context manager.
+
+    Every process calls `beat` with a growing position just before it starts what the others wait for. A thread tells the others, and
+    looks at theirs. A process that is not heard from for `dead_seconds` is dead; when nobody has got further for `hang_seconds`, those that
+    are furthest behind hang.
+    """
+
+    def __init__(self, hang_seconds: float, dead_seconds: float = 60.0, end: Callable[[str], None] | None = None):
+        self.hang_seconds, self.dead_seconds = hang_seconds, dead_seconds
+        self._position, self._heard = 0, 0
+        self._end = _end_process if end is None else end
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._seen: dict[int, tuple[str, float]] = {}
+        self._behind, self._behind_since = -1, time.monotonic()
+
+    def __enter__(self) -> 'Watch':
+        if jax.process_count() > 1:
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind, error, _) -> None:
+        if error is not None and not isinstance(error, errors.UserError) and self._thread.is_alive():
+            # Another process's death shows as an error here. Leaving as usual would wait for it for ever, and no thread runs meanwhile.
+            traceback.print_exception(error)
+            self._thread.join(2 * self.dead_seconds)
+            os._exit(1)
+        self._stop.set()
+
+    def beat(self, position: int) -> None:
+        """Says that this process has got to `position`."""
+        self._position = position
+
+    def _run(self) -> None:
+        from jax._src import distributed  # the one way to the key-value store that the processes share
+        client = distributed.global_state.client
+        mine, interval = jax.process_index(), min(self.dead_seconds, self.hang_seconds) / 6
+        while not self._stop.wait(interval):
+            try:
+                self._heard += 1
+                client.key_value_set(f'atlas/watch/{mine}', f'{self._heard} {self._position} {socket.gethostname()}', allow_overwrite=True)
+                told = dict(client.key_value_dir_get('atlas/watch/'))
+            except Exception as error:  # whatever the service raises, it is gone
+                if not self._stop.is_set():
+                    self._end(f'process 0, the coordinator, does not answer ({str(error).splitlines()[0][:120]})')
+                return
+            if reason := self.judge({int(key.rsplit('/', 1)[1]): value for key, value in told.items()}, time.monotonic()):
+                self._end(reason)
+                return
+
+    def judge(self, told: dict[int, str], now: float) -> str | None:
+        """Why the run is to end, or None; `told` is what each process said last ("count position host"), `now` in seconds."""
+        for process, value in told.items():
+            if self._seen.get(process, ('', 0.0))[0] != value:
+                self._seen[process] = (value, now)
+        for process, (value, when) in self._seen.items():
+            if now - when > self.dead_seconds:
+                return f'process {process} ({value.split()[2]}) is dead: not heard from for {now - when:.0f} s'
+        positions = {process: int(value.split()[1]) for process, (value, _) in self._seen.items()}
+        behind = min(positions.values(), default=0)
+        if behind != self._behind:
+            self._behind, self._behind_since = behind, now
+        if now - self._behind_since > self.hang_seconds:
+            named = ', '.join(f'{process} ({self._seen[process][0].split()[2]})' for process in sorted(positions)
+                              if positions[process] == behind)
+            return f'process {named} hangs: at {behind} for {now - self._behind_since:.0f} s'
+        return None
+
+
+def _end_process(reason: str) -> None:
+    """Ends this process at once: its main thread may wait for another process for ever."""
+    print(f'atlas-jax: process {jax.process_index()}: {reason}; the last checkpoint is intact, the same command goes on from it',
+          file=sys.stderr, flush=True)
+    os._exit(RESUMABLE)

@@ -1,0 +1,34 @@
+"""What hosts_test.py runs in every process."""
+
+import sys
+import time
+
+import jax
+import numpy as np
+
+from atlas_jax import hosts, partitioning, watch
+
+hosts.initialize()
+mesh = partitioning.make_mesh()
+process, count = jax.process_index(), jax.process_count()
+if sys.argv[1] == 'arrays':
+    rows = np.arange(count * 2 * 5 * 3).reshape(-1, 3)
+    sharding = partitioning.sharding(mesh, 'batch')
+    placed = hosts.place({'rows': rows}, {'rows': sharding})
+    local = hosts.from_local(rows[hosts.local_rows(len(rows))], sharding)
+    np.testing.assert_array_equal(hosts.to_host(placed)['rows'], rows)
+    np.testing.assert_array_equal(hosts.to_host(local), rows)
+    np.testing.assert_array_equal(hosts.to_host(hosts.place(local, partitioning.replicated(mesh))), rows)
+    print('equal', count, jax.device_count())
+else:
+    with watch.Watch(hang_seconds=3.0, dead_seconds=3.0) as watching:
+        for position in range(1, 1000):
+            if process == 1 and position == 3:
+                if sys.argv[1] == 'dies':
+                    import os
+                    os._exit(9)
+                time.sleep(60)
+            watching.beat(position)
+            jax.block_until_ready(hosts.place(np.ones(4), partitioning.replicated(mesh)))
+            jax.experimental.multihost_utils.sync_global_devices(str(position))
+            time.sleep(0.2)
