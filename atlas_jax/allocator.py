@@ -30,6 +30,13 @@ def tuned_environment(environment: Mapping[str, str]) -> dict[str, str] | None:
     return {**environment, **SETTINGS, 'GLIBC_TUNABLES': ':'.join(tunables)}
 
 
+def plain_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without these settings: what a program gets that nobody tuned."""
+    tunables = [part for part in environment.get('GLIBC_TUNABLES', '').split(':') if part and part != TUNABLE]
+    plain = {name: value for name, value in environment.items() if name not in SETTINGS and name != 'GLIBC_TUNABLES'}
+    return {**plain, 'GLIBC_TUNABLES': ':'.join(tunables)} if tunables else plain
+
+
 def restart_tuned(verbose: bool = False) -> None:
     """Starts this very command anew with the tuned environment; returns where that does not apply.
 

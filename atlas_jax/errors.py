@@ -42,9 +42,19 @@ class DownloadError(UserError):
     """A package could not be fetched, or its hash is not the pinned one."""
 
 
+class StorageError(UserError):
+    """A bucket cannot be reached, read or written."""
+
+
 class DiskFullError(UserError):
     """The disk is full; nothing that existed before was lost."""
 
 
 class DivergedError(UserError):
     """The loss became NaN or infinite; the last checkpoint is intact."""
+
+
+class DifferenceError(UserError):
+    """Two sides of a comparison differ by more than is allowed."""
+
+    exit_code = 1

@@ -19,7 +19,8 @@ TOP = len(LEVELS)
 # Imports within one level, from room to room.
 SAME_LEVEL = {
     ('nn', 'tokenizers'), ('tasks', 'corpus'), ('input', 'tasks'), ('input', 'corpus'), ('searchers', 'index'), ('training', 'checkpoints'),
-    ('evaluate', 'api'), ('search', 'api'), ('build_index', 'api'), ('build_index', 'evaluate'), ('verify_index', 'api'), ('train', 'api'), ('train', 'evaluate'),
+    ('evaluate', 'api'), ('search', 'api'), ('build_index', 'api'), ('build_index', 'evaluate'), ('train', 'api'), ('train', 'evaluate'),
+    ('verify_index', 'api'),
     ('gin_utils', 'gin_check'), ('gin_utils', 'gin_values'), ('gin_check', 'gin_values'), ('__main__', 'cli'),
 }
 MAY_IMPORT_THEIR_LEVEL = ('demo', 'cli', 'compare', '__init__')

@@ -1,0 +1,134 @@
+"""The token arrays that a comparison runs on: read from a file and checked, drawn at random, or made from real text.
+
+Every array has the batches first:
+
+    reader_ids, reader_mask            [batches, batch, n, length]   reader inputs, one a passage
+    query_mask_reader                  [batches, batch, length]      how much of each reader input is query
+    query_ids, query_mask              [batches, batch, length]      the retriever's queries
+    passage_ids, passage_mask          [batches, batch, m, length]   the retriever's passages, m <= n
+    target_ids, target_mask            [batches, batch, length]      what the reader is to write
+    labels, decoder_input_ids          [batches, batch, length]      the same, -100 on padding; and shifted right
+
+Ids and masks are int; a mask is 1 on the tokens of a row, which stand at its start.
+"""
+
+import os
+import zipfile
+
+import numpy as np
+
+from atlas_jax import errors
+
+Arrays = dict[str, np.ndarray]
+
+_PARTS = {'reader': 4, 'query': 3, 'passage': 4, 'target': 3}  # number of dimensions
+
+
+def read(path: str | os.PathLike, needs_retriever: bool = False, needs_targets: bool = False) -> Arrays:
+    """The arrays of an npz file, checked, as int32, with targets in all their forms.
+
+    Args:
+      needs_retriever: queries and passages must be there.
+      needs_targets: targets must be there.
+
+    Raises InputFileError naming the key that is missing or wrong.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise errors.InputFileError(path, f'not an npz file of plain arrays ({error})', remedy='write it with numpy.savez') from error
+    return check(arrays, path, needs_retriever, needs_targets)
+
+
+def check(arrays: Arrays, path: str | os.PathLike, needs_retriever: bool = False, needs_targets: bool = False) -> Arrays:
+    """As `read`, of arrays in memory; `path` is what an error names."""
+    arrays = _with_targets(dict(arrays), path)
+    needed = ['reader', *(['query', 'passage'] if needs_retriever or 'query_ids' in arrays or 'passage_ids' in arrays else []),
+              *(['target'] if needs_targets or 'target_ids' in arrays else [])]
+    checked = {name: values for part in needed for name, values in _part(arrays, part, path).items()}
+    batches = checked['reader_ids'].shape[:2]
+    for name, values in checked.items():
+        if values.shape[:2] != batches:
+            raise errors.InputFileError(path, f'its first two axes are {list(values.shape[:2])}, those of reader_ids {list(batches)}',
+                                        field=name, remedy='they are batches and examples in every array')
+    if 'passage_ids' in checked and checked['passage_ids'].shape[2] > checked['reader_ids'].shape[2]:
+        raise errors.InputFileError(path, f'{checked["passage_ids"].shape[2]} passages an example, but reader_ids has '
+                                    f'{checked["reader_ids"].shape[2]}', field='passage_ids', remedy='the reader has to score each of them')
+    if 'target_ids' in checked:
+        checked['decoder_input_ids'] = _shifted(checked, arrays, path)
+    if 'query_mask_reader' in arrays:
+        checked['query_mask_reader'] = np.asarray(arrays['query_mask_reader'], np.int32)
+    return checked
+
+
+def random(batch: int, n: int, length: int, batches: int, reader_vocab: int, retriever_vocab: int | None, target_length: int = 16,
+           seed: int = 0) -> Arrays:
+    """Random tokens: passages of `length` tokens, give or take a fifth; queries of an eighth; targets of 2 to `target_length`."""
+    generator = np.random.default_rng(seed)
+
+    def rows(shape: tuple[int, ...], low: int, high: int, vocab: int, last: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        lengths = generator.integers(low, high + 1, shape)
+        mask = (np.arange(high) < lengths[..., None]).astype(np.int32)
+        ids = np.where(mask > 0, generator.integers(min(3, vocab - 1), vocab, (*shape, high)), 0).astype(np.int32)
+        if last is not None:
+            np.put_along_axis(ids, lengths[..., None] - 1, last, axis=-1)
+        return ids, mask
+
+    low, high, query = max(1, round(0.8 * length)), max(1, round(1.2 * length)), max(2, length // 8)
+    arrays: Arrays = {}
+    arrays['reader_ids'], arrays['reader_mask'] = rows((batches, batch, n), low, high, reader_vocab, last=1)
+    arrays['target_ids'], arrays['target_mask'] = rows((batches, batch), min(2, target_length), target_length, reader_vocab, last=1)
+    if retriever_vocab is not None:
+        arrays['query_ids'], arrays['query_mask'] = rows((batches, batch), min(2, query), query, retriever_vocab)
+        arrays['passage_ids'], arrays['passage_mask'] = rows((batches, batch, n), low, high, retriever_vocab)
+    return check(arrays, 'random inputs')
+
+
+def _with_targets(arrays: Arrays, path: str | os.PathLike) -> Arrays:
+    """target_ids and target_mask from labels where they are not given; both must agree where they are."""
+    if 'labels' not in arrays:
+        return arrays
+    labels = arrays['labels']
+    ids, mask = np.where(labels >= 0, labels, 0), (labels >= 0).astype(np.int32)
+    if 'target_ids' in arrays and not (np.array_equal(arrays.get('target_mask'), mask)
+                                       and np.array_equal(np.where(mask > 0, arrays['target_ids'], 0), ids)):
+        raise errors.InputFileError(path, 'differs from target_ids and target_mask', field='labels', remedy='leave one of the two out')
+    return {**arrays, 'target_ids': ids, 'target_mask': mask}
+
+
+def _part(arrays: Arrays, part: str, path: str | os.PathLike) -> Arrays:
+    """Ids and mask of one part. Raises InputFileError for a missing key, a wrong shape, a mask that is no prefix, an empty row."""
+    names = (f'{part}_ids', f'{part}_mask')
+    for name in names:
+        if name not in arrays:
+            there = ', '.join(sorted(arrays)) or 'no arrays'
+            raise errors.InputFileError(path, f'there is no {name}', field=name, remedy=f'it has {there}')
+        if arrays[name].ndim != _PARTS[part] or not np.issubdtype(arrays[name].dtype, np.integer):
+            raise errors.InputFileError(path, f'{arrays[name].ndim} axes of {arrays[name].dtype}', field=name,
+                                        remedy=f'expected {_PARTS[part]} axes of integers: batches, examples, …, tokens')
+    ids, mask = (np.asarray(arrays[name], np.int32) for name in names)
+    if ids.shape != mask.shape:
+        raise errors.InputFileError(path, f'shape {list(mask.shape)}, but {names[0]} has {list(ids.shape)}', field=names[1])
+    lengths = (mask != 0).sum(axis=-1)
+    holes = (mask != 0) != (np.arange(mask.shape[-1]) < lengths[..., None])
+    if holes.any():
+        place = ', '.join(str(i) for i in np.argwhere(holes)[0][:-1])
+        raise errors.InputFileError(path, f'row ({place}) has its tokens not all at the start', field=names[1],
+                                    remedy='move the padding to the end of the row')
+    if lengths.size == 0 or (lengths == 0).any():
+        place = ', '.join(str(i) for i in (np.argwhere(lengths == 0)[0] if lengths.size else ()))
+        raise errors.InputFileError(path, f'row ({place}) is empty', field=names[1], remedy='every row needs a token')
+    return {names[0]: np.where(mask != 0, ids, 0), names[1]: (mask != 0).astype(np.int32)}
+
+
+def _shifted(checked: Arrays, arrays: Arrays, path: str | os.PathLike) -> np.ndarray:
+    """Targets moved right by one behind the start token, which is what decoder_input_ids has to be where it is given."""
+    start = np.zeros_like(checked['target_ids'][..., :1])
+    shifted = np.concatenate([start, checked['target_ids'][..., :-1]], axis=-1)
+    given = arrays.get('decoder_input_ids')
+    if given is not None and not (given.shape == shifted.shape and np.array_equal(given * checked['target_mask'],
+                                                                                  shifted * checked['target_mask'])):
+        raise errors.InputFileError(path, 'not the targets moved right by one with 0 before them', field='decoder_input_ids',
+                                    remedy='leave it out')
+    return shifted
