@@ -12,17 +12,19 @@ def build_index(store_dir: str, index_dir: str, model_dir: str | None = None, re
 
     Args:
       store_dir: passages, from `atlas-jax data passages`.
-      index_dir: folder to write.
+      index_dir: folder to write, on a disk or gs://….
       model_dir: a folder that train wrote; or reader_dir and retriever_dir, Hugging Face folders.
       inputs: formats and limits, where they are to differ from the model's own; training and answering need the same.
-      dtype: of the embeddings on disk.
+      dtype: of the embeddings on disk and on the devices: float32, bfloat16 or int8.
 
     Returns:
-      The index's description: rows, dim, bytes, fingerprints.
+      The index's description: rows, dim, bytes, fingerprints; and `truncated`, how many passages were longer than the model's limit.
 
     Raises:
       UserError: anything the user can mend, before the first passage is embedded.
     """
     store = api.PassageStore.open(store_dir)
     atlas = evaluate.load_model(model_dir, reader_dir, retriever_dir, inputs, None)
-    return api.Index.build(store, atlas, index_dir, dtype=dtype).index.info()
+    built = api.Index.build(store, atlas, index_dir, dtype=dtype)
+    truncated = atlas.embedder().truncated(built.store.retriever_title_lengths, built.store.retriever_lengths)
+    return {**built.index.info(), 'truncated': truncated}

@@ -1,4 +1,4 @@
-"""`atlas-jax index`: build, add to, delete from, describe, verify and search an index."""
+"""`atlas-jax index`: build, add to, delete from, describe, verify, compact and search an index."""
 
 import argparse
 
@@ -12,8 +12,8 @@ def add_commands(commands) -> None:
     parser = cli_options.command(group, 'build', _build, 'Embed every passage of a store; goes on where a killed build stopped.',
                                  'atlas-jax index build --store STORE --reader READER --retriever RETRIEVER --out INDEX')
     parser.add_argument('--store', metavar='DIR', help='passages, from `atlas-jax data passages`')
-    parser.add_argument('--out', metavar='INDEX', help='folder to write')
-    parser.add_argument('--dtype', choices=['float32'], help='of the embeddings on disk (default float32)')
+    parser.add_argument('--out', metavar='INDEX', help='folder to write, on a disk or gs://…')
+    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'int8'], help='of the embeddings (default float32)')
     cli_options.add_model(parser)
     cli_options.add_gin(parser, required=False)
 
@@ -29,10 +29,20 @@ def add_commands(commands) -> None:
     parser.add_argument('--docid', nargs='+', required=True, metavar='ID', help='ids of the passages')
 
     parser = cli_options.command(group, 'info', _info, 'Describe an index.', 'atlas-jax index info --index INDEX')
-    parser.add_argument('--index', required=True, metavar='DIR', help='from `atlas-jax index build`')
-    parser = cli_options.command(group, 'verify', _verify, 'Read the whole index and name every damaged file.',
+    _add_folder(parser)
+    parser = cli_options.command(group, 'compact', _compact, 'Rewrite an index and its passages without those that were deleted.',
+                                 'atlas-jax index compact --index INDEX')
+    cli_options.add_index(parser)
+    _add_verify_and_search(group)
+
+
+def _add_verify_and_search(group) -> None:
+    parser = cli_options.command(group, 'verify', _verify,
+                                 'Read every byte of an index and its passages; name what is damaged and the rows it hits.',
                                  'atlas-jax index verify --index INDEX')
-    parser.add_argument('--index', required=True, metavar='DIR', help='from `atlas-jax index build`')
+    _add_folder(parser)
+    parser.add_argument('--store', metavar='DIR', help='its passages (default: where they were when it was built)')
+    cli_options.add_model(parser)
 
     parser = cli_options.command(group, 'search', _search, 'Print the passages nearest to a text.',
                                  'atlas-jax index search "capital of France" --index INDEX --model RUN --top_k 5')
@@ -40,6 +50,10 @@ def add_commands(commands) -> None:
     cli_options.add_index(parser)
     cli_options.add_model(parser)
     parser.add_argument('--top_k', type=cli_options.positive, default=5, metavar='N', help='passages to print (default 5)')
+
+
+def _add_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--index', required=True, metavar='DIR', help='from `atlas-jax index build`')
 
 
 def _build(options: argparse.Namespace) -> None:
@@ -54,20 +68,17 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _add(options: argparse.Namespace) -> None:
-    from atlas_jax import api
     from atlas_jax.corpus import documents, passages
-    index = api.Index.open(options.index, options.store)
-    atlas = cli_options.load_model(options)
+    index = cli_options.open_index(options)
     added = list(passages.split_passages(documents.read_documents(options.documents), options.max_words))
-    index.replace(added, atlas)
+    index.replace(added, cli_options.load_model(options))
     print(f'{options.index}: added {len(added)} passages, {_left(index)} now')
 
 
 def _delete(options: argparse.Namespace) -> None:
-    from atlas_jax import api
-    index = api.Index.open(options.index, options.store)
-    index.delete(options.docid)
-    print(f'{options.index}: {_left(index)} passages left')
+    index = cli_options.open_index(options)
+    deleted = index.delete(options.docid)
+    print(f'{options.index}: deleted {deleted} passages, {_left(index)} left')
 
 
 def _left(index) -> int:
@@ -80,19 +91,31 @@ def _info(options: argparse.Namespace) -> None:
     cli_options.print_json(index.Index.open(options.index).info())
 
 
+def _compact(options: argparse.Namespace) -> None:
+    index = cli_options.open_index(options)
+    before = index.store.path
+    if not index.compact():
+        print(f'{options.index}: nothing to compact')
+        return
+    print(f'{options.index}: {len(index.index)} passages, none deleted')
+    if index.store.path != before:
+        print(f'its passages are now in {index.store.path}; it needs {before} no longer')
+
+
 def _verify(options: argparse.Namespace) -> None:
-    from atlas_jax.index import index
-    problems = index.Index.open(options.index).verify()
+    from atlas_jax import verify_index
+    atlas = cli_options.load_model(options) if options.model or options.reader or options.retriever else None
+    problems = verify_index.verify(options.index, options.store, atlas)
     for problem in problems:
         print(problem)
     if problems:
-        raise errors.IndexFolderError(f'{options.index}: {len(problems)} damaged files, listed above; build the index again')
+        raise errors.IndexFolderError(f'{options.index}: {len(problems)} problems, listed above; restore the files or build it again')
     print(f'{options.index}: every file is as it was written')
 
 
 def _search(options: argparse.Namespace) -> None:
-    from atlas_jax import api, search
-    index = api.Index.open(options.index, options.store)
+    from atlas_jax import search
+    index = cli_options.open_index(options)
     atlas = cli_options.load_model(options)
     for place, found in enumerate(search.search(atlas, index, [options.query], options.top_k)[0], start=1):
         print(f'{place}. {found.score:.4f}  [{found.passage.docid}] {found.passage.full_title}\n   {found.passage.text}')

@@ -44,6 +44,13 @@ def add_index(parser: argparse.ArgumentParser, required: bool = True, purpose: s
     """--index, and --store where its passages were moved."""
     parser.add_argument('--index', required=required, metavar='DIR', help=purpose)
     parser.add_argument('--store', metavar='DIR', help='its passages (default: where they were when it was built)')
+    parser.add_argument('--force', action='store_true', help='use it although another model built it')
+
+
+def open_index(options: argparse.Namespace):
+    """The api.Index that the options of `add_index` name. Raises IndexFolderError, StoreError."""
+    from atlas_jax import api
+    return api.Index.open(options.index, options.store, force=options.force)
 
 
 def add_gin(parser: argparse.ArgumentParser, required: bool) -> None:

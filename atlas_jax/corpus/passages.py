@@ -21,8 +21,8 @@ class Passage:
 
     @property
     def full_title(self) -> str:
-        """The title as the models see it: "title: section" where there is a section."""
-        return f'{self.title}: {self.section}' if self.section else self.title
+        """The title as the models see it: "title: section" where there are both, else the one there is."""
+        return f'{self.title}: {self.section}' if self.title and self.section else self.title or self.section
 
 
 def split_passages(documents: Iterable[corpus_documents.Document], max_words: int = MAX_WORDS) -> Iterator[Passage]:

@@ -2,41 +2,26 @@
 
 import contextlib
 import dataclasses
-import functools
-import operator
 import os
-import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from atlas_jax import errors, types
+from atlas_jax import errors
 from atlas_jax.corpus import passages as corpus_passages
-from atlas_jax.corpus import store_lock, store_manifest, store_text, store_tokens, store_writing
+from atlas_jax.corpus import store_arrays, store_manifest, store_reading, store_tokens, store_writing
+from atlas_jax.io.folder import Folder
 
 
-class PassageStore:
+class PassageStore(store_reading.StoreReader):
     """One version of a store folder; `append` and `tokenize` move this object to the version they commit.
 
     A row is a passage; rows are only ever appended, and a later row of the same docid supersedes an earlier one.
 
-    path  the folder
+    path  the folder: a pathlib.Path, or the text gs://…
     """
 
-    def __init__(self, path: str | os.PathLike):
-        """See `open`."""
-        self.path = pathlib.Path(path)
-        self._tokenizers: store_writing.Tokenizers | None = None
-        self._manifest, self._texts = store_manifest.Manifest(()), []
-        self._load()
-
-    @classmethod
-    def open(cls, path: str | os.PathLike) -> 'PassageStore':
-        """Opens a store folder without reading passages.
-
-        Raises StoreError: no store there, or a file is missing, cut, foreign or damaged.
-        """
-        return cls(path)
+    _tokenizers: store_writing.Tokenizers | None = None
 
     @classmethod
     def build(cls, passages: Iterable[corpus_passages.Passage], path: str | os.PathLike, *,
@@ -56,12 +41,12 @@ class PassageStore:
           ConfigError: one tokenizer only. DiskFullError.
         """
         tokenizers = store_writing.pair(reader_tokenizer, retriever_tokenizer)
-        path = pathlib.Path(path)
-        store_writing.check_folder(path)
-        with store_lock.writing(path):
-            segment = store_writing.write_segment(path, passages, tokenizers, progress)
-            store_manifest.write(path, store_manifest.Manifest((segment,), *store_writing.fingerprints(tokenizers)))
-            store_writing.clean(path)
+        folder = Folder(path)
+        store_writing.check_folder(folder)
+        with store_writing.writing(folder):
+            segment = store_writing.write_segment(folder, passages, tokenizers, progress)
+            store_manifest.write(folder, store_manifest.Manifest((segment,), *store_writing.fingerprints(tokenizers)))
+            store_writing.clean(folder)
             store = cls(path)
         store._tokenizers = tokenizers
         return store
@@ -83,8 +68,8 @@ class PassageStore:
                                         'retriever_tokenizer')
             tokenizers = self._tokenizers if manifest.has_tokens else None
             _check(self.path, manifest, tokenizers)
-            segment = store_writing.write_segment(self.path, passages, tokenizers, progress)
-            store_manifest.write(self.path, dataclasses.replace(manifest, segments=(*manifest.segments, segment)))
+            segment = store_writing.write_segment(self._folder, passages, tokenizers, progress)
+            store_manifest.write(self._folder, dataclasses.replace(manifest, segments=(*manifest.segments, segment)))
 
     def tokenize(self, reader_tokenizer: store_tokens.Tokenizer, retriever_tokenizer: store_tokens.Tokenizer,
                  progress: bool = True) -> None:
@@ -96,8 +81,8 @@ class PassageStore:
         if not self._manifest.has_tokens:
             with self._writing() as manifest:
                 if not manifest.has_tokens:
-                    segments = store_writing.write_tokens(self.path, manifest.segments, tokenizers, progress)
-                    store_manifest.write(self.path, store_manifest.Manifest(segments, *store_writing.fingerprints(tokenizers)))
+                    segments = store_writing.write_tokens(self._folder, manifest.segments, tokenizers, progress)
+                    store_manifest.write(self._folder, store_manifest.Manifest(segments, *store_writing.fingerprints(tokenizers)))
         self.check_tokenizers(*tokenizers)
 
     def check_tokenizers(self, reader_tokenizer: store_tokens.Tokenizer, retriever_tokenizer: store_tokens.Tokenizer) -> None:
@@ -109,133 +94,45 @@ class PassageStore:
         _check(self.path, self._manifest, (reader_tokenizer, retriever_tokenizer))
         self._tokenizers = (reader_tokenizer, retriever_tokenizer)
 
+    def copy_kept(self, path: str | os.PathLike, keep: np.ndarray) -> 'PassageStore':
+        """Writes another store of the rows where `keep` [rows] bool is true, in their order, with their token ids.
+
+        Raises StoreError: none is kept, `path` holds something else, or another process is writing there. DiskFullError.
+        """
+        folder, readers = Folder(path), self._token_readers if self._manifest.has_tokens else {}
+        store_writing.check_folder(folder)
+        with store_writing.writing(folder):
+            store_writing.clean(folder)
+            folder.remove('segment-00000')
+            segment = store_writing.write_kept(folder, (self[row] for row in np.flatnonzero(keep)), keep, readers)
+            store_manifest.write(folder, dataclasses.replace(self._manifest, segments=(segment,)))
+        return type(self)(path)
+
     def verify(self) -> None:
         """Reads every file and compares its SHA-256. Raises StoreError naming the first one that differs."""
-        store_manifest.check_files(self.path, self._manifest, contents=True)
+        for problem in self.problems(self.path):
+            raise errors.StoreError(f'{problem.path}: {problem.what}; {store_arrays.REMEDY}')
 
-    def __len__(self) -> int:
-        return self._first_rows[-1]
+    @staticmethod
+    def problems(path: str | os.PathLike) -> list[store_manifest.Problem]:
+        """Reads every file of a store, which may be too damaged to be opened, and names those that are not as they were written.
 
-    def __getitem__(self, row: int) -> corpus_passages.Passage:
-        """The passage of a row. Raises StoreError: that part of the store is damaged."""
-        text, row = self._locate(row)
-        return text.passage(row)
-
-    def docid(self, row: int) -> str:
-        """The outside name of a row's passage. Raises as `store[row]`."""
-        text, row = self._locate(row)
-        return text.docid(row)
-
-    def rows_of(self, docids: Sequence[str]) -> np.ndarray:
-        """The last row of each docid, [n] int64. Raises StoreError for an unknown one."""
-        if isinstance(docids, str):
-            raise errors.StoreError(f'{self.path}: expected a list of docids, found "{docids}"; put it into a list')
-        rows = np.zeros(len(docids), np.int64)
-        for number, docid in enumerate(docids):
-            if not isinstance(docid, str) or (row := self._docid_table.last_row(docid)) is None:
-                raise errors.StoreError(f'{self.path}: no passage "{docid}" in this store; check the docid')
-            rows[number] = row
-        return rows
-
-    def reader_table(self, width: int | None = None, *, max_tokens: int | None = None) -> types.TokenTable:
-        """The passages as the reader's token ids, numpy arrays.
-
-        Args:
-          width: of the table, a multiple of 128; default what the longest passage needs.
-          max_tokens: longer passages are cut there, the text first; default none is cut.
-
-        Raises:
-          StoreError: no token ids in the store, or damaged ones. ConfigError: a width that is too small.
+        Raises StoreError: no store there, or its manifest is damaged.
         """
-        return store_tokens.table(self._tokens('reader'), width, max_tokens)
-
-    def retriever_table(self, width: int | None = None, *, max_tokens: int | None = None) -> types.TokenTable:
-        """The passages as the retriever's token ids; as `reader_table`."""
-        return store_tokens.table(self._tokens('retriever'), width, max_tokens)
-
-    @property
-    def reader_lengths(self) -> np.ndarray:
-        """[rows] int32 tokens of each passage, title and text together, for the reader. Raises StoreError: no token ids."""
-        return np.concatenate([reader.lengths for reader in self._tokens('reader')])
-
-    @property
-    def retriever_lengths(self) -> np.ndarray:
-        """As `reader_lengths`, for the retriever."""
-        return np.concatenate([reader.lengths for reader in self._tokens('retriever')])
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits that change with the passages, their order and their tokenizers."""
-        return self._manifest.fingerprint
-
-    @property
-    def reader_tokenizer_fingerprint(self) -> str:
-        """Of the tokenizer that the reader's ids were made with; '' without token ids."""
-        return self._manifest.reader_tokenizer
-
-    @property
-    def retriever_tokenizer_fingerprint(self) -> str:
-        """As `reader_tokenizer_fingerprint`, for the retriever."""
-        return self._manifest.retriever_tokenizer
+        return store_manifest.problems(Folder(path), store_manifest.read(Folder(path)), contents=True)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[store_manifest.Manifest]:
         """Gives the folder's present version under the writer's lock; afterwards this object is the version then committed."""
-        store_manifest.read(self.path)  # where there is no store, there shall be no lock file either
-        with store_lock.writing(self.path):
-            manifest = store_manifest.read(self.path)
-            store_writing.clean(self.path)
+        store_manifest.read(self._folder)  # where there is no store, there shall be no lock file either
+        with store_writing.writing(self._folder):
+            manifest = store_manifest.read(self._folder)
+            store_writing.clean(self._folder)
             yield manifest
             self._load()
 
-    def _load(self) -> None:
-        manifest = store_manifest.read(self.path)
-        kept = {segment.name: (segment, text) for segment, text in zip(self._manifest.segments, self._texts, strict=True)}
 
-        def reader(segment: store_manifest.Segment) -> store_text.TextReader:
-            known, text = kept.get(segment.name, (None, None))
-            return text if known == segment else store_text.TextReader(self.path / segment.name, segment.rows)
-
-        try:
-            store_manifest.check_files(self.path, manifest)
-            texts = [reader(segment) for segment in manifest.segments]
-        except errors.StoreError:
-            if store_manifest.read(self.path) == manifest:
-                raise
-            return self._load()  # a new version took its place meanwhile
-        self._manifest, self._texts = manifest, texts
-        self._first_rows = [0, *np.cumsum([segment.rows for segment in manifest.segments]).tolist()]
-        for name in ('_docid_table', '_token_readers'):
-            self.__dict__.pop(name, None)
-
-    def _locate(self, row: int) -> tuple[store_text.TextReader, int]:
-        row = operator.index(row)
-        if not -len(self) <= row < len(self):
-            raise IndexError(f'row {row} of a store of {len(self)} passages')
-        row %= len(self)
-        number = int(np.searchsorted(self._first_rows, row, 'right')) - 1
-        return self._texts[number], row - self._first_rows[number]
-
-    @functools.cached_property
-    def _docid_table(self) -> store_text.DocidTable:
-        return store_text.DocidTable(self._texts, self.docid)
-
-    @functools.cached_property
-    def _token_readers(self) -> dict[str, list[store_tokens.TokenReader]]:
-        return {side: [store_tokens.TokenReader(self.path / segment.name / store_tokens.FOLDER / side, segment.rows)
-                       for segment in self._manifest.segments] for side in store_tokens.SIDES}
-
-    def _tokens(self, side: str) -> list[store_tokens.TokenReader]:
-        self._require_tokens()
-        return self._token_readers[side]
-
-    def _require_tokens(self) -> None:
-        if not self._manifest.has_tokens:
-            raise errors.StoreError(f'{self.path}: the passages are not tokenised; call store.tokenize(reader_tokenizer, '
-                                    'retriever_tokenizer) or build the store with the tokenizers')
-
-
-def _check(path: pathlib.Path, manifest: store_manifest.Manifest, tokenizers: store_writing.Tokenizers | None) -> None:
+def _check(path: object, manifest: store_manifest.Manifest, tokenizers: store_writing.Tokenizers | None) -> None:
     for side, found, wanted in zip(store_tokens.SIDES, manifest.tokenizers, store_writing.fingerprints(tokenizers), strict=True):
         if found != wanted:
             raise errors.StoreError(f'{path}: its passages have the token ids of {side} tokenizer {found}, not of {wanted}; '

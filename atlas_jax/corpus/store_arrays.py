@@ -1,15 +1,11 @@
-"""Flat arrays on disk: zarr3 with a crc32c on every chunk, appended to while they are written, read by ranges."""
-
-import contextlib
-import errno
-import pathlib
-import re
-from collections.abc import Iterator
+"""Flat arrays of a store: appended to while they are written, read by ranges."""
 
 import numpy as np
 import tensorstore
 
 from atlas_jax import errors
+from atlas_jax.io import arrays
+from atlas_jax.io.folder import Folder, storage_errors
 
 CHUNK_VALUES = 1 << 19
 REMEDY = 'restore it or build the store anew'
@@ -18,7 +14,7 @@ REMEDY = 'restore it or build the store anew'
 class ArrayWriter:
     """Writes one array, [n] of any integer type, without holding more than a chunk of it."""
 
-    def __init__(self, folder: pathlib.Path, dtype: np.dtype | type):
+    def __init__(self, folder: Folder, dtype: np.dtype | type):
         """The array will be in `folder`."""
         self._folder, self._dtype = folder, np.dtype(dtype)
         self._pending: list[np.ndarray] = []
@@ -26,7 +22,7 @@ class ArrayWriter:
         self._array: tensorstore.TensorStore | None = None
 
     def append(self, values: np.ndarray) -> None:
-        """Appends [n] values. Raises OSError (ENOSPC): the disk is full."""
+        """Appends [n] values. Raises DiskFullError."""
         self._pending.append(np.asarray(values, self._dtype))
         self._pending_values += len(values)
         if self._pending_values >= CHUNK_VALUES:
@@ -45,16 +41,16 @@ class ArrayWriter:
 
     def _write(self, values: np.ndarray, chunk_values: int) -> None:
         stop = self._written + len(values)
-        with storage_errors(self._folder):
+        with storage_errors(self._folder, errors.StoreError, REMEDY):
             if self._array is None:
-                self._array = tensorstore.open(_new_spec(self._folder, self._dtype, stop, chunk_values), create=True, open=True).result()
+                self._array = arrays.create(self._folder, [stop], self._dtype, [chunk_values])
             else:
                 self._array = self._array.resize(exclusive_max=[stop], expand_only=True).result()
             self._array[self._written:stop].write(values).result()
         self._written = stop
 
 
-def write(folder: pathlib.Path, values: np.ndarray) -> None:
+def write(folder: Folder, values: np.ndarray) -> None:
     """Writes a whole array, [n]. Raises as `ArrayWriter.append`."""
     writer = ArrayWriter(folder, values.dtype)
     writer.append(values)
@@ -64,18 +60,19 @@ def write(folder: pathlib.Path, values: np.ndarray) -> None:
 class ArrayReader:
     """An array on disk.
 
-    dtype  numpy type of its values
+    dtype         numpy type of its values
+    chunk_values  values to a chunk
     """
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: Folder):
         """Reads the array's description alone. Raises StoreError: it is missing or damaged."""
         self._folder = folder
-        with storage_errors(folder):
-            self._array = tensorstore.open({'driver': 'zarr3', 'kvstore': {'driver': 'file', 'path': f'{folder}/'}}, open=True).result()
+        with storage_errors(folder, errors.StoreError, REMEDY):
+            self._array = arrays.open_array(folder)
         if self._array.rank != 1:
             raise errors.StoreError(f'{folder}: damaged (not a flat array); {REMEDY}')
         self.dtype = self._array.dtype.numpy_dtype
-        self._chunk_values = self._array.chunk_layout.read_chunk.shape[0]
+        self.chunk_values = self._array.chunk_layout.read_chunk.shape[0]
 
     def __len__(self) -> int:
         return self._array.shape[0]
@@ -85,36 +82,5 @@ class ArrayReader:
         stop = len(self) if stop is None else stop
         if start == stop:
             return np.zeros(0, self.dtype)
-        for chunk in range(start // self._chunk_values, -(-stop // self._chunk_values)):
-            # zarr reads a missing chunk as zeros.
-            if not (file := self._folder / 'c' / str(chunk)).is_file():
-                raise errors.StoreError(f'{file}: missing; {REMEDY}')
-        with storage_errors(self._folder):
+        with storage_errors(self._folder, errors.StoreError, REMEDY):
             return np.asarray(self._array[start:stop].read().result())
-
-
-def _new_spec(folder: pathlib.Path, dtype: np.dtype, values: int, chunk_values: int) -> dict:
-    return {
-        'driver': 'zarr3',
-        'kvstore': {'driver': 'file', 'path': f'{folder}/'},
-        'store_data_equal_to_fill_value': True,
-        'metadata': {
-            'shape': [values],
-            'data_type': dtype.name,
-            'chunk_grid': {'name': 'regular', 'configuration': {'chunk_shape': [chunk_values]}},
-            'codecs': [{'name': 'bytes', 'configuration': {'endian': 'little'}}, {'name': 'crc32c'}],
-        },
-    }
-
-
-@contextlib.contextmanager
-def storage_errors(folder: pathlib.Path) -> Iterator[None]:
-    """TensorStore reports everything as ValueError with a text: turns it into StoreError, or for a full disk into its OSError."""
-    try:
-        yield
-    except ValueError as error:
-        text = str(error)
-        if re.search(r'No space left on device|Disk quota exceeded|ENOSPC|EDQUOT', text):
-            raise OSError(errno.ENOSPC, 'no space left', str(folder)) from error
-        reason = 'a flipped bit or cut file' if 'DATA_LOSS' in text or 'CRC' in text.upper() else text.split('[')[0].strip()
-        raise errors.StoreError(f'{folder}: damaged ({reason}); {REMEDY}') from error

@@ -5,9 +5,8 @@ import hashlib
 import itertools
 import mmap
 import os
-import pathlib
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -15,19 +14,20 @@ import pyarrow as pa
 from atlas_jax import errors
 from atlas_jax.corpus import passages as corpus_passages
 from atlas_jax.corpus import store_arrays
+from atlas_jax.io.folder import Folder
 
 BATCH_ROWS = 1024
 _MAPPED_BYTES = 1 << 20
-_FILE = 'passages.arrow'
+FILE = 'passages.arrow'
 _FIELDS = ('docid', 'title', 'section', 'text')
 _SCHEMA = pa.schema([(name, pa.string()) for name in _FIELDS])
 
 
-def write(folder: pathlib.Path, passages: Iterable[corpus_passages.Passage], place: pathlib.Path, bar=None) -> int:
+def write(folder: Folder, passages: Iterable[corpus_passages.Passage], place: Folder, bar=None) -> int:
     """Writes passages into a segment's folder.
 
     Args:
-      folder: of the segment.
+      folder: of the segment, on this machine.
       passages: any number, read once.
       place: the store, for messages.
       bar: a progress bar to advance.
@@ -40,7 +40,7 @@ def write(folder: pathlib.Path, passages: Iterable[corpus_passages.Passage], pla
     """
     seen: set[str] = set()
     stops, hashes = [0], store_arrays.ArrayWriter(folder / 'docids', np.uint64)
-    with open(folder / _FILE, 'wb') as file:
+    with open(folder.local / FILE, 'wb') as file:
         with pa.ipc.new_file(file, _SCHEMA) as writer:
             iterator = iter(passages)
             while batch := list(itertools.islice(iterator, BATCH_ROWS)):
@@ -60,13 +60,13 @@ def write(folder: pathlib.Path, passages: Iterable[corpus_passages.Passage], pla
     hashes.finish()
     bounds = np.array(stops, np.int64)
     store_arrays.write(folder / 'block_bounds', bounds)
-    with open(folder / _FILE, 'rb') as file:
+    with open(folder.local / FILE, 'rb') as file:
         crcs = [zlib.crc32(file.read(size)) for size in np.diff(bounds).tolist()]
     store_arrays.write(folder / 'block_crc32', np.array(crcs, np.uint32))
     return len(seen)
 
 
-def _check(passage: corpus_passages.Passage, seen: set[str], place: pathlib.Path) -> None:
+def _check(passage: corpus_passages.Passage, seen: set[str], place: Folder) -> None:
     if not isinstance(passage, corpus_passages.Passage):
         raise errors.StoreError(f'{place}: expected passages, found {type(passage).__name__}; make them with '
                                 'split_passages(read_documents(path))')
@@ -93,9 +93,12 @@ def _hash(docid: str) -> int:
 class TextReader:
     """The passages of one segment."""
 
-    def __init__(self, folder: pathlib.Path, rows: int):
-        """Maps the file and reads its table of contents; no passage is read. Raises StoreError: something is damaged."""
-        self._path, self.rows = folder / _FILE, rows
+    def __init__(self, folder: Folder, rows: int, sha256: str = ''):
+        """Maps the file and reads its table of contents; no passage is read.
+
+        `sha256` of the text file names its copy on this machine where the store is in a bucket. Raises StoreError: something is damaged.
+        """
+        self._path, self.rows = folder.mapped(FILE, sha256), rows
         self._bounds = store_arrays.ArrayReader(folder / 'block_bounds').read()
         self._crcs = store_arrays.ArrayReader(folder / 'block_crc32').read()
         self._hashes = store_arrays.ArrayReader(folder / 'docids')
@@ -148,8 +151,13 @@ class TextReader:
         return errors.StoreError(f'{self._path}: damaged ({why}); {store_arrays.REMEDY}')
 
 
+def of_segment(store: Folder, name: str, rows: int, files: Mapping[str, tuple[int, str]]) -> TextReader:
+    """The passages of a store's segment; `files` as in the manifest. Raises StoreError: damaged."""
+    return TextReader(store / name, rows, files[FILE][1])
+
+
 class DocidTable:
-    """Finds the last row of each docid by its hash."""
+    """Finds rows by the hashes of their docids; a loop over rows would take minutes where there are millions."""
 
     def __init__(self, readers: Iterable[TextReader], docid):
         """`docid` gives the docid of a row of the whole store, to tell apart docids of the same hash."""
@@ -162,3 +170,12 @@ class DocidTable:
         wanted = np.uint64(_hash(docid))
         first, stop = np.searchsorted(self._hashes, wanted, 'left'), np.searchsorted(self._hashes, wanted, 'right')
         return next((int(row) for row in self._rows[first:stop][::-1] if self._docid(int(row)) == docid), None)
+
+    def superseded(self) -> np.ndarray:
+        """[rows] bool: True where a later row has the same docid."""
+        alike = self._hashes[1:] == self._hashes[:-1]
+        rows = np.sort(self._rows[np.concatenate([alike, [False]]) | np.concatenate([[False], alike])])
+        last = {self._docid(row): row for row in rows.tolist()}  # only rows whose hash occurs twice
+        mask = np.zeros(len(self._rows), bool)
+        mask[np.setdiff1d(rows, np.fromiter(last.values(), np.int64, len(last)))] = True
+        return mask

@@ -1,13 +1,14 @@
 """The token ids of a segment for one tokenizer: title's ids, then text's, of one passage after the other, with their lengths."""
 
-import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from atlas_jax import errors, types
 from atlas_jax.corpus import store_arrays, store_text
+from atlas_jax.io import arrays
+from atlas_jax.io.folder import Folder
 
 FOLDER = 'tokens'
 SIDES = ('reader', 'retriever')
@@ -30,10 +31,10 @@ class Tokenizer(Protocol):
         ...
 
 
-def write(folder: pathlib.Path, text: store_text.TextReader, tokenizer: Tokenizer, bar=None) -> None:
+def write(folder: Folder, text: store_text.TextReader, tokenizer: Tokenizer, bar=None) -> None:
     """Tokenises a segment's passages into `folder`; advances the bar by passages.
 
-    Raises StoreError: the tokenizer gives an id that its vocabulary does not have. OSError (ENOSPC): the disk is full.
+    Raises StoreError: the tokenizer gives an id that its vocabulary does not have. DiskFullError.
     """
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     ids = store_arrays.ArrayWriter(folder / 'ids', dtype)
@@ -64,7 +65,7 @@ class TokenReader:
     dtype          of the ids
     """
 
-    def __init__(self, folder: pathlib.Path, rows: int):
+    def __init__(self, folder: Folder, rows: int):
         """Reads the lengths. Raises StoreError: a file is missing or damaged."""
         self._ids = store_arrays.ArrayReader(folder / 'ids')
         self.dtype = self._ids.dtype
@@ -74,20 +75,43 @@ class TokenReader:
         if not len(self.lengths) == len(self.title_lengths) == rows or self._starts[-1] != len(self._ids):
             raise errors.StoreError(f'{folder}: damaged (its parts do not fit together); {store_arrays.REMEDY}')
 
-    def fill(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
-        """Writes the first lengths[row] ids of each row into `tokens`, [rows, width]."""
+    def fill(self, tokens: np.ndarray, lengths: np.ndarray, first_row: int = 0) -> None:
+        """Writes the first lengths[i] ids of the rows from `first_row` on into `tokens`, [n, width]; lengths [n]."""
         columns = np.arange(tokens.shape[1])
-        for first in range(0, len(tokens), _TABLE_ROWS):
-            rows = slice(first, min(first + _TABLE_ROWS, len(tokens)))
-            base = self._starts[rows.start]
-            ids = self._ids.read(base, self._starts[rows.stop])
-            real = columns < lengths[rows, None]  # [rows, width]
-            positions = (self._starts[rows] - base)[:, None] + columns
-            tokens[rows][real] = ids[positions[real]]
+        for start in range(0, len(tokens), _TABLE_ROWS):
+            stop = min(start + _TABLE_ROWS, len(tokens))
+            starts = self._starts[first_row + start:first_row + stop + 1]
+            ids = self._ids.read(starts[0], starts[-1])
+            real = columns < lengths[start:stop, None]  # [rows, width]
+            positions = (starts[:-1] - starts[0])[:, None] + columns
+            tokens[start:stop][real] = ids[positions[real]]
+
+    def kept(self, keep: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """(ids, lengths, title lengths) of the rows where `keep` [rows] bool is true, a few thousand rows at a time."""
+        for start in range(0, len(keep), _TABLE_ROWS):
+            rows = slice(start, min(start + _TABLE_ROWS, len(keep)))
+            chosen, lengths = keep[rows], self.lengths[rows]
+            ids = self._ids.read(self._starts[rows.start], self._starts[rows.stop])
+            yield ids[np.repeat(chosen, lengths)], lengths[chosen], self.title_lengths[rows][chosen]
 
 
-def table(readers: Sequence[TokenReader], width: int | None, max_tokens: int | None) -> types.TokenTable:
-    """The segments' passages as one padded table; see PassageStore.reader_table."""
+def copy(readers: Sequence[TokenReader], keep: np.ndarray, folder: Folder) -> None:
+    """Writes the rows of the segments where `keep` [rows] bool is true into `folder`. Raises StoreError, DiskFullError."""
+    ids = store_arrays.ArrayWriter(folder / 'ids', readers[0].dtype)
+    lengths, title_lengths = (store_arrays.ArrayWriter(folder / name, np.int32) for name in ('lengths', 'title_lengths'))
+    first = 0
+    for reader in readers:
+        for part in reader.kept(keep[first:first + len(reader.lengths)]):
+            for writer, values in zip((ids, lengths, title_lengths), part, strict=True):
+                writer.append(values)
+        first += len(reader.lengths)
+    for writer in (ids, lengths, title_lengths):
+        writer.finish()
+
+
+def table(readers: Sequence[TokenReader], width: int | None, max_tokens: int | None,
+          rows: tuple[int, int] | None = None) -> types.TokenTable:
+    """The segments' passages `rows` (first, behind the last) as one padded table; see PassageStore.reader_table."""
     lengths = np.concatenate([reader.lengths for reader in readers])
     title_lengths = np.concatenate([reader.title_lengths for reader in readers])
     if max_tokens is not None:
@@ -100,10 +124,13 @@ def table(readers: Sequence[TokenReader], width: int | None, max_tokens: int | N
     elif width % WIDTH_MULTIPLE or width < longest:
         raise errors.ConfigError(f'width is {width}; it must be a multiple of {WIDTH_MULTIPLE} and hold {longest} tokens, '
                                  'else set max_tokens')
-    tokens = np.zeros((len(lengths), width), max(reader.dtype for reader in readers))
+    start, stop = (0, len(lengths)) if rows is None else rows
+    tokens = arrays.aligned((stop - start, width), max(reader.dtype for reader in readers))
     first = 0
     for reader in readers:
-        stop = first + len(reader.lengths)
-        reader.fill(tokens[first:stop], lengths[first:stop])
-        first = stop
-    return types.TokenTable(tokens, title_lengths, lengths)
+        begin, end = max(start, first), min(stop, first + len(reader.lengths))
+        if begin < end:
+            reader.fill(tokens[begin - start:end - start], lengths[begin:end], begin - first)
+        first += len(reader.lengths)
+    beyond = max(0, stop - max(start, len(lengths)))
+    return types.TokenTable(tokens, *(np.pad(column[start:stop], (0, beyond)) for column in (title_lengths, lengths)))

@@ -71,6 +71,10 @@ class PassageEmbedder:
         """16 hexadecimal digits that change with anything that changes an embedding."""
         return checksum.fingerprint((self._config, self._segments, self.max_tokens), self._params)
 
+    def truncated(self, title_lengths: np.ndarray, lengths: np.ndarray) -> int:
+        """How many passages are longer than the limit; their texts are cut. Both [n] int as in a TokenTable, uncut."""
+        return int((self._whole_lengths(title_lengths, lengths) > self.max_tokens).sum())
+
     def embed(self, table: types.TokenTable, rows: np.ndarray, progress: tqdm.tqdm | None = None) -> np.ndarray:
         """Embeds passages.
 
@@ -109,12 +113,12 @@ class PassageEmbedder:
 
     def _assembled_lengths(self, table: types.TokenTable, rows: np.ndarray) -> np.ndarray:
         """[n] tokens of each passage in the encoder's format, cut to the limit."""
-        titles, wholes = np.asarray(table.title_lengths)[rows], np.asarray(table.lengths)[rows]
-        by_kind = {'title': titles, 'text': wholes - titles}
-        lengths = np.zeros(len(rows), np.int64)
-        for segment in self._segments:
-            lengths += by_kind.get(segment.kind, len(segment.ids))
-        return np.minimum(lengths, self.max_tokens)
+        return np.minimum(self._whole_lengths(np.asarray(table.title_lengths)[rows], np.asarray(table.lengths)[rows]), self.max_tokens)
+
+    def _whole_lengths(self, title_lengths: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """[n] tokens of each passage in the encoder's format."""
+        by_kind = {'title': title_lengths, 'text': lengths - title_lengths}
+        return np.zeros(len(lengths), np.int64) + sum(by_kind.get(segment.kind, len(segment.ids)) for segment in self._segments)
 
     def _pack_inputs(self, table: types.TokenTable, rows: np.ndarray, pack: packing.PackedPassages) -> tuple[types.TokenTable, Array]:
         """The pack's rows of the table, [streams, capacity, ...], and which of them are real, one stream a device."""

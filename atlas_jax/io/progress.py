@@ -11,3 +11,11 @@ def bar(total: int, description: str, unit: str) -> tqdm.tqdm:
     interval_seconds = 0.1 if sys.stderr.isatty() else 10
     return tqdm.tqdm(total=total, desc=description, unit=unit, mininterval=interval_seconds, maxinterval=max(10, interval_seconds),
                      disable=jax.process_index() != 0, dynamic_ncols=True, smoothing=0.05)
+
+
+def skip(bar: tqdm.tqdm, done: int) -> None:
+    """Counts what an earlier run had done already; it stays out of the rate."""
+    if done:
+        bar.initial += done
+        bar.n += done
+        bar.refresh()

@@ -14,7 +14,8 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.corpus import store as corpus_store
-from atlas_jax.corpus import store_lock, store_manifest, store_text
+from atlas_jax.corpus import store_manifest, store_text, store_writing
+from atlas_jax.io.folder import Folder
 from tests.corpus.store_test import PASSAGES, READER, RETRIEVER, build, passage, rows_of_table
 
 ROOT = pathlib.Path(corpus_store.__file__).parents[2]
@@ -68,7 +69,7 @@ def kill_writer(path, verb, place):
 @pytest.mark.parametrize('place', ['passages', 'tokens', 'manifest'])
 def test_killed_first_build_leaves_no_store_and_is_no_obstacle(tmp_path, place):
     kill_writer(tmp_path / 's', 'build', place)
-    with pytest.raises(errors.StoreError, match='not finished; build it again'):
+    with pytest.raises(errors.StoreError, match='not finished; run the same'):
         corpus_store.PassageStore.open(tmp_path / 's')
     assert list(build(tmp_path / 's')) == PASSAGES
     assert {path.name for path in (tmp_path / 's').iterdir()} == {'manifest.json', 'lock', 'segment-00000'}
@@ -229,7 +230,7 @@ def test_other_folders_are_left_alone(tmp_path):
 
 def test_second_writer_is_refused(tmp_path):
     store = build(tmp_path / 's')
-    with store_lock.writing(tmp_path / 's'):
+    with store_writing.writing(Folder(tmp_path / 's')):
         for write in (lambda: build(tmp_path / 's'), lambda: store.append([passage(30)], progress=False)):
             with pytest.raises(errors.StoreError, match='another process is writing'):
                 write()
@@ -238,8 +239,8 @@ def test_second_writer_is_refused(tmp_path):
 
 
 def test_lock_of_a_killed_process_is_free(tmp_path):
-    script = ('import pathlib, sys, time; from atlas_jax.corpus import store_lock\n'
-              'with store_lock.writing(pathlib.Path(sys.argv[1])): print("held", flush=True); time.sleep(99)')
+    script = ('import sys, time; from atlas_jax.corpus import store_writing; from atlas_jax.io.folder import Folder\n'
+              'with store_writing.writing(Folder(sys.argv[1])): print("held", flush=True); time.sleep(99)')
     process = python('-c', script, tmp_path / 's')
     assert process.stdout.readline() == 'held\n'
     with pytest.raises(errors.StoreError, match='another process is writing'):
@@ -264,7 +265,7 @@ def test_full_disk_leaves_the_old_version(tmp_path, monkeypatch, place):
         raise ValueError('RESOURCE_EXHAUSTED: Error writing "c/0": [OS error 28: ENOSPC No space left on device]')
     store = build(tmp_path / 's')
     target, fake = {'text': ('atlas_jax.corpus.store_text.pa.ipc.new_file', full),
-                    'tokens': ('atlas_jax.corpus.store_arrays.tensorstore.open', full_tensorstore),
+                    'tokens': ('atlas_jax.corpus.store_arrays.arrays.tensorstore.open', full_tensorstore),
                     'manifest': ('os.replace', full)}[place]
     before = sorted(tmp_path.rglob('*'))
     with monkeypatch.context() as patch:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors, partitioning
-from atlas_jax.index import building
+from atlas_jax.index import building, verification
 from atlas_jax.index.index import Index
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
 
@@ -45,7 +45,7 @@ def test_flipped_bit(folder):
     index = Index.open(folder)
     refuses_to_read(index, [18])
     assert index.embeddings(np.array([16, 20])).shape == (2, 7)
-    [problem] = index.verify()
+    [problem] = verification.verify(folder)
     assert (problem.first_row, problem.stop_row) == (17, 20) and 'rows 17 to 19' in str(problem)
 
 
@@ -59,7 +59,7 @@ def test_missing_or_cut_chunk(folder, harm):
         path.write_bytes(path.read_bytes()[:-5])
     refuses_to_read(before, [28])
     assert before.embeddings(np.array([27])).shape == (1, 7)
-    [problem] = before.verify()
+    [problem] = verification.verify(folder)
     assert (problem.first_row, problem.stop_row) == (28, 29)
     with pytest.raises(errors.IndexFolderError, match='rows 28 to 28'):
         Index.open(folder)
@@ -82,13 +82,13 @@ def test_shard_of_another_index(folder, tmp_path):
 
 def test_chunk_of_another_shard(folder):
     shutil.copy(chunk(folder, 0, 1), chunk(folder, 1, 1))
-    [problem] = Index.open(folder).verify()
+    [problem] = verification.verify(folder)
     assert (problem.first_row, problem.stop_row) == (14, 17)
 
 
 def test_file_that_does_not_belong(folder):
     chunk(folder, 0, 1).with_name('1').write_text('x')
-    [problem] = Index.open(folder).verify()
+    [problem] = verification.verify(folder)
     assert 'does not belong' in str(problem)
 
 
@@ -97,7 +97,7 @@ def test_damaged_zarr_header(folder):
     path.write_text(path.read_text().replace('"little"', '"bigger"'))
     index = Index.open(folder)
     refuses_to_read(index, [0])
-    assert [(problem.first_row, problem.stop_row) for problem in index.verify()] == [(0, 11)]
+    assert [(problem.first_row, problem.stop_row) for problem in verification.verify(folder)] == [(0, 11)]
 
 
 @pytest.mark.parametrize('change', ['rows', 'json', 'version', 'format', 'empty'])

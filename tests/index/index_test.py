@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors, partitioning
-from atlas_jax.index import building
+from atlas_jax.index import building, verification
 from atlas_jax.index.index import Index
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
 
@@ -29,7 +29,7 @@ def test_holds_every_embedding(tmp_path, rows):
         assert len(index) == rows and index.dim == 7 and not index.deleted.any()
         np.testing.assert_array_equal(index.embeddings(np.arange(rows)), expected(store, embedder) if rows else np.zeros((0, 7)))
         index.check(store, embedder)
-        assert index.verify() == []
+        assert verification.verify(index.path) == []
     assert not (tmp_path / 'index' / 'building.json').exists()
 
 
@@ -99,7 +99,7 @@ def test_a_second_build_replaces_the_first(tmp_path):
     index.delete(['doc3'], store)
     second = Index.build(store, other, tmp_path / 'index', progress=False)
     np.testing.assert_array_equal(second.embeddings(np.arange(13)), expected(store, other))
-    assert not second.deleted.any() and second.info()['generation'] == 3
+    assert not second.deleted.any() and second.info()['revision'] == 3
     assert len(list((tmp_path / 'index' / 'shards').iterdir())) == 2
     with pytest.raises(errors.IndexFolderError, match='open it again'):
         index.embeddings(np.arange(13))

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.index import building, lock, manifest, shards
+from atlas_jax.index import building, manifest, verification
 from atlas_jax.index.index import Index
-from atlas_jax.io import atomic
+from atlas_jax.io import arrays, atomic, lock
+from atlas_jax.io.folder import Folder
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
 
 
@@ -38,7 +39,7 @@ def test_a_stopped_build_goes_on(tmp_path, stop_after, kept):
     index = Index.build(store, again, tmp_path / 'index', progress=False)
     assert again.embedded == 29 - kept
     np.testing.assert_array_equal(values(index), values(Index.build(store, FakeEmbedder(), tmp_path / 'fresh', progress=False)))
-    assert index.verify() == []
+    assert verification.verify(index.path) == []
 
 
 @pytest.mark.parametrize('other', ['model', 'store'])
@@ -62,7 +63,7 @@ def test_a_damaged_chunk_of_an_unfinished_build_is_embedded_again(tmp_path):
     again = FakeEmbedder()
     index = Index.build(store, again, tmp_path / 'index', progress=False)
     assert again.embedded == 29 - 6 - 3  # two chunks of the first shard and one of the second were whole
-    assert index.verify() == []
+    assert verification.verify(index.path) == []
 
 
 def test_the_old_version_is_read_while_another_is_built(tmp_path):
@@ -126,7 +127,7 @@ def test_sigkill_at_any_moment(tmp_path):
     assert kills >= 1 and process.returncode == 0
     index, embedder = Index.open(folder), FakeEmbedder()
     np.testing.assert_array_equal(values(index), embedder.embed(FakeStore(passages(29)).retriever_table(), np.arange(29)))
-    assert index.verify() == []
+    assert verification.verify(index.path) == []
     assert sorted(path.name for path in folder.iterdir()) == ['lock', 'manifest.json', 'shards']
 
 
@@ -157,7 +158,7 @@ def test_a_full_disk_reported_by_tensorstore(tmp_path, monkeypatch, text):
     def full(*args, **options):
         raise ValueError(text)
 
-    monkeypatch.setattr(shards.tensorstore, 'open', full)
+    monkeypatch.setattr(arrays.tensorstore, 'open', full)
     with pytest.raises(errors.DiskFullError, match='disk is full'):
         Index.build(FakeStore(passages(3)), FakeEmbedder(), tmp_path / 'index', progress=False)
 
@@ -165,7 +166,7 @@ def test_a_full_disk_reported_by_tensorstore(tmp_path, monkeypatch, text):
 def test_a_second_writer_is_refused(tmp_path):
     store, embedder = FakeStore(passages(13)), FakeEmbedder()
     index = Index.build(store, embedder, tmp_path / 'index', progress=False)
-    with lock.writing(tmp_path / 'index'):
+    with lock.writing(Folder(tmp_path / 'index'), 'index', errors.IndexFolderError):
         for write in (lambda: Index.build(store, embedder, tmp_path / 'index', progress=False), lambda: index.delete(['doc1'], store),
                       lambda: index.add(store, embedder)):
             with pytest.raises(errors.IndexFolderError, match='another process is writing'):
@@ -178,7 +179,7 @@ def test_opening_while_a_writer_commits(tmp_path, monkeypatch):
     store = FakeStore(passages(13))
     index = Index.build(store, FakeEmbedder(), tmp_path / 'index', progress=False)
     index.delete(['doc1'], store)
-    stale = [manifest.read(tmp_path / 'index')]
+    stale = [manifest.read(Folder(tmp_path / 'index'))]
     index.delete(['doc2'], store)
     read = manifest.read
     monkeypatch.setattr(manifest, 'read', lambda folder: stale.pop() if stale else read(folder))

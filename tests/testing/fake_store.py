@@ -19,10 +19,19 @@ class FakeStore:
     @property
     def fingerprint(self) -> str:
         """Changes with any passage."""
-        return hashlib.sha256(repr(self.passages).encode()).hexdigest()[:16]
+        return self.fingerprint_of(len(self))
+
+    def fingerprint_of(self, rows: int) -> str:
+        """Of the first `rows` passages; '' where there are fewer."""
+        return hashlib.sha256(repr(self.passages[:rows]).encode()).hexdigest()[:16] if rows <= len(self) else ''
 
     def __len__(self) -> int:
         return len(self.passages)
+
+    def superseded(self) -> np.ndarray:
+        """Rows with a later row of the same docid."""
+        names = [docid for docid, _ in self.passages]
+        return np.array([name in names[row + 1:] for row, name in enumerate(names)], bool)
 
     def docid(self, row: int) -> str:
         """The passage's name."""
@@ -36,13 +45,21 @@ class FakeStore:
                 raise errors.StoreError(f'{self.path}: no passage "{docid}"')
         return np.array([last[docid] for docid in docids], np.int64)
 
-    def retriever_table(self, *, max_tokens: int | None = None) -> types.TokenTable:
+    def retriever_table(self, *, max_tokens: int | None = None, rows: tuple[int, int] | None = None) -> types.TokenTable:
         """The passages' tokens; the first of each is its title."""
-        tokens = np.zeros((len(self), 128), np.uint16)
-        for row, (_, ids) in enumerate(self.passages):
+        start, stop = rows or (0, len(self))
+        chosen = self.passages[start:stop]
+        tokens = np.zeros((stop - start, 128), np.uint16)
+        for row, (_, ids) in enumerate(chosen):
             tokens[row, :len(ids)] = ids
-        lengths = np.array([len(ids) for _, ids in self.passages], np.int32)
+        lengths = np.array([len(ids) for _, ids in chosen], np.int32)
         return types.TokenTable(tokens=tokens, title_lengths=np.minimum(lengths, 1), lengths=lengths)
+
+    def copy_kept(self, path, keep: np.ndarray) -> 'FakeStore':
+        """Another store of the kept passages."""
+        copy = FakeStore([passage for passage, kept in zip(self.passages, keep, strict=True) if kept])
+        copy.path = pathlib.Path(path)
+        return copy
 
 
 class FakeEmbedder:

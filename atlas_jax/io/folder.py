@@ -1,0 +1,186 @@
+"""A folder on a disk or in a bucket (gs://bucket/folder), written and read by the same calls."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import tensorstore
+
+from atlas_jax import errors
+from atlas_jax.io import atomic, checksum, packages
+
+_BUCKET = 'gs://'
+# A bucket that does not answer is given up after about ten seconds.
+_RETRIES = {'max_retries': 5, 'initial_delay': '0.5s', 'max_delay': '4s'}
+
+
+class Folder:
+    """Names below it are relative, with `/`; files are written whole and atomically.
+
+    path   a pathlib.Path, or the text gs://…
+    local  the pathlib.Path, None for a bucket
+    """
+
+    def __init__(self, path: 'str | os.PathLike | Folder'):
+        """Touches nothing. Raises StorageError: a bucket without a name."""
+        text = str(path)
+        self.local = None if text.startswith(_BUCKET) else pathlib.Path(text)
+        self.path = self.local if self.local is not None else text.rstrip('/')
+        if self.local is None and not self.path.removeprefix(_BUCKET).split('/')[0]:
+            raise errors.StorageError(f'{text}: names no bucket; write gs://bucket/folder')
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __truediv__(self, name: str) -> 'Folder':
+        return Folder(f'{self.path}/{name}')
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return str(self.path).rsplit('/', 1)[-1]
+
+    def kvstore(self) -> dict[str, Any]:
+        """What TensorStore calls this folder."""
+        if self.local is not None:
+            return {'driver': 'file', 'path': f'{self.local.absolute()}/'}
+        bucket, _, path = self.path.removeprefix(_BUCKET).partition('/')
+        return {'driver': 'gcs', 'bucket': bucket, 'path': f'{path}/' if path else '', 'gcs_request_retries': _RETRIES}
+
+    def read(self, name: str) -> bytes:
+        """The whole file. Raises FileNotFoundError, OSError, StorageError."""
+        if self.local is not None:
+            return (self.local / name).read_bytes()
+        with storage_errors(self):
+            found = self.open().read(name).result()
+        if found.state == 'missing':
+            raise FileNotFoundError(2, 'No such file or directory', f'{self.path}/{name}')
+        return found.value
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes the file, the folder too where it is missing. Raises DiskFullError, OSError, StorageError."""
+        if self.local is not None:
+            with atomic.writing(self.local / name, 'wb') as file:
+                file.write(content)
+            return
+        with storage_errors(self):
+            self.open().write(name, content).result()
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes `value` as indented JSON. Raises as `write`."""
+        self.write(name, (json.dumps(value, indent=1, ensure_ascii=False) + '\n').encode())
+
+    def sizes(self) -> dict[str, int | None]:
+        """{file at any depth, hidden ones apart: bytes}; in a bucket, where no file is half there, None. {} for no folder."""
+        if self.local is None:
+            with storage_errors(self):
+                names = [name.decode() for name in self.open().list().result()]
+            return {name: None for name in sorted(names) if not _is_hidden(name)}
+        found = {}
+        for folder, folders, names in os.walk(self.local):
+            folders[:] = [name for name in folders if not name.startswith('.')]
+            for name in names:
+                if not name.startswith('.'):
+                    path = os.path.join(folder, name)
+                    found[os.path.relpath(path, self.local).replace(os.sep, '/')] = os.path.getsize(path)
+        return dict(sorted(found.items()))
+
+    def children(self) -> set[str]:
+        """Names of the files and folders in it, hidden ones too; empty where there is no folder. Raises OSError, StorageError."""
+        if self.local is not None:
+            return set(os.listdir(self.local)) if self.local.is_dir() else set()
+        with storage_errors(self):
+            return {name.decode().split('/')[0] for name in self.open().list().result()}
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        if self.local is not None:
+            return (self.local / name).is_file()
+        try:
+            return bool(self.read(name))
+        except FileNotFoundError:
+            return False
+
+    def sha256(self, name: str) -> str:
+        """SHA-256 of the file, in hexadecimal. Raises as `read`."""
+        return checksum.sha256_file(self.local / name) if self.local is not None else hashlib.sha256(self.read(name)).hexdigest()
+
+    def remove(self, name: str) -> None:
+        """Removes a file or a folder with all it holds, if it is there."""
+        if self.local is None:
+            with storage_errors(self):
+                self.open().write(name, None).result()
+                (self / name).open().delete_range(tensorstore.KvStore.KeyRange()).result()
+        elif (self.local / name).is_dir():
+            shutil.rmtree(self.local / name, ignore_errors=True)
+        else:
+            (self.local / name).unlink(missing_ok=True)
+
+    def mapped(self, name: str, sha256: str) -> pathlib.Path:
+        """A path on this machine that holds the file, to be mapped: its own, or that of a copy in the cache, kept by its SHA-256.
+
+        Raises as `read`; StorageError: the bucket holds another file. DiskFullError.
+        """
+        if self.local is not None:
+            return self.local / name
+        copy = packages.default_cache_dir() / 'buckets' / sha256
+        if not copy.is_file():
+            content = self.read(name)
+            if hashlib.sha256(content).hexdigest() != sha256:
+                raise errors.StorageError(f'{self.path}/{name}: damaged (contents differ from those written); restore it')
+            with atomic.writing(copy, 'wb') as file:
+                file.write(content)
+        return copy
+
+    @contextlib.contextmanager
+    def making(self, name: str) -> 'Iterator[Folder]':
+        """Gives an empty folder on this machine that becomes `name`, which must not exist, when the block ends well.
+
+        On a disk in one step; in a bucket file by file: nothing may name it before the block has ended. Raises DiskFullError, StorageError.
+        """
+        if self.local is not None:
+            with atomic.writing_folder(self.local / name) as made:
+                yield Folder(made)
+            return
+        with tempfile.TemporaryDirectory(prefix='atlas_jax') as made:
+            yield Folder(made)
+            for file in Folder(made).sizes():
+                (self / name).write(file, (pathlib.Path(made) / file).read_bytes())
+
+    def open(self) -> tensorstore.KvStore:
+        """TensorStore's key-value store of this folder."""
+        return tensorstore.KvStore.open(self.kvstore()).result()
+
+
+@contextlib.contextmanager
+def storage_errors(place: object, damaged: type[errors.UserError] | None = None, remedy: str = '') -> Iterator[None]:
+    """TensorStore reports everything as ValueError with a text: turns it into the user's error.
+
+    Raises:
+      DiskFullError: the disk is full.
+      StorageError: a bucket that is not there or that one may not use.
+      `damaged`, where it is given: everything else, as damage of what is there; `remedy` says what to do.
+    """
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        if re.search(r'No space left on device|Disk quota exceeded|ENOSPC|EDQUOT', text):
+            raise errors.DiskFullError(f'{place}: the disk is full; free some space and run the same command again') from error
+        reason = re.sub(r'\s+', ' ', text.split('[')[0]).strip()
+        is_damage = damaged is not None and not re.match(r'PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|ABORTED', text)
+        if is_damage:
+            reason = 'a flipped bit or cut file' if 'DATA_LOSS' in text or 'CRC' in text.upper() else reason
+            raise damaged(f'{place}: damaged ({reason}); {remedy}') from error
+        raise errors.StorageError(f'{place}: cannot be read or written ({reason}); check the name and that you may use it') from error
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith('.') for part in name.split('/'))
