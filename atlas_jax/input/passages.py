@@ -17,7 +17,7 @@ Encode = Callable[[str], list[int]]
 
 @dataclasses.dataclass(frozen=True)
 class TextFormat:
-    """A format, the tokenizer that reads it, special tokens around it, and the most tokens an input may have.
+    """A format, the tokenizer that reads it, special tokens around it, and the most tokens an input may have; borders as in formats.
 
     Raises ConfigError where the format alone is longer than the limit, FormatError where it is none.
     """
@@ -27,6 +27,7 @@ class TextFormat:
     max_tokens: int
     prefix_ids: tuple[int, ...] = ()
     suffix_ids: tuple[int, ...] = ()
+    borders: frozenset[str] = formats.WHITE_SPACE
 
     def __post_init__(self):
         literal = len(self.ids('', '', '', cut=False))
@@ -41,7 +42,7 @@ class TextFormat:
         after a token; where fields touch other text, after a word.
         """
         values = {'query': query, 'title': title, 'text': text}
-        if formats.touching(self.template):
+        if formats.touching(self.template, self.borders):
             return self._whole(values, query_max_tokens, cut)
         pieces = {name: self.encode(value) for name, value in values.items()}
         pieces['query'] = pieces['query'][:query_max_tokens]

@@ -61,10 +61,13 @@ class AtlasConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Segments:
-    """The formats of an InputConfig cut into token segments, special tokens included."""
+    """The formats of an InputConfig cut into token segments, special tokens included.
 
-    reader: tuple[formats.Segment, ...]
-    closed_book: tuple[formats.Segment, ...]
+    `reader` and `closed_book` are None where a field of the format touches other text: the host puts such inputs together.
+    """
+
+    reader: tuple[formats.Segment, ...] | None
+    closed_book: tuple[formats.Segment, ...] | None
     retriever: tuple[formats.Segment, ...]
 
 
@@ -72,14 +75,15 @@ def cut_segments(inputs: InputConfig, reader_tokenizer: T5Tokenizer, retriever_t
     """Cuts the three formats into token segments.
 
     Raises:
-      FormatError: a format names an unknown field, or a field is not bounded by spaces.
+      FormatError: a format names an unknown field, or the retriever's has one that touches a letter, a digit or another field.
     """
-    eos = (reader_tokenizer.eos_id,)
-    return Segments(
-        reader=formats.cut_format(inputs.encoder_format, reader_tokenizer.encode, suffix_ids=eos),
-        closed_book=formats.cut_format(inputs.closed_book_format, reader_tokenizer.encode, suffix_ids=eos),
-        retriever=formats.cut_format(inputs.retriever_format, retriever_tokenizer.encode,
-                                     prefix_ids=(retriever_tokenizer.cls_id,), suffix_ids=(retriever_tokenizer.sep_id,)))
+    def reader(template: str) -> tuple[formats.Segment, ...] | None:
+        whole = formats.touching(template)
+        return None if whole else formats.cut_format(template, reader_tokenizer.encode, suffix_ids=(reader_tokenizer.eos_id,))
+
+    retriever = formats.cut_format(inputs.retriever_format, retriever_tokenizer.encode, prefix_ids=(retriever_tokenizer.cls_id,),
+                                   suffix_ids=(retriever_tokenizer.sep_id,), borders=formats.PUNCTUATION)
+    return Segments(reader(inputs.encoder_format), reader(inputs.closed_book_format), retriever)
 
 
 def config_to_dict(config: AtlasConfig) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from atlas_jax import errors
 
 FIELDS = ('query', 'title', 'text')
-_WHITE_SPACE = (' ', '\n', '\t', '\r')  # what both tokenizers take for the end of a word
+WHITE_SPACE = frozenset(' \n\t\r')  # what both tokenizers take for the end of a word
+PUNCTUATION = WHITE_SPACE | frozenset(string.punctuation)  # what BERT's does
 _REMEDY = 'put a space or a line break between every field and what stands beside it'
 
 
@@ -25,18 +26,19 @@ class Segment:
 
 
 def cut_format(template: str, encode: Callable[[str], list[int]], *, prefix_ids: tuple[int, ...] = (),
-               suffix_ids: tuple[int, ...] = ()) -> tuple[Segment, ...]:
+               suffix_ids: tuple[int, ...] = (), borders: frozenset[str] = WHITE_SPACE) -> tuple[Segment, ...]:
     """Cuts a format such as '{query} title: {title} context: {text}' at its fields.
 
     Args:
       template: the format.
       encode: the tokenizer of the text between the fields, without special tokens.
       prefix_ids, suffix_ids: special tokens before and after everything.
+      borders: characters that no token of the tokenizer crosses.
 
     Raises:
       FormatError: an unknown or repeated field, one that touches other text or another field, or unbalanced braces.
     """
-    if reason := touching(template):
+    if reason := touching(template, borders):
         raise errors.FormatError(f'{reason}; {_REMEDY}')
     segments = [Segment('literal', tuple(prefix_ids))] if prefix_ids else []
     for literal, field in parse(template):
@@ -47,14 +49,14 @@ def cut_format(template: str, encode: Callable[[str], list[int]], *, prefix_ids:
     return (*segments, Segment('literal', tuple(suffix_ids))) if suffix_ids else tuple(segments)
 
 
-def touching(template: str) -> str | None:
+def touching(template: str, borders: frozenset[str] = WHITE_SPACE) -> str | None:
     """Why the format cannot be cut, one line; None where it can. Raises FormatError as `cut_format` for what is no format at all."""
     for number, (literal, field) in enumerate(parse(template)):
-        if not number and literal[-1:] in (*_WHITE_SPACE, ''):
+        if not number and (not literal or literal[-1] in borders):
             continue
-        if number and literal[:1] not in _WHITE_SPACE:
+        if number and literal[:1] not in borders:
             return f'format "{template}": text touches the field before "{literal[:20] or f"{{{field}}}"}"'
-        if field is not None and literal[-1:] not in _WHITE_SPACE:
+        if field is not None and literal[-1:] not in borders:
             return f'format "{template}": text touches the field {{{field}}}, at "{literal[-20:]}"'
     return None
 
