@@ -55,9 +55,9 @@ def distillation_loss(scores: Array, gold_scores: Array, *, temperature_score: f
       Scalar float32; 0 where every example weighs 0.
     """
     there = ~jnp.isneginf(scores)  # a NaN is not hidden
-    log_q = masked_log_softmax(jnp.where(there, scores, 0.0) / temperature_score, there)
-    log_p = masked_log_softmax(jnp.where(there, jax.lax.stop_gradient(gold_scores), 0.0) / temperature_gold, there)
-    p = jnp.where(there, jnp.exp(log_p), 0.0)
+    log_q = log_softmax_by_uniform(jnp.where(there, scores, 0.0) / temperature_score, there)
+    log_p = log_softmax_by_uniform(jnp.where(there, jax.lax.stop_gradient(gold_scores), 0.0) / temperature_gold, there)
+    p = jnp.where(there, jnp.exp(log_p), 0.0) / _count(there)
     divergence = jnp.sum(p * (log_p - log_q), axis=-1)  # [batch]
     if example_weights is None:
         return jnp.mean(divergence) / scores.shape[-1]
@@ -67,6 +67,25 @@ def distillation_loss(scores: Array, gold_scores: Array, *, temperature_score: f
     return jnp.sum(weighted) / (jnp.where(total > 0, total, 1.0) * scores.shape[-1])
 
 
-def masked_log_softmax(logits: Array, there: Array) -> Array:
-    """Log softmax over the last axis where `there`; zeros elsewhere, also in a row that has nothing."""
-    return jnp.where(there, jax.nn.log_softmax(jnp.where(there, logits, MASKED), axis=-1), 0.0)
+def log_softmax_by_uniform(logits: Array, there: Array) -> Array:
+    """Log of softmax over the last axis divided by the uniform distribution, where `there`; zeros elsewhere.
+
+    Distributions that teacher and retriever learn from are often close to uniform, and then a divergence is a small difference of large
+    logarithms. These are small, and float32 keeps four more digits of the difference.
+
+    Args:
+      logits: [..., n] float32, finite or NaN.
+      there: [..., n] bool.
+    """
+    count = _count(there)
+    total = jnp.sum(jnp.where(there, logits, 0.0), axis=-1, keepdims=True)
+    # No value depends on the centre, so no gradient does.
+    centred = jnp.where(there, logits - jax.lax.stop_gradient(total / count), 0.0)
+    near = jnp.max(jnp.abs(centred), axis=-1, keepdims=True) < 1
+    by_difference = jnp.log1p(jnp.sum(jnp.expm1(jnp.where(near, centred, 0.0)), axis=-1, keepdims=True) / count)
+    plain = jax.nn.logsumexp(jnp.where(there, centred, MASKED), axis=-1, keepdims=True) - jnp.log(count)
+    return jnp.where(there, centred - jnp.where(near, by_difference, plain), 0.0)
+
+
+def _count(there: Array) -> Array:
+    return jnp.maximum(jnp.sum(there, axis=-1, keepdims=True), 1).astype(jnp.float32)

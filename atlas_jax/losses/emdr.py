@@ -22,7 +22,8 @@ def emdr_loss(scores: Array, log_likelihoods: Array, weights: Array, *, temperat
       Scalar float32; 0 where every weight is 0. The tokens of an example without passages add 0, and count.
     """
     there = ~jnp.isneginf(scores)
-    log_q = distill.masked_log_softmax(jnp.where(there, scores, 0.0) / temperature_score, there)
+    masked = jnp.where(there, scores / temperature_score, distill.MASKED)
+    log_q = jnp.where(there, jax.nn.log_softmax(masked, axis=-1), 0.0)
     log_p = jnp.where(there[..., None], jax.lax.stop_gradient(log_likelihoods), 0.0)
     joint = jnp.where(there[..., None], log_p + log_q[..., None], distill.MASKED)  # [batch, n, length]
     counts = (weights > 0) & jnp.any(there, axis=-1)[:, None]
