@@ -31,6 +31,7 @@ EXTRAS = {
     'torch': ['torch>=2.8', 'transformers>=5'],
     'bench': ['faiss-cpu>=1.9', 'matplotlib>=3.9'],
     'tpu': ['jax[tpu]>=0.8'],
+    'plan': ['libtpu>=0.0.40; sys_platform == "linux"'],
     'tfds': ['tensorflow-datasets>=4.9'],
     'serve': ['starlette>=0.40', 'uvicorn>=0.30'],
     'gcs': ['gcsfs>=2024.6'],

@@ -1,0 +1,56 @@
+"""`atlas-jax plan`: what a run needs on a TPU slice, by compiling its step here."""
+
+import argparse
+import os
+import pathlib
+
+from atlas_jax import cli_options
+
+
+def add_commands(commands) -> None:
+    """Adds `plan`."""
+    parser = cli_options.command(
+        commands, 'plan', _plan, 'Compile the train step for a TPU slice on this machine, and say whether it fits and what it costs.',
+        'atlas-jax plan --gin_file models/xxl.gin --gin_file runs/plan.gin --topology v4:4x4x4')
+    cli_options.add_gin(parser, required=True)
+    parser.add_argument('--topology', metavar='v4:AxBxC', help='slice to plan for (with --search: leave it out to try all, smallest first)')
+    parser.add_argument('--search', action='store_true', help='rank meshes and accumulations by a model, compile the best, print the first '
+                        'that fits')
+    parser.add_argument('--store', metavar='DIR', help='take the lengths of the passages from this store')
+    parser.add_argument('--cache', metavar='DIR', help='folder of earlier plans (default: ~/.cache/atlas_jax/plans)')
+    cli_options.add_json(parser)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from atlas_jax import errors
+    from atlas_jax.planning import slices
+    if options.topology is None and not options.search:
+        raise errors.ConfigError('give a slice, such as --topology v4:4x4x4, or --search for the smallest one that fits')
+    if options.topology is not None:
+        slices.parse(options.topology)
+    slices.prepare_environment()
+    import dataclasses
+
+    from atlas_jax import gin_utils
+    from atlas_jax.planning import advice, search
+    from atlas_jax.planning import plan as plan_lib
+    from atlas_jax.planning import workload as workload_lib
+    gin_utils.parse(options.gin_file, options.gin_bindings)
+    workload = workload_lib.Workload(**gin_utils.arguments_of(workload_lib.Workload))
+    if options.store:
+        workload = dataclasses.replace(workload, passage_lengths=_lengths(options.store))
+    cache = pathlib.Path(options.cache or pathlib.Path(os.path.expanduser('~')) / '.cache' / 'atlas_jax' / 'plans')
+    if options.search:
+        topologies = slices.SMALLEST_FIRST if options.topology is None else (options.topology,)
+        planned, workload = search.search(workload, topologies, cache)
+    else:
+        planned = plan_lib.plan(workload, options.topology, cache)
+    cli_options.write_json(options.json, dataclasses.asdict(planned))
+    print('\n'.join(advice.lines(planned, workload)))
+
+
+def _lengths(store: str) -> tuple[int, ...]:
+    import numpy as np
+
+    from atlas_jax.corpus.store import PassageStore
+    return tuple(np.asarray(PassageStore.open(store).reader_lengths).tolist())

@@ -1,0 +1,46 @@
+"""A plan as text: what it needs, and what to change where it does not fit."""
+
+from atlas_jax.planning import plan as plan_lib
+from atlas_jax.planning import workload as workload_lib
+
+
+def lines(planned: plan_lib.Plan, workload: workload_lib.Workload) -> list[str]:
+    """The table that `atlas-jax plan` prints."""
+    verdict = 'fits' if planned.fits else 'DOES NOT FIT'
+    mesh = 'data {} x fsdp {} x model {}'.format(*planned.mesh_shape)
+    result = [f'{planned.topology}, {planned.chips} chips, {mesh}: {verdict}',
+              f'examples an update     {planned.batch_size * planned.accumulation_steps} in {planned.accumulation_steps} micro-batches',
+              f'HBM a chip             {planned.hbm_gib_per_chip:.2f} of {planned.hbm_limit_gib} GiB']
+    result += [f'  {name:21}{gib:.2f}' for name, gib in planned.hbm_parts.items()]
+    result.append(f'FLOPs an update        {planned.flops:.3g} on all chips')
+    if planned.flops < planned.flops_at_limit:
+        result.append(f'  at the limit         {planned.flops_at_limit:.3g}: real lengths take {plan_lib.typical_fraction(planned):.0%}')
+    if planned.fits:
+        moved = ', '.join(f'{kind} {moved / 1e9:.1f}' for kind, moved in planned.collective_bytes.items() if moved)
+        result += [f'GB moved by a chip     {sum(planned.collective_bytes.values()) / 1e9:.1f}: {moved}',
+                   f'roofline               {planned.step_seconds_roofline:.3g} s an update (compute {planned.compute_seconds:.3g}, '
+                   f'links {planned.collective_seconds:.3g} if not overlapped)',
+                   f'MFU at most            {planned.mfu_bound:.0%}',
+                   f'chip-hours             {planned.step_seconds_roofline * planned.chips / 3.6:.3g} a 1000 updates']
+    result.append(f'compiled in            {planned.compile_seconds:.0f} s')
+    return result if planned.fits else [*result, *(f'to make it fit: {remedy}' for remedy in remedies(planned, workload))]
+
+
+def remedies(planned: plan_lib.Plan, workload: workload_lib.Workload) -> list[str]:
+    """What to change where a plan does not fit, what costs least first."""
+    step, found = workload.step, []
+    if planned.batch_size > planned.chips:
+        factor = planned.batch_size // planned.chips
+        found.append(f'accumulate: StepConfig.accumulation_steps={planned.accumulation_steps * factor} with batch_size {planned.chips} '
+                     '(the same examples an update, one a chip at a time)')
+    if step.compute_dtype != 'bfloat16':
+        found.append("compute in bfloat16: StepConfig.compute_dtype='bfloat16'")
+    if step.remat != 'full':
+        found.append("compute layers again in the backward pass: StepConfig.remat='full'")
+    if workload.index_dtype != 'int8' and planned.hbm_parts['index'] > 1:
+        found.append("an index in int8: Workload.index_dtype='int8' with SearchConfig.searcher='int8'")
+    if workload.optimizer.optimizer != 'adafactor' and planned.hbm_parts['optimizer'] > 1:
+        found.append("factored moments: OptimizerConfig.optimizer='adafactor'")
+    if step.param_dtype != 'bfloat16':
+        found.append("weights and gradients in bfloat16: StepConfig.param_dtype='bfloat16'")
+    return [*found, f'a larger slice than {planned.topology}']

@@ -1,0 +1,85 @@
+"""TPU slices by name, what a chip of theirs has, and how the compiler for them is started on a machine without a TPU."""
+
+import dataclasses
+import math
+import os
+import re
+import sys
+from typing import Any
+
+from atlas_jax import errors
+
+# Must stand in the environment before jax starts. The type of the accelerator is that of the host; the topology is given later.
+ENVIRONMENT = {'JAX_PLATFORMS': 'cpu', 'TPU_SKIP_MDS_QUERY': '1', 'TPU_ACCELERATOR_TYPE': 'v4-8', 'TPU_WORKER_HOSTNAMES': 'localhost',
+               'ALLOW_MULTIPLE_LIBTPU_LOAD': '1'}
+_HOST = (2, 2, 1)  # chips of a host along each side
+SMALLEST_FIRST = ('v4:2x2x1', 'v4:2x2x2', 'v4:2x2x4', 'v4:2x4x4', 'v4:4x4x4', 'v4:4x4x8', 'v4:4x8x8', 'v4:8x8x8')
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """A slice of TPU v4: chips along each side, and a chip's figures.
+
+    `hbm_gib` is what programs may use; `flops` bfloat16 operations a second; `link_bytes` what a chip sends a second over all its links,
+    and `hbm_bytes` what it reads from its memory a second.
+    """
+
+    name: str
+    sides: tuple[int, int, int]
+    hbm_gib: float = 30.75
+    flops: float = 275e12
+    link_bytes: float = 300e9
+    hbm_bytes: float = 1.2e12
+
+    @property
+    def chips(self) -> int:
+        return math.prod(self.sides)
+
+
+def parse(name: str) -> Slice:
+    """The slice that `name` (such as v4:4x4x4) means.
+
+    Raises ConfigError for another generation, sides that are no numbers, or a host's 2 x 2 x 1 chips that do not divide them.
+    """
+    match = re.fullmatch(r'v4:(\d+)x(\d+)x(\d+)', name)
+    if match is None:
+        raise errors.ConfigError(f'topology "{name}" is unknown; write v4:AxBxC, such as {", ".join(SMALLEST_FIRST[:5])}')
+    sides = tuple(int(side) for side in match.groups())
+    for axis, side, chips in zip('ABC', sides, _HOST, strict=True):
+        if side < 1 or side % chips:
+            raise errors.ConfigError(f'topology "{name}": side {axis} is {side}, not a multiple of the {chips} chips that a host has there')
+    return Slice(name, sides)
+
+
+def prepare_environment() -> None:
+    """Sets what the TPU compiler needs. Raises ConfigError where libtpu is missing, RuntimeError where jax has started without it."""
+    import importlib.util
+    if importlib.util.find_spec('libtpu') is None:
+        raise errors.ConfigError('planning needs the TPU compiler: pip install "atlas-jax[plan]" (libtpu)')
+    if 'jax' in sys.modules and any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):
+        raise RuntimeError('jax was imported before planning.slices.prepare_environment()')
+    os.environ.update(ENVIRONMENT)
+
+
+def devices(slice_: Slice) -> list[Any]:
+    """The slice's chips as jax devices that can be compiled for and not run on."""
+    from jax.experimental import topologies
+    description = topologies.get_topology_desc(platform='tpu', topology_name=slice_.name, chip_config_name='megacore',
+                                               chips_per_host_bounds=_HOST)
+    return list(description.devices)
+
+
+def check_mesh(mesh_shape: tuple[int, int, int] | None, slice_: Slice) -> tuple[int, int, int]:
+    """(data, fsdp, model); None puts every chip on fsdp. Raises ConfigError for a mesh of another number of chips, naming the axis."""
+    if mesh_shape is None:
+        return 1, slice_.chips, 1
+    left = slice_.chips
+    for axis, size in zip(('data', 'fsdp', 'model'), mesh_shape, strict=True):
+        if size < 1 or left % size:
+            raise errors.ConfigError(f'mesh {mesh_shape}: axis {axis} is {size}, which does not divide the {left} chips that are left of '
+                                     f'{slice_.name} ({slice_.chips} chips)')
+        left //= size
+    if left != 1:
+        fitting = (mesh_shape[0], mesh_shape[1] * left, mesh_shape[2])
+        raise errors.ConfigError(f'mesh {mesh_shape} uses {slice_.chips // left} of the {slice_.chips} chips of {slice_.name}; take {fitting}')
+    return mesh_shape
