@@ -1,44 +1,52 @@
 """Greedy decoding."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from atlas_jax import errors
+from atlas_jax.decoding import sequences
+from atlas_jax.decoding.config import DecodingConfig
 
 Array = jax.Array
-TokensToLogits = Callable[[Array, Array, Any], tuple[Array, Any]]
 
 
-def greedy(tokens_to_logits: TokensToLogits, cache: Any, batch: int, max_length: int, start_id: int, eos_id: int, pad_id: int) -> Array:
+def greedy(tokens_to_logits: sequences.TokensToLogits, cache: Any, batch: int, config: DecodingConfig, special: sequences.SpecialTokens,
+           prefix: sequences.Prefix | None = None) -> sequences.Decoded:
     """Takes the likeliest token at each step until every example has ended.
 
     Args:
-      tokens_to_logits: (token [batch] int32, position scalar int32, cache) -> (logits [batch, vocab], cache).
-      cache: what the first call gets, of `max_length - 1` positions or more; any pytree.
-      max_length: longest sequence, the start token counted; at least 2.
+      tokens_to_logits: see sequences.py; one row an example.
+      cache: what the first call gets, with room for `max_length - 1` positions.
+      config: max_length and min_length count; max_length must be set.
+      prefix: what the sequences have to begin with, or None.
 
     Returns:
-      [batch, max_length - 1] int32 without the start token: each example up to and including its eos, then pad_id.
-
-    Raises ConfigError for a max_length below 2.
+      One sequence an example, without scores.
     """
-    if max_length < 2:
-        raise errors.ConfigError(f'max_length is {max_length}; it must be at least 2, as the start token counts')
+    steps = config.max_length - 1
+    start = jnp.full((batch,), special.start, jnp.int32)
+    _, _, record = jax.eval_shape(tokens_to_logits, start, jnp.zeros((), jnp.int32), cache)
+    records = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), record)
 
     def unfinished(state):
         position, ended, *_ = state
-        return (position < max_length - 1) & ~jnp.all(ended)
+        return (position < steps) & ~jnp.all(ended)
 
     def step(state):
-        position, ended, token, tokens, cache = state
-        logits, cache = tokens_to_logits(token, position, cache)
-        token = jnp.where(ended, pad_id, jnp.argmax(logits, axis=-1)).astype(jnp.int32)
+        position, ended, token, tokens, records, cache = state
+        logits, cache, record = tokens_to_logits(token, position, cache)
+        logits = sequences.allowed(logits, position, config.min_length, special.eos, prefix)
+        token = jnp.where(ended, special.pad, jnp.argmax(logits, axis=-1)).astype(jnp.int32)
         tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, position, axis=1)
-        return position + 1, ended | (token == eos_id), token, tokens, cache
+        records = jax.tree.map(lambda total, new: total + jnp.where(_beside(ended, new), 0, new), records, record)
+        return position + 1, ended | (token == special.eos), token, tokens, records, cache
 
-    tokens = jnp.full((batch, max_length - 1), pad_id, jnp.int32)
-    start = (jnp.zeros((), jnp.int32), jnp.zeros((batch,), bool), jnp.full((batch,), start_id, jnp.int32), tokens, cache)
-    return jax.lax.while_loop(unfinished, step, start)[3]
+    tokens = jnp.full((batch, steps), special.pad, jnp.int32)
+    state = (jnp.zeros((), jnp.int32), jnp.zeros((batch,), bool), start, tokens, records, cache)
+    *_, tokens, records, _ = jax.lax.while_loop(unfinished, step, state)
+    return sequences.Decoded(tokens[:, None], None, jax.tree.map(lambda leaf: leaf[:, None], records))
+
+
+def _beside(rows: Array, values: Array) -> Array:
+    return rows.reshape(-1, *(1,) * (values.ndim - 1))

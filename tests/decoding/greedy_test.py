@@ -1,26 +1,28 @@
-"""Greedy decoding over a table instead of a model."""
+"""Greedy decoding over a table instead of a model; what it finds is in search_test."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from atlas_jax import errors
-from atlas_jax.decoding import greedy
+from atlas_jax.decoding import greedy, sequences
+from atlas_jax.decoding.config import DecodingConfig
 
-PAD, EOS, START = 0, 1, 2
+SPECIAL = sequences.SpecialTokens(start=2, eos=1, pad=0)
 
 
-def _follow(successors, calls=None):
-    """tokens_to_logits of a chain in which `successors[token]` comes next; the cache counts the calls."""
+def _follow(successors, calls):
+    """tokens_to_logits of a chain in which `successors[token]` comes next; calls get the positions."""
     table = jnp.asarray(successors)
 
     def tokens_to_logits(token, position, cache):
-        if calls is not None:
-            jax.debug.callback(calls.append, position)
-        return jax.nn.one_hot(table[token], len(successors)), cache + 1
+        jax.debug.callback(calls.append, position)
+        return jax.nn.one_hot(table[token], len(successors)), cache + 1, token
 
     return tokens_to_logits
+
+
+def _greedy(tokens_to_logits, batch, max_length):
+    return greedy.greedy(tokens_to_logits, jnp.zeros(()), batch, DecodingConfig(max_length=max_length), SPECIAL)
 
 
 def test_follows_the_likeliest_token_and_pads_after_eos():
@@ -29,29 +31,21 @@ def test_follows_the_likeliest_token_and_pads_after_eos():
 
     def tokens_to_logits(token, position, cache):
         start = jnp.where(position == 0, jnp.array([2, 5]), token)
-        return jax.nn.one_hot(table[start], 7), cache
+        return jax.nn.one_hot(table[start], 7), cache, token
 
-    tokens = greedy.greedy(tokens_to_logits, (), 2, 7, START, EOS, PAD)
-    np.testing.assert_array_equal(tokens, [[3, 4, 1, 0, 0, 0], [6, 5, 6, 5, 6, 5]])
-    assert tokens.dtype == jnp.int32
+    decoded = _greedy(tokens_to_logits, 2, 7)
+    np.testing.assert_array_equal(decoded.tokens, [[[3, 4, 1, 0, 0, 0]], [[6, 5, 6, 5, 6, 5]]])
+    assert decoded.tokens.dtype == jnp.int32
+    np.testing.assert_array_equal(decoded.records, [[2 + 3 + 4], [2 + 6 + 5 + 6 + 5 + 6]])
 
 
 def test_stops_when_all_have_ended():
     calls = []
-    tokens = greedy.greedy(_follow([0, 0, 3, 1], calls), jnp.zeros(()), 3, 31, START, EOS, PAD)
+    tokens = _greedy(_follow([0, 0, 3, 1], calls), 3, 31).tokens
     jax.effects_barrier()
-    np.testing.assert_array_equal(tokens[:, :3], [[3, 1, 0]] * 3)
+    np.testing.assert_array_equal(tokens[:, 0, :3], [[3, 1, 0]] * 3)
     assert sorted(int(position) for position in calls) == [0, 1]
 
 
-def test_positions_count_from_the_start_token():
-    def tokens_to_logits(token, position, cache):
-        return jax.nn.one_hot(jnp.full(token.shape, position + 3), 11), cache
-
-    np.testing.assert_array_equal(greedy.greedy(tokens_to_logits, (), 1, 5, START, EOS, PAD), [[3, 4, 5, 6]])
-
-
 def test_the_shortest_length():
-    with pytest.raises(errors.ConfigError, match='max_length is 1'):
-        greedy.greedy(_follow([0, 0, 3, 1]), jnp.zeros(()), 2, 1, START, EOS, PAD)
-    np.testing.assert_array_equal(greedy.greedy(_follow([0, 0, 3, 1]), jnp.zeros(()), 2, 2, START, EOS, PAD), [[3], [3]])
+    np.testing.assert_array_equal(_greedy(_follow([0, 0, 3, 1], []), 2, 2).tokens, [[[3]], [[3]]])

@@ -12,6 +12,7 @@ import pytest
 from atlas_jax import errors
 from atlas_jax.conversion import hf_names
 from atlas_jax.models import t5
+from atlas_jax.nn import attention
 from tests.testing import streams
 
 V11 = t5.T5Config(vocab_size=41, emb_dim=22, num_heads=3, head_dim=5, mlp_dim=29, num_encoder_layers=2, num_decoder_layers=3,
@@ -52,8 +53,9 @@ def test_step_by_step_equals_all_at_once(config):
     cache = model.init_cache(2, 8)
     step = jax.jit(lambda *args: model.apply({'params': params}, *args, method='decode_step'))
     for position in range(6):
-        logits, cache = step(tokens[:, position], jnp.int32(position), cache, keys_values, mask)
+        logits, cache, shares = step(tokens[:, position], jnp.int32(position), cache, attention.by_head(keys_values), mask)
         np.testing.assert_allclose(logits, expected[:, position], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(shares.sum(axis=-1), 1, rtol=1e-5)
     assert expected.dtype == jnp.float32 and expected.shape == (2, 6, 41)
 
 

@@ -1,0 +1,60 @@
+"""How answers are generated: greedy or by beams, how long, how many."""
+
+import dataclasses
+import math
+import numbers
+
+from atlas_jax import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodingConfig:
+    """Options of generation. Lengths count tokens, the start token counted and eos not; a forced prefix counts too.
+
+    Attributes:
+      num_beams: 1 is greedy.
+      length_penalty: a sequence's score is the sum of its log likelihoods / length ** length_penalty; matters to beams only.
+      min_length: no eos before a sequence is this long.
+      max_length: no sequence is longer; None is the longest target that the model was trained for, and the start token.
+      num_return_sequences: best sequences to return, best first; at most num_beams.
+
+    Raises ConfigError for a value that is out of range.
+    """
+
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    min_length: int = 0
+    max_length: int | None = None
+    num_return_sequences: int = 1
+
+    def __post_init__(self):
+        self._check_whole('num_beams', 1)
+        self._check_whole('min_length', 0)
+        self._check_whole('num_return_sequences', 1)
+        if self.max_length is not None:
+            self._check_whole('max_length', 2, '; the start token counts')
+            self._check_room(self.max_length)
+        penalty = self.length_penalty
+        if isinstance(penalty, bool) or not isinstance(penalty, numbers.Real) or not math.isfinite(penalty):
+            raise errors.ConfigError(f'DecodingConfig.length_penalty is {penalty}; it must be a finite number')
+        if self.num_return_sequences > self.num_beams:
+            raise errors.ConfigError(f'DecodingConfig.num_return_sequences is {self.num_return_sequences}; it must be at most num_beams, '
+                                     f'{self.num_beams}')
+
+    def with_max_length(self, max_length: int) -> 'DecodingConfig':
+        """The same with this max_length where it has none.
+
+        Raises ConfigError where min_length leaves no room below it.
+        """
+        if self.max_length is not None:
+            return self
+        return dataclasses.replace(self, max_length=max_length)
+
+    def _check_whole(self, name: str, least: int, remark: str = '') -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise errors.ConfigError(f'DecodingConfig.{name} is {value}; it must be a whole number, at least {least}{remark}')
+
+    def _check_room(self, max_length: int) -> None:
+        if self.min_length >= max_length:
+            raise errors.ConfigError(f'DecodingConfig.min_length is {self.min_length}; it must be less than max_length, {max_length}')

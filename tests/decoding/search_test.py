@@ -1,0 +1,95 @@
+"""Greedy and beam search over tables of logits, against sequences that the original's library found (fixtures/decoding)."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from atlas_jax import decoding
+from atlas_jax.decoding import sequences
+from tests.testing import streams
+
+SPECIAL = sequences.SpecialTokens(start=0, eos=1, pad=0)
+CASES = json.loads((streams.FIXTURES / 'decoding' / 'beam_search.json').read_text())['cases']
+
+
+def _table(case) -> np.ndarray:
+    """Logits [batch, position, last token, vocab] float32."""
+    generator = np.random.RandomState(case['seed'])
+    shape = (case['batch'], case['max_length'] - 1, case['vocab'], case['vocab'])
+    table = (generator.standard_normal(shape) * case['spread']).astype(np.float32)
+    table[..., SPECIAL.eos] += case['eos_bias']
+    return table
+
+
+def _config(case) -> decoding.DecodingConfig:
+    names = ('num_beams', 'length_penalty', 'min_length', 'max_length', 'num_return_sequences')
+    return decoding.DecodingConfig(**{name: case[name] for name in names})
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _decode(table, config, prefix=None):
+    """The cache holds what each row has read so far, each token times its place; the record is the sum of that."""
+    batch, steps = table.shape[:2]
+    examples = jnp.repeat(jnp.arange(batch), config.num_beams)
+
+    def tokens_to_logits(token, position, cache):
+        cache = cache.at[0, :, position].set(token * (position + 1))
+        return table[examples, position, token], cache, {'read': cache[0].sum(axis=-1), 'steps': jnp.ones((len(examples), 1))}
+
+    cache = jnp.zeros((1, len(examples), steps), jnp.int32)
+    return decoding.decode(tokens_to_logits, cache, batch, config, SPECIAL, prefix)
+
+
+def _prefix(case) -> sequences.Prefix | None:
+    if case['prefixes'] is None:
+        return None
+    width = max(map(len, case['prefixes'])) + 1
+    return sequences.Prefix(np.array([[*ids, *[0] * (width - len(ids))] for ids in case['prefixes']], np.int32),
+                            np.array([len(ids) for ids in case['prefixes']], np.int32))
+
+
+@pytest.mark.parametrize('number', range(len(CASES)))
+def test_the_sequences_of_the_original_library(number):
+    case = CASES[number]
+    decoded = jax.device_get(_decode(_table(case), _config(case), _prefix(case)))
+    np.testing.assert_array_equal(decoded.tokens, np.array(case['sequences'])[:, :, 1:])
+    if case['num_beams'] == 1:
+        assert decoded.scores is None
+    else:
+        np.testing.assert_allclose(decoded.scores, case['scores'], rtol=1e-5, atol=1e-5)
+    _check_records(case, decoded)
+
+
+def _check_records(case, decoded) -> None:
+    """Every returned sequence has the records of its own steps: the cache and the sums went with its beam."""
+    for example, found in enumerate(case['sequences']):
+        for rank, sequence in enumerate(found):
+            ends = sequence[1:].index(SPECIAL.eos) + 1 if SPECIAL.eos in sequence[1:] else case['max_length'] - 1
+            read = np.cumsum(np.arange(1, ends + 1) * np.array(sequence[:ends]))
+            assert int(decoded.records['read'][example, rank]) == read.sum(), sequence
+            assert float(decoded.records['steps'][example, rank, 0]) == ends
+
+
+def test_all_kinds_of_ends_are_recorded():
+    best = [sequence for case in CASES if case['num_beams'] > 1 for found in case['sequences'] for sequence in found[:1]]
+    ended = [SPECIAL.eos in sequence for sequence in best]
+    assert any(ended) and not all(ended)
+    assert any(case['prefixes'] and len(set(map(len, case['prefixes']))) > 1 for case in CASES)
+
+
+def test_a_prefix_goes_before_min_length():
+    """eos, forced where min_length forbids it, comes all the same."""
+    case = {**CASES[0], 'num_beams': 2, 'min_length': 5, 'prefixes': [[4, 1], [3], []]}
+    decoded = _decode(_table(case), _config(case), _prefix(case))
+    np.testing.assert_array_equal(decoded.tokens[0, 0], [4, 1, 0, 0, 0, 0, 0, 0])
+    assert int(decoded.tokens[1, 0, 0]) == 3
+
+
+def test_a_prefix_longer_than_max_length_is_cut():
+    case = {**CASES[0], 'num_beams': 2, 'max_length': 4, 'prefixes': [[4, 5, 6, 7, 8], [], [2]]}
+    decoded = _decode(_table(case), _config(case), _prefix(case))
+    np.testing.assert_array_equal(decoded.tokens[0, 0], [4, 5, 6])
