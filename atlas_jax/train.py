@@ -10,15 +10,16 @@ from typing import Any
 
 import jax
 
-from atlas_jax import api, errors, evaluate, partitioning
+from atlas_jax import api, errors, evaluate, index_group, partitioning
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.input import pipeline
 from atlas_jax.io import atomic, progress
 from atlas_jax.models import atlas as atlas_lib
+from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.tasks import protocol
+from atlas_jax.training import host_path, step_config, train_step
 from atlas_jax.training import spec as spec_lib
 from atlas_jax.training import state as state_lib
-from atlas_jax.training import step_config, train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 
 METRICS_FILE = 'metrics.jsonl'
@@ -49,24 +50,25 @@ class TrainResult:
     history: tuple[dict[str, float], ...]
 
 
-def train(run: RunConfig, train_file: str, optimizer: OptimizerConfig, index_dir: str | None = None, n_context: int = 1,
+def train(run: RunConfig, train_file: str, optimizer: OptimizerConfig, index_dir: str | Sequence[str] | None = None, n_context: int = 1,
           model_dir: str | None = None, reader_dir: str | None = None, retriever_dir: str | None = None,
           task: protocol.Task | None = None, inputs: atlas_lib.InputConfig | None = None,
           distill: spec_lib.DistillConfig | None = None, max_examples: int | None = None,
-          step: step_config.StepConfig | None = None) -> TrainResult:
+          step: step_config.StepConfig | None = None, search: SearchConfig | None = None) -> TrainResult:
     """Trains from a run folder or Hugging Face folders on a JSON-lines file of questions; goes on from the run's newest checkpoint.
 
     Args:
       run: folder, batch size, seed, checkpoints.
       train_file: lines with question, and answers or target (the first answer is the target).
       optimizer: learning rates, schedule, number of steps.
-      index_dir: what to retrieve from; None with n_context 0 trains a closed-book reader.
+      index_dir: what to retrieve from, several indexes together; None with n_context 0 trains a closed-book reader.
       n_context: passages the reader reads.
       model_dir: weights to start from; or reader_dir and retriever_dir, Hugging Face folders.
       task, inputs: formats; default the model's own.
       distill: how the retriever learns; None is the original's default.
       max_examples: the first so many lines only (64 for few-shot).
       step: accumulation, rematerialisation, dtypes.
+      search: how passages are found; None is exact search.
 
     Raises:
       UserError: anything the user can mend, before training starts; DivergedError if the loss is no longer finite.
@@ -77,8 +79,9 @@ def train(run: RunConfig, train_file: str, optimizer: OptimizerConfig, index_dir
     atlas = evaluate.load_model(model_dir, reader_dir, retriever_dir, inputs, task)
     atlas = configure(atlas, mesh, n_context, run.dropout_rate)
     examples = protocol.read_examples(train_file, atlas.task)[:max_examples]
-    index = None if index_dir is None else api.Index.open(index_dir)
-    return train_examples(run, atlas, examples, index, optimizer, distill or spec_lib.DistillConfig(), step=step)
+    folders = [index_dir] if isinstance(index_dir, str) else index_dir or []
+    index = [api.Index.open(folder) for folder in folders] or None
+    return train_examples(run, atlas, examples, index, optimizer, distill or spec_lib.DistillConfig(), step=step, search=search)
 
 
 def configure(atlas: api.Atlas, mesh: jax.sharding.Mesh, n_context: int, dropout_rate: float | None) -> api.Atlas:
@@ -90,28 +93,31 @@ def configure(atlas: api.Atlas, mesh: jax.sharding.Mesh, n_context: int, dropout
     return dataclasses.replace(atlas, config=config, mesh=mesh)
 
 
-def train_examples(run: RunConfig, atlas: api.Atlas, examples: Sequence[protocol.TaskExample], index: api.Index | None,
+def train_examples(run: RunConfig, atlas: api.Atlas, examples: Sequence[protocol.TaskExample],
+                   index: api.Index | Sequence[api.Index] | None,
                    optimizer: OptimizerConfig, distill: spec_lib.DistillConfig, label: str = 'training',
-                   step: step_config.StepConfig | None = None) -> TrainResult:
+                   step: step_config.StepConfig | None = None, search: SearchConfig | None = None) -> TrainResult:
     """`train` on what is loaded already; the run folder is written just the same."""
     folder = pathlib.Path(run.run_dir)
     # data
-    encoder = atlas.encoder()
+    encoder, index = atlas.encoder(), index_group.of(index)
+    encoder.own_rows = index_group.own_rows(index, examples, atlas.mesh)
     query_lengths = encoder.fit_queries(examples)
     step = step or step_config.StepConfig()
     batches = pipeline.training_batches(examples, encoder, run.batch_size * step.accumulation_steps, run.seed)
     # step
     lengths = api.no_passages(query_lengths) if index is None else index.token_lengths(query_lengths)
-    spec = spec_lib.make_spec(atlas.config, atlas.segments, atlas.mesh, lengths, run.batch_size, distill, step)
+    spec = spec_lib.make_spec(atlas.config, atlas.segments, atlas.mesh, lengths, run.batch_size, distill, step, search)
     run_step = train_step.make_train_step(spec, optimizer, run.seed)
-    knowledge = None if index is None else index.knowledge(atlas, retriever_tokens=bool(spec.embedded))
+    knowledge, searcher = (None, None) if index is None else index.for_step(atlas, spec)
+    find = _finder(searcher, examples, atlas, spec)
     # state: own run > given weights
     _write_description(folder, atlas, spec.keeps_passage_encoder or spec.trains_passage_encoder)
     with run_folder.RunCheckpoints(folder, run.keep_checkpoints, create=True) as checkpoints:
         state, history = _restore_or_create(checkpoints, folder, atlas, spec, optimizer, batches)
         # loop
         save = _saver(checkpoints, batches)
-        state = _loop(run_step, state, batches, knowledge, atlas, run, optimizer, history, save, label)
+        state = _loop(run_step, state, batches, knowledge, find, atlas, run, optimizer, history, save, label)
     params, _ = state_lib.to_items(state)
     return TrainResult(dataclasses.replace(atlas, params=params), tuple(history.rows))
 
@@ -149,7 +155,7 @@ def _saver(checkpoints: run_folder.RunCheckpoints, batches) -> Callable[[state_l
     return save
 
 
-def _loop(step, state: state_lib.TrainState, batches, knowledge, atlas: api.Atlas, run: RunConfig, optimizer: OptimizerConfig,
+def _loop(step, state: state_lib.TrainState, batches, knowledge, find, atlas: api.Atlas, run: RunConfig, optimizer: OptimizerConfig,
           history: '_History', save, label: str) -> state_lib.TrainState:
     sharding = train_step.batch_sharding(atlas.mesh)
     done = int(state.step)
@@ -158,7 +164,8 @@ def _loop(step, state: state_lib.TrainState, batches, knowledge, atlas: api.Atla
         while done < optimizer.total_steps:
             start = time.perf_counter()
             batch = next(batches)
-            state, metrics = step(state, jax.device_put(batch, sharding), knowledge)
+            placed = jax.device_put(batch, sharding)
+            state, metrics = step(state, placed, knowledge, find(state, placed))
             metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
             done += 1
             _stop_if_diverged(done, metrics, batch)
@@ -168,6 +175,24 @@ def _loop(step, state: state_lib.TrainState, batches, knowledge, atlas: api.Atla
             if done % run.checkpoint_every_steps == 0 or done == optimizer.total_steps:
                 save(state)
     return state
+
+
+def _finder(searcher, examples: Sequence[protocol.TaskExample], atlas: api.Atlas, spec: spec_lib.StepSpec):
+    """What gives the step the passages that a searcher of the host finds; without one, nothing: the step searches."""
+    by_id = {example.example_id: text for example, text in zip(examples, host_path.texts(examples), strict=True)}
+
+    def text(example_id: int, query: Sequence[int]) -> str:
+        # A task that draws asks something else in every epoch: only the batch knows what.
+        return atlas.reader_tokenizer.decode(query) if atlas.task.draws else by_id.get(example_id, '')
+
+    def find(state: state_lib.TrainState, batch):
+        if searcher is None:
+            return None
+        ids, queries, lengths = jax.device_get((batch.example_ids, batch.reader_query_tokens, batch.reader_query_lengths))
+        texts = [text(int(number), query[:length].tolist()) for number, query, length in zip(ids, queries, lengths, strict=True)]
+        return host_path.find(state.params['retriever'], batch, texts, searcher, spec)
+
+    return find
 
 
 def _stop_if_diverged(step: int, metrics: dict[str, float], batch) -> None:

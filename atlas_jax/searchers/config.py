@@ -23,8 +23,9 @@ class SearchConfig:
       rerank_candidates: the best so many passages are embedded again by the passage encoder of the moment and put in its order; 0 for
         none. The original re-ranks 128.
       dense_searcher: hybrid: the searcher beside BM25.
-      fusion: hybrid: reciprocal_rank (sum of 1 / (60 + rank), Cormack et al. 2009) or weighted (sum of scores scaled to 0 to 1).
-      lexical_weight: hybrid: BM25's share, 0 to 1.
+      fusion: hybrid: what of either side is added up: reciprocal_rank, 1 / (60 + rank) (Cormack et al. 2009), or weighted, the scores
+        scaled to 0 to 1 over an example's candidates.
+      lexical_weight: hybrid: BM25's share of the sum, 0 to 1.
       fusion_candidates: hybrid: passages fetched from either side.
     """
 

@@ -1,0 +1,81 @@
+"""BM25 over the texts of a passage store, by the library bm25s (Lu 2024); saved beside the index."""
+
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from atlas_jax import errors, types
+from atlas_jax.searchers import host_top_k, protocol, saved
+
+FOLDER = 'bm25'
+_STOPWORDS = 'en'
+
+
+class BM25:
+    """A HostSearcher by words: a passage without any word of the question is not found. See protocol.HostSearcher.
+
+    `valid` [rows] bool is False for deleted rows.
+    """
+
+    needs_embeddings = False
+
+    def __init__(self, library_index: Any, valid: np.ndarray):
+        self._index, self.valid = library_index, np.asarray(valid)
+
+    def search(self, queries: protocol.HostQueries, top_k: int, excluded: np.ndarray | None = None) -> types.Retrieved:
+        """See protocol.HostSearcher; scores are BM25's."""
+        rows = [self._one(text, top_k, None if excluded is None else excluded[number]) for number, text in enumerate(queries.texts)]
+        if not rows:
+            return host_top_k.best(np.zeros((0, top_k)), np.zeros((0, top_k)), top_k)
+        return types.Retrieved(scores=np.concatenate([row.scores for row in rows]),
+                               passage_ids=np.concatenate([row.passage_ids for row in rows]))
+
+    def _one(self, text: str, top_k: int, excluded: np.ndarray | None) -> types.Retrieved:
+        words = _package().tokenize([text], stopwords=_STOPWORDS, return_ids=False, show_progress=False)[0]
+        known = self._index.get_tokens_ids(words)
+        scores = self._index.get_scores_from_ids(known) if known else np.zeros(len(self.valid), np.float32)
+        scores = np.where(self.valid & (scores > 0), scores, -np.inf)
+        if excluded is not None:
+            scores[excluded[excluded >= 0]] = -np.inf
+        return host_top_k.best_of_all(scores, top_k)
+
+    def save(self, folder: pathlib.Path, digest: str) -> None:
+        """Writes the searcher of the store version `digest`, whole or not at all. Raises DiskFullError."""
+        saved.write(folder, {'digest': digest}, lambda place: self._index.save(place, show_progress=False))
+
+
+def build(texts: Iterable[str], valid: np.ndarray) -> BM25:
+    """Counts the words of every passage.
+
+    Args:
+      texts: title and text of each row.
+      valid: [rows] bool, False for deleted rows.
+
+    Raises:
+      ConfigError: bm25s is not installed, or no passage has a word.
+    """
+    library = _package()
+    words = library.tokenize(list(texts), stopwords=_STOPWORDS, show_progress=False)
+    if not words.vocab:
+        raise errors.ConfigError('BM25 needs passages with words in them; these have none')
+    index = library.BM25()
+    index.index(words, show_progress=False)
+    return BM25(index, valid)
+
+
+def open_saved(folder: pathlib.Path, digest: str, valid: np.ndarray) -> BM25 | None:
+    """The searcher that `save` wrote, memory-mapped; None where there is none for this store version. Raises ConfigError as `build`."""
+    if saved.read(folder, {'digest': digest}) is None:
+        return None
+    return BM25(_package().BM25.load(folder, mmap=True, load_corpus=False), valid)
+
+
+def _package() -> Any:
+    try:
+        import bm25s
+    except ImportError as error:
+        raise errors.ConfigError('the searchers "bm25" and "hybrid" need the package bm25s: pip install "atlas-jax[lexical]" '
+                                 f'({error})') from error
+    return bm25s

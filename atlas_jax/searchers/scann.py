@@ -1,0 +1,117 @@
+"""ScaNN on the host (Guo et al. 2020): a tree of partitions, anisotropic hashing, rescoring; saved beside the index."""
+
+import math
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from atlas_jax import errors, types
+from atlas_jax.searchers import host_top_k, protocol, saved
+
+FOLDER = 'scann'
+# ScaNN's guide (scann/docs/algorithms.md): brute force below 20,000 rows, hashing without a tree below 100,000, leaves ~ sqrt(rows).
+_BRUTE_FORCE_ROWS, _TREE_ROWS = 20_000, 100_000
+_LEAVES_SEARCHED = 0.06  # share of the leaves
+_REORDER = 10  # candidates rescored, times top_k; never fewer than _LEAST_REORDER
+_LEAST_REORDER = 200
+_TRAINING_ROWS = 100_000
+
+
+class Scann:
+    """A HostSearcher; see protocol.HostSearcher."""
+
+    needs_embeddings = True
+
+    def __init__(self, searcher: Any, valid: np.ndarray, cosine: bool, parameters: dict[str, Any]):
+        self._searcher, self.valid, self.cosine, self.parameters = searcher, np.asarray(valid), cosine, parameters
+
+    def serialize(self, folder: str) -> None:
+        """Writes ScaNN's own files into a folder that exists; they may be moved together."""
+        self._searcher.serialize(folder, relative_path=True)
+
+    def search(self, queries: protocol.HostQueries, top_k: int, excluded: np.ndarray | None = None) -> types.Retrieved:
+        """See protocol.HostSearcher; deleted and excluded rows are made up for by fetching more."""
+        embeddings = _normalized(queries.embeddings) if self.cosine else np.asarray(queries.embeddings, np.float32)
+        if not len(embeddings):
+            return host_top_k.best(np.zeros((0, top_k)), np.zeros((0, top_k)), top_k)
+        return host_top_k.fetch_until_enough(lambda n: self._fetch(embeddings, n), len(self.valid), self.valid, top_k, excluded)
+
+    def _fetch(self, embeddings: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+        options: dict[str, int] = {}
+        if self.parameters['reorder']:
+            options['pre_reorder_num_neighbors'] = max(_REORDER * number, _LEAST_REORDER)
+        if self.parameters['leaves']:
+            rows_in_leaf = len(self.valid) / self.parameters['leaves']
+            options['leaves_to_search'] = min(self.parameters['leaves'], max(self.parameters['leaves_searched'],
+                                                                              math.ceil(2 * number / rows_in_leaf)))
+        ids, scores = self._searcher.search_batched_parallel(embeddings, final_num_neighbors=number, **options)
+        none = ~np.isfinite(scores) | (ids >= len(self.valid))  # where the leaves held fewer rows
+        return np.where(none, -np.inf, scores), np.where(none, 0, ids).astype(np.int64)
+
+
+def parameters_for(rows: int) -> dict[str, Any]:
+    """ScaNN's parameters for an index of so many rows: leaves and leaves_searched (0 without a tree), hashing, reorder."""
+    leaves = round(math.sqrt(rows)) if rows >= _TREE_ROWS else 0
+    hashing = rows >= _BRUTE_FORCE_ROWS
+    return {'leaves': leaves, 'leaves_searched': max(1, round(_LEAVES_SEARCHED * leaves)) if leaves else 0, 'hashing': hashing,
+            'reorder': _LEAST_REORDER if hashing else 0}
+
+
+def build(embeddings: np.ndarray, valid: np.ndarray, metric: str = 'max_inner_product') -> Scann:
+    """Trains and fills a searcher.
+
+    Args:
+      embeddings: [rows, dim] float32.
+      valid: [rows] bool, False for deleted rows.
+      metric: max_inner_product or cosine.
+
+    Raises:
+      ConfigError: scann is not installed, or there are no rows.
+    """
+    if len(embeddings) == 0:
+        raise errors.ConfigError('ScaNN needs at least one passage; build the index first')
+    scann, parameters, cosine = _package(), parameters_for(len(embeddings)), metric == 'cosine'
+    rows = _normalized(embeddings) if cosine else np.ascontiguousarray(embeddings, np.float32)
+    builder = scann.builder(rows, min(10, len(rows)), 'dot_product')
+    sample = min(len(rows), _TRAINING_ROWS)
+    if parameters['leaves']:
+        builder = builder.tree(num_leaves=parameters['leaves'], num_leaves_to_search=parameters['leaves_searched'],
+                               training_sample_size=sample)
+    if parameters['hashing']:
+        builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2, training_sample_size=sample).reorder(parameters['reorder'])
+    else:
+        builder = builder.score_brute_force()
+    return Scann(builder.build(), valid, cosine, parameters)
+
+
+def save(searcher: Scann, folder: pathlib.Path, digest: str) -> None:
+    """Writes the searcher of the index version `digest`, whole or not at all. Raises DiskFullError."""
+    saved.write(folder, {'digest': digest, 'cosine': searcher.cosine, 'parameters': searcher.parameters},
+                lambda place: searcher.serialize(str(place)))
+
+
+def open_saved(folder: pathlib.Path, digest: str, valid: np.ndarray, metric: str = 'max_inner_product') -> Scann | None:
+    """The searcher that `save` wrote, without building; None where there is none for this index version and metric.
+
+    Raises ConfigError: scann is not installed.
+    """
+    cosine = metric == 'cosine'
+    described = saved.read(folder, {'digest': digest, 'cosine': cosine})
+    if described is None:
+        return None
+    return Scann(_package().load_searcher(str(folder)), valid, cosine, described['parameters'])
+
+
+def _normalized(vectors: np.ndarray) -> np.ndarray:
+    vectors = np.asarray(vectors, np.float32)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-15)
+
+
+def _package() -> Any:
+    try:
+        from scann.scann_ops.py import scann_ops_pybind
+    except ImportError as error:
+        raise errors.ConfigError('the searcher "scann" needs the package scann (Linux only): pip install scann; or take searcher '
+                                 f'"exact" ({error})') from error
+    return scann_ops_pybind
