@@ -115,8 +115,13 @@ def make_spec(workload: Workload, mesh: jax.sharding.Mesh) -> spec_lib.StepSpec:
 def train_program(workload: Workload, mesh: jax.sharding.Mesh) -> tuple[Callable, tuple[Any, ...], spec_lib.StepSpec]:
     """The train step itself (train_step.make_train_step's function), its arguments as shapes with shardings, and its spec."""
     spec = make_spec(workload, mesh)
+    return train_step.make_train_step(spec, workload.optimizer), arguments(workload, spec), spec
+
+
+def arguments(workload: Workload, spec: spec_lib.StepSpec) -> tuple[Any, ...]:
+    """The train step's arguments as shapes with shardings: (state, batch, knowledge)."""
     state = state_lib.abstract(spec, train_step.optimizer_for(spec, workload.optimizer))
-    return train_step.make_train_step(spec, workload.optimizer), (state, batch(workload, mesh), knowledge(workload, spec)), spec
+    return state, batch(workload, spec.mesh), knowledge(workload, spec)
 
 
 def batch(workload: Workload, mesh: jax.sharding.Mesh) -> types.Batch:

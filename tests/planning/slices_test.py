@@ -1,0 +1,32 @@
+"""Slices and meshes: what is wrong is one line that names the side or axis, before anything is compiled."""
+
+import pytest
+
+from atlas_jax import errors
+from atlas_jax.planning import slices
+
+
+def test_chips_of_a_slice():
+    assert slices.parse('v4:4x4x4').chips == 64 and slices.parse('v4:2x2x3').sides == (2, 2, 3)
+    assert [slices.parse(name).chips for name in slices.SMALLEST_FIRST] == [4, 8, 16, 32, 64, 128, 256, 512]
+
+
+@pytest.mark.parametrize('name, words', [('v9:4x4x4', r'"v9:4x4x4" is unknown; write v4:AxBxC'), ('v4:4x4', 'unknown'),
+                                         ('v4:3x2x2', 'side A is 3, not a multiple of the 2 chips'), ('v4:2x2x0', 'side C is 0')])
+def test_unknown_slices_are_refused(name, words):
+    with pytest.raises(errors.ConfigError, match=words):
+        slices.parse(name)
+
+
+def test_meshes():
+    slice_ = slices.parse('v4:2x2x3')
+    assert slices.check_mesh(None, slice_) == (1, 12, 1)
+    assert slices.check_mesh((2, 3, 2), slice_) == (2, 3, 2)
+
+
+@pytest.mark.parametrize('shape, words', [((1, 5, 1), 'axis fsdp is 5, which does not divide the 12 chips'),
+                                          ((2, 1, 4), 'axis model is 4, which does not divide the 6 chips'),
+                                          ((1, 3, 2), r'uses 6 of the 12 chips .*take \(1, 6, 2\)')])
+def test_a_mesh_that_does_not_divide_names_the_axis(shape, words):
+    with pytest.raises(errors.ConfigError, match=words):
+        slices.check_mesh(shape, slices.parse('v4:2x2x3'))
