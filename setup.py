@@ -21,6 +21,8 @@ CORE = [
     'tokenizers>=0.22',
     'pyarrow>=19',
     'safetensors>=0.5',
+    'msgpack>=1.0',
+    'ml_dtypes>=0.5',
     'tqdm>=4.66',
     'numpy>=2.1',
 ]

@@ -34,13 +34,18 @@ Table = dict[str, Entry]
 
 def t5_table(config: t5.T5Config) -> Table:
     """The table of a T5."""
+    return t5_table_of(config.num_encoder_layers, config.num_decoder_layers, len(config.mlp_activations) > 1, config.logits_via_embedding)
+
+
+def t5_table_of(num_encoder_layers: int, num_decoder_layers: int, gated: bool, tied: bool) -> Table:
+    """The table of a T5 of which no more is known than this."""
     table = {'token_embedder/embedding': Entry('shared.weight')}
-    if not config.logits_via_embedding:
+    if not tied:
         table['decoder/logits_dense/kernel'] = Entry('lm_head.weight', True)
-    wide = ['wi'] if len(config.mlp_activations) == 1 else [f'wi_{i}' for i in range(len(config.mlp_activations))]
+    wide = ['wi_0', 'wi_1'] if gated else ['wi']
     stacks = {
-        'encoder': (config.num_encoder_layers, (('pre_attention_layer_norm', 'attention', 'SelfAttention'),)),
-        'decoder': (config.num_decoder_layers, (('pre_self_attention_layer_norm', 'self_attention', 'SelfAttention'),
+        'encoder': (num_encoder_layers, (('pre_attention_layer_norm', 'attention', 'SelfAttention'),)),
+        'decoder': (num_decoder_layers, (('pre_self_attention_layer_norm', 'self_attention', 'SelfAttention'),
                                                 ('pre_cross_attention_layer_norm', 'encoder_decoder_attention', 'EncDecAttention'))),
     }
     for side, (num_layers, attentions) in stacks.items():

@@ -6,12 +6,11 @@ one axis or apart: [embed, heads * kv] or [embed, heads, kv].
 
 import pathlib
 import re
-from collections.abc import Mapping
 
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.conversion import t5x_files, t5x_writing, weights
+from atlas_jax.conversion import t5_sizes, t5x_files, t5x_writing, weights
 from atlas_jax.models import t5
 
 _SCANNED = re.compile(r'(encoder/encoder|decoder/decoder)/(.+)')
@@ -24,17 +23,17 @@ _Place = tuple[str, int | None]
 def open_t5(folder: pathlib.Path) -> weights.Weights:
     """Opens the folder checkpoint_<step>.
 
-    Sizes come from the shapes. What shapes do not say is T5's: max distance 128, tanh-gelu where gated and else relu.
+    Sizes come from the shapes; what they do not say is T5's own (t5_sizes.py).
 
     Raises ModelFolderError for a broken or incomplete checkpoint, position biases that differ between layers, and a parameter that is
     missing, unknown or mis-shaped.
     """
     checkpoint = t5x_files.Checkpoint(folder)
     places = _places(checkpoint)
-    found = {path: _shape(checkpoint, place[0]) for path, place in places.items()}
-    config = _config(folder, found)
+    found = {path: _joined(path, _shape(checkpoint, place[0])) for path, place in places.items()}
+    config = t5_sizes.infer(folder, found)
     expected = weights.expected_shapes(config)
-    weights.check(folder, {path: _joined(path, shape) for path, shape in found.items()}, expected, 'the sizes of its other parameters')
+    weights.check(folder, found, expected, 'the sizes of its other parameters')
     return weights.Weights(config, expected, lambda path: _take(checkpoint, places[path]).reshape(expected[path]))
 
 
@@ -63,9 +62,10 @@ def _places(checkpoint: t5x_files.Checkpoint) -> dict[str, _Place]:
         if not scanned:
             _add(checkpoint, places, name, (name, None))
             continue
-        if len(checkpoint.shape(name)) < 2:
-            raise errors.ModelFolderError(f'{checkpoint.path}: {name} has shape {list(checkpoint.shape(name))}, expected the layers on axis 1')
-        for layer in range(checkpoint.shape(name)[1]):
+        shape = checkpoint.shape(name)
+        if len(shape) < 2:
+            raise errors.ModelFolderError(f'{checkpoint.path}: {name} has shape {list(shape)}, expected the layers on axis 1')
+        for layer in range(shape[1]):
             _add(checkpoint, places, f'{scanned[1].split("/")[0]}/layers_{layer}/{scanned[2]}', (name, layer))
     return places
 
@@ -100,30 +100,6 @@ def _joined(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape
     # [heads, kv, embed] or [embed, heads, kv]
     return (shape[0] * shape[1], shape[2]) if attention[1] == 'out' else (shape[0], shape[1] * shape[2])
-
-
-def _config(folder: pathlib.Path, shapes: Mapping[str, tuple[int, ...]]) -> t5.T5Config:
-    def need(path: str) -> tuple[int, ...]:
-        shape = _joined(path, shapes[path]) if path in shapes else None
-        if shape is None or len(shape) != 2:
-            raise errors.ModelFolderError(f'{folder}: {path} {"is missing" if shape is None else f"has shape {list(shape)}"}, expected a '
-                                          'matrix, as every T5 has; give the checkpoint of a T5')
-        return shape
-
-    def layers(side: str) -> int:
-        return max(1, len({path.split('/')[1] for path in shapes if path.startswith(f'{side}/layers_')}))
-
-    (vocab_size, emb_dim), (num_heads, buckets) = need('token_embedder/embedding'), need('encoder/relpos_bias/rel_embedding')
-    joined_kv = need('encoder/layers_0/attention/query/kernel')[1]
-    gated = 'encoder/layers_0/mlp/wi_0/kernel' in shapes
-    if joined_kv % num_heads:
-        raise errors.ModelFolderError(f'{folder}: encoder/layers_0/attention/query/kernel has {joined_kv} columns, expected a multiple of '
-                                      f'the {num_heads} heads of encoder/relpos_bias/rel_embedding')
-    return t5.T5Config(
-        vocab_size=vocab_size, emb_dim=emb_dim, num_heads=num_heads, head_dim=joined_kv // num_heads,
-        mlp_dim=need(f'encoder/layers_0/mlp/{"wi_0" if gated else "wi"}/kernel')[1], num_encoder_layers=layers('encoder'),
-        num_decoder_layers=layers('decoder'), mlp_activations=('gelu', 'linear') if gated else ('relu',),
-        logits_via_embedding='decoder/logits_dense/kernel' not in shapes, relpos_buckets=buckets)
 
 
 def _scanned_name(path: str) -> str:

@@ -19,8 +19,8 @@ VERSION = 3
 # msgpack's extension types as flax numbers them
 ARRAY, COMPLEX, SCALAR = 1, 2, 3
 _CHUNKED = '__msgpack_chunked_array__'
-_DTYPES = {name: np.dtype(name) for name in ('float16', 'float32', 'float64', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32',
-                                             'uint64', 'bool')} | {'bfloat16': np.dtype(ml_dtypes.bfloat16)}
+_NUMPY_DTYPES = ('float16', 'float32', 'float64', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64', 'bool')
+_DTYPES = {name: np.dtype(name) for name in _NUMPY_DTYPES} | {'bfloat16': np.dtype(ml_dtypes.bfloat16)}
 _ZARR_DTYPES = ('<f2', '<f4', '<f8', '>f2', '>f4', '>f8', 'bfloat16')
 _BROKEN = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError,
            msgpack.exceptions.UnpackException)
@@ -63,7 +63,8 @@ class _Zarr:
             spec = {'driver': 'zarr', 'kvstore': {'driver': 'file', 'path': str(self.folder.absolute())}}
             return np.asarray(ts.open(spec, open=True, read=True).result().read().result())
         except (ValueError, OSError) as error:  # TensorStore says ValueError of damaged data too
-            raise errors.ModelFolderError(f'{self.folder}: not a whole zarr array ({str(error)[:200]}); copy the checkpoint again') from error
+            problem = f'not a whole zarr array ({str(error)[:200]})'
+            raise errors.ModelFolderError(f'{self.folder}: {problem}; copy the checkpoint again') from error
 
 
 class Checkpoint:

@@ -42,6 +42,19 @@ class Weights:
         """All parameters, a nested dict of float32 arrays, layers apart."""
         return hf_names.nest({path: self.read(path) for path in self.order()})
 
+    def stacked_params(self) -> Params:
+        """All parameters, a nested dict of float32 arrays, layers together."""
+        return hf_names.nest({path: self.stack(path, paths) for path, paths in self.stacked().items()})
+
+    def stack(self, path: str, paths: list[str]) -> np.ndarray:
+        """One parameter with its layers together, layers first; `path` and `paths` are an item of `stacked`."""
+        if paths == [path]:
+            return self.read(path)
+        array = np.empty((len(paths), *self.shapes[paths[0]]), np.float32)
+        for layer, name in enumerate(paths):
+            array[layer] = self.read(name)
+        return array
+
     def stacked(self) -> dict[str, list[str]]:
         """Path with layers together (`encoder/layers/mlp/wo/kernel`) -> its paths, layer after layer."""
         groups: dict[str, list[str]] = {}

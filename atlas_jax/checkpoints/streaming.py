@@ -1,0 +1,104 @@
+"""Parameters written and read one array at a time, for models larger than memory."""
+
+import asyncio
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from atlas_jax import errors
+from atlas_jax.checkpoints import run_folder
+from atlas_jax.io import atomic
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyArray:
+    """A float32 array that is made when it is written. A leaf of the tree that `save` takes."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+    dtype = np.dtype(np.float32)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes, which Orbax asks for."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.nbytes // self.dtype.itemsize
+
+
+class _LazyHandler(ocp.type_handlers.NumpyHandler):
+    """Writes LazyArrays as Orbax writes numpy arrays, but one after another and without copies."""
+
+    async def serialize(self, values: Sequence[LazyArray], infos: Sequence[Any], args: Sequence[Any] | None = None) -> list[Any]:
+        """Everything is on disk on return, so that no future is left."""
+        for i, value in enumerate(values):
+            array = await asyncio.to_thread(value.read)
+            await self._background_serialize([array], [infos[i]], [args[i] if args else ocp.SaveArgs()])
+        return []
+
+
+def save(folder: pathlib.Path, params: Any) -> None:
+    """Writes a tree of LazyArrays as checkpoint 0 of a run folder that has none yet. Raises DiskFullError."""
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (jax.Array, ocp.type_handlers.ArrayHandler()), (LazyArray, _LazyHandler()))
+    with atomic.disk_full_is_a_user_error(folder), _manager(folder, registry) as manager:
+        manager.save(0, args=ocp.args.Composite(params=ocp.args.PyTreeSave(params)))
+        manager.wait_until_finished()
+
+
+def _manager(folder: pathlib.Path, registry: Any = None) -> ocp.CheckpointManager:
+    """As run_folder.RunCheckpoints makes it, but for trees of which a part is asked for."""
+    options = ocp.CheckpointManagerOptions(create=registry is not None, enable_async_checkpointing=False)
+    # Those of a training too, or Orbax warns that it could not restore them.
+    handlers = {'params': ocp.PyTreeCheckpointHandler(**({} if registry is None else {'type_handler_registry': registry})),
+                'optimizer': ocp.PyTreeCheckpointHandler(), 'input': ocp.JsonCheckpointHandler()}
+    return ocp.CheckpointManager((folder / 'checkpoints').absolute(), options=options, item_handlers=handlers)
+
+
+class StoredParams:
+    """The parameters of a run folder's newest checkpoint, read one at a time; the last one is kept.
+
+    Raises ModelFolderError where there is no checkpoint.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        if not (folder / 'checkpoints').is_dir():
+            raise errors.ModelFolderError(f'{folder}: it has a {run_folder.MODEL_FILE} but no checkpoints; train it again or give another '
+                                          'folder')
+        self._manager = _manager(folder)
+        self.step = self._manager.latest_step()
+        if self.step is None:
+            raise errors.ModelFolderError(f'{folder}: no checkpoint was saved yet; let the training reach its first checkpoint')
+        self.shapes = _shapes(self._manager.item_metadata(self.step)['params'].tree, ())
+        self._cached: tuple[str, np.ndarray] | None = None
+
+    def read(self, path: str) -> np.ndarray:
+        """One array by its path, as `reader/encoder/layers/mlp/wo/kernel`."""
+        if self._cached is None or self._cached[0] != path:
+            self._cached = None  # before the next one is read
+            item: Any = np.zeros(())
+            restore: Any = ocp.RestoreArgs(restore_type=np.ndarray)
+            for key in reversed(path.split('/')):
+                item, restore = {key: item}, {key: restore}
+            args = ocp.args.PyTreeRestore(item=item, restore_args=restore, partial_restore=True)
+            found = self._manager.restore(self.step, args=ocp.args.Composite(params=args))['params']
+            for key in path.split('/'):
+                found = found[key]
+            self._cached = path, np.asarray(found)
+        return self._cached[1]
+
+
+def _shapes(node: Any, parents: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """Path -> shape of every array."""
+    if not isinstance(node, dict):
+        return {'/'.join(parents): tuple(node.shape)}
+    return {path: shape for key, child in node.items() for path, shape in _shapes(child, (*parents, key)).items()}
