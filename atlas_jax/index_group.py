@@ -122,3 +122,21 @@ def _joined(parts: Sequence[types.Knowledge], mesh: jax.sharding.Mesh) -> types.
 
     run = jax.jit(lambda *parts: jax.tree.map(join, *parts), out_shardings=partitioning.sharding(mesh, 'passages'))
     return run(*parts)
+
+
+def place(table_of: Callable[..., types.TokenTable], max_tokens: int, rows: int, mesh: jax.sharding.Mesh) -> types.TokenTable:
+    """A store's table on the mesh, padded with empty rows to the index's row count; each process reads its own devices' rows only."""
+    parts: dict[int, types.TokenTable] = {}  # by first row
+
+    def part(where: tuple[slice, ...]) -> types.TokenTable:
+        start, stop, _ = where[0].indices(rows)
+        if start not in parts:
+            parts[start] = table_of(max_tokens=max_tokens, rows=(start, stop))
+        return parts[start]
+
+    def put(name: str, empty: np.ndarray) -> jax.Array:
+        sharding = partitioning.sharding(mesh, 'passages', *(None,) * (empty.ndim - 1))
+        return jax.make_array_from_callback((rows, *empty.shape[1:]), sharding, lambda where: getattr(part(where), name))
+
+    empty = table_of(max_tokens=max_tokens, rows=(0, 0))
+    return types.TokenTable(**{name: put(name, getattr(empty, name)) for name in ('tokens', 'title_lengths', 'lengths')})

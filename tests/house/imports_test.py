@@ -18,10 +18,12 @@ LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 TOP = len(LEVELS)
 # Imports within one level, from room to room.
 SAME_LEVEL = {
-    ('nn', 'tokenizers'), ('tasks', 'corpus'), ('input', 'tasks'), ('input', 'corpus'), ('searchers', 'index'), ('training', 'checkpoints'), ('conversion', 'checkpoints'),
+    ('nn', 'tokenizers'), ('tasks', 'corpus'), ('input', 'tasks'), ('input', 'corpus'), ('searchers', 'index'), ('training', 'checkpoints'),
+    ('conversion', 'checkpoints'),
     ('evaluate', 'api'), ('search', 'api'), ('build_index', 'api'), ('build_index', 'evaluate'), ('train', 'api'), ('train', 'evaluate'),
     ('api', 'prepare'), ('evaluate', 'prepare'), ('train', 'prepare'), ('prepare', 'index_group'), ('verify_index', 'api'),
-    ('gin_utils', 'gin_check'), ('gin_utils', 'gin_values'), ('gin_check', 'gin_values'), ('__main__', 'cli'),
+    ('api', 'index_group'), ('evaluate', 'index_group'), ('train', 'index_group'), ('search', 'index_group'),
+    ('run_log', 'report'), ('train', 'run_log'), ('train', 'preemption'), ('gin_utils', 'gin_check'), ('gin_utils', 'gin_values'), ('gin_check', 'gin_values'), ('__main__', 'cli'),
 }
 MAY_IMPORT_THEIR_LEVEL = ('demo', 'cli', 'compare', '__init__')
 # Who may import heavy or optional packages, by the start of the module's name.

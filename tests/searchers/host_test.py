@@ -106,11 +106,11 @@ def lucene_bm25(query, texts):
 
 def test_bm25_follows_its_formula_and_leaves_out_what_is_deleted(tmp_path):
     pytest.importorskip('bm25s')
-    searcher = bm25.build(TEXTS, VALID)
-    searcher.save(tmp_path / 'bm25', 'store-1')
+    built = bm25.build(TEXTS, VALID)
+    built.save(tmp_path / 'bm25', 'store-1')
     opened = bm25.open_saved(tmp_path / 'bm25', 'store-1', VALID)
     questions = HostQueries(['radium curie', 'unheard', 'paris', ''], None)
-    for searcher in (searcher, opened):
+    for searcher in (built, opened):
         found = searcher.search(questions, 4)
         expected = np.stack([lucene_bm25(question, TEXTS) for question in questions.texts])
         best, order = by_sorting(np.where(expected > 0, expected, -np.inf), VALID, 4)
