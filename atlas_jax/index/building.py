@@ -36,7 +36,7 @@ class Embedder(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What is being embedded: rows first_row to stop_row of a store by a model; `revision` names the new shards."""
+    """What is being embedded: rows first_row to stop_row of a store by a model; `revision`, in which it began, names the new shards."""
 
     model_fingerprint: str
     store_fingerprint: str
@@ -52,7 +52,7 @@ class Job:
     def shards(self) -> list[tuple[str, int, int]]:
         """(name, first row, number of rows) of each new shard."""
         firsts = range(self.first_row, self.stop_row, self.shard_rows)
-        return [(shard_name(first, self.revision), first, min(self.shard_rows, self.stop_row - first)) for first in firsts]
+        return [(shard_name(first, 'build', self.revision), first, min(self.shard_rows, self.stop_row - first)) for first in firsts]
 
 
 def make_job(store: store_rows.Store, embedder: Embedder, first_row: int, dtype: str, revision: int, generation: int) -> Job:
@@ -62,9 +62,9 @@ def make_job(store: store_rows.Store, embedder: Embedder, first_row: int, dtype:
                revision=revision)
 
 
-def shard_name(first_row: int, revision: int) -> str:
-    """Folder of a shard that begins with `first_row` and was new in `revision`."""
-    return f'{first_row:012d}-r{revision:06d}'
+def shard_name(first_row: int, verb: str, revision: int) -> str:
+    """Folder of a shard that begins with `first_row`; what wrote it is in the name, because a build may lie unfinished meanwhile."""
+    return f'{first_row:012d}-{verb}{revision:06d}'
 
 
 def run(folder: Folder, job: Job, store: store_rows.Store, embedder: Embedder, show_progress: bool) -> tuple[manifest.ShardEntry, ...]:
@@ -147,7 +147,7 @@ def _continue_or_begin(folder: Folder, job: Job) -> None:
         unfinished = None
     if unfinished is not None and dataclasses.replace(unfinished, revision=job.revision) == job:
         return
-    _remove_other_shards(folder, manifest.read(folder) if manifest.exists(folder) else None)
+    _remove_other_shards(folder, manifest.read_whole(folder))
     folder.write_json(manifest.BUILDING_FILE, dataclasses.asdict(job))
 
 

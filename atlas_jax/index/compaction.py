@@ -61,7 +61,7 @@ def _groups(current: manifest.Manifest, keep: np.ndarray) -> Iterator[tuple[int,
 def _write_shard(folder: Folder, rows: Rows, kept: np.ndarray, first_row: int, revision: int, generation: int,
                  model_fingerprint: str) -> manifest.ShardEntry:
     """Copies the numbers as they are stored, so that no embedding changes."""
-    current, name = rows.manifest, building.shard_name(first_row, revision)
+    current, name = rows.manifest, building.shard_name(first_row, 'compact', revision)
     layout = shards.Layout(rows=len(kept), dim=current.dim, dtype=current.dtype, chunk_rows=min(building.CHUNK_ROWS, len(kept)))
     (folder / shards.FOLDER).remove(name)
     writer = shards.ShardWriter(folder / shards.FOLDER, name, layout)

@@ -79,7 +79,7 @@ class Index:
         folder = Folder(path)
         _check_folder(folder)
         with _writing(folder):
-            before = manifest.read(folder) if manifest.exists(folder) else None
+            before = manifest.read_whole(folder)
             job = building.make_job(store, embedder, 0, dtype, 1 + (before.revision if before else 0), generation)
             _embed_and_commit(folder, job, (), store.superseded(), store, embedder, progress)
             return cls(path)
@@ -156,7 +156,7 @@ class Index:
             building.check_finite(embeddings, start, self._folder)
             revision, entries = current.revision + 1, []
             for first in range(start, stop, building.SHARD_ROWS):
-                name, part = building.shard_name(first, revision), embeddings[first - start:first - start + building.SHARD_ROWS]
+                name, part = building.shard_name(first, 'rewrite', revision), embeddings[first - start:first - start + building.SHARD_ROWS]
                 layout = shards.Layout(len(part), self.dim, current.dtype, min(building.CHUNK_ROWS, len(part)))
                 (self._folder / shards.FOLDER).remove(name)
                 writer = shards.ShardWriter(self._folder / shards.FOLDER, name, layout)
@@ -361,10 +361,12 @@ def _embed_and_commit(folder: Folder, job: building.Job, kept: tuple[manifest.Sh
     entries = building.run(folder, job, store, embedder, progress)
     with processes.together():
         if processes.is_first():
-            name, sha256 = tombstones.write(folder, deleted, job.revision)
+            before = manifest.read_whole(folder)
+            revision = 1 + (before.revision if before else 0)
+            name, sha256 = tombstones.write(folder, deleted, revision)
             current = manifest.Manifest(
-                revision=job.revision, dtype=job.dtype, dim=job.dim, rows=job.stop_row, deleted=int(deleted.sum()),
-                model_fingerprint=manifest.read(folder).model_fingerprint if kept else job.model_fingerprint,
+                revision=revision, dtype=job.dtype, dim=job.dim, rows=job.stop_row, deleted=int(deleted.sum()),
+                model_fingerprint=before.model_fingerprint if kept else job.model_fingerprint,
                 store=manifest.link_to(folder, store.path), store_fingerprint=job.store_fingerprint, tombstones=name,
                 tombstones_sha256=sha256, shards=kept + entries)
             manifest.write(folder, current)

@@ -1,7 +1,7 @@
 """The manifest of an index folder: what the index is, written last, so that a folder is always the old version or the new one.
 
     manifest.json                      this file; names everything below
-    shards/000000000000-r000001/       embeddings of consecutive rows (shards.py); named by first row and revision
+    shards/000000000000-build000001/   embeddings of consecutive rows (shards.py); named by first row, verb and revision
     tombstones-000001.bits             deleted rows (tombstones.py)
     store-r000004/                     the passages, where the index was compacted (compaction.py); else the store is elsewhere
     building.json                      an unfinished build or add (building.py)
@@ -104,6 +104,14 @@ def read(folder: Folder) -> Manifest:
     if [entry.first_row for entry in manifest.shards] + [manifest.rows] != first_rows:
         raise io_manifest.damaged(folder, KIND, 'its shards do not cover its rows')
     return manifest
+
+
+def read_whole(folder: Folder) -> Manifest | None:
+    """The manifest, or None where there is none or a damaged one, which a new build may replace."""
+    try:
+        return read(folder)
+    except errors.IndexFolderError:
+        return None
 
 
 def link_to(folder: Folder, store: str | os.PathLike) -> str:

@@ -10,6 +10,7 @@ import pytest
 from atlas_jax import errors, partitioning
 from atlas_jax.index import building, verification
 from atlas_jax.index.index import Index
+from atlas_jax.io import manifest as io_manifest
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
 
 
@@ -113,6 +114,7 @@ def test_damaged_manifest(folder, change):
     path.write_text({'json': path.read_text()[:-40], 'empty': ''}.get(change, json.dumps(body)))
     with pytest.raises(errors.IndexFolderError, match='manifest.json|index format 99'):
         Index.open(folder)
+    assert len(Index.build(FakeStore(passages(5)), FakeEmbedder(), folder, progress=False)) == 5
 
 
 @pytest.mark.parametrize('harm', ['missing', 'flipped', 'cut'])
@@ -126,3 +128,40 @@ def test_damaged_tombstones(folder, harm):
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(errors.IndexFolderError, match='deleted rows'):
         Index.open(folder)
+
+
+def test_everything_is_found_at_once_though_nothing_can_be_opened(folder):
+    shutil.rmtree(sorted((folder / 'shards').iterdir())[0])
+    flip(chunk(folder, 0, 1), 20)
+    chunk(folder, 1, 0).unlink()
+    (folder / 'shards' / 'stranger').mkdir()
+    (folder / 'shards' / 'stranger' / 'x').write_text('x')
+    next(folder.glob('tombstones-*.bits')).unlink()
+    with pytest.raises(errors.IndexFolderError):
+        Index.open(folder)
+    found = [verification.with_docids(problem, lambda row: f'doc{row}') for problem in verification.verify(folder)]
+    assert [(problem.first_row, problem.stop_row) for problem in found] == [(0, 11), (14, 17), (22, 25), (0, 0), (0, 29)]
+    assert str(found[1]).endswith('(rows 14 to 16: doc14, doc15, doc16)') and str(found[0]).endswith('(rows 0 to 10: doc0, doc1, doc2, …)')
+    assert 'missing' in str(found[0]) and 'does not belong' in str(found[3]) and 'list of deleted rows' in str(found[4])
+
+
+def test_another_store_or_model_is_found(folder):
+    store = FakeStore(passages(29))
+    assert verification.mismatches(folder, store.fingerprint_of, FakeEmbedder()) == []
+    other = FakeStore(passages(29, seed=5))
+    found = verification.mismatches(folder, other.fingerprint_of, FakeEmbedder(seed=1))
+    assert [(problem.first_row, problem.stop_row) for problem in found] == [(0, 29), (0, 11), (11, 22), (22, 29)]
+
+
+def test_an_index_of_the_first_version_is_read(folder):
+    path = folder / 'manifest.json'
+    body = json.loads(path.read_text())
+    store, body['version'], body['generation'] = body.pop('store'), 1, body.pop('revision')
+    for entry in body['shards']:
+        del entry['offset'], entry['model_fingerprint']
+    del body['manifest_sha256']
+    path.write_text(json.dumps({**body, 'rows_fingerprint': 'x', 'manifest_sha256': io_manifest.digest({**body, 'rows_fingerprint': 'x'})}))
+    (folder / 'store.json').write_text(json.dumps({'store': store}))
+    index = Index.open(folder)
+    index.check(FakeStore(passages(29)), FakeEmbedder())
+    assert index.store_path.name == 'fake-store' and verification.verify(folder) == []

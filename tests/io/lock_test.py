@@ -1,0 +1,75 @@
+"""The writer's lock in a bucket; on a disk, tests/corpus and tests/index hold it."""
+
+import json
+import time
+
+import pytest
+
+from atlas_jax import errors
+from atlas_jax.io import lock
+from atlas_jax.io.folder import Folder
+from tests.testing import bucket
+
+FOLDER = Folder('gs://some-bucket/index')
+
+
+@pytest.fixture(autouse=True)
+def server(monkeypatch):
+    with bucket.serving(monkeypatch) as serving:
+        yield serving
+
+
+def writing(folder=FOLDER):
+    return lock.writing(folder, 'index', errors.IndexFolderError)
+
+
+def test_second_writer_is_refused_until_the_first_is_done():
+    with writing():
+        with pytest.raises(errors.IndexFolderError, match='another process is writing this index .process'), writing():
+            pass
+    with writing():
+        assert FOLDER.children() == {lock.FILE}
+    assert FOLDER.children() == set()
+
+
+@pytest.mark.parametrize('seconds, held', [(60, True), (-1, False)])
+def test_the_lease_of_a_killed_writer_ends(seconds, held):
+    FOLDER.write_json(lock.FILE, {'writer': 'process 7', 'until': time.time() + seconds})
+    if held:
+        with pytest.raises(errors.IndexFolderError, match='process 7'), writing():
+            pass
+    else:
+        with writing():
+            assert 'process 7' not in FOLDER.read(lock.FILE).decode()
+
+
+def test_of_two_that_come_together_one_gets_it(monkeypatch):
+    whole = time.time
+
+    def late():
+        monkeypatch.setattr(lock.time, 'time', whole)
+        FOLDER.write_json(lock.FILE, {'writer': 'the other', 'until': whole() + 60})  # between our read and our write
+        return whole()
+
+    monkeypatch.setattr(lock.time, 'time', late)
+    with pytest.raises(errors.IndexFolderError, match='just started'), writing():
+        pass
+    assert json.loads(FOLDER.read(lock.FILE))['writer'] == 'the other'
+
+
+def test_a_long_writer_renews_its_lease(monkeypatch, server):
+    monkeypatch.setattr(lock, 'LEASE_SECONDS', 0.05)
+    with writing():
+        first = json.loads(FOLDER.read(lock.FILE))['until']
+        for _ in range(200):
+            if json.loads(FOLDER.read(lock.FILE))['until'] > first:
+                break
+            time.sleep(0.01)
+        else:
+            pytest.fail('never renewed')
+    assert FOLDER.children() == set()
+
+
+def test_a_bucket_that_cannot_be_written():
+    with pytest.raises(errors.StorageError, match='PERMISSION_DENIED'), writing(Folder(f'gs://{bucket.READ_ONLY}/x')):
+        pass
