@@ -1,0 +1,33 @@
+"""Approximate and int8 search on 2 and 8 devices: the same as on one."""
+
+import jax
+import numpy as np
+import pytest
+
+from atlas_jax import partitioning, types
+from atlas_jax.searchers import in_graph, int8
+from atlas_jax.searchers.config import SearchConfig
+
+
+def place(arrays, mesh):
+    return jax.tree.map(lambda column: jax.device_put(column, partitioning.sharding(mesh, 'passages')), arrays)
+
+
+@pytest.mark.parametrize('config', [SearchConfig('int8', overfetch=1), SearchConfig('int8', 'cosine'), SearchConfig('approx'),
+                                    SearchConfig('exact', 'cosine')], ids=lambda config: f'{config.searcher}-{config.metric}')
+def test_results_do_not_depend_on_the_devices(config):
+    generator = np.random.default_rng(0)
+    embeddings, queries = (generator.standard_normal(shape).astype(np.float32) for shape in ((8 * 23, 13), (5, 13)))
+    arrays = types.IndexArrays(embeddings, generator.random(8 * 23) < 0.7)
+    scanned = jax.device_get(int8.quantize(arrays)) if config.searcher == 'int8' else None
+    excluded, results = np.array([[3], [-1], [50], [0], [7]], np.int32), []
+    for devices, shape in ((1, (1, 1, 1)), (2, (1, 2, 1)), (8, (2, 2, 2))):
+        mesh = partitioning.make_mesh(shape, jax.devices()[:devices])
+        search = jax.jit(lambda arrays, scanned, mesh=mesh: in_graph.search(arrays, queries, 11, mesh, config, scanned=scanned,
+                                                                            excluded=excluded))
+        results.append(jax.device_get(search(place(arrays, mesh), place(scanned, mesh))))
+    for found in results[1:]:
+        np.testing.assert_allclose(found.scores, results[0].scores, rtol=1e-6)
+        close = np.isclose(found.scores[:, 1:], found.scores[:, :-1], rtol=1e-6)
+        same = found.passage_ids == results[0].passage_ids
+        assert np.all(same[:, 1:] | close) and same.mean() > 0.95
