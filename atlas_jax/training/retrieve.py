@@ -75,7 +75,8 @@ def find(params, batch: types.Batch, knowledge: types.Knowledge, spec: spec_lib.
 def _rerank(passage_params, queries: Array, retrieved: types.Retrieved, knowledge: types.Knowledge,
             spec: spec_lib.StepSpec) -> types.Retrieved:
     """The best top_k of the candidates by embeddings that the passage encoder makes now, at the smallest capacity that fits."""
-    tokens, lengths = _retriever_inputs(retrieved.passage_ids, knowledge, spec)  # [batch, candidates, width], [batch, candidates]
+    rows = _take_rows(knowledge.retriever_table, retrieved.passage_ids.reshape(-1), spec)
+    tokens, lengths = retriever_inputs(rows, retrieved.passage_ids.shape, spec)  # [batch, candidates, width], [batch, candidates]
     embeddings = _embed_now(passage_params, tokens, jnp.where(jnp.isfinite(retrieved.scores), lengths, 0), spec)
     score = exact.score(spec.search.metric)
 
@@ -104,17 +105,16 @@ def _add_retriever_side(inputs: types.ReaderInputs, ids: Array, knowledge: types
         rows = jax.tree.map(lambda column: jnp.take(column, ids.reshape(-1), axis=0), knowledge.index)
         embeddings = rows.embeddings.astype(jnp.float32) * (1 if rows.scales is None else rows.scales[:, None])
         return inputs.replace(passage_embeddings=embeddings.reshape(*ids.shape, -1))
-    tokens, lengths = _retriever_inputs(ids, knowledge, spec)
+    tokens, lengths = retriever_inputs(_take_rows(knowledge.retriever_table, ids.reshape(-1), spec), ids.shape, spec)
     return inputs.replace(retriever_tokens=tokens, retriever_lengths=lengths)
 
 
-def _retriever_inputs(ids: Array, knowledge: types.Knowledge, spec: spec_lib.StepSpec) -> tuple[Array, Array]:
-    """Passages `ids` [batch, n] as the retriever sees them: tokens [batch, n, retriever_max_tokens], lengths [batch, n]."""
-    rows = _take_rows(knowledge.retriever_table, ids.reshape(-1), spec)
-    no_query = jnp.zeros((ids.size, 1), jnp.int32)
-    tokens, lengths = assembly.assemble(spec.segments.retriever, no_query, jnp.zeros((ids.size,), jnp.int32), rows,
+def retriever_inputs(rows: types.TokenTable, shape: tuple[int, int], spec: spec_lib.StepSpec) -> tuple[Array, Array]:
+    """Passages as the retriever sees them: rows of the retriever's table to tokens [*shape, retriever_max_tokens] and lengths [*shape]."""
+    size = shape[0] * shape[1]
+    tokens, lengths = assembly.assemble(spec.segments.retriever, jnp.zeros((size, 1), jnp.int32), jnp.zeros((size,), jnp.int32), rows,
                                         spec.config.retriever_max_tokens)
-    return tokens.reshape(*ids.shape, -1), lengths.reshape(ids.shape)
+    return tokens.reshape(*shape, -1), lengths.reshape(shape)
 
 
 def _whole_lengths(batch: types.Batch, rows: types.TokenTable, spec: spec_lib.StepSpec) -> Array:

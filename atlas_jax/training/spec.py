@@ -206,7 +206,7 @@ def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sha
     examples = batch_size // mesh.size
     reader_inputs, reader_limit = _input_lengths(segments.closed_book if bare.closed_book else segments.reader, lengths,
                                                  config.inputs.text_max_tokens)
-    retriever_inputs, retriever_limit = _embedded_lengths(segments.retriever, lengths, config.retriever_max_tokens)
+    retriever_inputs, retriever_limit = embedded_lengths(segments.retriever, lengths, config.retriever_max_tokens)
     changes: dict[str, Any] = {'read': buckets.capacities(reader_inputs, examples * bare.passages_read, reader_limit)}
     only_for_gold = bare.encoded_for_gold.stop - bare.encoded_for_gold.start
     if only_for_gold:
@@ -238,7 +238,8 @@ def _input_lengths(segments, lengths: TokenLengths, limit: int) -> tuple[np.ndar
     return np.minimum(sample, limit), min(limit, greatest)
 
 
-def _embedded_lengths(segments, lengths: TokenLengths, limit: int) -> tuple[np.ndarray, int]:
+def embedded_lengths(segments, lengths: TokenLengths, limit: int) -> tuple[np.ndarray, int]:
+    """Token counts of the passages as the retriever sees them, and their bound."""
     sample = np.asarray(lengths.retriever_passages) + _literal_tokens(segments)
     if len(sample) == 0:
         return np.zeros(0), limit

@@ -1,0 +1,187 @@
+"""Keeps the index up with the passage encoder that is trained: the whole of it at some steps, or a part of it between any two.
+
+The stop-the-world schedule is the paper's (Izacard et al. 2022, section 2.4); rolling refresh spreads the same work over all steps, so
+that training never stops. Either way passages are embedded where they lie: each device its own rows, on the flat layout.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from atlas_jax import errors, partitioning, types
+from atlas_jax.searchers import int8
+from atlas_jax.training import buckets, retrieve
+from atlas_jax.training import spec as spec_lib
+
+_FOREVER = 2**32
+
+
+@dataclasses.dataclass(frozen=True)
+class RefreshConfig:
+    """When passages are embedded again.
+
+    Attributes:
+      schedule: of the whole index: "first-last:every,..." in updates, such as 0-1000:500,1000-10000:2000; one number N means every N; -1
+        never. Of intervals that overlap the first counts; -1 for `every` means at each step.
+      rolling_fraction: share of the index that is embedded again after each update, 0 to 1; 0 for none.
+      block_passages: passages that a device embeds at a time.
+
+    Raises ConfigError for a schedule that is none, or a value out of its range.
+    """
+
+    schedule: str = '-1'
+    rolling_fraction: float = 0.0
+    block_passages: int = 128
+
+    def __post_init__(self):
+        parse_schedule(self.schedule)
+        if not 0 <= self.rolling_fraction <= 1:
+            raise errors.ConfigError(f'RefreshConfig.rolling_fraction is {self.rolling_fraction}; it must lie between 0 and 1')
+        if self.block_passages < 1:
+            raise errors.ConfigError(f'RefreshConfig.block_passages is {self.block_passages}; it must be at least 1')
+
+    @property
+    def refreshes(self) -> bool:
+        """Whether anything is ever embedded again."""
+        return self.rolling_fraction > 0 or any(every < _FOREVER for _, _, every in parse_schedule(self.schedule))
+
+
+def parse_schedule(schedule: str) -> tuple[tuple[int, int, int], ...]:
+    """(first, last, every) of each interval; `last` is not in it. Raises ConfigError."""
+    intervals = []
+    for part in schedule.split(','):
+        try:
+            if ':' in part:
+                bounds, every = part.split(':')
+                first, last = bounds.split('-')
+                intervals.append((int(first), int(last), int(every)))
+            else:
+                every = int(part)
+                intervals.append((0, _FOREVER, _FOREVER if every == -1 else every))
+            if intervals[-1][2] == 0:  # the original divides by it
+                raise ValueError
+        except ValueError as error:
+            raise errors.ConfigError(f'RefreshConfig.schedule "{schedule}": "{part}" is no interval; write first-last:every, as '
+                                     '0-1000:500,1000-10000:2000, or one number, -1 for never') from error
+    return tuple(intervals)
+
+
+def is_due(schedule: str, updates_done: int, freeze_retriever_steps: int = 0) -> bool:
+    """Whether the whole index is to be embedded before the next update.
+
+    While the retriever is frozen only what is due before the first update is. A schedule asks for step 0 too; the index that a run starts
+    with has been embedded by its first encoder already.
+    """
+    for first, last, every in parse_schedule(schedule):
+        if first <= updates_done < last:
+            due = every < 0 or (updates_done - first) % every == 0
+            return due and (updates_done == 0 or updates_done >= freeze_retriever_steps)
+    return False
+
+
+class Refresher:
+    """Embeds blocks of the index again, in turn, and knows how old each is.
+
+    A block is the same few rows of every device. `generations` [blocks] int32 says after how many updates each was embedded.
+    """
+
+    def __init__(self, spec: spec_lib.StepSpec, config: RefreshConfig, rows: int, lengths: spec_lib.TokenLengths):
+        """`rows` of the index on the devices; `lengths` as for make_spec."""
+        self.spec, self.config = spec, config
+        self._local_rows = rows // spec.mesh.size
+        self._block = min(config.block_passages, self._local_rows)
+        blocks = math.ceil(self._local_rows / self._block)
+        self.generations = np.zeros(blocks, np.int32)
+        self._next, self._owed = 0, 0.0
+        sample, limit = spec_lib.embedded_lengths(spec.segments.retriever, lengths, spec.config.retriever_max_tokens)
+        self._run = _block_program(spec, self._block, buckets.capacities(sample, self._block, limit))
+
+    def after_update(self, knowledge: types.Knowledge, params: Any, updates_done: int) -> types.Knowledge:
+        """The knowledge for the next update; the old one's index must not be used again where it was changed."""
+        frozen = self.spec.distill.freeze_retriever_steps
+        if updates_done and is_due(self.config.schedule, updates_done, frozen):
+            return self.whole(knowledge, params, updates_done)
+        if updates_done < frozen:
+            return knowledge
+        self._owed += self.config.rolling_fraction * len(self.generations)
+        while self._owed >= 1 - 1e-9:
+            knowledge = self._refresh(knowledge, params, self._next, updates_done)
+            self._next = (self._next + 1) % len(self.generations)
+            self._owed -= 1
+        return knowledge
+
+    def whole(self, knowledge: types.Knowledge, params: Any, updates_done: int) -> types.Knowledge:
+        """Every passage embedded by the passage encoder of the moment."""
+        for block in range(len(self.generations)):
+            knowledge = self._refresh(knowledge, params, block, updates_done)
+        return knowledge
+
+    def ages(self, updates_done: int) -> dict[str, float]:
+        """Mean and greatest age of the blocks, in updates."""
+        ages = updates_done - self.generations
+        return {'index_age_mean': float(ages.mean()), 'index_age_max': float(ages.max())}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds besides the embeddings, as JSON values."""
+        return {'generations': self.generations.tolist(), 'next': self._next, 'owed': self._owed}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`. Raises ConfigError where the index was cut into other blocks."""
+        if len(state['generations']) != len(self.generations):
+            raise errors.ConfigError(f'the checkpoint\'s index was refreshed in {len(state["generations"])} blocks, this run has '
+                                     f'{len(self.generations)}; give the same block_passages and number of devices, or another run_dir')
+        self.generations = np.asarray(state['generations'], np.int32)
+        self._next, self._owed = state['next'], state['owed']
+
+    def _refresh(self, knowledge: types.Knowledge, params: Any, block: int, updates_done: int) -> types.Knowledge:
+        start = min(block * self._block, self._local_rows - self._block)  # the last block may repeat some rows
+        encoder = params.get('passage_encoder', params['retriever'])
+        # The rows that are valid stay as they are, and both share them: a buffer can be donated once.
+        arrays = (knowledge.index, knowledge.scanned)
+        columns = [None if old is None else (old.embeddings, old.scales) for old in arrays]
+        columns = self._run(columns, encoder, knowledge.retriever_table, np.int32(start))
+        index, scanned = (None if old is None else old.replace(embeddings=new[0], scales=new[1])
+                          for old, new in zip(arrays, columns, strict=True))
+        self.generations[block] = updates_done
+        return knowledge.replace(index=index, scanned=scanned)
+
+
+@functools.lru_cache(maxsize=4)
+def _block_program(spec: spec_lib.StepSpec, block: int, capacities: tuple[buckets.Capacity, ...]):
+    """The jitted program ([(embeddings, scales), ...], encoder, table, first local row) -> the same list; it donates the list."""
+    axes = spec.mesh.axis_names
+    by_rows, everywhere = PartitionSpec(axes), PartitionSpec()
+
+    def take(table: types.TokenTable, start):
+        return jax.tree.map(lambda column: jax.lax.dynamic_slice_in_dim(column, start, block), table)
+
+    def put(old, new, start):
+        return jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=0), old, new)
+
+    def run(columns, encoder, table: types.TokenTable, start):
+        rows = jax.shard_map(take, mesh=spec.mesh, in_specs=(by_rows, everywhere), out_specs=by_rows)(table, start)
+        tokens, lengths = retrieve.retriever_inputs(rows, (spec.streams, block), spec)  # [streams, block, width], [streams, block]
+
+        def embed_at(capacity: buckets.Capacity):
+            return lambda: retrieve.embed(
+                encoder, retrieve.pack(tokens, lengths, spec, capacity.stream_tokens, capacity.longest), spec)
+
+        embeddings = jax.lax.switch(buckets.level([(lengths, capacities)]), [embed_at(capacity) for capacity in capacities])
+        flat = partitioning.constrain(embeddings.reshape(spec.streams * block, -1), spec.mesh, 'passages', None)
+        fresh = [None if old is None else _as_stored(flat, *old) for old in columns]
+        return jax.shard_map(put, mesh=spec.mesh, in_specs=(by_rows, by_rows, everywhere), out_specs=by_rows)(columns, fresh, start)
+
+    return jax.jit(run, donate_argnums=0)
+
+
+def _as_stored(fresh: jax.Array, embeddings: jax.Array, scales: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+    """Fresh embeddings [n, dim] float32 in the type of the stored ones, with scales where these have some."""
+    if scales is None:
+        return fresh.astype(embeddings.dtype), None
+    quantized = int8.quantize(types.IndexArrays(embeddings=fresh, valid=None))
+    return quantized.embeddings, quantized.scales

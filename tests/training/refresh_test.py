@@ -1,0 +1,114 @@
+"""The index keeps up with its encoder: the schedule fires as recorded, and what is refreshed equals what is embedded anew."""
+
+import dataclasses
+import json
+import pathlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from atlas_jax import errors, partitioning
+from atlas_jax.searchers import int8
+from atlas_jax.training import refresh, retrieve, state
+from atlas_jax.training import spec as spec_lib
+from tests.testing import tiny
+
+RECORDED = json.loads((pathlib.Path(__file__).parents[1] / 'fixtures' / 'parity' / 'index_refresh.json').read_text())
+
+
+@pytest.mark.parametrize('record', RECORDED, ids=lambda record: f'{record["format"]} frozen {record["freeze_retriever_steps"]}')
+def test_the_schedule_is_due_as_recorded(record):
+    if 'error' in record or isinstance(record['refresh'][0], str):  # what the original fails at
+        with pytest.raises(errors.ConfigError, match='0-1000:500'):
+            refresh.RefreshConfig(schedule=record['format'])
+        return
+    assert [list(interval) for interval in refresh.parse_schedule(record['format'])] == record['parsed']
+    due = [refresh.is_due(record['format'], step, record['freeze_retriever_steps']) for step in range(len(record['refresh']))]
+    assert due == record['refresh']
+
+
+@pytest.fixture(scope='module')
+def spec():
+    mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+    return spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(tiny.knowledge()), 4, spec_lib.DistillConfig())
+
+
+@pytest.fixture(scope='module')
+def params():
+    return nn.unbox(state.init_params(tiny.config(), jax.random.key(3)))
+
+
+def _knowledge():
+    return jax.tree.map(jnp.asarray, tiny.knowledge())
+
+
+def _fresh(known, params, spec):
+    """Every passage embedded at its limit, in one go."""
+    rows = known.index.valid.shape[0]
+    tokens, lengths = retrieve.retriever_inputs(known.retriever_table, (1, rows), spec)
+    stream = retrieve.pack(tokens, lengths, spec, rows * tokens.shape[-1], tokens.shape[-1])
+    return np.asarray(retrieve.embed(params['retriever'], stream, spec)[0])
+
+
+def _refresher(spec, fraction=0.0, schedule='-1', block=9):
+    known = _knowledge()
+    config = refresh.RefreshConfig(schedule=schedule, rolling_fraction=fraction, block_passages=block)
+    return refresh.Refresher(spec, config, known.index.valid.shape[0], tiny.lengths(known)), known
+
+
+def test_a_rolling_refresh_goes_round(spec, params):
+    expected = _fresh(_knowledge(), params, spec)
+    old = np.asarray(_knowledge().index.embeddings)
+    refresher, known = _refresher(spec, fraction=2 / 7)  # 56 rows are 7 blocks of 9, two of them each time
+    for step in (1, 2, 3):
+        known = refresher.after_update(known, params, step)
+    np.testing.assert_allclose(known.index.embeddings[:54], expected[:54], atol=1e-5)
+    np.testing.assert_array_equal(known.index.embeddings[54:], old[54:])
+    assert refresher.generations.tolist() == [1, 1, 2, 2, 3, 3, 0]
+    assert refresher.ages(3) == {'index_age_mean': pytest.approx(9 / 7), 'index_age_max': 3.0}
+    known = refresher.after_update(known, params, 4)
+    np.testing.assert_allclose(known.index.embeddings, expected, atol=1e-5)
+    assert refresher.generations.tolist() == [4, 1, 2, 2, 3, 3, 4]
+    np.testing.assert_array_equal(known.index.valid, tiny.knowledge().index.valid)
+
+
+def test_the_schedule_refreshes_all_and_a_frozen_retriever_nothing(spec, params):
+    refresher, known = _refresher(spec, schedule='0-9:2', block=64)
+    before = np.asarray(known.index.embeddings)
+    known = refresher.after_update(known, params, 1)
+    np.testing.assert_array_equal(known.index.embeddings, before)
+    known = refresher.after_update(known, params, 2)
+    np.testing.assert_allclose(known.index.embeddings, _fresh(known, params, spec), atol=1e-5)
+    frozen = dataclasses.replace(spec, distill=spec_lib.DistillConfig(freeze_retriever_steps=5))
+    refresher, known = _refresher(frozen, fraction=1.0)
+    known = refresher.after_update(known, params, 4)
+    np.testing.assert_array_equal(known.index.embeddings, before)
+    assert refresher.ages(4)['index_age_max'] == 4
+
+
+def test_int8_copies_follow(spec, params):
+    refresher, known = _refresher(spec, fraction=1.0)
+    known = known.replace(scanned=int8.quantize(known.index))
+    known = refresher.after_update(known, params, 1)
+    expected = int8.quantize(known.index)
+    assert np.abs(np.asarray(known.scanned.embeddings, np.int32) - np.asarray(expected.embeddings, np.int32)).max() <= 1
+    np.testing.assert_allclose(known.scanned.scales, expected.scales, rtol=1e-5)
+
+
+def test_state_comes_back(spec):
+    refresher, _ = _refresher(spec, fraction=0.2)
+    refresher.generations[3], refresher._next, refresher._owed = 5, 2, 0.4
+    other, _ = _refresher(spec, fraction=0.2)
+    other.restore(json.loads(json.dumps(refresher.state())))
+    assert other.state() == refresher.state()
+    with pytest.raises(errors.ConfigError, match='7 blocks, this run has 56'):
+        _refresher(spec, block=1)[0].restore(refresher.state())
+
+
+@pytest.mark.parametrize('options', [{'rolling_fraction': 1.5}, {'block_passages': 0}, {'schedule': '3-4'}, {'schedule': '1-2-3:4'}])
+def test_wrong_options(options):
+    with pytest.raises(errors.ConfigError, match='RefreshConfig'):
+        refresh.RefreshConfig(**options)
