@@ -1,0 +1,160 @@
+"""Search, ours beside faiss-cpu and numpy: queries a second, recall of the true 20 nearest, peak memory of each.
+
+    python benchmarks/search.py --rows 1000000 --json search.json --plot search.png
+
+Every side runs in a process of its own with the same threads, and is asked in turn, round after round; figures are medians. Give
+several row counts to see how the cost grows. OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are unset on all sides. 1,000,000 rows need about
+20 GB when all sides run at once; take some with --sides. peak_bytes is the whole life of the process, building included.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+TOP_K, BATCHES = 20, (1, 64)
+SIDES = ('numpy_matmul', 'faiss_flat', 'exact', 'int8', 'int8_rescored', 'scann', 'faiss_ivfpq', 'faiss_hnsw')
+
+
+class Side:
+    """A side's process. `searchers` are the names of what it can do."""
+
+    def __init__(self, name: str, vectors: pathlib.Path, threads: int):
+        environment = {key: value for key, value in os.environ.items() if key not in ('OPENBLAS_CORETYPE', 'OPENBLAS_L2_SIZE')}
+        environment |= {name: str(threads) for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')}
+        environment |= {'PYTHONPATH': str(HERE.parent), 'JAX_PLATFORMS': 'cpu'}
+        self._errors = tempfile.TemporaryFile()
+        self._process = subprocess.Popen([sys.executable, HERE / 'search_sides.py', name, str(vectors), str(TOP_K)], env=environment,
+                                         text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
+        ready = self._answer()
+        self.searchers, self.build_seconds, self.peak_bytes = ready['searchers'], ready['build_seconds'], 0
+
+    def run(self, searcher: str, batch: int, queries: pathlib.Path, ids: bool) -> tuple[float, np.ndarray | None]:
+        """(seconds for all queries of the file, ids [queries, TOP_K] where asked for)."""
+        self._process.stdin.write(json.dumps({'searcher': searcher, 'batch': batch, 'queries': str(queries), 'ids': ids}) + '\n')
+        self._process.stdin.flush()
+        answer = self._answer()
+        self.peak_bytes = answer['peak_bytes']
+        return answer['seconds'], None if answer['ids'] is None else np.array(answer['ids'])
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self) -> dict:
+        line = self._process.stdout.readline()
+        if not line:
+            self._errors.seek(0)
+            sys.exit(self._errors.read().decode()[-3000:])
+        return json.loads(line)
+
+
+def measure(rows: int, sides: list[str], rounds: int, threads: int, work: pathlib.Path) -> list[dict]:
+    """The figures of every searcher of every side at one number of rows."""
+    import search_vectors
+    vectors = work / f'vectors-{rows}.f32'
+    queries = search_vectors.write(vectors, rows, 64 * 2)
+    files = {batch: work / f'queries-{batch}.npy' for batch in BATCHES}
+    np.save(files[1], queries[:16])
+    np.save(files[64], queries)
+    truth = _truth(vectors, queries)
+    running = []
+    for name in sides:
+        running.append(Side(name, vectors, threads))
+        print(f'{rows} rows, {name}: built in {running[-1].build_seconds:.1f} s', flush=True)
+    jobs = [(side, searcher, batch) for batch in BATCHES for side in running for searcher in side.searchers]
+    recall = {}
+    for side, searcher, batch in jobs:  # also compiles and warms up
+        _, found = side.run(searcher, batch, files[batch], ids=True)
+        recall[searcher, batch] = float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, truth, strict=False)]))
+    seconds = {(searcher, batch): [] for _, searcher, batch in jobs}
+    for _ in range(rounds):
+        for side, searcher, batch in jobs:
+            seconds[searcher, batch].append(side.run(searcher, batch, files[batch], ids=False)[0])
+    number = {1: 16, 64: len(queries)}
+    figures = [{'searcher': searcher, 'batch': batch, 'rows': rows,
+                'queries_per_second': number[batch] / statistics.median(seconds[searcher, batch]), 'recall_at_20': recall[searcher, batch],
+                'peak_bytes': side.peak_bytes, 'build_seconds': round(side.build_seconds, 2)} for side, searcher, batch in jobs]
+    for side in running:
+        side.close()
+    vectors.unlink()
+    return figures
+
+
+def _truth(path: pathlib.Path, queries: np.ndarray) -> np.ndarray:
+    """The ids of the TOP_K largest inner products, [queries, TOP_K]."""
+    import search_vectors
+    scores = np.concatenate([queries @ block.T for block in search_vectors.read_blocks(path)], axis=1)
+    return np.argsort(-scores, axis=1, kind='stable')[:, :min(TOP_K, scores.shape[1])]
+
+
+def show(figures: list[dict]) -> None:
+    """A line for every figure."""
+    print(f'{"searcher":28}{"rows":>9}{"batch":>6}{"queries/s":>12}{"recall@20":>11}{"peak MiB":>10}{"build s":>9}')
+    for row in figures:
+        print(f'{row["searcher"]:28}{row["rows"]:>9}{row["batch"]:>6}{row["queries_per_second"]:>12.1f}{row["recall_at_20"]:>11.4f}'
+              f'{row["peak_bytes"] / 2**20:>10.0f}{row["build_seconds"]:>9.1f}')
+
+
+def plot(figures: list[dict], path: str) -> None:
+    """Recall against speed at the largest number of rows, one field a batch; cost a query over rows where there are several."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+    sizes = sorted({row['rows'] for row in figures})
+    canvas, fields = pyplot.subplots(1, len(BATCHES) + (len(sizes) > 1), figsize=(6 * (len(BATCHES) + (len(sizes) > 1)), 5))
+    names = sorted({row['searcher'].split(',')[0] for row in figures})
+    for field, batch in zip(fields, BATCHES, strict=False):
+        for name in names:
+            points = sorted((row['recall_at_20'], row['queries_per_second']) for row in figures
+                            if row['searcher'].split(',')[0] == name and row['batch'] == batch and row['rows'] == sizes[-1])
+            field.plot(*zip(*points, strict=True), marker='o', label=name)
+        field.set(xlabel='recall@20', ylabel='queries a second', yscale='log', title=f'{sizes[-1]:,} x 768, batch {batch}')
+        field.grid(True, alpha=0.3)
+    if len(sizes) > 1:
+        for name in names:
+            mine = [row for row in figures if row['searcher'] == name and row['batch'] == BATCHES[-1]]
+            points = sorted((row['rows'], 1000 / row['queries_per_second']) for row in mine)
+            fields[-1].plot(*zip(*points, strict=True), marker='o', label=name)
+        fields[-1].set(xlabel='rows', ylabel='milliseconds a query, batch 64', xscale='log', yscale='log', title='cost over rows')
+        fields[-1].grid(True, alpha=0.3)
+    fields[0].legend(fontsize=8)
+    canvas.tight_layout()
+    canvas.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Measures, prints, writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--rows', type=int, nargs='+', default=[1_000_000], metavar='N', help='vectors of 768 numbers (default 1,000,000)')
+    parser.add_argument('--sides', nargs='+', choices=SIDES, default=list(SIDES), help='who takes part (default: all)')
+    parser.add_argument('--rounds', type=int, default=7, help='times that every side is asked (default 7)')
+    parser.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)), help='of every side (default: all cores)')
+    parser.add_argument('--work', help='folder for the vectors while it runs (default: a temporary one)')
+    parser.add_argument('--json', metavar='FILE', help='where the figures go')
+    parser.add_argument('--plot', metavar='FILE', help='picture of recall against speed, and of cost over rows where there are several')
+    options = parser.parse_args()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:options.threads])
+    figures = []
+    with tempfile.TemporaryDirectory(dir=options.work) as work:
+        for rows in options.rows:
+            figures += measure(rows, options.sides, options.rounds, options.threads, pathlib.Path(work))
+    show(figures)
+    if options.json:
+        from atlas_jax.io import atomic
+        atomic.write_json(options.json, figures)
+    if options.plot:
+        plot(figures, options.plot)
+
+
+if __name__ == '__main__':
+    main()

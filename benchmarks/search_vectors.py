@@ -1,0 +1,55 @@
+"""Vectors like those of a text encoder: clusters of unequal sizes, a falling spectrum, queries that lie beside their passages."""
+
+import pathlib
+
+import numpy as np
+
+DIM = 768
+_BLOCK = 50_000
+_NOISE = 0.6  # of a vector around its cluster's centre, and of a query around its passage; the centres have 1
+
+
+def write(path: pathlib.Path, rows: int, queries: int, seed: int = 0) -> np.ndarray:
+    """Writes [rows, DIM] float32 of unit length as raw bytes, block by block; returns queries [queries, DIM] float32.
+
+    Clusters number sqrt(rows) and their sizes follow Zipf's law; axis i has a standard deviation of 1 / sqrt(1 + i / 32).
+    """
+    generator = np.random.default_rng(seed)
+    spectrum = (1 / np.sqrt(1 + np.arange(DIM) / 32)).astype(np.float32)
+    centres = generator.standard_normal((max(int(rows ** 0.5), 1), DIM), np.float32) * spectrum
+    sizes = 1 / np.arange(1, len(centres) + 1)
+    chosen = set(generator.choice(rows, min(queries, rows), replace=False).tolist())
+    asked = []
+    with open(path, 'wb') as file:
+        for start in range(0, rows, _BLOCK):
+            number = min(_BLOCK, rows - start)
+            cluster = generator.choice(len(centres), number, p=sizes / sizes.sum())
+            block = _unit(centres[cluster] + _NOISE * generator.standard_normal((number, DIM), np.float32) * spectrum)
+            block.tofile(file)
+            scale = np.linalg.norm(spectrum) * np.sqrt(1 + _NOISE ** 2)  # of a vector before it got unit length
+            near = [row - start for row in sorted(chosen) if start <= row < start + number]
+            asked.append(_unit(block[near] * scale + _NOISE * generator.standard_normal((len(near), DIM), np.float32) * spectrum))
+    return generator.permutation(np.concatenate(asked))
+
+
+def read_blocks(path: pathlib.Path):
+    """The vectors, a block at a time, in memory of their own."""
+    with open(path, 'rb') as file:
+        while len(block := np.fromfile(file, np.float32, _BLOCK * DIM)):
+            yield block.reshape(-1, DIM)
+
+
+def read(path: pathlib.Path) -> np.ndarray:
+    """All vectors, page-aligned, so that jax can use them where they are."""
+    import mmap
+    size = path.stat().st_size
+    whole = np.frombuffer(mmap.mmap(-1, size), np.float32).reshape(-1, DIM)
+    done = 0
+    for block in read_blocks(path):
+        whole[done:done + len(block)] = block
+        done += len(block)
+    return whole
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
