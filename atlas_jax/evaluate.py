@@ -1,18 +1,44 @@
-"""Evaluate a model on a file of questions: exact match, F1, recall; every answer as a JSON line."""
+"""Evaluate a model on a file of examples: the task's metrics, recall, perplexity; every answer as a JSON line."""
 
 import dataclasses
+import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from atlas_jax import api, errors
+from atlas_jax import api, errors, index_group, prepare
+from atlas_jax.decoding import DecodingConfig
 from atlas_jax.io import jsonl
-from atlas_jax.metrics import answers as answer_metrics
 from atlas_jax.metrics import retrieval as retrieval_metrics
+from atlas_jax.metrics import scores as score_metrics
 from atlas_jax.metrics import statistics
 from atlas_jax.models import atlas as atlas_lib
-from atlas_jax.tasks import protocol
+from atlas_jax.searchers.config import SearchConfig
+from atlas_jax.tasks import multiple_choice, protocol
+from atlas_jax.training import eval_step, score_step
+
+_TOP = (1, 2, 5, 10, 20, 50, 100)
+
+
+@dataclasses.dataclass(frozen=True)
+class Likelihoods:
+    """How likely the reader finds the targets.
+
+    nll            per question: sum over the target's tokens of their negative log likelihood
+    target_tokens  per question: their number
+    correlations   for each cross-attention statistic: the mean correlation of a passage's attention and its retrieval score
+    """
+
+    nll: tuple[float, ...]
+    target_tokens: tuple[float, ...]
+    correlations: Mapping[str, float | None]
+
+    def summary(self) -> dict[str, Any]:
+        """The perplexity of all target tokens together, and the correlations."""
+        loss = sum(self.nll) / max(sum(self.target_tokens), 1)
+        return {'eval_loss': loss, 'perplexity': math.exp(min(loss, 700)),
+                **{f'correlation_{name}': value for name, value in self.correlations.items()}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,58 +46,206 @@ class Evaluation:
     """Answers of one model to one set of questions, and their scores.
 
     Attributes:
-      answers: in the order of the examples.
-      exact_match, f1: per question, 0 to 1.
+      answers: in the order of the questions; those to one multiple choice in several orders of its options are one answer.
+      scores: by metric, per question, 0 to 1; none where nothing was read or the answers are not known.
       answer_ranks, gold_ranks: rank from 0 of the first passage with an answer string in it, and of the first gold passage; None if
-        there is none among those retrieved. gold_ranks is empty where the examples name no gold passages.
+        there is none among those retrieved. Empty where the examples name no answers, or no gold passages.
       seconds: wall time, compilation included.
+      likelihoods: where they were asked for.
+      choices: of multiple choice, per question: probabilities by letter, and of each option in every order.
     """
 
     answers: tuple[api.Answer, ...]
-    exact_match: tuple[float, ...]
-    f1: tuple[float, ...]
+    scores: Mapping[str, tuple[float, ...]]
     answer_ranks: tuple[int | None, ...]
     gold_ranks: tuple[int | None, ...]
     seconds: float
+    likelihoods: Likelihoods | None = None
+    choices: tuple[multiple_choice.Marginalized, ...] = ()
+
+    @property
+    def exact_match(self) -> tuple[float, ...]:
+        """Per question, for tasks that have this metric."""
+        return self.scores['exact_match']
 
     def summary(self, top_k: int) -> dict[str, Any]:
-        """The figures that programs read; recalls up to `top_k` passages."""
-        exact_match, stderr = statistics.mean_and_standard_error(self.exact_match)
-        figures = {'exact_match': exact_match, 'stderr': stderr, 'f1': statistics.mean_and_standard_error(self.f1)[0],
-                   'questions': len(self.answers), 'seconds': round(self.seconds, 1)}
-        for k in (k for k in (1, 2, 5, 10, 20, 50, 100) if k <= top_k):
-            figures[f'answer_recall_at_{k}'] = retrieval_metrics.recall_at_k(self.answer_ranks, k)
-            if self.gold_ranks:
-                figures[f'gold_recall_at_{k}'] = retrieval_metrics.recall_at_k(self.gold_ranks, k)
+        """The figures that programs read; recalls up to `top_k` passages. `stderr` is that of the first metric."""
+        figures: dict[str, Any] = {}
+        for name, values in self.scores.items():
+            figures[name], error = statistics.mean_and_standard_error(values)
+            figures[f'{name}_stderr' if 'stderr' in figures else 'stderr'] = error
+        figures |= {} if self.likelihoods is None else self.likelihoods.summary()
+        figures |= {'questions': len(self.answers), 'seconds': round(self.seconds, 1)}
+        for k in (k for k in _TOP if k <= top_k):
+            for name, ranks in (('answer', self.answer_ranks), ('gold', self.gold_ranks)):
+                if ranks:
+                    figures[f'{name}_recall_at_{k}'] = retrieval_metrics.recall_at_k(ranks, k)
         return figures
 
 
-def evaluate_examples(atlas: api.Atlas, examples: Sequence[protocol.TaskExample], index: api.Index | None, *, n_context: int | None = None,
-                      batch_size: int = 16, label: str = 'answering') -> Evaluation:
-    """Answers the examples through the train step's own retrieval and assembly, and scores the answers."""
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What an evaluation does.
+
+    Attributes:
+      n_context: passages read (or retrieved), default what the model was trained with.
+      batch_size: questions at a time.
+      use_file_passages: the examples' own passages are read; nothing is retrieved.
+      retrieve_only: passages are found, nothing is read.
+      decoding: how answers are generated; None is greedy.
+      search: how passages are found; None is exact.
+      perplexity: of the targets; None where the task names it among its metrics.
+      cross_attention_statistics: names of losses/attention_scores.STATISTICS whose correlation with the retriever's scores is wanted.
+    """
+
+    n_context: int | None = None
+    batch_size: int = 16
+    use_file_passages: bool = False
+    retrieve_only: bool = False
+    decoding: DecodingConfig | None = None
+    search: SearchConfig | str | None = None
+    perplexity: bool | None = None
+    cross_attention_statistics: tuple[str, ...] = ()
+
+
+def evaluate_examples(atlas: api.Atlas, examples: Sequence[protocol.TaskExample], index: Any, *, label: str = 'answering',
+                      options: Options | None = None, **changes: Any) -> Evaluation:
+    """Answers the examples through the train step's own retrieval and assembly, and scores the answers.
+
+    Args:
+      atlas: the model.
+      examples: at least one; the permutations of one multiple choice one after another.
+      index: an api.Index or several; None is a closed book, or reads the examples' own passages.
+      label: of the progress bar.
+      options, changes: see Options; `changes` are fields of it.
+    """
     start = time.perf_counter()
-    answers = tuple(atlas.answer_examples(examples, index, n_context, batch_size, label))
+    options = dataclasses.replace(options or Options(), **changes)
+    if not examples:
+        raise errors.ConfigError('there are no examples to evaluate')
+    choices: tuple[multiple_choice.Marginalized, ...] = ()
+    firsts, scores = list(examples), {}
+    if options.retrieve_only:
+        answers = _retrieve(atlas, examples, index, options, 'retrieving')
+    elif examples[0].choices:
+        firsts = [group[0] for group in _groups(examples)]
+        answers, choices, scores = _choose(atlas, examples, index, options, label)
+    else:
+        answers = tuple(atlas.answer_examples(examples, index, options.n_context, options.batch_size, label, options.decoding,
+                                              options.search, use_file_passages=options.use_file_passages))
+        scores = _score_texts(atlas.task, answers, examples)
+    return Evaluation(answers, scores, *_ranks(answers, firsts), time.perf_counter() - start,
+                      _likelihoods(atlas, firsts, index, options), choices)
+
+
+def _prepare(atlas: api.Atlas, examples: Sequence[protocol.TaskExample], index: Any, options: Options) -> prepare.Prepared:
+    return prepare.prepare(atlas, examples, index, atlas.passages_to_read(index, options.n_context, options.use_file_passages),
+                           atlas.whole_batch(options.batch_size), use_file_passages=options.use_file_passages, search=options.search)
+
+
+def _retrieve(atlas: api.Atlas, examples, index: Any, options: Options, label: str) -> tuple[api.Answer, ...]:
+    if index is None and not options.use_file_passages:
+        raise errors.ConfigError('retrieve_only needs an index')
+    prepared = _prepare(atlas, examples, index, options)
+    found = prepared.search(atlas.device_params(), examples, atlas.whole_batch(options.batch_size), label)
+    return tuple(api.Answer(example.question, '', atlas.passages_of(example, retrieved, row, prepared.index))
+                 for chunk, retrieved in found for row, example in enumerate(chunk))
+
+
+def _score_texts(task: protocol.Task, answers: Sequence[api.Answer], examples) -> dict[str, tuple[float, ...]]:
+    if not all(example.answers for example in examples):
+        return {}
+    rows = [score_metrics.of_text(task.metrics, answer.text, example.answers) for answer, example in zip(answers, examples, strict=True)]
+    return {name: tuple(row[name] for row in rows) for name in rows[0]}
+
+
+def _choose(atlas: api.Atlas, examples, index: Any, options: Options, label: str):
+    """(answers, what all orders of each question say, accuracies), one of each a question."""
+    prepared = _prepare(atlas, examples, index, options)
+    step, passages, likelihoods = score_step.make_score_step(prepared.spec), [], []
+    for chunk, scored in prepared.run(step, atlas.device_params(), examples, atlas.whole_batch(options.batch_size), label):
+        for row, example in enumerate(chunk):
+            likelihoods.append(scored.log_likelihoods[row][:len(example.choices)].tolist())
+            passages.append(() if scored.retrieved is None else atlas.passages_of(example, scored.retrieved, row, prepared.index))
+    answers, choices, raw, debiased, done = [], [], [], [], 0
+    for group in _groups(examples):
+        first, values = group[0], likelihoods[done:done + len(group)]
+        marginalized = multiple_choice.marginalize([example.options for example in group], values)
+        right = first.options[_place(first.answers[0])]
+        raw.append(float(first.options[max(range(len(values[0])), key=values[0].__getitem__)] == right))
+        debiased.append(float(first.options[_place(marginalized.letter)] == right))
+        answers.append(api.Answer(first.question, marginalized.letter, passages[done]))
+        choices.append(marginalized)
+        done += len(group)
+    return tuple(answers), tuple(choices), {'accuracy': tuple(raw), 'debiased_accuracy': tuple(debiased)}
+
+
+def _place(letter: str) -> int:
+    return ord(letter) - ord('A')
+
+
+def _groups(examples: Sequence[protocol.TaskExample]) -> list[list[protocol.TaskExample]]:
+    """The permutations of one row together."""
+    groups: list[list[protocol.TaskExample]] = []
+    for example in examples:
+        if groups and groups[-1][0].example_id == example.example_id:
+            groups[-1].append(example)
+        else:
+            groups.append([example])
+    return groups
+
+
+def _ranks(answers: Sequence[api.Answer], examples):
+    """(answer_ranks, gold_ranks) of what was retrieved."""
     gold = [set(example.gold_docids) for example in examples]
-    pairs = list(zip(answers, examples, strict=True))
-    return Evaluation(
-        answers=answers,
-        exact_match=tuple(float(answer_metrics.exact_match(answer.text, example.answers)) for answer, example in pairs),
-        f1=tuple(answer_metrics.f1(answer.text, example.answers) for answer, example in pairs),
-        answer_ranks=tuple(retrieval_metrics.first_answer_rank([passage.text for passage in answer.passages], example.answers)
-                           for answer, example in pairs),
-        gold_ranks=tuple(retrieval_metrics.first_gold_rank([passage.docid for passage in answer.passages], docids)
-                         for answer, docids in zip(answers, gold, strict=True)) if any(gold) else (),
-        seconds=time.perf_counter() - start)
+    by_answer = by_gold = ()
+    if all(example.answers for example in examples) and not examples[0].choices:
+        by_answer = tuple(retrieval_metrics.first_answer_rank([passage.text for passage in answer.passages], example.answers)
+                          for answer, example in zip(answers, examples, strict=True))
+    if any(gold):
+        by_gold = tuple(retrieval_metrics.first_gold_rank([passage.docid for passage in answer.passages], docids)
+                        for answer, docids in zip(answers, gold, strict=True))
+    return by_answer, by_gold
 
 
-def write_results(path: str | os.PathLike, evaluation: Evaluation, examples: Sequence[protocol.TaskExample]) -> None:
-    """One JSON line a question: question, answers, prediction, scores, passages."""
+def _likelihoods(atlas: api.Atlas, examples, index: Any, options: Options) -> Likelihoods | None:
+    wanted = 'perplexity' in atlas.task.metrics if options.perplexity is None else options.perplexity
+    if options.retrieve_only or not (wanted or options.cross_attention_statistics):
+        return None
+    prepared = _prepare(atlas, examples, index, options)
+    step = eval_step.make_eval_step(prepared.spec, options.cross_attention_statistics)
+    nll, tokens, retriever, attention = [], [], [], {name: [] for name in options.cross_attention_statistics}
+    for chunk, found in prepared.run(step, atlas.device_params(), examples, atlas.whole_batch(options.batch_size), 'likelihoods'):
+        rows = slice(len(chunk))
+        nll += found.nll[rows].tolist()
+        tokens += found.target_tokens[rows].tolist()
+        retriever += [] if found.retrieved is None else found.retrieved.scores[rows].tolist()
+        for name, values in found.attention.items():
+            attention[name] += values[rows].tolist()
+    correlations = {name: retrieval_metrics.mean_correlation(retriever, values) if retriever else None
+                    for name, values in attention.items()}
+    return Likelihoods(tuple(nll), tuple(tokens), correlations)
+
+
+def write_results(path: str | os.PathLike, evaluation: Evaluation, examples: Sequence[protocol.TaskExample],
+                  write_passages: bool = True) -> None:
+    """One JSON line a question: query, answers, prediction, scores, and where wanted the passages."""
     def row(number: int, answer: api.Answer, example: protocol.TaskExample) -> dict[str, Any]:
-        return {'example_id': example.example_id, 'question': answer.question, 'answers': list(example.answers), 'prediction': answer.text,
-                'exact_match': evaluation.exact_match[number], 'f1': evaluation.f1[number],
-                'passages': [dataclasses.asdict(passage) for passage in answer.passages]}
+        values: dict[str, Any] = {'example_id': example.example_id, 'question': answer.question, 'query': example.query,
+                                  'answers': list(example.answers)}
+        if answer.text or evaluation.scores:
+            values['prediction'] = answer.text
+        values |= {name: scores[number] for name, scores in evaluation.scores.items()}
+        if evaluation.likelihoods is not None:
+            values |= {'nll': evaluation.likelihoods.nll[number], 'target_tokens': evaluation.likelihoods.target_tokens[number]}
+        if answer.score is not None:
+            values |= {'score': answer.score, 'alternatives': [dataclasses.asdict(other) for other in answer.alternatives]}
+        if evaluation.choices:
+            values |= {'choice_probs': dict(evaluation.choices[number].by_letter), 'all_probs': dict(evaluation.choices[number].by_option)}
+        return values | ({'passages': [dataclasses.asdict(passage) for passage in answer.passages]} if write_passages else {})
 
-    jsonl.write(path, [row(i, *pair) for i, pair in enumerate(zip(evaluation.answers, examples, strict=True))])
+    firsts = [group[0] for group in _groups(examples)] if examples[0].choices else examples
+    jsonl.write(path, [row(i, *pair) for i, pair in enumerate(zip(evaluation.answers, firsts, strict=True))])
 
 
 def load_model(model_dir: str | None, reader_dir: str | None, retriever_dir: str | None, inputs: atlas_lib.InputConfig | None,
@@ -94,27 +268,31 @@ def load_model(model_dir: str | None, reader_dir: str | None, retriever_dir: str
 
 
 def evaluate(examples_file: str, model_dir: str | None = None, reader_dir: str | None = None, retriever_dir: str | None = None,
-             index_dir: str | None = None, n_context: int | None = None, batch_size: int = 16, results_file: str | None = None,
-             task: protocol.Task | None = None, inputs: atlas_lib.InputConfig | None = None, max_examples: int | None = None) -> dict[str, Any]:
-    """Evaluates a model folder on a JSON-lines file of questions; without an index, closed book.
+             index_dir: str | Sequence[str] | None = None, results_file: str | None = None, write_passages: bool = True,
+             task: protocol.Task | None = None, inputs: atlas_lib.InputConfig | None = None, max_examples: int | None = None,
+             options: Options | None = None) -> dict[str, Any]:
+    """Evaluates a model folder on a JSON-lines file of examples; without an index, closed book.
 
     Args:
-      examples_file: lines with question, and answers or target; gold_docids where known.
+      examples_file: lines as the task wants them (docs/tasks.md).
       model_dir: a folder that train wrote; or reader_dir and retriever_dir, Hugging Face folders.
-      index_dir: the index to retrieve from.
-      n_context: passages read, default what the model was trained with.
-      batch_size: questions at a time.
-      results_file: where every answer goes, as JSON lines.
-      task, inputs: formats, where they are to differ from the model's own.
+      index_dir: the index to retrieve from, or several.
+      results_file: where every answer goes, as JSON lines; `write_passages` with its passages.
+      task, inputs: where they are to differ from the model's own.
       max_examples: the first so many lines only.
+      options: see Options.
 
     Returns:
-      exact_match, stderr, f1, questions, seconds, answer_recall_at_k, gold_recall_at_k.
+      The task's metrics with their standard errors, questions, seconds, answer_recall_at_k, gold_recall_at_k.
     """
+    options = options or Options()
+    if options.retrieve_only and not results_file:
+        raise errors.ConfigError('retrieve_only writes passages: give results_file')
     atlas = load_model(model_dir, reader_dir, retriever_dir, inputs, task)
-    examples = protocol.read_examples(examples_file, atlas.task)[:max_examples]
-    index = None if index_dir is None else api.Index.open(index_dir)
-    evaluation = evaluate_examples(atlas, examples, index, n_context=n_context, batch_size=batch_size)
+    examples = prepare.read_examples(atlas, examples_file, labelled=not options.retrieve_only, max_rows=max_examples)
+    folders = [index_dir] if isinstance(index_dir, str) else index_dir or []
+    index = index_group.of([api.Index.open(folder) for folder in folders]) if folders else None
+    evaluation = evaluate_examples(atlas, examples, index, options=options)
     if results_file:
-        write_results(results_file, evaluation, examples)
-    return evaluation.summary(top_k=len(evaluation.answers[0].passages))
+        write_results(results_file, evaluation, examples, write_passages)
+    return evaluation.summary(top_k=max(len(answer.passages) for answer in evaluation.answers))

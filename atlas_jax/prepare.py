@@ -5,25 +5,44 @@ host has to put inputs together where a format's fields touch other text: a firs
 step reads given passages; as it does where examples bring their own.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from atlas_jax import errors, types
+from atlas_jax import errors, index_group, types
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.input import encode, passages
+from atlas_jax.io import progress
+from atlas_jax.searchers import config as search_config
 from atlas_jax.searchers import protocol as search_protocol
-from atlas_jax.searchers.config import SearchConfig
+from atlas_jax.tasks import protocol
 from atlas_jax.tasks.protocol import TaskExample
 from atlas_jax.tokenizers import formats
-from atlas_jax.training import given, host_path, retrieve, train_step
+from atlas_jax.training import given, host_path, retrieve, step_config, train_step
 from atlas_jax.training import spec as spec_lib
 
 _SAMPLED_EXAMPLES = 1000  # whose passages are measured before the first step, where they are the examples' own
+
+
+def read_examples(atlas: Any, path: str, *, training: bool = False, labelled: bool = True,
+                  max_rows: int | None = None) -> list[TaskExample]:
+    """The examples of a file for an api.Atlas's task (protocol.read_examples); says how many targets are over the limit, or empty."""
+    tokenizer = atlas.reader_tokenizer
+    examples = protocol.read_examples(path, atlas.task, training=training, labelled=labelled, max_rows=max_rows,
+                                      count_tokens=lambda text: len(tokenizer.encode(text)))
+    cut = atlas.encoder().count_clipped_targets(examples)
+    if cut:
+        print(f'{path}: {cut} of {len(examples)} targets were cut at {atlas.config.inputs.target_max_tokens} tokens; '
+              'raise target_max_tokens to keep them whole', flush=True)
+    empty = sum(not atlas.task.answer_text(example.target) for example in examples)
+    if empty and labelled:
+        print(f'{path}: {empty} of {len(examples)} targets are empty; look at their labels', flush=True)
+    return examples
 
 
 @dataclasses.dataclass
@@ -35,7 +54,7 @@ class Prepared:
       encoder: makes rows of examples.
       knowledge: what the step reads besides the batch.
       searcher: of the host; None where the graph searches.
-      store: passages by index row, where the host assembles what was found.
+      index: where the passages are; None in a closed book and where examples bring their own.
       searched: spec of the search alone, where the host assembles what was found.
     """
 
@@ -43,7 +62,7 @@ class Prepared:
     encoder: encode.ExampleEncoder
     knowledge: types.Knowledge | None = None
     searcher: search_protocol.HostSearcher | None = None
-    store: Any = None
+    index: index_group.IndexGroup | None = None
     searched: spec_lib.StepSpec | None = None
 
     @property
@@ -59,15 +78,40 @@ class Prepared:
           size: divides over the mesh.
           params: {'retriever', …} of the moment; only read where `on_host`.
         """
-        batch = self.place(self._rows([self.encoder.encode(example) for example in examples], size))
+        bare = self.searched is not None
+        batch = self.place(self._rows([self.encoder.encode(example, bare=bare) for example in examples], size, bare))
         if not self.on_host:
             return batch, None
         spec = self.searched or self.spec
         if self.searcher is not None:
-            retrieved = host_path.find(params['retriever'], batch, [example.question for example in examples], self.searcher, spec)
+            retrieved = host_path.find(params['retriever'], batch, host_path.texts(examples), self.searcher, spec)
         else:
-            retrieved = _search_step(spec)(params['retriever'], batch, self.knowledge)
+            retrieved = _search_step(spec)(params, batch, self.knowledge)
         return (batch, retrieved) if self.searched is None else (self._assembled(examples, size, retrieved), retrieved)
+
+    def training_batch(self, drawn: Any, params: Any) -> tuple[types.Batch, types.Retrieved | None]:
+        """A batch on the devices, of what the training pipeline yields: a Batch, or where `on_host` the examples."""
+        return self.batch(drawn, len(drawn), params) if self.on_host else (self.place(drawn), None)
+
+    def run(self, step: Callable[..., Any], params: Any, examples: Sequence[TaskExample], size: int,
+            label: str | None = None) -> Iterator[tuple[Sequence[TaskExample], Any]]:
+        """Yields examples and what `step(params, batch, knowledge, retrieved)` says of them, on the host; with a label shows a bar."""
+        bar = progress.bar(len(examples), label, ' questions') if label else contextlib.nullcontext()
+        with bar:
+            for start in range(0, len(examples), size):
+                chunk = examples[start:start + size]
+                batch, retrieved = self.batch(chunk, size, params)
+                yield chunk, jax.device_get(step(params, batch, self.knowledge, retrieved))
+                if label:
+                    bar.update(len(chunk))
+
+    def search(self, params: Any, examples: Sequence[TaskExample], size: int,
+               label: str | None = None) -> Iterator[tuple[Sequence[TaskExample], types.Retrieved]]:
+        """As `run`, of the search alone: spec.top_k passages an example, or its own with their scores."""
+        def step(params, batch: types.Batch, knowledge: types.Knowledge | None, retrieved: types.Retrieved | None) -> types.Retrieved:
+            return _search_step(self.spec)(params, batch, knowledge) if retrieved is None else retrieved
+
+        return self.run(step, params, examples, size, label)
 
     def place(self, batch: types.Batch) -> types.Batch:
         """A batch of numpy arrays on the devices."""
@@ -75,83 +119,60 @@ class Prepared:
 
     def _assembled(self, examples: Sequence[TaskExample], size: int, retrieved: types.Retrieved) -> types.Batch:
         found = jax.device_get(retrieved)
-        rows = []
-        for example, scores, ids in zip(examples, found.scores, found.passage_ids, strict=False):
-            rows.append(self.encoder.encode(example, [self.store[int(row)] for row in ids[np.isfinite(scores)]]))
+        rows = [self.encoder.encode(example, [self._passage(row) for row in ids[np.isfinite(scores)]])
+                for example, scores, ids in zip(examples, found.scores, found.passage_ids, strict=False)]
         return self.place(self._rows(rows, size))
 
-    def _rows(self, rows: Sequence[types.Batch], size: int) -> types.Batch:
-        return encode.stack([*rows, *[self.encoder.filler()] * (size - len(rows))])
+    def _passage(self, row: int) -> Passage:
+        part, place = self.index.locate(int(row), self.spec.mesh)
+        return part.store[place]
+
+    def _rows(self, rows: Sequence[types.Batch], size: int, bare: bool = False) -> types.Batch:
+        return encode.stack([*rows, *[self.encoder.filler(bare=bare)] * (size - len(rows))])
 
 
 def prepare(atlas: Any, examples: Sequence[TaskExample], index: Any, n_context: int, batch_size: int, *, use_file_passages: bool = False,
-            searcher: search_protocol.HostSearcher | None = None, distill: spec_lib.DistillConfig | None = None,
-            force_host: bool = False, **options: Any) -> Prepared:
+            distill: spec_lib.DistillConfig | None = None, step: step_config.StepConfig | None = None,
+            search: search_config.SearchConfig | str | None = None, force_host: bool = False) -> Prepared:
     """Chooses the way and makes the spec.
 
     Args:
-      atlas: an api.Atlas. index: an api.Index; None for a closed book, and where examples bring their passages.
+      atlas: an api.Atlas.
+      index: an api.Index or several; None for a closed book, and where examples bring their passages.
       examples: all that will come, or (where their task draws) some like them.
       n_context: passages read; 0 is a closed book.
       batch_size: of a micro-batch; divides over the atlas's mesh.
       use_file_passages: the examples' own passages are read, nothing is retrieved.
-      searcher: of the host, where it is to search.
-      distill, options: see spec.make_spec.
+      distill, step, search: see spec.make_spec; `search` may be the name of a searcher.
       force_host: assembles on the host though the graph could.
 
     Raises:
       ConfigError: the options contradict each other.
     """
+    index, options = index_group.of(index), {'step': step, 'search': search_config.of(search)}
     if use_file_passages and (index is not None or n_context == 0):
         raise errors.ConfigError('use_file_passages reads the examples\' own passages: it needs n_context of at least 1, and no index')
     config, encoder = dataclasses.replace(atlas.config, n_context=n_context), atlas.encoder()
     query_lengths = encoder.fit_queries(examples)
-    if index is not None:
-        encoder.own_rows = own_rows(index.store, examples)
+    encoder.own_rows = index_group.own_rows(index, examples, atlas.mesh)
     template = config.inputs.encoder_format if n_context else config.inputs.closed_book_format
     reason = formats.touching(template)
     if use_file_passages or reason or force_host:
         if reason:
             print(f'{reason}; so the host puts the inputs together, which is slower than in the compiled step', flush=True)
-        return _given(atlas, config, encoder, examples, index, query_lengths, batch_size, searcher, distill, options)
+        return _given(atlas, config, encoder, examples, index, query_lengths, batch_size, distill, options)
     nothing = np.zeros(1, np.int64)
     lengths = spec_lib.TokenLengths(nothing, nothing, query_lengths) if index is None else index.token_lengths(query_lengths)
     spec = spec_lib.make_spec(config, atlas.segments, atlas.mesh, lengths, batch_size, distill, **options)
-    return Prepared(spec, encoder, _knowledge(atlas, index, spec), searcher)
+    return Prepared(spec, encoder, *((None, None) if index is None else index.for_step(atlas, spec)), index)
 
 
-def own_rows(store: Any, examples: Sequence[TaskExample]) -> dict[str, list[int]] | None:
-    """The index rows of the passages that examples were made of, and of their documents' pieces; None where no example has any."""
-    found = {}
-    for docid in {example.own_docid for example in examples} - {None}:
-        rows = _rows_of(store, docid)
-        if rows:
-            found[docid] = rows
-    return found or None
-
-
-def _rows_of(store: Any, docid: str) -> list[int]:
-    """The row of a docid, or those of the pieces docid#0, docid#1 … of a document; none where the store has neither."""
-    rows, piece = _row_of(store, docid), 0
-    if rows:
-        return rows
-    while row := _row_of(store, f'{docid}#{piece}'):
-        rows, piece = [*rows, *row], piece + 1
-    return rows
-
-
-def _row_of(store: Any, docid: str) -> list[int]:
-    try:
-        return [int(store.rows_of([docid])[0])]
-    except errors.StoreError:
-        return []
-
-
-def _given(atlas: Any, config: Any, encoder: encode.ExampleEncoder, examples: Sequence[TaskExample], index: Any,
-           query_lengths: np.ndarray, batch_size: int, searcher: Any, distill: spec_lib.DistillConfig | None, options: dict) -> Prepared:
+def _given(atlas: Any, config: Any, encoder: encode.ExampleEncoder, examples: Sequence[TaskExample],
+           index: index_group.IndexGroup | None, query_lengths: np.ndarray, batch_size: int, distill: spec_lib.DistillConfig | None,
+           options: dict[str, Any]) -> Prepared:
     """The way of passages that come with the batch."""
     inputs, reader, retriever = config.inputs, atlas.reader_tokenizer, atlas.retriever_tokenizer
-    bare = spec_lib.StepSpec(config, atlas.segments, atlas.mesh, read=(), distill=distill, search=options.get('search') or SearchConfig())
+    bare = spec_lib.StepSpec(config, atlas.segments, atlas.mesh, read=(), distill=distill, search=options['search'])
     passage_encoder = passages.PassageEncoder(
         passages.TextFormat(inputs.closed_book_format if bare.closed_book else inputs.encoder_format, reader.encode,
                             inputs.text_max_tokens, suffix_ids=(reader.eos_id,)),
@@ -174,14 +195,16 @@ def _given(atlas: Any, config: Any, encoder: encode.ExampleEncoder, examples: Se
     spec = given.make_spec(config, None, atlas.mesh, reader_lengths, retriever_lengths, batch_size, distill, **options)
     if index is None:
         return Prepared(spec, encoder)
-    return Prepared(spec, encoder, _knowledge(atlas, index, bare), searcher, index.store, bare)
-
-
-def _knowledge(atlas: Any, index: Any, spec: spec_lib.StepSpec) -> types.Knowledge | None:
-    return None if index is None else index.knowledge(atlas, retriever_tokens=spec.needs_retriever_tokens)
+    return Prepared(spec, encoder, *index.for_step(atlas, bare), index, bare)
 
 
 @functools.lru_cache(maxsize=8)
 def _search_step(spec: spec_lib.StepSpec) -> Callable[..., types.Retrieved]:
-    """The jitted function (retriever's parameters, batch, knowledge) -> what the graph finds."""
-    return jax.jit(lambda params, batch, knowledge: retrieve.find(params, batch, knowledge, spec))
+    """The jitted function (params, batch, knowledge) -> what the graph finds, or the batch's own passages with their scores."""
+    def search(params, batch: types.Batch, knowledge: types.Knowledge | None) -> types.Retrieved:
+        retriever, passage_encoder = params['retriever'], params.get('passage_encoder')
+        if batch.passage_tokens is None:
+            return retrieve.find(retriever, batch, knowledge, spec, passage_params=passage_encoder)
+        return retrieve.retrieve_and_assemble(retriever, batch, knowledge, spec, passage_params=passage_encoder).retrieved
+
+    return jax.jit(search)

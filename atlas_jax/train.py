@@ -9,17 +9,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
-from atlas_jax import api, errors, evaluate, index_group, partitioning
+from atlas_jax import api, errors, evaluate, partitioning, prepare
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.input import pipeline
 from atlas_jax.io import atomic, progress
 from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.tasks import protocol
-from atlas_jax.training import host_path, step_config, train_step
 from atlas_jax.training import spec as spec_lib
 from atlas_jax.training import state as state_lib
+from atlas_jax.training import step_config, train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 
 METRICS_FILE = 'metrics.jsonl'
@@ -54,12 +55,13 @@ def train(run: RunConfig, train_file: str, optimizer: OptimizerConfig, index_dir
           model_dir: str | None = None, reader_dir: str | None = None, retriever_dir: str | None = None,
           task: protocol.Task | None = None, inputs: atlas_lib.InputConfig | None = None,
           distill: spec_lib.DistillConfig | None = None, max_examples: int | None = None,
-          step: step_config.StepConfig | None = None, search: SearchConfig | None = None) -> TrainResult:
-    """Trains from a run folder or Hugging Face folders on a JSON-lines file of questions; goes on from the run's newest checkpoint.
+          step: step_config.StepConfig | None = None, search: SearchConfig | None = None,
+          use_file_passages: bool = False) -> TrainResult:
+    """Trains from a run folder or Hugging Face folders on a JSON-lines file of examples; goes on from the run's newest checkpoint.
 
     Args:
       run: folder, batch size, seed, checkpoints.
-      train_file: lines with question, and answers or target (the first answer is the target).
+      train_file: lines as the task wants them (docs/tasks.md).
       optimizer: learning rates, schedule, number of steps.
       index_dir: what to retrieve from, several indexes together; None with n_context 0 trains a closed-book reader.
       n_context: passages the reader reads.
@@ -69,19 +71,21 @@ def train(run: RunConfig, train_file: str, optimizer: OptimizerConfig, index_dir
       max_examples: the first so many lines only (64 for few-shot).
       step: accumulation, rematerialisation, dtypes.
       search: how passages are found; None is exact search.
+      use_file_passages: the examples' own passages are read and scored; nothing is retrieved.
 
     Raises:
       UserError: anything the user can mend, before training starts; DivergedError if the loss is no longer finite.
     """
-    if (index_dir is None) != (n_context == 0):
-        raise errors.ConfigError('training needs an index and n_context >= 1, or neither (n_context 0: closed book)')
+    if not use_file_passages and (index_dir is None) != (n_context == 0):
+        raise errors.ConfigError('training needs an index and n_context >= 1, or neither (n_context 0: closed book), or use_file_passages')
     mesh = partitioning.make_mesh(run.mesh_shape)
     atlas = evaluate.load_model(model_dir, reader_dir, retriever_dir, inputs, task)
     atlas = configure(atlas, mesh, n_context, run.dropout_rate)
-    examples = protocol.read_examples(train_file, atlas.task)[:max_examples]
+    examples = prepare.read_examples(atlas, train_file, training=True, max_rows=max_examples)
     folders = [index_dir] if isinstance(index_dir, str) else index_dir or []
     index = [api.Index.open(folder) for folder in folders] or None
-    return train_examples(run, atlas, examples, index, optimizer, distill or spec_lib.DistillConfig(), step=step, search=search)
+    return train_examples(run, atlas, examples, index, optimizer, distill or spec_lib.DistillConfig(), step=step, search=search,
+                          use_file_passages=use_file_passages)
 
 
 def configure(atlas: api.Atlas, mesh: jax.sharding.Mesh, n_context: int, dropout_rate: float | None) -> api.Atlas:
@@ -96,28 +100,25 @@ def configure(atlas: api.Atlas, mesh: jax.sharding.Mesh, n_context: int, dropout
 def train_examples(run: RunConfig, atlas: api.Atlas, examples: Sequence[protocol.TaskExample],
                    index: api.Index | Sequence[api.Index] | None,
                    optimizer: OptimizerConfig, distill: spec_lib.DistillConfig, label: str = 'training',
-                   step: step_config.StepConfig | None = None, search: SearchConfig | None = None) -> TrainResult:
+                   step: step_config.StepConfig | None = None, search: SearchConfig | None = None,
+                   use_file_passages: bool = False) -> TrainResult:
     """`train` on what is loaded already; the run folder is written just the same."""
     folder = pathlib.Path(run.run_dir)
     # data
-    encoder, index = atlas.encoder(), index_group.of(index)
-    encoder.own_rows = index_group.own_rows(index, examples, atlas.mesh)
-    query_lengths = encoder.fit_queries(examples)
-    step = step or step_config.StepConfig()
-    batches = pipeline.training_batches(examples, encoder, run.batch_size * step.accumulation_steps, run.seed)
+    prepared = prepare.prepare(atlas, examples, index, atlas.config.n_context, run.batch_size, distill=distill, step=step, search=search,
+                               use_file_passages=use_file_passages)
+    spec = prepared.spec
+    make_batches = pipeline.training_examples if prepared.on_host else pipeline.training_batches
+    batches = make_batches(examples, prepared.encoder, run.batch_size * spec.step.accumulation_steps, run.seed)
     # step
-    lengths = api.no_passages(query_lengths) if index is None else index.token_lengths(query_lengths)
-    spec = spec_lib.make_spec(atlas.config, atlas.segments, atlas.mesh, lengths, run.batch_size, distill, step, search)
     run_step = train_step.make_train_step(spec, optimizer, run.seed)
-    knowledge, searcher = (None, None) if index is None else index.for_step(atlas, spec)
-    find = _finder(searcher, examples, atlas, spec)
     # state: own run > given weights
     _write_description(folder, atlas, spec.keeps_passage_encoder or spec.trains_passage_encoder)
     with run_folder.RunCheckpoints(folder, run.keep_checkpoints, create=True) as checkpoints:
         state, history = _restore_or_create(checkpoints, folder, atlas, spec, optimizer, batches)
         # loop
         save = _saver(checkpoints, batches)
-        state = _loop(run_step, state, batches, knowledge, find, atlas, run, optimizer, history, save, label)
+        state = _loop(run_step, state, batches, prepared, run, optimizer, history, save, label)
     params, _ = state_lib.to_items(state)
     return TrainResult(dataclasses.replace(atlas, params=params), tuple(history.rows))
 
@@ -155,17 +156,15 @@ def _saver(checkpoints: run_folder.RunCheckpoints, batches) -> Callable[[state_l
     return save
 
 
-def _loop(step, state: state_lib.TrainState, batches, knowledge, find, atlas: api.Atlas, run: RunConfig, optimizer: OptimizerConfig,
+def _loop(step, state: state_lib.TrainState, batches, prepared: prepare.Prepared, run: RunConfig, optimizer: OptimizerConfig,
           history: '_History', save, label: str) -> state_lib.TrainState:
-    sharding = train_step.batch_sharding(atlas.mesh)
     done = int(state.step)
     with progress.bar(optimizer.total_steps, label, ' steps') as bar:
         bar.update(done)
         while done < optimizer.total_steps:
             start = time.perf_counter()
-            batch = next(batches)
-            placed = jax.device_put(batch, sharding)
-            state, metrics = step(state, placed, knowledge, find(state, placed))
+            batch, retrieved = prepared.training_batch(next(batches), state.params)
+            state, metrics = step(state, batch, prepared.knowledge, retrieved)
             metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
             done += 1
             _stop_if_diverged(done, metrics, batch)
@@ -177,31 +176,13 @@ def _loop(step, state: state_lib.TrainState, batches, knowledge, find, atlas: ap
     return state
 
 
-def _finder(searcher, examples: Sequence[protocol.TaskExample], atlas: api.Atlas, spec: spec_lib.StepSpec):
-    """What gives the step the passages that a searcher of the host finds; without one, nothing: the step searches."""
-    by_id = {example.example_id: text for example, text in zip(examples, host_path.texts(examples), strict=True)}
-
-    def text(example_id: int, query: Sequence[int]) -> str:
-        # A task that draws asks something else in every epoch: only the batch knows what.
-        return atlas.reader_tokenizer.decode(query) if atlas.task.draws else by_id.get(example_id, '')
-
-    def find(state: state_lib.TrainState, batch):
-        if searcher is None:
-            return None
-        ids, queries, lengths = jax.device_get((batch.example_ids, batch.reader_query_tokens, batch.reader_query_lengths))
-        texts = [text(int(number), query[:length].tolist()) for number, query, length in zip(ids, queries, lengths, strict=True)]
-        return host_path.find(state.params['retriever'], batch, texts, searcher, spec)
-
-    return find
-
-
 def _stop_if_diverged(step: int, metrics: dict[str, float], batch) -> None:
     for name, what in (('loss', 'the loss'), ('gradient_norm', 'the norm of the gradients')):
         if not math.isfinite(metrics[name]):
             rates = ' and '.join(f'{metrics[rate]:.3g}' for rate in ('learning_rate', 'retriever_learning_rate'))
+            examples = np.asarray(batch.example_ids).tolist()
             raise errors.DivergedError(f'step {step}: {what} is {metrics[name]} (learning rates of reader and retriever {rates}, examples '
-                                       f'{batch.example_ids.tolist()}); the last checkpoint is intact: lower the learning rates or look '
-                                       'at these examples')
+                                       f'{examples}); the last checkpoint is intact: lower the learning rates or look at these examples')
 
 
 class _History:

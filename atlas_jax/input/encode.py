@@ -64,10 +64,11 @@ class ExampleEncoder:
         """How many examples have a target over the limit."""
         return sum(len(self._target(example)[0]) > self.target_width for example in examples)
 
-    def encode(self, example: TaskExample, passages: Sequence[Passage] | None = None) -> types.Batch:
+    def encode(self, example: TaskExample, passages: Sequence[Passage] | None = None, *, bare: bool = False) -> types.Batch:
         """One row of a Batch, without its batch axis; queries and targets over their limits are cut at the end and counted.
 
-        A target that is cut loses its eos, as in the original. `passages` are read in place of the example's own.
+        A target that is cut loses its eos, as in the original. `passages` are read in place of the example's own; a bare row has no
+        passage fields at all.
         """
         reader_query = self.reader_tokenizer.encode(example.query)
         retriever_query = self.retriever_tokenizer.encode(example.query)
@@ -86,9 +87,14 @@ class ExampleEncoder:
             decoder_target_tokens=_pad(target, self.target_width),
             decoder_loss_weights=((places >= prompt_length) & (places < len(target))).astype(np.float32),
             example_ids=np.int32(example.example_id))
-        return self._with_options(row, example, target[:prompt_length], passages)
+        return self._with_options(row, example, target[:prompt_length], passages, bare)
 
-    def filler(self) -> types.Batch:
+    def written(self, example: TaskExample, tokens: Sequence[int]) -> str:
+        """What the reader wrote of its own: without prompt, decoder_format and sentinels."""
+        text = self.reader_tokenizer.decode(tokens[len(self._prompt_ids(example)):])
+        return text_format.strip('decoder_format', self.decoder_format, 'target', text)
+
+    def filler(self, *, bare: bool = False) -> types.Batch:
         """The row that fills up a last batch: it counts in no loss and no metric."""
         cls, sep = self.retriever_tokenizer.cls_id, self.retriever_tokenizer.sep_id
         row = types.Batch(
@@ -96,21 +102,21 @@ class ExampleEncoder:
             reader_query_tokens=_pad([], self.query_width), reader_query_lengths=np.int32(0),
             decoder_target_tokens=_pad([], self.target_width), decoder_loss_weights=np.zeros(self.target_width, np.float32),
             example_ids=np.int32(-1))
-        return self._with_options(row, TaskExample('', '', [], -1), [], None)
+        return self._with_options(row, TaskExample('', '', [], -1), [], None, bare)
 
     @property
     def _draws(self) -> bool:
         return self.task is not None and self.task.draws
 
     def _with_options(self, row: types.Batch, example: TaskExample, prompt: Sequence[int],
-                      passages: Sequence[Passage] | None) -> types.Batch:
+                      passages: Sequence[Passage] | None, bare: bool) -> types.Batch:
         """The row with those of the optional fields that this encoder fills: the same ones for every example."""
         changes = {}
         if self.decoder_prompt_format is not None:
             changes |= {'decoder_prompt_tokens': _pad(prompt, self.target_width), 'decoder_prompt_lengths': np.int32(len(prompt))}
         if self._choices[0]:
             changes |= self._choice_rows(example)
-        if self.passages is not None:
+        if self.passages is not None and not bare:
             changes |= self.passages.encode(example.query, example.passages if passages is None else passages)
         if self.own_rows is not None:
             width = max([1, *map(len, self.own_rows.values())])

@@ -14,7 +14,7 @@ _REMEDY = 'each row needs "query" and "target", strings'
 class BaseTask(protocol.PlainTask):
     """The row's query and target, word for word; `answers` where more than the target counts as right."""
 
-    metrics = ('exact_match', 'f1')
+    metrics = ('exact_match', 'f1', 'perplexity')
     asks, label, remedy = 'query', 'target', _REMEDY
 
     def problem(self, row: dict[str, Any]) -> protocol.Problem | None:

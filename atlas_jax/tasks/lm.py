@@ -23,7 +23,7 @@ class LMTask(protocol.PlainTask):
     max_context_ratio: float = 0.5
     min_words: int = 0
 
-    metrics = ('accuracy', 'f1', 'rouge_1', 'rouge_2', 'rouge_L')
+    metrics = ('accuracy', 'f1', 'rouge_1', 'rouge_2', 'rouge_L', 'perplexity')
     asks, label, remedy = 'text', 'text', _REMEDY
 
     def __post_init__(self):

@@ -29,7 +29,7 @@ class MLMTask(protocol.PlainTask):
     min_words: int = 0
 
     draws = True
-    metrics = ('accuracy', 'f1', 'rouge_1', 'rouge_2', 'rouge_L')
+    metrics = ('accuracy', 'f1', 'rouge_1', 'rouge_2', 'rouge_L', 'perplexity')
     asks, label, remedy = 'text', 'text', _REMEDY
 
     def __post_init__(self):

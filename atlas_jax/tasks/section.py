@@ -19,7 +19,7 @@ class SectionTask(protocol.PlainTask):
 
     min_words: int = 0
 
-    metrics = ('accuracy', 'f1', 'rouge_1', 'rouge_2', 'rouge_L')
+    metrics = ('accuracy', 'f1', 'rouge_1', 'rouge_2', 'rouge_L', 'perplexity')
     asks, label, remedy = 'title', 'text', _REMEDY
 
     def problem(self, row: dict[str, Any]) -> protocol.Problem | None:

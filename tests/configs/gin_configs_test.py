@@ -17,7 +17,7 @@ from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny
 
 VERBS = {'train': train.train, 'evaluate': evaluate.evaluate, 'index build': build_index.build_index}
-PARTS = ('runs/formats.gin', 'runs/paper.gin', 'runs/plan.gin')  # not runs of their own: what others include, and plan's questions
+PARTS = ('runs/formats.gin', 'runs/paper.gin', 'runs/plan.gin', 'runs/tasks.gin')  # not runs of their own: what others include, and plan's questions
 RUNS = [name for name in gin_utils.known_files() if name.startswith('runs/') and name not in PARTS]
 PAPER = ('nq_full', 'nq_64_shot', 'nq_zero_shot', 'triviaqa_full', 'triviaqa_64_shot', 'triviaqa_zero_shot', 'fever_full', 'fever_64_shot',
          'fever_15_shot', 'mmlu_zero_shot', 'mmlu_5_shot', 'mmlu_multi_task', 'mmlu_full', 'templama', 'pretrain_mlm', 'pretrain_lm',
