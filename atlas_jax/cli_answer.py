@@ -39,9 +39,8 @@ def decoding_config(options: argparse.Namespace):
 
 
 def _answer(options: argparse.Namespace) -> None:
-    from atlas_jax import api
     decoding = decoding_config(options)
-    index = api.Index.open(options.index, options.store) if options.index else None
+    index = cli_options.open_index(options) if options.index else None
     atlas = cli_options.load_model(options)
     answers = atlas.answer(options.question, index, n_context=options.n_context, decoding=decoding)
     if options.json:
