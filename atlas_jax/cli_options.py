@@ -53,6 +53,19 @@ def open_index(options: argparse.Namespace):
     return api.Index.open(options.index, options.store, force=options.force)
 
 
+def add_search(parser: argparse.ArgumentParser) -> None:
+    """--searcher, and --also for further indexes."""
+    parser.add_argument('--searcher', default='exact', choices=['exact', 'approx', 'int8', 'scann', 'bm25', 'hybrid'],
+                        help='how passages are found (default exact; docs/search.md)')
+    parser.add_argument('--also', nargs='+', default=[], metavar='DIR', help='further indexes, searched together with the first')
+
+
+def open_indexes(options: argparse.Namespace):
+    """The list of api.Index that the options of `add_index` and `add_search` name. Raises IndexFolderError, StoreError."""
+    from atlas_jax import api
+    return [open_index(options), *(api.Index.open(folder, force=options.force) for folder in options.also)]
+
+
 def add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
     """--gin_file, repeated; `--gin.NAME=value` is taken from the command line before argparse sees it."""
     parser.add_argument('--gin_file', metavar='FILE', action='append', default=[], required=required,

@@ -109,7 +109,10 @@ class Prepared:
                label: str | None = None) -> Iterator[tuple[Sequence[TaskExample], types.Retrieved]]:
         """As `run`, of the search alone: spec.top_k passages an example, or its own with their scores."""
         def step(params, batch: types.Batch, knowledge: types.Knowledge | None, retrieved: types.Retrieved | None) -> types.Retrieved:
-            return _search_step(self.spec)(params, batch, knowledge) if retrieved is None else retrieved
+            rerank = retrieved is not None and self.spec.reranked and batch.passage_tokens is None
+            if retrieved is not None and not rerank:
+                return retrieved
+            return _search_step(self.spec)(params, batch, knowledge, retrieved)
 
         return self.run(step, params, examples, size, label)
 
@@ -201,10 +204,11 @@ def _given(atlas: Any, config: Any, encoder: encode.ExampleEncoder, examples: Se
 @functools.lru_cache(maxsize=8)
 def _search_step(spec: spec_lib.StepSpec) -> Callable[..., types.Retrieved]:
     """The jitted function (params, batch, knowledge) -> what the graph finds, or the batch's own passages with their scores."""
-    def search(params, batch: types.Batch, knowledge: types.Knowledge | None) -> types.Retrieved:
+    def search(params, batch: types.Batch, knowledge: types.Knowledge | None,
+               retrieved: types.Retrieved | None = None) -> types.Retrieved:
         retriever, passage_encoder = params['retriever'], params.get('passage_encoder')
         if batch.passage_tokens is None:
-            return retrieve.find(retriever, batch, knowledge, spec, passage_params=passage_encoder)
+            return retrieve.find(retriever, batch, knowledge, spec, retrieved, passage_encoder)
         return retrieve.retrieve_and_assemble(retriever, batch, knowledge, spec, passage_params=passage_encoder).retrieved
 
     return jax.jit(search)
