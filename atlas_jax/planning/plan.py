@@ -116,12 +116,18 @@ def _counted(workload: workload_lib.Workload, mesh, jaxpr, arguments, slice_: sl
     kept = program.kept_bytes(jaxpr, {leaf.shape for leaf in jax.tree.leaves(params)})
     parts = {'parameters': _chip_bytes((params, state.passage_encoder)), 'optimizer': _chip_bytes(state.optimizer_state),
              'index': _chip_bytes(knowledge), 'gradients': _chip_bytes(params), 'activations': kept / slice_.chips}
-    plain = jaxpr
+    plain = at_limit = jaxpr
     if workload.step.remat != 'none':
-        bare = dataclasses.replace(workload, step=dataclasses.replace(workload.step, remat='none'))
-        step, bare_arguments, _ = workload_lib.train_program(bare, mesh)
-        plain = step.trace(*bare_arguments).jaxpr
-    return {'parts': parts, 'flops': program.flops(jaxpr, 0), 'flops_at_limit': program.flops(jaxpr), 'model_flops': program.flops(plain, 0)}
+        plain = _traced(dataclasses.replace(workload, step=dataclasses.replace(workload.step, remat='none')), mesh)
+    if workload.passage_tokens is not None or workload.passage_lengths is not None:
+        at_limit = _traced(dataclasses.replace(workload, passage_tokens=None, passage_lengths=None), mesh)
+    return {'parts': parts, 'flops': program.flops(jaxpr, 0), 'flops_at_limit': program.flops(at_limit),
+            'model_flops': program.flops(plain, 0)}
+
+
+def _traced(workload: workload_lib.Workload, mesh):
+    step, arguments, _ = workload_lib.train_program(workload, mesh)
+    return step.trace(*arguments).jaxpr
 
 
 def _compiled(lowered, counted: dict[str, Any], workload: workload_lib.Workload, shape, slice_: slices.Slice) -> Plan:
