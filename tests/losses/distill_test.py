@@ -89,3 +89,17 @@ def test_nan_scores_are_not_hidden():
     scores = SCORES.copy()
     scores[0, 0] = np.nan
     assert np.isnan(_loss(scores))
+
+
+def test_leaving_one_out_is_the_mean_loss_itself():
+    nll = jnp.arange(12.0).reshape(2, 2, 3)
+    weights = jnp.array([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(distill.loop_gold_scores(nll, weights), [[0.5, 3.5], [0, 0]])
+
+
+@pytest.mark.parametrize('spread, bound', [(1e-3, 1e-3), (1e-2, 1e-4), (0.3, 1e-5), (30.0, 1e-5)])
+def test_a_divergence_near_zero_keeps_its_digits(spread, bound):
+    """What is lost is what the division of numbers near 2.3 rounds away, and no more."""
+    scores, gold = (2.3 + spread * values for values in (SCORES, GOLD))
+    expected = sum(_kl(s, g) for s, g in zip(np.float32(scores), np.float32(gold), strict=True)) / SCORES.size
+    assert float(_loss(np.float32(scores), np.float32(gold))) == pytest.approx(expected, rel=bound)

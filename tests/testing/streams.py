@@ -10,6 +10,8 @@ from atlas_jax import types
 from atlas_jax.nn import token_stream
 
 FIXTURES = pathlib.Path(__file__).parents[1] / 'fixtures'
+# For jax.jit: a program that runs a few times on tiny sizes is not worth optimising, and compiles in half the time.
+QUICK_TO_COMPILE = {'xla_llvm_disable_expensive_passes': True, 'xla_backend_optimization_level': 0}
 
 
 def error(found, expected) -> float:
