@@ -66,3 +66,68 @@ def test_recorded(recorded_reader, number):
     if beams > 1:
         np.testing.assert_array_equal(decoded.tokens, np.array(record['all_beams'])[:, :, 1:])
         assert streams.error(decoded.scores, record['all_beam_scores_float64']) <= 1e-5
+
+
+VOCAB, LENGTHS = 17, np.array([[9, 0, 13], [4, 11, 0], [1, 7, 2], [13, 13, 13], [5, 3, 8]])
+
+
+def _oracle(version: str, seed: int, transformers, torch):
+    """A random model whose answers are of many lengths, in float64."""
+    torch.manual_seed(seed)
+    config = transformers.T5Config(vocab_size=VOCAB, d_model=24, d_kv=7, num_heads=3, d_ff=29, num_layers=2, num_decoder_layers=2,
+                                   feed_forward_proj='relu' if version == '1.0' else 'gated-gelu', decoder_start_token_id=0,
+                                   pad_token_id=0, eos_token_id=1, tie_word_embeddings=version == '1.0')
+    model = transformers.T5ForConditionalGeneration(config)
+    with torch.no_grad():
+        if version == '1.1':
+            model.lm_head.weight = torch.nn.Parameter(torch.randn(VOCAB, 24) / 2)
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 2 and 'shared' not in name and 'lm_head' not in name:
+                parameter.mul_(2)
+        (model.lm_head.weight if version == '1.1' else model.shared.weight)[1].mul_(2)  # eos
+    return model.eval().double()
+
+
+def _their_tokens(oracle, tokens, config: decoding.DecodingConfig, prefixes, transformers, torch) -> np.ndarray:
+    """[batch, num_return_sequences, max_length - 1] of `generate` over the fused passages."""
+    ids = torch.from_numpy(tokens).long()
+    mask = (torch.arange(tokens.shape[-1]) < torch.from_numpy(LENGTHS.reshape(-1, 1))).long()
+    states = oracle.encoder(input_ids=ids, attention_mask=torch.where(mask.sum(1, keepdim=True) > 0, mask, 1)).last_hidden_state
+    fused = transformers.modeling_outputs.BaseModelOutput(states.reshape(len(LENGTHS), -1, states.shape[-1]))
+
+    def allowed(example, sequence):
+        place = len(sequence) - 1
+        return [prefixes[example][place]] if place < len(prefixes[example]) else list(range(VOCAB))
+
+    out = oracle.generate(encoder_outputs=fused, attention_mask=mask.reshape(len(LENGTHS), -1), do_sample=False, early_stopping=False,
+                          num_beams=config.num_beams, length_penalty=config.length_penalty, min_length=config.min_length,
+                          max_length=config.max_length, num_return_sequences=config.num_return_sequences,
+                          prefix_allowed_tokens_fn=allowed if prefixes else None)
+    out = out.numpy().reshape(len(LENGTHS), config.num_return_sequences, -1)[:, :, 1:]
+    out = np.where(np.cumsum(out == 1, axis=-1) - (out == 1) > 0, 0, out)  # it pads with eos where pad_token_id is 0
+    return np.pad(out, ((0, 0), (0, 0), (0, config.max_length - 1 - out.shape[-1])))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize('version, beams, length_penalty, min_length, prefixes', [
+    ('1.0', 2, 0.0, 0, None), ('1.0', 5, 0.0, 4, None), ('1.1', 3, 0.6, 0, [[5, 3], [], [2], [], [9, 9, 4]]), ('1.1', 4, 2.0, 3, None)])
+def test_transformers(version, beams, length_penalty, min_length, prefixes, tmp_path):
+    """Later versions of transformers stop a little earlier and count an open sequence one token shorter; without a length penalty that
+    changes nothing, and with these it changes none of the answers.
+    """
+    torch, transformers = pytest.importorskip('torch'), pytest.importorskip('transformers')
+    tokens = streams.random_passages(LENGTHS.reshape(-1), VOCAB, 13)
+    config = decoding.DecodingConfig(num_beams=beams, length_penalty=length_penalty, min_length=min_length, max_length=11)
+    prefix = None if prefixes is None else sequences.Prefix(np.array([[*ids, 0, 0, 0][:3] for ids in prefixes], np.int32),
+                                                            np.array([len(ids) for ids in prefixes], np.int32))
+    ended = []
+    for seed in range(3):
+        oracle = _oracle(version, seed, transformers, torch)
+        expected = _their_tokens(oracle, tokens, config, prefixes, transformers, torch)
+        oracle.float().save_pretrained(tmp_path / str(seed))
+        sizes, params = hf.load_t5(tmp_path / str(seed))
+        model = t5.T5(sizes)
+        decoded = _generate(model, config, params, *_read(model, params, streams.flat(tokens, LENGTHS.reshape(-1)), len(LENGTHS)), prefix)
+        np.testing.assert_array_equal(decoded.tokens, expected)
+        ended += (expected == 1).any(axis=-1).reshape(-1).tolist()
+    assert any(ended) and not all(ended)
