@@ -17,6 +17,9 @@ def add_commands(commands) -> None:
     parser.add_argument('--search', action='store_true', help='rank meshes and accumulations by a model, compile the best, print the first '
                         'that fits')
     parser.add_argument('--store', metavar='DIR', help='take the lengths of the passages from this store')
+    parser.add_argument('--index_rows', metavar='N', type=cli_options.positive, default=33_000_000,
+                        help='passages of the index, with a gin file of a training run (default 33 million; runs/plan.gin says itself)')
+    parser.add_argument('--index_dtype', metavar='TYPE', default='bfloat16', help='float32, bfloat16 (default) or int8, likewise')
     parser.add_argument('--cache', metavar='DIR', help='folder of earlier plans (default: ~/.cache/atlas_jax/plans)')
     cli_options.add_json(parser)
 
@@ -31,12 +34,10 @@ def _plan(options: argparse.Namespace) -> None:
     slices.prepare_environment()
     import dataclasses
 
-    from atlas_jax import gin_utils
     from atlas_jax.planning import advice, search
     from atlas_jax.planning import plan as plan_lib
     from atlas_jax.planning import workload as workload_lib
-    gin_utils.parse(options.gin_file, options.gin_bindings)
-    workload = workload_lib.Workload(**gin_utils.arguments_of(workload_lib.Workload))
+    workload = _workload(options)
     if options.store:
         workload = dataclasses.replace(workload, passage_lengths=_lengths(options.store))
     cache = pathlib.Path(options.cache or pathlib.Path(os.path.expanduser('~')) / '.cache' / 'atlas_jax' / 'plans')
@@ -47,6 +48,17 @@ def _plan(options: argparse.Namespace) -> None:
         planned = plan_lib.plan(workload, options.topology, cache)
     cli_options.write_json(options.json, dataclasses.asdict(planned))
     print('\n'.join(advice.lines(planned, workload)))
+
+
+def _workload(options: argparse.Namespace):
+    """What runs/plan.gin describes, or the training that a run's gin file does; folders need not be set for it."""
+    from atlas_jax import gin_utils, train
+    from atlas_jax.planning import workload
+    gin_utils.parse(options.gin_file, options.gin_bindings, stand_in='not needed for a plan')
+    if gin_utils.is_bound(workload.Workload):
+        return workload.Workload(**gin_utils.arguments_of(workload.Workload))
+    return workload.of_training(gin_utils.value_of('MODEL'), gin_utils.arguments_of(train.train), index_rows=options.index_rows,
+                                index_dtype=options.index_dtype)
 
 
 def _lengths(store: str) -> tuple[int, ...]:

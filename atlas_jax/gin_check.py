@@ -76,14 +76,20 @@ class Checker:
         for name, place in self._used_macros.items():
             if ('', name) not in self._bindings:
                 raise errors.ConfigError(f'{place}: macro %{name} is not set{did_you_mean(name, self._macro_names() - {name})}')
-        missing = [binding for binding in self._bindings.values() if binding.value == gin_values.Macro(REQUIRED)]
-        if missing:
+        if missing := self._missing():
             names = [f'{binding.owner}.{binding.name}'.lstrip('.') for binding in missing]
             options = ' '.join(f'--gin.{name}=...' for name in names)
             places = ', '.join(f'{name} ({binding.place})' for name, binding in zip(names, missing, strict=True))
             raise errors.ConfigError(f'must be set: {places}; add {options}')
         for binding in self._bindings.values():
             self._check_type(binding)
+
+    def required_macros(self) -> list[str]:
+        """The macros that must be set and are not."""
+        return [binding.name for binding in self._missing() if not binding.owner]
+
+    def _missing(self) -> list[Binding]:
+        return [binding for binding in self._bindings.values() if binding.value == gin_values.Macro(REQUIRED)]
 
     def _check(self, parser, place_of: Callable[[int], str], from_command_line: bool = False) -> None:
         symbols, dynamic = {}, False

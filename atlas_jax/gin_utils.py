@@ -35,10 +35,11 @@ def known_files() -> list[str]:
     return sorted(path.relative_to(config_folder()).as_posix() for path in config_folder().rglob('*.gin'))
 
 
-def parse(files: Sequence[str], bindings: Sequence[str] = (), *, complete: bool = True) -> None:
+def parse(files: Sequence[str], bindings: Sequence[str] = (), *, complete: bool = True, stand_in: str | None = None) -> None:
     """Reads the files, then the bindings, into gin; forgets what was read before.
 
-    Without `complete`, what must be set may be missing: enough to look at a macro with `value_of`.
+    Without `complete`, what must be set may be missing: enough to look at a macro with `value_of`. With a `stand_in`, macros that must be
+    set and are not have that value.
 
     Raises ConfigError, one line with file and line, for a missing file, a syntax error, an unknown name, a value of the wrong type
     and a macro that must be set and is not.
@@ -48,6 +49,11 @@ def parse(files: Sequence[str], bindings: Sequence[str] = (), *, complete: bool 
         checker.check_file(file)
     for binding in bindings:
         checker.check_command_line(binding)
+    if stand_in is not None:
+        filled = [f'{macro}={stand_in!r}' for macro in checker.required_macros()]
+        for binding in filled:
+            checker.check_command_line(binding)
+        bindings = [*bindings, *filled]
     if complete:
         checker.finish()
     gin.clear_config()
@@ -62,7 +68,7 @@ def arguments_of(function: Callable, **overrides: Any) -> dict[str, Any]:
     Raises ConfigError where the configuration lacks an argument, or one of its values is refused by the class it is made for.
     """
     with _one_line():
-        given = gin.get_bindings(function) if _is_bound(function) else {}
+        given = gin.get_bindings(function) if is_bound(function) else {}
     arguments = {**given, **overrides}
     empty = inspect.Parameter.empty
     missing = [name for name, parameter in inspect.signature(function).parameters.items()
@@ -91,7 +97,7 @@ def operative_config(function: Callable) -> str:
     name = f'{function.__module__.rpartition(".")[2]}.{function.__name__}'
     defaults = {key: parameter.default for key, parameter in inspect.signature(function).parameters.items()
                 if isinstance(parameter.default, bool | int | float | str | None)}
-    bound = gin.get_bindings(function, resolve_references=False) if _is_bound(function) else {}
+    bound = gin.get_bindings(function, resolve_references=False) if is_bound(function) else {}
     lines = [f'{name}.{key} = {value!r}' for key, value in sorted({**defaults, **bound}.items())]
     return '\n'.join([gin.operative_config_str(max_line_length=140), f'# Parameters for {name}:', *lines, ''])
 
@@ -104,7 +110,8 @@ def _extend_gins_search_path() -> None:
         gin.add_config_file_search_path(str(folder))
 
 
-def _is_bound(function: Callable) -> bool:
+def is_bound(function: Callable) -> bool:
+    """Whether the configuration gives any argument to `function`."""
     try:
         gin.get_bindings(function, resolve_references=False)
     except ValueError:

@@ -81,6 +81,17 @@ class Workload:
         return self.batch_size * self.step.accumulation_steps
 
 
+def of_training(model: atlas.AtlasConfig, run: dict[str, Any], **index: Any) -> Workload:
+    """The workload of train.train's arguments; `index` are fields of Workload that say what the index is."""
+    given = {name: run[name] for name in ('optimizer', 'distill', 'step', 'search', 'inputs', 'n_context') if run.get(name) is not None}
+    if given.get('n_context') == 0:
+        index = {}
+    inputs = given.get('inputs', model.inputs)
+    options = run['run']
+    return Workload(model, batch_size=options.batch_size, mesh_shape=options.mesh_shape, dropout_rate=options.dropout_rate,
+                    query_tokens=inputs.query_max_tokens, **given, **index)
+
+
 def stand_in_segments(inputs: atlas.InputConfig) -> atlas.Segments:
     """The formats as segments without a tokenizer: about a token every three characters of their literal text."""
     def encode(text: str) -> list[int]:
