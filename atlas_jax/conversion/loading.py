@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.conversion import hf, kinds, original, original_options, own, t5x, weights
+from atlas_jax.conversion import hf, kinds, original, original_options, own, t5x, t5x_files, weights
 from atlas_jax.models import atlas, contriever, t5
 from atlas_jax.tasks import protocol, registry
 
@@ -58,9 +58,11 @@ def open_model(path: str | os.PathLike, retriever_config: str | os.PathLike | No
         return _open_own(found.path)
     if found.kind == kinds.RETRIEVER:
         return Opened(found.kind, found.path, {'retriever': lambda: hf.open_contriever(found.path)}, {'retriever': [found.path]})
-    open_reader = hf.open_t5 if found.kind == kinds.READER else t5x.open_t5
-    places = [found.path, found.path.absolute().parent]
-    return Opened(found.kind, found.path, {'reader': lambda: open_reader(found.path)}, {'reader': places})
+    places = {'reader': [found.path, found.path.absolute().parent]}
+    if found.kind == kinds.READER:
+        return Opened(found.kind, found.path, {'reader': lambda: hf.open_t5(found.path)}, places)
+    checkpoint = t5x_files.Checkpoint(found.path)
+    return Opened(found.kind, found.path, {'reader': lambda: t5x.of_checkpoint(checkpoint)}, places, step=checkpoint.step)
 
 
 def join(reader: Opened, retriever: Opened) -> Opened:

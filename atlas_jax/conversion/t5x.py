@@ -21,19 +21,22 @@ _Place = tuple[str, int | None]
 
 
 def open_t5(folder: pathlib.Path) -> weights.Weights:
-    """Opens the folder checkpoint_<step>.
+    """Opens the folder checkpoint_<step>, as `of_checkpoint`. Raises ModelFolderError for a broken or incomplete one too."""
+    return of_checkpoint(t5x_files.Checkpoint(folder))
+
+
+def of_checkpoint(checkpoint: t5x_files.Checkpoint) -> weights.Weights:
+    """Weights of a checkpoint.
 
     Sizes come from the shapes; what they do not say is T5's own (t5_sizes.py).
 
-    Raises ModelFolderError for a broken or incomplete checkpoint, position biases that differ between layers, and a parameter that is
-    missing, unknown or mis-shaped.
+    Raises ModelFolderError for position biases that differ between layers, and a parameter that is missing, unknown or mis-shaped.
     """
-    checkpoint = t5x_files.Checkpoint(folder)
     places = _places(checkpoint)
     found = {path: _joined(path, _shape(checkpoint, place[0])) for path, place in places.items()}
-    config = t5_sizes.infer(folder, found)
+    config = t5_sizes.infer(checkpoint.path, found)
     expected = weights.expected_shapes(config)
-    weights.check(folder, found, expected, 'the sizes of its other parameters')
+    weights.check(checkpoint.path, found, expected, 'the sizes of its other parameters')
     return weights.Weights(config, expected, lambda path: _take(checkpoint, places[path]).reshape(expected[path]))
 
 
@@ -83,8 +86,7 @@ def _add(checkpoint: t5x_files.Checkpoint, places: dict[str, _Place], path: str,
 
 
 def _take(checkpoint: t5x_files.Checkpoint, place: _Place) -> np.ndarray:
-    array = checkpoint.read(place[0])
-    return np.ascontiguousarray(array if place[1] is None else array[:, place[1]], np.float32)
+    return checkpoint.read(place[0]) if place[1] is None else checkpoint.read_layer(*place)
 
 
 def _shape(checkpoint: t5x_files.Checkpoint, name: str) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from atlas_jax.conversion import hf_files
 
 FILE = 'checkpoint'
 VERSION = 3
+BLOCK_BYTES = 1 << 30
 # msgpack's extension types as flax numbers them
 ARRAY, COMPLEX, SCALAR = 1, 2, 3
 _CHUNKED = '__msgpack_chunked_array__'
@@ -36,8 +37,8 @@ class _Inlined:
     def shape(self) -> tuple[int, ...]:
         return self.array.shape
 
-    def read(self) -> np.ndarray:
-        return self.array
+    def read(self, layers: slice | None) -> np.ndarray:
+        return self.array if layers is None else self.array[:, layers]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +48,9 @@ class _Chunked:
     shape: tuple[int, ...]
     pieces: tuple[np.ndarray, ...]
 
-    def read(self) -> np.ndarray:
-        return np.concatenate([piece.reshape(-1) for piece in self.pieces]).reshape(self.shape)
+    def read(self, layers: slice | None) -> np.ndarray:
+        array = np.concatenate([piece.reshape(-1) for piece in self.pieces]).reshape(self.shape)
+        return array if layers is None else array[:, layers]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +60,11 @@ class _Zarr:
     folder: pathlib.Path
     shape: tuple[int, ...]
 
-    def read(self) -> np.ndarray:
+    def read(self, layers: slice | None) -> np.ndarray:
         try:
             spec = {'driver': 'zarr', 'kvstore': {'driver': 'file', 'path': str(self.folder.absolute())}}
-            return np.asarray(ts.open(spec, open=True, read=True).result().read().result())
+            store = ts.open(spec, open=True, read=True).result()
+            return np.asarray((store if layers is None else store[:, layers]).read().result())
         except (ValueError, OSError) as error:  # TensorStore says ValueError of damaged data too
             problem = f'not a whole zarr array ({str(error)[:200]})'
             raise errors.ModelFolderError(f'{self.folder}: {problem}; copy the checkpoint again') from error
@@ -80,7 +83,7 @@ class Checkpoint:
         tree = _state_tree(path)
         self.step = _step(tree)
         self._leaves: dict[str, Any] = {}
-        self._cached: tuple[str, np.ndarray] | None = None
+        self._cached: tuple[str, slice, np.ndarray] | None = None
         if not isinstance(tree.get('target'), dict):
             raise errors.ModelFolderError(f'{path / FILE}: no parameters ("target") in it; give a T5X checkpoint of a T5')
         try:
@@ -97,14 +100,27 @@ class Checkpoint:
         return self._leaves[name].shape
 
     def read(self, name: str) -> np.ndarray:
-        """One array in the dtype it is stored in; the last one is kept, since its layers are asked for one after another."""
-        if self._cached is None or self._cached[0] != name:
-            self._cached = None  # before the next one is read
-            array = self._leaves[name].read()
-            if array.dtype.kind not in 'fV':
-                raise errors.ModelFolderError(f'{self.path}: {name} holds {array.dtype}, expected floating-point numbers')
-            self._cached = name, array
-        return self._cached[1]
+        """One array as float32."""
+        return self._float32(name, self._leaves[name].read(None))
+
+    def read_layer(self, name: str, layer: int) -> np.ndarray:
+        """One layer of an array that has the layers on axis 1, as float32.
+
+        As many layers as make up BLOCK_BYTES are read at once and kept, since they are asked for one after another: a chunk holds some of
+        all layers, and an array of the largest models is 4 GB.
+        """
+        if self._cached is None or self._cached[0] != name or not self._cached[1].start <= layer < self._cached[1].stop:
+            self._cached = None  # before the next ones are read
+            shape = self.shape(name)
+            together = max(1, BLOCK_BYTES // max(1, 4 * math.prod(shape) // shape[1]))
+            block = slice(layer, min(layer + together, shape[1]))
+            self._cached = name, block, self._leaves[name].read(block)
+        return self._float32(name, self._cached[2][:, layer - self._cached[1].start])
+
+    def _float32(self, name: str, array: np.ndarray) -> np.ndarray:
+        if array.dtype.kind not in 'fV':
+            raise errors.ModelFolderError(f'{self.path}: {name} holds {array.dtype}, expected floating-point numbers')
+        return np.ascontiguousarray(array, np.float32)
 
     def _collect(self, node: dict[str, Any], parents: tuple[str, ...]) -> None:
         for key, value in node.items():

@@ -52,7 +52,7 @@ def _write_array(folder: pathlib.Path, name: str, shape: tuple[int, ...], read: 
     metadata = {'shape': list(shape), 'chunks': chunk_shape(shape, numpy_dtype.itemsize), 'compressor': _COMPRESSOR}
     store = ts.open({'driver': 'zarr', 'kvstore': {'driver': 'file', 'path': str((folder / name).absolute())},
                      'metadata': {**metadata, 'dtype': _ZARR_NAMES[dtype], 'fill_value': None}}, create=True).result()
-    store.write(np.asarray(read(), numpy_dtype)).result()
+    store.write(np.asarray(read(), numpy_dtype), can_reference_source_data_indefinitely=True).result()
     return {'driver': 'zarr', 'dtype': dtype, 'kvstore': {'driver': 'file', 'path': f'{name}/'}, 'metadata': metadata}
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import pathlib
 import zipfile
 import zlib
@@ -18,6 +19,9 @@ _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 _BROKEN = (*torch_pickle.BROKEN, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError)
 
 
+_PIECE_BYTES = 16 << 20
+
+
 class TorchFile:
     """Tensors of one file, read one at a time.
 
@@ -30,7 +34,7 @@ class TorchFile:
 
     def __init__(self, path: pathlib.Path, within: str | None = None):
         self.path = path
-        self._cached: tuple[str, bytes] | None = None
+        self._cached: tuple[str, bytearray] | None = None
         self._places: dict[str, Any] = {}
         with self._mistakes_of_the_file(), open(path, 'rb') as file:
             self._is_zip = file.read(4) == b'PK\x03\x04'
@@ -63,14 +67,14 @@ class TorchFile:
         """One tensor as float32. Raises ModelFolderError where its bytes are missing or damaged."""
         tensor = self._tensors[name]
         with self._mistakes_of_the_file():
-            data = np.frombuffer(self._storage(tensor.storage), tensor.storage.dtype)
+            data = np.frombuffer(self._storage(tensor), tensor.storage.dtype)
             if 0 in tensor.shape:
                 return np.zeros(tensor.shape, np.float32)
             if data.size != tensor.storage.elements:
                 raise ValueError(f'{data.size} elements for {name}, expected {tensor.storage.elements}')
             strides = [stride * data.itemsize for stride in tensor.strides]
             view = np.lib.stride_tricks.as_strided(data[tensor.offset:], tensor.shape, strides, writeable=False)
-            return np.array(view, np.float32)
+            return np.asarray(view, np.float32)
 
     @contextlib.contextmanager
     def _mistakes_of_the_file(self) -> Iterator[None]:
@@ -85,19 +89,23 @@ class TorchFile:
         except _BROKEN as error:
             raise errors.ModelFolderError(f'{self.path}: not a whole PyTorch file ({type(error).__name__}); copy it again') from error
 
-    def _storage(self, storage: torch_pickle.Storage) -> bytes:
-        if self._cached is None or self._cached[0] != storage.key:
-            self._cached = None  # before the next one is read
-            if self._is_zip:
-                with zipfile.ZipFile(self.path) as archive:
-                    content = archive.read(self._places[storage.key])
-            else:
-                start, size = self._places[storage.key]
-                with open(self.path, 'rb') as file:
-                    file.seek(start)
-                    content = file.read(size)
+    def _storage(self, tensor: torch_pickle.Tensor) -> bytearray:
+        """Its storage; one that holds more than this tensor is kept for the next."""
+        storage = tensor.storage
+        if self._cached is not None and self._cached[0] == storage.key:
+            return self._cached[1]
+        self._cached = None  # before the next one is read
+        if self._is_zip:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self._places[storage.key]) as file:
+                content = _read_all(file)  # to the end, where zipfile compares the checksum
+        else:
+            start, size = self._places[storage.key]
+            with open(self.path, 'rb') as file:
+                file.seek(start)
+                content = bytearray(file.read(size))
+        if math.prod(tensor.shape) < storage.elements:
             self._cached = storage.key, content
-        return self._cached[1]
+        return content
 
     def _read_zip(self) -> Any:
         with zipfile.ZipFile(self.path) as archive:
@@ -127,3 +135,11 @@ class TorchFile:
             self._places[key] = file.tell(), size
             file.seek(size, 1)
         return root
+
+
+def _read_all(file) -> bytearray:
+    """Piece by piece: reading at once holds the content twice."""
+    content = bytearray()
+    while piece := file.read(_PIECE_BYTES):
+        content += piece
+    return content

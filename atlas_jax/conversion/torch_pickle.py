@@ -135,7 +135,7 @@ class _Machine:
 
     def _name(self, name: str) -> None:
         if name not in _CALLS and name not in _STORAGE_NAMES:
-            raise Refused(f'the Python name {name}')
+            raise Refused(f'the Python name {" ".join(name.split())[:100]}')
         self._stack.append(_Name(name))
 
     def _stack_name(self) -> None:

@@ -1,7 +1,9 @@
 """A model whose parameters are read one at a time, so that a conversion never holds them all."""
 
 import dataclasses
+import functools
 import re
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -74,11 +76,12 @@ def of_params(config: t5.T5Config | contriever.ContrieverConfig, params: Params)
     return Weights(config, {path: tuple(view.shape) for path, view in views.items()}, lambda path: np.asarray(views[path], np.float32))
 
 
-def expected_shapes(config: t5.T5Config | contriever.ContrieverConfig) -> dict[str, tuple[int, ...]]:
+@functools.lru_cache(64)
+def expected_shapes(config: t5.T5Config | contriever.ContrieverConfig) -> Shapes:
     """Our path, layers apart -> shape, as the model itself makes its parameters."""
     init = t5.init_params if isinstance(config, t5.T5Config) else contriever.init_params
     boxed = jax.eval_shape(lambda key: init(config, key), jax.random.key(0))
-    return {path: leaf.shape for path, leaf in hf_names.flatten(nn.unbox(boxed)).items()}
+    return types.MappingProxyType({path: leaf.shape for path, leaf in hf_names.flatten(nn.unbox(boxed)).items()})
 
 
 def check(where: Any, found: Shapes, expected: Shapes, source: str = 'config.json') -> None:
