@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax import api, errors, evaluate, train
+from atlas_jax import api, decoding, errors, evaluate, train
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.corpus import passages as passages_lib
 from atlas_jax.models import atlas as atlas_lib
@@ -150,6 +150,13 @@ def test_more_passages_than_there_are(atlas, index):
 def test_closed_book_answers_have_no_passages(atlas):
     assert atlas.answer(['what is thing 3 ?'])[0].passages == ()
     assert atlas.answer([]) == []
+
+
+def test_beams_come_with_scores_and_alternatives(atlas):
+    config = decoding.DecodingConfig(num_beams=3, num_return_sequences=2, max_length=5)
+    answer, = atlas.answer(['what is thing 3 ?'], decoding=config)
+    assert len(answer.alternatives) == 1 and 0 > answer.score >= answer.alternatives[0].score
+    assert atlas.answer(['what is thing 3 ?'])[0].score is None
 
 
 def test_replaced_and_deleted_passages(atlas, tmp_path):
