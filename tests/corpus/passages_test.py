@@ -20,6 +20,7 @@ def sizes(passages):
 
 def test_title_for_the_models():
     assert Passage('d', 'Radium', 'Uses', 'x').full_title == 'Radium: Uses'
+    assert Passage('d', '', 'Uses', 'x').full_title == 'Uses'
     assert Passage('d', 'Radium', '', 'x').full_title == 'Radium' and Passage('d', '', '', 'x').full_title == ''
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from atlas_jax import cli
 from atlas_jax.conversion import hf
+from atlas_jax.index import building
 from atlas_jax.models import contriever, t5
 from tests.e2e.commands_test import blocks, commands
 from tests.testing import bucket, tiny, word_tokenizers
@@ -46,7 +47,7 @@ def run(command: str) -> int:
     return cli.main(shlex.split(command))
 
 
-def test_commands_of_the_index_page(place, capsys):
+def test_commands_of_the_index_page(place, capsys, monkeypatch):
     printed = {}
     for arguments in commands('docs/index.md'):
         capsys.readouterr()
@@ -69,6 +70,15 @@ def test_commands_of_the_index_page(place, capsys):
     assert run(f'index build --store my-store --out gs://{bucket.READ_ONLY}/index {READER} {RETRIEVER}') == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith('atlas-jax: gs://read-only/index: ') and 'PERMISSION_DENIED' in message
+
+    # An addition that was killed between store and index is made up for by the next one.
+    pathlib.Path('late.jsonl').write_text('{"id": "late", "text": "The late apples are green."}')
+    with monkeypatch.context() as patch:
+        patch.setattr(building, 'run', lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(f'index add late.jsonl --index my-index {READER} {RETRIEVER}')
+    assert run(f'index search "late" --index my-index {READER} {RETRIEVER}') == 2 and 'index add' in capsys.readouterr().err
+    assert run(f'index add late.jsonl --index my-index {READER} {RETRIEVER}') == 0 and '4 now' in capsys.readouterr().out
 
     # Damage in the store is named with its rows and ids.
     text = next(pathlib.Path('my-index').glob('store-r*/segment-00000/passages.arrow'))

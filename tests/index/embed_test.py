@@ -67,6 +67,15 @@ def test_some_rows_twice_or_none(params, table):
     assert embedder.embed(table, np.zeros(0, np.int64)).shape == (0, 22)
 
 
+def test_counts_what_is_longer_than_the_limit(params, table):
+    embedder = PassageEmbedder(CONFIG, params, SEGMENTS, LIMIT)
+    whole = 4 + table.lengths
+    assert embedder.truncated(table.title_lengths, table.lengths) == (whole > LIMIT).sum() == 2
+    text_only = PassageEmbedder(CONFIG, params, (Segment('literal', (2,)), Segment('text')), LIMIT)
+    assert text_only.truncated(table.title_lengths, table.lengths) == 1
+    assert embedder.truncated(table.title_lengths[:0], table.lengths[:0]) == 0
+
+
 def test_progress_counts_passages(params, table):
     class Bar:
         total = 0

@@ -1,0 +1,43 @@
+"""Manifests: what a folder is, or why it is not that."""
+
+import json
+
+import pytest
+
+from atlas_jax import errors
+from atlas_jax.io import manifest
+from atlas_jax.io.folder import Folder
+
+KIND = manifest.Kind('an album', 'pictures', (3, 4), 'atlas-jax album', errors.StoreError)
+
+
+def test_comes_back_with_its_version(tmp_path):
+    folder = Folder(tmp_path)
+    assert not manifest.exists(folder)
+    manifest.write(folder, KIND, {'pages': ['é', 2]})
+    assert manifest.exists(folder) and manifest.read(folder, KIND, 'working.json') == {'version': 4, 'pages': ['é', 2]}
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    (lambda body: body.update(pages=3), 'damaged .its checksum does not match'),
+    (lambda body: body.update(version=5), 'album format 5, this version of atlas_jax reads 4'),
+    (lambda body: body.update(format='music'), 'not the manifest of an album'),
+    (lambda body: body.pop('manifest_sha256'), 'checksum'),
+])
+def test_another_or_a_damaged_one_is_refused(tmp_path, change, message):
+    manifest.write(Folder(tmp_path), KIND, {'pages': 2})
+    body = json.loads((tmp_path / manifest.FILE).read_text())
+    change(body)
+    (tmp_path / manifest.FILE).write_text(json.dumps(body))
+    with pytest.raises(errors.StoreError, match=message):
+        manifest.read(Folder(tmp_path), KIND, 'working.json')
+
+
+def test_why_there_is_none(tmp_path):
+    with pytest.raises(errors.StoreError, match='no such folder; build an album'):
+        manifest.read(Folder(tmp_path / 'x'), KIND, 'working.json')
+    with pytest.raises(errors.StoreError, match='not an album'):
+        manifest.read(Folder(tmp_path), KIND, 'working.json')
+    (tmp_path / 'working.json').write_text('{}')
+    with pytest.raises(errors.StoreError, match='not finished; run the same `atlas-jax album` again'):
+        manifest.read(Folder(tmp_path), KIND, 'working.json')
