@@ -141,9 +141,14 @@ class Decoder(_Stack):
         """[batch, length, embed] to the final states, the same shape; and what was recorded, layers first."""
         length = embedded.shape[1]
         bias, causal_mask = self.relpos_bias(length), jnp.tril(jnp.ones((length, length), bool))
-        hidden, recorded = self._scan(
-            t5_layers.DecoderLayer, lambda layer, hidden, read: layer(hidden, bias, causal_mask, read, key_mask, deterministic, record),
-            self.dropout(embedded, deterministic=deterministic), keys_values, deterministic)
+        states = keys_values[0][0] if len(keys_values) == 1 else None  # see T5.cross_keys_values
+
+        def call(layer: t5_layers.DecoderLayer, hidden: Array, read: attention.KeysValues | None) -> tuple[Array, Any]:
+            read = layer.keys_values(states) if read is None else read
+            return layer(hidden, bias, causal_mask, read, key_mask, deterministic, record)
+
+        hidden, recorded = self._scan(t5_layers.DecoderLayer, call, self.dropout(embedded, deterministic=deterministic),
+                                      keys_values if states is None else None, deterministic)
         return self.dropout(self.decoder_norm(hidden), deterministic=deterministic), recorded
 
     def step(self, embedded: Array, position: Array, cache: attention.KeysValues, keys_values: attention.KeysValues,
@@ -178,8 +183,12 @@ class T5(nn.Module):
         """Keys and values that the decoder reads: [..., embed] to a pair of [layers, ..., heads, head_dim].
 
         They hold no positions, so they can be made on the stream and gathered, and serve any grouping of passages.
+
+        Where whole layers are computed again (remat full), the states stand in for them, [1, ..., embed] alone: every decoder layer makes
+        its own, and again for its gradient. All layers' keys and values and their gradients are 8 GB for one example of the largest
+        reader with 20 passages of 512 tokens. Decoding step by step needs them made.
         """
-        return self.decoder.keys_values(encoded)
+        return (encoded[None],) if self.remat == 'full' else self.decoder.keys_values(encoded)
 
     def decode(self, decoder_input_tokens: Array, keys_values: attention.KeysValues, key_mask: Array,
                deterministic: bool = True) -> Array:
