@@ -108,12 +108,17 @@ def train_examples(run: RunConfig, atlas: api.Atlas, examples: Sequence[protocol
     prepared = prepare.prepare(atlas, examples, index, atlas.config.n_context, run.batch_size, distill=distill, step=step, search=search,
                                use_file_passages=use_file_passages)
     spec = prepared.spec
+    has_second = spec.keeps_passage_encoder or spec.trains_passage_encoder
+    if 'passage_encoder' in atlas.params and not has_second:
+        raise errors.ConfigError('the model has an encoder of its own for passages, and retriever_training '
+                                 f'"{distill.retriever_training}" with n_context {atlas.config.n_context} would lose it; choose untied or '
+                                 'query_side, with n_context of at least 1')
     make_batches = pipeline.training_examples if prepared.on_host else pipeline.training_batches
     batches = make_batches(examples, prepared.encoder, run.batch_size * spec.step.accumulation_steps, run.seed)
     # step
     run_step = train_step.make_train_step(spec, optimizer, run.seed)
     # state: own run > given weights
-    _write_description(folder, atlas, spec.keeps_passage_encoder or spec.trains_passage_encoder)
+    _write_description(folder, atlas, has_second)
     with run_folder.RunCheckpoints(folder, run.keep_checkpoints, create=True) as checkpoints:
         state, history = _restore_or_create(checkpoints, folder, atlas, spec, optimizer, batches)
         # loop
