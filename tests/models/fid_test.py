@@ -78,6 +78,32 @@ def test_one_passage_at_a_time_equals_reading_it_alone():
         assert streams.error(alone[:, j], expected) <= 1e-5
 
 
+def test_leaving_one_out_equals_reading_the_others():
+    """As often as there are passages; leaving out an empty one changes nothing."""
+    @jax.jit
+    def one_left_out(stream):
+        return fid.leave_one_out_logits(MODEL, PARAMS, *fid.encode_passages(MODEL, PARAMS, stream), DECODER_INPUTS)
+
+    found = one_left_out(streams.padded(TOKENS, LENGTHS))
+    assert found.shape == (4, 3, 5, 41)
+    for j in range(3):
+        lengths = np.where(np.arange(12) % 3 == j, 0, LENGTHS)
+        assert streams.error(found[:, j], _logits(streams.padded(TOKENS, lengths))) <= 1e-5
+
+
+def test_first_and_joined_passages():
+    rows, mask = fid.encode_passages(MODEL, PARAMS, streams.flat(TOKENS, LENGTHS))
+    (keys, values), first_mask = fid.first_passages(rows, mask, 4, 2)
+    of_two = np.array([0, 1, 3, 4, 6, 7, 9, 10])
+    np.testing.assert_array_equal(keys, rows[0][:, of_two])
+    np.testing.assert_array_equal(first_mask, mask[of_two])
+    last = jax.tree.map(lambda values: values[:, 2::3, :6], rows), mask[2::3, :6]  # narrower by one
+    (joined_keys, joined_values), joined_mask = fid.join_passages(((keys, values), first_mask), last, 4)
+    np.testing.assert_array_equal(joined_mask, np.where(np.arange(7) < 6, mask, mask & (np.arange(12) % 3 < 2)[:, None]))
+    np.testing.assert_array_equal(joined_values[:, 2::3, :6], rows[1][:, 2::3, :6])
+    np.testing.assert_array_equal(np.delete(np.asarray(joined_keys), np.s_[2::3], axis=1), keys)
+
+
 def test_a_stream_without_tokens_has_finite_gradients():
     stream = streams.flat(np.zeros((4, 7), int), [0] * 4)
     gradient = jax.jit(jax.grad(lambda p: jnp.sum(fid.fid_logits(MODEL, p, stream, DECODER_INPUTS)**2)))(PARAMS)

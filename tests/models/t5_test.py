@@ -67,17 +67,34 @@ def test_reading_nothing_is_finite_and_ignores_the_keys():
     np.testing.assert_array_equal(run(0.0), run(7.0))
 
 
-def test_cross_attention_is_sown_layers_first():
+def test_cross_attention_is_recorded_layers_first():
     model, params = t5.T5(V11), _params(V11)
     keys_values = model.apply({'params': params}, jax.random.normal(jax.random.key(1), (2, 9, 22)), method='cross_keys_values')
     mask = np.arange(9) < np.array([[9], [4]])
-    _, sown = model.apply({'params': params}, np.zeros((2, 6), int), keys_values, mask, method='decode', mutable=['intermediates'])
-    assert list(sown['intermediates']) == ['decoder'] and list(sown['intermediates']['decoder']) == ['cross_attention']
-    probabilities, = sown['intermediates']['decoder']['cross_attention']
-    assert probabilities.shape == (3, 2, 3, 6, 9)  # layers, batch, heads, target_length, keys
+    run = jax.jit(lambda record: model.apply({'params': params}, np.zeros((2, 6), int), keys_values, mask, record=record,
+                                             method='decode_recording'), static_argnums=0)
+    logits, recorded = run(('probs',))
+    probabilities, = recorded.values()
+    assert probabilities.shape == (3, 2, 6, 9)  # layers, batch, target_length, keys
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-5)
     np.testing.assert_array_equal(probabilities[:, 1, ..., 4:], 0)
     assert not np.allclose(probabilities[0], probabilities[1])
+    plain, nothing = run(())
+    assert nothing == {} and streams.error(logits, plain) <= 1e-6
+
+
+def test_dropout_of_the_decoder_is_really_off_and_really_on():
+    config = dataclasses.replace(V11, dropout_rate=0.3)
+    params = _params(config)
+    keys_values = t5.T5(config).apply({'params': params}, jnp.ones((1, 7, 22)), method='cross_keys_values')
+    arguments = (np.array([[0, 5, 6]]), keys_values, np.ones((1, 7), bool))
+    decode = jax.jit(lambda key: t5.T5(config).apply({'params': params}, *arguments, key is None,
+                                                     rngs=None if key is None else {'dropout': key}, method='decode'))
+    expected = jax.jit(lambda: t5.T5(V11).apply({'params': params}, *arguments, method='decode'))()
+    assert streams.error(decode(None), expected) <= 1e-6
+    on = [decode(jax.random.key(key)) for key in (1, 1, 2)]
+    np.testing.assert_array_equal(on[0], on[1])
+    assert not np.allclose(on[0], on[2]) and not np.allclose(on[0], expected)
 
 
 @pytest.mark.parametrize('config', [V10, V11])

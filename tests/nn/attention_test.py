@@ -47,17 +47,40 @@ def test_on_stream_equals_each_passage_alone():
                 np.testing.assert_allclose(found[s, inside], expected, rtol=2e-5, atol=2e-5)
 
 
-def test_over_heeds_mask_and_records_probabilities():
+def test_over_heeds_the_mask_and_records_what_is_asked():
     params, inputs = _params(), np.random.default_rng(0).standard_normal((1, 5, EMBED)).astype(np.float32)
     mask = np.tril(np.ones((5, 5), bool))
     keys_values = LAYER.apply({'params': params}, inputs, method='keys_values')
-    found, sown = LAYER.apply({'params': params}, inputs, keys_values, None, mask, record_as='probabilities', mutable=['intermediates'],
-                              method='over')
+    found, recorded = LAYER.apply({'params': params}, inputs, keys_values, None, mask, True, attention.RECORDED, method='over_recording')
     np.testing.assert_allclose(found[0], _plain(params, inputs[0], mask=mask), rtol=2e-5, atol=2e-5)
-    probabilities, = sown['intermediates']['probabilities']
-    assert probabilities.shape == (1, HEADS, 5, 5)
-    np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-6)
-    np.testing.assert_array_equal(np.where(mask, 0, probabilities), 0)
+    keys, values = (np.float64(each[0]) for each in keys_values)  # [keys, heads, head_dim]
+    query = ((inputs[0] @ params['query']['kernel'] + params['query']['bias']) * 0.5).reshape(5, HEADS, HEAD_DIM)
+    logits = np.einsum('qhd,khd->hqk', query, keys)
+    probabilities = np.where(mask, np.exp(logits), 0)
+    probabilities /= probabilities.sum(axis=-1, keepdims=True)
+    expected = {'scores': np.where(mask, logits, 0), 'probs': probabilities,
+                'norms': probabilities * np.linalg.norm(values, axis=-1).T[:, None]}
+    assert set(recorded) == set(expected) == set(attention.RECORDED)
+    for name, by_head in expected.items():
+        np.testing.assert_allclose(recorded[name][0], by_head.mean(axis=0), rtol=2e-5, atol=2e-6)
+
+
+def test_what_is_not_recorded_is_not_computed():
+    params, inputs, mask = {'params': _params()}, jnp.ones((1, 5, EMBED)), jnp.ones((5, 5), bool)
+    keys_values = LAYER.apply(params, inputs, method='keys_values')
+    nothing, something = (str(jax.make_jaxpr(
+        lambda record=record: LAYER.apply(params, inputs, keys_values, None, mask, True, record, method='over_recording'))())
+        for record in ((), ('probs',)))
+    over = str(jax.make_jaxpr(lambda: LAYER.apply(params, inputs, keys_values, None, mask, method='over'))())
+    assert nothing == over and len(something) > len(over)
+
+
+def test_no_gradient_flows_into_what_is_recorded():
+    params, inputs, mask = {'params': _params()}, jnp.ones((1, 5, EMBED)), jnp.ones((5, 5), bool)
+    keys_values = LAYER.apply(params, inputs, method='keys_values')
+    run = lambda inputs: LAYER.apply(params, inputs, keys_values, None, mask, True, attention.RECORDED, method='over_recording')  # noqa: E731
+    total = lambda inputs: sum(leaf.sum() for leaf in run(inputs)[1].values())  # noqa: E731
+    np.testing.assert_array_equal(jax.grad(total)(inputs), 0)
 
 
 def test_step_by_step_equals_all_at_once():
