@@ -7,7 +7,7 @@ import numpy as np
 
 from atlas_jax import api, compare_inputs, errors, evaluate
 from atlas_jax.input import pipeline
-from atlas_jax.tasks import qa
+from atlas_jax.tasks import protocol
 from atlas_jax.training import retrieve
 from atlas_jax.training import spec as spec_lib
 
@@ -20,7 +20,7 @@ def from_text(data: str | os.PathLike, index: str | os.PathLike, store: str | os
     ModelFolderError as their readers do.
     """
     atlas = evaluate.load_model(model, reader, retriever, None, None)
-    examples = qa.read_examples(data, atlas.task)[:batches * batch]
+    examples = protocol.read_examples(data, atlas.task)[:batches * batch]
     if len(examples) < batches * batch:
         raise errors.ConfigError(f'{data}: {len(examples)} questions, but {batches} batches of {batch} need {batches * batch}; take fewer')
     opened = api.Index.open(index, store)

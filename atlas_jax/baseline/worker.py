@@ -71,8 +71,8 @@ class Side:
             np.save(out, found[0])
         return seconds
 
-    def answer(self, batch: int, n_context: int, max_length: int, beams: int) -> dict[str, Any]:
-        """Answers the queries of a batch from `index_embeddings`: seconds, tokens, passages."""
+    def answer(self, batch: int, n_context: int, max_length: int, beams: int, limit: int) -> dict[str, Any]:
+        """Answers the queries of a batch from `index_embeddings`: seconds, tokens, passages; reader inputs are cut at `limit` tokens."""
         arrays, model = self._arrays, self._model
         if not hasattr(self, '_index'):
             self._index = torch.from_numpy(arrays['index_embeddings']).to(self._device, model.dtype)
@@ -82,7 +82,7 @@ class Side:
                                           self._device)
         found: list[tuple[np.ndarray, np.ndarray]] = []
         seconds = resources.timed(lambda: found.append(search.answer(
-            model, self._index, queries, lambda rows: _assemble(arrays, batch, rows), n_context, max_length, beams)))
+            model, self._index, queries, lambda rows: _assemble(arrays, batch, rows, limit), n_context, max_length, beams)))
         return seconds | {'tokens': found[0][0].tolist(), 'passages': found[0][1].tolist()}
 
     def memory(self) -> dict[str, int]:
@@ -105,13 +105,14 @@ def _write(path: str, model: joint_step.Model, arrays: dict[str, np.ndarray], ma
         np.savez(file, **found)
 
 
-def _assemble(arrays: dict[str, np.ndarray], batch: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Reader inputs of the passages `rows` [batch, n]: query, passage, eos."""
+def _assemble(arrays: dict[str, np.ndarray], batch: int, rows: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reader inputs of the passages `rows` [batch, n]: query, as much of the passage as `limit` leaves room for, eos."""
     queries, lengths = arrays['reader_query_ids'][batch], arrays['reader_query_lengths'][batch]
     width = int(lengths.max() + arrays['table_lengths'][rows].max()) + 1
     ids, mask = np.zeros((*rows.shape, width), np.int32), np.zeros((*rows.shape, width), np.int32)
     for example, passages in enumerate(rows):
         for place, row in enumerate(passages):
-            tokens = np.concatenate([queries[example][:lengths[example]], arrays['table_ids'][row][:arrays['table_lengths'][row]], [1]])
+            kept = min(arrays['table_lengths'][row], limit - 1 - lengths[example])
+            tokens = np.concatenate([queries[example][:lengths[example]], arrays['table_ids'][row][:kept], [1]])
             ids[example, place, :len(tokens)], mask[example, place, :len(tokens)] = tokens, 1
     return ids, mask

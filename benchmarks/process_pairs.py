@@ -1,0 +1,168 @@
+"""Both sides of a benchmark, each in a process and an environment of its own, doing the same work in turn.
+
+Ours stays up; the opponents come one after another, so that two processes at most are in memory and both see the same machine.
+"""
+
+import argparse
+import contextlib
+import functools
+import os
+import pathlib
+import platform
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import workload
+
+from atlas_jax import allocator
+from atlas_jax.io import atomic, line_process
+from atlas_jax.report import html
+
+# name -> (variant of baseline/variants.py, whether it gets our allocator settings and flush-denormal)
+OPPONENTS = {
+    'original_512': ('original_512', False), 'original_200': ('original_200', False), 'original_longest': ('original_longest', False),
+    'tuned': ('tuned', False), 'tuned_compiled': ('tuned_compiled', False),
+    'tuned_repaired': ('tuned', True), 'tuned_compiled_repaired': ('tuned_compiled', True),
+    'flat_repaired': ('flat', True), 'flat_compiled_repaired': ('flat_compiled', True),
+}
+OURS_AS_IT_IS = 'ours_without_allocator'
+_BLAS_GUARDS = ('OPENBLAS_CORETYPE', 'OPENBLAS_L2_SIZE')  # they slow current libraries, on either side
+
+
+def parser(description: str, sizes: Sequence[str] = workload.SIZES, rounds: int = 5) -> argparse.ArgumentParser:
+    """The options that every benchmark has."""
+    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument('--size', choices=sizes, default='small')
+    result.add_argument('--rounds', type=int, default=rounds, help=f'timed runs of each side, in turn (default {rounds})')
+    result.add_argument('--batch', type=int, help='examples at a time (default: by size)')
+    result.add_argument('--n_context', type=int, help='passages an example (default: by size)')
+    result.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
+    result.add_argument('--opponents', nargs='*', metavar='NAME', help='only these')
+    result.add_argument('--models', metavar='DIR', help='folder with reader/ and retriever/ to use their weights (default: random weights)')
+    result.add_argument('--work', default='benchmark-models', metavar='DIR', help='where random models go (default benchmark-models)')
+    result.add_argument('--json', metavar='FILE', help='figures go there')
+    result.add_argument('--report', metavar='FILE.html', help='a page with a plot goes there')
+    return result
+
+
+def environment(tuned: bool) -> dict[str, str]:
+    """The environment of a side, with our allocator settings or without."""
+    plain = {name: value for name, value in allocator.plain_environment(os.environ).items() if name not in _BLAS_GUARDS}
+    here = pathlib.Path(__file__).resolve().parent
+    plain['PYTHONPATH'] = os.pathsep.join([str(here), str(here.parent), *filter(None, [plain.get('PYTHONPATH')])])
+    return (allocator.tuned_environment(plain) or plain) if tuned else plain
+
+
+@contextlib.contextmanager
+def ours(models: workload.Workload, inputs: pathlib.Path, dtype: str = 'float32', tuned: bool = True,
+         levels: int = 2) -> Iterator[line_process.Worker]:
+    """Our worker, loaded."""
+    with line_process.Worker('our_worker', environment(tuned)) as worker:
+        worker.ask('models', reader=models.reader, retriever=models.retriever, model=None, layer_norm=None)
+        worker.info = worker.ask('inputs', inputs=str(inputs), dtype=dtype, levels=levels)
+        yield worker
+
+
+@contextlib.contextmanager
+def theirs(name: str, models: workload.Workload, inputs: pathlib.Path, dtype: str = 'float32') -> Iterator[line_process.Worker]:
+    """PyTorch's worker as this opponent, loaded."""
+    variant, repaired = OPPONENTS[name]
+    with line_process.Worker('atlas_jax.baseline', environment(repaired)) as worker:
+        worker.info = worker.ask('load', reader=models.reader, retriever=models.retriever, inputs=str(inputs), variant=variant, dtype=dtype,
+                                 flush_denormal=repaired)
+        yield worker
+
+
+def alternate(sides: dict[str, Callable[[int], dict[str, Any]]], rounds: int) -> dict[str, dict[str, Any]]:
+    """Runs each side once untimed (compilation), then `rounds` times in turn.
+
+    Args:
+      sides: name -> function of the round's number, giving `seconds` and `cpu_seconds`.
+
+    Returns:
+      For each side its median, least and greatest `seconds`, median `cpu_seconds`, `first_seconds`, and the last answer's other values.
+    """
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+    for number in range(-1, rounds):
+        for name, run in sides.items():
+            answers[name].append(run(max(number, 0)))
+    return {name: _summary(found) for name, found in answers.items()}
+
+
+def _summary(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    first, *timed = answers
+    seconds = [answer['seconds'] for answer in timed]
+    rest = {name: value for name, value in timed[-1].items() if name not in ('seconds', 'cpu_seconds')}
+    return {'seconds': statistics.median(seconds), 'least_seconds': min(seconds), 'greatest_seconds': max(seconds),
+            'cpu_seconds': statistics.median(answer['cpu_seconds'] for answer in timed), 'first_seconds': first['seconds'], **rest}
+
+
+def against_each(opponents: Sequence[str], models: workload.Workload, inputs: pathlib.Path, options: argparse.Namespace,
+                 our_run: Callable[[line_process.Worker, int], dict], their_run: Callable[[line_process.Worker, int], dict],
+                 levels: int = 2) -> dict[str, Any]:
+    """Times ours in turn with each opponent.
+
+    Returns:
+      `sides`: name -> summary, 'ours' as its least-disturbed pair saw it (lowest median); `pairs`: opponent -> theirs / ours within the
+      pair; `device`.
+    """
+    sides: dict[str, Any] = {}
+    pairs: dict[str, float] = {}
+    with ours(models, inputs, options.dtype, levels=levels) as mine:
+        for name in opponents:
+            other = ours(models, inputs, options.dtype, tuned=False, levels=levels) if name == OURS_AS_IT_IS else theirs(
+                name, models, inputs, options.dtype)
+            with other as opponent:
+                run = functools.partial(our_run if name == OURS_AS_IT_IS else their_run, opponent)
+                found = alternate({'ours': functools.partial(our_run, mine), name: run}, options.rounds)
+                found[name] |= opponent.ask('memory') | {'runs_on': opponent.info}
+            pairs[name] = found[name]['seconds'] / found['ours']['seconds']
+            if 'ours' not in sides or found['ours']['seconds'] < sides['ours']['seconds']:
+                sides['ours'] = found['ours']
+            sides[name] = found[name]
+            times = [found[side]['seconds'] for side in (name, 'ours')]
+            print(f'{name:26}{times[0]:9.3f} s   ours {times[1]:8.3f} s   ratio {pairs[name]:6.2f}', flush=True)
+        sides['ours'] |= mine.ask('memory') | {'runs_on': mine.info}
+    return {'sides': sides, 'pairs': pairs, 'machine': machine()}
+
+
+def machine() -> dict[str, Any]:
+    """What it runs on."""
+    name = platform.processor()
+    with contextlib.suppress(OSError):
+        lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+        name = next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), name)
+    return {'processor': name, 'cores': os.cpu_count(), 'python': platform.python_version()}
+
+
+def fastest(pairs: dict[str, float], *names: str) -> float | None:
+    """The ratio against the fastest of these opponents; None where none of them ran."""
+    found = [pairs[name] for name in names if name in pairs]
+    return min(found) if found else None
+
+
+def save_inputs(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> pathlib.Path:
+    """Writes the arrays that both sides load."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **arrays)
+    return path
+
+
+def finish(figures: dict[str, Any], options: argparse.Namespace, title: str, label: str = 'seconds', key: str = 'seconds',
+           unit: float = 1.0) -> None:
+    """Prints the ratios and writes JSON and page where asked; the plot shows `key` of every side, divided by `unit`."""
+    for name, value in figures.items():
+        if isinstance(value, float):
+            print(f'{name:32}{value:.3g}')
+    if options.json:
+        atomic.write_json(options.json, figures)
+    if options.report:
+        page = html.Report(title)
+        page.paragraph(f'{figures["machine"]["processor"]}, {figures["machine"]["cores"]} cores; sides in turn, {options.rounds} rounds.')
+        page.bar_chart(title, label, {name: side[key] / unit for name, side in figures['sides'].items()})
+        shown = ('seconds', 'least_seconds', 'greatest_seconds', 'cpu_seconds', 'peak_bytes')
+        there = [name for name in shown if all(name in side for side in figures['sides'].values())]
+        page.table(('side', *there), [(name, *(side[column] for column in there)) for name, side in figures['sides'].items()])
+        page.write(options.report)
