@@ -62,7 +62,7 @@ class MLMTask(protocol.PlainTask):
 
 def corrupt(words: Sequence[str], density: float, mean_span_tokens: float, tokens: int,
             generator: np.random.Generator) -> tuple[str, str]:
-    """(query, target): kept and taken spans alternate, beginning with a kept one and ending with a taken one, as in T5.
+    """(query, target): taken spans lie anywhere, with at least one kept word between two of them.
 
     Args:
       words: at least 2.
@@ -73,15 +73,17 @@ def corrupt(words: Sequence[str], density: float, mean_span_tokens: float, token
     """
     taken = min(max(round(len(words) * density), 1), len(words) - 1)
     spans = round(tokens * taken / len(words) / mean_span_tokens)
-    spans = max(1, min(spans, taken, len(words) - taken, MAX_SPANS))
+    spans = max(1, min(spans, taken, len(words) - taken + 1, MAX_SPANS))
+    # What is kept before the first span and after the last may be nothing.
+    kept = _divide(len(words) - taken + 2, spans + 1, generator)
+    kept[[0, -1]] -= 1
     query, target, place = [], [], 0
-    lengths = zip(_divide(len(words) - taken, spans, generator), _divide(taken, spans, generator), strict=True)
-    for number, (kept_words, taken_words) in enumerate(lengths):
+    for number, (kept_words, taken_words) in enumerate(zip(kept, _divide(taken, spans, generator), strict=False)):
         sentinel, middle = f'<extra_id_{number}>', place + kept_words
         query += [*words[place:middle], sentinel]
         place = middle + taken_words
         target += [sentinel, *words[middle:place]]
-    return ' '.join(query), ' '.join(target)
+    return ' '.join([*query, *words[place:]]), ' '.join(target)
 
 
 def restore(query: str, target: str) -> str:

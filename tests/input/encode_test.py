@@ -1,0 +1,114 @@
+"""Rows of a batch: prompts, formats, choices, given passages, an example's own rows."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from atlas_jax import errors
+from atlas_jax.corpus.passages import Passage
+from atlas_jax.input import encode, passages, pipeline
+from atlas_jax.tasks import mlm, multiple_choice, qa
+from tests.testing import word_tokenizers
+
+T5, BERT = word_tokenizers.t5(), word_tokenizers.bert()
+EXAMPLE = qa.QATask('{question}', '{target}').example({'question': 'what is 7', 'answers': ['the red']}, 3)
+
+
+def encoder(query_width=13, target_width=9, **options) -> encode.ExampleEncoder:
+    return encode.ExampleEncoder(T5, BERT, query_width, target_width, **options)
+
+
+def test_optional_fields_are_left_out():
+    row = encoder().encode(EXAMPLE)
+    batch = encode.stack([row, encoder().filler()])
+    for name in ('decoder_prompt_tokens', 'choice_tokens', 'passage_tokens', 'retriever_passage_tokens', 'excluded_passage_ids'):
+        assert getattr(batch, name) is None
+
+
+def test_the_prompt_comes_first_and_is_no_loss():
+    made = encoder(decoder_format='is {target} .', decoder_prompt_format='the {query} :')
+    row = made.encode(EXAMPLE)
+    prompt, target = T5.encode('the what is 7 :'), T5.encode('is the red .')
+    assert row.decoder_prompt_tokens[:row.decoder_prompt_lengths].tolist() == prompt[:8] == row.decoder_target_tokens[:len(prompt[:8])].tolist()
+    wide = dataclasses.replace(made, target_width=30).encode(EXAMPLE)
+    ids = [*prompt, *target, T5.eos_id]
+    assert wide.decoder_target_tokens[:len(ids)].tolist() == ids and not wide.decoder_target_tokens[len(ids):].any()
+    expected = np.zeros(30)
+    expected[len(prompt):len(ids)] = 1
+    np.testing.assert_array_equal(wide.decoder_loss_weights, expected)
+    assert dataclasses.replace(made, target_width=30).written(EXAMPLE, ids) == 'the red'
+    assert made.filler().decoder_prompt_lengths == 0
+
+
+def test_a_target_that_ends_in_eos_gets_no_second_one_and_a_long_one_loses_it():
+    made = encoder()
+    row = made.encode(dataclasses.replace(EXAMPLE, target='the red</s>'))
+    assert row.decoder_target_tokens.tolist().count(T5.eos_id) == 1
+    long = dataclasses.replace(EXAMPLE, target='the red blue ' * 4)
+    row = made.encode(long)
+    assert T5.eos_id not in row.decoder_target_tokens and row.decoder_loss_weights.all()
+    assert made.clipped_targets == 1 and made.count_clipped_targets([EXAMPLE, long, long]) == 2
+
+
+def test_choices_are_scored_where_they_differ():
+    task = multiple_choice.MultipleChoiceTask()
+    examples = [task.example({'question': 'q', 'options': dict(zip(letters, 'xyz', strict=False)), 'answer': 'B'}, 0)
+                for letters in ('ABC', 'AB')]
+    made = encoder(query_width=40)
+    made.fit_queries(examples)
+    batch = encode.stack([*map(made.encode, examples), made.filler()])
+    sentinel, letters = T5.encode('<extra_id_0>'), [T5.encode(letter) for letter in 'ABC']
+    width = len(sentinel) + len(letters[0]) + 1
+    assert batch.choice_tokens.shape == batch.choice_weights.shape == (3, 3, width)
+    for number, letter in enumerate(letters):
+        assert batch.choice_tokens[0, number].tolist() == [*sentinel, *letter, T5.eos_id]
+        weights = batch.choice_weights[0, number]
+        assert weights.sum() >= 1 and weights[-1] == 0 and weights[0] == 0  # neither the sentinel nor the eos
+    assert not batch.choice_weights[1, 2].any() and not batch.choice_weights[2].any()
+
+
+def test_a_long_multiple_choice_loses_its_beginning():
+    task = multiple_choice.MultipleChoiceTask()
+    example = task.example({'question': 'what is ' * 30, 'options': {'A': 'red', 'B': 'blue'}, 'answer': 'B'}, 0)
+    row = encoder(query_width=24).encode(example)
+    assert row.reader_query_tokens[-1] == T5.encode('<extra_id_0>')[0] and row.reader_query_lengths == 24
+    whole = BERT.encode(example.query)
+    assert row.retriever_query_tokens.tolist() == [BERT.cls_id, *whole[-22:], BERT.sep_id]
+
+
+def test_given_passages_and_own_rows():
+    form = passages.TextFormat('{query} {title} {text}', T5.encode, 23, suffix_ids=(T5.eos_id,))
+    made = encoder(passages=passages.PassageEncoder(form, None, 2, 13), own_rows={'d': [4, 7], 'e': [5]})
+    given = dataclasses.replace(EXAMPLE, passages=(Passage('p', 'red', '', 'the blue'),), own_docid='e')
+    batch = encode.stack([made.encode(given), made.encode(given, [Passage('q', 'x', '', 'y')] * 2), made.filler()])
+    assert batch.passage_lengths[:, 1].tolist() == [0, len(form.ids('what is 7', 'x', 'y')), 0]
+    assert batch.passage_tokens[0, 0, :batch.passage_lengths[0, 0]].tolist() == form.ids('what is 7', 'red', 'the blue')
+    assert batch.excluded_passage_ids.tolist() == [[5, -1], [5, -1], [-1, -1]]
+    assert made.encode(given, bare=True).passage_tokens is None
+
+
+def test_formats_without_their_field_are_refused():
+    with pytest.raises(errors.FormatError, match='decoder_format "x": must have {target} once'):
+        encoder(decoder_format='x')
+    with pytest.raises(errors.FormatError, match='decoder_prompt_format "{target}": must have {query} once'):
+        encoder(decoder_prompt_format='{target}')
+
+
+def test_every_epoch_draws_anew_and_a_restart_draws_the_same():
+    task = mlm.MLMTask()
+    rows = [{'text': f'the thing {i} is red and the thing is blue or green or white {i}'} for i in range(3)]
+    examples = [task.example(row, i) for i, row in enumerate(rows)]
+    made = encoder(query_width=90, target_width=60, task=task)
+    assert made.fit_queries(examples)[-1] == 90 == made.query_width  # another draw may be longer
+    batches = pipeline.training_batches(examples, made, 3, seed=5)
+    first, second = next(batches), next(batches)
+    state = batches.get_state()
+    third = next(batches)
+    by_id = lambda batch: batch.reader_query_tokens[np.argsort(batch.example_ids)]  # noqa: E731
+    assert (by_id(first) != by_id(second)).any()
+    again = pipeline.training_batches(examples, made, 3, seed=5)
+    again.set_state(state)
+    np.testing.assert_array_equal(next(again).decoder_target_tokens, third.decoder_target_tokens)
+    drawn = pipeline.training_examples(examples, made, 3, seed=5)
+    np.testing.assert_array_equal(np.stack([made.encode(example).reader_query_tokens for example in next(drawn)]), first.reader_query_tokens)
