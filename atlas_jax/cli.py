@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from atlas_jax import allocator, cli_answer, cli_compare, cli_data, cli_demo, cli_index, cli_plan, cli_runs, errors
+from atlas_jax import allocator, cli_answer, cli_compare, cli_convert, cli_data, cli_demo, cli_index, cli_plan, cli_runs, errors
 
 _EXAMPLE = """\
 example:
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser of all commands; each command's `run` takes the parsed arguments."""
     main_parser = Parser(prog='atlas-jax', description='Atlas in JAX: a reader that answers from documents it retrieves.', epilog=_EXAMPLE)
     commands = main_parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for module in (cli_demo, cli_data, cli_index, cli_runs, cli_answer, cli_compare, cli_plan):
+    for module in (cli_demo, cli_data, cli_index, cli_runs, cli_answer, cli_compare, cli_convert, cli_plan):
         module.add_commands(commands)
     return main_parser
 
