@@ -1,5 +1,6 @@
 """Contriever against transformers' BERT in float64: padded, long and lone passages, embeddings and gradients, both ways of conversion."""
 
+import copy
 import dataclasses
 
 import jax
@@ -64,6 +65,47 @@ def test_embeddings_and_gradients(pair, layout):
             assert np.abs(gradient).max() <= 1e-6 * largest
         else:
             assert streams.error(gradient, theirs[entry.name].grad) <= 5e-5, entry.name
+
+
+class _SecondMoment(torch.nn.LayerNorm):
+    """Atlas's norm: the mean is taken off, the root of the second moment divides."""
+
+    def forward(self, inputs):
+        scale = torch.rsqrt(inputs.pow(2).mean(dim=-1, keepdim=True) + self.eps)
+        return (inputs - inputs.mean(dim=-1, keepdim=True)) * scale * self.weight + self.bias
+
+
+def _with_second_moment(oracle):
+    """A copy with every norm replaced."""
+    oracle = copy.deepcopy(oracle)
+    for module in list(oracle.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, torch.nn.LayerNorm):
+                norm = _SecondMoment(child.normalized_shape, child.eps, dtype=torch.float64)
+                norm.load_state_dict(child.state_dict())
+                setattr(module, name, norm)
+    return oracle
+
+
+@pytest.mark.parametrize('layer_norm', ['true', 'second_moment'])
+def test_every_pooling_with_either_norm(pair, layer_norm):
+    oracle, config, params = pair
+    oracle = _with_second_moment(oracle) if layer_norm == 'second_moment' else oracle
+    mask = torch.from_numpy((TOKENS > 0).astype(np.int64))
+    with torch.no_grad():
+        states = oracle(input_ids=torch.from_numpy(TOKENS).long(), attention_mask=mask).last_hidden_state
+    total, count = (states * mask[..., None]).sum(dim=1), mask.sum(dim=1, keepdim=True)
+    expected = {'average': total / count, 'sqrt': total / count.sqrt(), 'cls': states[:, 0]}
+    models = {(pooling, normalize): contriever.Contriever(
+        dataclasses.replace(config, layer_norm=layer_norm, pooling=pooling, normalize=normalize))
+        for pooling in expected for normalize in (False, True)}
+    assert config.dropout_rate > 0  # and off, attention's too
+    with jax.default_matmul_precision('highest'):
+        stream = streams.flat(TOKENS, LENGTHS)
+        found = jax.jit(lambda params: {key: model.apply({'params': params}, stream)[0] for key, model in models.items()})(params)
+    for (pooling, normalize), embeddings in found.items():
+        wanted = torch.nn.functional.normalize(expected[pooling], dim=1) if normalize else expected[pooling]
+        assert streams.error(embeddings, wanted) <= 1e-5, (pooling, normalize)
 
 
 def test_an_empty_passage_changes_nothing(pair):
