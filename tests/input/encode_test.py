@@ -30,7 +30,8 @@ def test_the_prompt_comes_first_and_is_no_loss():
     made = encoder(decoder_format='is {target} .', decoder_prompt_format='the {query} :')
     row = made.encode(EXAMPLE)
     prompt, target = T5.encode('the what is 7 :'), T5.encode('is the red .')
-    assert row.decoder_prompt_tokens[:row.decoder_prompt_lengths].tolist() == prompt[:8] == row.decoder_target_tokens[:len(prompt[:8])].tolist()
+    given = row.decoder_prompt_tokens[:row.decoder_prompt_lengths].tolist()
+    assert given == prompt[:8] == row.decoder_target_tokens[:len(given)].tolist()
     wide = dataclasses.replace(made, target_width=30).encode(EXAMPLE)
     ids = [*prompt, *target, T5.eos_id]
     assert wide.decoder_target_tokens[:len(ids)].tolist() == ids and not wide.decoder_target_tokens[len(ids):].any()
@@ -111,4 +112,5 @@ def test_every_epoch_draws_anew_and_a_restart_draws_the_same():
     again.set_state(state)
     np.testing.assert_array_equal(next(again).decoder_target_tokens, third.decoder_target_tokens)
     drawn = pipeline.training_examples(examples, made, 3, seed=5)
-    np.testing.assert_array_equal(np.stack([made.encode(example).reader_query_tokens for example in next(drawn)]), first.reader_query_tokens)
+    rows = [made.encode(example).reader_query_tokens for example in next(drawn)]
+    np.testing.assert_array_equal(np.stack(rows), first.reader_query_tokens)
