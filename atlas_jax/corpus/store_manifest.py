@@ -15,7 +15,7 @@ import functools
 import itertools
 
 from atlas_jax import errors
-from atlas_jax.corpus import store_tokens
+from atlas_jax.corpus import store_damage, store_tokens
 from atlas_jax.io import lock
 from atlas_jax.io import manifest as io_manifest
 from atlas_jax.io.folder import Folder
@@ -123,7 +123,8 @@ def problems(folder: Folder, manifest: Manifest, *, contents: bool) -> list[Prob
                 what = 'damaged (contents differ from those written)'
             else:
                 continue
-            found.append(Problem(f'{base}/{name}', what, first, stop))
+            low, high = store_damage.rows_hit(base, name, segment.rows) if contents else (0, segment.rows)
+            found.append(Problem(f'{base}/{name}', what, first + low, first + high))
         for name in sorted(there.keys() - segment.files.keys()):
             if manifest.has_tokens or not name.startswith(f'{store_tokens.FOLDER}/'):
                 found.append(Problem(f'{base}/{name}', 'does not belong to this store', first, stop))

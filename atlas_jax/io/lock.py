@@ -98,4 +98,5 @@ def _lease(folder: Folder, noun: str, error: type[errors.UserError]) -> Iterator
         done.set()
         keeper.join()
         with contextlib.suppress(ValueError):
-            store.write(FILE, None, if_equal=state[0]).result()
+            if state[0]:  # else another writer has taken over the lease of a process that slept too long
+                store.write(FILE, None, if_equal=state[0]).result()
