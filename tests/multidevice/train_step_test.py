@@ -8,21 +8,22 @@ import numpy as np
 import pytest
 
 from atlas_jax import partitioning
-from atlas_jax.training import answer_step, state, train_step
+from atlas_jax.training import answer_step, state, step_config, train_step
 from atlas_jax.training import spec as spec_lib
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3, retriever_learning_rate=1e-3, schedule='fixed', warmup_steps=0, total_steps=10)
-CASES = [('joint', (1, 8, 1)), ('joint', (2, 2, 2)), ('joint', (8, 1, 1)), ('query_side', (1, 8, 1))]  # each compiles a step
+CASES = [('joint', (1, 8, 1)), ('joint', (1, 2, 4)), ('joint', (8, 1, 1)), ('query_side', (2, 2, 2))]  # each compiles a step
+ACCUMULATION = {'joint': 1, 'query_side': 2}
 
 
 def _mesh(shape):
     return partitioning.make_mesh(shape, jax.devices()[:int(np.prod(shape))])
 
 
-def _spec(mesh, distill=None):
-    return spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(tiny.knowledge()), 8, distill)
+def _spec(mesh, distill=None, step=None):
+    return spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(tiny.knowledge()), 8, distill, step)
 
 
 def _place(tree, mesh, axis):
@@ -31,13 +32,17 @@ def _place(tree, mesh, axis):
 
 def _run(shape, mode, steps=3):
     mesh = _mesh(shape)
-    spec = _spec(mesh, spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=5, retriever_training=mode))
+    accumulation = ACCUMULATION[mode]
+    # Layers are computed again where there is a mesh, and not on one device: the gradients are the same.
+    layout = step_config.StepConfig(accumulation, remat='full' if mesh.size > 1 and accumulation > 1 else 'none')
+    spec = _spec(mesh, spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=5, retriever_training=mode),
+                 layout)
     params = nn.unbox(state.init_params(tiny.config(), jax.random.key(3)))
     current = state.create(params, spec, train_step.optimizer_for(spec, OPTIMIZER))
     step, known = train_step.make_train_step(spec, OPTIMIZER), _place(tiny.knowledge(), mesh, 'passages')
     losses = []
     for seed in range(steps):
-        current, metrics = step(current, _place(tiny.batch(8, seed), mesh, 'batch'), known)
+        current, metrics = step(current, _place(tiny.batch(8 * accumulation, seed), mesh, 'batch'), known)
         losses.append([float(metrics['reader_loss']), float(metrics['retriever_loss'])])
     assert step._cache_size() == 1
     return np.array(losses), current
@@ -58,7 +63,7 @@ def test_training_equals_one_device(mode, shape):
 
 
 def test_parameters_and_moments_are_spread():
-    _, current = _run((2, 2, 2), 'joint', steps=1)
+    _, current = _run((1, 2, 4), 'joint', steps=1)
     kernel = current.params['reader']['encoder']['layers']['mlp']['wo']['kernel']  # [layers, mlp, embed]; 31 does not divide over model
     assert kernel.sharding.spec == jax.sharding.PartitionSpec(None, None, 'fsdp')
     moments = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(current.optimizer_state)

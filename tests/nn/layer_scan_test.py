@@ -29,7 +29,6 @@ def _loss_and_gradients(remat):
         return jax.jit(jax.value_and_grad(loss))(params), jax.make_jaxpr(jax.grad(loss))(params)
 
 
-
 @pytest.mark.parametrize('remat', ['dots', 'full'])
 def test_gradients_do_not_depend_on_what_is_computed_again(remat):
     (loss, gradients), jaxpr = _loss_and_gradients(remat)
