@@ -4,6 +4,7 @@ T5X's names are ours but for scanned layers: `encoder/encoder/X` holds all layer
 one axis or apart: [embed, heads * kv] or [embed, heads, kv].
 """
 
+import dataclasses
 import pathlib
 import re
 
@@ -48,13 +49,23 @@ def write(folder: pathlib.Path, opened: weights.Weights, scan: bool = False, dty
       scan: all layers of a parameter in one array, heads apart, as T5X's scalable_t5; else T5X's minimal names.
       dtype: float32 or bfloat16.
 
-    Raises DiskFullError.
+    Raises DiskFullError, and ConfigError for a model that would be another one when it is read again: the format has no configuration.
     """
+    _check_defaults(opened)
     if scan:
         arrays = {_scanned_name(path): _scanned(opened.config, opened, path, paths) for path, paths in opened.stacked().items()}
     else:
         arrays = {path: (opened.shapes[path], lambda path=path: opened.read(path)) for path in opened.order()}
     t5x_writing.write(folder, arrays, dtype, step)
+
+
+def _check_defaults(opened: weights.Weights) -> None:
+    inferred = t5_sizes.infer('', opened.shapes)
+    for field in dataclasses.fields(inferred):
+        wanted, found = getattr(opened.config, field.name), getattr(inferred, field.name)
+        if wanted != found and field.name not in ('dropout_rate', 'dtype'):
+            raise errors.ConfigError(f'{field.name} is {wanted}, which a T5X checkpoint cannot say: it would be read as {found}; convert '
+                                     'the reader to another kind')
 
 
 def _places(checkpoint: t5x_files.Checkpoint) -> dict[str, _Place]:

@@ -66,7 +66,7 @@ def write(path: pathlib.Path, tensors: Sequence[tuple[str, tuple[int, ...]]], re
     with atomic.writing(path, 'wb') as file:
         file.write(len(encoded).to_bytes(8, 'little') + encoded)
         for name, shape in tensors:
-            array = np.ascontiguousarray(read(name), dtype=numpy_dtype)
+            array = np.asarray(read(name), dtype=numpy_dtype, order='C')
             if array.shape != tuple(shape):
                 raise ValueError(f'{name} has shape {array.shape}, announced as {tuple(shape)}')
             file.write(memoryview(array.reshape(-1).view(np.uint8)))

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import flax.linen as nn
 import jax
 import ml_dtypes
 import numpy as np
@@ -13,7 +12,7 @@ import safetensors.numpy
 from atlas_jax import errors
 from atlas_jax.conversion import hf, hf_names
 from atlas_jax.models import contriever, t5
-from tests.testing import streams
+from tests.testing import tiny_checkpoints
 
 V11 = t5.T5Config(vocab_size=11, emb_dim=6, num_heads=2, head_dim=5, mlp_dim=7, num_encoder_layers=1, num_decoder_layers=2)
 V10 = dataclasses.replace(V11, mlp_activations=('relu',), logits_via_embedding=True)
@@ -21,13 +20,9 @@ RETRIEVER = contriever.ContrieverConfig(vocab_size=11, emb_dim=6, num_heads=2, n
                                         normalize=True)
 
 
-def _params(init, config):
-    return streams.perturbed(nn.unbox(init(config, jax.random.key(0))))
-
-
 @pytest.fixture(scope='module')
 def params():
-    return {V11: _params(t5.init_params, V11), V10: _params(t5.init_params, V10), RETRIEVER: _params(contriever.init_params, RETRIEVER)}
+    return {config: tiny_checkpoints.model(config).params() for config in (V11, V10, RETRIEVER)}
 
 
 def _tensors(folder):

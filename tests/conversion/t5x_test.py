@@ -1,5 +1,6 @@
 """T5X checkpoints in every layout and encoding that is described, and what must be refused."""
 
+import dataclasses
 import json
 import shutil
 
@@ -154,6 +155,15 @@ def test_layers_are_read_in_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(t5x_files, 'BLOCK_BYTES', 2 * 4 * V11.emb_dim * V11.mlp_dim)  # two layers of an MLP
     tiny_checkpoints.write_t5x(tmp_path, _scanned(V11, False, False), zarr)
     tiny_checkpoints.assert_equal(t5x.open_t5(tmp_path), model(V11))
+
+
+def test_what_the_format_cannot_say_is_refused(tmp_path):
+    for change, message in (({'mlp_activations': ('silu', 'linear')}, 'mlp_activations'),
+                            ({'relpos_max_distance': 64}, 'relpos_max_distance'),
+                            ({'layer_norm_epsilon': 1e-5}, 'layer_norm_epsilon is 1e-05')):
+        with pytest.raises(errors.ConfigError, match=f'{message}.* T5X checkpoint cannot say'):
+            t5x.write(tmp_path / 'x', dataclasses.replace(model(V11), config=dataclasses.replace(V11, **change)))
+    assert not (tmp_path / 'x').exists()
 
 
 def test_zeros_are_written_too(tmp_path):

@@ -6,8 +6,6 @@ import functools
 import json
 import pathlib
 
-import flax.linen as nn
-import jax
 import ml_dtypes
 import msgpack
 import numpy as np
@@ -15,7 +13,6 @@ import tensorstore as ts
 
 from atlas_jax.conversion import hf_names, weights
 from atlas_jax.models import contriever, t5
-from tests.testing import streams
 
 V11 = t5.T5Config(vocab_size=37, emb_dim=6, num_heads=2, head_dim=5, mlp_dim=7, num_encoder_layers=3, num_decoder_layers=2)
 V10 = dataclasses.replace(V11, mlp_activations=('relu',), logits_via_embedding=True)
@@ -25,8 +22,9 @@ BERT = contriever.ContrieverConfig(vocab_size=29, emb_dim=6, num_heads=2, num_la
 @functools.lru_cache(8)
 def model(config) -> weights.Weights:
     """A model with random weights."""
-    init = t5.init_params if isinstance(config, t5.T5Config) else contriever.init_params
-    return weights.of_params(config, streams.perturbed(nn.unbox(init(config, jax.random.key(0)))))
+    shapes, generator = weights.expected_shapes(config), np.random.default_rng(0)
+    arrays = {path: generator.standard_normal(shapes[path], dtype=np.float32) for path in sorted(shapes)}
+    return weights.Weights(config, shapes, arrays.__getitem__)
 
 
 def assert_equal(found: weights.Weights, expected: weights.Weights) -> None:
