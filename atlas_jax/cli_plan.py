@@ -36,7 +36,6 @@ def _plan(options: argparse.Namespace) -> None:
 
     from atlas_jax.planning import advice, search
     from atlas_jax.planning import plan as plan_lib
-    from atlas_jax.planning import workload as workload_lib
     workload = _workload(options)
     if options.store:
         workload = dataclasses.replace(workload, passage_lengths=_lengths(options.store))

@@ -77,7 +77,7 @@ def estimate(workload: workload_lib.Workload, slice_: slices.Slice) -> Candidate
     length = workload.config.inputs.text_max_tokens if workload.passage_tokens is None else workload.passage_tokens[0]
     tokens = workload.batch_size / slice_.chips * max(workload.n_context, 1) * length
     kept = {'full': 1, 'dots': 10, 'none': 30}[step.remat] * reader.num_encoder_layers * reader.emb_dim
-    keys_values = 4 * reader.num_decoder_layers * reader.num_heads * reader.head_dim
+    keys_values = 0 if step.remat == 'full' else 4 * reader.num_decoder_layers * reader.num_heads * reader.head_dim
     flops = (8 if step.remat == 'full' else 6) * params / 2 * tokens * step.accumulation_steps
     passes = 3 if step.remat == 'full' else 2
     moved = step.accumulation_steps * (passes + 1) * params * 2 * (1 if workload.mesh_shape[2] > 1 else 2)

@@ -81,5 +81,6 @@ def check_mesh(mesh_shape: tuple[int, int, int] | None, slice_: Slice) -> tuple[
         left //= size
     if left != 1:
         fitting = (mesh_shape[0], mesh_shape[1] * left, mesh_shape[2])
-        raise errors.ConfigError(f'mesh {mesh_shape} uses {slice_.chips // left} of the {slice_.chips} chips of {slice_.name}; take {fitting}')
+        raise errors.ConfigError(f'mesh {mesh_shape} uses {slice_.chips // left} of the {slice_.chips} chips of {slice_.name}; take '
+                                 f'{fitting}')
     return mesh_shape

@@ -157,7 +157,8 @@ def knowledge(workload: Workload, spec: spec_lib.StepSpec) -> types.Knowledge | 
         return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=partitioning.sharding(mesh, 'passages', *(None,) * len(shape)))
 
     def table() -> types.TokenTable:
-        return types.TokenTable(tokens=column(jnp.uint16, workload.table_tokens), title_lengths=column(jnp.int32), lengths=column(jnp.int32))
+        return types.TokenTable(tokens=column(jnp.uint16, workload.table_tokens), title_lengths=column(jnp.int32),
+                                lengths=column(jnp.int32))
 
     def arrays(dtype: str) -> types.IndexArrays:
         return types.IndexArrays(embeddings=column(jnp.dtype(dtype), spec.config.retriever.emb_dim), valid=column(jnp.bool_),
