@@ -15,7 +15,7 @@ def _evaluation(texts, gold_ranks=()):
     passages = (api.AnswerPassage('d', 'Title', 'Some <text>.', 0.5, 1.0),)
     answers = tuple(api.Answer(example.question, text, passages) for text, example in zip(texts, EXAMPLES, strict=False))
     right = tuple(float(text == example.answers[0]) for text, example in zip(texts, EXAMPLES, strict=False))
-    return evaluate.Evaluation(answers, right, right, (0,) * len(texts), tuple(gold_ranks), 1.0)
+    return evaluate.Evaluation(answers, {'exact_match': right, 'f1': right}, (0,) * len(texts), tuple(gold_ranks), 1.0)
 
 
 @pytest.fixture
