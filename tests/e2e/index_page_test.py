@@ -9,9 +9,11 @@ import flax.linen as nn
 import jax
 import pytest
 
-from atlas_jax import cli
+from atlas_jax import cli, errors
 from atlas_jax.conversion import hf
 from atlas_jax.index import building
+from atlas_jax.io import lock
+from atlas_jax.io.folder import Folder
 from atlas_jax.models import contriever, t5
 from tests.e2e.commands_test import blocks, commands
 from tests.testing import bucket, tiny, word_tokenizers
@@ -87,3 +89,31 @@ def test_commands_of_the_index_page(place, capsys, monkeypatch):
     text.write_bytes(content)
     assert run('index verify --index my-index') == 2
     assert 'passages.arrow: damaged (contents differ from those written) (rows 0 to 2' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('lines', 'parts'), [
+    (['{"text": "a"}', '{"text": '], ['bad.jsonl:2', 'broken JSON', 'one JSON object']),
+    (['{"text": "a"}', '{"title": "b"}'], ['bad.jsonl:2', 'field "text"', 'fields found: title']),
+    (['{"text": " "}'], ['bad.jsonl:1', 'field "text"', 'empty']),
+    (['{"id": "x", "text": "a"}', '{"id": "x", "text": "b"}'], ['bad.jsonl:2', 'field "id"', '"x" was the id']),
+    (['{"text": ["a"]}'], ['bad.jsonl:1', 'field "text"', 'expected text, found list']),
+    ([], ['bad.jsonl', 'empty']),
+])
+def test_bad_documents_get_one_line_with_file_line_and_field(place, capsys, lines, parts):
+    pathlib.Path('bad.jsonl').write_text(''.join(f'{line}\n' for line in lines))
+    for folder in ('a-store', 'gs://my-bucket/store'):
+        assert run(f'data passages bad.jsonl --out {folder} {READER} {RETRIEVER}') == 2
+        [message] = [line for line in capsys.readouterr().err.splitlines() if line.startswith('atlas-jax: ')]
+        assert all(part in message for part in parts), message
+    assert not pathlib.Path('a-store').exists() and not Folder('gs://my-bucket').children()
+
+
+@pytest.mark.parametrize('path', ['my', 'gs://my-bucket/my'])
+def test_a_second_writer_is_refused(place, capsys, path):
+    assert run(f'data passages my-documents --out {path}-store {READER} {RETRIEVER}') == 0
+    with lock.writing(Folder(f'{path}-index'), 'index', errors.IndexFolderError):
+        assert run(f'index build --store {path}-store --out {path}-index {READER} {RETRIEVER}') == 2
+    with lock.writing(Folder(f'{path}-store'), 'store', errors.StoreError):
+        assert run(f'data passages my-documents --out {path}-store {READER} {RETRIEVER}') == 2
+    message = capsys.readouterr().err
+    assert f'{path}-index: another process is writing this index' in message and 'is writing this store' in message
