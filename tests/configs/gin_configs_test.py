@@ -17,15 +17,17 @@ from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny
 
 VERBS = {'train': train.train, 'evaluate': evaluate.evaluate, 'index build': build_index.build_index}
-PARTS = ('runs/formats.gin', 'runs/paper.gin', 'runs/plan.gin', 'runs/tasks.gin')  # not runs of their own: what others include, and plan's questions
+# not runs of their own: what others include, and plan's questions
+PARTS = ('runs/formats.gin', 'runs/paper.gin', 'runs/plan.gin', 'runs/search.gin', 'runs/tasks.gin')
 RUNS = [name for name in gin_utils.known_files() if name.startswith('runs/') and name not in PARTS]
 PAPER = ('nq_full', 'nq_64_shot', 'nq_zero_shot', 'triviaqa_full', 'triviaqa_64_shot', 'triviaqa_zero_shot', 'fever_full', 'fever_64_shot',
          'fever_15_shot', 'mmlu_zero_shot', 'mmlu_5_shot', 'mmlu_multi_task', 'mmlu_full', 'templama', 'pretrain_mlm', 'pretrain_lm',
          'pretrain_section', *(f'kilt_{task}' for task in ('aida', 'trex', 'zsre', 'fever', 'nq', 'hotpotqa', 'triviaqa', 'wow')),
          *(f'ablation_{loss}' for loss in ('pdist', 'adist', 'emdr', 'loop', 'fixed')))
-SIZES = ('tiny', 'small', 'base', 'large', 'xl', 'xxl')
-# Of the reader alone: T5 1.1 as released, embeddings included.
-PARAMETERS = {'small': 76_961_152, 'base': 247_577_856, 'large': 783_150_080, 'xl': 2_849_757_184, 'xxl': 11_135_332_352}
+SIZES = ('tiny', 'small', 'base', 'large', 'xl', 'xxl', '3b', '11b')
+# Of the reader alone: T5 1.1, and of 1.0 the two largest, as released, embeddings included.
+PARAMETERS = {'small': 76_961_152, 'base': 247_577_856, 'large': 783_150_080, 'xl': 2_849_757_184, 'xxl': 11_135_332_352,
+              '3b': 2_851_598_336, '11b': 11_307_321_344}
 
 
 def text_of(name: str) -> str:

@@ -22,7 +22,7 @@ SAME_LEVEL = {
     ('conversion', 'checkpoints'),
     ('evaluate', 'api'), ('search', 'api'), ('build_index', 'api'), ('build_index', 'evaluate'), ('train', 'api'), ('train', 'evaluate'),
     ('api', 'prepare'), ('evaluate', 'prepare'), ('train', 'prepare'), ('prepare', 'index_group'), ('verify_index', 'api'),
-    ('api', 'index_group'), ('evaluate', 'index_group'), ('train', 'index_group'), ('search', 'index_group'),
+    ('api', 'index_group'), ('evaluate', 'index_group'), ('train', 'index_group'), ('search', 'prepare'),
     ('run_log', 'report'), ('train', 'run_log'), ('train', 'preemption'), ('gin_utils', 'gin_check'), ('gin_utils', 'gin_values'), ('gin_check', 'gin_values'), ('__main__', 'cli'),
 }
 MAY_IMPORT_THEIR_LEVEL = ('demo', 'cli', 'compare', '__init__')
