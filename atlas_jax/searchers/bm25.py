@@ -1,5 +1,6 @@
 """BM25 over the texts of a passage store, by the library bm25s (Lu 2024); saved beside the index."""
 
+import logging
 import pathlib
 from collections.abc import Iterable
 from typing import Any
@@ -78,4 +79,5 @@ def _package() -> Any:
     except ImportError as error:
         raise errors.ConfigError('the searchers "bm25" and "hybrid" need the package bm25s: pip install "atlas-jax[lexical]" '
                                  f'({error})') from error
+    logging.getLogger('bm25s').setLevel(logging.WARNING)  # it sets itself to DEBUG
     return bm25s
