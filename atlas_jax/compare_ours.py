@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from atlas_jax import compare_step, errors
-from atlas_jax.conversion import hf
+from atlas_jax.conversion import hf, kinds, loading
 from atlas_jax.io import atomic, line_process, resources
 from atlas_jax.models import contriever
 from atlas_jax.nn import layer_scan
@@ -27,10 +27,10 @@ class Side:
         """Loads the models; says what the other side needs to know of them."""
         self._configs, self._params = load_models(reader, retriever, model, layer_norm)
         pooled = self._configs.get('retriever')
-        folders = [pathlib.Path(folder) for folder in (reader, retriever) if folder]
+        found = [kinds.detect(folder).kind for folder in (reader, retriever) if folder]
         return {'vocab_sizes': {'reader_vocab': self._configs['reader'].vocab_size,
                                 'retriever_vocab': None if pooled is None else pooled.vocab_size},
-                'hugging_face': all((folder / 'config.json').is_file() for folder in folders),
+                'hugging_face': bool(found) and all(kind in (kinds.READER, kinds.RETRIEVER) for kind in found),
                 'retriever': None if pooled is None else {name: getattr(pooled, name) for name in ('layer_norm', 'pooling', 'normalize')}}
 
     def inputs(self, inputs: str, gold_score_mode: str = 'pdist', temperature_gold: float = 0.01, temperature_score: float = 0.01,
@@ -87,17 +87,15 @@ def load_models(reader: str | None, retriever: str | None, model: str | None,
 
     Raises ModelFolderError; ConfigError for an unknown layer norm.
     """
-    if model is not None:
-        from atlas_jax import api
-        atlas = api.Atlas.load(model)
-        configs = {'reader': atlas.config.reader, 'retriever': atlas.config.retriever}
-        if layer_norm is not None:
-            configs['retriever'] = dataclasses.replace(configs['retriever'], layer_norm=layer_norm)
-        return configs, {name: jax.device_get(atlas.params[name]) for name in configs}
-    configs, params = {}, {}
-    configs['reader'], params['reader'] = hf.load_t5(reader)
+    opened = loading.open_model(model or reader)
     if retriever is not None:
-        configs['retriever'], params['retriever'] = hf.load_contriever(retriever, layer_norm)
+        opened = loading.join(opened, loading.open_model(retriever))
+    configs, params = {}, {}
+    for name in ('reader', *(['retriever'] if retriever or model and 'retriever' in opened.openers else [])):
+        part = opened.part(name)
+        configs[name], params[name] = part.config, part.params()
+    if 'retriever' in configs:
+        configs['retriever'] = dataclasses.replace(configs['retriever'], layer_norm=layer_norm or configs['retriever'].layer_norm)
     else:
         params['retriever'] = nn.unbox(contriever.init_params(compare_step.NO_RETRIEVER, jax.random.key(0)))
     return configs, layer_scan.stack_layers(params)
