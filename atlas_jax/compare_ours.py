@@ -65,6 +65,7 @@ class Side:
         """One train step on this batch: seconds, cpu_seconds and the losses before it."""
         if self._step is None:
             self._step = compare_step.JointStep(self._params, self._spec)
+            self._params = None  # the step has copies of its own
         arguments = compare_step.batch_of(self._arrays, batch)
         losses: dict[str, float] = {}
         return resources.timed(lambda: losses.update(self._step(*arguments))) | losses

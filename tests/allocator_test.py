@@ -44,3 +44,9 @@ def test_the_same_process_starts_anew_with_the_same_arguments(keep):
     wanted = ('0', 'glibc.malloc.hugetlb=1') if keep == '0' else ('None', 'None')
     assert output.split('\n')[0] == f"{started.pid} {wanted[0]} {wanted[1]} ['a b', '--c']"
     assert complaint.count(allocator.KEEP) == (1 if keep == '0' else 0)
+
+
+def test_a_plain_environment_has_none_of_the_settings_and_all_else():
+    own = {'PATH': '/bin', 'GLIBC_TUNABLES': 'glibc.malloc.arena_max=1'}
+    assert allocator.plain_environment(allocator.tuned_environment(own)) == own
+    assert allocator.plain_environment(allocator.tuned_environment({'PATH': '/bin'})) == {'PATH': '/bin'}
