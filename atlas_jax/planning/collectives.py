@@ -82,6 +82,9 @@ def _moved(kind: str, shape: str, group: int) -> float:
 
 
 def _group_size(line: str, devices: int) -> int:
+    if match := re.search(r'replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}', line):  # sizes of axes, and the axes that a group spans
+        sizes = dict(re.findall(r"'([^']+)'=(\d+)", match.group(1)))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'([^']+)'", match.group(2)))
     if match := re.search(r'replica_groups=\[(\d+),(\d+)\]', line):
         return int(match.group(2))
     if match := re.search(r'replica_groups=\{\{([\d,]+)\}', line):

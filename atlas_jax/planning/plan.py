@@ -19,6 +19,7 @@ from atlas_jax.planning import collectives, program, slices
 from atlas_jax.planning import workload as workload_lib
 
 GIB = 2**30
+_VERSION = 2  # raise it when plans are made otherwise, so that none is taken from a cache that was made before
 PARTS = ('parameters', 'optimizer', 'index', 'gradients', 'activations', 'temporaries')
 
 
@@ -99,7 +100,7 @@ def typical_fraction(planned: Plan) -> float:
 
 def _key(text: str, topology: str) -> str:
     versions = [f'{name} {_version(name)}' for name in ('jax', 'jaxlib', 'libtpu')]
-    return hashlib.sha256('\n'.join([text, topology, *versions]).encode()).hexdigest()[:32]
+    return hashlib.sha256('\n'.join([text, topology, *versions, f'plan {_VERSION}']).encode()).hexdigest()[:32]
 
 
 def _version(package: str) -> str:

@@ -54,6 +54,14 @@ def test_every_kind_is_counted_once_a_trip():
     assert moved['all-to-all'] == 0
 
 
+@pytest.mark.parametrize('groups, share', [("mesh['axis_0'=2,'axis_1'=4] {'axis_1'}", 3 / 4), ("mesh['axis_0'=8] {'axis_0'}", 7 / 8),
+                                           ("mesh['axis_0'=2,'axis_1'=4] {'axis_0','axis_1'}", 7 / 8), ('{{0,4},{1,5},{2,6},{3,7}}', 1 / 2),
+                                           ('[2,4]<=[8]', 3 / 4)])
+def test_groups_in_every_notation(groups, share):
+    moved = collectives.collective_bytes(TEXT.replace('[1,8]<=[8]', groups), 8)
+    assert moved['all-gather'] == pytest.approx(24 * 96 * 32 * 2 * share)
+
+
 def test_a_stated_trip_count_wins():
     text = TEXT.replace('body=%body', 'body=%body, backend_config={"known_trip_count":{"n":"3"}}')
     assert collectives.collective_bytes(text, 8)['all-gather'] == pytest.approx(3 * 96 * 32 * 2 * 7 / 8)
