@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors, partitioning
-from atlas_jax.training import joint_loss, retrieve, state, train_step
+from atlas_jax.training import gold_scores, joint_loss, retrieve, state, train_step
 from atlas_jax.training import spec as spec_lib
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny
@@ -78,12 +78,11 @@ def test_the_flat_layout_equals_each_passage_on_its_own():
     params, batch = _params(), _device(tiny.batch(4))
     inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, known, spec)
     inputs = inputs.replace(reader_tokens=inputs.reader_tokens[:, :3], reader_lengths=inputs.reader_lengths[:, :3])
-    together, mask = joint_loss.passage_keys_values(params['reader'], inputs.reader_tokens, inputs.reader_lengths, spec, spec.read[-1],
-                                                    None)
+    together, mask = gold_scores.encode(params['reader'], inputs.reader_tokens, inputs.reader_lengths, spec, spec.read[-1], None)
     tokens, lengths = inputs.reader_tokens.reshape(12, 1, -1), inputs.reader_lengths.reshape(12, 1)
     for i in range(12):
-        alone, _ = joint_loss.passage_keys_values(params['reader'], tokens[i:i + 1], lengths[i:i + 1], spec,
-                                                  dataclasses.replace(spec.read[-1], stream_tokens=spec.read[-1].longest), None)
+        alone, _ = gold_scores.encode(params['reader'], tokens[i:i + 1], lengths[i:i + 1], spec,
+                                      dataclasses.replace(spec.read[-1], stream_tokens=spec.read[-1].longest), None)
         real = int(lengths[i, 0])
         assert int(mask[i].sum()) == real
         for rows, rows_alone in zip(together, alone, strict=True):  # keys, values: [layers, passages, longest, heads, head_dim]
