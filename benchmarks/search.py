@@ -21,7 +21,7 @@ import numpy as np
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 TOP_K, BATCHES = 20, (1, 64)
-SIDES = ('numpy_matmul', 'faiss_flat', 'exact', 'int8', 'int8_rescored', 'scann', 'faiss_ivfpq', 'faiss_hnsw')
+SIDES = ('numpy_matmul', 'faiss_flat', 'exact', 'int8', 'int8_index', 'scann', 'faiss_ivfpq', 'faiss_hnsw')
 
 
 class Side:
