@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import types
 
 import jax
 import numpy as np
 import pytest
 
-from atlas_jax import api, decoding, errors, evaluate, train
+from atlas_jax import api, decoding, errors, evaluate, run_log, train
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.corpus import passages as passages_lib
 from atlas_jax.models import atlas as atlas_lib
@@ -55,7 +56,7 @@ def _run(folder, steps_between=2):
 
 
 def _losses(folder):
-    rows = [json.loads(line) for line in (folder / train.METRICS_FILE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / run_log.METRICS_FILE).read_text().splitlines()]
     assert [row['step'] for row in rows] == list(range(1, len(rows) + 1))
     return [(row['reader_loss'], row['retriever_loss'], row['gradient_norm']) for row in rows]
 
@@ -72,7 +73,7 @@ def test_a_killed_run_goes_on_with_bit_equal_losses(atlas, index, examples, tmp_
     monkeypatch.setattr(train, '_stop_if_diverged', killed)
     with pytest.raises(KeyboardInterrupt):
         train.train_examples(_run(tmp_path / 'killed'), atlas, examples, index, OPTIMIZER, DISTILL)
-    with open(tmp_path / 'killed' / train.METRICS_FILE, 'a', encoding='utf-8') as file:
+    with open(tmp_path / 'killed' / run_log.METRICS_FILE, 'a', encoding='utf-8') as file:
         file.write('{"step": 4, "rea')  # a line cut short by the kill
     monkeypatch.setattr(train, '_stop_if_diverged', original)
     train.train_examples(_run(tmp_path / 'killed'), atlas, examples, index, OPTIMIZER, DISTILL)
@@ -194,3 +195,11 @@ def test_the_index_of_another_model_is_refused(atlas, index):
     other = dataclasses.replace(atlas, params=jax.tree.map(lambda leaf: leaf + 1, atlas.params))
     with pytest.raises(errors.IndexFolderError):
         other.answer(['what is thing 3 ?'], index)
+
+
+def test_an_infinite_gradient_stops_the_run_though_the_loss_is_finite():
+    metrics = {'loss': 1.5, 'gradient_norm': float('inf'), 'learning_rate': 4e-5, 'retriever_learning_rate': 1e-5}
+    with pytest.raises(errors.DivergedError, match=r'step 7: the norm of the gradients is inf \(learning rates .* 4e-05 and 1e-05, '
+                                                   r'examples \[3, 1\]\); the last checkpoint is intact'):
+        train._stop_if_diverged(7, metrics, types.SimpleNamespace(example_ids=np.array([3, 1])))
+    train._stop_if_diverged(7, metrics | {'gradient_norm': 0.5}, types.SimpleNamespace(example_ids=np.array([3, 1])))
