@@ -56,6 +56,8 @@ def test_commands_of_readme_and_your_documents(demo_packages, tmp_path, monkeypa
     assert {'exact_match', 'stderr', 'questions'} <= json.loads(pathlib.Path('demo-data/figures.json').read_text()).keys()
     assert len(pathlib.Path('demo-data/results.jsonl').read_text().splitlines()) == 5
     assert 'train.train.max_examples' in pathlib.Path('demo-data/run/config.gin').read_text()
+    for arguments in commands('docs/search.md'):
+        run(arguments, demo_packages.wheels)
 
     pathlib.Path('my-documents').mkdir()
     pathlib.Path('my-documents/orchard.md').write_text(blocks('docs/your-documents.md', 'markdown')[0])
