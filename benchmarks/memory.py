@@ -10,7 +10,7 @@ import pathlib
 import process_pairs
 import workload
 
-ALL = ('original_512', 'original_200', 'tuned', 'tuned_repaired', 'flat_repaired')
+ALL = (process_pairs.OURS_AS_IT_IS, 'original_512', 'original_200', 'tuned', 'tuned_repaired', 'flat_repaired')
 _STEPS = 3
 
 
@@ -23,9 +23,10 @@ def main() -> None:
     batch, n_context = options.batch or batch, options.n_context or n_context
     inputs = process_pairs.save_inputs(work / f'memory-{options.size}.npz', workload.step_arrays(models, batch, n_context, 1))
     opponents = ALL if options.opponents is None else options.opponents
-    sides = {'ours': process_pairs.ours(models, inputs, options.dtype),
-             process_pairs.OURS_AS_IT_IS: process_pairs.ours(models, inputs, options.dtype, tuned=False),
-             **{name: process_pairs.theirs(name, models, inputs, options.dtype) for name in opponents}}
+    sides = {'ours': process_pairs.ours(models, inputs, options.dtype)}
+    for name in opponents:
+        sides[name] = (process_pairs.ours(models, inputs, options.dtype, tuned=False) if name == process_pairs.OURS_AS_IT_IS
+                       else process_pairs.theirs(name, models, inputs, options.dtype))
     figures = {'size': options.size, 'batch': batch, 'n_context': n_context, 'dtype': options.dtype, 'sides': {},
                'machine': process_pairs.machine()}
     for name, side in sides.items():

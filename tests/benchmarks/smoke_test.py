@@ -1,6 +1,7 @@
 """Every benchmark against PyTorch runs through, at sizes that say nothing of speed."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -12,13 +13,15 @@ pytest.importorskip('transformers')
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+QUICK_TO_COMPILE = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 
 
 def run(name: str, folder: pathlib.Path, *arguments: str) -> dict:
     """The figures of a benchmark at size tiny."""
     result = folder / f'{name}.json'
     subprocess.run([sys.executable, ROOT / 'benchmarks' / f'{name}.py', '--size', 'tiny', '--rounds', '1', '--work', folder / 'models',
-                    '--json', result, '--report', result.with_suffix('.html'), *arguments], check=True, cwd=folder)
+                    '--json', result, '--report', result.with_suffix('.html'), *arguments], check=True, cwd=folder,
+                   env=os.environ | {'XLA_FLAGS': QUICK_TO_COMPILE})
     assert '<svg' in result.with_suffix('.html').read_text()
     return json.loads(result.read_text())
 
