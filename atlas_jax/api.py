@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from atlas_jax import errors, index_group, partitioning, prepare, types
+from atlas_jax import errors, hosts, index_group, partitioning, prepare, types
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.conversion import kinds, loading, own, tokenizer_files
 from atlas_jax.corpus import documents as documents_lib
@@ -233,13 +233,16 @@ class Atlas:
     def answer_examples(self, examples: Sequence[TaskExample], index: 'Index | Sequence[Index] | None', n_context: int | None = None,
                         batch_size: int = 16, progress_label: str | None = None,
                         decoding: DecodingConfig | None = None, search: search_config.SearchConfig | str | None = None, *,
-                        use_file_passages: bool = False) -> Iterator[Answer]:
-        """Answers task examples in order; with a label it shows a progress bar. `use_file_passages` reads the examples' own passages."""
+                        use_file_passages: bool = False, knowledge: types.Knowledge | None = None) -> Iterator[Answer]:
+        """Answers task examples in order; with a label it shows a progress bar.
+
+        `use_file_passages` reads the examples' own passages; `knowledge` is the index as a training run has it on the devices now.
+        """
         if not examples:
             return
         index, batch_size = index_group.of(index), self.whole_batch(batch_size)
         prepared = prepare.prepare(self, examples, index, self.passages_to_read(index, n_context, use_file_passages), batch_size,
-                                   use_file_passages=use_file_passages, search=search)
+                                   use_file_passages=use_file_passages, search=search, knowledge=knowledge)
         step = answer_steps.for_spec(prepared.spec, decoding or DecodingConfig())
         for chunk, answered in prepared.run(step, self.device_params(), examples, batch_size, progress_label):
             for row, example in enumerate(chunk):
@@ -259,7 +262,7 @@ class Atlas:
         """The parameters on the model's mesh."""
         shardings = state_lib.param_shardings(self.config, self.mesh)
         shardings = {**shardings, 'passage_encoder': shardings['retriever']}
-        return {name: jax.device_put(self.params[name], sharding) for name, sharding in shardings.items() if name in self.params}
+        return {name: hosts.place(self.params[name], sharding) for name, sharding in shardings.items() if name in self.params}
 
     def _to_answer(self, example: TaskExample, answered: answer_step.Answered, row: int, prepared: prepare.Prepared) -> Answer:
         texts = [self.task.answer_text(prepared.encoder.written(example, tokens.tolist())) for tokens in answered.tokens[row]]

@@ -29,8 +29,8 @@ def add_documents(parser: argparse.ArgumentParser) -> None:
 def add_model(parser: argparse.ArgumentParser) -> None:
     """--model, or --reader and --retriever."""
     options = parser.add_argument_group('model', 'either --model, or both --reader and --retriever')
-    options.add_argument('--model', metavar='DIR', help='folder that `atlas-jax train` wrote')
-    options.add_argument('--reader', metavar='DIR', help='Hugging Face folder of a T5')
+    options.add_argument('--model', metavar='DIR', help='folder that `atlas-jax train` or `convert` wrote, or an original Atlas checkpoint')
+    options.add_argument('--reader', metavar='DIR', help='folder of a T5: Hugging Face, T5X')
     options.add_argument('--retriever', metavar='DIR', help='Hugging Face folder of a BERT, Contriever or sentence transformer')
 
 
@@ -73,6 +73,25 @@ def add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
     parser.add_argument('--gin.NAME', metavar='VALUE', dest='gin_bindings',
                         help="one value, over the files; strings need quotes: --gin.NAME='\"text\"'")
     parser.set_defaults(takes_gin=True)
+
+
+def add_multihost(parser: argparse.ArgumentParser) -> None:
+    """--multihost."""
+    parser.add_argument('--multihost', action='store_true', help='this is one process of several that are one run: a TPU pod, or '
+                        'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say so')
+
+
+def join_hosts(options: argparse.Namespace) -> None:
+    """With --multihost, joins the other processes of the run. Raises ConfigError where they do not come."""
+    if options.multihost:
+        from atlas_jax import hosts
+        hosts.initialize()
+
+
+def is_first() -> bool:
+    """Whether this process is the one that talks and writes what there is one of."""
+    import jax
+    return jax.process_index() == 0
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

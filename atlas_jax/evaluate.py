@@ -7,7 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from atlas_jax import api, errors, index_group, prepare
+import jax
+
+from atlas_jax import api, errors, index_group, prepare, types
 from atlas_jax.decoding import DecodingConfig
 from atlas_jax.io import jsonl
 from atlas_jax.metrics import retrieval as retrieval_metrics
@@ -96,6 +98,7 @@ class Options:
       search: how passages are found; None is exact.
       perplexity: of the targets; None where the task names it among its metrics.
       cross_attention_statistics: names of losses/attention_scores.STATISTICS whose correlation with the retriever's scores is wanted.
+      knowledge: the index and tables of a run that refreshes them, in place of what is on disk; not for gin.
     """
 
     n_context: int | None = None
@@ -106,6 +109,7 @@ class Options:
     search: SearchConfig | str | None = None
     perplexity: bool | None = None
     cross_attention_statistics: tuple[str, ...] = ()
+    knowledge: types.Knowledge | None = None
 
 
 def evaluate_examples(atlas: api.Atlas, examples: Sequence[protocol.TaskExample], index: Any, *, label: str = 'answering',
@@ -132,7 +136,7 @@ def evaluate_examples(atlas: api.Atlas, examples: Sequence[protocol.TaskExample]
         answers, choices, scores = _choose(atlas, examples, index, options, label)
     else:
         answers = tuple(atlas.answer_examples(examples, index, options.n_context, options.batch_size, label, options.decoding,
-                                              options.search, use_file_passages=options.use_file_passages))
+                                              options.search, use_file_passages=options.use_file_passages, knowledge=options.knowledge))
         scores = _score_texts(atlas.task, answers, examples)
     return Evaluation(answers, scores, *_ranks(answers, firsts), time.perf_counter() - start,
                       _likelihoods(atlas, firsts, index, options), choices)
@@ -140,7 +144,8 @@ def evaluate_examples(atlas: api.Atlas, examples: Sequence[protocol.TaskExample]
 
 def _prepare(atlas: api.Atlas, examples: Sequence[protocol.TaskExample], index: Any, options: Options) -> prepare.Prepared:
     return prepare.prepare(atlas, examples, index, atlas.passages_to_read(index, options.n_context, options.use_file_passages),
-                           atlas.whole_batch(options.batch_size), use_file_passages=options.use_file_passages, search=options.search)
+                           atlas.whole_batch(options.batch_size), use_file_passages=options.use_file_passages, search=options.search,
+                           knowledge=options.knowledge)
 
 
 def _retrieve(atlas: api.Atlas, examples, index: Any, options: Options, label: str) -> tuple[api.Answer, ...]:
@@ -293,6 +298,6 @@ def evaluate(examples_file: str, model_dir: str | None = None, reader_dir: str |
     folders = [index_dir] if isinstance(index_dir, str) else index_dir or []
     index = index_group.of([api.Index.open(folder) for folder in folders]) if folders else None
     evaluation = evaluate_examples(atlas, examples, index, options=options)
-    if results_file:
+    if results_file and jax.process_index() == 0:
         write_results(results_file, evaluation, examples, write_passages)
     return evaluation.summary(top_k=max(len(answer.passages) for answer in evaluation.answers))

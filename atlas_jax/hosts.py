@@ -52,9 +52,11 @@ def place(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(put, tree, shardings)
 
 
-def from_local(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-    """Global arrays of a tree of host arrays of which every process has its own rows, in the order of the processes."""
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), tree)
+def from_local(tree: Any, sharding: jax.sharding.Sharding, rows: int) -> Any:
+    """Global arrays of `rows` rows, of a tree of host arrays with this process's rows of them (`local_rows`)."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf, (rows, *leaf.shape[1:])), tree)
 
 
 def to_host(tree: Any) -> Any:
@@ -67,14 +69,9 @@ def to_host(tree: Any) -> Any:
     return jax.tree.map(get, tree)
 
 
-def local_rows(rows: int) -> slice:
-    """This process's rows of a global batch.
-
-    Raises:
-      ConfigError: the batch does not divide over the processes.
-    """
-    processes = jax.process_count()
-    if rows % processes:
-        raise errors.ConfigError(f'a batch of {rows} does not divide over {processes} processes; choose a multiple of {processes}')
-    share = rows // processes
-    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+def local_rows(sharding: jax.sharding.Sharding, rows: int) -> np.ndarray:
+    """The rows of a global array of `rows` rows that lie on this process's devices, ascending, int."""
+    mine = np.zeros(rows, bool)
+    for where in sharding.addressable_devices_indices_map((rows,)).values():
+        mine[where[0]] = True
+    return np.flatnonzero(mine)

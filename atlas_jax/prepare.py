@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from atlas_jax import errors, index_group, types
+from atlas_jax import errors, hosts, index_group, types
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.input import encode, passages
 from atlas_jax.io import progress
@@ -78,8 +78,7 @@ class Prepared:
           size: divides over the mesh.
           params: {'retriever', …} of the moment; only read where `on_host`.
         """
-        bare = self.searched is not None
-        batch = self.place(self._rows([self.encoder.encode(example, bare=bare) for example in examples], size, bare))
+        batch = self._made(examples, size, bare=self.searched is not None)
         if not self.on_host:
             return batch, None
         spec = self.searched or self.spec
@@ -89,9 +88,9 @@ class Prepared:
             retrieved = _search_step(spec)(params, batch, self.knowledge)
         return (batch, retrieved) if self.searched is None else (self._assembled(examples, size, retrieved), retrieved)
 
-    def training_batch(self, drawn: Any, params: Any) -> tuple[types.Batch, types.Retrieved | None]:
-        """A batch on the devices, of what the training pipeline yields: a Batch, or where `on_host` the examples."""
-        return self.batch(drawn, len(drawn), params) if self.on_host else (self.place(drawn), None)
+    def training_batch(self, drawn: Any, params: Any, size: int) -> tuple[types.Batch, types.Retrieved | None]:
+        """A batch on the devices, of what the training pipeline yields: its rows of this process, or where `on_host` the examples."""
+        return self.batch(drawn, len(drawn), params) if self.on_host else (hosts.from_local(drawn, self.sharding, size), None)
 
     def run(self, step: Callable[..., Any], params: Any, examples: Sequence[TaskExample], size: int,
             label: str | None = None) -> Iterator[tuple[Sequence[TaskExample], Any]]:
@@ -101,7 +100,7 @@ class Prepared:
             for start in range(0, len(examples), size):
                 chunk = examples[start:start + size]
                 batch, retrieved = self.batch(chunk, size, params)
-                yield chunk, jax.device_get(step(params, batch, self.knowledge, retrieved))
+                yield chunk, hosts.to_host(step(params, batch, self.knowledge, retrieved))
                 if label:
                     bar.update(len(chunk))
 
@@ -116,27 +115,36 @@ class Prepared:
 
         return self.run(step, params, examples, size, label)
 
-    def place(self, batch: types.Batch) -> types.Batch:
-        """A batch of numpy arrays on the devices."""
-        return jax.device_put(batch, train_step.batch_sharding(self.spec.mesh))
+    @property
+    def sharding(self) -> jax.sharding.NamedSharding:
+        """How a batch lies on the devices."""
+        return train_step.batch_sharding(self.spec.mesh)
+
+    def _made(self, examples: Sequence[TaskExample], size: int, passages_of: Callable[[int], Any] | None = None,
+              bare: bool = False) -> types.Batch:
+        """A batch on the devices, fillers at its end; each process makes its own rows. `passages_of` gives a row passages to read."""
+        def row(number: int) -> types.Batch:
+            if number >= len(examples):
+                return self.encoder.filler(bare=bare)
+            given = () if passages_of is None else (passages_of(number),)
+            return self.encoder.encode(examples[number], *given, bare=bare)
+
+        return hosts.from_local(encode.stack([row(number) for number in hosts.local_rows(self.sharding, size)]), self.sharding, size)
 
     def _assembled(self, examples: Sequence[TaskExample], size: int, retrieved: types.Retrieved) -> types.Batch:
-        found = jax.device_get(retrieved)
-        rows = [self.encoder.encode(example, [self._passage(row) for row in ids[np.isfinite(scores)]])
-                for example, scores, ids in zip(examples, found.scores, found.passage_ids, strict=False)]
-        return self.place(self._rows(rows, size))
+        found = hosts.to_host(retrieved)
+        return self._made(examples, size, lambda number: [
+            self._passage(row) for row in found.passage_ids[number][np.isfinite(found.scores[number])]])
 
     def _passage(self, row: int) -> Passage:
         part, place = self.index.locate(int(row), self.spec.mesh)
         return part.store[place]
 
-    def _rows(self, rows: Sequence[types.Batch], size: int, bare: bool = False) -> types.Batch:
-        return encode.stack([*rows, *[self.encoder.filler(bare=bare)] * (size - len(rows))])
-
 
 def prepare(atlas: Any, examples: Sequence[TaskExample], index: Any, n_context: int, batch_size: int, *, use_file_passages: bool = False,
             distill: spec_lib.DistillConfig | None = None, step: step_config.StepConfig | None = None,
-            search: search_config.SearchConfig | str | None = None, force_host: bool = False) -> Prepared:
+            search: search_config.SearchConfig | str | None = None, force_host: bool = False,
+            knowledge: types.Knowledge | None = None) -> Prepared:
     """Chooses the way and makes the spec.
 
     Args:
@@ -148,6 +156,7 @@ def prepare(atlas: Any, examples: Sequence[TaskExample], index: Any, n_context: 
       use_file_passages: the examples' own passages are read, nothing is retrieved.
       distill, step, search: see spec.make_spec; `search` may be the name of a searcher.
       force_host: assembles on the host though the graph could.
+      knowledge: of the index, as it is now on the devices, where it is no longer what is on disk.
 
     Raises:
       ConfigError: the options contradict each other.
@@ -163,16 +172,16 @@ def prepare(atlas: Any, examples: Sequence[TaskExample], index: Any, n_context: 
     if use_file_passages or reason or force_host:
         if reason:
             print(f'{reason}; so the host puts the inputs together, which is slower than in the compiled step', flush=True)
-        return _given(atlas, config, encoder, examples, index, query_lengths, batch_size, distill, options)
+        return _given(atlas, config, encoder, examples, index, query_lengths, batch_size, distill, options, knowledge)
     nothing = np.zeros(1, np.int64)
     lengths = spec_lib.TokenLengths(nothing, nothing, query_lengths) if index is None else index.token_lengths(query_lengths)
     spec = spec_lib.make_spec(config, atlas.segments, atlas.mesh, lengths, batch_size, distill, **options)
-    return Prepared(spec, encoder, *((None, None) if index is None else index.for_step(atlas, spec)), index)
+    return Prepared(spec, encoder, *_held(atlas, index, spec, knowledge), index)
 
 
 def _given(atlas: Any, config: Any, encoder: encode.ExampleEncoder, examples: Sequence[TaskExample],
            index: index_group.IndexGroup | None, query_lengths: np.ndarray, batch_size: int, distill: spec_lib.DistillConfig | None,
-           options: dict[str, Any]) -> Prepared:
+           options: dict[str, Any], knowledge: types.Knowledge | None) -> Prepared:
     """The way of passages that come with the batch."""
     inputs, reader, retriever = config.inputs, atlas.reader_tokenizer, atlas.retriever_tokenizer
     bare = spec_lib.StepSpec(config, atlas.segments, atlas.mesh, read=(), distill=distill, search=options['search'])
@@ -198,7 +207,14 @@ def _given(atlas: Any, config: Any, encoder: encode.ExampleEncoder, examples: Se
     spec = given.make_spec(config, None, atlas.mesh, reader_lengths, retriever_lengths, batch_size, distill, **options)
     if index is None:
         return Prepared(spec, encoder)
-    return Prepared(spec, encoder, *index.for_step(atlas, bare), index, bare)
+    return Prepared(spec, encoder, *_held(atlas, index, bare, knowledge), index, bare)
+
+
+def _held(atlas: Any, index: index_group.IndexGroup | None, spec: spec_lib.StepSpec, knowledge: types.Knowledge | None):
+    """What a step reads, and the searcher of the host."""
+    if index is None or knowledge is not None:
+        return knowledge, None
+    return index.for_step(atlas, spec)
 
 
 @functools.lru_cache(maxsize=8)

@@ -28,8 +28,7 @@ class RunLog:
             rows = [json.loads(line) for line in lines if line.endswith('\n')]
             self.rows = [row for row in rows if row['step'] <= step]
         if self._writes:
-            with atomic.writing(self.path) as file:
-                file.writelines(json.dumps(row) + '\n' for row in self.rows)
+            self._write_all()
             with atomic.disk_full_is_a_user_error(folder):
                 self._events = tensorboard.EventFile(folder / TENSORBOARD_FOLDER)
 
@@ -42,6 +41,17 @@ class RunLog:
             with open(self.path, 'a', encoding='utf-8') as file:
                 file.write(json.dumps(row) + '\n')
             self._events.write(row['step'], {name: value for name, value in row.items() if name != 'step'})
+
+    def add(self, step: int, scalars: dict[str, float]) -> None:
+        """Adds scalars to the row of the step that was appended last, and writes the file anew."""
+        self.rows[-1] |= scalars
+        if self._writes:
+            self._write_all()
+            self._events.write(step, scalars)
+
+    def _write_all(self) -> None:
+        with atomic.writing(self.path) as file:
+            file.writelines(json.dumps(row) + '\n' for row in self.rows)
 
 
 def parameter_overview(params: Any, depth: int = 2) -> str:

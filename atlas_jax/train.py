@@ -5,33 +5,42 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from atlas_jax import api, errors, evaluate, partitioning, prepare
+from atlas_jax import api, errors, evaluate, hosts, partitioning, preemption, prepare, run_log, run_profile, watch
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.input import pipeline
-from atlas_jax.io import atomic, progress
+from atlas_jax.io import progress
 from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.tasks import protocol
+from atlas_jax.training import refresh as refresh_lib
 from atlas_jax.training import spec as spec_lib
 from atlas_jax.training import state as state_lib
 from atlas_jax.training import step_config, train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 
-METRICS_FILE = 'metrics.jsonl'
+_SHOWN = ('reader_loss', 'retriever_loss', 'index_age_max')  # beside the progress bar
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
     """Where and how a run goes; steps are counted in updates.
 
-    `batch_size` is that of a micro-batch where gradients are accumulated (StepConfig).
-    `mesh_shape` is (data, fsdp, model) or None for all devices on fsdp; `dropout_rate` None keeps the models' own.
+    Attributes:
+      run_dir: folder for checkpoints, metrics and the configuration as used.
+      batch_size: of a micro-batch where gradients are accumulated (StepConfig); divides over the devices.
+      seed: of the order of the examples, of what tasks draw, and of dropout.
+      checkpoint_every_steps: and at the end, and when the run is asked to stop (SIGTERM).
+      keep_checkpoints: how many of the newest stay.
+      evaluate_every_steps: answers eval_file's examples; 0 for never. The checkpoint with the best score stays besides.
+      mesh_shape: (data, fsdp, model); None puts all devices on fsdp.
+      dropout_rate: None keeps the models' own.
+      hang_seconds: with several processes, how long all may stay where they are before the run is ended; compilation included.
     """
 
     run_dir: str
@@ -39,8 +48,15 @@ class RunConfig:
     seed: int = 0
     checkpoint_every_steps: int = 50
     keep_checkpoints: int = 2
+    evaluate_every_steps: int = 0
     mesh_shape: tuple[int, int, int] | None = None
     dropout_rate: float | None = None
+    hang_seconds: float = 1800.0
+
+    def __post_init__(self):
+        for name, least in (('batch_size', 1), ('checkpoint_every_steps', 1), ('keep_checkpoints', 1), ('evaluate_every_steps', 0)):
+            if getattr(self, name) < least:
+                raise errors.ConfigError(f'RunConfig.{name} is {getattr(self, name)}; it must be at least {least}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +72,8 @@ def train(run: RunConfig, train_file: str, optimizer: OptimizerConfig, index_dir
           task: protocol.Task | None = None, inputs: atlas_lib.InputConfig | None = None,
           distill: spec_lib.DistillConfig | None = None, max_examples: int | None = None,
           step: step_config.StepConfig | None = None, search: SearchConfig | None = None,
-          use_file_passages: bool = False) -> TrainResult:
+          use_file_passages: bool = False, refresh: refresh_lib.RefreshConfig | None = None, eval_file: str | None = None,
+          profile_dir: str | None = None) -> TrainResult:
     """Trains from a run folder or Hugging Face folders on a JSON-lines file of examples; goes on from the run's newest checkpoint.
 
     Args:
@@ -72,10 +89,16 @@ def train(run: RunConfig, train_file: str, optimizer: OptimizerConfig, index_dir
       step: accumulation, rematerialisation, dtypes.
       search: how passages are found; None is exact search.
       use_file_passages: the examples' own passages are read and scored; nothing is retrieved.
+      refresh: how the index follows the passage encoder; None never.
+      eval_file: examples to evaluate on while training (RunConfig.evaluate_every_steps).
+      profile_dir: writes a profile of a few steps there.
 
     Raises:
-      UserError: anything the user can mend, before training starts; DivergedError if the loss is no longer finite.
+      UserError: anything the user can mend, before training starts; DivergedError if the loss is no longer finite; PreemptedError after
+        a SIGTERM, when the state is saved.
     """
+    if bool(eval_file) != bool(run.evaluate_every_steps):
+        raise errors.ConfigError('evaluation while training needs both eval_file and RunConfig.evaluate_every_steps')
     if not use_file_passages and (index_dir is None) != (n_context == 0):
         raise errors.ConfigError('training needs an index and n_context >= 1, or neither (n_context 0: closed book), or use_file_passages')
     mesh = partitioning.make_mesh(run.mesh_shape)
@@ -84,8 +107,9 @@ def train(run: RunConfig, train_file: str, optimizer: OptimizerConfig, index_dir
     examples = prepare.read_examples(atlas, train_file, training=True, max_rows=max_examples)
     folders = [index_dir] if isinstance(index_dir, str) else index_dir or []
     index = [api.Index.open(folder) for folder in folders] or None
+    eval_examples = prepare.read_examples(atlas, eval_file) if eval_file else ()
     return train_examples(run, atlas, examples, index, optimizer, distill or spec_lib.DistillConfig(), step=step, search=search,
-                          use_file_passages=use_file_passages)
+                          use_file_passages=use_file_passages, refresh=refresh, eval_examples=eval_examples, profile_dir=profile_dir)
 
 
 def configure(atlas: api.Atlas, mesh: jax.sharding.Mesh, n_context: int, dropout_rate: float | None) -> api.Atlas:
@@ -100,32 +124,52 @@ def configure(atlas: api.Atlas, mesh: jax.sharding.Mesh, n_context: int, dropout
 def train_examples(run: RunConfig, atlas: api.Atlas, examples: Sequence[protocol.TaskExample],
                    index: api.Index | Sequence[api.Index] | None,
                    optimizer: OptimizerConfig, distill: spec_lib.DistillConfig, label: str = 'training',
-                   step: step_config.StepConfig | None = None, search: SearchConfig | None = None,
-                   use_file_passages: bool = False) -> TrainResult:
+                   step: step_config.StepConfig | None = None, search: SearchConfig | None = None, use_file_passages: bool = False,
+                   refresh: refresh_lib.RefreshConfig | None = None, eval_examples: Sequence[protocol.TaskExample] = (),
+                   profile_dir: str | None = None) -> TrainResult:
     """`train` on what is loaded already; the run folder is written just the same."""
     folder = pathlib.Path(run.run_dir)
     # data
     prepared = prepare.prepare(atlas, examples, index, atlas.config.n_context, run.batch_size, distill=distill, step=step, search=search,
                                use_file_passages=use_file_passages)
     spec = prepared.spec
-    has_second = spec.keeps_passage_encoder or spec.trains_passage_encoder
-    if 'passage_encoder' in atlas.params and not has_second:
-        raise errors.ConfigError('the model has an encoder of its own for passages, and retriever_training '
-                                 f'"{distill.retriever_training}" with n_context {atlas.config.n_context} would lose it; choose untied or '
-                                 'query_side, with n_context of at least 1')
+    _check_encoders(atlas, spec)
     make_batches = pipeline.training_examples if prepared.on_host else pipeline.training_batches
-    batches = make_batches(examples, prepared.encoder, run.batch_size * spec.step.accumulation_steps, run.seed)
+    batch_rows = run.batch_size * spec.step.accumulation_steps
+    own_rows = {} if prepared.on_host else {'rows': hosts.local_rows(prepared.sharding, batch_rows)}
+    batches = make_batches(examples, prepared.encoder, batch_rows, run.seed, **own_rows)
+    refresher = _refresher(refresh, prepared)
     # step
     run_step = train_step.make_train_step(spec, optimizer, run.seed)
     # state: own run > given weights
-    _write_description(folder, atlas, has_second)
-    with run_folder.RunCheckpoints(folder, run.keep_checkpoints, create=True) as checkpoints:
-        state, history = _restore_or_create(checkpoints, folder, atlas, spec, optimizer, batches)
-        # loop
-        save = _saver(checkpoints, batches)
-        state = _loop(run_step, state, batches, prepared, run, optimizer, history, save, label)
-    params, _ = state_lib.to_items(state)
-    return TrainResult(dataclasses.replace(atlas, params=params), tuple(history.rows))
+    _write_description(folder, atlas, spec.keeps_passage_encoder or spec.trains_passage_encoder)
+    with run_folder.RunCheckpoints(folder, run.keep_checkpoints, create=True, keep_best=int(bool(eval_examples))) as checkpoints:
+        loop = _Loop(run, atlas, prepared, checkpoints, batches, batch_rows, refresher, eval_examples, run_step, index)
+        loop.restore_or_create(optimizer)
+        with watch.Watch(run.hang_seconds) as watching, preemption.StopRequest() as stop, run_profile.Profile(profile_dir) as profile:
+            loop.go(optimizer.total_steps, label, watching, stop, profile)
+    params, _ = state_lib.to_items(loop.state)
+    return TrainResult(dataclasses.replace(atlas, params=params), tuple(loop.log.rows))
+
+
+def _check_encoders(atlas: api.Atlas, spec: spec_lib.StepSpec) -> None:
+    if 'passage_encoder' in atlas.params and not (spec.keeps_passage_encoder or spec.trains_passage_encoder):
+        raise errors.ConfigError('the model has an encoder for passages of its own, which this training would lose; '
+                                 'give retriever_training "untied" or "query_side", and read passages')
+
+
+def _refresher(config: refresh_lib.RefreshConfig | None, prepared: prepare.Prepared) -> refresh_lib.Refresher | None:
+    """What keeps the index up; None where nothing is ever embedded again."""
+    if config is None or not config.refreshes:
+        return None
+    if not prepared.spec.embeds_passages or prepared.knowledge is None or prepared.knowledge.index is None:
+        raise errors.ConfigError('a refresh embeds the index again by a passage encoder that is trained: it needs an index that is '
+                                 'searched on the devices, and retriever_training "joint" or "untied"')
+    # Its buffers are overwritten: nobody else may hold them.
+    prepared.knowledge = prepared.knowledge.replace(index=jax.tree.map(lambda leaf: leaf.copy(), prepared.knowledge.index),
+                                                    scanned=jax.tree.map(lambda leaf: leaf.copy(), prepared.knowledge.scanned))
+    lengths = prepared.index.token_lengths(np.zeros(1, np.int64))
+    return refresh_lib.Refresher(prepared.spec, config, prepared.knowledge.index.valid.shape[0], lengths)
 
 
 def _write_description(folder: pathlib.Path, atlas: api.Atlas, keep_passage_encoder: bool) -> None:
@@ -141,69 +185,109 @@ def _write_description(folder: pathlib.Path, atlas: api.Atlas, keep_passage_enco
     described.write_description(folder)
 
 
-def _restore_or_create(checkpoints, folder, atlas: api.Atlas, spec: spec_lib.StepSpec, optimizer: OptimizerConfig, batches):
-    transformation = train_step.optimizer_for(spec, optimizer)
-    if checkpoints.latest_step is None:
-        params = {name: atlas.params[name] for name in ('reader', 'retriever')}
-        state = state_lib.create(params, spec, transformation, atlas.params.get('passage_encoder'))
-        return state, _History(folder / METRICS_FILE, 0)
-    abstract = state_lib.abstract(spec, transformation)
-    params, moments, position = checkpoints.restore(*state_lib.to_items(abstract))
-    batches.set_state(position)
-    state = state_lib.from_items(params, moments, spec.trains_passage_encoder)
-    print(f'{folder}: going on from step {int(state.step)}', flush=True)
-    return state, _History(folder / METRICS_FILE, int(state.step))
+class _Loop:
+    """A run between two saves: state, log, and the position of everything that moves with them."""
 
+    def __init__(self, run: RunConfig, atlas: api.Atlas, prepared: prepare.Prepared, checkpoints: run_folder.RunCheckpoints, batches: Any,
+                 batch_rows: int, refresher: refresh_lib.Refresher | None, eval_examples: Sequence[protocol.TaskExample], step: Any,
+                 index: Any):
+        self.run, self.atlas, self.prepared, self.checkpoints, self.batches = run, atlas, prepared, checkpoints, batches
+        self.batch_rows, self.refresher, self.eval_examples, self.step, self.index = batch_rows, refresher, eval_examples, step, index
+        self.state: state_lib.TrainState
+        self.log: run_log.RunLog
 
-def _saver(checkpoints: run_folder.RunCheckpoints, batches) -> Callable[[state_lib.TrainState], None]:
-    def save(state: state_lib.TrainState) -> None:
-        checkpoints.save(int(state.step), *state_lib.to_items(state), input_position=batches.get_state())
-    return save
+    def restore_or_create(self, optimizer: OptimizerConfig) -> None:
+        """State and log: of the run's newest checkpoint, else of the weights that were given."""
+        folder, spec = pathlib.Path(self.run.run_dir), self.prepared.spec
+        transformation = train_step.optimizer_for(spec, optimizer)
+        done = self.checkpoints.latest_step or 0
+        if done:
+            abstract = state_lib.abstract(spec, transformation)
+            params, moments, position = self.checkpoints.restore(*state_lib.to_items(abstract))
+            self.batches.set_state(position['examples'])
+            self.state = state_lib.from_items(params, moments, spec.trains_passage_encoder)
+            if self.refresher is not None:
+                self._restore_index(position['refresh'])
+        else:
+            params = {name: self.atlas.params[name] for name in ('reader', 'retriever')}
+            self.state = state_lib.create(params, spec, transformation, self.atlas.params.get('passage_encoder'))
+        self.log = run_log.RunLog(folder, done)
+        if jax.process_index() == 0:
+            came_from = f'going on from step {done} of this run' if done else 'starting from the given weights'
+            print(f'{folder}: {came_from}; {jax.device_count()} {jax.devices()[0].device_kind} in {jax.process_count()} process(es), mesh '
+                  f'{dict(spec.mesh.shape)}\n{run_log.parameter_overview(self.state.params)}', flush=True)
 
+    def go(self, total_steps: int, label: str, watching: watch.Watch, stop: preemption.StopRequest,
+           profile: 'run_profile.Profile') -> None:
+        """Trains until `total_steps` updates are done. Raises DivergedError, PreemptedError."""
+        done = int(self.state.step)
+        with progress.bar(total_steps, label, ' steps') as bar:
+            progress.skip(bar, done)
+            while done < total_steps:
+                watching.beat(done + 1)
+                with profile.step(done + 1):
+                    metrics = self._update(done)
+                done += 1
+                self.log.append({'step': done, **metrics})
+                bar.set_postfix_str(' '.join(f'{name} {metrics[name]:.3f}' for name in _SHOWN if name in metrics))
+                bar.update(1)
+                stopped = stop.now(done)
+                evaluated = self._evaluate(done)
+                if done % self.run.checkpoint_every_steps == 0 or done == total_steps or evaluated is not None or stopped:
+                    self._save(done, evaluated)
+                if stopped and done < total_steps:
+                    raise preemption.PreemptedError(f'{self.run.run_dir}: asked to stop, saved at step {done}; the same command goes on')
 
-def _loop(step, state: state_lib.TrainState, batches, prepared: prepare.Prepared, run: RunConfig, optimizer: OptimizerConfig,
-          history: '_History', save, label: str) -> state_lib.TrainState:
-    done = int(state.step)
-    with progress.bar(optimizer.total_steps, label, ' steps') as bar:
-        bar.update(done)
-        while done < optimizer.total_steps:
-            start = time.perf_counter()
-            batch, retrieved = prepared.training_batch(next(batches), state.params)
-            state, metrics = step(state, batch, prepared.knowledge, retrieved)
-            metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            done += 1
-            _stop_if_diverged(done, metrics, batch)
-            history.append({'step': done, **metrics, 'seconds': round(time.perf_counter() - start, 4)})
-            bar.set_postfix_str(' '.join(f'{name} {metrics[name]:.3f}' for name in ('reader_loss', 'retriever_loss') if name in metrics))
-            bar.update(1)
-            if done % run.checkpoint_every_steps == 0 or done == optimizer.total_steps:
-                save(state)
-    return state
+    def _update(self, done: int) -> dict[str, float]:
+        start = time.perf_counter()
+        batch, retrieved = self.prepared.training_batch(next(self.batches), self.state.params, self.batch_rows)
+        self.state, metrics = self.step(self.state, batch, self.prepared.knowledge, retrieved)
+        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        _stop_if_diverged(done + 1, metrics, batch)
+        if self.refresher is not None:
+            metrics |= self.refresher.ages(done)
+            self.prepared.knowledge = self.refresher.after_update(self.prepared.knowledge, self.state.params, done + 1)
+        seconds = time.perf_counter() - start
+        return metrics | {'seconds': round(seconds, 4), 'reader_tokens_per_second': round(metrics['reader_tokens'] / seconds, 1),
+                          **run_profile.memory()}
+
+    def _evaluate(self, done: int) -> float | None:
+        """The score of the evaluation, where one is due: the task's first metric."""
+        if not self.eval_examples or done % self.run.evaluate_every_steps:
+            return None
+        params, _ = state_lib.to_items(self.state)
+        evaluation = evaluate.evaluate_examples(
+            dataclasses.replace(self.atlas, params=params), self.eval_examples, self.index, label=f'evaluating at {done}',
+            knowledge=None if self.prepared.searcher else self.prepared.knowledge, batch_size=self.run.batch_size,
+            search=self.prepared.spec.search, use_file_passages=self.index is None and self.atlas.config.n_context > 0)
+        figures = evaluation.summary(top_k=self.atlas.config.n_context)
+        self.log.add(done, {f'eval_{name}': value for name, value in figures.items() if isinstance(value, float)})
+        return float(next(iter(figures.values())))
+
+    def _save(self, done: int, score: float | None) -> None:
+        position = {'examples': self.batches.get_state()}
+        index = None
+        if self.refresher is not None:
+            position['refresh'] = self.refresher.state()
+            knowledge = self.prepared.knowledge
+            index = {'index': (knowledge.index.embeddings, knowledge.index.scales)}
+        self.checkpoints.save(done, *state_lib.to_items(self.state), input_position=position, score=score, index=index)
+
+    def _restore_index(self, position: dict[str, Any]) -> None:
+        """The embeddings as they were refreshed so far."""
+        knowledge = self.prepared.knowledge
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding),
+                              (knowledge.index.embeddings, knowledge.index.scales))
+        embeddings, scales = self.checkpoints.restore_index({'index': shapes})['index']
+        index = knowledge.index.replace(embeddings=embeddings, scales=scales)
+        self.prepared.knowledge = knowledge.replace(index=index, scanned=refresh_lib.scanned_again(knowledge.scanned, index))
+        self.refresher.restore(position)
 
 
 def _stop_if_diverged(step: int, metrics: dict[str, float], batch) -> None:
     for name, what in (('loss', 'the loss'), ('gradient_norm', 'the norm of the gradients')):
         if not math.isfinite(metrics[name]):
             rates = ' and '.join(f'{metrics[rate]:.3g}' for rate in ('learning_rate', 'retriever_learning_rate'))
-            examples = np.asarray(batch.example_ids).tolist()
+            examples = hosts.to_host(batch.example_ids).tolist()
             raise errors.DivergedError(f'step {step}: {what} is {metrics[name]} (learning rates of reader and retriever {rates}, examples '
                                        f'{examples}); the last checkpoint is intact: lower the learning rates or look at these examples')
-
-
-class _History:
-    """Metrics of every step, in memory and as JSON lines; rows after a restored step are dropped, for they are trained again."""
-
-    def __init__(self, path: pathlib.Path, step: int):
-        self.path, self.rows = path, []
-        if step and path.is_file():
-            lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
-            # A killed run may leave half a line at the end.
-            rows = [json.loads(line) for line in lines if line.endswith('\n')]
-            self.rows = [row for row in rows if row['step'] <= step]
-        with atomic.writing(path) as file:
-            file.writelines(json.dumps(row) + '\n' for row in self.rows)
-
-    def append(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
-        with atomic.disk_full_is_a_user_error(self.path), open(self.path, 'a', encoding='utf-8') as file:
-            file.write(json.dumps(row) + '\n')

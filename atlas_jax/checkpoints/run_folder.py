@@ -46,7 +46,7 @@ def read_model_file(folder: pathlib.Path) -> dict[str, Any]:
 class RunCheckpoints:
     """The numbered checkpoints of a run; a context manager, so that pending writes finish.
 
-    A checkpoint has three items: `params`, `optimizer` (trees of arrays) and `input` (JSON).
+    A checkpoint has the items `params`, `optimizer` (trees of arrays), `input` (JSON) and, where the index is refreshed, `index` (arrays).
     """
 
     def __init__(self, folder: pathlib.Path, keep: int | None = 2, *, create: bool = False, keep_best: int = 0,
@@ -72,7 +72,7 @@ class RunCheckpoints:
         options = ocp.CheckpointManagerOptions(preservation_policy=policies.AnyPreservationPolicy(kept), create=create,
                                                best_fn=(lambda metrics: metrics['score']) if keep_best else None,
                                                enable_async_checkpointing=self._asynchronous)
-        self._manager = ocp.CheckpointManager(path, options=options, item_names=('params', 'optimizer', 'input'))
+        self._manager = ocp.CheckpointManager(path, options=options, item_names=('params', 'optimizer', 'input', 'index'))
 
     def __enter__(self) -> 'RunCheckpoints':
         return self
@@ -91,7 +91,8 @@ class RunCheckpoints:
         """The checkpoint saved with the highest score, or None; needs keep_best."""
         return self._manager.best_step()
 
-    def save(self, step: int, params: Any, optimizer: Any = None, input_position: Any = None, score: float | None = None) -> None:
+    def save(self, step: int, params: Any, optimizer: Any = None, input_position: Any = None, score: float | None = None,
+             index: Any = None) -> None:
         """Saves trees of arrays and the input iterator's position (JSON); without an optimiser, parameters alone.
 
         `score` is what keep_best goes by: higher is better. Every process of a run calls it, and writes its own shards.
@@ -99,6 +100,8 @@ class RunCheckpoints:
         items = {'params': ocp.args.StandardSave(params)}
         if optimizer is not None:
             items |= {'optimizer': ocp.args.StandardSave(optimizer), 'input': ocp.args.JsonSave({'position': input_position})}
+        if index is not None:
+            items['index'] = ocp.args.StandardSave(index)
         with atomic.disk_full_is_a_user_error(self._manager.directory):
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=None if score is None else {'score': score})
             if not self._asynchronous:
@@ -114,3 +117,7 @@ class RunCheckpoints:
         """The params item alone."""
         step = self.latest_step if step is None else step
         return self._manager.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(params)))['params']
+
+    def restore_index(self, index: Any) -> Any:
+        """The index item of the newest checkpoint; the argument gives shapes and shardings."""
+        return self._manager.restore(self.latest_step, args=ocp.args.Composite(index=ocp.args.StandardRestore(index)))['index']

@@ -10,9 +10,11 @@ from atlas_jax.input import encode
 from atlas_jax.tasks.protocol import Task, TaskExample
 
 
-def training_batches(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, batch_size: int,
-                     seed: int) -> grain.DatasetIterator:
+def training_batches(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, batch_size: int, seed: int,
+                     rows: Sequence[int] | None = None) -> grain.DatasetIterator:
     """An endless iterator of numpy Batches, every epoch in another order.
+
+    `rows` are those of each batch that are made, ascending: a process's own; None makes all.
 
     Its `get_state()` / `set_state(...)` hold one global position: order and content depend on seed and position alone, what the task draws
     included, so a restart continues with the very same batches.
@@ -20,8 +22,9 @@ def training_batches(examples: Sequence[TaskExample], encoder: encode.ExampleEnc
     Raises:
       ConfigError: no examples.
     """
-    dataset = _drawn(examples, encoder, seed).map(encoder.encode)
-    return _iterate(dataset.batch(batch_size, drop_remainder=True, batch_fn=encode.stack))
+    rows = range(batch_size) if rows is None else rows
+    batches = _drawn(examples, encoder, seed).batch(batch_size, drop_remainder=True, batch_fn=list)
+    return _iterate(batches.map(lambda batch: encode.stack([encoder.encode(batch[row]) for row in rows])))
 
 
 def training_examples(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, batch_size: int,

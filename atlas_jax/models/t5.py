@@ -229,7 +229,7 @@ class T5(nn.Module):
           key_mask: [batch, keys] bool.
 
         Returns:
-          [rows, vocab] float32; the cache with this position filled; and the attention to the keys, [rows, keys] float32, the mean over layers
+          [rows, vocab] float32; the cache with this position filled; and attention to the keys, [rows, keys] float32, the mean over layers
           and heads.
         """
         embedded = self.token_embedder(token[:, None])

@@ -4,9 +4,8 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
-import numpy as np
 
-from atlas_jax import types
+from atlas_jax import hosts, types
 from atlas_jax.searchers import protocol
 from atlas_jax.tasks.protocol import TaskExample
 from atlas_jax.training import retrieve, train_step
@@ -35,7 +34,7 @@ def find(params, batch: types.Batch, texts: Sequence[str], searcher: protocol.Ho
       spec: spec.candidates passages are found for each example.
     """
     texts = [*texts, *[''] * (batch.example_ids.shape[0] - len(texts))]
-    embeddings = np.asarray(query_embedder(spec)(params, batch)) if searcher.needs_embeddings else None
-    excluded = None if batch.excluded_passage_ids is None else np.asarray(batch.excluded_passage_ids)
+    embeddings = hosts.to_host(query_embedder(spec)(params, batch)) if searcher.needs_embeddings else None
+    excluded = None if batch.excluded_passage_ids is None else hosts.to_host(batch.excluded_passage_ids)
     found = searcher.search(protocol.HostQueries(texts, embeddings), spec.candidates, excluded)
-    return jax.device_put(found, train_step.batch_sharding(spec.mesh))
+    return hosts.place(found, train_step.batch_sharding(spec.mesh))

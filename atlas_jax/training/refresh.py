@@ -151,6 +151,11 @@ class Refresher:
         return knowledge.replace(index=index, scanned=scanned)
 
 
+def scanned_again(scanned: types.IndexArrays | None, index: types.IndexArrays) -> types.IndexArrays | None:
+    """The int8 copy of an index that has changed, where there was one."""
+    return None if scanned is None else jax.jit(int8.quantize)(index)
+
+
 @functools.lru_cache(maxsize=4)
 def _block_program(spec: spec_lib.StepSpec, block: int, capacities: tuple[buckets.Capacity, ...]):
     """The jitted program ([(embeddings, scales), ...], encoder, table, first local row) -> the same list; it donates the list."""

@@ -6,10 +6,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
-from atlas_jax import partitioning
+from atlas_jax import hosts, partitioning
 from atlas_jax.models import contriever, t5
 from atlas_jax.models.atlas import AtlasConfig
 from atlas_jax.nn import layer_scan, token_stream
@@ -73,7 +74,7 @@ def create(params: dict[str, Any], spec: spec_lib.StepSpec, optimizer: optax.Gra
         encoder = params['retriever'] if passage_encoder is None else passage_encoder
         frozen = _copy(encoder, shardings.passage_encoder, spec.step.param_type)
     optimizer_state = jax.jit(optimizer.init, out_shardings=shardings.optimizer_state)(placed)
-    step = jax.device_put(jnp.zeros((), jnp.int32), shardings.step)
+    step = hosts.place(np.zeros((), np.int32), shardings.step)
     return TrainState(step=step, params=placed, optimizer_state=optimizer_state, passage_encoder=frozen)
 
 
@@ -110,7 +111,7 @@ def _copy(tree: Any, shardings: Any, dtype: Any) -> Any:
 
     device_put alone may go on using a shard that lies on its device already, even with may_alias=False.
     """
-    return jax.tree.map(lambda leaf, sharding: jnp.array(jax.device_put(leaf, sharding), dtype, copy=True), tree, shardings)
+    return jax.tree.map(lambda leaf, sharding: jnp.array(hosts.place(leaf, sharding), dtype, copy=True), tree, shardings)
 
 
 def abstract_param_items(config: AtlasConfig, mesh: jax.sharding.Mesh, passage_encoder: bool) -> dict[str, Any]:

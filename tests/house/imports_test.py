@@ -23,13 +23,15 @@ SAME_LEVEL = {
     ('evaluate', 'api'), ('search', 'api'), ('build_index', 'api'), ('build_index', 'evaluate'), ('train', 'api'), ('train', 'evaluate'),
     ('api', 'prepare'), ('evaluate', 'prepare'), ('train', 'prepare'), ('prepare', 'index_group'), ('verify_index', 'api'),
     ('api', 'index_group'), ('evaluate', 'index_group'), ('train', 'index_group'), ('search', 'prepare'),
-    ('run_log', 'report'), ('train', 'run_log'), ('train', 'preemption'), ('gin_utils', 'gin_check'), ('gin_utils', 'gin_values'), ('gin_check', 'gin_values'), ('__main__', 'cli'),
+    ('run_log', 'report'), ('train', 'run_log'), ('train', 'run_profile'), ('train', 'preemption'),
+    ('gin_utils', 'gin_check'), ('gin_utils', 'gin_values'), ('gin_check', 'gin_values'), ('__main__', 'cli'),
 }
 MAY_IMPORT_THEIR_LEVEL = ('demo', 'cli', 'compare', '__init__')
 # Who may import heavy or optional packages, by the start of the module's name.
 RESERVED = {
     'gin': ('gin_utils', 'gin_check', 'gin_values'), 'scann': ('searchers.scann',), 'torch': ('conversion', 'baseline'),
-    'transformers': ('baseline',), 'tensorflow': (), 'onnx': ('conversion',), 'sentencepiece': ('tokenizers',), 'tokenizers': ('tokenizers',),
+    'transformers': ('baseline',), 'tensorflow': (), 'onnx': ('conversion',), 'sentencepiece': ('tokenizers',),
+    'tokenizers': ('tokenizers',),
     'pickle': (), 'optax': ('training', 'planning'), 'orbax': ('checkpoints',), 'grain': ('input',),
 }
 FILES = sorted(PACKAGE.rglob('*.py'))

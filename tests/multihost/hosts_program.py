@@ -15,7 +15,7 @@ if sys.argv[1] == 'arrays':
     rows = np.arange(count * 2 * 5 * 3).reshape(-1, 3)
     sharding = partitioning.sharding(mesh, 'batch')
     placed = hosts.place({'rows': rows}, {'rows': sharding})
-    local = hosts.from_local(rows[hosts.local_rows(len(rows))], sharding)
+    local = hosts.from_local(rows[hosts.local_rows(sharding, len(rows))], sharding, len(rows))
     np.testing.assert_array_equal(hosts.to_host(placed)['rows'], rows)
     np.testing.assert_array_equal(hosts.to_host(local), rows)
     np.testing.assert_array_equal(hosts.to_host(hosts.place(local, partitioning.replicated(mesh))), rows)

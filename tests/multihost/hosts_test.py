@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from atlas_jax import errors, hosts, watch
+from atlas_jax import errors, hosts, partitioning, watch
 from tests.testing import processes
 
 PROGRAM = str(pathlib.Path(__file__).with_name('hosts_program.py'))
@@ -32,5 +32,5 @@ def test_half_a_description_of_the_processes_is_refused(monkeypatch, address, co
         hosts.initialize()
 
 
-def test_rows_of_a_batch():
-    assert hosts.local_rows(6) == slice(0, 6)
+def test_one_process_has_every_row():
+    assert hosts.local_rows(partitioning.replicated(partitioning.make_mesh()), 6).tolist() == list(range(6))
