@@ -17,38 +17,25 @@ from atlas_jax.tasks import qa
 from atlas_jax.training import spec as spec_lib
 from atlas_jax.training import state
 from atlas_jax.training.optimizer import OptimizerConfig
-from tests.testing import word_tokenizers
+from tests.testing import tiny_run
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2, retriever_learning_rate=1e-2, schedule='linear', warmup_steps=2, total_steps=6)
 DISTILL = spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=3, retriever_training='query_side')
-COLOURS = ['red', 'green', 'blue', 'white', 'black', 'grey', 'pink']
 
 
 @pytest.fixture(scope='module')
 def atlas():
-    reader_tokenizer, retriever_tokenizer = word_tokenizers.t5(), word_tokenizers.bert()
-    from tests.testing import tiny
-    config = atlas_lib.AtlasConfig(
-        dataclasses.replace(tiny.READER, vocab_size=reader_tokenizer.vocab_size, dropout_rate=0.1),
-        dataclasses.replace(tiny.RETRIEVER, vocab_size=retriever_tokenizer.vocab_size, dropout_rate=0.1),
-        atlas_lib.InputConfig(text_max_tokens=40, query_max_tokens=16, target_max_tokens=4), n_context=2)
-    import flax.linen as nn
-    params = jax.device_get(nn.unbox(state.init_params(config, jax.random.key(0))))
-    return api.Atlas(config, params, reader_tokenizer, retriever_tokenizer, qa.QATask('{question}', '{target}'))
+    return tiny_run.atlas()
 
 
 @pytest.fixture(scope='module')
 def index(atlas, tmp_path_factory):
-    folder = tmp_path_factory.mktemp('knowledge')
-    documents = [documents_lib.Document(f'd{i}', f'thing {i}', '', f'The thing {i} is {COLOURS[i % 7]} .') for i in range(23)]
-    store = api.PassageStore.build(documents, folder / 'store', progress=False)
-    return api.Index.build(store, atlas, folder / 'index', show_progress=False)
+    return tiny_run.index(atlas, tmp_path_factory.mktemp('knowledge'))
 
 
 @pytest.fixture(scope='module')
 def examples(atlas):
-    return [atlas.task.example({'question': f'what is thing {i} ?', 'answers': [COLOURS[i % 7]], 'gold_docids': [f'd{i}']}, i)
-            for i in range(11)]
+    return tiny_run.examples(atlas)
 
 
 def _run(folder, steps_between=2):

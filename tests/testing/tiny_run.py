@@ -1,0 +1,45 @@
+"""A tiny model with an index of made-up things and colours, and questions about them: what whole runs are tested on."""
+
+import dataclasses
+import pathlib
+
+import flax.linen as nn
+import jax
+
+from atlas_jax import api
+from atlas_jax.corpus import documents as documents_lib
+from atlas_jax.models import atlas as atlas_lib
+from atlas_jax.tasks import qa
+from atlas_jax.tasks.protocol import TaskExample
+from atlas_jax.training import state
+from tests.testing import tiny, word_tokenizers
+
+COLOURS = ['red', 'green', 'blue', 'white', 'black', 'grey', 'pink']
+
+
+def atlas(dropout_rate: float = 0.1, mesh: jax.sharding.Mesh | None = None) -> api.Atlas:
+    """The model, with random weights that are the same every time."""
+    reader_tokenizer, retriever_tokenizer = word_tokenizers.t5(), word_tokenizers.bert()
+    config = atlas_lib.AtlasConfig(
+        dataclasses.replace(tiny.READER, vocab_size=reader_tokenizer.vocab_size, dropout_rate=dropout_rate),
+        dataclasses.replace(tiny.RETRIEVER, vocab_size=retriever_tokenizer.vocab_size, dropout_rate=dropout_rate),
+        atlas_lib.InputConfig(text_max_tokens=40, query_max_tokens=16, target_max_tokens=4), n_context=2)
+    params = jax.device_get(nn.unbox(jax.jit(state.init_params, static_argnums=0)(config, jax.random.key(0))))
+    return api.Atlas(config, params, reader_tokenizer, retriever_tokenizer, qa.QATask('{question}', '{target}'), mesh)
+
+
+def index(model: api.Atlas, folder: pathlib.Path) -> api.Index:
+    """23 things and their colours."""
+    documents = [documents_lib.Document(f'd{i}', f'thing {i}', '', f'The thing {i} is {COLOURS[i % 7]} .') for i in range(23)]
+    store = api.PassageStore.build(documents, folder / 'store', progress=False)
+    return api.Index.build(store, model, folder / 'index', show_progress=False)
+
+
+def examples(model: api.Atlas, count: int = 11) -> list[TaskExample]:
+    """Questions about the first so many things."""
+    return [model.task.example(row, i) for i, row in enumerate(rows(count))]
+
+
+def rows(count: int = 11) -> list[dict]:
+    """The questions as rows of a file."""
+    return [{'question': f'what is thing {i} ?', 'answers': [COLOURS[i % 7]], 'gold_docids': [f'd{i}']} for i in range(count)]
