@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from atlas_jax import errors, partitioning, types
+from atlas_jax import errors, hosts, partitioning, types
 from atlas_jax.index import packing
 from atlas_jax.io import checksum
 from atlas_jax.models import contriever
@@ -63,7 +63,7 @@ class PassageEmbedder:
         self._segments, self.max_tokens, self._stream_tokens = tuple(segments), max_tokens, tokens_per_batch
         self.dim = config.emb_dim
         self._mesh = partitioning.make_mesh(devices=jax.local_devices())
-        self._params = jax.device_put(nn.meta.unbox(params), partitioning.replicated(self._mesh))
+        self._params = jax.device_put(hosts.to_host(nn.meta.unbox(params)), partitioning.replicated(self._mesh))
         self._encode = jax.jit(self._encode_pack, static_argnames='longest')
 
     @functools.cached_property

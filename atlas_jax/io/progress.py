@@ -15,7 +15,7 @@ def bar(total: int, description: str, unit: str) -> tqdm.tqdm:
 
 def skip(bar: tqdm.tqdm, done: int) -> None:
     """Counts what an earlier run had done already; it stays out of the rate."""
-    if done:
+    if done and not bar.disable:  # a silent one counts nothing
         bar.initial += done
         bar.n += done
         bar.refresh()

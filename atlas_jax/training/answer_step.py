@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from atlas_jax import decoding, types
+from atlas_jax import decoding, partitioning, types
 from atlas_jax.decoding import sequences
 from atlas_jax.models import fid
 from atlas_jax.nn import attention as attention_lib
@@ -51,7 +51,7 @@ def make_answer_step(spec: spec_lib.StepSpec, config: decoding.DecodingConfig | 
         shares = best / jnp.maximum(best.sum(axis=-1, keepdims=True), 1e-9)
         return Answered(tokens=decoded.tokens, scores=decoded.scores, retrieved=inputs.retrieved, attention=shares)
 
-    return jax.jit(answer_step)
+    return jax.jit(partitioning.on_mesh(spec.mesh)(answer_step))
 
 
 def _read(params, inputs: types.ReaderInputs, prefix: sequences.Prefix | None, spec: spec_lib.StepSpec, config: decoding.DecodingConfig,

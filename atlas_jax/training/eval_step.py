@@ -55,7 +55,7 @@ def make_eval_step(spec: spec_lib.StepSpec, cross_attention_statistics: Sequence
             return Evaluated(nll=nll, target_tokens=jnp.sum(batch.decoder_loss_weights, axis=-1), retrieved=inputs.retrieved,
                              attention=attention)
 
-    return jax.jit(eval_step)
+    return jax.jit(partitioning.on_mesh(spec.mesh)(eval_step))
 
 
 def _read(params, batch: types.Batch, inputs: types.ReaderInputs, spec: spec_lib.StepSpec, capacity, names: Sequence[str]):

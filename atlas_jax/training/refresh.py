@@ -181,7 +181,7 @@ def _block_program(spec: spec_lib.StepSpec, block: int, capacities: tuple[bucket
         fresh = [None if old is None else _as_stored(flat, *old) for old in columns]
         return jax.shard_map(put, mesh=spec.mesh, in_specs=(by_rows, by_rows, everywhere), out_specs=by_rows)(columns, fresh, start)
 
-    return jax.jit(run, donate_argnums=0)
+    return jax.jit(partitioning.on_mesh(spec.mesh)(run), donate_argnums=0)
 
 
 def _as_stored(fresh: jax.Array, embeddings: jax.Array, scales: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from atlas_jax import types
+from atlas_jax import partitioning, types
 from atlas_jax.losses import reader_xent
 from atlas_jax.models import fid, t5
 from atlas_jax.training import gold_scores, retrieve, train_step
@@ -41,7 +41,7 @@ def make_score_step(spec: spec_lib.StepSpec) -> ScoreStep:
         log_likelihoods = jax.lax.switch(level, branches, params['reader'])
         return Scored(log_likelihoods=log_likelihoods, retrieved=inputs.retrieved)
 
-    return jax.jit(score_step)
+    return jax.jit(partitioning.on_mesh(spec.mesh)(score_step))
 
 
 def _score(params, inputs: types.ReaderInputs, batch: types.Batch, spec: spec_lib.StepSpec, capacity) -> jax.Array:
