@@ -16,6 +16,7 @@ def add_commands(commands) -> None:
     parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'int8'], help='of the embeddings (default float32)')
     cli_options.add_model(parser)
     cli_options.add_gin(parser, required=False)
+    cli_options.add_multihost(parser)
 
     parser = cli_options.command(group, 'add', _add, 'Add documents to an index; one with a known id replaces it. Only these are embedded.',
                                  'atlas-jax index add DOCUMENTS --index INDEX --model RUN')
@@ -60,12 +61,15 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
 def _build(options: argparse.Namespace) -> None:
     if not options.gin_file and not (options.store and options.out):
         raise errors.ConfigError('give --store DIR and --out INDEX, or a --gin_file that sets them')
+    cli_options.join_hosts(options)
     from atlas_jax import build_index, gin_utils
     gin_utils.parse(options.gin_file, options.gin_bindings)
     arguments = gin_utils.arguments_of(build_index.build_index, **cli_options.given(
         store_dir=options.store, index_dir=options.out, dtype=options.dtype, model_dir=options.model, reader_dir=options.reader,
         retriever_dir=options.retriever))
-    cli_options.print_json(build_index.build_index(**arguments))
+    figures = build_index.build_index(**arguments)
+    if cli_options.is_first():
+        cli_options.print_json(figures)
 
 
 def _add(options: argparse.Namespace) -> None:

@@ -54,6 +54,9 @@ class RunConfig:
     hang_seconds: float = 1800.0
 
     def __post_init__(self):
+        if '://' in self.run_dir:
+            raise errors.ConfigError(f'RunConfig.run_dir is "{self.run_dir}"; run folders lie on a disk: mount the bucket '
+                                     '(tpu_scripts/data.sh --mount) and give the folder there')
         for name, least in (('batch_size', 1), ('checkpoint_every_steps', 1), ('keep_checkpoints', 1), ('evaluate_every_steps', 0)):
             if getattr(self, name) < least:
                 raise errors.ConfigError(f'RunConfig.{name} is {getattr(self, name)}; it must be at least {least}')

@@ -25,7 +25,7 @@ def commands_of(page: pathlib.Path) -> list[str]:
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
-def test_commands_are_real(page, capsys):
+def test_commands_are_real(page, tmp_path):
     for command in commands_of(page):
         if command in RUN_BY_CI:
             continue
@@ -35,10 +35,18 @@ def test_commands_are_real(page, capsys):
                                    env=os.environ | {'PYTHONPATH': str(ROOT)}).stdout
             assert arguments[0].startswith('benchmarks/') and all(part in shown for part in arguments if part.startswith('--'))
             continue
+        if program.startswith('tpu_scripts/'):
+            options = arguments[:arguments.index('--')] if '--' in arguments else arguments
+            shown = subprocess.run([ROOT / program, *options, '--dry-run', *arguments[len(options):]], capture_output=True, text=True,
+                                   check=False, cwd=tmp_path)
+            assert shown.returncode == 0 and 'gcloud' in shown.stdout, f'{command}: {shown.stderr}'
+            if '--' not in arguments:
+                continue
+            program, *arguments = arguments[len(options) + 1:]
         assert program == 'atlas-jax', f'{command}: neither ours nor run by .ci/run'
         options = cli.parse(arguments)
         if getattr(options, 'gin_file', None):
-            gin_utils.parse(options.gin_file, options.gin_bindings)
+            gin_utils.parse(options.gin_file, options.gin_bindings, **({'stand_in': 'not needed'} if arguments[0] == 'plan' else {}))
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)

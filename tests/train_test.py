@@ -11,11 +11,8 @@ import pytest
 from atlas_jax import api, decoding, errors, evaluate, run_log, train
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.corpus import passages as passages_lib
-from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.nn import layer_scan
-from atlas_jax.tasks import qa
 from atlas_jax.training import spec as spec_lib
-from atlas_jax.training import state
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny_run
 

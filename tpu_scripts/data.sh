@@ -4,7 +4,7 @@
 #   tpu_scripts/data.sh --name POD --zone ZONE --from gs://BUCKET/atlas/nq --to data/nq [--dry-run]
 #   tpu_scripts/data.sh --name POD --zone ZONE --mount BUCKET --to bucket [--dry-run]
 #
-# Run folders, stores and indexes can also be read and written in place: give gs:// paths to the gin files.
+# Run folders and models need a mounted bucket or a disk; stores and indexes are also read and written in place, as gs:// paths.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_pod.sh
 . "$(dirname "$0")/_pod.sh"

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # Keeps a run going until it ends, whatever is taken away meanwhile: creates the pod, sets it up, launches, watches, and starts over.
 #
-#   tpu_scripts/keep_running.sh --name POD --zone ZONE --type v4-128 [--spot] [--from gs://BUCKET/data --to data] [--restarts 100] \
+#   tpu_scripts/keep_running.sh --name POD --zone ZONE --type v4-128 [--spot] --mount BUCKET --to bucket [--restarts 100] \
 #       [--dry-run] -- atlas-jax train --gin_file ...
 #
-# The run folder must outlive the pod: give it a gs:// path. A run that fails by itself (any exit code but 0 and 75) ends the loop.
+# The run folder must outlive the pod: it lies in the mounted bucket. --from gs://... copies a folder instead (see data.sh). A run that fails by itself (any exit code but 0 and 75) ends the loop.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_pod.sh
 . "$(dirname "$0")/_pod.sh"
 
-spot='' type='' from='' to='' restarts=100
-parse_options 'type spot from to restarts' "$@"
+spot='' type='' from='' mount='' to='' restarts=100
+parse_options 'type spot from mount to restarts' "$@"
 require type
 ((${#rest[@]})) || fail 'what is to run? give it after --, as: -- atlas-jax train --gin_file ...'
-[[ ! $from || $to ]] || fail '--from needs --to, the folder on the workers'
+[[ ! ($from || $mount) || $to ]] || fail '--from and --mount need --to, the folder on the workers'
 here=$repository/tpu_scripts
 common=(--name "$name" "${where[@]}")
 if [[ $dry_run ]]; then common+=(--dry-run); fi
@@ -21,7 +21,7 @@ if [[ $dry_run ]]; then common+=(--dry-run); fi
 start() {
   "$here/create.sh" "${common[@]}" --type "$type" ${spot:+--spot} || return 1
   "$here/set_up.sh" "${common[@]}" || return 1
-  if [[ $from ]]; then "$here/data.sh" "${common[@]}" --from "$from" --to "$to" || return 1; fi
+  if [[ $to ]]; then "$here/data.sh" "${common[@]}" ${from:+--from "$from"} ${mount:+--mount "$mount"} --to "$to" || return 1; fi
   "$here/launch.sh" "${common[@]}" -- "${rest[@]}"
 }
 

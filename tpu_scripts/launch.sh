@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts one command on every worker of a pod and returns; it goes on when you log off. logs.sh follows it, status.sh tells how it ended.
 #
-#   tpu_scripts/launch.sh --name POD --zone ZONE [--dry-run] -- atlas-jax train --gin_file runs/nq_64_shot.gin --gin.RUN_DIR='"gs://B/run"'
+#   tpu_scripts/launch.sh --name POD --zone ZONE [--dry-run] -- atlas-jax train --gin_file runs/nq_64_shot.gin --gin.RUN_DIR='"bucket/run"'
 #
 # The same command given again goes on from the run's last checkpoint. A run that is going on already is not started twice.
 set -euo pipefail

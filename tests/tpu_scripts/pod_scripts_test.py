@@ -12,10 +12,10 @@ import pytest
 SCRIPTS = pathlib.Path(__file__).parents[2] / 'tpu_scripts'
 GCLOUD = pathlib.Path(__file__).parent / 'gcloud.py'
 POD = ('--name', 'pod', '--zone', 'us-central2-b')
-TRAIN = ('--', 'atlas-jax', 'train', '--gin_file', 'runs/x.gin', '--gin.RUN_DIR="gs://b/run"')
+TRAIN = ('--', 'atlas-jax', 'train', '--gin_file', 'runs/x.gin', '--gin.RUN_DIR="bucket/run"')
 POD_SCRIPTS = sorted(path.name for path in SCRIPTS.glob('[a-z]*.sh') if path.name != 'set_up_host.sh')
 EXTRA = {'create.sh': ('--type', 'v4-8'), 'data.sh': ('--from', 'gs://b/d', '--to', 'd'), 'launch.sh': TRAIN,
-         'keep_running.sh': ('--type', 'v4-8', *TRAIN), 'profile.sh': ('--to', 'p', *TRAIN), 'fetch.sh': ('--from', 'a', '--to', 'b')}
+         'keep_running.sh': ('--type', 'v4-8', '--mount', 'b', '--to', 'bucket', *TRAIN), 'profile.sh': ('--to', 'p', *TRAIN), 'fetch.sh': ('--from', 'a', '--to', 'b')}
 STATE, REQUEST, CODE = 'tpu-vm describe', 'queued-resources describe', 'run.code ]; then cat'
 
 
@@ -163,10 +163,11 @@ def test_keep_running_survives_preemption_and_silence(cloud):
     cloud.plan({REQUEST: [{'code': 1}, {'out': 'ACTIVE'}, {'out': 'SUSPENDED'}, {'out': 'ACTIVE'}],
                 STATE: [{'out': 'READY'}, {'code': 1, 'out': 'backend error'}, {'out': 'PREEMPTED'}, {'out': 'READY'}],
                 CODE: [{'out': ''}, {'out': '75'}, {'code': 255, 'out': 'reset'}, {'out': '0'}]})
-    result = cloud.run('keep_running.sh', *POD, '--type', 'v4-8', '--spot', *TRAIN)
+    result = cloud.run('keep_running.sh', *POD, '--type', 'v4-8', '--spot', '--mount', 'b', '--to', 'bucket', *TRAIN)
+    assert sum('gcsfuse --implicit-dirs b' in call for call in cloud.calls) == 2
     assert result.returncode == 0 and 'after 2 restarts' in result.stdout, result
     assert _verbs(cloud) == ['create', 'copy', 'launch', 'create', 'copy', 'launch', 'launch']
-    assert 'gs://b/run' in next(call for call in cloud.calls if 'setsid' in call)
+    assert 'bucket/run' in next(call for call in cloud.calls if 'setsid' in call)
 
 
 def test_keep_running_stops_where_the_run_itself_fails(cloud):
