@@ -24,8 +24,10 @@ class Watch:
     are furthest behind hang.
     """
 
-    def __init__(self, hang_seconds: float, dead_seconds: float = 60.0, end: Callable[[str], None] | None = None):
+    def __init__(self, hang_seconds: float, dead_seconds: float = 60.0, end: Callable[[str], None] | None = None,
+                 processes: int | None = None):
         self.hang_seconds, self.dead_seconds = hang_seconds, dead_seconds
+        self._processes = jax.process_count() if processes is None else processes
         self._position, self._heard = 0, 0
         self._end = _end_process if end is None else end
         self._stop = threading.Event()
@@ -80,6 +82,8 @@ class Watch:
         if behind != self._behind:
             self._behind, self._behind_since = behind, now
         if now - self._behind_since > self.hang_seconds:
+            if missing := sorted(set(range(self._processes)) - set(positions)):
+                return f'process {", ".join(map(str, missing))} has not been heard from at all'
             named = ', '.join(f'{process} ({self._seen[process][0].split()[2]})' for process in sorted(positions)
                               if positions[process] == behind)
             return f'process {named} hangs: at {behind} for {now - self._behind_since:.0f} s'

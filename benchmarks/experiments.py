@@ -6,7 +6,6 @@ Runs whose train step has the same shape stand under one heading with the comman
 """
 
 import argparse
-import pathlib
 import re
 
 from atlas_jax import evaluate, gin_utils, train
@@ -14,12 +13,12 @@ from atlas_jax.io import atomic
 
 INTRODUCTION = """# Experiments of the paper
 
-One gin file each, in [gin_configs/runs](../gin_configs/runs), with the paper's hyper-parameters (Izacard et al. 2022). Scores are the paper's;
-none of these runs has been made with this code. This page is written by `benchmarks/experiments.py` from the files' headers: each header
+One gin file each, in [gin_configs/runs](../gin_configs/runs), with the paper's hyper-parameters (Izacard et al. 2022). Scores are the
+paper's; none of these runs has been made with this code. This page is written by `benchmarks/experiments.py` from the files' headers: each header
 says what must be set, and ends with the command.
 
-Give a run the weights of the size you want; to plan it, give the size's file too. For each shape the planning command is that of the 11B reader on
-64 chips; what was found for the largest shapes stands in [tpu.md](tpu.md).
+Give a run the weights of the size you want; to plan it, give the size's file too. For each shape the planning command is that of the 11B
+reader on 64 chips; what was found for the largest shapes stands in [tpu.md](tpu.md).
 """
 
 

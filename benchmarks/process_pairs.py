@@ -82,7 +82,8 @@ def alternate(sides: dict[str, Callable[[int], dict[str, Any]]], rounds: int) ->
       sides: name -> function of the round's number, giving `seconds` and `cpu_seconds`.
 
     Returns:
-      For each side its median, least and greatest `seconds`, median `cpu_seconds`, `first_seconds`, and the last answer's other values.
+      For each side its median, least and greatest `seconds`, median `cpu_seconds`, `first_seconds`, the losses of the `first` run, and the
+      last answer's other values.
     """
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     for number in range(-1, rounds):
@@ -96,7 +97,8 @@ def _summary(answers: list[dict[str, Any]]) -> dict[str, Any]:
     seconds = [answer['seconds'] for answer in timed]
     rest = {name: value for name, value in timed[-1].items() if name not in ('seconds', 'cpu_seconds')}
     return {'seconds': statistics.median(seconds), 'least_seconds': min(seconds), 'greatest_seconds': max(seconds),
-            'cpu_seconds': statistics.median(answer['cpu_seconds'] for answer in timed), 'first_seconds': first['seconds'], **rest}
+            'cpu_seconds': statistics.median(answer['cpu_seconds'] for answer in timed), 'first_seconds': first['seconds'],
+            'first': {name: value for name, value in first.items() if name.endswith('_loss')}, **rest}
 
 
 def against_each(opponents: Sequence[str], models: workload.Workload, inputs: pathlib.Path, options: argparse.Namespace,
@@ -120,7 +122,8 @@ def against_each(opponents: Sequence[str], models: workload.Workload, inputs: pa
                 found[name] |= opponent.ask('memory') | {'runs_on': opponent.info}
             pairs[name] = found[name]['seconds'] / found['ours']['seconds']
             if 'ours' not in sides or found['ours']['seconds'] < sides['ours']['seconds']:
-                sides['ours'] = found['ours']
+                # The first losses of all are those of the weights as they were: ours stays up, and has trained on since.
+                sides['ours'] = found['ours'] | {'first': sides.get('ours', found['ours'])['first']}
             sides[name] = found[name]
             times = [found[side]['seconds'] for side in (name, 'ours')]
             print(f'{name:26}{times[0]:9.3f} s   ours {times[1]:8.3f} s   ratio {pairs[name]:6.2f}', flush=True)

@@ -14,7 +14,7 @@ from atlas_jax import cli, gin_utils
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 # Commands that .ci/run itself runs.
-RUN_BY_CI = {'python3 -m venv .venv', '. .venv/bin/activate', "pip install '.[demo]'", "pip install '.[demo,test]'", 'pytest tests'}
+RUN_BY_CI = {'python3 -m venv .venv', '. .venv/bin/activate', "pip install '.[demo]'", "pip install '.[demo,test]'", 'pytest -n 2 tests'}
 
 
 def commands_of(page: pathlib.Path) -> list[str]:
@@ -55,7 +55,7 @@ def test_links_lead_somewhere(page):
         assert target.startswith('https://') or (page.parent / target).exists(), f'{page.name}: {target} does not exist'
 
 
-@pytest.mark.parametrize(('name', 'part'), [('demo', 'atlas-jax demo'), ('tests', 'pytest tests')])
+@pytest.mark.parametrize(('name', 'part'), [('demo', 'atlas-jax demo'), ('tests', 'pytest -n 2 tests')])
 def test_ci_finds_the_two_commands(name, part):
     done = subprocess.run([sys.executable, ROOT / '.ci' / 'readme_command.py', name], capture_output=True, text=True, check=True)
     assert done.stdout.count('\n') == 1 and done.stdout.startswith('python3 -m venv') and done.stdout.strip().endswith(part)

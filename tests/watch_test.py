@@ -3,9 +3,9 @@
 from atlas_jax import watch
 
 
-def _judge(sayings, hang_seconds=100, dead_seconds=10):
+def _judge(sayings, hang_seconds=100, dead_seconds=10, processes=1):
     """The first verdict over (now, {process: (count, position)})."""
-    watching = watch.Watch(hang_seconds, dead_seconds)
+    watching = watch.Watch(hang_seconds, dead_seconds, processes=processes)
     for now, said in sayings:
         told = {process: f'{count} {position} host{process}' for process, (count, position) in said.items()}
         if verdict := watching.judge(told, now):
@@ -28,7 +28,12 @@ def test_those_furthest_behind_hang():
 
 
 def test_a_process_that_has_not_spoken_yet_is_not_judged():
-    assert _judge([(5 * i, {0: (i, i)}) for i in range(40)]) is None
+    assert _judge([(5 * i, {0: (i, i)}) for i in range(40)], processes=2) is None
+
+
+def test_a_process_that_never_comes_is_what_holds_up_the_others():
+    now, verdict = _judge([(5 * i, {0: (i, min(i, 3))}) for i in range(80)], processes=2)
+    assert verdict == 'process 1 has not been heard from at all' and now == 120
 
 
 def test_one_process_needs_no_watch():

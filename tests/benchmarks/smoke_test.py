@@ -31,8 +31,8 @@ def test_train_step(tmp_path):
     sides = figures['sides']
     assert figures['ratio_original_200'] > 0 and figures['ratio_flat_repaired'] > 0 and figures['ratio_tuned'] is None
     for name in ('original_200', 'flat_repaired'):  # the same numbers: nobody times another computation
-        assert sides[name]['reader_loss'] == pytest.approx(sides['ours']['reader_loss'], rel=1e-4)
-        assert sides[name]['retriever_loss'] == pytest.approx(sides['ours']['retriever_loss'], rel=1e-3)
+        assert sides[name]['first']['reader_loss'] == pytest.approx(sides['ours']['first']['reader_loss'], rel=1e-4)
+        assert sides[name]['first']['retriever_loss'] == pytest.approx(sides['ours']['first']['retriever_loss'], rel=1e-3)
     assert sides['flat_repaired']['runs_on']['allocator'] and not sides['original_200']['runs_on']['allocator']
 
 

@@ -23,7 +23,7 @@ if sys.argv[1] == 'arrays':
 else:
     with watch.Watch(hang_seconds=3.0, dead_seconds=3.0) as watching:
         for position in range(1, 1000):
-            if process == 1 and position == 3:
+            if process == 1 and position == 9:
                 if sys.argv[1] == 'dies':
                     import os
                     os._exit(9)

@@ -21,7 +21,7 @@ def test_a_process_that_dies_or_hangs_ends_the_run(how):
     results = processes.finish(processes.start([PROGRAM, how], devices=1), timeout=60)
     code, output = results[0]
     assert code == watch.RESUMABLE and 'process 1 (' in output, output
-    assert ('dead' if how == 'dies' else 'hangs: at 2') in output
+    assert ('dead' if how == 'dies' else 'hangs: at 8') in output
 
 
 @pytest.mark.parametrize(('address', 'count', 'number'), [('', '2', ''), ('a:1', '2', '2'), ('a:1', 'two', '0')])

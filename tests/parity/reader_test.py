@@ -64,12 +64,11 @@ def test_cross_attention_probabilities(reader):
     stream, inputs = _batch()
 
     @jax.jit
-    def sow(params, stream):
+    def record(params, stream):
         keys_values, mask = fid.fuse(*fid.encode_passages(model, params, stream), 3)
-        return model.apply({'params': params}, inputs['decoder_input_ids'], keys_values, mask, method='decode', mutable=['intermediates'])
+        return model.apply({'params': params}, inputs['decoder_input_ids'], keys_values, mask, record=('probs',), method='decode_recording')
 
-    sown, = sow(params, stream)[1]['intermediates']['decoder']['cross_attention']
-    found = np.mean(sown, axis=2)  # by layer, example, target token and key, the mean over heads
+    found = record(params, stream)[1]['probs']  # by layer, example, target token and key, the mean over heads
     recorded = np.load(PARITY / 'fid_v11.npz')['b0_n5_prob_storage']
     target = inputs['target_mask'][..., None] > 0
     assert streams.error(np.where(target, found, 0), np.where(target, recorded, 0)) <= TOLERANCE

@@ -15,7 +15,8 @@ POD = ('--name', 'pod', '--zone', 'us-central2-b')
 TRAIN = ('--', 'atlas-jax', 'train', '--gin_file', 'runs/x.gin', '--gin.RUN_DIR="bucket/run"')
 POD_SCRIPTS = sorted(path.name for path in SCRIPTS.glob('[a-z]*.sh') if path.name != 'set_up_host.sh')
 EXTRA = {'create.sh': ('--type', 'v4-8'), 'data.sh': ('--from', 'gs://b/d', '--to', 'd'), 'launch.sh': TRAIN,
-         'keep_running.sh': ('--type', 'v4-8', '--mount', 'b', '--to', 'bucket', *TRAIN), 'profile.sh': ('--to', 'p', *TRAIN), 'fetch.sh': ('--from', 'a', '--to', 'b')}
+         'keep_running.sh': ('--type', 'v4-8', '--mount', 'b', '--to', 'bucket', *TRAIN),
+         'profile.sh': ('--to', 'p', *TRAIN), 'fetch.sh': ('--from', 'a', '--to', 'b')}
 STATE, REQUEST, CODE = 'tpu-vm describe', 'queued-resources describe', 'run.code ]; then cat'
 
 
