@@ -14,7 +14,8 @@ from atlas_jax.io import atomic
 INTRODUCTION = """# Experiments of the paper
 
 One gin file each, in [gin_configs/runs](../gin_configs/runs), with the paper's hyper-parameters (Izacard et al. 2022). Scores are the
-paper's; none of these runs has been made with this code. This page is written by `benchmarks/experiments.py` from the files' headers: each header
+paper's; none of these runs has been made with this code. This page is written by `benchmarks/experiments.py` from the files' headers: each
+header
 says what must be set, and ends with the command.
 
 Give a run the weights of the size you want; to plan it, give the size's file too. For each shape the planning command is that of the 11B
