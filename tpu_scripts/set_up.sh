@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up every worker of a pod: copies this checkout (what is committed) and installs it for TPU.
+# Sets up every worker of a pod: copies the package, gin files and scripts of this checkout and installs them for TPU.
 #
 #   tpu_scripts/set_up.sh --name POD --zone ZONE [--dry-run]
 set -euo pipefail
@@ -7,8 +7,9 @@ set -euo pipefail
 . "$(dirname "$0")/_pod.sh"
 
 parse_options '' "$@"
-archive=$(mktemp -t atlas_jax.XXXXXX.tar.gz)
-trap 'rm -f "$archive"' EXIT
-git -C "$repository" archive --format tar.gz --output "$archive" HEAD
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+archive=$folder/atlas_jax.tar.gz
+tar -C "$repository" --exclude=__pycache__ -czf "$archive" atlas_jax gin_configs tpu_scripts setup.py README.md LICENSE
 retried gcloud compute tpus tpu-vm scp "$archive" "$name:atlas_jax.tar.gz" "${where[@]}" --worker all
 on_workers all "mkdir -p $remote_dir && tar -xzf atlas_jax.tar.gz -C $remote_dir && $remote_dir/tpu_scripts/set_up_host.sh"
