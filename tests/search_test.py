@@ -1,42 +1,29 @@
 """Every searcher through the public surface, one index and two together, on tiny models and made-up texts."""
 
-import dataclasses
 
-import flax.linen as nn
-import jax
 import numpy as np
 import pytest
 
 from atlas_jax import api, errors, index_group, search
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.corpus.passages import Passage
-from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.searchers.config import SearchConfig
-from atlas_jax.tasks import qa
 from atlas_jax.tasks.protocol import TaskExample
-from atlas_jax.training import state
-from tests.testing import tiny, word_tokenizers
+from tests.testing import tiny_run
 
-COLOURS = ['red', 'green', 'blue', 'white', 'black', 'grey', 'pink']
 QUESTIONS = ['what is thing 3 ?', 'red thing', 'black thing 11']
 
 
 @pytest.fixture(scope='module')
 def atlas():
-    reader_tokenizer, retriever_tokenizer = word_tokenizers.t5(), word_tokenizers.bert()
-    config = atlas_lib.AtlasConfig(
-        dataclasses.replace(tiny.READER, vocab_size=reader_tokenizer.vocab_size),
-        dataclasses.replace(tiny.RETRIEVER, vocab_size=retriever_tokenizer.vocab_size),
-        atlas_lib.InputConfig(text_max_tokens=40, query_max_tokens=16, target_max_tokens=4), n_context=2)
-    params = jax.device_get(nn.unbox(state.init_params(config, jax.random.key(0))))
-    return api.Atlas(config, params, reader_tokenizer, retriever_tokenizer, qa.QATask('{question}', '{target}'))
+    return tiny_run.atlas(dropout_rate=0.0)
 
 
 @pytest.fixture(scope='module')
 def indexes(atlas, tmp_path_factory):
     """One index of 17 passages, and the same passages in two of 6 and 11."""
     folder = tmp_path_factory.mktemp('knowledge')
-    documents = [documents_lib.Document(f'd{i}', f'thing {i}', '', f'The thing {i} is {COLOURS[i % 7]} .') for i in range(17)]
+    documents = [documents_lib.Document(f'd{i}', f'thing {i}', '', f'The thing {i} is {tiny_run.COLOURS[i % 7]} .') for i in range(17)]
 
     def build(name, documents):
         store = api.PassageStore.build(documents, folder / f'{name}-store', progress=False)
@@ -85,7 +72,7 @@ def test_answers_say_which_index_they_come_from(atlas, indexes):
 
 def test_searchers_follow_changes_of_the_index(atlas, indexes, tmp_path):
     pytest.importorskip('bm25s'), pytest.importorskip('scann')
-    documents = [documents_lib.Document(f'n{i}', '', '', f'number {i} is {COLOURS[i]} .') for i in range(4)]
+    documents = [documents_lib.Document(f'n{i}', '', '', f'number {i} is {tiny_run.COLOURS[i]} .') for i in range(4)]
     index = api.Index.build(api.PassageStore.build(documents, tmp_path / 'store', progress=False), atlas, tmp_path / 'index',
                             show_progress=False)
     assert [len(search.search(atlas, index, ['red number'], 9, searcher)[0]) for searcher in ('scann', 'bm25', 'int8')] == [4, 4, 4]
