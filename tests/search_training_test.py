@@ -7,14 +7,15 @@ from atlas_jax import train
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.training import spec as spec_lib
 from atlas_jax.training.optimizer import OptimizerConfig
-from tests.search_test import COLOURS, atlas, indexes
+from tests import tiny_run
+from tests.search_test import atlas, indexes
 
 assert atlas and indexes  # fixtures
 
 
 def test_training_reads_what_the_host_finds(atlas, indexes, tmp_path):
     pytest.importorskip('bm25s')
-    examples = [atlas.task.example({'question': f'what is thing {i} ?', 'answers': [COLOURS[i % 7]]}, i) for i in range(5)]
+    examples = [atlas.task.example({'question': f'what is thing {i} ?', 'answers': [tiny_run.COLOURS[i % 7]]}, i) for i in range(5)]
     optimizer = OptimizerConfig(learning_rate=1e-2, retriever_learning_rate=1e-2, schedule='fixed', warmup_steps=0, total_steps=2)
     distill = spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=2, retriever_training='query_side')
     run = train.RunConfig(run_dir=str(tmp_path / 'run'), batch_size=2, checkpoint_every_steps=2)
