@@ -28,6 +28,36 @@ _PACKS_IN_FLIGHT = 2
 _TOKENS_PER_BATCH = {'cpu': 1024, 'tpu': 16384}
 
 
+def default_tokens_per_batch(backend: str, max_tokens: int) -> int:
+    """Tokens that a device of this kind encodes at a time."""
+    return max(_TOKENS_PER_BATCH.get(backend, _TOKENS_PER_BATCH['tpu']), 4 * max_tokens)
+
+
+@functools.partial(jax.jit, static_argnames=('config', 'segments', 'stream_tokens', 'longest'))
+def embed_pack(params: Any, part: types.TokenTable, real: Array, *, config: contriever.ContrieverConfig,
+               segments: tuple[formats.Segment, ...], stream_tokens: int, longest: int) -> tuple[Array, Array]:
+    """The compiled step of index building: embeds one pack, a stream a device.
+
+    Args:
+      params: the encoder's, on every device.
+      part: the pack's rows of the table, [streams, capacity, ...].
+      real: [streams, capacity] bool, False where a stream has fewer passages.
+      config: of the encoder, without dropout.
+      segments: the retriever's format.
+      stream_tokens: tokens a stream holds.
+      longest: width of the attention rows; no passage is longer.
+
+    Returns:
+      Embeddings [streams, capacity, dim] float32 and lengths [streams, capacity] int32, 0 where not real.
+    """
+    flat = jax.tree.map(lambda column: column.reshape(-1, *column.shape[2:]), part)  # [streams * capacity, ...]
+    no_query = jnp.zeros((flat.lengths.shape[0], 1), jnp.int32)
+    tokens, lengths = assembly.assemble(segments, no_query, jnp.zeros_like(no_query[:, 0]), flat, longest)
+    lengths = jnp.where(real, lengths.reshape(real.shape), 0)
+    stream = token_stream.pack(tokens.reshape(*real.shape, longest), lengths, stream_tokens, longest)
+    return contriever.Contriever(config).apply({'params': params}, stream, deterministic=True), lengths
+
+
 class PassageEmbedder:
     """A retriever's passage encoder with its input format.
 
@@ -53,7 +83,7 @@ class PassageEmbedder:
             raise errors.ConfigError(f'passages of up to {max_tokens} tokens, but the retriever has {config.max_positions} positions; '
                                      f'set the limit to {config.max_positions} or less')
         if tokens_per_batch is None:
-            tokens_per_batch = max(_TOKENS_PER_BATCH.get(jax.default_backend(), _TOKENS_PER_BATCH['tpu']), 4 * max_tokens)
+            tokens_per_batch = default_tokens_per_batch(jax.default_backend(), max_tokens)
         if max_tokens > tokens_per_batch:
             raise errors.ConfigError(f'tokens_per_batch {tokens_per_batch} must hold a passage of max_tokens {max_tokens}; raise it')
         if any(segment.kind == 'query' for segment in segments):
@@ -64,7 +94,6 @@ class PassageEmbedder:
         self.dim = config.emb_dim
         self._mesh = partitioning.make_mesh(devices=jax.local_devices())
         self._params = jax.device_put(hosts.to_host(nn.meta.unbox(params)), partitioning.replicated(self._mesh))
-        self._encode = jax.jit(self._encode_pack, static_argnames='longest')
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -104,7 +133,8 @@ class PassageEmbedder:
                 progress.update(len(members))
 
         for pack in packing.pack(lengths, self._mesh.size, self._stream_tokens, self.max_tokens):
-            pending.append((pack, self._encode(self._params, *self._pack_inputs(table, rows, pack), longest=pack.longest)))
+            pending.append((pack, embed_pack(self._params, *self._pack_inputs(table, rows, pack), config=self._config,
+                                             segments=self._segments, stream_tokens=self._stream_tokens, longest=pack.longest)))
             if len(pending) > _PACKS_IN_FLIGHT:
                 fetch()
         while pending:
@@ -129,12 +159,3 @@ class PassageEmbedder:
             raise errors.StoreError(f'the passages have token id {part.tokens.max()}, the retriever only {self._config.vocab_size} ids; '
                                     'build the store with the tokenizer of this retriever')
         return jax.device_put((part, real), partitioning.sharding(self._mesh, 'streams'))
-
-    def _encode_pack(self, params: Any, part: types.TokenTable, real: Array, longest: int) -> tuple[Array, Array]:
-        """Embeddings [streams, capacity, dim] float32 and lengths [streams, capacity] int32, 0 where not real."""
-        flat = jax.tree.map(lambda column: column.reshape(-1, *column.shape[2:]), part)  # [streams * capacity, ...]
-        no_query = jnp.zeros((flat.lengths.shape[0], 1), jnp.int32)
-        tokens, lengths = assembly.assemble(self._segments, no_query, jnp.zeros_like(no_query[:, 0]), flat, longest)
-        lengths = jnp.where(real, lengths.reshape(real.shape), 0)
-        stream = token_stream.pack(tokens.reshape(*real.shape, longest), lengths, self._stream_tokens, longest)
-        return contriever.Contriever(self._config).apply({'params': params}, stream, deterministic=True), lengths

@@ -70,10 +70,11 @@ class BertLayer(nn.Module):
 
 
 class Bert(nn.Module):
-    """Embeddings and layers, without pooler; `remat` as in nn/layer_scan.py."""
+    """Embeddings and layers, without pooler; `remat` and `unroll` as in nn/layer_scan.py."""
 
     config: BertConfig
     remat: str = 'none'
+    unroll: int = 1
 
     @nn.compact
     def __call__(self, stream: types.TokenStream, deterministic: bool = True) -> Array:
@@ -98,7 +99,7 @@ class Bert(nn.Module):
         return layer_scan.scan_layers(
             BertLayer(config, parent=None), self.variables['params'],
             lambda layer, hidden, _: (layer(hidden, stream, deterministic), None), hidden,
-            dropout_key=None if deterministic else self.make_rng('dropout'), remat=self.remat)[0]
+            dropout_key=None if deterministic else self.make_rng('dropout'), remat=self.remat, unroll=self.unroll)[0]
 
 
 def _layer_norm(config: BertConfig, name: str) -> norm.LayerNorm:

@@ -84,6 +84,7 @@ class _Stack(nn.Module):
 
     config: T5Config
     remat: str = 'none'
+    unroll: int = 1
 
     def _set_up(self, layer: type[nn.Module], num_layers: int, bidirectional: bool) -> None:
         config = self.config
@@ -100,7 +101,7 @@ class _Stack(nn.Module):
             return hidden, None
         unbound = layer(**self.config.layer_arguments(), parent=None)
         return layer_scan.scan_layers(unbound, self.variables['params'], call, hidden, per_layer,
-                                      dropout_key=None if deterministic else self.make_rng('dropout'), remat=self.remat)
+                                      dropout_key=None if deterministic else self.make_rng('dropout'), remat=self.remat, unroll=self.unroll)
 
 
 class Encoder(_Stack):
@@ -164,16 +165,17 @@ class Decoder(_Stack):
 class T5(nn.Module):
     """T5. Its parts are called by `method`: `t5.apply({'params': params}, stream, method='encode')`.
 
-    remat: what a layer's backward pass computes again, see nn/layer_scan.py.
+    remat: what a layer's backward pass computes again; unroll: layers in one turn of the loop. See nn/layer_scan.py.
     """
 
     config: T5Config
     remat: str = 'none'
+    unroll: int = 1
 
     def setup(self):
         self.token_embedder = embedding.Embedding(self.config.vocab_size, self.config.emb_dim, dtype=self.config.dtype)
-        self.encoder = Encoder(self.config, self.remat)
-        self.decoder = Decoder(self.config, self.remat)
+        self.encoder = Encoder(self.config, self.remat, self.unroll)
+        self.decoder = Decoder(self.config, self.remat, self.unroll)
 
     def encode(self, stream: types.TokenStream, deterministic: bool = True) -> Array:
         """Final encoder states, [streams, stream_tokens, embed]; meaningless past the last passage."""

@@ -1,8 +1,10 @@
 """Layers as a loop in the program: one layer is compiled, not one after another.
 
 A stack of layers has its parameters either apart (`layers_0`, `layers_1`, ..., T5X's unscanned names) or together (`layers`, every array
-with the layers first). `stack_layers` and `unstack_layers` convert without loss; models run from both, and stack what comes apart. Eight
-unrolled layers take eight times as long to compile, which on a CPU costs a newcomer more than their first training.
+with the layers first). `stack_layers` and `unstack_layers` convert without loss; models run from both, and stack what comes apart.
+
+A loop's backward pass stacks what every layer keeps into one array and takes it out again. On a CPU that costs more than compiling the
+layers one by one does (a sixth of a step against four seconds, eight layers of size small), so `unroll_on` has a few of them unrolled there.
 """
 
 import re
@@ -19,6 +21,7 @@ from atlas_jax import errors, partitioning
 Array = jax.Array
 
 REMAT = ('none', 'dots', 'full')
+_UNROLLED_ON_CPU = 12
 TOGETHER = 'layers'
 _APART = re.compile(r'layers_(\d+)')
 
@@ -47,7 +50,7 @@ def unstack_layers(params: Any) -> Any:
 
 
 def scan_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, Any]], hidden: Array, per_layer: Any = None, *,
-                dropout_key: Array | None = None, remat: str = 'none') -> tuple[Array, Any]:
+                dropout_key: Array | None = None, remat: str = 'none', unroll: int = 1) -> tuple[Array, Any]:
     """Applies `call(layer, hidden, inputs of the layer)` with the parameters of each layer in turn.
 
     Args:
@@ -59,6 +62,7 @@ def scan_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, 
       dropout_key: split among the layers; None switches dropout off.
       remat: what the backward pass computes again: 'none', 'dots' (all but the weights' products), 'full' (the whole layer). Gathered
         weights are always gathered again.
+      unroll: layers in one turn of the loop.
 
     Returns:
       hidden, and the outputs with the layers first.
@@ -73,7 +77,12 @@ def scan_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, 
         hidden, output = run({'params': own_params}, partitioning.spread(hidden), inputs, rngs=rngs)
         return partitioning.spread(hidden), output
 
-    return jax.lax.scan(rematerialised(body, remat), hidden, (together, per_layer, keys))
+    return jax.lax.scan(rematerialised(body, remat), hidden, (together, per_layer, keys), unroll=unroll)
+
+
+def unroll_on(device: jax.Device) -> int:
+    """Layers in one turn of the loop, for a device of this kind."""
+    return _UNROLLED_ON_CPU if device.platform == 'cpu' else 1
 
 
 def rematerialised(body: Callable, remat: str) -> Callable:

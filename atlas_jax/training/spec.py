@@ -9,6 +9,7 @@ import numpy as np
 from atlas_jax import errors
 from atlas_jax.losses import attention_scores
 from atlas_jax.models import atlas, contriever, t5
+from atlas_jax.nn import layer_scan
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.training import buckets, step_config
 
@@ -169,11 +170,15 @@ class StepSpec:
 
     @property
     def reader(self) -> t5.T5:
-        return t5.T5(self._computing(self.config.reader), self.step.remat)
+        return t5.T5(self._computing(self.config.reader), self.step.remat, self._unroll)
 
     @property
     def retriever(self) -> contriever.Contriever:
-        return contriever.Contriever(self._computing(self.config.retriever), self.step.remat)
+        return contriever.Contriever(self._computing(self.config.retriever), self.step.remat, self._unroll)
+
+    @property
+    def _unroll(self) -> int:
+        return layer_scan.unroll_on(self.mesh.devices.flat[0])
 
     def _computing(self, config: Any) -> Any:
         return dataclasses.replace(config, dtype=self.step.compute_dtype or config.dtype)

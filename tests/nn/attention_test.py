@@ -105,7 +105,7 @@ def test_masked_softmax_without_any_key_is_zero_with_zero_gradient(logits):
 
 
 def test_masked_softmax_survives_large_logits():
-    np.testing.assert_allclose(attention.masked_softmax(jnp.array([3e38, -3e38]), jnp.array(True)), [1, 0])
+    np.testing.assert_allclose(attention.masked_softmax(jnp.array([3e38, -3e38]), jnp.array([True])), [1, 0])
 
 
 def test_what_lies_behind_the_mask_does_not_matter():

@@ -16,14 +16,14 @@ TARGETS = np.array([[0, 3, 4], [0, 9, 1]], np.int32)
 
 
 @functools.cache
-def _loss_and_gradients(remat):
+def _loss_and_gradients(remat, unroll=1):
     lengths = np.array([9, 3, 0, 7, 5, 9], np.int32)
     tokens = streams.random_passages(lengths, tiny.READER.vocab_size, 9)
     stream = token_stream.pack(tokens[None], lengths[None], 40, 9)
     params = nn.unbox(t5.init_params(tiny.READER, jax.random.key(0)))
 
     def loss(params):
-        return (fid.fid_logits(t5.T5(tiny.READER, remat), params, stream, TARGETS)**2).mean()
+        return (fid.fid_logits(t5.T5(tiny.READER, remat, unroll), params, stream, TARGETS)**2).mean()
 
     with jax.default_matmul_precision('highest'):
         return jax.jit(jax.value_and_grad(loss))(params), jax.make_jaxpr(jax.grad(loss))(params)
@@ -36,6 +36,14 @@ def test_gradients_do_not_depend_on_what_is_computed_again(remat):
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-5 * max(np.abs(b).max(), 1e-3)), gradients, expected)
     assert 'remat' in str(jaxpr) and 'remat' not in str(plain)
+
+
+def test_gradients_do_not_depend_on_the_loops_turns():
+    (loss, gradients), _ = _loss_and_gradients('none', layer_scan.unroll_on(jax.devices()[0]))
+    (expected_loss, expected), _ = _loss_and_gradients('none')
+    assert layer_scan.unroll_on(jax.devices()[0]) > 1
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-5 * max(np.abs(b).max(), 1e-3)), gradients, expected)
 
 
 def test_an_unknown_policy_lists_those_known():

@@ -1,5 +1,6 @@
 """Norms against numpy, and the recorded layer-norm vectors."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -44,3 +45,21 @@ def test_statistics_of_bfloat16_are_taken_in_float32():
     expected = expected / jnp.sqrt(jnp.mean(expected**2))
     found = norm.RMSNorm(dtype='float32').apply({'params': {'scale': jnp.ones(64)}}, inputs)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('kind', ['rms', *norm.LAYER_NORM_KINDS])
+def test_gradients_are_those_of_the_formula(kind):
+    generator = np.random.default_rng(0)
+    inputs = jnp.asarray(1 + generator.standard_normal((2, 5, 7)), jnp.float32)
+    params = {name: jnp.asarray(generator.standard_normal(7), jnp.float32) for name in ('scale', 'bias')[:1 if kind == 'rms' else 2]}
+    weights = generator.standard_normal(inputs.shape).astype(np.float32)
+    layer = norm.RMSNorm(1e-2) if kind == 'rms' else norm.LayerNorm(kind, 1e-2)
+
+    def formula(params, inputs):
+        centred = inputs if kind == 'rms' else inputs - jnp.mean(inputs, axis=-1, keepdims=True)
+        measured = centred if kind == 'true' else inputs
+        return centred / jnp.sqrt(jnp.mean(measured**2, axis=-1, keepdims=True) + 1e-2) * params['scale'] + params.get('bias', 0)
+
+    found, expected = (jax.value_and_grad(lambda *arguments, run=run: jnp.sum(run(*arguments) * weights), argnums=(0, 1))(params, inputs)
+                       for run in (lambda params, inputs: layer.apply({'params': params}, inputs), formula))
+    jax.tree.map(lambda mine, theirs: np.testing.assert_allclose(mine, theirs, rtol=2e-5, atol=2e-6), found, expected)
