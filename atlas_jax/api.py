@@ -33,7 +33,7 @@ from atlas_jax.tasks.protocol import TaskExample
 from atlas_jax.tasks.qa import QATask
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
-from atlas_jax.training import answer_step, answer_steps
+from atlas_jax.training import answer_step, answer_steps, step_config
 from atlas_jax.training import spec as spec_lib
 from atlas_jax.training import state as state_lib
 
@@ -233,18 +233,20 @@ class Atlas:
     def answer_examples(self, examples: Sequence[TaskExample], index: 'Index | Sequence[Index] | None', n_context: int | None = None,
                         batch_size: int = 16, progress_label: str | None = None,
                         decoding: DecodingConfig | None = None, search: search_config.SearchConfig | str | None = None, *,
-                        use_file_passages: bool = False, knowledge: types.Knowledge | None = None) -> Iterator[Answer]:
+                        use_file_passages: bool = False, knowledge: types.Knowledge | None = None,
+                        step: step_config.StepConfig | None = None) -> Iterator[Answer]:
         """Answers task examples in order; with a label it shows a progress bar.
 
-        `use_file_passages` reads the examples' own passages; `knowledge` is the index as a training run has it on the devices now.
+        `use_file_passages` reads the examples' own passages; `knowledge` is the index as a training run has it on the devices now; `step`
+        gives the dtypes of weights and activations.
         """
         if not examples:
             return
         index, batch_size = index_group.of(index), self.whole_batch(batch_size)
         prepared = prepare.prepare(self, examples, index, self.passages_to_read(index, n_context, use_file_passages), batch_size,
-                                   use_file_passages=use_file_passages, search=search, knowledge=knowledge)
-        step = answer_steps.for_spec(prepared.spec, decoding or DecodingConfig())
-        for chunk, answered in prepared.run(step, self.device_params(), examples, batch_size, progress_label):
+                                   use_file_passages=use_file_passages, search=search, knowledge=knowledge, step=step)
+        run = answer_steps.for_spec(prepared.spec, decoding or DecodingConfig())
+        for chunk, answered in prepared.run(run, self.device_params(prepared.spec.step), examples, batch_size, progress_label):
             for row, example in enumerate(chunk):
                 yield self._to_answer(example, answered, row, prepared)
 
@@ -258,11 +260,14 @@ class Atlas:
         """The next batch size that divides over the devices."""
         return -(-batch_size // self.mesh.size) * self.mesh.size
 
-    def device_params(self) -> dict[str, Any]:
-        """The parameters on the model's mesh."""
+    def device_params(self, step: step_config.StepConfig | None = None) -> dict[str, Any]:
+        """The parameters on the model's mesh; with a step, bfloat16 where it wants them so."""
         shardings = state_lib.param_shardings(self.config, self.mesh)
         shardings = {**shardings, 'passage_encoder': shardings['retriever']}
-        return {name: hosts.place(self.params[name], sharding) for name, sharding in shardings.items() if name in self.params}
+        params = {name: self.params[name] for name in shardings if name in self.params}
+        if step is not None and step.param_dtype != 'float32':  # cast before they are placed: the whole model may not fit otherwise
+            params = jax.tree.map(lambda leaf: leaf.astype(step.param_type), params)
+        return {name: hosts.place(tree, shardings[name]) for name, tree in params.items()}
 
     def _to_answer(self, example: TaskExample, answered: answer_step.Answered, row: int, prepared: prepare.Prepared) -> Answer:
         texts = [self.task.answer_text(prepared.encoder.written(example, tokens.tolist())) for tokens in answered.tokens[row]]

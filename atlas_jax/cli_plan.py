@@ -10,16 +10,20 @@ from atlas_jax import cli_options
 def add_commands(commands) -> None:
     """Adds `plan`."""
     parser = cli_options.command(
-        commands, 'plan', _plan, 'Compile the train step for a TPU slice on this machine, and say whether it fits and what it costs.',
+        commands, 'plan', _plan, 'Compile a step for a TPU slice on this machine, and say whether it fits and what it costs.',
         'atlas-jax plan --gin_file models/xxl.gin --gin_file runs/plan.gin --topology v4:4x4x4')
     cli_options.add_gin(parser, required=True)
     parser.add_argument('--topology', metavar='v4:AxBxC', help='slice to plan for (with --search: leave it out to try all, smallest first)')
+    parser.add_argument('--step', choices=['train', 'answer', 'score', 'index'], help='which step: train; answer (retrieve and '
+                        "decode); score (of multiple choice); index (embed passages); default: what the gin file's command runs, of "
+                        'runs/plan.gin train')
     parser.add_argument('--search', action='store_true', help='rank meshes and accumulations by a model, compile the best, print the first '
                         'that fits')
-    parser.add_argument('--store', metavar='DIR', help='take the lengths of the passages from this store')
-    parser.add_argument('--index_rows', metavar='N', type=cli_options.positive, default=33_000_000,
-                        help='passages of the index, with a gin file of a training run (default 33 million; runs/plan.gin says itself)')
-    parser.add_argument('--index_dtype', metavar='TYPE', default='bfloat16', help='float32, bfloat16 (default) or int8, likewise')
+    parser.add_argument('--store', metavar='DIR', help='take the number of the passages and their lengths from this store')
+    parser.add_argument('--index_rows', metavar='N', type=cli_options.positive,
+                        help="passages of the index (default: the store's, else what runs/plan.gin says, else 33 million)")
+    parser.add_argument('--index_dtype', choices=['float32', 'bfloat16', 'int8'],
+                        help='of the index (default: what runs/plan.gin says, else bfloat16)')
     parser.add_argument('--cache', metavar='DIR', help='folder of earlier plans (default: ~/.cache/atlas_jax/plans)')
     cli_options.add_json(parser)
 
@@ -36,9 +40,12 @@ def _plan(options: argparse.Namespace) -> None:
 
     from atlas_jax.planning import advice, search
     from atlas_jax.planning import plan as plan_lib
+    from atlas_jax.planning import workload as workload_lib
     workload = _workload(options)
     if options.store:
-        workload = dataclasses.replace(workload, passage_lengths=_lengths(options.store))
+        workload = workload_lib.of_store(workload, *_lengths(options.store))
+    workload = dataclasses.replace(workload, **cli_options.given(kind=options.step, index_rows=options.index_rows,
+                                                                 index_dtype=options.index_dtype))
     cache = pathlib.Path(options.cache or pathlib.Path(os.path.expanduser('~')) / '.cache' / 'atlas_jax' / 'plans')
     if options.search:
         topologies = slices.SMALLEST_FIRST if options.topology is None else (options.topology,)
@@ -50,18 +57,22 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _workload(options: argparse.Namespace):
-    """What runs/plan.gin describes, or the training that a run's gin file does; folders need not be set for it."""
-    from atlas_jax import gin_utils, train
+    """What runs/plan.gin describes, or what the run of another gin file does; folders need not be set for it."""
+    from atlas_jax import build_index, evaluate, gin_utils, train
     from atlas_jax.planning import workload
     gin_utils.parse(options.gin_file, options.gin_bindings, stand_in='not needed for a plan')
     if gin_utils.is_bound(workload.Workload):
         return workload.Workload(**gin_utils.arguments_of(workload.Workload))
-    return workload.of_training(gin_utils.value_of('MODEL'), gin_utils.arguments_of(train.train), index_rows=options.index_rows,
-                                index_dtype=options.index_dtype)
+    model = gin_utils.value_of('MODEL')
+    if gin_utils.is_bound(evaluate.evaluate):
+        return workload.of_evaluation(model, {'options': evaluate.Options(), **gin_utils.arguments_of(evaluate.evaluate)})
+    if gin_utils.is_bound(build_index.build_index):
+        return workload.of_index_build(model, gin_utils.arguments_of(build_index.build_index))
+    return workload.of_training(model, gin_utils.arguments_of(train.train))
 
 
-def _lengths(store: str) -> tuple[int, ...]:
-    import numpy as np
-
+def _lengths(store: str):
+    """Token counts of a store's passages, by the reader's tokenizer and by the retriever's."""
     from atlas_jax.corpus.store import PassageStore
-    return tuple(np.asarray(PassageStore.open(store).reader_lengths).tolist())
+    opened = PassageStore.open(store)
+    return opened.reader_lengths, opened.retriever_lengths

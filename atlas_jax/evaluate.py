@@ -18,7 +18,7 @@ from atlas_jax.metrics import statistics
 from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.tasks import multiple_choice, protocol
-from atlas_jax.training import eval_step, score_step
+from atlas_jax.training import eval_step, score_step, step_config
 
 _TOP = (1, 2, 5, 10, 20, 50, 100)
 
@@ -96,6 +96,8 @@ class Options:
       retrieve_only: passages are found, nothing is read.
       decoding: how answers are generated; None is greedy.
       search: how passages are found; None is exact.
+      compute_dtype, param_dtype: of activations, and of the weights on the devices: float32 or bfloat16; a compute_dtype of None is the
+        model's own.
       perplexity: of the targets; None where the task names it among its metrics.
       cross_attention_statistics: names of losses/attention_scores.STATISTICS whose correlation with the retriever's scores is wanted.
       knowledge: the index and tables of a run that refreshes them, in place of what is on disk; not for gin.
@@ -107,9 +109,16 @@ class Options:
     retrieve_only: bool = False
     decoding: DecodingConfig | None = None
     search: SearchConfig | str | None = None
+    compute_dtype: str | None = None
+    param_dtype: str = 'float32'
     perplexity: bool | None = None
     cross_attention_statistics: tuple[str, ...] = ()
     knowledge: types.Knowledge | None = None
+
+    @property
+    def step(self) -> step_config.StepConfig:
+        """The dtypes as a step takes them."""
+        return step_config.StepConfig(compute_dtype=self.compute_dtype, param_dtype=self.param_dtype)
 
 
 def evaluate_examples(atlas: api.Atlas, examples: Sequence[protocol.TaskExample], index: Any, *, label: str = 'answering',
@@ -136,7 +145,8 @@ def evaluate_examples(atlas: api.Atlas, examples: Sequence[protocol.TaskExample]
         answers, choices, scores = _choose(atlas, examples, index, options, label)
     else:
         answers = tuple(atlas.answer_examples(examples, index, options.n_context, options.batch_size, label, options.decoding,
-                                              options.search, use_file_passages=options.use_file_passages, knowledge=options.knowledge))
+                                              options.search, use_file_passages=options.use_file_passages, knowledge=options.knowledge,
+                                              step=options.step))
         scores = _score_texts(atlas.task, answers, examples)
     return Evaluation(answers, scores, *_ranks(answers, firsts), time.perf_counter() - start,
                       _likelihoods(atlas, firsts, index, options), choices)
@@ -145,14 +155,14 @@ def evaluate_examples(atlas: api.Atlas, examples: Sequence[protocol.TaskExample]
 def _prepare(atlas: api.Atlas, examples: Sequence[protocol.TaskExample], index: Any, options: Options) -> prepare.Prepared:
     return prepare.prepare(atlas, examples, index, atlas.passages_to_read(index, options.n_context, options.use_file_passages),
                            atlas.whole_batch(options.batch_size), use_file_passages=options.use_file_passages, search=options.search,
-                           knowledge=options.knowledge)
+                           knowledge=options.knowledge, step=options.step)
 
 
 def _retrieve(atlas: api.Atlas, examples, index: Any, options: Options, label: str) -> tuple[api.Answer, ...]:
     if index is None and not options.use_file_passages:
         raise errors.ConfigError('retrieve_only needs an index')
     prepared = _prepare(atlas, examples, index, options)
-    found = prepared.search(atlas.device_params(), examples, atlas.whole_batch(options.batch_size), label)
+    found = prepared.search(atlas.device_params(options.step), examples, atlas.whole_batch(options.batch_size), label)
     return tuple(api.Answer(example.question, '', atlas.passages_of(example, retrieved, row, prepared.index))
                  for chunk, retrieved in found for row, example in enumerate(chunk))
 
@@ -168,7 +178,8 @@ def _choose(atlas: api.Atlas, examples, index: Any, options: Options, label: str
     """(answers, what all orders of each question say, accuracies), one of each a question."""
     prepared = _prepare(atlas, examples, index, options)
     step, passages, likelihoods = score_step.make_score_step(prepared.spec), [], []
-    for chunk, scored in prepared.run(step, atlas.device_params(), examples, atlas.whole_batch(options.batch_size), label):
+    params = atlas.device_params(options.step)
+    for chunk, scored in prepared.run(step, params, examples, atlas.whole_batch(options.batch_size), label):
         for row, example in enumerate(chunk):
             likelihoods.append(scored.log_likelihoods[row][:len(example.choices)].tolist())
             passages.append(() if scored.retrieved is None else atlas.passages_of(example, scored.retrieved, row, prepared.index))
@@ -220,7 +231,8 @@ def _likelihoods(atlas: api.Atlas, examples, index: Any, options: Options) -> Li
     prepared = _prepare(atlas, examples, index, options)
     step = eval_step.make_eval_step(prepared.spec, options.cross_attention_statistics)
     nll, tokens, retriever, attention = [], [], [], {name: [] for name in options.cross_attention_statistics}
-    for chunk, found in prepared.run(step, atlas.device_params(), examples, atlas.whole_batch(options.batch_size), 'likelihoods'):
+    params = atlas.device_params(options.step)
+    for chunk, found in prepared.run(step, params, examples, atlas.whole_batch(options.batch_size), 'likelihoods'):
         rows = slice(len(chunk))
         nll += found.nll[rows].tolist()
         tokens += found.target_tokens[rows].tolist()

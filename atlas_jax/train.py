@@ -262,7 +262,8 @@ class _Loop:
         evaluation = evaluate.evaluate_examples(
             dataclasses.replace(self.atlas, params=params), self.eval_examples, self.index, label=f'evaluating at {done}',
             knowledge=None if self.prepared.searcher else self.prepared.knowledge, batch_size=self.run.batch_size,
-            search=self.prepared.spec.search, use_file_passages=self.index is None and self.atlas.config.n_context > 0)
+            search=self.prepared.spec.search, compute_dtype=self.prepared.spec.step.compute_dtype,
+            use_file_passages=self.index is None and self.atlas.config.n_context > 0)
         figures = evaluation.summary(top_k=self.atlas.config.n_context)
         self.log.add(done, {f'eval_{name}': value for name, value in figures.items() if isinstance(value, float)})
         return float(next(iter(figures.values())))

@@ -1,4 +1,4 @@
-"""Compiles the train step for a slice and says what it needs: memory by part, FLOPs, traffic, time."""
+"""Compiles a step for a slice and says what it needs: memory by part, FLOPs, traffic, time."""
 
 import dataclasses
 import hashlib
@@ -13,13 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from atlas_jax import errors, partitioning
+from atlas_jax import errors
 from atlas_jax.io import atomic
-from atlas_jax.planning import collectives, program, slices
+from atlas_jax.planning import collectives, program, slices, steps
 from atlas_jax.planning import workload as workload_lib
 
 GIB = 2**30
-_VERSION = 2  # raise it when plans are made otherwise, so that none is taken from a cache that was made before
+_VERSION = 3  # raise it when plans are made otherwise, so that none is taken from a cache that was made before
 PARTS = ('parameters', 'optimizer', 'index', 'gradients', 'activations', 'temporaries')
 
 
@@ -28,15 +28,22 @@ class Plan:
     """What one step needs on one slice; figures of memory and traffic are a chip's, `flops` the whole slice's.
 
     Attributes:
+      kind: of the step, workload.STEPS.
+      batch_size: examples of a micro-batch, or of a batch that is answered.
       fits: whether it compiles into `hbm_limit_gib`.
-      hbm_parts: GiB by PARTS. Gradients and activations are counted on the program, temporaries are what the compiler adds.
-      flops: of one update at typical lengths; `flops_at_limit` with every passage at its limit.
-      step_seconds_roofline: the longer of computing at the peak rate and moving the collectives' bytes over all links.
+      hbm_parts: GiB by PARTS. Gradients and activations are counted on the program, temporaries are what the compiler adds. Of a step
+        that answers, activations are the passages' keys and values.
+      flops: of one call at typical lengths; `flops_at_limit` with every passage at its limit. A call is an update, a batch that is
+        answered, or a pack of passages on every host.
+      step_seconds_roofline: the longest of computing at the peak rate, moving the collectives' bytes over all links, and reading weights,
+        keys and values for every token of an answer.
+      items_per_second: examples, questions or passages, at that speed.
       mfu_bound: share of the peak that the model's own FLOPs, without what is computed again, can reach at best.
       collective_bytes: by kind of collective.
       compile_seconds: as measured when it was compiled; a plan from the cache keeps it.
     """
 
+    kind: str
     topology: str
     chips: int
     mesh_shape: tuple[int, int, int]
@@ -51,16 +58,18 @@ class Plan:
     step_seconds_roofline: float
     compute_seconds: float
     collective_seconds: float
+    reading_seconds: float
+    items_per_second: float
     mfu_bound: float
     collective_bytes: dict[str, float]
     compile_seconds: float
 
 
 def plan(workload: workload_lib.Workload, topology: str, cache_dir: pathlib.Path | None = None) -> Plan:
-    """Plans the train step on a slice.
+    """Plans a step on a slice.
 
     Args:
-      workload: what is trained.
+      workload: what is trained, answered or embedded.
       topology: such as v4:4x4x4.
       cache_dir: plans are kept there under a hash of the lowered program, the topology and the compiler's versions; None keeps none.
 
@@ -69,28 +78,25 @@ def plan(workload: workload_lib.Workload, topology: str, cache_dir: pathlib.Path
     """
     slice_ = slices.parse(topology)
     shape = slices.check_mesh(workload.mesh_shape, slice_)
-    if workload.batch_size % slice_.chips:
+    if workload.trains and workload.batch_size % slice_.chips:
         raise errors.ConfigError(f'batch_size {workload.batch_size} (of a micro-batch) does not divide over the {slice_.chips} chips of '
                                  f'{topology}; choose a multiple of {slice_.chips}')
-    mesh = partitioning.make_mesh(shape, slices.devices(slice_))
-    step, arguments, _ = workload_lib.train_program(workload, mesh)
-    traced = step.trace(*arguments)
-    lowered = traced.lower()
-    path = None if cache_dir is None else cache_dir / f'{_key(lowered.as_text(), topology)}.json'
+    if not workload.trains:  # as api.Atlas.whole_batch
+        workload = dataclasses.replace(workload, batch_size=-(-workload.batch_size // slice_.chips) * slice_.chips)
+    mesh, hosts = steps.mesh_of(workload, slice_)
+    parts = steps.steps_of(workload, mesh, hosts)
+    traced = [part.trace() for part in parts]
+    lowered = traced[-1].lower()
+    key = _key('\n'.join([lowered.as_text(), *(f'{part.static} {part.share} {part.items}' for part in parts)]), topology)
+    path = None if cache_dir is None else cache_dir / f'{key}.json'
     if path is not None and path.is_file():
         values = json.loads(path.read_text(encoding='utf-8'))
         return Plan(**values | {'mesh_shape': tuple(values['mesh_shape'])})
-    counted = _counted(workload, mesh, traced.jaxpr, arguments, slice_)
+    counted = _counted(workload, mesh, hosts, list(zip(parts, traced, strict=True)), slice_)
     result = _compiled(lowered, counted, workload, shape, slice_)
     if path is not None:
         atomic.write_json(path, dataclasses.asdict(result))
     return result
-
-
-def program_key(workload: workload_lib.Workload, mesh: jax.sharding.Mesh) -> str:
-    """The hash of the lowered train step, by which a plan is known."""
-    step, arguments, _ = workload_lib.train_program(workload, mesh)
-    return _key(step.lower(*arguments).as_text(), '')
 
 
 def typical_fraction(planned: Plan) -> float:
@@ -110,29 +116,39 @@ def _version(package: str) -> str:
         return 'none'
 
 
-def _counted(workload: workload_lib.Workload, mesh, jaxpr, arguments, slice_: slices.Slice) -> dict[str, Any]:
-    """What the program says of itself before it is compiled."""
-    state, _, knowledge = arguments
-    params = state.params
-    kept = program.kept_bytes(jaxpr, {leaf.shape for leaf in jax.tree.leaves(params)})
-    parts = {'parameters': _chip_bytes((params, state.passage_encoder)), 'optimizer': _chip_bytes(state.optimizer_state),
-             'index': _chip_bytes(knowledge), 'gradients': _chip_bytes(params), 'activations': kept / slice_.chips}
-    plain = at_limit = jaxpr
-    if workload.step.remat != 'none':
-        plain = _traced(dataclasses.replace(workload, step=dataclasses.replace(workload.step, remat='none')), mesh)
-    if workload.passage_tokens is not None or workload.passage_lengths is not None:
-        at_limit = _traced(dataclasses.replace(workload, passage_tokens=None, passage_lengths=None), mesh)
-    return {'parts': parts, 'flops': program.flops(jaxpr, 0), 'flops_at_limit': program.flops(at_limit),
-            'model_flops': program.flops(plain, 0)}
+def _counted(workload: workload_lib.Workload, mesh, hosts: int, traced: list[tuple[steps.Step, Any]],
+             slice_: slices.Slice) -> dict[str, Any]:
+    """What the program says of itself before it is compiled. The shares of its shapes make an item of work an average one."""
+    step, program_ = traced[-1]
+    if workload.trains:
+        kept = program.kept_bytes(program_.jaxpr, {leaf.shape for leaf in jax.tree.leaves(step.gradients)}) / slice_.chips
+    else:
+        kept = step.keys_values_bytes
+    parts = {'parameters': _chip_bytes(step.parameters), 'optimizer': _chip_bytes(step.optimizer), 'index': _chip_bytes(step.index),
+             'gradients': _chip_bytes(step.gradients), 'activations': kept}
+    flops = _flops([(part, found.jaxpr) for part, found in traced], 0)
+    plain, at_limit = flops, _flops([(part, found.jaxpr) for part, found in traced], -1)
+    items = sum(part.share * part.items for part, _ in traced)
+    if workload.trains and workload.step.remat != 'none':
+        plain = _flops(_traced(dataclasses.replace(workload, step=dataclasses.replace(workload.step, remat='none')), mesh, hosts), 0)
+    if workload.at_limit() != workload:
+        limited = _traced(workload.at_limit(), mesh, hosts)
+        # A call of an index build holds fewer passages at the limit: compared is what the same work takes.
+        at_limit = _flops(limited, -1) * items / sum(part.share * part.items for part, _ in limited)
+    return {'parts': parts, 'flops': flops, 'flops_at_limit': at_limit, 'model_flops': plain, 'items': items,
+            'read_bytes': step.read_bytes, 'copies': step.copies}
 
 
-def _traced(workload: workload_lib.Workload, mesh):
-    step, arguments, _ = workload_lib.train_program(workload, mesh)
-    return step.trace(*arguments).jaxpr
+def _traced(workload: workload_lib.Workload, mesh, hosts: int) -> list[tuple[steps.Step, Any]]:
+    return [(part, part.trace().jaxpr) for part in steps.steps_of(workload, mesh, hosts)]
+
+
+def _flops(traced: list[tuple[steps.Step, Any]], branch: int) -> float:
+    return sum(part.share * part.copies * program.flops(jaxpr, branch) for part, jaxpr in traced)
 
 
 def _compiled(lowered, counted: dict[str, Any], workload: workload_lib.Workload, shape, slice_: slices.Slice) -> Plan:
-    start, parts = time.perf_counter(), counted['parts']
+    start = time.perf_counter()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -141,28 +157,37 @@ def _compiled(lowered, counted: dict[str, Any], workload: workload_lib.Workload,
         memory = compiled.memory_analysis()
         total = (memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
                  + memory.generated_code_size_in_bytes)
-        moved = collectives.collective_bytes(compiled.as_text(), slice_.chips)
+        moved = collectives.collective_bytes(compiled.as_text(), slice_.chips // counted['copies'])
     seconds = time.perf_counter() - start
-    fixed = sum(parts[name] for name in ('parameters', 'optimizer', 'index'))
-    parts['gradients'] = min(parts['gradients'], max(total - fixed, 0))
-    parts['activations'] = min(parts['activations'], max(total - fixed - parts['gradients'], 0))
-    parts['temporaries'] = max(total - sum(parts[name] for name in PARTS[:-1]), 0)
+    parts = _parts(counted['parts'], total)
     compute, traffic = counted['flops'] / slice_.chips / slice_.flops, sum(moved.values()) / slice_.link_bytes
+    reading = counted['read_bytes'] / slice_.hbm_bytes
+    roofline = max(compute, traffic, reading)
     return Plan(
-        topology=slice_.name, chips=slice_.chips, mesh_shape=shape, accumulation_steps=workload.step.accumulation_steps,
-        batch_size=workload.batch_size, fits=total <= slice_.hbm_gib * GIB, hbm_gib_per_chip=total / GIB, hbm_limit_gib=slice_.hbm_gib,
+        kind=workload.kind, topology=slice_.name, chips=slice_.chips, mesh_shape=shape,
+        accumulation_steps=workload.step.accumulation_steps if workload.trains else 1, batch_size=workload.batch_size,
+        fits=total <= slice_.hbm_gib * GIB, hbm_gib_per_chip=total / GIB, hbm_limit_gib=slice_.hbm_gib,
         hbm_parts={name: parts[name] / GIB for name in PARTS}, flops=counted['flops'], flops_at_limit=counted['flops_at_limit'],
-        step_seconds_roofline=max(compute, traffic), compute_seconds=compute, collective_seconds=traffic,
-        mfu_bound=counted['model_flops'] / slice_.chips / slice_.flops / max(compute, traffic), collective_bytes=moved,
-        compile_seconds=seconds)
+        step_seconds_roofline=roofline, compute_seconds=compute, collective_seconds=traffic, reading_seconds=reading,
+        items_per_second=counted['items'] / roofline, mfu_bound=counted['model_flops'] / slice_.chips / slice_.flops / roofline,
+        collective_bytes=moved, compile_seconds=seconds)
+
+
+def _parts(parts: dict[str, float], total: float) -> dict[str, float]:
+    """Bytes by PARTS that add up to the compiler's total: what is counted on the program gives way to it."""
+    left = max(total - sum(parts[name] for name in ('parameters', 'optimizer', 'index')), 0)
+    gradients = min(parts['gradients'], left)
+    activations = min(parts['activations'], left - gradients)
+    return parts | {'gradients': gradients, 'activations': activations, 'temporaries': left - gradients - activations}
 
 
 def _out_of_memory(error: Exception) -> float:
     """Bytes the program would have needed, of the compiler's message; raises what is another error."""
-    match = re.search(r'Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm', str(error))
+    match = re.search(r'Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm|\(([\d.]+)([KMG])\) exceeds available HBM', str(error))
     if 'RESOURCE_EXHAUSTED' not in str(error) or match is None:
         raise error
-    return float(match.group(1)) * {'K': 2**10, 'M': 2**20, 'G': 2**30}[match.group(2)]
+    number, unit = (part for part in match.groups() if part)
+    return float(number) * {'K': 2**10, 'M': 2**20, 'G': 2**30}[unit]
 
 
 def _chip_bytes(tree: Any) -> float:

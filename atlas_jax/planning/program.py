@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from jax.extend import core
 
 
@@ -46,11 +47,27 @@ def _sum(jaxpr: Any, cost: Callable[[Any], float], branch: int) -> float:
         children = _children(equation)
         if equation.primitive.name == 'cond':
             children = [children[branch if -len(children) <= branch < len(children) else -1]]
-        times = equation.params['length'] if equation.primitive.name == 'scan' else 1
-        if equation.primitive.name == 'shard_map':
-            times = math.prod(equation.params['mesh'].shape.values())
-        total += cost(equation) + times * sum(_sum(child, cost, branch) for child in children)
+        total += cost(equation) + _times(equation) * sum(_sum(child, cost, branch) for child in children)
     return total
+
+
+def _times(equation: Any) -> int:
+    if equation.primitive.name == 'scan':
+        return equation.params['length']
+    if equation.primitive.name == 'shard_map':
+        return math.prod(equation.params['mesh'].shape.values())
+    if equation.primitive.name == 'pallas_call':
+        return math.prod(equation.params['grid_mapping'].grid)
+    if equation.primitive.name == 'while':
+        return _most_trips(equation)
+    return 1
+
+
+def _most_trips(loop: Any) -> int:
+    """Trips of a loop that a counter bounds: what its condition compares the counter with; 1 where nothing does."""
+    compared = [value for equation, _ in _walk(loop.params['cond_jaxpr']) if equation.primitive.name == 'lt' for value in equation.invars]
+    bounds = [int(value.val) for value in compared if isinstance(value, core.Literal) and np.issubdtype(value.aval.dtype, np.integer)]
+    return max(bounds, default=1)
 
 
 def _dot_flops(equation: Any) -> float:

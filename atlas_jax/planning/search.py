@@ -33,28 +33,39 @@ def search(workload: workload_lib.Workload, topologies: Sequence[str], cache_dir
     """The quickest finalist that fits on the first of the slices where one does, and its workload.
 
     Raises:
-      ConfigError: none fits on any of them, or the batch divides over none.
+      ConfigError: none fits on any of them, the batch divides over none, or there is nothing to choose.
     """
-    last = None
+    if workload.kind == 'index':
+        raise errors.ConfigError('every host embeds passages alone, so that there is no mesh to search for: give --topology')
+    nearest = None
     for name in topologies:
         slice_ = slices.parse(name)
-        possible = [candidate for candidate in candidates(workload, slice_) if candidate.hbm_gib <= _MARGIN * slice_.hbm_gib]
-        plans = [(plan_lib.plan(candidate.workload, name, cache_dir), candidate.workload) for candidate in possible[:FINALISTS]]
+        possible = candidates(workload, slice_)
+        likely = [candidate for candidate in possible if candidate.hbm_gib <= _MARGIN * slice_.hbm_gib]
+        plans = [(plan_lib.plan(candidate.workload, name, cache_dir), candidate.workload) for candidate in likely[:FINALISTS]]
         fitting = [pair for pair in plans if pair[0].fits]
         if fitting:
             return min(fitting, key=lambda pair: pair[0].step_seconds_roofline)
-        last = plans[0] if plans else last
-    nearest = '' if last is None else f'; the nearest needs {last[0].hbm_gib_per_chip:.1f} GiB a chip on {last[0].topology}'
-    raise errors.ConfigError(f'no mesh and accumulation fits on {", ".join(topologies)}{nearest}: try a larger slice, bfloat16 or int8')
+        needed = [(planned.hbm_gib_per_chip, name) for planned, _ in plans] or [(each.hbm_gib, name) for each in possible]
+        nearest = min(needed, default=nearest)
+    if nearest is None:
+        raise errors.ConfigError(f'{workload.examples_a_step} examples an update divide over none of {", ".join(topologies)}; choose a '
+                                 'multiple of the chips')
+    raise errors.ConfigError(f'no mesh and accumulation fits on {", ".join(topologies)}; the nearest needs {nearest[0]:.1f} GiB a chip on '
+                             f'{nearest[1]}: try a larger slice, bfloat16 or int8')
 
 
 def candidates(workload: workload_lib.Workload, slice_: slices.Slice) -> list[Candidate]:
-    """All meshes (data 1) and accumulations of the same examples an update, quickest first; equally quick ones by memory."""
-    examples = workload.examples_an_update
-    found = []
+    """All meshes (data 1) and accumulations of the same examples an update, quickest first; equally quick ones by memory.
+
+    Questions are answered in one batch, which is rounded up to whole chips.
+    """
+    examples, found = workload.examples_a_step, []
+    counts = [steps for steps in range(1, examples + 1) if examples % steps == 0 and examples // steps % slice_.chips == 0]
     for mesh_shape in meshes(slice_.chips):
-        for steps in (steps for steps in range(1, examples + 1) if examples % steps == 0 and examples // steps % slice_.chips == 0):
-            changed = dataclasses.replace(workload, mesh_shape=mesh_shape, batch_size=examples // steps,
+        for steps in counts if workload.trains else (1,):
+            batch_size = examples // steps if workload.trains else -(-examples // slice_.chips) * slice_.chips
+            changed = dataclasses.replace(workload, mesh_shape=mesh_shape, batch_size=batch_size,
                                           step=dataclasses.replace(workload.step, accumulation_steps=steps))
             found.append(estimate(changed, slice_))
     return sorted(found, key=lambda candidate: (round(candidate.seconds, 3), candidate.hbm_gib))
@@ -66,20 +77,41 @@ def meshes(chips: int) -> Iterator[tuple[int, int, int]]:
 
 
 def estimate(workload: workload_lib.Workload, slice_: slices.Slice) -> Candidate:
-    """What arithmetic says: states by their size, a chip's tokens by their layers, weights moved three times a micro-batch."""
-    config, step = workload.config, workload.step
-    params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nn.unbox(state_lib.abstract_params(config))))
-    weight = np.dtype(step.param_dtype).itemsize if step.param_dtype != 'bfloat16' else 2
-    moments = 0 if workload.optimizer.optimizer == 'adafactor' else 8
-    width = {'float32': 4, 'bfloat16': 2, 'int8': 1}[workload.index_dtype] * config.retriever.emb_dim + 4 * workload.table_tokens
-    fixed = (params * (2 * weight + moments) + workload.index_rows * width) / slice_.chips
+    """What arithmetic says: states by their size, a chip's tokens by their layers, the weights that are moved."""
+    config, step, chips = workload.config, workload.step, slice_.chips
+    params = _size(state_lib.abstract_params(config))
     reader, size = config.reader, 2 if step.compute_dtype == 'bfloat16' else 4
-    length = workload.config.inputs.text_max_tokens if workload.passage_tokens is None else workload.passage_tokens[0]
-    tokens = workload.batch_size / slice_.chips * max(workload.n_context, 1) * length
-    kept = {'full': 1, 'dots': 10, 'none': 30}[step.remat] * reader.num_encoder_layers * reader.emb_dim
-    keys_values = 0 if step.remat == 'full' else 4 * reader.num_decoder_layers * reader.num_heads * reader.head_dim
-    flops = (8 if step.remat == 'full' else 6) * params / 2 * tokens * step.accumulation_steps
-    passes = 3 if step.remat == 'full' else 2
-    moved = step.accumulation_steps * (passes + 1) * params * 2 * (1 if workload.mesh_shape[2] > 1 else 2)
+    width = {'float32': 4, 'bfloat16': 2, 'int8': 1}[workload.index_dtype] * config.retriever.emb_dim
+    tables = 2 if workload.trains else 1
+    index = workload.index_rows * (width + 2 * tables * workload.table_tokens) / chips if workload.n_context else 0
+    weight = 2 if step.param_dtype == 'bfloat16' else 4
+    tokens = workload.batch_size / chips * max(workload.n_context, 1) * _mean_tokens(workload)
+    keys_values = 2 * size * reader.num_decoder_layers * reader.num_heads * reader.head_dim
+    stages = 1 if workload.mesh_shape[2] > 1 else 2  # a gather over the whole slice becomes an all-reduce
+    if not workload.trains:
+        decoder = _size(state_lib.abstract_params(config)['reader']['decoder'])
+        flops = params * tokens
+        moved = size * stages * (params + decoder * (config.inputs.target_max_tokens if workload.kind == 'answer' else 1))
+        # The keys and values once as they are made, and once by head.
+        return Candidate(workload, max(flops / slice_.flops, moved / slice_.link_bytes),
+                         (params * weight / chips + index + 2 * tokens * keys_values) / plan_lib.GIB)
+    moments = 0 if workload.optimizer.optimizer == 'adafactor' else 8
+    kept = {'full': 1, 'dots': 10, 'none': 30}[step.remat] * size * reader.num_encoder_layers * reader.emb_dim
+    kept += 0 if step.remat == 'full' else keys_values
+    full = step.remat == 'full'
+    flops = (8 if full else 6) * params / 2 * tokens * step.accumulation_steps
+    moved = step.accumulation_steps * (4 if full else 3) * params * 2 * stages
     return Candidate(workload, max(flops / slice_.flops, moved / slice_.link_bytes),
-                     (fixed + tokens * size * (kept + keys_values)) / plan_lib.GIB)
+                     (params * (2 * weight + moments) / chips + index + tokens * kept) / plan_lib.GIB)
+
+
+def _size(params) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nn.unbox(params)))
+
+
+def _mean_tokens(workload: workload_lib.Workload) -> float:
+    """Tokens of a reader input, at the mean."""
+    limit = workload.config.inputs.text_max_tokens
+    if workload.passage_lengths is not None:
+        return min(limit, float(np.mean(workload.passage_lengths[0])) + workload.query_tokens)
+    return limit if workload.passage_tokens is None else workload.passage_tokens[0]

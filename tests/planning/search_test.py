@@ -18,8 +18,9 @@ WORKLOAD = workload_lib.Workload(tiny.config(), batch_size=16, n_context=3, inde
 def _plan(workload, topology, gib):
     slice_ = slices.parse(topology)
     return plan_lib.Plan(
-        topology, slice_.chips, workload.mesh_shape, workload.step.accumulation_steps, workload.batch_size, gib <= slice_.hbm_gib, gib,
-        slice_.hbm_gib, dict.fromkeys(plan_lib.PARTS, gib / 6), 1e12, 2e12, 0.5, 0.5, 0.1, 0.8, dict.fromkeys(collectives.KINDS, 1e9), 3.0)
+        workload.kind, topology, slice_.chips, workload.mesh_shape, workload.step.accumulation_steps, workload.batch_size,
+        gib <= slice_.hbm_gib, gib, slice_.hbm_gib, dict.fromkeys(plan_lib.PARTS, gib / 6), 1e12, 2e12, 0.5, 0.5, 0.1, 0.0, 64.0, 0.8,
+        dict.fromkeys(collectives.KINDS, 1e9), 3.0)
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def compiled(monkeypatch):
 
 def test_candidates_keep_the_examples_of_an_update():
     found = search.candidates(WORKLOAD, slices.parse('v4:2x2x2'))
-    assert {candidate.workload.examples_an_update for candidate in found} == {32}
+    assert {candidate.workload.examples_a_step for candidate in found} == {32}
     assert {candidate.workload.step.accumulation_steps for candidate in found} == {1, 2, 4}
     assert {candidate.workload.mesh_shape for candidate in found} == {(1, 8, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8)}
     assert found == sorted(found, key=lambda candidate: (round(candidate.seconds, 3), candidate.hbm_gib))
@@ -45,7 +46,7 @@ def test_candidates_keep_the_examples_of_an_update():
 
 def test_the_smallest_slice_that_fits_is_found_and_few_are_compiled(compiled):
     planned, workload = search.search(WORKLOAD, ('v4:2x2x2', 'v4:2x2x4', 'v4:4x4x4'), None)
-    assert planned.topology == 'v4:2x2x4' and workload.examples_an_update == 32
+    assert planned.topology == 'v4:2x2x4' and workload.examples_a_step == 32
     assert [topology for topology, *_ in compiled] == ['v4:2x2x2'] * search.FINALISTS + ['v4:2x2x4'] * search.FINALISTS
 
 

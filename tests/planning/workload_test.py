@@ -4,12 +4,12 @@ import dataclasses
 
 import flax.linen as nn
 import jax
-import numpy as np
 import pytest
 
 from atlas_jax import api, errors, gin_utils, partitioning, train
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.models import atlas as atlas_lib
+from atlas_jax.planning import steps
 from atlas_jax.planning import workload as workload_lib
 from atlas_jax.tasks import qa
 from atlas_jax.training import spec as spec_lib
@@ -60,12 +60,13 @@ def test_the_planned_program_is_the_one_that_training_runs(monkeypatch, tmp_path
         spec.config, batch_size=4, n_context=2, index_rows=23, index_dtype='float32', table_tokens=knowledge.reader_table.tokens.shape[1],
         query_tokens=batch.reader_query_tokens.shape[1], optimizer=OPTIMIZER, distill=DISTILL, step=STEP)
     step = train_step.make_train_step(spec, workload.optimizer)
-    assert step.lower(*workload_lib.arguments(workload, spec)).as_text() == text
+    assert step.lower(*steps.train_arguments(workload, spec)).as_text() == text
     # The spec comes from training's own make_spec; tokenizers and real lengths are all that planning does without.
-    planned_step, _, planned_spec = workload_lib.train_program(workload, spec.mesh)
+    planned_spec = steps.make_spec(workload, spec.mesh)
+    (planned,) = steps.steps_of(workload, spec.mesh)
     same = dataclasses.replace(planned_spec, segments=spec.segments, read=spec.read, scored=spec.scored, embedded=spec.embedded)
     assert same == spec
-    assert planned_step is train_step.make_train_step(planned_spec, OPTIMIZER)
+    assert planned.run is train_step.make_train_step(planned_spec, OPTIMIZER)
 
 
 def _xxl(*bindings):
@@ -76,22 +77,23 @@ def _xxl(*bindings):
 def test_the_largest_reader_is_planned_from_shapes():
     workload = _xxl()
     mesh = jax.sharding.AbstractMesh((1, 16, 4), partitioning.MESH_AXES)
-    spec = workload_lib.make_spec(workload, mesh)
+    spec = steps.make_spec(workload, mesh)
     assert len(spec.read) == 1 and spec.read[0].stream_tokens == 20 * 512 and spec.read[0].longest == 512
-    parameters, batch, knowledge = workload_lib.arguments(workload, spec)
+    parameters, batch, knowledge = steps.train_arguments(workload, spec)
     assert sum(leaf.size for leaf in jax.tree.leaves(parameters.params)) > 11e9
     assert batch.example_ids.shape == (64,) and knowledge.index.embeddings.shape == (33_000_000, 768)
     assert {type(leaf) for leaf in jax.tree.leaves((parameters, batch, knowledge))} == {jax.ShapeDtypeStruct}
 
 
 def test_real_lengths_need_a_fraction_of_the_tokens():
-    spec = workload_lib.make_spec(_xxl('PASSAGE_TOKENS=(140, 35)'), jax.sharding.AbstractMesh((1, 64, 1), partitioning.MESH_AXES))
+    spec = steps.make_spec(_xxl('PASSAGE_TOKENS=(140, 35)'), jax.sharding.AbstractMesh((1, 64, 1), partitioning.MESH_AXES))
     assert spec.read[0].stream_tokens < 0.45 * 20 * 512 and spec.read[-1].longest <= 512
 
 
 def test_lengths_of_a_store_are_taken_as_they_are():
-    workload = dataclasses.replace(_xxl(), passage_lengths=(17, 41, 43))
-    assert np.array_equal(workload_lib.token_lengths(workload).reader_passages, [17, 41, 43])
+    workload = dataclasses.replace(_xxl(), passage_lengths=((17, 41, 43), (19, 37)))
+    lengths = workload_lib.token_lengths(workload)
+    assert lengths.reader_passages.tolist() == [17, 41, 43] and lengths.retriever_passages.tolist() == [19, 37]
 
 
 @pytest.mark.parametrize('bindings, words', [(['INDEX_DTYPE="int4"'], 'float32, bfloat16, int8'), (['BATCH_SIZE=0'], 'batch_size is 0'),
