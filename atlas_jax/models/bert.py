@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 
 from atlas_jax import errors, types
-from atlas_jax.nn import attention, dense, embedding, layer_scan, mlp, norm
+from atlas_jax.nn import attention, dense, embedding, flash_attention, layer_scan, mlp, norm
 
 Array = jax.Array
 
@@ -54,6 +54,7 @@ class BertLayer(nn.Module):
     """Attention and MLP, each followed by dropout, residual and norm."""
 
     config: BertConfig
+    flash: bool = False
 
     @nn.compact
     def __call__(self, inputs: Array, stream: types.TokenStream, deterministic: bool) -> Array:
@@ -61,20 +62,22 @@ class BertLayer(nn.Module):
         config, kernel_init = self.config, dense.normal(_VARIANCE)
         dropout = nn.Dropout(config.dropout_rate, deterministic=deterministic)
         head_dim = config.emb_dim // config.num_heads
+        flash = self.flash and flash_attention.fits(stream.longest, config.num_heads, head_dim)
         attend = attention.Attention(config.num_heads, head_dim, config.emb_dim, scale=head_dim**-0.5, use_bias=True,
                                      dropout_rate=config.dropout_rate, kernel_init=kernel_init, dtype=config.dtype, name='attention')
         feed = mlp.Mlp(config.mlp_dim, ('gelu_erf',), use_bias=True, kernel_init=kernel_init, dtype=config.dtype, name='mlp')
-        attended = dropout(attend.on_stream(inputs, stream, None, deterministic))
+        attended = dropout(attend.on_stream(inputs, stream, None, deterministic, flash))
         hidden = _layer_norm(config, 'post_attention_layer_norm')(inputs + attended)
         return _layer_norm(config, 'post_mlp_layer_norm')(hidden + dropout(feed(hidden)))
 
 
 class Bert(nn.Module):
-    """Embeddings and layers, without pooler; `remat` and `unroll` as in nn/layer_scan.py."""
+    """Embeddings and layers, without pooler; `remat` and `unroll` as in nn/layer_scan.py, `flash` as in models/t5.py."""
 
     config: BertConfig
     remat: str = 'none'
     unroll: int = 1
+    flash: bool = False
 
     @nn.compact
     def __call__(self, stream: types.TokenStream, deterministic: bool = True) -> Array:
@@ -97,7 +100,7 @@ class Bert(nn.Module):
                 hidden = BertLayer(config, name=f'layers_{i}')(hidden, stream, deterministic)
             return hidden
         return layer_scan.scan_layers(
-            BertLayer(config, parent=None), self.variables['params'],
+            BertLayer(config, self.flash, parent=None), self.variables['params'],
             lambda layer, hidden, _: (layer(hidden, stream, deterministic), None), hidden,
             dropout_key=None if deterministic else self.make_rng('dropout'), remat=self.remat, unroll=self.unroll)[0]
 

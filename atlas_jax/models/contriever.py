@@ -42,11 +42,12 @@ def init_params(config: ContrieverConfig, key: Array) -> Any:
 
 
 class Contriever(nn.Module):
-    """The retriever's encoder, for queries and passages alike; `remat` and `unroll` as in nn/layer_scan.py."""
+    """The retriever's encoder, for queries and passages alike; `remat` and `unroll` as in nn/layer_scan.py, `flash` as in models/t5.py."""
 
     config: ContrieverConfig
     remat: str = 'none'
     unroll: int = 1
+    flash: bool = False
 
     @nn.compact
     def __call__(self, stream: types.TokenStream, deterministic: bool = True) -> Array:
@@ -54,7 +55,7 @@ class Contriever(nn.Module):
 
         Raises ValueError when `stream.longest` exceeds max_positions.
         """
-        hidden = bert.Bert(self.config, self.remat, self.unroll, name='bert')(stream, deterministic).astype(jnp.float32)
+        hidden = bert.Bert(self.config, self.remat, self.unroll, self.flash, name='bert')(stream, deterministic).astype(jnp.float32)
         rows = token_stream.to_rows(stream, hidden)  # [streams, passages, longest, embed], zeros past each passage's end
         lengths = jnp.maximum(stream.lengths, 1)[..., None].astype(jnp.float32)
         if self.config.pooling == 'cls':

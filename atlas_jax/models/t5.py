@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from atlas_jax import errors, types
-from atlas_jax.nn import attention, dense, embedding, layer_scan, mlp, norm, relpos, t5_layers, token_stream
+from atlas_jax.nn import attention, dense, embedding, flash_attention, layer_scan, mlp, norm, relpos, t5_layers, token_stream
 
 Array = jax.Array
 
@@ -107,14 +107,19 @@ class _Stack(nn.Module):
 class Encoder(_Stack):
     """The layers over a stream; one position bias serves all of them and every passage."""
 
+    flash: bool = False
+
     def setup(self):
         self._set_up(t5_layers.EncoderLayer, self.config.num_encoder_layers, bidirectional=True)
         self.encoder_norm = norm.RMSNorm(self.config.layer_norm_epsilon, self.config.dtype)
 
     def __call__(self, embedded: Array, stream: types.TokenStream, deterministic: bool) -> Array:
         """[streams, stream_tokens, embed] to the same."""
-        bias = self.relpos_bias(stream.longest)
-        hidden, _ = self._scan(t5_layers.EncoderLayer, lambda layer, hidden, _: (layer(hidden, stream, bias, deterministic), None),
+        bias, config = self.relpos_bias(stream.longest), self.config
+        flash = self.flash and flash_attention.fits(stream.longest, config.num_heads, config.head_dim)
+        if flash:
+            bias = flash_attention.one_per_stream(bias, stream.tokens.shape[0])
+        hidden, _ = self._scan(t5_layers.EncoderLayer, lambda layer, hidden, _: (layer(hidden, stream, bias, deterministic, flash), None),
                                self.dropout(embedded, deterministic=deterministic), deterministic=deterministic)
         return self.dropout(self.encoder_norm(hidden), deterministic=deterministic)
 
@@ -133,9 +138,8 @@ class Decoder(_Stack):
         if self.is_initializing():
             pairs = [layer.encoder_decoder_attention.keys_values(encoded) for layer in self.layers]
             return jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
-        layer = t5_layers.DecoderLayer(**self.config.layer_arguments(), parent=None)
-        return jax.vmap(lambda params: layer.apply({'params': params}, encoded, method='keys_values'))(
-            layer_scan.layer_params(self.variables['params']))
+        # one layer after another: products of all layers at once would be transposed to lie layers first
+        return self._scan(t5_layers.DecoderLayer, lambda layer, states, _: (states, layer.keys_values(states)), encoded)[1]
 
     def __call__(self, embedded: Array, keys_values: attention.KeysValues, key_mask: Array, deterministic: bool,
                  record: Sequence[str] = ()) -> tuple[Array, dict[str, Array]]:
@@ -166,15 +170,17 @@ class T5(nn.Module):
     """T5. Its parts are called by `method`: `t5.apply({'params': params}, stream, method='encode')`.
 
     remat: what a layer's backward pass computes again; unroll: layers in one turn of the loop. See nn/layer_scan.py.
+    flash: the encoder's attention by the kernel of nn/flash_attention.py, where it fits.
     """
 
     config: T5Config
     remat: str = 'none'
     unroll: int = 1
+    flash: bool = False
 
     def setup(self):
         self.token_embedder = embedding.Embedding(self.config.vocab_size, self.config.emb_dim, dtype=self.config.dtype)
-        self.encoder = Encoder(self.config, self.remat, self.unroll)
+        self.encoder = Encoder(self.config, self.remat, self.unroll, self.flash)
         self.decoder = Decoder(self.config, self.remat, self.unroll)
 
     def encode(self, stream: types.TokenStream, deterministic: bool = True) -> Array:

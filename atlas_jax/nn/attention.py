@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from atlas_jax import types
-from atlas_jax.nn import dense, token_stream
+from atlas_jax.nn import dense, flash_attention, token_stream
 
 Array = jax.Array
 KeysValues = tuple[Array, Array]
@@ -118,18 +118,25 @@ class Attention(nn.Module):
         """[..., embed] to keys and values, each [..., heads, head_dim]."""
         return self._heads(self.key(inputs)), self._heads(self.value(inputs))
 
-    def on_stream(self, inputs: Array, stream: types.TokenStream, bias: Array | None, deterministic: bool = True) -> Array:
+    def on_stream(self, inputs: Array, stream: types.TokenStream, bias: Array | None, deterministic: bool = True,
+                  flash: bool = False) -> Array:
         """Each passage of the stream attends to itself.
 
         Args:
           inputs: [streams, stream_tokens, embed].
-          bias: [heads, longest, longest] added to the logits, or None.
+          bias: [heads, longest, longest] added to the logits, or None; with `flash` one of each stream (flash_attention.one_per_stream).
+          flash: by the kernel of nn/flash_attention.py, whose dropout draws other numbers.
 
         Returns:
           [streams, stream_tokens, embed]; meaningless past the last passage.
         """
         projections = (self.query(inputs) * self.scale, self.key(inputs), self.value(inputs))
         by_passage = (token_stream.to_rows(stream, projected) for projected in projections)  # [streams, passages, longest, joined_kv]
+        if flash:
+            seeds = self._seeds(stream) if self.dropout_rate and not deterministic else None
+            rows = flash_attention.attend(*by_passage, bias, stream.lengths, seeds, num_heads=self.num_heads,
+                                          dropout_rate=self.dropout_rate)
+            return self.out(token_stream.to_stream(stream, rows))
         query, key, value = (self._heads(dense.without_single_stream(rows)) for rows in by_passage)
         mask = dense.without_single_stream(token_stream.row_mask(stream))[..., None, None, :]  # [..., passages, heads, queries, keys]
         rows, *_ = self._attend(query, key, value, bias, mask, deterministic)
@@ -214,6 +221,9 @@ class Attention(nn.Module):
         dropped = self.dropout(probabilities, deterministic=deterministic).astype(self.dtype)
         rows = jnp.swapaxes(jnp.einsum('...qk,...kd->...qd', dropped, value.astype(self.dtype)), -3, -2)
         return rows.reshape(*rows.shape[:-2], -1), logits, probabilities
+
+    def _seeds(self, stream: types.TokenStream) -> Array:
+        return jax.lax.bitcast_convert_type(jax.random.bits(self.make_rng('dropout'), stream.lengths.shape, jnp.uint32), jnp.int32)
 
     def _heads(self, joined: Array) -> Array:
         return joined.reshape(*joined.shape[:-1], self.num_heads, self.head_dim)

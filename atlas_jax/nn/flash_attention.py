@@ -33,7 +33,7 @@ def fits(longest: int, num_heads: int, head_dim: int) -> bool:
 def one_per_stream(bias: Array, streams: int) -> Array:
     """[heads, longest, longest] as [streams, heads, longest, longest], each on its stream's device.
 
-    Layers read that, and so their gradients add up on each device; it is in here that they are summed over the devices, once for all layers.
+    Layers read that, and so their gradients add up on each device; in here they are summed over the devices, once for all layers.
     """
     return partitioning.spread(jnp.broadcast_to(bias, (streams, *bias.shape)))
 
@@ -190,17 +190,25 @@ def _dot(left, right, left_axis: int, right_axis: int):
     return jax.lax.dot_general(left, right, (((left_axis,), (right_axis,)), ((), ())), preferred_element_type=jnp.float32)
 
 
+def keeps(rate: float, seed: Array, head: Array | int, position: Array) -> Array:
+    """Whether dropout keeps a probability: bool, by a hash of the passage's seed, the head, and query * longest + key, all int32.
+
+    The same in both directions, so nothing is kept between them.
+    """
+    bits = _mix(position * _int32(0x9E3779B9) + _mix(seed ^ _mix(head + 1)))
+    return jax.lax.shift_right_logical(bits, 8) >= round(rate * 2**24)
+
+
 def _dropout(rate: float, seeds, head: int, group: int, shape: tuple[int, int]):
-    """0 or 1 / (1 - rate) by a hash of seed, head, query and key: the same in both directions, and nothing is kept between them."""
-    longest = shape[1]
-    seed = seeds[pl.program_id(1)] ^ _mix(pl.program_id(0) * group + head + 1)
-    position = jax.lax.broadcasted_iota(jnp.int32, shape, 0) * longest + jax.lax.broadcasted_iota(jnp.int32, shape, 1)
-    bits = jax.lax.shift_right_logical(_mix(position * _int32(0x9E3779B9) + _mix(seed)), 8)  # 24 of them
-    return jnp.where(bits >= round(rate * 2**24), jnp.float32(1 / (1 - rate)), jnp.float32(0))
+    """What multiplies the probabilities: 0 or 1 / (1 - rate)."""
+    position = jax.lax.broadcasted_iota(jnp.int32, shape, 0) * shape[1] + jax.lax.broadcasted_iota(jnp.int32, shape, 1)
+    kept = keeps(rate, seeds[pl.program_id(1)], pl.program_id(0) * group + head, position)
+    return jnp.where(kept, jnp.float32(1 / (1 - rate)), jnp.float32(0))
 
 
 def _mix(bits):
     """MurmurHash3's finalizer, int32 to int32."""
+    bits = jnp.asarray(bits, jnp.int32)
     bits = (bits ^ jax.lax.shift_right_logical(bits, 16)) * _int32(0x85EBCA6B)
     bits = (bits ^ jax.lax.shift_right_logical(bits, 13)) * _int32(0xC2B2AE35)
     return bits ^ jax.lax.shift_right_logical(bits, 16)

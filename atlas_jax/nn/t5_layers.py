@@ -49,9 +49,9 @@ class EncoderLayer(_Layer):
         self.mlp = self._mlp()
         self.dropout = nn.Dropout(self.dropout_rate)
 
-    def __call__(self, inputs: Array, stream: types.TokenStream, bias: Array, deterministic: bool) -> Array:
-        """[streams, stream_tokens, embed] to the same; bias [heads, longest, longest]."""
-        attended = self.attention.on_stream(self.pre_attention_layer_norm(inputs), stream, bias, deterministic)
+    def __call__(self, inputs: Array, stream: types.TokenStream, bias: Array, deterministic: bool, flash: bool = False) -> Array:
+        """[streams, stream_tokens, embed] to the same; bias and flash as for `Attention.on_stream`."""
+        attended = self.attention.on_stream(self.pre_attention_layer_norm(inputs), stream, bias, deterministic, flash)
         inputs += self.dropout(attended, deterministic=deterministic)
         return inputs + self.dropout(self.mlp(self.pre_mlp_layer_norm(inputs), deterministic), deterministic=deterministic)
 

@@ -9,7 +9,7 @@ import numpy as np
 from atlas_jax import errors
 from atlas_jax.losses import attention_scores
 from atlas_jax.models import atlas, contriever, t5
-from atlas_jax.nn import layer_scan
+from atlas_jax.nn import flash_attention, layer_scan
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.training import buckets, step_config
 
@@ -170,11 +170,16 @@ class StepSpec:
 
     @property
     def reader(self) -> t5.T5:
-        return t5.T5(self._computing(self.config.reader), self.step.remat, self._unroll)
+        return t5.T5(self._computing(self.config.reader), self.step.remat, self._unroll, self.flash)
 
     @property
     def retriever(self) -> contriever.Contriever:
-        return contriever.Contriever(self._computing(self.config.retriever), self.step.remat, self._unroll)
+        return contriever.Contriever(self._computing(self.config.retriever), self.step.remat, self._unroll, self.flash)
+
+    @property
+    def flash(self) -> bool:
+        """Whether encoders attend by the kernel."""
+        return self.step.attention == 'flash' or (self.step.attention == 'auto' and self.mesh.devices.flat[0].platform == 'tpu')
 
     @property
     def _unroll(self) -> int:
@@ -220,9 +225,17 @@ def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sha
         changes['embedded'] = buckets.capacities(retriever_inputs, examples * bare.passages_scored, retriever_limit)
     if all(len(set(sizes)) == 1 for sizes in changes.values()):
         changes = {name: sizes[-1:] for name, sizes in changes.items()}  # every passage is at its limit: one program serves
+    _check_attention(bare, changes['read'][-1].longest)
     if bare.search.rerank_candidates and not bare.closed_book:
         changes['reranked'] = buckets.capacities(retriever_inputs, examples * bare.candidates, retriever_limit)
     return dataclasses.replace(bare, **changes)
+
+
+def _check_attention(spec: StepSpec, longest: int) -> None:
+    reader = spec.config.reader
+    if spec.step.attention == 'flash' and not flash_attention.fits(longest, reader.num_heads, reader.head_dim):
+        raise errors.ConfigError(f'StepConfig.attention is "flash", but the kernel does not hold reader inputs of {longest} tokens with '
+                                 f'{reader.num_heads} heads of {reader.head_dim}; lower text_max_tokens (512 at most), or choose "auto"')
 
 
 def _literal_tokens(segments) -> int:

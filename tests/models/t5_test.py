@@ -134,6 +134,23 @@ def test_dropout_is_really_off_and_really_on():
     assert not np.allclose(on[0], on[2]) and not np.allclose(on[0], off)
 
 
+def test_dropout_of_the_attention_kernel_is_the_same_when_a_layer_is_computed_again():
+    config, flat = dataclasses.replace(V11, dropout_rate=0.3), streams.flat(TOKENS, LENGTHS, streams=2)
+    params, inside = _params(config), flat.passage_indices[..., None] >= 0
+
+    def gradient(key, remat='none', flash=True):
+        def loss(params):
+            encoded = t5.T5(config, remat, flash=flash).apply({'params': params}, flat, deterministic=False, method='encode',
+                                                              rngs={'dropout': jax.random.key(key)})
+            return jnp.sum(jnp.where(inside, encoded, 0)**3)
+
+        return jax.jit(jax.grad(loss), compiler_options=streams.QUICK_TO_COMPILE)(params)['encoder']['relpos_bias']['rel_embedding']
+
+    kept = gradient(1)
+    assert streams.error(gradient(1, 'full'), kept) < 1e-5
+    assert streams.error(gradient(2), kept) > 1e-2
+
+
 def test_gradient_of_an_encoder_scatters_into_the_token_embedding_alone():
     config, stream = V11, streams.flat(TOKENS, LENGTHS)
     text = str(jax.make_jaxpr(jax.grad(lambda p: jnp.sum(_encode(config, p, stream)**2)))(_params(config)))

@@ -21,13 +21,13 @@ RETRIEVER = contriever.ContrieverConfig(vocab_size=64, emb_dim=32, num_heads=4, 
                                         dropout_rate=0.0)
 
 
-def _reader_loss(params, stream):
-    encoded = t5.T5(READER).apply({'params': params}, stream, method='encode')
+def _reader_loss(params, stream, flash=False):
+    encoded = t5.T5(READER, flash=flash).apply({'params': params}, stream, method='encode')
     return jnp.sum(jnp.where(stream.passage_indices[..., None] >= 0, encoded, 0)**3)
 
 
-def _retriever_loss(params, stream):
-    return jnp.sum(contriever.Contriever(RETRIEVER).apply({'params': params}, stream)**3)
+def _retriever_loss(params, stream, flash=False):
+    return jnp.sum(contriever.Contriever(RETRIEVER, flash=flash).apply({'params': params}, stream)**3)
 
 
 def _passages():
@@ -37,21 +37,21 @@ def _passages():
     return tokens, np.minimum(lengths, STREAM_TOKENS // PASSAGES)
 
 
-def _gradient(loss, mesh):
+def _gradient(loss, mesh, flash=False):
     def run(params, tokens, lengths):
         stream = token_stream.pack(tokens, lengths, STREAM_TOKENS, LONGEST)
         if mesh is None:
-            return loss(params, stream)
+            return loss(params, stream, flash)
         with partitioning.on_mesh(mesh):
-            return loss(params, jax.tree.map(lambda leaf: partitioning.constrain(leaf, mesh, 'streams'), stream))
+            return loss(params, jax.tree.map(lambda leaf: partitioning.constrain(leaf, mesh, 'streams'), stream), flash)
 
     return jax.grad(run)
 
 
 @pytest.mark.parametrize(('init', 'config', 'loss'), [(t5.init_params, READER, _reader_loss),
                                                       (contriever.init_params, RETRIEVER, _retriever_loss)])
-@pytest.mark.parametrize('shape', [(1, 8, 1), (2, 2, 2)])
-def test_gradients_are_those_of_one_device(init, config, loss, shape):
+@pytest.mark.parametrize(('shape', 'flash'), [((1, 8, 1), False), ((2, 2, 2), False), ((2, 2, 2), True)])
+def test_gradients_are_those_of_one_device(init, config, loss, shape, flash):
     assert len(jax.devices()) == 8
     boxed = init(config, jax.random.key(0))
     params, passages = streams.perturbed(nn.unbox(boxed)), _passages()
@@ -59,7 +59,7 @@ def test_gradients_are_those_of_one_device(init, config, loss, shape):
     mesh = partitioning.make_mesh(shape)
     shardings = partitioning.tree_shardings(mesh, boxed)
     spread = [jax.device_put(array, partitioning.sharding(mesh, 'streams')) for array in passages]
-    compiled = jax.jit(_gradient(loss, mesh), out_shardings=shardings).lower(jax.device_put(params, shardings), *spread).compile()
+    compiled = jax.jit(_gradient(loss, mesh, flash), out_shardings=shardings).lower(jax.device_put(params, shardings), *spread).compile()
     found = compiled(jax.device_put(params, shardings), *spread)
     largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors, partitioning
-from atlas_jax.training import gold_scores, joint_loss, retrieve, state, train_step
+from atlas_jax.training import gold_scores, joint_loss, retrieve, state, step_config, train_step
 from atlas_jax.training import spec as spec_lib
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny
@@ -172,3 +172,11 @@ def test_a_batch_that_does_not_divide_is_refused():
 
 def _moved(after, before) -> bool:
     return any(not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True))
+
+
+def test_a_kernel_that_does_not_hold_the_inputs_is_refused():
+    config = dataclasses.replace(tiny.config(), inputs=dataclasses.replace(tiny.INPUTS, text_max_tokens=600))
+    lengths = spec_lib.TokenLengths(np.array([700]), np.array([30]), np.array([11]))
+    with pytest.raises(errors.ConfigError, match='does not hold reader inputs of 600 tokens with 2 heads of 7'):
+        spec_lib.make_spec(config, tiny.SEGMENTS, _mesh(), lengths, 4, step=step_config.StepConfig(attention='flash'))
+    assert spec_lib.make_spec(config, tiny.SEGMENTS, _mesh(), lengths, 4).flash is False  # auto, on a CPU
