@@ -113,10 +113,9 @@ def _extend_gins_search_path() -> None:
 def is_bound(function: Callable) -> bool:
     """Whether the configuration gives any argument to `function`."""
     try:
-        gin.get_bindings(function, resolve_references=False)
-    except ValueError:
+        return bool(gin.get_bindings(function, resolve_references=False))
+    except ValueError:  # no file has named it, in this process
         return False
-    return True
 
 
 @contextlib.contextmanager

@@ -1,69 +1,230 @@
-"""Writes docs/experiments.md from the headers of the paper's gin files.
+"""Writes docs/experiments.md from the headers of the paper's gin files and from the plans in benchmarks/plans.json.
 
     python benchmarks/experiments.py --out docs/experiments.md
 
-Runs whose train step has the same shape stand under one heading with the command that plans it; a test checks that the page is up to date.
+Runs whose step has the same shape stand under one heading. A shape is what the compiled step depends on: kind, reader, examples an update,
+passages, lengths, loss, index; not its learning rates. With --plan, shapes that plans.json lacks are planned first, each on the smallest
+slice that holds it, by the very command that the page names. That takes hours, and libtpu; it may be stopped and goes on where it was:
+
+    python benchmarks/experiments.py --plan --minutes 60 --out docs/experiments.md
+
+A test checks that the page is up to date, that every shape has an entry, and that every entry belongs to a shape.
 """
 
 import argparse
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
 import re
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
 
 from atlas_jax import evaluate, gin_utils, train
 from atlas_jax.io import atomic
+from atlas_jax.planning import workload as workload_lib
+from atlas_jax.training import spec
+from atlas_jax.training.optimizer import OptimizerConfig
+
+PLANS = pathlib.Path(__file__).parent / 'plans.json'
+SIZES = ('xxl', 'xl', 'large', 'base')  # largest first
+INDEX_RUN, INDEX_OPTIONS = 'runs/plan.gin', ('--step', 'index', '--topology', 'v4:2x2x1', '--gin.PASSAGE_TOKENS=(140, 35)')
 
 INTRODUCTION = """# Experiments of the paper
 
 One gin file each, in [gin_configs/runs](../gin_configs/runs), with the paper's hyper-parameters (Izacard et al. 2022). Scores are the
 paper's; none of these runs has been made with this code. This page is written by `benchmarks/experiments.py` from the files' headers: each
-header
-says what must be set, and ends with the command.
+header says what must be set, and ends with the command.
 
-Give a run the weights of the size you want; to plan it, give the size's file too. For each shape the planning command is that of the 11B
-reader on 64 chips; what was found for the largest shapes stands in [tpu.md](tpu.md).
+Give a run the weights of the size you want; to plan it, give the size's file too. Each table of plans gives what the compiler for TPU v4
+says of a shape on the smallest slice that holds it, with an index of 33 million passages in bfloat16 in the graph and every passage at its
+limit ([tpu.md](tpu.md) explains the figures): nothing ran on a TPU, and seconds are a bound by arithmetic that a run will not reach.
+Chip-hours are those of all updates of the run at that bound, without loading, compiling, evaluating and embedding the index again. Slices
+below the one named were ruled out by arithmetic, or by the compiler for the two best meshes. Of accumulations that are equally quick the
+one that needs least memory was taken.
 """
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A gin file of the paper: what its header says, and how many updates it makes."""
+
+    name: str
+    what: str
+    paper: str
+    updates: int
+
+
+@dataclasses.dataclass
+class Shape:
+    """Runs that compile the same step, the sizes of reader that the paper gives scores for, and the keys of their plans."""
+
+    title: str
+    runs: list[Run]
+    keys: dict[str, str]
+
+    def command(self, size: str) -> list[str]:
+        """The options of `atlas-jax plan`."""
+        how = INDEX_OPTIONS if self.runs[0].name == INDEX_RUN else ('--search',)
+        return ['--gin_file', f'models/{size}.gin', '--gin_file', self.runs[0].name, *how]
+
+
 def main() -> None:
-    """Writes the page."""
+    """Plans what is missing, where it is asked for, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', default='docs/experiments.md', help='the page (default docs/experiments.md)')
-    with atomic.writing(parser.parse_args().out) as file:
+    parser.add_argument('--plan', action='store_true', help='first plan the shapes that plans.json lacks')
+    parser.add_argument('--minutes', type=float, default=1e9, help='start no more plans after so many minutes')
+    options = parser.parse_args()
+    if options.plan:
+        plan_missing(time.monotonic() + 60 * options.minutes)
+    with atomic.writing(options.out) as file:
         file.write(page())
+
+
+def read_plans() -> dict[str, dict[str, Any]]:
+    """Entries of plans.json by their shapes' keys."""
+    return json.loads(PLANS.read_text(encoding='utf-8')) if PLANS.is_file() else {}
+
+
+def plan_missing(deadline: float) -> None:
+    """Plans one shape after another: those of several runs first, the largest readers first; the rest is noted as not compiled."""
+    found = shapes()
+    wanted = [(shape, size, key) for shape in found for size, key in shape.keys.items()]
+    wanted.sort(key=lambda each: (len(each[0].runs) < 2, SIZES.index(each[1]), -len(each[0].runs)))
+    known = read_plans()
+    entries = {key: known.get(key, {'run': shape.runs[0].name, 'size': size, 'plan': None}) for shape, size, key in wanted}
+    for shape, size, key in wanted:
+        if entries[key]['plan'] is None and time.monotonic() < deadline:
+            entries[key] = {'run': shape.runs[0].name, 'size': size, 'plan': _planned(shape.command(size))}
+        atomic.write_json(PLANS, entries)
+
+
+def _planned(command: list[str]) -> dict[str, Any] | None:
+    print('atlas-jax plan', *command, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / 'plan.json'
+        done = subprocess.run([sys.executable, '-m', 'atlas_jax', 'plan', *command, '--json', str(file)], check=False)
+        return json.loads(file.read_text(encoding='utf-8')) if done.returncode == 0 else None
 
 
 def page() -> str:
     """The page's text."""
-    shapes: dict[str, list[tuple[str, str, str]]] = {}
-    for name in gin_utils.known_files():
-        text = gin_utils.find_file(name).read_text(encoding='utf-8')
-        paper = re.search(r'^# Paper: +(.*)$', text, re.MULTILINE)
-        if name.startswith('runs/') and paper:
-            shapes.setdefault(_shape(name, text), []).append((name, text.splitlines()[0].removeprefix('# '), paper[1]))
-    parts = [INTRODUCTION]
-    for shape, runs in shapes.items():
-        parts.append(f'\n## {shape}\n')
-        if not shape.startswith('Evaluation'):
-            first = runs[0][0]
-            parts.append(f'```\natlas-jax plan --gin_file models/xxl.gin --gin_file {first} --topology v4:4x4x4 --index_rows 33000000 '
-                         "--gin.MESH_SHAPE='(1, 16, 4)'\n```\n")
-        parts.append('| run | what | paper |\n|---|---|---|')
-        parts += [f'| `{name}` | {what} | {paper} |' for name, what, paper in runs]
+    plans, parts = read_plans(), [INTRODUCTION]
+    for shape in shapes():
+        parts.append(f'\n## {shape.title}\n')
+        size = next(iter(shape.keys))
+        command = ' '.join(f"'{part}'" if '(' in part else part for part in shape.command(size))
+        parts.append(f'```\natlas-jax plan {command}\n```\n')
+        parts += _plan_table(shape, plans)
+        if shape.runs[0].name != INDEX_RUN:
+            parts += ['', *_run_table(shape, plans)]
         parts.append('')
     return '\n'.join(parts)
 
 
-def _shape(name: str, text: str) -> str:
-    """What a run's train step is compiled for, in words."""
-    bindings = [f'{macro}="x"' for macro in re.findall(r'^(\w+) = %gin\.REQUIRED$', text, re.MULTILINE)]
-    gin_utils.parse([name], bindings)
-    if 'atlas-jax evaluate' in text.split('# Command:')[1]:
-        return f'Evaluation, {gin_utils.arguments_of(evaluate.evaluate)["options"].n_context} passages'
-    arguments = gin_utils.arguments_of(train.train)
-    distill, inputs, search = arguments['distill'], arguments['inputs'], arguments.get('search')
-    rerank = f', {search.rerank_candidates} candidates re-ranked' if search is not None and search.rerank_candidates else ''
+def _plan_table(shape: Shape, plans: dict[str, dict[str, Any]]) -> list[str]:
+    rows = ['| reader | smallest slice | mesh | micro-batches | HBM GiB a chip | roofline | MFU at most | GB moved a chip |',
+            '|---|---|---|---|---|---|---|---|']
+    for size, key in shape.keys.items():
+        plan = plans.get(key, {}).get('plan')
+        if plan is None:
+            rows.append(f'| {size} | not compiled | | | | | | |')
+            continue
+        mesh = 'each host alone' if plan['kind'] == 'index' else ', '.join(map(str, plan['mesh_shape']))
+        speed = f'{plan["step_seconds_roofline"]:.3g} s an update'
+        if plan['kind'] != 'train':
+            speed = f'{plan["items_per_second"]:.3g} {"passages" if plan["kind"] == "index" else "questions"} a second'
+        rows.append(f'| {size} | {plan["topology"]}, {plan["chips"]} chips | {mesh} | {plan["accumulation_steps"]} | '
+                    f'**{plan["hbm_gib_per_chip"]:.1f}** | {speed} | {plan["mfu_bound"]:.0%} | '
+                    f'{sum(plan["collective_bytes"].values()) / 1e9:.0f} |')
+    return rows
+
+
+def _run_table(shape: Shape, plans: dict[str, dict[str, Any]]) -> list[str]:
+    trains = shape.runs[0].updates > 0
+    rows = ['| run | what | paper | updates | chip-hours |\n|---|---|---|---|---|' if trains else '| run | what | paper |\n|---|---|---|']
+    for run in shape.runs:
+        cells = [f'`{run.name}`', run.what, run.paper]
+        if trains:
+            hours = [f'{size} {_chip_hours(plans[key]["plan"], run.updates):.3g}' for size, key in shape.keys.items()
+                     if plans.get(key, {}).get('plan')]
+            cells += [str(run.updates), ', '.join(hours)]
+        rows.append(f'| {" | ".join(cells)} |')
+    return rows
+
+
+def _chip_hours(plan: dict[str, Any], updates: int) -> float:
+    return plan['step_seconds_roofline'] * updates * plan['chips'] / 3600
+
+
+@functools.cache
+def shapes() -> tuple[Shape, ...]:
+    """The shapes of the paper's runs, and that of embedding an index."""
+    found: dict[str, Shape] = {}
+    for name in gin_utils.known_files():
+        text = gin_utils.find_file(name).read_text(encoding='utf-8')
+        paper = re.search(r'^# Paper: +(.*)$', text, re.MULTILINE)
+        if name.startswith('runs/') and paper:
+            workload = _workload(name, 'xxl')
+            run = Run(name, text.splitlines()[0].removeprefix('# '), paper[1], workload.optimizer.total_steps if workload.trains else 0)
+            shape = found.setdefault(key(workload), Shape(_title(workload), [], {}))
+            shape.runs.append(run)
+            for size in SIZES:
+                if size == 'xxl' or re.search(rf'\b{size} \d', paper[1]):
+                    shape.keys[size] = key(_workload(name, size))
+    gin_utils.parse(['models/xxl.gin', INDEX_RUN], ['PASSAGE_TOKENS=(140, 35)'])
+    embedding = workload_lib.Workload(**gin_utils.arguments_of(workload_lib.Workload) | {'kind': 'index'})
+    index = Shape(_title(embedding), [Run(INDEX_RUN, '', '', 0)], {'xxl': key(embedding)})
+    return (*(dataclasses.replace(shape, keys={size: shape.keys[size] for size in SIZES if size in shape.keys})
+              for shape in found.values()), index)
+
+
+def _workload(name: str, size: str) -> workload_lib.Workload:
+    gin_utils.parse([f'models/{size}.gin', name], stand_in='no folder')
+    model = gin_utils.value_of('MODEL')
+    if gin_utils.is_bound(evaluate.evaluate):
+        return workload_lib.of_evaluation(model, gin_utils.arguments_of(evaluate.evaluate))
+    return workload_lib.of_training(model, gin_utils.arguments_of(train.train))
+
+
+def key(workload: workload_lib.Workload) -> str:
+    """The key of a workload's shape: a hash of all that its program depends on but mesh and accumulation, which planning chooses.
+
+    Fields that have their default are left out, so that an option that is new changes no key.
+    """
+    distill = dataclasses.replace(workload.distill, temperature_gold=1.0, temperature_score=1.0, freeze_retriever_steps=0)
+    shape = dataclasses.replace(
+        workload, optimizer=OptimizerConfig(optimizer=workload.optimizer.optimizer), mesh_shape=None, batch_size=workload.examples_a_step,
+        step=dataclasses.replace(workload.step, accumulation_steps=1), distill=distill if workload.trains else spec.DistillConfig())
+    return hashlib.sha256(repr(_changed(shape)).encode()).hexdigest()[:16]
+
+
+def _changed(value: Any) -> Any:
+    """A dataclass as a list of its fields that differ from their defaults; other values as they are."""
+    if not dataclasses.is_dataclass(value):
+        return value
+    return [(field.name, _changed(getattr(value, field.name))) for field in dataclasses.fields(value)
+            if getattr(value, field.name) != field.default]
+
+
+def _title(workload: workload_lib.Workload) -> str:
+    """What a step is compiled for, in words."""
+    inputs = workload.config.inputs
+    lengths = f'{workload.n_context} passages of {inputs.text_max_tokens} tokens, queries of {inputs.query_max_tokens}'
+    if workload.kind == 'index':
+        return f'Index: {workload.index_rows // 10**6} million passages of 140 ± 35 tokens'
+    if not workload.trains:
+        what = {'answer': f'answers of {inputs.target_max_tokens}', 'score': 'a choice of letters'}[workload.kind]
+        return f'Evaluation, {lengths}, {what}'
+    rerank = f', {workload.search.rerank_candidates} candidates re-ranked' if workload.search.rerank_candidates else ''
+    distill = workload.distill
     trained = 'retriever frozen' if distill.retriever_training == 'frozen' else f'{distill.gold_score_mode}, {distill.retriever_training}'
-    return (f'Batch {arguments["run"].batch_size}, {arguments["n_context"]} passages of {inputs.text_max_tokens} tokens, queries of '
-            f'{inputs.query_max_tokens}, targets of {inputs.target_max_tokens}, {trained}{rerank}')
+    return f'Batch {workload.examples_a_step}, {lengths}, targets of {inputs.target_max_tokens}, {trained}{rerank}'
 
 
 if __name__ == '__main__':

@@ -129,8 +129,9 @@ def _counted(workload: workload_lib.Workload, mesh, hosts: int, traced: list[tup
     flops = _flops([(part, found.jaxpr) for part, found in traced], 0)
     plain, at_limit = flops, _flops([(part, found.jaxpr) for part, found in traced], -1)
     items = sum(part.share * part.items for part, _ in traced)
-    if workload.trains and workload.step.remat != 'none':
-        plain = _flops(_traced(dataclasses.replace(workload, step=dataclasses.replace(workload.step, remat='none')), mesh, hosts), 0)
+    if workload.trains:  # nothing computed again, neither layers nor logits
+        step_without = dataclasses.replace(workload.step, remat='none', attention='plain')
+        plain = _flops(_traced(dataclasses.replace(workload, step=step_without), mesh, hosts), 0)
     if workload.at_limit() != workload:
         limited = _traced(workload.at_limit(), mesh, hosts)
         # A call of an index build holds fewer passages at the limit: compared is what the same work takes.

@@ -12,9 +12,15 @@ from jax.extend import core
 def flops(jaxpr: Any, branch: int = -1) -> float:
     """FLOPs of all matrix products, of the whole mesh; a switch counts as its branch number `branch` (the last: everything at its limit).
 
-    The compiler's own count takes the body of a loop once. A body under shard_map is that of one device, so it counts for each.
+    The compiler's own count takes the body of a loop once. A body under shard_map is that of one device, so it counts for each. A kernel
+    counts as it says itself.
     """
-    return _sum(jaxpr, _dot_flops, branch)
+    return _sum(jaxpr, _product_flops, branch)
+
+
+def largest_side(jaxpr: Any) -> int:
+    """The longest dimension of any array in the program: what 32-bit indexes must be able to count."""
+    return max((side for equation, _ in _walk(jaxpr) for var in equation.outvars for side in getattr(var.aval, 'shape', ())), default=0)
 
 
 def branches(jaxpr: Any) -> int:
@@ -44,7 +50,7 @@ def kept_bytes(jaxpr: Any, param_shapes: set[tuple[int, ...]]) -> int:
 def _sum(jaxpr: Any, cost: Callable[[Any], float], branch: int) -> float:
     total = 0.0
     for equation in _inner(jaxpr).eqns:
-        children = _children(equation)
+        children = [] if equation.primitive.name == 'pallas_call' else _children(equation)
         if equation.primitive.name == 'cond':
             children = [children[branch if -len(children) <= branch < len(children) else -1]]
         total += cost(equation) + _times(equation) * sum(_sum(child, cost, branch) for child in children)
@@ -70,7 +76,9 @@ def _most_trips(loop: Any) -> int:
     return max(bounds, default=1)
 
 
-def _dot_flops(equation: Any) -> float:
+def _product_flops(equation: Any) -> float:
+    if equation.primitive.name == 'pallas_call':
+        return float(equation.params['cost_estimate'].flops)
     if equation.primitive.name != 'dot_general':
         return 0.0
     (contracted, _), _ = equation.params['dimension_numbers']

@@ -1,4 +1,4 @@
-"""Which mesh and accumulation: ranked by arithmetic, and only the best are compiled."""
+"""Which mesh and accumulation: ranked by arithmetic, and compiled one after another until one fits."""
 
 import dataclasses
 import math
@@ -15,22 +15,23 @@ from atlas_jax.planning import slices
 from atlas_jax.planning import workload as workload_lib
 from atlas_jax.training import state as state_lib
 
-FINALISTS = 2  # compiled of each slice
+FINALISTS = 2  # compiled of each slice, at most
 _MARGIN = 1.15  # the estimate of memory may be so much too high
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A mesh and an accumulation, with what arithmetic says of them: seconds an update and GiB a chip."""
+    """A mesh and an accumulation, with what arithmetic says of them: seconds an update, of which on the links, and GiB a chip."""
 
     workload: workload_lib.Workload
     seconds: float
+    link_seconds: float
     hbm_gib: float
 
 
 def search(workload: workload_lib.Workload, topologies: Sequence[str], cache_dir: pathlib.Path | None
            ) -> tuple[plan_lib.Plan, workload_lib.Workload]:
-    """The quickest finalist that fits on the first of the slices where one does, and its workload.
+    """The first finalist that fits, quickest first, on the first of the slices where one does; and its workload.
 
     Raises:
       ConfigError: none fits on any of them, the batch divides over none, or there is nothing to choose.
@@ -42,12 +43,13 @@ def search(workload: workload_lib.Workload, topologies: Sequence[str], cache_dir
         slice_ = slices.parse(name)
         possible = candidates(workload, slice_)
         likely = [candidate for candidate in possible if candidate.hbm_gib <= _MARGIN * slice_.hbm_gib]
-        plans = [(plan_lib.plan(candidate.workload, name, cache_dir), candidate.workload) for candidate in likely[:FINALISTS]]
-        fitting = [pair for pair in plans if pair[0].fits]
-        if fitting:
-            return min(fitting, key=lambda pair: pair[0].step_seconds_roofline)
-        needed = [(planned.hbm_gib_per_chip, name) for planned, _ in plans] or [(each.hbm_gib, name) for each in possible]
-        nearest = min(needed, default=nearest)
+        needed = []
+        for candidate in likely[:FINALISTS]:
+            planned = plan_lib.plan(candidate.workload, name, cache_dir)
+            if planned.fits:
+                return planned, candidate.workload
+            needed.append((planned.hbm_gib_per_chip, name))
+        nearest = min(needed or [(candidate.hbm_gib, name) for candidate in possible], default=nearest)
     if nearest is None:
         raise errors.ConfigError(f'{workload.examples_a_step} examples an update divide over none of {", ".join(topologies)}; choose a '
                                  'multiple of the chips')
@@ -56,7 +58,7 @@ def search(workload: workload_lib.Workload, topologies: Sequence[str], cache_dir
 
 
 def candidates(workload: workload_lib.Workload, slice_: slices.Slice) -> list[Candidate]:
-    """All meshes (data 1) and accumulations of the same examples an update, quickest first; equally quick ones by memory.
+    """All meshes (data 1) and accumulations of the same examples an update, quickest first; equally quick ones by memory, then by traffic.
 
     Questions are answered in one batch, which is rounded up to whole chips.
     """
@@ -68,7 +70,7 @@ def candidates(workload: workload_lib.Workload, slice_: slices.Slice) -> list[Ca
             changed = dataclasses.replace(workload, mesh_shape=mesh_shape, batch_size=batch_size,
                                           step=dataclasses.replace(workload.step, accumulation_steps=steps))
             found.append(estimate(changed, slice_))
-    return sorted(found, key=lambda candidate: (round(candidate.seconds, 3), candidate.hbm_gib))
+    return sorted(found, key=lambda each: (round(each.seconds, 3), round(each.hbm_gib, 3), each.link_seconds))
 
 
 def meshes(chips: int) -> Iterator[tuple[int, int, int]]:
@@ -93,7 +95,7 @@ def estimate(workload: workload_lib.Workload, slice_: slices.Slice) -> Candidate
         flops = params * tokens
         moved = size * stages * (params + decoder * (config.inputs.target_max_tokens if workload.kind == 'answer' else 1))
         # The keys and values once as they are made, and once by head.
-        return Candidate(workload, max(flops / slice_.flops, moved / slice_.link_bytes),
+        return Candidate(workload, max(flops / slice_.flops, moved / slice_.link_bytes), moved / slice_.link_bytes,
                          (params * weight / chips + index + 2 * tokens * keys_values) / plan_lib.GIB)
     moments = 0 if workload.optimizer.optimizer == 'adafactor' else 8
     kept = {'full': 1, 'dots': 10, 'none': 30}[step.remat] * size * reader.num_encoder_layers * reader.emb_dim
@@ -101,7 +103,7 @@ def estimate(workload: workload_lib.Workload, slice_: slices.Slice) -> Candidate
     full = step.remat == 'full'
     flops = (8 if full else 6) * params / 2 * tokens * step.accumulation_steps
     moved = step.accumulation_steps * (4 if full else 3) * params * 2 * stages
-    return Candidate(workload, max(flops / slice_.flops, moved / slice_.link_bytes),
+    return Candidate(workload, max(flops / slice_.flops, moved / slice_.link_bytes), moved / slice_.link_bytes,
                      (params * (2 * weight + moments) / chips + index + tokens * kept) / plan_lib.GIB)
 
 

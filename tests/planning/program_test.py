@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import pallas as pl
 
 from atlas_jax import partitioning
 from atlas_jax.planning import program
@@ -36,6 +37,37 @@ def test_a_switch_counts_as_the_branch_asked_for():
     jaxpr = jax.make_jaxpr(jax.jit(switched))(0, STATES)
     assert (program.flops(jaxpr, 0), program.flops(jaxpr)) == (PRODUCT, 2 * PRODUCT)
     assert program.branches(jaxpr) == 2
+
+
+def test_a_loop_without_a_fixed_number_of_trips_counts_by_its_bound():
+    def looped(done, states):
+        def goes_on(carry):
+            return (carry[0] < 13) & ~carry[1]
+
+        return jax.lax.while_loop(goes_on, lambda carry: (carry[0] + 1, carry[1], carry[2] @ WEIGHTS[0]), (0, done, states))[2]
+
+    assert program.flops(jax.make_jaxpr(looped)(False, STATES)) == 13 * PRODUCT
+    def unbounded(done, states):
+        return jax.lax.while_loop(lambda carry: ~carry[0], lambda carry: (carry[0], carry[1] @ WEIGHTS[0]), (done, states))
+
+    assert program.flops(jax.make_jaxpr(unbounded)(False, STATES)) == PRODUCT
+
+
+def test_a_kernel_counts_once_for_every_place_of_its_grid():
+    def kernel(rows, output):
+        output[...] = rows[...] @ jnp.ones((WIDTH, WIDTH))
+
+    def run(states):
+        blocks = pl.BlockSpec((ROWS, WIDTH), lambda i: (i, 0))
+        return pl.pallas_call(kernel, out_shape=jax.ShapeDtypeStruct((3 * ROWS, WIDTH), jnp.float32), grid=(3,), in_specs=[blocks],
+                              out_specs=blocks, interpret=True)(jnp.tile(states, (3, 1)))
+
+    assert program.flops(jax.make_jaxpr(run)(STATES)) == 3 * PRODUCT
+
+
+def test_the_longest_side_is_found_inside_loops():
+    jaxpr = jax.make_jaxpr(lambda states: jax.lax.fori_loop(0, 3, lambda _, x: x + jnp.zeros((10, ROWS, WIDTH)).reshape(-1).sum(), states))
+    assert program.largest_side(jaxpr(STATES)) == 10 * ROWS * WIDTH
 
 
 def test_a_body_under_shard_map_counts_for_every_device():

@@ -1,72 +1,15 @@
-"""The planned program is the one that training runs; shapes alone are enough for it."""
+"""What is planned is what a gin file says; shapes alone are enough, and an index may be larger than 2**31 numbers."""
 
 import dataclasses
 
-import flax.linen as nn
 import jax
+import numpy as np
 import pytest
 
-from atlas_jax import api, errors, gin_utils, partitioning, train
-from atlas_jax.corpus import documents as documents_lib
-from atlas_jax.models import atlas as atlas_lib
-from atlas_jax.planning import steps
+from atlas_jax import build_index, errors, evaluate, gin_utils, partitioning, train
+from atlas_jax.planning import program, steps
 from atlas_jax.planning import workload as workload_lib
-from atlas_jax.tasks import qa
-from atlas_jax.training import spec as spec_lib
-from atlas_jax.training import state, step_config, train_step
-from atlas_jax.training.optimizer import OptimizerConfig
-from tests.testing import tiny, word_tokenizers
-
-OPTIMIZER = OptimizerConfig(schedule='linear', warmup_steps=2, total_steps=6)
-DISTILL = spec_lib.DistillConfig(retriever_n_context=3)
-STEP = step_config.StepConfig(accumulation_steps=2, remat='full', compute_dtype='bfloat16')
-
-
-class _Seen(Exception):
-    """Ends a training run when its first step would be compiled."""
-
-
-def _lowered_by_training(monkeypatch, tmp_path):
-    """(spec, text of the lowered step) of a real training run, stopped before it compiles."""
-    reader_tokenizer, retriever_tokenizer = word_tokenizers.t5(), word_tokenizers.bert()
-    config = atlas_lib.AtlasConfig(dataclasses.replace(tiny.READER, vocab_size=reader_tokenizer.vocab_size),
-                                   dataclasses.replace(tiny.RETRIEVER, vocab_size=retriever_tokenizer.vocab_size),
-                                   atlas_lib.InputConfig(text_max_tokens=40, query_max_tokens=16, target_max_tokens=4), n_context=2)
-    params = jax.device_get(nn.unbox(state.init_params(config, jax.random.key(0))))
-    mesh = partitioning.make_mesh(devices=jax.devices()[:1])
-    atlas = api.Atlas(config, params, reader_tokenizer, retriever_tokenizer, qa.QATask('{question}', '{target}'), mesh)
-    documents = [documents_lib.Document(f'd{i}', f'thing {i}', '', f'The thing {i} is red .') for i in range(23)]
-    store = api.PassageStore.build(documents, tmp_path / 'store', progress=False)
-    index = api.Index.build(store, atlas, tmp_path / 'index', show_progress=False)
-    examples = [atlas.task.example({'question': f'what is thing {i} ?', 'answers': ['red']}, i) for i in range(11)]
-    make, found = train_step.make_train_step, []
-
-    def recording(spec, optimizer, seed=0):
-        def step(*arguments):
-            found.append((spec, make(spec, optimizer, seed).lower(*arguments).as_text(), arguments[:3]))
-            raise _Seen
-        return step
-
-    monkeypatch.setattr(train_step, 'make_train_step', recording)
-    with pytest.raises(_Seen):
-        train.train_examples(train.RunConfig(str(tmp_path / 'run'), batch_size=4), atlas, examples, index, OPTIMIZER, DISTILL, step=STEP)
-    monkeypatch.setattr(train_step, 'make_train_step', make)
-    return found[0]
-
-
-def test_the_planned_program_is_the_one_that_training_runs(monkeypatch, tmp_path):
-    spec, text, (_, batch, knowledge) = _lowered_by_training(monkeypatch, tmp_path)
-    workload = workload_lib.Workload(
-        spec.config, batch_size=4, n_context=2, index_rows=23, index_dtype='float32', table_tokens=knowledge.reader_table.tokens.shape[1],
-        query_tokens=batch.reader_query_tokens.shape[1], optimizer=OPTIMIZER, distill=DISTILL, step=STEP)
-    step = train_step.make_train_step(spec, workload.optimizer)
-    assert step.lower(*steps.train_arguments(workload, spec)).as_text() == text
-    # The spec comes from training's own make_spec; tokenizers and real lengths are all that planning does without.
-    planned_spec = steps.make_spec(workload, spec.mesh)
-    (planned,) = steps.steps_of(workload, spec.mesh)
-    same = dataclasses.replace(planned_spec, segments=spec.segments, read=spec.read, scored=spec.scored, embedded=spec.embedded)
-    assert same == spec
-    assert planned.run is train_step.make_train_step(planned_spec, OPTIMIZER)
+from tests.testing import tiny
 
 
 def _xxl(*bindings):
@@ -101,3 +44,46 @@ def test_lengths_of_a_store_are_taken_as_they_are():
 def test_wrong_values_name_the_field(bindings, words):
     with pytest.raises(errors.ConfigError, match=words):
         _xxl(*bindings)
+
+
+def test_runs_become_workloads():
+    gin_utils.parse(['models/small.gin', 'runs/pretrain_mlm.gin'], stand_in='no folder')
+    model = gin_utils.value_of('MODEL')
+    training = workload_lib.of_training(model, gin_utils.arguments_of(train.train))
+    assert (training.kind, training.examples_a_step, training.n_context, training.query_tokens) == ('train', 128, 20, 192)
+    assert training.excludes_own_passages and training.search.rerank_candidates == 100 and training.config.reader.dropout_rate == 0.1
+    gin_utils.parse(['models/small.gin', 'runs/mmlu_zero_shot.gin'], ['PARAM_DTYPE="bfloat16"'], stand_in='no folder')
+    scoring = workload_lib.of_evaluation(model, gin_utils.arguments_of(evaluate.evaluate))
+    assert (scoring.kind, scoring.batch_size, scoring.n_context, scoring.step.param_dtype) == ('score', 16, 30, 'bfloat16')
+    gin_utils.parse(['runs/build_index.gin'], ['DTYPE="int8"'], stand_in='no folder')
+    building = workload_lib.of_index_build(model, gin_utils.arguments_of(build_index.build_index))
+    assert (building.kind, building.index_dtype, building.config.retriever_max_tokens) == ('index', 'int8', 256)
+
+
+def test_given_passages_are_not_planned():
+    gin_utils.parse(['models/small.gin', 'runs/evaluate.gin'], ['USE_FILE_PASSAGES=True', 'INDEX_DIR=None'], stand_in='no folder')
+    with pytest.raises(errors.ConfigError, match='own passages is not planned'):
+        workload_lib.of_evaluation(gin_utils.value_of('MODEL'), gin_utils.arguments_of(evaluate.evaluate))
+
+
+def test_of_a_large_store_quantiles_stand_for_its_lengths():
+    reader = np.random.default_rng(0).normal(140, 30, 100_000).astype(np.int32).clip(1)
+    workload = workload_lib.of_store(_xxl(), reader, reader[:7] + 300)
+    assert workload.index_rows == 100_000 and workload.table_tokens == 512
+    mesh = jax.sharding.AbstractMesh((1, 64, 1), partitioning.MESH_AXES)
+    whole = dataclasses.replace(workload, passage_lengths=(tuple(reader.tolist()), workload.passage_lengths[1]))
+    assert len(workload.passage_lengths[0]) == 20_000 and max(workload.passage_lengths[0]) == reader.max()
+    assert steps.make_spec(workload, mesh).read == steps.make_spec(whole, mesh).read
+
+
+@pytest.mark.parametrize('searcher', ['int8', 'exact', 'approx'])
+@pytest.mark.parametrize('kind', ['train', 'answer'])
+def test_400_million_passages_overflow_no_index(kind, searcher):
+    """400 million rows of 256 tokens are 10**11 numbers: rows must be taken as rows, whose numbers an int32 holds."""
+    search = workload_lib.search_config.SearchConfig(searcher=searcher)
+    workload = workload_lib.Workload(tiny.config(), kind=kind, batch_size=4, n_context=3, index_rows=400_000_000, index_dtype='int8',
+                                     search=search)
+    (step,) = steps.steps_of(workload, partitioning.make_mesh(devices=jax.devices()[:1]))
+    assert step.index.reader_table.tokens.size > 2**31 and step.index.index.embeddings.size > 2**31
+    largest = program.largest_side(step.trace().jaxpr)
+    assert 400_000_000 <= largest < 2**31

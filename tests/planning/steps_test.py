@@ -1,0 +1,157 @@
+"""The planned programs are the ones that training, answering and index building run; shapes alone are enough for them."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from atlas_jax import api, partitioning, train
+from atlas_jax.corpus import documents as documents_lib
+from atlas_jax.decoding import DecodingConfig
+from atlas_jax.index import embed
+from atlas_jax.models import atlas as atlas_lib
+from atlas_jax.planning import steps
+from atlas_jax.planning import workload as workload_lib
+from atlas_jax.tasks import qa
+from atlas_jax.training import answer_step, answer_steps, state, step_config, train_step
+from atlas_jax.training import spec as spec_lib
+from atlas_jax.training.optimizer import OptimizerConfig
+from tests.testing import tiny, word_tokenizers
+
+OPTIMIZER = OptimizerConfig(schedule='linear', warmup_steps=2, total_steps=6)
+DISTILL = spec_lib.DistillConfig(retriever_n_context=3)
+STEP = step_config.StepConfig(accumulation_steps=2, remat='full', compute_dtype='bfloat16')
+ROWS = 23
+
+
+class _Seen(Exception):
+    """Ends a run when its first step would be compiled."""
+
+
+@pytest.fixture(scope='module')
+def atlas():
+    reader_tokenizer, retriever_tokenizer = word_tokenizers.t5(), word_tokenizers.bert()
+    config = atlas_lib.AtlasConfig(dataclasses.replace(tiny.READER, vocab_size=reader_tokenizer.vocab_size),
+                                   dataclasses.replace(tiny.RETRIEVER, vocab_size=retriever_tokenizer.vocab_size),
+                                   atlas_lib.InputConfig(text_max_tokens=40, query_max_tokens=16, target_max_tokens=4), n_context=2)
+    params = jax.device_get(nn.unbox(state.init_params(config, jax.random.key(0))))
+    mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+    return api.Atlas(config, params, reader_tokenizer, retriever_tokenizer, qa.QATask('{question}', '{target}'), mesh)
+
+
+@pytest.fixture(scope='module')
+def store(tmp_path_factory):
+    documents = [documents_lib.Document(f'd{i}', f'thing {i}', '', f'The thing {i} is red .') for i in range(ROWS)]
+    return api.PassageStore.build(documents, tmp_path_factory.mktemp('store') / 'store', progress=False)
+
+
+@pytest.fixture(scope='module')
+def index(atlas, store, tmp_path_factory):
+    return api.Index.build(store, atlas, tmp_path_factory.mktemp('index') / 'index', show_progress=False)
+
+
+@pytest.fixture(scope='module')
+def examples(atlas):
+    return [atlas.task.example({'question': f'what is thing {i} ?', 'answers': ['red']}, i) for i in range(11)]
+
+
+def _recording(make, found):
+    """A maker of steps that are lowered, noted down and not run."""
+    def made(spec, *options):
+        def step(*arguments):
+            # None is what the callers give where the graph searches.
+            given = arguments[:3] if arguments[3:] in ((), (None,)) else arguments
+            found.append((spec, make(spec, *options).lower(*given).as_text(), given))
+            raise _Seen
+        return step
+
+    return made
+
+
+def _workload(spec, batch, knowledge, **changes):
+    return workload_lib.Workload(
+        spec.config, batch_size=4, n_context=2, index_rows=ROWS, index_dtype='float32', table_tokens=knowledge.reader_table.tokens.shape[1],
+        query_tokens=batch.reader_query_tokens.shape[1], **changes)
+
+
+def _same_but_for_lengths(planned, spec):
+    """Tokenizers and real lengths are all that planning does without."""
+    return dataclasses.replace(planned, segments=spec.segments, read=spec.read, scored=spec.scored, embedded=spec.embedded) == spec
+
+
+def test_the_train_step(monkeypatch, tmp_path, atlas, index, examples):
+    found, make = [], train_step.make_train_step
+    monkeypatch.setattr(train_step, 'make_train_step', _recording(make, found))
+    with pytest.raises(_Seen):
+        train.train_examples(train.RunConfig(str(tmp_path / 'run'), batch_size=4), atlas, examples, index, OPTIMIZER, DISTILL, step=STEP)
+    monkeypatch.setattr(train_step, 'make_train_step', make)
+    (spec, text, (_, batch, knowledge)), = found
+    workload = _workload(spec, batch, knowledge, optimizer=OPTIMIZER, distill=DISTILL, step=STEP)
+    assert make(spec, OPTIMIZER).lower(*steps.train_arguments(workload, spec)).as_text() == text
+    (planned,), planned_spec = steps.steps_of(workload, spec.mesh), steps.make_spec(workload, spec.mesh)
+    assert _same_but_for_lengths(planned_spec, spec) and planned.run is make(planned_spec, OPTIMIZER)
+
+
+@pytest.mark.parametrize('beams, param_dtype', [(1, 'bfloat16'), (3, 'float32')])
+def test_the_answer_step(monkeypatch, atlas, index, examples, beams, param_dtype):
+    found, make, decoding = [], answer_step.make_answer_step, DecodingConfig(num_beams=beams)
+    step = step_config.StepConfig(compute_dtype='bfloat16', param_dtype=param_dtype)
+    monkeypatch.setattr(answer_steps.answer_step, 'make_answer_step', _recording(make, found))
+    monkeypatch.setattr(answer_steps, '_ANSWER_STEPS', {})
+    with pytest.raises(_Seen):
+        list(atlas.answer_examples(examples, index, batch_size=4, decoding=decoding, step=step))
+    (spec, text, (_, batch, knowledge)), = found
+    workload = _workload(spec, batch, knowledge, kind='answer', step=dataclasses.replace(STEP, param_dtype=param_dtype), decoding=decoding)
+    assert make(spec, decoding).lower(*steps.answer_arguments(workload, spec)).as_text() == text
+    assert _same_but_for_lengths(steps.make_spec(workload, spec.mesh), spec)
+
+
+def test_the_index_step(monkeypatch, atlas, store):
+    table = store.retriever_table(max_tokens=atlas.embedder().max_tokens)
+    found, run = [], embed.embed_pack
+
+    def recording(*arguments, **static):
+        found.append((run.lower(*arguments, **static).as_text(), arguments, static))
+        return run(*arguments, **static)
+
+    monkeypatch.setattr(embed, 'embed_pack', recording)
+    mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+    embedder = embed.PassageEmbedder(atlas.config.retriever, atlas.params['retriever'], atlas.segments.retriever, 40)
+    embedder._mesh = mesh
+    embedder.embed(table, np.arange(ROWS))
+    monkeypatch.setattr(embed, 'embed_pack', run)
+    text, (_, part, real), static = found[0]
+    workload = workload_lib.Workload(atlas.config, kind='index', table_tokens=part.tokens.shape[-1])
+    planned = steps.index_step(workload, mesh, static['longest'], real.shape[1])
+    # Formats are cut by a tokenizer there, and more tokens are encoded at a time on a TPU.
+    same = planned.static | {name: static[name] for name in ('segments', 'stream_tokens')}
+    assert same == static and planned.run is run and planned.run.lower(*planned.arguments, **same).as_text() == text
+
+
+def test_an_index_build_is_the_packs_that_its_passages_come_in():
+    workload = workload_lib.Workload(tiny.config(), kind='index', passage_tokens=(20, 5))
+    mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+    found = steps.steps_of(workload, mesh, hosts=3)
+    assert sum(step.share for step in found) == pytest.approx(1) and {step.copies for step in found} == {3}
+    assert found[-1].static['longest'] == tiny.INPUTS.text_max_tokens
+    limit, = steps.steps_of(workload.at_limit(), mesh, hosts=3)
+    # as many as fit of the longest into a chip's tokens, on three hosts of one chip; the last pack is not full
+    assert limit.items == pytest.approx(3 * (16384 // tiny.INPUTS.text_max_tokens), rel=0.05)
+    assert sum(step.share * step.items for step in found) > 1.3 * limit.items
+
+
+def test_what_the_host_finds_is_an_argument():
+    workload = workload_lib.Workload(tiny.config(), batch_size=4, n_context=3, index_rows=56,
+                                     search=workload_lib.search_config.SearchConfig(searcher='scann'), distill=DISTILL)
+    step, = steps.steps_of(workload, partitioning.make_mesh(devices=jax.devices()[:1]))
+    assert step.arguments[2].index is None and step.arguments[3].passage_ids.shape == (4, 3)
+    step.trace()
+
+
+def test_choices_and_own_passages_are_in_the_batch():
+    workload = workload_lib.Workload(tiny.config(), batch_size=4, kind='score', excludes_own_passages=True)
+    batch = steps.batch(workload, partitioning.make_mesh(devices=jax.devices()[:1]))
+    assert batch.choice_tokens.shape == batch.choice_weights.shape == (4, 4, 3) and batch.choice_weights.dtype == np.float32
+    assert batch.excluded_passage_ids.shape == (4, 1)
