@@ -13,7 +13,7 @@ def flops(jaxpr: Any, branch: int = -1) -> float:
     """FLOPs of all matrix products, of the whole mesh; a switch counts as its branch number `branch` (the last: everything at its limit).
 
     The compiler's own count takes the body of a loop once. A body under shard_map is that of one device, so it counts for each. A kernel
-    counts as it says itself.
+    counts as it says itself, or as often as its grid has places.
     """
     return _sum(jaxpr, _product_flops, branch)
 
@@ -50,7 +50,7 @@ def kept_bytes(jaxpr: Any, param_shapes: set[tuple[int, ...]]) -> int:
 def _sum(jaxpr: Any, cost: Callable[[Any], float], branch: int) -> float:
     total = 0.0
     for equation in _inner(jaxpr).eqns:
-        children = [] if equation.primitive.name == 'pallas_call' else _children(equation)
+        children = [] if _own_estimate(equation) else _children(equation)
         if equation.primitive.name == 'cond':
             children = [children[branch if -len(children) <= branch < len(children) else -1]]
         total += cost(equation) + _times(equation) * sum(_sum(child, cost, branch) for child in children)
@@ -77,13 +77,17 @@ def _most_trips(loop: Any) -> int:
 
 
 def _product_flops(equation: Any) -> float:
-    if equation.primitive.name == 'pallas_call':
-        return float(equation.params['cost_estimate'].flops)
+    if estimate := _own_estimate(equation):
+        return float(estimate.flops)
     if equation.primitive.name != 'dot_general':
         return 0.0
     (contracted, _), _ = equation.params['dimension_numbers']
     left = equation.invars[0].aval.shape
     return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+
+
+def _own_estimate(equation: Any) -> Any:
+    return equation.params['cost_estimate'] if equation.primitive.name == 'pallas_call' else None
 
 
 def _walk(jaxpr: Any) -> Iterator[tuple[Any, Any]]:

@@ -53,16 +53,18 @@ def test_a_loop_without_a_fixed_number_of_trips_counts_by_its_bound():
     assert program.flops(jax.make_jaxpr(unbounded)(False, STATES)) == PRODUCT
 
 
-def test_a_kernel_counts_once_for_every_place_of_its_grid():
+def test_a_kernel_counts_as_it_says_or_once_for_every_place_of_its_grid():
     def kernel(rows, output):
         output[...] = rows[...] @ jnp.ones((WIDTH, WIDTH))
 
-    def run(states):
+    def run(states, **options):
         blocks = pl.BlockSpec((ROWS, WIDTH), lambda i: (i, 0))
         return pl.pallas_call(kernel, out_shape=jax.ShapeDtypeStruct((3 * ROWS, WIDTH), jnp.float32), grid=(3,), in_specs=[blocks],
-                              out_specs=blocks, interpret=True)(jnp.tile(states, (3, 1)))
+                              out_specs=blocks, interpret=True, **options)(jnp.tile(states, (3, 1)))
 
     assert program.flops(jax.make_jaxpr(run)(STATES)) == 3 * PRODUCT
+    estimate = pl.CostEstimate(flops=17, transcendentals=0, bytes_accessed=0)
+    assert program.flops(jax.make_jaxpr(lambda states: run(states, cost_estimate=estimate))(STATES)) == 17
 
 
 def test_the_longest_side_is_found_inside_loops():
