@@ -1,15 +1,23 @@
-"""A look at a run's time and memory: a profile of a few steps, and what lies on a device."""
+"""A look at a run's time and memory: a profile of a few steps, how well devices are used, and what lies on one."""
 
 import contextlib
+import pathlib
 from collections.abc import Iterator
 
 import jax
+
+from atlas_jax import accelerators
+from atlas_jax.report import device_time
+from atlas_jax.training import train_step
 
 FIRST_STEP, STEPS = 3, 3  # counted from where this process began: the first ones compile
 
 
 class Profile:
-    """Writes a profile (xprof reads it) of some steps into a folder; without one it does nothing. A context manager."""
+    """Writes a profile (xprof reads it) of some steps into a folder, and beside it where their time went; without a folder it does nothing.
+
+    A context manager.
+    """
 
     def __init__(self, folder: str | None):
         self.folder, self._seen, self._running = folder, 0, False
@@ -39,7 +47,23 @@ class Profile:
             self._running = False
             jax.profiler.stop_trace()
             if jax.process_index() == 0:
-                print(f'{self.folder}: a profile of {STEPS} steps; look at it with xprof --logdir {self.folder}', flush=True)
+                print(f'{self.folder}: a profile of {STEPS} steps; look at it with xprof --logdir {self.folder}\n'
+                      + '\n'.join(_where_time_went(self.folder)), flush=True)
+
+
+def _where_time_went(folder: str) -> list[str]:
+    try:
+        found = device_time.of_profile(pathlib.Path(folder), train_step.PARTS, 'train_step', jax.local_device_count())
+    except ValueError as error:  # a run is not lost for its profile
+        return [f'{folder}: where the time went is not known: {error}']
+    found.write(pathlib.Path(folder))
+    return found.lines()
+
+
+def utilisation(flops: float, seconds: float) -> dict[str, float]:
+    """What all devices did of the models' own FLOPs a second; and MFU, the share of their bfloat16 peak, where that is known."""
+    found, peak = {'tflops_per_second': round(flops / seconds / 1e12, 4)}, accelerators.peak_flops(jax.devices()[0].device_kind)
+    return found if peak is None else found | {'mfu': round(flops / seconds / peak / jax.device_count(), 4)}
 
 
 def memory() -> dict[str, float]:

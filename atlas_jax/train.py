@@ -24,7 +24,7 @@ from atlas_jax.training import state as state_lib
 from atlas_jax.training import step_config, train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 
-_SHOWN = ('reader_loss', 'retriever_loss', 'index_age_max')  # beside the progress bar
+_SHOWN = ('reader_loss', 'retriever_loss', 'index_age_max', 'tflops_per_second', 'mfu')  # beside the progress bar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,7 +252,7 @@ class _Loop:
             self.prepared.knowledge = self.refresher.after_update(self.prepared.knowledge, self.state.params, done + 1)
         seconds = time.perf_counter() - start
         return metrics | {'seconds': round(seconds, 4), 'reader_tokens_per_second': round(metrics['reader_tokens'] / seconds, 1),
-                          **run_profile.memory()}
+                          **run_profile.utilisation(metrics['model_flops'], seconds), **run_profile.memory()}
 
     def _evaluate(self, done: int) -> float | None:
         """The score of the evaluation, where one is due: the task's first metric."""

@@ -8,11 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax import api, decoding, errors, evaluate, run_log, train
+from atlas_jax import api, decoding, errors, evaluate, run_log, run_profile, train
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.corpus import passages as passages_lib
 from atlas_jax.nn import layer_scan
 from atlas_jax.training import spec as spec_lib
+from atlas_jax.training import train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny_run
 
@@ -71,6 +72,21 @@ def test_a_finished_run_is_not_trained_again(atlas, index, examples, tmp_path):
     again = train.train_examples(_run(tmp_path), atlas, examples, index, OPTIMIZER, DISTILL)
     assert again.history == first.history
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(first.atlas.params), jax.device_get(again.atlas.params))
+
+
+def test_a_profiled_run_says_how_well_it_used_the_device_and_where_its_time_went(atlas, index, examples, tmp_path, capsys):
+    train.train_examples(_run(tmp_path / 'run'), atlas, examples, index, OPTIMIZER, DISTILL, profile_dir=str(tmp_path / 'profile'))
+    rows = [json.loads(line) for line in (tmp_path / 'run' / run_log.METRICS_FILE).read_text().splitlines()]
+    assert all(row['model_flops'] > 1e6 and 'mfu' not in row for row in rows)  # a CPU's peak is not known
+    assert all(row['tflops_per_second'] == pytest.approx(row['model_flops'] / row['seconds'] / 1e12, rel=0.1, abs=1e-4) for row in rows)
+    found = json.loads((tmp_path / 'profile' / 'device_time.json').read_text())
+    assert found['steps'] == run_profile.STEPS and found['devices'] == len(jax.local_devices())
+    assert set(found['seconds']) == {*train_step.PARTS, 'other'} and sum(found['shares'].values()) == pytest.approx(1)
+    assert all(found['seconds'][part] > 0 for part in train_step.PARTS)
+    assert found['shares']['read'] > found['shares']['retrieve'] and found['shares']['other'] < 0.2, found['shares']
+    page = (tmp_path / 'profile' / 'device_time.html').read_text()
+    assert all(part in page for part in train_step.PARTS)
+    assert 'device time' in capsys.readouterr().out
 
 
 def test_the_folder_of_another_model_is_refused(atlas, index, examples, tmp_path):

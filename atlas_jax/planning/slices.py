@@ -7,7 +7,7 @@ import re
 import sys
 from typing import Any
 
-from atlas_jax import errors
+from atlas_jax import accelerators, errors
 
 # Must stand in the environment before jax starts. The type of the accelerator is that of the host; the topology is given later.
 ENVIRONMENT = {'JAX_PLATFORMS': 'cpu', 'TPU_SKIP_MDS_QUERY': '1', 'TPU_ACCELERATOR_TYPE': 'v4-8', 'TPU_WORKER_HOSTNAMES': 'localhost',
@@ -27,7 +27,7 @@ class Slice:
     name: str
     sides: tuple[int, int, int]
     hbm_gib: float = 30.75
-    flops: float = 275e12
+    flops: float = accelerators.peak_flops('TPU v4')
     link_bytes: float = 300e9
     hbm_bytes: float = 1.2e12
 

@@ -35,26 +35,28 @@ def joint_loss(params: Params, batch: types.Batch, inputs: types.ReaderInputs, s
     reader_key, query_key, passage_key = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
     encoder_key, decoder_key = (None,) * 2 if reader_key is None else (reader_key, jax.random.fold_in(reader_key, 1))
     decoder_inputs = t5.shift_right(batch.decoder_target_tokens, spec.config.reader.decoder_start_id)
-    read = gold_scores_lib.encode(params['reader'], inputs.reader_tokens[:, :spec.passages_read],
-                                  inputs.reader_lengths[:, :spec.passages_read], spec, spec.read[level], encoder_key)
     from_here = spec.passages_scored > 0 and spec.distill.from_training_forward
-    logits, recorded = spec.reader.apply(
-        {'params': params['reader']}, decoder_inputs, *fid.fuse(*read, decoder_inputs.shape[0]), decoder_key is None,
-        record=(spec.distill.attention.kind,) if from_here else (), rngs=None if decoder_key is None else {'dropout': decoder_key},
-        method='decode_recording')
-    nll = reader_xent.token_nll(logits, batch.decoder_target_tokens)
-    reader_loss = reader_xent.reader_loss(nll, batch.decoder_loss_weights)
+    with jax.named_scope('read'):
+        read = gold_scores_lib.encode(params['reader'], inputs.reader_tokens[:, :spec.passages_read],
+                                      inputs.reader_lengths[:, :spec.passages_read], spec, spec.read[level], encoder_key)
+        logits, recorded = spec.reader.apply(
+            {'params': params['reader']}, decoder_inputs, *fid.fuse(*read, decoder_inputs.shape[0]), decoder_key is None,
+            record=(spec.distill.attention.kind,) if from_here else (), rngs=None if decoder_key is None else {'dropout': decoder_key},
+            method='decode_recording')
+        nll = reader_xent.token_nll(logits, batch.decoder_target_tokens)
+        reader_loss = reader_xent.reader_loss(nll, batch.decoder_loss_weights)
     metrics = {'reader_loss': reader_loss}
     if not spec.passages_scored:
         return reader_loss, metrics
-    frozen_reader, frozen_read = jax.lax.stop_gradient((params['reader'], read))
-    scores = _retriever_scores(params, batch, inputs, spec, level, query_key, passage_key)
-    if from_here:
-        gold_scores = gold_scores_lib.attended(recorded, spec.distill.attention, batch, inputs, spec)
-        retriever_loss = _distilled(scores, gold_scores, batch, spec)
-    else:
-        scored = gold_scores_lib.scored_passages(frozen_reader, frozen_read, inputs, spec, level)
-        retriever_loss, gold_scores = _taught(frozen_reader, scored, scores, batch, decoder_inputs, inputs, spec)
+    with jax.named_scope('distil'):
+        frozen_reader, frozen_read = jax.lax.stop_gradient((params['reader'], read))
+        scores = _retriever_scores(params, batch, inputs, spec, level, query_key, passage_key)
+        if from_here:
+            gold_scores = gold_scores_lib.attended(recorded, spec.distill.attention, batch, inputs, spec)
+            retriever_loss = _distilled(scores, gold_scores, batch, spec)
+        else:
+            scored = gold_scores_lib.scored_passages(frozen_reader, frozen_read, inputs, spec, level)
+            retriever_loss, gold_scores = _taught(frozen_reader, scored, scores, batch, decoder_inputs, inputs, spec)
     metrics |= {'retriever_loss': retriever_loss, 'scores': scores, 'gold_scores': gold_scores}
     if updates_done is not None and spec.distill.freeze_retriever_steps:
         retriever_loss = jnp.where(updates_done < spec.distill.freeze_retriever_steps, 0.0, retriever_loss)

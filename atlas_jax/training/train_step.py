@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from atlas_jax import partitioning, types
-from atlas_jax.training import buckets, joint_loss, retrieve
+from atlas_jax.training import buckets, joint_loss, model_flops, retrieve
 from atlas_jax.training import optimizer as optimizer_lib
 from atlas_jax.training import spec as spec_lib
 from atlas_jax.training import state as state_lib
@@ -17,6 +17,7 @@ from atlas_jax.training import state as state_lib
 TrainStep = Callable[..., tuple[state_lib.TrainState, dict[str, jax.Array]]]
 Metrics = dict[str, jax.Array]
 
+PARTS = ('retrieve', 'read', 'distil', 'update')  # the step's scopes, by which a profile is taken apart (report/device_time.py)
 _ROUNDING = 1  # folded into the seed: the stream of random numbers that rounds bfloat16 parameters
 
 
@@ -34,10 +35,12 @@ def make_train_step(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConf
     def micro_step(state: state_lib.TrainState, batch: types.Batch, retrieved: types.Retrieved | None, knowledge: types.Knowledge | None,
                    key: jax.Array | None):
         passage_encoder = state.params.get('passage_encoder', state.passage_encoder)
-        inputs = jax.lax.stop_gradient(retrieve.retrieve_and_assemble(state.params['retriever'], batch, knowledge, spec, retrieved,
-                                                                      passage_encoder))
+        with jax.named_scope('retrieve'):
+            inputs = jax.lax.stop_gradient(retrieve.retrieve_and_assemble(state.params['retriever'], batch, knowledge, spec, retrieved,
+                                                                          passage_encoder))
         gradients, metrics = loss_and_gradients(state.params, batch, inputs, spec, key, state.step)
-        return gradients, metrics | {'truncated_passages': inputs.truncated_passages}
+        return gradients, metrics | {'truncated_passages': inputs.truncated_passages,
+                                     'model_flops': model_flops.of_step(spec, batch, inputs)}
 
     def train_step(state: state_lib.TrainState, batch: types.Batch, knowledge: types.Knowledge | None,
                    retrieved: types.Retrieved | None = None):
@@ -68,13 +71,13 @@ def accumulate(compute: Callable[[Any, jax.Array | None], tuple[Any, Metrics]], 
       key: None switches dropout off.
 
     Returns:
-      The gradients, and the metrics: numbers of tokens and passages are summed, the capacity level is the greatest, the rest averaged;
-      and `gradient_norm`, of what the optimiser gets.
+      The gradients, and the metrics: numbers of tokens, passages and FLOPs are summed, the capacity level is the greatest, the rest is
+      averaged; and `gradient_norm`, of what the optimiser gets.
     """
     steps = spec.step.accumulation_steps
     if steps == 1:
         gradients, metrics = compute(batch, key)
-        return gradients, metrics | {'gradient_norm': optax.tree.norm(gradients)}
+        return gradients, metrics | {'gradient_norm': _norm(gradients)}
     parts = jax.tree.map(lambda leaf: _micro_batches(leaf, steps, spec), batch)
     keys = None if key is None else jax.random.split(key, steps)
     shapes, _ = jax.eval_shape(compute, *jax.tree.map(lambda leaf: leaf[0], (parts, keys)))
@@ -82,13 +85,14 @@ def accumulate(compute: Callable[[Any, jax.Array | None], tuple[Any, Metrics]], 
 
     def body(total, part):
         gradients, metrics = compute(*part)
-        return jax.tree.map(jnp.add, total, gradients), metrics
+        with jax.named_scope('update'):
+            return jax.tree.map(jnp.add, total, gradients), metrics
 
     total, metrics = jax.lax.scan(body, zeros, (parts, keys))
     if spec.step.average_accumulated:
         total = jax.tree.map(lambda leaf: leaf / steps, total)
     metrics = {name: _over_micro_batches(name, values) for name, values in metrics.items()}
-    return total, metrics | {'gradient_norm': optax.tree.norm(total)}
+    return total, metrics | {'gradient_norm': _norm(total)}
 
 
 def loss_and_gradients(params, batch: types.Batch, inputs: types.ReaderInputs, spec: spec_lib.StepSpec,
@@ -126,9 +130,15 @@ def capacity_level(inputs: types.ReaderInputs, spec: spec_lib.StepSpec) -> jax.A
 def apply_gradients(state: state_lib.TrainState, gradients, optimizer: optax.GradientTransformation,
                     rounding_key: jax.Array | None = None) -> state_lib.TrainState:
     """One optimiser update; the key is needed where parameters are bfloat16."""
-    updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
-    params = optimizer_lib.apply_updates(state.params, updates, rounding_key)
-    return state.replace(step=state.step + 1, params=params, optimizer_state=optimizer_state)
+    with jax.named_scope('update'):
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
+        params = optimizer_lib.apply_updates(state.params, updates, rounding_key)
+        return state.replace(step=state.step + 1, params=params, optimizer_state=optimizer_state)
+
+
+@jax.named_scope('update')
+def _norm(gradients: Any) -> jax.Array:
+    return optax.tree.norm(gradients)
 
 
 def _micro_batches(leaf: jax.Array, steps: int, spec: spec_lib.StepSpec) -> jax.Array:
@@ -138,7 +148,7 @@ def _micro_batches(leaf: jax.Array, steps: int, spec: spec_lib.StepSpec) -> jax.
 
 
 def _over_micro_batches(name: str, values: jax.Array) -> jax.Array:
-    if name in ('reader_tokens', 'truncated_passages'):
+    if name in ('reader_tokens', 'truncated_passages', 'model_flops'):
         return jnp.sum(values)
     return jnp.max(values) if name == 'capacity_level' else jnp.mean(values)
 

@@ -8,7 +8,7 @@ from atlas_jax import errors
 PACKAGE = pathlib.Path(errors.__file__).parent
 LEVELS = (
     {'errors'},
-    {'types', 'partitioning', 'io', 'hosts', 'watch'},
+    {'types', 'partitioning', 'io', 'hosts', 'watch', 'accelerators'},
     {'nn', 'tokenizers', 'losses', 'metrics', 'decoding'},
     {'corpus', 'models', 'tasks', 'input'},
     {'index', 'searchers'},
@@ -23,7 +23,7 @@ SAME_LEVEL = {
     ('evaluate', 'api'), ('search', 'api'), ('build_index', 'api'), ('build_index', 'evaluate'), ('train', 'api'), ('train', 'evaluate'),
     ('api', 'prepare'), ('evaluate', 'prepare'), ('train', 'prepare'), ('prepare', 'index_group'), ('verify_index', 'api'),
     ('api', 'index_group'), ('evaluate', 'index_group'), ('train', 'index_group'), ('search', 'prepare'),
-    ('run_log', 'report'), ('train', 'run_log'), ('train', 'run_profile'), ('train', 'preemption'),
+    ('run_log', 'report'), ('run_profile', 'report'), ('train', 'run_log'), ('train', 'run_profile'), ('train', 'preemption'),
     ('gin_utils', 'gin_check'), ('gin_utils', 'gin_values'), ('gin_check', 'gin_values'), ('__main__', 'cli'),
 }
 MAY_IMPORT_THEIR_LEVEL = ('demo', 'cli', 'compare', '__init__')

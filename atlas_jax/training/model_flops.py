@@ -1,0 +1,75 @@
+"""FLOPs that a step's models need for the tokens it got: what utilisation (MFU) is measured by.
+
+Matrix products alone, two FLOPs a multiplication and addition, the backward pass twice the forward one; no padding, and nothing computed
+again. The search and candidates that are re-ranked do not count.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from atlas_jax import types
+from atlas_jax.models import contriever, t5
+from atlas_jax.training import spec as spec_lib
+
+Array = jax.Array
+_TRAINED = 3  # forward and backward, in forward passes
+
+
+def of_step(spec: spec_lib.StepSpec, batch: types.Batch, inputs: types.ReaderInputs) -> Array:
+    """FLOPs of the joint loss and its gradients for one (micro-)batch, and of the queries' embedding for the search: float32 scalar."""
+    reader, targets = spec.config.reader, jnp.sum(batch.decoder_loss_weights > 0, axis=-1, dtype=jnp.float32)  # [batch]
+    read, only_scored = inputs.reader_lengths[:, :spec.passages_read], inputs.reader_lengths[:, spec.encoded_for_gold]
+    total = _TRAINED * (of_passages(reader, read) + of_decoder(reader, targets, jnp.sum(read, axis=-1)))
+    queries = of_retriever(spec.config.retriever, batch.retriever_query_lengths)
+    if not spec.closed_book and not spec.search.on_host:
+        total += queries
+    if not spec.passages_scored:
+        return total
+    if spec.embeds_passages:
+        total += _TRAINED * of_retriever(spec.config.retriever, inputs.retriever_lengths)
+    scored = inputs.reader_lengths[:, :spec.passages_scored]
+    return total + _TRAINED * queries + of_passages(reader, only_scored) + _of_gold_scores(spec, targets, scored)
+
+
+def _of_gold_scores(spec: spec_lib.StepSpec, targets: Array, scored: Array) -> Array:
+    """Of the decoder's passes over the scored passages [batch, n], the reader's own states at hand."""
+    reader, together = spec.config.reader, jnp.sum(scored, axis=-1)
+    if spec.distill.from_training_forward:
+        return jnp.float32(0)
+    if spec.distill.attention is not None:
+        return of_decoder(reader, targets, together)
+    contexts = together[:, None] - scored if spec.distill.gold_score_mode == 'loop' else scored
+    return of_decoder(reader, targets[:, None], contexts)
+
+
+def of_passages(config: t5.T5Config, lengths: Array) -> Array:
+    """A forward pass of the encoder over passages of these lengths, and the keys and values that the decoder's layers read."""
+    joined = config.num_heads * config.head_dim
+    weights = 4 * config.emb_dim * joined + _of_mlp(config)
+    keys_values = config.num_decoder_layers * 2 * config.emb_dim * joined
+    return _of_layers(config.num_encoder_layers, weights, joined, lengths) + 2.0 * keys_values * jnp.sum(lengths, dtype=jnp.float32)
+
+
+def of_decoder(config: t5.T5Config, targets: Array, contexts: Array) -> Array:
+    """A forward pass of the decoder over sequences of `targets` tokens that read `contexts` tokens each, shapes that broadcast."""
+    joined = config.num_heads * config.head_dim
+    layer = 6 * config.emb_dim * joined + _of_mlp(config)  # the keys and values of what is read come with the passages
+    targets, contexts = jnp.broadcast_arrays(jnp.asarray(targets, jnp.float32), jnp.asarray(contexts, jnp.float32))
+    per_token = config.num_decoder_layers * layer + config.emb_dim * config.vocab_size
+    attention = config.num_decoder_layers * 2 * joined * (targets + contexts)
+    return 2.0 * jnp.sum(targets * (per_token + attention))
+
+
+def of_retriever(config: contriever.ContrieverConfig, lengths: Array) -> Array:
+    """A forward pass over inputs of these lengths."""
+    weights = 4 * config.emb_dim**2 + 2 * config.emb_dim * config.mlp_dim
+    return _of_layers(config.num_layers, weights, config.emb_dim, lengths)
+
+
+def _of_mlp(config: t5.T5Config) -> int:
+    return (len(config.mlp_activations) + 1) * config.emb_dim * config.mlp_dim
+
+
+def _of_layers(layers: int, weights: int, joined: int, lengths: Array) -> Array:
+    lengths = jnp.asarray(lengths, jnp.float32)
+    return 2.0 * layers * jnp.sum(lengths * (weights + 2 * joined * lengths))
