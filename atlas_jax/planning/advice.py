@@ -55,6 +55,8 @@ def remedies(planned: plan_lib.Plan, workload: workload_lib.Workload) -> list[st
         found.append("an index in int8: --index_dtype int8 with SearchConfig.searcher='int8'")
     if step.compute_dtype != 'bfloat16':
         found.append("compute in bfloat16: StepConfig.compute_dtype='bfloat16'")
+    if step.attention == 'plain':
+        found.append("encoders' attention without logits in memory: StepConfig.attention='auto'")
     if planned.kind == 'train' and step.remat != 'full':
         found.append("compute layers again in the backward pass: StepConfig.remat='full'")
     if planned.kind == 'train' and workload.optimizer.optimizer != 'adafactor' and planned.hbm_parts['optimizer'] > 1:

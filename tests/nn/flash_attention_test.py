@@ -1,5 +1,7 @@
 """The attention kernel, interpreted, against attention written out: outputs, every gradient, masks, dropout, several devices."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,3 +128,13 @@ def test_dropout_keeps_its_share_independently(rate):
 def test_says_what_fits_on_the_chip():
     assert flash_attention.fits(512, 64, 64) and flash_attention.fits(512, 128, 128) and flash_attention.fits(360, 12, 32)
     assert not flash_attention.fits(520, 128, 128) and not flash_attention.fits(512, 12, 32)
+
+
+def test_is_one_kernel_on_a_tpu_and_no_array_of_logits_exists():
+    operands, weights = _operands(4, 64, dtype=jnp.bfloat16)
+    seeds = jnp.zeros(LENGTHS.shape, jnp.int32)
+    traced = jax.jit(lambda *given: _gradients(lambda operands: _flash(operands, 4, seeds, 0.1), given, weights)).trace(*operands)
+    text = traced.lower(lowering_platforms=('tpu',)).as_text()
+    assert text.count('@tpu_custom_call') == 2  # forward and backward, functions that the streams share
+    outside = re.sub(r'backend_config = "[^"]*"', '', text)
+    assert 'dot_general' not in outside and not re.search(rf'tensor<(\d+x)?3x4x{LONGEST}x{LONGEST}x', outside)
