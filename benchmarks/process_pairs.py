@@ -76,28 +76,37 @@ def theirs(name: str, models: workload.Workload, inputs: pathlib.Path, dtype: st
 
 
 def alternate(sides: dict[str, Callable[[int], dict[str, Any]]], rounds: int) -> dict[str, dict[str, Any]]:
-    """Runs each side once untimed (compilation), then `rounds` times in turn.
+    """Runs each side once untimed (compilation), then in turn `rounds` times, every turn's first run untimed.
+
+    While one side waits, the system may take its freed memory away, most of all in a virtual machine: the next run then takes up to twice
+    as long, on either side. In a run that goes on without a pause there is no such thing.
 
     Args:
       sides: name -> function of the round's number, giving `seconds` and `cpu_seconds`.
 
     Returns:
-      For each side its median, least and greatest `seconds`, median `cpu_seconds`, `first_seconds`, the losses of the `first` run, and the
-      last answer's other values.
+      For each side its median, least and greatest `seconds`, median `cpu_seconds`, `first_seconds`, the losses of the `first` run, the
+      median seconds of runs after a pause, and the last answer's other values.
     """
-    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
-    for number in range(-1, rounds):
+    first = {name: run(0) for name, run in sides.items()}
+    paused: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+    timed: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+    for number in range(rounds):
         for name, run in sides.items():
-            answers[name].append(run(max(number, 0)))
-    return {name: _summary(found) for name, found in answers.items()}
+            paused[name].append(run(number))
+            timed[name].append(run(number))
+    return {name: _summary(first[name], timed[name]) | {'seconds_after_pause': _median(paused[name], 'seconds')} for name in sides}
 
 
-def _summary(answers: list[dict[str, Any]]) -> dict[str, Any]:
-    first, *timed = answers
+def _median(answers: list[dict[str, Any]], name: str) -> float:
+    return statistics.median(answer[name] for answer in answers)
+
+
+def _summary(first: dict[str, Any], timed: list[dict[str, Any]]) -> dict[str, Any]:
     seconds = [answer['seconds'] for answer in timed]
     rest = {name: value for name, value in timed[-1].items() if name not in ('seconds', 'cpu_seconds')}
-    return {'seconds': statistics.median(seconds), 'least_seconds': min(seconds), 'greatest_seconds': max(seconds),
-            'cpu_seconds': statistics.median(answer['cpu_seconds'] for answer in timed), 'first_seconds': first['seconds'],
+    return {'seconds': _median(timed, 'seconds'), 'least_seconds': min(seconds), 'greatest_seconds': max(seconds),
+            'cpu_seconds': _median(timed, 'cpu_seconds'), 'first_seconds': first['seconds'],
             'first': {name: value for name, value in first.items() if name.endswith('_loss')}, **rest}
 
 
