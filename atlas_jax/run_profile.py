@@ -54,7 +54,7 @@ class Profile:
 def _where_time_went(folder: str) -> list[str]:
     try:
         found = device_time.of_profile(pathlib.Path(folder), train_step.PARTS, 'train_step', jax.local_device_count())
-    except ValueError as error:  # a run is not lost for its profile
+    except (ValueError, OSError) as error:  # a run is not lost for its profile
         return [f'{folder}: where the time went is not known: {error}']
     found.write(pathlib.Path(folder))
     return found.lines()
