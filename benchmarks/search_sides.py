@@ -105,7 +105,7 @@ def scann(path: pathlib.Path, top_k: int) -> dict[str, Search]:
 
     sides = {'scann': functools.partial(search, leaves=chosen['leaves_searched'])}
     if chosen['leaves']:
-        for share in (0.01, 0.02, 0.05, 0.1, 0.2):
+        for share in (0.01, 0.02, 0.05, 0.1):
             sides[f'scann, {share:.0%} of leaves'] = functools.partial(search, leaves=max(1, round(share * chosen['leaves'])))
     return sides
 
