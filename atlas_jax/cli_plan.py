@@ -33,6 +33,8 @@ def _plan(options: argparse.Namespace) -> None:
     from atlas_jax.planning import slices
     if options.topology is None and not options.search:
         raise errors.ConfigError('give a slice, such as --topology v4:4x4x4, or --search for the smallest one that fits')
+    if options.json and not pathlib.Path(options.json).absolute().parent.is_dir():
+        raise errors.ConfigError(f'--json {options.json}: there is no folder {pathlib.Path(options.json).absolute().parent}')
     if options.topology is not None:
         slices.parse(options.topology)
     slices.prepare_environment()
@@ -40,12 +42,7 @@ def _plan(options: argparse.Namespace) -> None:
 
     from atlas_jax.planning import advice, search
     from atlas_jax.planning import plan as plan_lib
-    from atlas_jax.planning import workload as workload_lib
-    workload = _workload(options)
-    if options.store:
-        workload = workload_lib.of_store(workload, *_lengths(options.store))
-    workload = dataclasses.replace(workload, **cli_options.given(kind=options.step, index_rows=options.index_rows,
-                                                                 index_dtype=options.index_dtype))
+    workload = workload_of(options)
     cache = pathlib.Path(options.cache or pathlib.Path(os.path.expanduser('~')) / '.cache' / 'atlas_jax' / 'plans')
     if options.search:
         topologies = slices.SMALLEST_FIRST if options.topology is None else (options.topology,)
@@ -56,7 +53,26 @@ def _plan(options: argparse.Namespace) -> None:
     print('\n'.join(advice.lines(planned, workload)))
 
 
-def _workload(options: argparse.Namespace):
+def workload_of(options: argparse.Namespace):
+    """The workload.Workload that the options name: what the gin files describe, changed by the store and the other options.
+
+    Raises ConfigError, StoreError.
+    """
+    import dataclasses
+
+    from atlas_jax import errors
+    from atlas_jax.planning import workload as workload_lib
+    workload = _of_gin(options)
+    if options.step is not None and options.step not in workload_lib.PLANNED[workload.kind]:
+        raise errors.ConfigError(f'--step {options.step}: the gin files describe no such step; choose one of '
+                                 f'{", ".join(workload_lib.PLANNED[workload.kind])}, or give runs/plan.gin')
+    if options.store:
+        workload = workload_lib.of_store(workload, *_lengths(options.store))
+    return dataclasses.replace(workload, **cli_options.given(kind=options.step, index_rows=options.index_rows,
+                                                             index_dtype=options.index_dtype))
+
+
+def _of_gin(options: argparse.Namespace):
     """What runs/plan.gin describes, or what the run of another gin file does; folders need not be set for it."""
     from atlas_jax import build_index, evaluate, gin_utils, train
     from atlas_jax.planning import workload

@@ -115,6 +115,9 @@ class Options:
     cross_attention_statistics: tuple[str, ...] = ()
     knowledge: types.Knowledge | None = None
 
+    def __post_init__(self):
+        _ = self.step  # refuses what is no dtype, before a model is loaded
+
     @property
     def step(self) -> step_config.StepConfig:
         """The dtypes as a step takes them."""

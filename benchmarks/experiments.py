@@ -45,7 +45,7 @@ says of a shape on the smallest slice that holds it, with an index of 33 million
 limit ([tpu.md](tpu.md) explains the figures): nothing ran on a TPU, and seconds are a bound by arithmetic that a run will not reach.
 Chip-hours are those of all updates of the run at that bound, without loading, compiling, evaluating and embedding the index again. Slices
 below the one named were ruled out by arithmetic, or by the compiler for the two best meshes. Of accumulations that are equally quick the
-one that needs least memory was taken.
+one that needs least memory was taken. What is not compiled yet, `python benchmarks/experiments.py --plan` compiles.
 """
 
 
@@ -92,10 +92,10 @@ def read_plans() -> dict[str, dict[str, Any]]:
 
 
 def plan_missing(deadline: float) -> None:
-    """Plans one shape after another: those of several runs first, the largest readers first; the rest is noted as not compiled."""
+    """Plans what is missing: evaluations, then shapes of several runs, the largest readers first; the rest is noted as not compiled."""
     found = shapes()
     wanted = [(shape, size, key) for shape in found for size, key in shape.keys.items()]
-    wanted.sort(key=lambda each: (len(each[0].runs) < 2, SIZES.index(each[1]), -len(each[0].runs)))
+    wanted.sort(key=lambda each: (each[0].runs[0].updates > 0, len(each[0].runs) < 2, SIZES.index(each[1]), -len(each[0].runs)))
     known = read_plans()
     entries = {key: known.get(key, {'run': shape.runs[0].name, 'size': size, 'plan': None}) for shape, size, key in wanted}
     for shape, size, key in wanted:
@@ -139,7 +139,8 @@ def _plan_table(shape: Shape, plans: dict[str, dict[str, Any]]) -> list[str]:
         speed = f'{plan["step_seconds_roofline"]:.3g} s an update'
         if plan['kind'] != 'train':
             speed = f'{plan["items_per_second"]:.3g} {"passages" if plan["kind"] == "index" else "questions"} a second'
-        rows.append(f'| {size} | {plan["topology"]}, {plan["chips"]} chips | {mesh} | {plan["accumulation_steps"]} | '
+        reader = 'any' if plan['kind'] == 'index' else size
+        rows.append(f'| {reader} | {plan["topology"]}, {plan["chips"]} chips | {mesh} | {plan["accumulation_steps"]} | '
                     f'**{plan["hbm_gib_per_chip"]:.1f}** | {speed} | {plan["mfu_bound"]:.0%} | '
                     f'{sum(plan["collective_bytes"].values()) / 1e9:.0f} |')
     return rows

@@ -16,7 +16,6 @@ from atlas_jax.planning import workload as workload_lib
 from atlas_jax.training import state as state_lib
 
 FINALISTS = 2  # compiled of each slice, at most
-_MARGIN = 1.15  # the estimate of memory may be so much too high
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +41,8 @@ def search(workload: workload_lib.Workload, topologies: Sequence[str], cache_dir
     for name in topologies:
         slice_ = slices.parse(name)
         possible = candidates(workload, slice_)
-        likely = [candidate for candidate in possible if candidate.hbm_gib <= _MARGIN * slice_.hbm_gib]
+        # The estimate leaves out what the compiler adds: what does not fit by it does not fit.
+        likely = [candidate for candidate in possible if candidate.hbm_gib <= slice_.hbm_gib]
         needed = []
         for candidate in likely[:FINALISTS]:
             planned = plan_lib.plan(candidate.workload, name, cache_dir)

@@ -73,6 +73,8 @@ def check_mesh(mesh_shape: tuple[int, int, int] | None, slice_: Slice) -> tuple[
     """(data, fsdp, model); None puts every chip on fsdp. Raises ConfigError for a mesh of another number of chips, naming the axis."""
     if mesh_shape is None:
         return 1, slice_.chips, 1
+    if len(mesh_shape) != 3:
+        raise errors.ConfigError(f'mesh {mesh_shape} has {len(mesh_shape)} sizes; it needs three: data, fsdp, model')
     left = slice_.chips
     for axis, size in zip(('data', 'fsdp', 'model'), mesh_shape, strict=True):
         if size < 1 or left % size:

@@ -16,6 +16,8 @@ from atlas_jax.training import spec as spec_lib
 from atlas_jax.training import step_config
 
 STEPS = ('train', 'answer', 'score', 'index')
+# What a gin file says enough for, by the step that its own command runs.
+PLANNED = {'train': STEPS, 'answer': STEPS[1:], 'score': STEPS[1:], 'index': ('index',)}
 INDEX_DTYPES = ('float32', 'bfloat16', 'int8')
 _SAMPLE = 20_000  # passage lengths that stand for a store's, or are drawn from a mean and a deviation
 _OF_PASSAGES = (mlm.MLMTask, lm.LMTask, section.SectionTask)

@@ -1,15 +1,69 @@
-"""The page of experiments says what the gin files say."""
+"""The page of experiments says what the gin files and the plans say, and the plans are of the shapes that the files have now."""
 
+import dataclasses
 import importlib.util
 import pathlib
+import sys
+
+import pytest
+
+from atlas_jax.planning import plan as plan_lib
+from atlas_jax.planning import workload as workload_lib
+from atlas_jax.training import spec as spec_lib
+from atlas_jax.training import step_config
+from atlas_jax.training.optimizer import OptimizerConfig
+from tests.testing import tiny
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def test_the_page_is_up_to_date():
+@pytest.fixture(scope='module')
+def experiments():
     found = importlib.util.spec_from_file_location('experiments', ROOT / 'benchmarks' / 'experiments.py')
-    module = importlib.util.module_from_spec(found)
+    module = sys.modules['experiments'] = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
-    page = module.page()
+    yield module
+    del sys.modules['experiments']
+
+
+def test_the_page_is_up_to_date(experiments):
+    page = experiments.page()
     assert (ROOT / 'docs' / 'experiments.md').read_text(encoding='utf-8') == page, 'run benchmarks/experiments.py'
     assert page.count('| `runs/') >= 27
+
+
+def test_every_shape_has_an_entry_and_every_entry_a_shape(experiments):
+    keys = [key for shape in experiments.shapes() for key in shape.keys.values()]
+    plans = experiments.read_plans()
+    assert len(keys) == len(set(keys)) and set(plans) == set(keys), 'run benchmarks/experiments.py --plan'
+    assert all(shape.runs and 'xxl' in shape.keys for shape in experiments.shapes())
+
+
+def test_plans_fit_and_are_of_the_batch_of_their_runs(experiments):
+    plans = experiments.read_plans()
+    compiled = 0
+    for shape in experiments.shapes():
+        for size, key in shape.keys.items():
+            if (values := plans[key]['plan']) is None:
+                continue
+            compiled += 1
+            plan = plan_lib.Plan(**values)
+            assert plans[key]['size'] == size and plan.fits and plan.hbm_gib_per_chip <= plan.hbm_limit_gib
+            assert plan.kind == ('train' if shape.runs[0].updates else plan.kind)
+            if plan.kind == 'train':
+                assert f'Batch {plan.batch_size * plan.accumulation_steps},' in shape.title
+    assert compiled
+
+
+def test_a_key_is_of_what_is_compiled_and_not_of_how(experiments):
+    workload = workload_lib.Workload(tiny.config(), batch_size=8)
+    key = experiments.key(workload)
+    same = [{'optimizer': OptimizerConfig(learning_rate=0.5, total_steps=7, warmup_steps=3)}, {'mesh_shape': (1, 2, 1)},
+            {'batch_size': 4, 'step': step_config.StepConfig(accumulation_steps=2)},
+            {'distill': spec_lib.DistillConfig(temperature_gold=0.3, temperature_score=0.2)}]
+    assert {experiments.key(dataclasses.replace(workload, **changes)) for changes in same} == {key}
+    others = [{'batch_size': 16}, {'n_context': 7}, {'query_tokens': 32}, {'index_rows': 9}, {'index_dtype': 'int8'}, {'kind': 'answer'},
+              {'inputs': dataclasses.replace(tiny.INPUTS, target_max_tokens=9)}, {'optimizer': OptimizerConfig(optimizer='adafactor')},
+              {'distill': spec_lib.DistillConfig(gold_score_mode='loop')}, {'step': step_config.StepConfig(remat='full')},
+              {'model': dataclasses.replace(tiny.config(), reader=dataclasses.replace(tiny.READER, mlp_dim=37))}]
+    assert len({key, *(experiments.key(dataclasses.replace(workload, **changes)) for changes in others)}) == len(others) + 1

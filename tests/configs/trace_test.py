@@ -4,11 +4,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from atlas_jax import build_index, evaluate, gin_utils, partitioning, train
+from atlas_jax import build_index, evaluate, gin_utils, partitioning, prepare, train
 from atlas_jax.planning import steps
 from atlas_jax.planning import workload as workload_lib
+from atlas_jax.training import refresh
 from tests.configs.gin_configs_test import RUNS, bindings_for, verb_of
 
 MAKERS = {train.train: workload_lib.of_training, evaluate.evaluate: workload_lib.of_evaluation,
@@ -22,10 +24,15 @@ def traced(workload):
     return step, jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), step.trace().out_info)
 
 
-@pytest.mark.parametrize('name', RUNS)
-def test_the_run_of_the_largest_reader_is_traced(name):
+def workload_of(name):
+    """The run of the largest reader."""
     gin_utils.parse(['models/xxl.gin', name], bindings_for(name))
-    workload = MAKERS[verb_of(name)](gin_utils.value_of('MODEL'), gin_utils.arguments_of(verb_of(name)))
+    return MAKERS[verb_of(name)](gin_utils.value_of('MODEL'), gin_utils.arguments_of(verb_of(name)))
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_the_step_is_traced(name):
+    workload = workload_of(name)
     step, out = traced(workload)
     examples, n = workload.examples_a_step, workload.n_context
     if workload.kind == 'train':
@@ -42,6 +49,26 @@ def test_the_run_of_the_largest_reader_is_traced(name):
     else:
         embeddings, lengths = out
         assert embeddings == ((*lengths[0], 768), jnp.float32)
+
+
+def test_retrieval_alone_is_traced():
+    workload = workload_of('runs/nq_zero_shot.gin')
+    spec = steps.make_spec(workload, partitioning.make_mesh(devices=jax.devices()[:1]))
+    found = prepare._search_step(spec).trace(*steps.answer_arguments(workload, spec)).out_info
+    assert found.passage_ids.shape == (workload.batch_size, 40) and found.passage_ids.dtype == jnp.int32
+
+
+@pytest.mark.parametrize('name', ['runs/nq_full.gin', 'runs/pretrain_mlm.gin'])
+def test_embedding_the_index_again_is_traced(name):
+    workload = workload_of(name)
+    config = gin_utils.arguments_of(train.train)['refresh']
+    spec = steps.make_spec(workload, partitioning.make_mesh(devices=jax.devices()[:1]))
+    state, _, knowledge = steps.train_arguments(workload, spec)
+    assert config.refreshes and spec.embeds_passages
+    refresher = refresh.Refresher(spec, config, workload.index_rows, workload_lib.token_lengths(workload))
+    columns = [(knowledge.index.embeddings, knowledge.index.scales), None]
+    (embeddings, _), _ = refresher._run.trace(columns, state.params['retriever'], knowledge.retriever_table, np.int32(0)).out_info
+    assert (embeddings.shape, embeddings.dtype) == ((33_000_000, 768), jnp.bfloat16)
 
 
 def test_runs_share_shapes():

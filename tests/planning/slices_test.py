@@ -26,6 +26,7 @@ def test_meshes():
 
 @pytest.mark.parametrize('shape, words', [((1, 5, 1), 'axis fsdp is 5, which does not divide the 12 chips'),
                                           ((2, 1, 4), 'axis model is 4, which does not divide the 6 chips'),
+                                          ((12, 1), 'has 2 sizes; it needs three: data, fsdp, model'),
                                           ((1, 3, 2), r'uses 6 of the 12 chips .*take \(1, 6, 2\)')])
 def test_a_mesh_that_does_not_divide_names_the_axis(shape, words):
     with pytest.raises(errors.ConfigError, match=words):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax import api, partitioning, train
+from atlas_jax import api, evaluate, partitioning, train
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.decoding import DecodingConfig
 from atlas_jax.index import embed
@@ -97,11 +97,11 @@ def test_the_train_step(monkeypatch, tmp_path, atlas, index, examples):
 @pytest.mark.parametrize('beams, param_dtype', [(1, 'bfloat16'), (3, 'float32')])
 def test_the_answer_step(monkeypatch, atlas, index, examples, beams, param_dtype):
     found, make, decoding = [], answer_step.make_answer_step, DecodingConfig(num_beams=beams)
-    step = step_config.StepConfig(compute_dtype='bfloat16', param_dtype=param_dtype)
     monkeypatch.setattr(answer_steps.answer_step, 'make_answer_step', _recording(make, found))
     monkeypatch.setattr(answer_steps, '_ANSWER_STEPS', {})
     with pytest.raises(_Seen):
-        list(atlas.answer_examples(examples, index, batch_size=4, decoding=decoding, step=step))
+        evaluate.evaluate_examples(atlas, examples, index, batch_size=4, decoding=decoding, compute_dtype='bfloat16',
+                                   param_dtype=param_dtype)
     (spec, text, (_, batch, knowledge)), = found
     workload = _workload(spec, batch, knowledge, kind='answer', step=dataclasses.replace(STEP, param_dtype=param_dtype), decoding=decoding)
     assert make(spec, decoding).lower(*steps.answer_arguments(workload, spec)).as_text() == text
