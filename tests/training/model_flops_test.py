@@ -62,3 +62,13 @@ def test_a_passage_of_half_the_tokens_takes_less_than_half():
     whole, half = (float(model_flops.of_passages(READER, np.array([tokens]))) for tokens in (LIMIT, LIMIT // 2))
     assert 0.4 * whole < half < 0.5 * whole
     assert float(model_flops.of_passages(READER, np.array([0, 0]))) == 0
+
+
+def test_the_largest_readers_fit_into_the_numbers():
+    sizes = {'emb_dim': 4096, 'num_heads': 64, 'head_dim': 64, 'mlp_dim': 10240, 'num_encoder_layers': 24, 'num_decoder_layers': 24,
+             'vocab_size': 32128}
+    reader = dataclasses.replace(READER, **sizes)
+    encoder, decoder = (float(jax.jit(lambda tokens, of=of: of(reader, tokens))(jnp.array([512])))
+                        for of in (model_flops.of_passages, lambda reader, tokens: model_flops.of_decoder(reader, tokens, tokens)))
+    assert encoder == pytest.approx(2 * 512 * (24 * (4 * 4096**2 + 3 * 4096 * 10240 + 2 * 4096 * 512) + 24 * 2 * 4096**2))
+    assert decoder == pytest.approx(2 * 512 * (24 * (6 * 4096**2 + 3 * 4096 * 10240 + 2 * 4096 * 1024) + 4096 * 32128))
