@@ -55,7 +55,6 @@ def of_decoder(config: t5.T5Config, targets: Array, contexts: Array) -> Array:
     joined = config.num_heads * config.head_dim
     layer = 6 * config.emb_dim * joined + _of_mlp(config)  # the keys and values of what is read come with the passages
     targets, contexts = jnp.broadcast_arrays(jnp.asarray(targets, jnp.float32), jnp.asarray(contexts, jnp.float32))
-    # A float: of the largest reader it is more than an int32 holds.
     per_token = float(config.num_decoder_layers * layer + config.emb_dim * config.vocab_size)  # 11B: more than an int32 holds
     attention = config.num_decoder_layers * 2 * joined * (targets + contexts)
     return 2.0 * jnp.sum(targets * (per_token + attention))
