@@ -3,8 +3,8 @@
 A stack of layers has its parameters either apart (`layers_0`, `layers_1`, ..., T5X's unscanned names) or together (`layers`, every array
 with the layers first). `stack_layers` and `unstack_layers` convert without loss; models run from both, and stack what comes apart.
 
-A loop's backward pass stacks what every layer keeps into one array and takes it out again. On a CPU that costs more than compiling the
-layers one by one does (a sixth of a step against four seconds, eight layers of size small), so `unroll_on` has a few of them unrolled there.
+A loop's backward pass stacks what every layer keeps into one array and takes it out again. On a CPU that costs more than compiling
+the layers one by one does (a sixth of a step against four seconds, eight layers of size small), so a few are unrolled there (`unroll_on`).
 """
 
 import re
