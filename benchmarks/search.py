@@ -3,9 +3,9 @@
     python benchmarks/search.py --rows 1000000 --json search.json --plot search.png
 
 Every side runs in a process of its own with the same threads, and is asked in turn, round after round; figures are medians, and every
-turn's first run is not timed. Give several row counts to see how the cost grows. OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are unset on all sides.
-1,000,000 rows need about 20 GB when all sides run at once; take some with --sides. peak_bytes is the whole life of the process, building
-included.
+turn's first run is not timed. Give several row counts to see how the cost grows. OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are unset on all
+sides. 1,000,000 rows need about 20 GB when all sides run at once; take some with --sides. peak_bytes is the whole life of the process,
+building included.
 """
 
 import argparse
