@@ -7,8 +7,8 @@ from atlas_jax import train
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.training import spec as spec_lib
 from atlas_jax.training.optimizer import OptimizerConfig
-from tests import tiny_run
 from tests.search_test import atlas, indexes
+from tests.testing import tiny_run
 
 assert atlas and indexes  # fixtures
 
