@@ -35,8 +35,8 @@ def main() -> None:
 
 
 def _mean(runs: list[dict], part: str) -> dict[str, float]:
-    """The mean over the seeds of every figure of a part."""
-    return {name: sum(run[part][name] for run in runs) / len(runs) for name in runs[0][part]}
+    """The mean over the seeds of every figure of a part; what is no number (how the index was edited) is left out."""
+    return {name: sum(run[part][name] for run in runs) / len(runs) for name, value in runs[0][part].items() if not isinstance(value, str)}
 
 
 if __name__ == '__main__':
