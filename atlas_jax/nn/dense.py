@@ -25,6 +25,12 @@ def without_single_stream(values: Array) -> Array:
     return values[0] if values.ndim > 2 and values.shape[0] == 1 else values
 
 
+def sum_over_leading(values: Array, kept: int) -> Array:
+    """Sum over all axes but the last `kept`, as a product with ones: XLA's CPU backend does its own sum over them on one core."""
+    ones = jnp.ones(values.shape[:-kept], values.dtype)
+    return jnp.tensordot(ones, values, axes=ones.ndim, precision=jax.lax.Precision.HIGHEST)
+
+
 class Dense(nn.Module):
     """`inputs @ kernel (+ bias)`, computed in `dtype`, parameters float32.
 

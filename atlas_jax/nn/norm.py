@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from atlas_jax import partitioning
+from atlas_jax.nn import dense
 
 Array = jax.Array
 
@@ -54,15 +55,9 @@ def _inverse_root_mean_square(inputs: Array, epsilon: float) -> Array:
     return jax.lax.rsqrt(jnp.mean(jnp.square(inputs), axis=-1, keepdims=True) + epsilon)
 
 
-def _sum_over_tokens(values: Array) -> Array:
-    """[..., embed] to [embed]."""
-    ones = jnp.ones(values.shape[:-1], values.dtype)
-    return jnp.tensordot(ones, values, axes=ones.ndim, precision=jax.lax.Precision.HIGHEST)
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _rms_norm(epsilon: float, inputs: Array, scale: Array) -> Array:
-    return inputs * _inverse_root_mean_square(inputs, epsilon) * scale
+    return _rms_norm_forward(epsilon, inputs, scale)[0]
 
 
 def _rms_norm_forward(epsilon, inputs, scale):
@@ -74,7 +69,7 @@ def _rms_norm_backward(_, saved, gradient):
     inputs, inverse, scale = saved
     normed, to_normed = inputs * inverse, gradient * scale
     to_inputs = inverse * (to_normed - normed * jnp.mean(to_normed * normed, axis=-1, keepdims=True))
-    return to_inputs, _sum_over_tokens(gradient * normed)
+    return to_inputs, dense.sum_over_leading(gradient * normed, 1)
 
 
 _rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
@@ -97,7 +92,7 @@ def _layer_norm_backward(kind, _, saved, gradient):
     normed, to_normed = (inputs - mean) * inverse, gradient * scale
     measured = normed if kind == 'true' else inputs * inverse  # what the denominator is taken of
     to_inputs = to_normed - jnp.mean(to_normed, axis=-1, keepdims=True) - measured * jnp.mean(to_normed * normed, axis=-1, keepdims=True)
-    return inverse * to_inputs, _sum_over_tokens(gradient * normed), _sum_over_tokens(gradient)
+    return inverse * to_inputs, dense.sum_over_leading(gradient * normed, 1), dense.sum_over_leading(gradient, 1)
 
 
 _layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)

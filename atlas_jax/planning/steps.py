@@ -151,7 +151,7 @@ def batch(workload: Workload, mesh: jax.sharding.Mesh) -> types.Batch:
     shapes = {'retriever_query_tokens': query, 'retriever_query_lengths': query[:1], 'reader_query_tokens': query,
               'reader_query_lengths': query[:1], 'decoder_target_tokens': target, 'decoder_loss_weights': target, 'example_ids': query[:1]}
     if workload.kind == 'score':
-        shapes |= dict.fromkeys(('choice_tokens', 'choice_weights'), (examples, *workload_lib.choices()))
+        shapes |= dict.fromkeys(('choice_tokens', 'choice_weights'), (examples, *workload_lib.CHOICES))
     if workload.excludes_own_passages:
         shapes['excluded_passage_ids'] = (examples, 1)
     spread = train_step.batch_sharding(mesh)

@@ -21,7 +21,7 @@ PLANNED = {'train': STEPS, 'answer': STEPS[1:], 'score': STEPS[1:], 'index': ('i
 INDEX_DTYPES = ('float32', 'bfloat16', 'int8')
 _SAMPLE = 20_000  # passage lengths that stand for a store's, or are drawn from a mean and a deviation
 _OF_PASSAGES = (mlm.MLMTask, lm.LMTask, section.SectionTask)
-_CHOICES = (4, 3)  # of a multiple choice, and tokens that each takes: a letter after <extra_id_0>
+CHOICES = (4, 3)  # of a multiple choice, and tokens that each takes: a letter after <extra_id_0>
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +160,3 @@ def token_lengths(workload: Workload) -> spec_lib.TokenLengths:
     else:
         passages = np.full(1, inputs.text_max_tokens)
     return spec_lib.TokenLengths(passages, passages, queries)
-
-
-def choices() -> tuple[int, int]:
-    """Choices of an example, and tokens of each, in a score step."""
-    return _CHOICES

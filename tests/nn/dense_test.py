@@ -31,3 +31,9 @@ def test_dtype_is_that_of_the_computation():
 def test_default_variance_is_one_over_inputs():
     kernel = nn.unbox(dense.Dense(307, ('embed', 'mlp')).init(jax.random.key(0), jnp.ones((1, 211))))['params']['kernel']
     assert abs(float(jnp.var(kernel)) * 211 - 1) < 0.05
+
+
+def test_sum_over_leading_axes():
+    values = np.random.default_rng(0).standard_normal((2, 3, 5, 7)).astype(np.float32)
+    for kept in (1, 3):
+        np.testing.assert_allclose(dense.sum_over_leading(values, kept), values.sum(axis=tuple(range(4 - kept))), rtol=1e-5, atol=1e-6)
