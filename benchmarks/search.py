@@ -30,8 +30,9 @@ class Side:
 
     def __init__(self, name: str, vectors: pathlib.Path, threads: int):
         environment = {key: value for key, value in os.environ.items() if key not in ('OPENBLAS_CORETYPE', 'OPENBLAS_L2_SIZE')}
-        environment |= {name: str(threads) for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')}
+        environment |= {variable: str(threads) for variable in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')}
         environment |= {'PYTHONPATH': str(HERE.parent), 'JAX_PLATFORMS': 'cpu'}
+        self._name = name
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen([sys.executable, HERE / 'search_sides.py', name, str(vectors), str(TOP_K)], env=environment,
                                          text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
@@ -55,7 +56,9 @@ class Side:
         line = self._process.stdout.readline()
         if not line:
             self._errors.seek(0)
-            sys.exit(self._errors.read().decode()[-3000:])
+            code = self._process.wait()
+            sys.exit(f'{self._name} ended with exit code {code}' + (': out of memory?' if code == -9 else '') + '\n'
+                     + self._errors.read().decode()[-3000:])
         return json.loads(line)
 
 
