@@ -31,7 +31,6 @@ def main() -> None:
     parser.add_argument('--models', metavar='DIR', help='real weights for size small: reader/ and retriever/')
     parser.add_argument('--opponents', nargs='*', metavar='NAME', help='only these')
     parser.add_argument('--growth', action='store_true', help='growth.py too, the longest of them')
-    parser.add_argument('--keep', action='store_true', help='take the figures that DIR has already, and measure the rest')
     options = parser.parse_args()
     out = pathlib.Path(options.out)
     results = {}
@@ -59,8 +58,6 @@ def table(results: dict, sizes: list[str]) -> str:
 
 def _run(name: str, size: str, out: pathlib.Path, options: argparse.Namespace) -> dict:
     result = out / f'{name}-{size}.json'
-    if options.keep and result.is_file():
-        return json.loads(result.read_text(encoding='utf-8'))
     command = [sys.executable, str(_HERE / f'{name}.py'), '--size', size, '--json', str(result), '--work', str(out / 'models'),
                '--report', str(result.with_suffix('.html'))]
     if options.rounds:

@@ -48,35 +48,6 @@ def capacities(lengths: np.ndarray, passages: int, limit: int, levels: int = len
     return (*result, full)
 
 
-def block_capacities(lengths: np.ndarray, streams: int, passages: int, limit: int) -> tuple[Capacity, ...]:
-    """Capacities for blocks of neighbouring passages, smallest first; as `capacities`, but from the blocks themselves.
-
-    Neighbours are alike: whole documents of short or of long passages. By mean and deviation of single passages most blocks would not fit.
-
-    Args:
-      lengths: [n] int, token counts of all passages in the order of the index (or of a sample); each stream has an equal part of them.
-      streams: streams that embed a block at the same time.
-      passages: passages of a stream in a block.
-      limit: no input is longer than this.
-
-    Returns:
-      What nine of ten blocks need, what all of these need, and what any block can need.
-    """
-    full = capacities(lengths[:0], passages, limit, 1)[0]
-    if len(lengths) == 0:
-        return (full,)
-    local = max(-(-len(lengths) // streams), passages)
-    local = -(-local // passages) * passages
-    laid_out = np.resize(np.minimum(lengths, limit), streams * local).reshape(streams, -1, passages)
-    tokens, longest = laid_out.sum(axis=-1).max(axis=0), laid_out.max(axis=(0, 2))  # [blocks] each
-    found = []
-    for share in (0.9, 1.0):
-        width = min(_round_up(np.quantile(longest, share, method='higher'), 8), full.longest)
-        size = _round_up(np.quantile(tokens, share, method='higher'), _ROUND_TOKENS)
-        found.append(Capacity(min(max(size, width), passages * width), width))
-    return tuple(dict.fromkeys([*found, full]))
-
-
 def level(streams: Sequence[tuple[jax.Array, Sequence[Capacity]]]) -> jax.Array:
     """The smallest level at which every stream fits: scalar int32, in graph.
 

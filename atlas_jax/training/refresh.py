@@ -91,7 +91,7 @@ class Refresher:
     """
 
     def __init__(self, spec: spec_lib.StepSpec, config: RefreshConfig, rows: int, lengths: spec_lib.TokenLengths):
-        """`rows` of the index on the devices; `lengths` as for make_spec, passages in the index's order."""
+        """`rows` of the index on the devices; `lengths` as for make_spec."""
         self.spec, self.config = spec, config
         self._local_rows = rows // spec.mesh.size
         self._block = min(config.block_passages, self._local_rows)
@@ -99,7 +99,7 @@ class Refresher:
         self.generations = np.zeros(blocks, np.int32)
         self._next, self._owed = 0, 0.0
         sample, limit = spec_lib.embedded_lengths(spec.segments.retriever, lengths, spec.config.retriever_max_tokens)
-        self._run = _block_program(spec, self._block, buckets.block_capacities(sample, spec.streams, self._block, limit))
+        self._run = _block_program(spec, self._block, buckets.capacities(sample, self._block, limit))
 
     def after_update(self, knowledge: types.Knowledge, params: Any, updates_done: int) -> types.Knowledge:
         """The knowledge for the next update; the old one's index must not be used again where it was changed."""

@@ -40,25 +40,3 @@ def test_level_looks_at_all_kinds_of_streams():
     short, long = jnp.array([[1, 2, 3]]), jnp.array([[43, 43, 43]])
     assert int(buckets.level([(short, sizes), (short, sizes)])) == 0
     assert int(buckets.level([(short, sizes), (long, sizes)])) == 1
-
-
-@hypothesis.given(lengths=st.lists(st.integers(0, 90), max_size=60), streams=st.integers(1, 3), passages=st.integers(1, 9),
-                  limit=st.integers(1, 70))
-def test_every_block_of_the_index_fits_before_the_last_level(lengths, streams, passages, limit):
-    sizes = buckets.block_capacities(np.array(lengths, int), streams, passages, limit)
-    assert sizes[-1].longest >= limit and sizes[-1].stream_tokens >= passages * limit
-    for smaller, larger in zip(sizes, sizes[1:], strict=False):
-        assert smaller.stream_tokens <= larger.stream_tokens and smaller.longest <= larger.longest
-    if streams == 1:
-        for start in range(0, len(lengths), passages):
-            assert np.minimum(lengths[start:start + passages], limit).sum() <= sizes[max(len(sizes) - 2, 0)].stream_tokens
-
-
-def test_blocks_of_alike_neighbours_fit_where_single_passages_mislead():
-    """Documents of short passages and documents of long ones: a block is all of one kind."""
-    lengths = np.repeat([40, 120, 40, 130, 60, 125, 50, 130], 128)
-    by_passage = buckets.capacities(lengths, passages=128, limit=512)
-    by_block = buckets.block_capacities(lengths, 1, 128, limit=512)
-    long = jnp.full((1, 128), 130)
-    assert by_passage[int(buckets.level([(long, by_passage)]))].stream_tokens == 128 * 512
-    assert by_block[int(buckets.level([(long, by_block)]))].stream_tokens == 128 * 130 == 16640
