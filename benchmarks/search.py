@@ -3,24 +3,23 @@
     python benchmarks/search.py --rows 1000000 --json search.json --plot search.png
 
 Every side runs in a process of its own with the same threads, and is asked in turn, round after round; figures are medians, and every
-turn's first run is not timed. Give several row counts to see how the cost grows. OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are unset on all
-sides. 1,000,000 rows need about 20 GB when all sides run at once; take some with --sides. peak_bytes is the whole life of the process,
-building included.
+turn's first run is not timed. Give several row counts to see how the cost grows. OPENBLAS_CORETYPE, OPENBLAS_L2_SIZE and allocator settings
+are unset on all sides. 1,000,000 rows need about 20 GB when all sides run at once; take some with --sides. peak_bytes is the whole life of
+the process, building included.
 """
 
 import argparse
-import json
 import os
 import pathlib
 import statistics
-import subprocess
-import sys
 import tempfile
 
 import numpy as np
+import process_pairs
+import search_vectors
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+from atlas_jax.io import atomic, line_process
+
 TOP_K, BATCHES = 20, (1, 64)
 SIDES = ('numpy_matmul', 'faiss_flat', 'exact', 'int8', 'int8_index', 'scann', 'faiss_ivfpq', 'faiss_hnsw')
 
@@ -29,42 +28,25 @@ class Side:
     """A side's process. `searchers` are the names of what it can do."""
 
     def __init__(self, name: str, vectors: pathlib.Path, threads: int):
-        environment = {key: value for key, value in os.environ.items() if key not in ('OPENBLAS_CORETYPE', 'OPENBLAS_L2_SIZE')}
+        environment = process_pairs.environment(tuned=False)
         environment |= {variable: str(threads) for variable in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')}
-        environment |= {'PYTHONPATH': str(HERE.parent), 'JAX_PLATFORMS': 'cpu'}
-        self._name = name
-        self._errors = tempfile.TemporaryFile()
-        self._process = subprocess.Popen([sys.executable, HERE / 'search_sides.py', name, str(vectors), str(TOP_K)], env=environment,
-                                         text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
-        ready = self._answer()
+        self._worker = line_process.Worker('search_sides', environment | {'JAX_PLATFORMS': 'cpu'})
+        ready = self._worker.ask('build', side=name, vectors=str(vectors), top_k=TOP_K)
         self.searchers, self.build_seconds, self.peak_bytes = ready['searchers'], ready['build_seconds'], 0
 
     def run(self, searcher: str, batch: int, queries: pathlib.Path, ids: bool) -> tuple[float, np.ndarray | None]:
         """(seconds for all queries of the file, ids [queries, TOP_K] where asked for)."""
-        self._process.stdin.write(json.dumps({'searcher': searcher, 'batch': batch, 'queries': str(queries), 'ids': ids}) + '\n')
-        self._process.stdin.flush()
-        answer = self._answer()
+        answer = self._worker.ask('search', searcher=searcher, batch=batch, queries=str(queries), ids=ids)
         self.peak_bytes = answer['peak_bytes']
         return answer['seconds'], None if answer['ids'] is None else np.array(answer['ids'])
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _answer(self) -> dict:
-        line = self._process.stdout.readline()
-        if not line:
-            self._errors.seek(0)
-            code = self._process.wait()
-            sys.exit(f'{self._name} ended with exit code {code}' + (': out of memory?' if code == -9 else '') + '\n'
-                     + self._errors.read().decode()[-3000:])
-        return json.loads(line)
+        self._worker.close()
 
 
 def measure(rows: int, sides: list[str], rounds: int, threads: int, work: pathlib.Path) -> list[dict]:
     """The figures of every searcher of every side at one number of rows."""
-    import search_vectors
     vectors = work / f'vectors-{rows}.f32'
     queries = search_vectors.write(vectors, rows, 64 * 2)
     files = {batch: work / f'queries-{batch}.npy' for batch in BATCHES}
@@ -97,7 +79,6 @@ def measure(rows: int, sides: list[str], rounds: int, threads: int, work: pathli
 
 def _truth(path: pathlib.Path, queries: np.ndarray) -> np.ndarray:
     """The ids of the TOP_K largest inner products, [queries, TOP_K]."""
-    import search_vectors
     scores = np.concatenate([queries @ block.T for block in search_vectors.read_blocks(path)], axis=1)
     return np.argsort(-scores, axis=1, kind='stable')[:, :min(TOP_K, scores.shape[1])]
 
@@ -155,7 +136,6 @@ def main() -> None:
             figures += measure(rows, options.sides, options.rounds, options.threads, pathlib.Path(work))
     show(figures)
     if options.json:
-        from atlas_jax.io import atomic
         atomic.write_json(options.json, figures)
     if options.plot:
         plot(figures, options.plot)

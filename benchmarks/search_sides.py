@@ -1,19 +1,20 @@
 """One side of the search benchmark in a process of its own: builds its index, then searches whenever it is told to.
 
-Reads one JSON object a line on its input and answers each with one on its output; benchmarks/search.py is at the other end.
+Asked through line_process by benchmarks/search.py.
 """
 
 import functools
-import json
 import math
 import os
 import pathlib
-import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import search_vectors
+
+from atlas_jax.io import line_process
 
 Search = Callable[[np.ndarray], np.ndarray]  # queries [batch, dim] -> ids [batch, top_k]
 
@@ -153,26 +154,25 @@ def _peak_bytes() -> int:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith('VmHWM'))) * 1024
 
 
-def main() -> None:
-    """`search_sides.py SIDE VECTORS TOP_K`: builds, says so, and obeys."""
-    side, path, top_k = sys.argv[1], pathlib.Path(sys.argv[2]), int(sys.argv[3])
-    answers = os.fdopen(os.dup(1), 'w')
-    os.dup2(2, 1)  # libraries print what they like; only answers go out
-    start = time.perf_counter()
-    searches = SIDES[side](path, top_k)
-    answers.write(json.dumps({'searchers': list(searches), 'build_seconds': time.perf_counter() - start}) + '\n')
-    answers.flush()
-    for line in sys.stdin:
-        order = json.loads(line)
-        queries, batch, search = np.load(order['queries']), order['batch'], searches[order['searcher']]
-        parts = [np.ascontiguousarray(queries[first:first + batch]) for first in range(0, len(queries), batch)]
+class Side:
+    """Answers `build`, then `search`."""
+
+    def build(self, side: str, vectors: str, top_k: int) -> dict[str, Any]:
+        """Builds the side's index: names of its searchers, seconds."""
+        start = time.perf_counter()
+        self._searches = SIDES[side](pathlib.Path(vectors), top_k)
+        return {'searchers': list(self._searches), 'build_seconds': time.perf_counter() - start}
+
+    def search(self, searcher: str, batch: int, queries: str, ids: bool) -> dict[str, Any]:
+        """Searches with the queries of an npy file, `batch` at a time: seconds, ids where asked for, peak memory so far."""
+        asked, search = np.load(queries), self._searches[searcher]
+        parts = [np.ascontiguousarray(asked[first:first + batch]) for first in range(0, len(asked), batch)]
         start = time.perf_counter()
         found = [search(part) for part in parts]
         seconds = time.perf_counter() - start
-        answers.write(json.dumps({'seconds': seconds, 'ids': np.concatenate(found).tolist() if order['ids'] else None,
-                                  'peak_bytes': _peak_bytes()}) + '\n')
-        answers.flush()
+        return {'seconds': seconds, 'ids': np.concatenate(found).tolist() if ids else None, 'peak_bytes': _peak_bytes()}
 
 
 if __name__ == '__main__':
-    main()
+    side = Side()
+    line_process.serve({'build': side.build, 'search': side.search})

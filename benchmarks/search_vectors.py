@@ -26,7 +26,9 @@ def write(path: pathlib.Path, rows: int, queries: int, seed: int = 0) -> np.ndar
             cluster = generator.choice(len(centres), number, p=sizes / sizes.sum())
             block = _unit(centres[cluster] + _NOISE * generator.standard_normal((number, DIM), np.float32) * spectrum)
             block.tofile(file)
-            scale = np.linalg.norm(spectrum) * np.sqrt(1 + _NOISE ** 2)  # of a vector before it got unit length
+            # Of a vector before it got unit length. A Python float: numpy's would turn the queries into float64, and with them, in numpy's
+            # search, all the vectors at every call.
+            scale = float(np.linalg.norm(spectrum)) * (1 + _NOISE ** 2) ** 0.5
             near = [row - start for row in sorted(chosen) if start <= row < start + number]
             asked.append(_unit(block[near] * scale + _NOISE * generator.standard_normal((len(near), DIM), np.float32) * spectrum))
     return generator.permutation(np.concatenate(asked))
