@@ -50,7 +50,9 @@ class IndexGroup:
         whole = parts[0] if len(parts) == 1 else self._keep('whole', jax.tree.leaves(parts), lambda: _joined(parts, atlas.mesh))
         if search is None or not search.scans_int8 or not embeddings or whole.index.scales is not None:
             return whole
-        return whole.replace(scanned=self._keep('scanned', jax.tree.leaves(whole.index), lambda: jax.jit(int8.quantize)(whole.index)))
+        scanned = self._keep(('scanned', search.metric, search.scan_share), jax.tree.leaves(whole.index),
+                             lambda: int8.scanned_rows(whole.index, atlas.mesh, search.metric, search.scan_share))
+        return whole.replace(scanned=scanned)
 
     def host_searcher(self, atlas: Any, search: SearchConfig) -> protocol.HostSearcher:
         """The searcher of the host that `search` names, kept for the next call."""

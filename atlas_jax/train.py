@@ -284,7 +284,8 @@ class _Loop:
                               (knowledge.index.embeddings, knowledge.index.scales))
         embeddings, scales = self.checkpoints.restore_index({'index': shapes})['index']
         index = knowledge.index.replace(embeddings=embeddings, scales=scales)
-        self.prepared.knowledge = knowledge.replace(index=index, scanned=refresh_lib.scanned_again(knowledge.scanned, index))
+        scanned = refresh_lib.scanned_again(knowledge.scanned, index, self.prepared.spec)
+        self.prepared.knowledge = knowledge.replace(index=index, scanned=scanned)
         self.refresher.restore(position)
 
 

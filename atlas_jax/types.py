@@ -82,6 +82,18 @@ class IndexArrays:
 
 
 @struct.dataclass
+class ScannedRows:
+    """An int8 copy of the index, for the int8 searcher to scan.
+
+    rows      IndexArrays in int8 with scales, [rows, scan_dim], sharded as the index
+    rotation  [dim, scan_dim] float32  what vectors are turned by before they are compared, orthonormal columns; None: not at all
+    """
+
+    rows: IndexArrays
+    rotation: Array | None = None
+
+
+@struct.dataclass
 class Retrieved:
     """Search results, best first; ties by the lower id.
 
@@ -120,13 +132,13 @@ class Knowledge:
     index            IndexArrays; None where the host searches and no step reads embeddings
     reader_table     TokenTable in the reader's tokens
     retriever_table  TokenTable in the retriever's tokens; None where no step embeds passages
-    scanned          IndexArrays in int8 of the same rows, for the int8 searcher to scan; None where it is not used or index is int8
+    scanned          ScannedRows of the same rows; None where the int8 searcher is not used or index is int8 itself
     """
 
     index: IndexArrays | None
     reader_table: TokenTable
     retriever_table: TokenTable | None = None
-    scanned: IndexArrays | None = None
+    scanned: ScannedRows | None = None
 
 
 @struct.dataclass

@@ -82,15 +82,19 @@ def exact(path: pathlib.Path, top_k: int) -> dict[str, Search]:
 
 def int8(path: pathlib.Path, top_k: int) -> dict[str, Search]:
     """Ours, int8 beside the float rows, which score the candidates again: what the searcher int8 does with a float index."""
-    from atlas_jax.searchers import int8
+    from atlas_jax import partitioning
+    from atlas_jax.searchers import config, in_graph, int8
+    settings, arrays = config.SearchConfig('int8'), _arrays(path)
+    scanned = int8.scanned_rows(arrays, partitioning.make_mesh(), settings.metric, settings.scan_share)
     return {'int8': _jitted(
-        lambda both, queries, mesh: int8.search(both[0], queries, top_k, mesh, floats=both[1]), (_quantized(path), _arrays(path)))}
+        lambda both, queries, mesh: in_graph.search(both[0], queries, top_k, mesh, settings, scanned=both[1]), (arrays, scanned))}
 
 
 def int8_index(path: pathlib.Path, top_k: int) -> dict[str, Search]:
     """Ours, an index that is int8 itself: a quarter of the memory, candidates scored again by the rows as they are."""
-    from atlas_jax.searchers import int8
-    return {'int8_index': _jitted(lambda arrays, queries, mesh: int8.search(arrays, queries, top_k, mesh), _quantized(path))}
+    from atlas_jax.searchers import config, in_graph
+    settings = config.SearchConfig('int8')
+    return {'int8_index': _jitted(lambda arrays, queries, mesh: in_graph.search(arrays, queries, top_k, mesh, settings), _quantized(path))}
 
 
 def scann(path: pathlib.Path, top_k: int) -> dict[str, Search]:
@@ -144,8 +148,9 @@ def _quantized(path: pathlib.Path):
     from atlas_jax import types
     from atlas_jax.searchers import int8
     quantize = jax.jit(int8.quantize)
-    parts = [jax.device_get(quantize(types.IndexArrays(block, np.ones(len(block), bool)))) for block in search_vectors.read_blocks(path)]
-    return jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
+    parts = [jax.device_get(quantize(block)) for block in search_vectors.read_blocks(path)]
+    values, scales = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return types.IndexArrays(embeddings=values, valid=np.ones(len(values), bool), scales=scales)
 
 
 def _peak_bytes() -> int:

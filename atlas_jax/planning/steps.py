@@ -180,7 +180,8 @@ def knowledge(workload: Workload, spec: spec_lib.StepSpec) -> types.Knowledge | 
     scans_copy = spec.search.scans_int8 and workload.index_dtype != 'int8'
     return types.Knowledge(index=arrays(workload.index_dtype) if spec.needs_embeddings else None, reader_table=table(),
                            retriever_table=table() if spec.needs_retriever_tokens else None,
-                           scanned=arrays('int8') if scans_copy else None)
+                           # As wide as the index: what the principal components save is known of real embeddings only.
+                           scanned=types.ScannedRows(arrays('int8')) if scans_copy else None)
 
 
 def _index_steps(workload: Workload, mesh: jax.sharding.Mesh, hosts: int) -> list[Step]:

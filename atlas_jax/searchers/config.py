@@ -18,6 +18,8 @@ class SearchConfig:
       searcher: exact, approx or int8 run inside the compiled step; scann, bm25 and hybrid on the host, between two of them.
       metric: max_inner_product, or cosine: both sides are normalised for the search.
       overfetch: int8: candidates of the int8 scan that are scored again in float, times the passages wanted.
+      scan_share: int8: the scan compares as many principal components of the embeddings as hold this share of their squared length, in
+        steps of 128; 1 scans whole embeddings. An index that is int8 itself is always scanned whole.
       recall_target: approx: share of the true passages that it finds at least, on average (jax.lax.approx_max_k).
       filtering_overretrieve_ratio: passages fetched, times those wanted, where an example's own passages are filtered out.
       rerank_candidates: the best so many passages are embedded again by the passage encoder of the moment and put in its order; 0 for
@@ -31,7 +33,8 @@ class SearchConfig:
 
     searcher: str = 'exact'
     metric: str = 'max_inner_product'
-    overfetch: int = 2
+    overfetch: int = 8
+    scan_share: float = 0.9
     recall_target: float = 0.95
     filtering_overretrieve_ratio: int = 2
     rerank_candidates: int = 0
@@ -48,7 +51,7 @@ class SearchConfig:
         for name, least in (('overfetch', 1), ('filtering_overretrieve_ratio', 1), ('rerank_candidates', 0), ('fusion_candidates', 1)):
             if getattr(self, name) < least:
                 raise errors.ConfigError(f'SearchConfig.{name} is {getattr(self, name)}; it must be at least {least}')
-        for name in ('recall_target', 'lexical_weight'):
+        for name in ('recall_target', 'lexical_weight', 'scan_share'):
             if not 0 <= getattr(self, name) <= 1:
                 raise errors.ConfigError(f'SearchConfig.{name} is {getattr(self, name)}; it must lie between 0 and 1')
         if self.recall_target == 0:

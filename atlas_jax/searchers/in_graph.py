@@ -12,7 +12,7 @@ Array = jax.Array
 
 
 def search(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, config: SearchConfig, *, searcher: str | None = None,
-           scanned: types.IndexArrays | None = None, excluded: Array | None = None) -> types.Retrieved:
+           scanned: types.ScannedRows | None = None, excluded: Array | None = None) -> types.Retrieved:
     """The best passages by config's searcher. Works inside jit; no gradient flows through it.
 
     Args:
@@ -22,7 +22,7 @@ def search(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, co
       mesh: the mesh whose axes shard the rows.
       config: searcher, metric and their options.
       searcher: exact, approx or int8; None takes config's.
-      scanned: an int8 copy of `arrays` for the int8 searcher to scan; None where `arrays` is int8 itself.
+      scanned: the copy of `arrays` that the int8 searcher scans; None where `arrays` is int8 itself.
       excluded: [batch, n] int32 passages a query must not get; -1 for none.
 
     Raises:
@@ -37,8 +37,7 @@ def search(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, co
     elif searcher == 'int8':
         if scanned is None and arrays.scales is None:
             raise errors.ConfigError('the int8 searcher needs an index in int8, or an int8 copy of it; use Index.knowledge(search=...)')
-        coarse, floats = (arrays, None) if scanned is None else (scanned, arrays)
-        found = int8.search(coarse, queries, fetched, mesh, config.overfetch, floats, metric=config.metric)
+        found = int8.search(arrays, queries, fetched, mesh, config.overfetch, scanned, metric=config.metric)
     else:
         raise errors.ConfigError(f'the searcher "{searcher}" runs on the host; its results are given to the step')
     return found if excluded is None else without(found, excluded, top_k)

@@ -141,24 +141,36 @@ class Refresher:
     def _refresh(self, knowledge: types.Knowledge, params: Any, block: int, updates_done: int) -> types.Knowledge:
         start = min(block * self._block, self._local_rows - self._block)  # the last block may repeat some rows
         encoder = params.get('passage_encoder', params['retriever'])
-        # The rows that are valid stay as they are, and both share them: a buffer can be donated once.
-        arrays = (knowledge.index, knowledge.scanned)
-        columns = [None if old is None else (old.embeddings, old.scales) for old in arrays]
-        columns = self._run(columns, encoder, knowledge.retriever_table, np.int32(start))
-        index, scanned = (None if old is None else old.replace(embeddings=new[0], scales=new[1])
-                          for old, new in zip(arrays, columns, strict=True))
+        # Donated are the numbers alone: which rows are valid does not change, nor what the copy is turned by.
+        columns = [_numbers(knowledge.index)] + ([] if knowledge.scanned is None else [_numbers(knowledge.scanned.rows)])
+        rotation = None if knowledge.scanned is None else knowledge.scanned.rotation
+        index, *copy = self._run(columns, encoder, knowledge.retriever_table, np.int32(start), rotation)
         self.generations[block] = updates_done
-        return knowledge.replace(index=index, scanned=scanned)
+        knowledge = knowledge.replace(index=_with_numbers(knowledge.index, index))
+        if not copy:
+            return knowledge
+        return knowledge.replace(scanned=knowledge.scanned.replace(rows=_with_numbers(knowledge.scanned.rows, copy[0])))
 
 
-def scanned_again(scanned: types.IndexArrays | None, index: types.IndexArrays) -> types.IndexArrays | None:
-    """The int8 copy of an index that has changed, where there was one."""
-    return None if scanned is None else jax.jit(int8.quantize)(index)
+def scanned_again(scanned: types.ScannedRows | None, index: types.IndexArrays, spec: spec_lib.StepSpec) -> types.ScannedRows | None:
+    """The int8 copy of an index that has changed, where there was one; turned as it was."""
+    return None if scanned is None else int8.scanned_by(index, spec.mesh, spec.search.metric, scanned.rotation)
+
+
+def _numbers(arrays: types.IndexArrays) -> tuple[jax.Array, jax.Array | None]:
+    return arrays.embeddings, arrays.scales
+
+
+def _with_numbers(arrays: types.IndexArrays, numbers: tuple[jax.Array, jax.Array | None]) -> types.IndexArrays:
+    return arrays.replace(embeddings=numbers[0], scales=numbers[1])
 
 
 @functools.lru_cache(maxsize=4)
 def _block_program(spec: spec_lib.StepSpec, block: int, capacities: tuple[buckets.Capacity, ...]):
-    """The jitted program ([(embeddings, scales), ...], encoder, table, first local row) -> the same list; it donates the list."""
+    """The jitted program ([numbers of the index, of its scanned copy], encoder, table, first local row, rotation) -> the same list.
+
+    It donates the list, of one where there is no copy.
+    """
     axes = spec.mesh.axis_names
     by_rows, everywhere = PartitionSpec(axes), PartitionSpec()
 
@@ -168,7 +180,7 @@ def _block_program(spec: spec_lib.StepSpec, block: int, capacities: tuple[bucket
     def put(old, new, start):
         return jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=0), old, new)
 
-    def run(columns, encoder, table: types.TokenTable, start):
+    def run(columns, encoder, table: types.TokenTable, start, rotation):
         rows = jax.shard_map(take, mesh=spec.mesh, in_specs=(by_rows, everywhere), out_specs=by_rows)(table, start)
         tokens, lengths = retrieve.retriever_inputs(rows, (spec.streams, block), spec)  # [streams, block, width], [streams, block]
 
@@ -178,7 +190,7 @@ def _block_program(spec: spec_lib.StepSpec, block: int, capacities: tuple[bucket
 
         embeddings = jax.lax.switch(buckets.level([(lengths, capacities)]), [embed_at(capacity) for capacity in capacities])
         flat = partitioning.constrain(embeddings.reshape(spec.streams * block, -1), spec.mesh, 'passages', None)
-        fresh = [None if old is None else _as_stored(flat, *old) for old in columns]
+        fresh = [_as_stored(flat, *columns[0])] + [int8.scan_form(flat, rotation, spec.search.metric) for _ in columns[1:]]
         return jax.shard_map(put, mesh=spec.mesh, in_specs=(by_rows, by_rows, everywhere), out_specs=by_rows)(columns, fresh, start)
 
     return jax.jit(partitioning.on_mesh(spec.mesh)(run), donate_argnums=0)
@@ -188,5 +200,4 @@ def _as_stored(fresh: jax.Array, embeddings: jax.Array, scales: jax.Array | None
     """Fresh embeddings [n, dim] float32 in the type of the stored ones, with scales where these have some."""
     if scales is None:
         return fresh.astype(embeddings.dtype), None
-    quantized = int8.quantize(types.IndexArrays(embeddings=fresh, valid=None))
-    return quantized.embeddings, quantized.scales
+    return int8.quantize(fresh)

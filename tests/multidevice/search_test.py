@@ -17,15 +17,18 @@ def place(arrays, mesh):
                                     SearchConfig('exact', 'cosine')], ids=lambda config: f'{config.searcher}-{config.metric}')
 def test_results_do_not_depend_on_the_devices(config):
     generator = np.random.default_rng(0)
-    embeddings, queries = (generator.standard_normal(shape).astype(np.float32) for shape in ((8 * 23, 13), (5, 13)))
+    spectrum = 1 / (1 + np.arange(200) / 10)  # 128 dimensions hold nine tenths
+    embeddings, queries = ((generator.standard_normal((rows, 200)) * spectrum).astype(np.float32) for rows in (8 * 23, 5))
     arrays = types.IndexArrays(embeddings, generator.random(8 * 23) < 0.7)
-    scanned = jax.device_get(int8.quantize(arrays)) if config.searcher == 'int8' else None
     excluded, results = np.array([[3], [-1], [50], [0], [7]], np.int32), []
     for devices, shape in ((1, (1, 1, 1)), (2, (1, 2, 1)), (8, (2, 2, 2))):
         mesh = partitioning.make_mesh(shape, jax.devices()[:devices])
+        placed = place(arrays, mesh)
+        scanned = int8.scanned_rows(placed, mesh, config.metric, config.scan_share) if config.searcher == 'int8' else None
+        assert scanned is None or scanned.rotation.shape == (200, 128)
         search = jax.jit(lambda arrays, scanned, mesh=mesh: in_graph.search(arrays, queries, 11, mesh, config, scanned=scanned,
                                                                             excluded=excluded))
-        results.append(jax.device_get(search(place(arrays, mesh), place(scanned, mesh))))
+        results.append(jax.device_get(search(placed, scanned)))
     for found in results[1:]:
         np.testing.assert_allclose(found.scores, results[0].scores, rtol=1e-6)
         close = np.isclose(found.scores[:, 1:], found.scores[:, :-1], rtol=1e-6)

@@ -32,7 +32,7 @@ def test_every_searcher_finds_the_best_valid_rows(metric):
     arrays = arrays_of(embeddings, valid)
     for searcher in ('exact', 'approx', 'int8'):
         config = SearchConfig(searcher, metric, overfetch=4)
-        scanned = int8.quantize(arrays) if searcher == 'int8' else None
+        scanned = int8.scanned_rows(arrays, MESH, metric) if searcher == 'int8' else None
         found = in_graph.search(arrays, queries, 6, MESH, config, scanned=scanned, excluded=jnp.asarray(excluded))
         np.testing.assert_array_equal(found.passage_ids, np.concatenate([ids for _, ids in expected]))
         np.testing.assert_allclose(found.scores, np.concatenate([scores for scores, _ in expected]), rtol=1e-5)
@@ -40,7 +40,8 @@ def test_every_searcher_finds_the_best_valid_rows(metric):
 
 def test_an_int8_index_alone_scores_what_it_holds():
     embeddings, valid, queries = made(211, 3, whole_numbers=False)
-    coarse = int8.quantize(arrays_of(embeddings, valid))
+    values, scales = int8.quantize(jnp.asarray(embeddings))
+    coarse = types.IndexArrays(values, jnp.asarray(valid), scales)
     held = np.asarray(coarse.embeddings, np.float32) * np.asarray(coarse.scales)[:, None]
     assert np.abs(held - embeddings).max() <= np.abs(embeddings).max() / 254 * 1.001
     for config in (SearchConfig('int8', overfetch=8), SearchConfig('exact')):
@@ -54,9 +55,37 @@ def test_an_int8_index_alone_scores_what_it_holds():
 def test_int8_with_few_rows_one_query_or_a_zero_row(rows, batch, top_k):
     embeddings, valid, queries = made(rows, batch)
     embeddings[0] = 0
-    found = int8.search(int8.quantize(arrays_of(embeddings, valid)), jnp.asarray(queries), top_k, MESH, 8, arrays_of(embeddings, valid))
+    arrays = arrays_of(embeddings, valid)
+    found = int8.search(arrays, jnp.asarray(queries), top_k, MESH, 8, int8.scanned_rows(arrays, MESH))
     np.testing.assert_array_equal(found.scores, by_sorting(embeddings, valid, queries, top_k)[0])
     assert found.scores.shape == (batch, top_k)
+
+
+@pytest.mark.parametrize('metric', ['max_inner_product', 'cosine'])
+def test_principal_components_are_scanned_where_they_hold_enough(metric):
+    generator = np.random.default_rng(0)
+    spectrum = np.where(np.arange(384) < 200, 1, 0.02)  # 200 dimensions hold nearly all, two steps of 128
+    turned = np.linalg.qr(generator.standard_normal((384, 384)))[0]
+    embeddings, queries = ((generator.standard_normal((rows, 384)) * spectrum @ turned).astype(np.float32) for rows in (2000, 9))
+    valid = generator.random(2000) < 0.9
+    arrays = arrays_of(embeddings, valid)
+    scanned = int8.scanned_rows(arrays, MESH, metric, 0.95)
+    assert scanned.rows.embeddings.shape == (2000, 256) and scanned.rotation.shape == (384, 256)
+    np.testing.assert_allclose(scanned.rotation.T @ scanned.rotation, np.eye(256), atol=1e-5)
+    found = in_graph.search(arrays, jnp.asarray(queries), 7, MESH, SearchConfig('int8', metric, overfetch=4), scanned=scanned)
+    scores, ids = by_sorting(*((embeddings, valid, queries, 7) if metric == 'max_inner_product' else (
+        *cosines(embeddings, queries)[:1], valid, cosines(embeddings, queries)[1], 7)))
+    np.testing.assert_array_equal(found.passage_ids, ids)
+    np.testing.assert_allclose(found.scores, scores, rtol=1e-5)
+    again = int8.scanned_by(arrays, MESH, metric, scanned.rotation)
+    jax.tree.map(np.testing.assert_array_equal, again, scanned)
+
+
+def test_embeddings_without_principal_components_are_scanned_whole():
+    generator = np.random.default_rng(0)
+    arrays = arrays_of(generator.standard_normal((3000, 256)).astype(np.float32), np.ones(3000, bool))
+    assert int8.scanned_rows(arrays, MESH, share=0.9).rotation is None
+    assert int8.scanned_rows(arrays_of(np.zeros((30, 256), np.float32), np.ones(30, bool)), MESH, share=0.9).rotation is None
 
 
 def test_everything_excluded_or_deleted_is_nothing_found():

@@ -91,11 +91,15 @@ def test_the_schedule_refreshes_all_and_a_frozen_retriever_nothing(spec, params)
 
 def test_int8_copies_follow(spec, params):
     refresher, known = _refresher(spec, fraction=1.0)
-    known = known.replace(scanned=int8.quantize(known.index))
-    known = refresher.after_update(known, params, 1)
-    expected = int8.quantize(known.index)
-    assert np.abs(np.asarray(known.scanned.embeddings, np.int32) - np.asarray(expected.embeddings, np.int32)).max() <= 1
-    np.testing.assert_allclose(known.scanned.scales, expected.scales, rtol=1e-5)
+    dim = known.index.embeddings.shape[1]
+    for rotation in (None, jnp.asarray(np.linalg.qr(np.random.default_rng(0).standard_normal((dim, dim)))[0][:, :dim // 2], jnp.float32)):
+        turned = known.replace(index=jax.tree.map(jnp.copy, known.index))  # donated
+        turned = turned.replace(scanned=int8.scanned_by(turned.index, spec.mesh, spec.search.metric, rotation))
+        turned = refresher.after_update(turned, params, 1)
+        expected = refresh.scanned_again(turned.scanned, turned.index, spec)
+        found, expected = turned.scanned.rows, expected.rows
+        assert np.abs(np.asarray(found.embeddings, np.int32) - np.asarray(expected.embeddings, np.int32)).max() <= 1
+        np.testing.assert_allclose(found.scales, expected.scales, rtol=1e-5)
 
 
 def test_state_comes_back(spec):

@@ -92,7 +92,7 @@ def test_every_option_in_one_program_on_the_device(params, known):
     search = SearchConfig('int8', rerank_candidates=7, filtering_overretrieve_ratio=2)
     spec = spec_of(known, search, spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1))
     assert spec.needs_retriever_tokens
-    known = known.replace(scanned=int8.quantize(known.index))
+    known = known.replace(scanned=int8.scanned_rows(known.index, spec.mesh))
     step = train_step.make_train_step(spec, OPTIMIZER)
     current = state.create(params, spec, train_step.optimizer_for(spec, OPTIMIZER))
     batches = [excluding(tiny.batch(4, seed), [[seed], [-1], [7], [8]]) for seed in range(2)]
