@@ -2,10 +2,11 @@
 
     python benchmarks/growth.py --json growth.json --report growth.html
 
-One side at a time, each in its own process.
+One side at a time, each in its own process. A point that a side has no memory for stays empty.
 """
 
 import pathlib
+import statistics
 from typing import Any
 
 import process_pairs
@@ -16,8 +17,10 @@ from atlas_jax.report import html
 
 SIDES = ('ours', 'original_200', 'tuned', 'tuned_repaired', 'flat_repaired')
 AXES = {'n_context': (1, 5, 10, 20, 40), 'passage_scale': (0.25, 0.5, 1.0, 2.0), 'batch': (1, 2, 4, 8), 'size': ('small', 'base', 'large')}
-_NAMES = {'n_context': 'passages an example', 'passage_scale': 'passage length, share of the corpus\'s', 'batch': 'examples',
-          'size': 'model (1: small, 2: base, 3: large), batch 1 x 5'}
+# axis -> (batch, n_context) where it is not the axis itself: 40 passages at most, which 24 GB hold on every side
+_SHAPES = {'n_context': (1, 0), 'passage_scale': (2, 10), 'batch': (0, 5), 'size': (1, 5)}
+_NAMES = {'n_context': 'passages an example, batch 1', 'passage_scale': 'passage length, share of the corpus\'s, batch 2 x 10',
+          'batch': 'examples of 5 passages', 'size': 'model (1: small, 2: base, 3: large), batch 1 x 5'}
 
 
 def main() -> None:
@@ -33,9 +36,14 @@ def main() -> None:
         figures['axes'][axis] = {'points': points, 'seconds': {side: [] for side in sides}}
         for point in points:
             for side in sides:
-                seconds = _seconds(axis, point, side, options)
+                try:
+                    seconds = _seconds(axis, point, side, options)
+                except RuntimeError as problem:  # the worker died, most likely for want of memory
+                    seconds = None
+                    print(f'{axis} {point}   {side:18}{problem}', flush=True)
+                else:
+                    print(f'{axis} {point}   {side:18}{seconds:9.3f} s', flush=True)
                 figures['axes'][axis]['seconds'][side].append(seconds)
-                print(f'{axis} {point}   {side:18}{seconds:9.3f} s', flush=True)
             if options.json:
                 atomic.write_json(options.json, figures)
     if options.report:
@@ -47,8 +55,7 @@ def _seconds(axis: str, point: Any, side: str, options) -> float:
     work = pathlib.Path(options.work)
     size = point if axis == 'size' else options.size
     models = workload.models(size, work, options.models if axis != 'size' else None)
-    batch, n_context = (1, 5) if axis == 'size' else workload.STEP_SHAPES[size]
-    batch, n_context = (point if axis == 'batch' else batch), (point if axis == 'n_context' else n_context)
+    batch, n_context = (shape or point for shape in _SHAPES[axis])
     scale = point if axis == 'passage_scale' else 1.0
     limit = max(workload.LIMIT, round(workload.LIMIT * scale))
     if side == 'original_200' and limit > 200:
@@ -57,7 +64,8 @@ def _seconds(axis: str, point: Any, side: str, options) -> float:
     inputs = process_pairs.save_inputs(work / 'growth.npz', arrays)
     ours = side == 'ours'
     with process_pairs.ours(models, inputs, options.dtype) if ours else process_pairs.theirs(side, models, inputs, options.dtype) as worker:
-        return process_pairs.alternate({side: lambda _: worker.ask('step', batch=0)}, options.rounds)[side]['seconds']
+        worker.ask('step', batch=0)  # compiles
+        return statistics.median(worker.ask('step', batch=0)['seconds'] for _ in range(options.rounds))
 
 
 def _write_page(path: str, figures: dict[str, Any]) -> None:
@@ -66,9 +74,12 @@ def _write_page(path: str, figures: dict[str, Any]) -> None:
     for axis, found in figures['axes'].items():
         points = range(1, len(found['points']) + 1) if axis == 'size' else found['points']
         page.section(axis)
+        there = {side: [pair for pair in zip(points, seconds, strict=True) if pair[1] is not None]
+                 for side, seconds in found['seconds'].items()}
         page.line_chart(f'Step time against {axis}', _NAMES[axis], 'seconds',
-                        {side: (points, seconds) for side, seconds in found['seconds'].items()})
-        page.table(('side', *map(str, found['points'])), [(side, *seconds) for side, seconds in found['seconds'].items()])
+                        {side: tuple(zip(*pairs, strict=True)) for side, pairs in there.items() if pairs})
+        page.table(('side', *map(str, found['points'])),
+                   [(side, *('no memory' if value is None else value for value in seconds)) for side, seconds in found['seconds'].items()])
     page.write(path)
 
 

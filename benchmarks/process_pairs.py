@@ -112,8 +112,10 @@ def _summary(first: dict[str, Any], timed: list[dict[str, Any]]) -> dict[str, An
 
 def against_each(opponents: Sequence[str], models: workload.Workload, inputs: pathlib.Path, options: argparse.Namespace,
                  our_run: Callable[[line_process.Worker, int], dict], their_run: Callable[[line_process.Worker, int], dict],
-                 levels: int = 2) -> dict[str, Any]:
+                 levels: int = 2, alone: Sequence[str] = ()) -> dict[str, Any]:
     """Times ours in turn with each opponent.
+
+    Those of `alone` need so much memory that each side runs all its rounds in turn with nobody, one process after the other.
 
     Returns:
       `sides`: name -> summary, 'ours' as its least-disturbed pair saw it (lowest median); `pairs`: opponent -> theirs / ours within the
@@ -121,22 +123,40 @@ def against_each(opponents: Sequence[str], models: workload.Workload, inputs: pa
     """
     sides: dict[str, Any] = {}
     pairs: dict[str, float] = {}
-    with ours(models, inputs, options.dtype, levels=levels) as mine:
-        for name in opponents:
-            other = ours(models, inputs, options.dtype, tuned=False, levels=levels) if name == OURS_AS_IT_IS else theirs(
-                name, models, inputs, options.dtype)
-            with other as opponent:
-                run = functools.partial(our_run if name == OURS_AS_IT_IS else their_run, opponent)
-                found = alternate({'ours': functools.partial(our_run, mine), name: run}, options.rounds)
-                found[name] |= opponent.ask('memory') | {'runs_on': opponent.info}
-            pairs[name] = found[name]['seconds'] / found['ours']['seconds']
-            if 'ours' not in sides or found['ours']['seconds'] < sides['ours']['seconds']:
-                # The first losses of all are those of the weights as they were: ours stays up, and has trained on since.
-                sides['ours'] = found['ours'] | {'first': sides.get('ours', found['ours'])['first']}
-            sides[name] = found[name]
-            times = [found[side]['seconds'] for side in (name, 'ours')]
-            print(f'{name:26}{times[0]:9.3f} s   ours {times[1]:8.3f} s   ratio {pairs[name]:6.2f}', flush=True)
-        sides['ours'] |= mine.ask('memory') | {'runs_on': mine.info}
+
+    @contextlib.contextmanager
+    def side(name: str) -> Iterator[tuple[line_process.Worker, Callable[[int], dict]]]:
+        is_ours = name in ('ours', OURS_AS_IT_IS)
+        opened = (ours(models, inputs, options.dtype, tuned=name == 'ours', levels=levels) if is_ours
+                  else theirs(name, models, inputs, options.dtype))
+        with opened as worker:
+            yield worker, functools.partial(our_run if is_ours else their_run, worker)
+
+    def add(name: str, found: dict[str, Any]) -> None:
+        pairs[name] = found[name]['seconds'] / found['ours']['seconds']
+        if 'ours' not in sides or found['ours']['seconds'] < sides['ours']['seconds']:
+            # The first losses of all are those of the weights as they were: ours stays up, and has trained on since.
+            sides['ours'] = found['ours'] | {'first': sides.get('ours', found['ours'])['first']}
+        sides[name] = found[name]
+        times = [found[side]['seconds'] for side in (name, 'ours')]
+        print(f'{name:26}{times[0]:9.3f} s   ours {times[1]:8.3f} s   ratio {pairs[name]:6.2f}', flush=True)
+
+    for name in (name for name in opponents if name in alone):
+        found = {}
+        for each in ('ours', name):
+            with side(each) as (worker, run):
+                found |= alternate({each: run}, options.rounds)
+                found[each] |= worker.ask('memory') | {'runs_on': worker.info}
+        add(name, found)
+    together = [name for name in opponents if name not in alone]
+    if together:
+        with side('ours') as (mine, our_turn):
+            for name in together:
+                with side(name) as (opponent, their_turn):
+                    found = alternate({'ours': our_turn, name: their_turn}, options.rounds)
+                    found[name] |= opponent.ask('memory') | {'runs_on': opponent.info}
+                add(name, found)
+            sides['ours'] |= mine.ask('memory') | {'runs_on': mine.info}
     return {'sides': sides, 'pairs': pairs, 'machine': machine()}
 
 

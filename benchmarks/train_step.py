@@ -14,6 +14,7 @@ import workload
 ALL = (process_pairs.OURS_AS_IT_IS, 'original_512', 'original_200', 'tuned', 'tuned_compiled', 'tuned_repaired', 'tuned_compiled_repaired',
        'flat_repaired', 'flat_compiled_repaired')
 _BATCHES = 2
+_ALONE = ('original_512',)  # 20 GB at size small
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
     inputs = process_pairs.save_inputs(work / f'step-{options.size}.npz', workload.step_arrays(models, batch, n_context, _BATCHES))
     opponents = ALL if options.opponents is None else options.opponents
     figures = process_pairs.against_each(opponents, models, inputs, options, lambda worker, i: worker.ask('step', batch=i % _BATCHES),
-                                         lambda worker, i: worker.ask('step', batch=i % _BATCHES))
+                                         lambda worker, i: worker.ask('step', batch=i % _BATCHES), alone=_ALONE)
     pairs = figures['pairs']
     figures |= {'size': options.size, 'batch': batch, 'n_context': n_context, 'rounds': options.rounds, 'dtype': options.dtype}
     figures |= {'ratio_original_512': pairs.get('original_512'), 'ratio_original_200': pairs.get('original_200'),
