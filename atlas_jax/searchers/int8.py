@@ -116,11 +116,16 @@ def _copy(mesh: Mesh, metric: str):
     by_rows, everywhere = PartitionSpec(mesh.axis_names), PartitionSpec()
 
     def local(embeddings: Array, rotation: Array | None) -> tuple[Array, Array]:
-        def of_one(row: Array) -> tuple[Array, Array]:
-            values, scales = scan_form(row[None], rotation, metric)
-            return values[0], scales[0]
+        rows, dim = embeddings.shape
+        chunk = min(rows, _COPIED_ROWS)
 
-        return jax.lax.map(of_one, embeddings, batch_size=_COPIED_ROWS)
+        def step(number: Array | int, so_far: tuple[Array, Array]) -> tuple[Array, Array]:
+            start = jnp.minimum(number * chunk, rows - chunk)  # the last chunk repeats some rows
+            fresh = scan_form(jax.lax.dynamic_slice_in_dim(embeddings, start, chunk), rotation, metric)
+            return jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=0), so_far, fresh)
+
+        empty = jnp.zeros((rows, dim if rotation is None else rotation.shape[1]), jnp.int8), jnp.zeros(rows, jnp.float32)
+        return jax.lax.fori_loop(0, -(-rows // chunk), step, empty)
 
     return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(by_rows, everywhere), out_specs=by_rows, check_vma=False))
 

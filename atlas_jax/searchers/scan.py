@@ -19,7 +19,7 @@ Select = Callable[[Array, int], tuple[Array, Array]]
 _WHOLE_SCORES_BYTES = 256 * 2**20
 _CHUNK_ROWS = 8192
 # Width of the blocks of the two-level top-k, and the fewest blocks a candidate at which it pays.
-_BLOCK = 128
+_BLOCK = 64
 _MIN_BLOCKS_PER_CANDIDATE = 4
 
 
@@ -151,10 +151,16 @@ def stable_top_k(scores: Array, top_k: int) -> tuple[Array, Array]:
     blocks = rows // _BLOCK
     if blocks < _MIN_BLOCKS_PER_CANDIDATE * top_k:
         return jax.lax.top_k(scores.T, top_k)
-    by_block = scores[:blocks * _BLOCK].reshape(blocks, _BLOCK, batch)
-    _, chosen = jax.lax.top_k(by_block.max(axis=1).T, top_k)
+    # Windows, not scores[:blocks * _BLOCK].reshape(...): that slice is a copy of all scores wherever the rows are no multiple of the block.
+    maxima = jax.lax.reduce_window(scores, -jnp.inf, jax.lax.max, (_BLOCK, 1), (_BLOCK, 1), 'VALID')  # [blocks, batch]
+    _, chosen = jax.lax.top_k(maxima.T, top_k)
     chosen = jnp.sort(chosen, axis=-1)  # [batch, top_k], in row order for the ties
-    candidates = by_block[chosen, :, jnp.arange(batch)[:, None]].reshape(batch, top_k * _BLOCK)
+
+    def block_of(block: Array, query: Array) -> Array:
+        return jax.lax.dynamic_slice(scores, (block * _BLOCK, query), (_BLOCK, 1))[:, 0]
+
+    candidates = jax.vmap(lambda chosen, query: jax.vmap(lambda block: block_of(block, query))(chosen))(chosen, jnp.arange(batch))
+    candidates = candidates.reshape(batch, top_k * _BLOCK)
     positions = (chosen[..., None] * _BLOCK + jnp.arange(_BLOCK)).reshape(batch, top_k * _BLOCK)
     rest = jnp.broadcast_to(jnp.arange(blocks * _BLOCK, rows), (batch, rows - blocks * _BLOCK))
     candidates = jnp.concatenate([candidates, scores[blocks * _BLOCK:].T], axis=1)
