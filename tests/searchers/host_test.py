@@ -70,7 +70,7 @@ def test_scann_opens_what_it_saved_for_that_version_alone(vectors, tmp_path):
 def test_scann_parameters_follow_its_guide():
     assert scann.parameters_for(19_999) == {'leaves': 0, 'leaves_searched': 0, 'hashing': False, 'reorder': 0}
     assert scann.parameters_for(20_000)['hashing'] and scann.parameters_for(99_999)['leaves'] == 0
-    assert scann.parameters_for(1_000_000) == {'leaves': 2000, 'leaves_searched': 58, 'hashing': True, 'reorder': 200}
+    assert scann.parameters_for(1_000_000) == {'leaves': 2000, 'leaves_searched': 58, 'hashing': True, 'reorder': 300}
 
 
 def test_scann_with_hashing_and_tree_finds_the_planted_rows(monkeypatch):
