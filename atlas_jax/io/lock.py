@@ -8,7 +8,7 @@ import pathlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from atlas_jax import errors
 from atlas_jax.io import atomic
@@ -17,6 +17,7 @@ from atlas_jax.io.folder import Folder, storage_errors
 FILE = 'lock'
 # A bucket knows no locks that end with their process: a writer says how long it will hold its own and says so anew in time.
 LEASE_SECONDS = 300
+_leases: dict[str, Callable[[], None]] = {}  # buckets' folders that this process writes: what `confirm` calls
 
 
 @contextlib.contextmanager
@@ -29,6 +30,14 @@ def writing(folder: Folder, noun: str, error: type[errors.UserError]) -> Iterato
     """
     with _lease(folder, noun, error) if folder.local is None else _flock(folder.local, noun, error):
         yield
+
+
+def confirm(folder: Folder) -> None:
+    """Called before what was written becomes the folder's version; does nothing where this process holds no lock of it in a bucket.
+
+    Raises the lock's error where another writer has taken over, because this process slept for longer than LEASE_SECONDS. StorageError.
+    """
+    _leases.get(str(folder), lambda: None)()
 
 
 @contextlib.contextmanager
@@ -83,20 +92,33 @@ def _lease(folder: Folder, noun: str, error: type[errors.UserError]) -> Iterator
         mine = write(found.stamp.generation) if held['until'] < time.time() else b''
     if not mine:
         raise error(f'{folder}: another process is writing this {noun} ({held.get("writer", "just started")}); wait until it has finished')
-    done, state = threading.Event(), [mine]
+    done, state, turn = threading.Event(), [mine], threading.Lock()
+
+    def renew() -> None:
+        with turn:
+            state[0] = state[0] and write(state[0])
 
     def keep() -> None:
         while not done.wait(LEASE_SECONDS / 5) and state[0]:
             with contextlib.suppress(ValueError):
-                state[0] = write(state[0])
+                renew()
+
+    def check() -> None:
+        with storage_errors(folder):
+            renew()
+        if not state[0]:
+            raise error(f'{folder}: this process slept for more than {LEASE_SECONDS} s, and another one has begun to write this {noun}; '
+                        'nothing was changed; run the same command again')
 
     keeper = threading.Thread(target=keep, daemon=True)
     keeper.start()
+    _leases[str(folder)] = check
     try:
         yield
     finally:
+        del _leases[str(folder)]
         done.set()
         keeper.join()
         with contextlib.suppress(ValueError):
-            if state[0]:  # else another writer has taken over the lease of a process that slept too long
+            if state[0]:  # else another writer has taken over
                 store.write(FILE, None, if_equal=state[0]).result()

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from atlas_jax import errors
+from atlas_jax.io import lock
 from atlas_jax.io.folder import Folder
 
 FILE = 'manifest.json'
@@ -35,7 +36,11 @@ def exists(folder: Folder) -> bool:
 
 
 def write(folder: Folder, kind: Kind, body: dict[str, Any]) -> None:
-    """Commits `body`: from here on the folder is this version. Raises DiskFullError, StorageError; it is then still the version before."""
+    """Commits `body`: from here on the folder is this version.
+
+    Raises DiskFullError, StorageError; `kind.error` where another writer has taken over the lock. It is then still the version before.
+    """
+    lock.confirm(folder)
     body = {'format': kind.format, 'version': kind.versions[-1], **body}
     folder.write_json(FILE, {**body, 'manifest_sha256': digest(body)})
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.io import lock
+from atlas_jax.io import lock, manifest
 from atlas_jax.io.folder import Folder
 from tests.testing import bucket
 
@@ -68,6 +68,18 @@ def test_a_long_writer_renews_its_lease(monkeypatch, server):
         else:
             pytest.fail('never renewed')
     assert FOLDER.children() == set()
+
+
+def test_a_writer_that_slept_too_long_commits_nothing():
+    kind = manifest.Kind('an index', 'some index', (1,), 'some command', errors.IndexFolderError)
+    with writing():
+        manifest.write(FOLDER, kind, {'revision': 1})
+        FOLDER.write_json(lock.FILE, {'writer': 'the other', 'until': time.time() + 60})
+        for _ in range(2):
+            with pytest.raises(errors.IndexFolderError, match='slept for more than 300 s, and another one'):
+                manifest.write(FOLDER, kind, {'revision': 2})
+    assert json.loads(FOLDER.read(lock.FILE))['writer'] == 'the other'
+    assert manifest.read(FOLDER, kind, 'none')['revision'] == 1
 
 
 def test_a_bucket_that_cannot_be_written():
