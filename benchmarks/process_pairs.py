@@ -164,8 +164,9 @@ def machine() -> dict[str, Any]:
     """What it runs on."""
     name = platform.processor()
     with contextlib.suppress(OSError):
-        lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-        name = next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), name)
+        fields = dict(map(str.strip, line.split(':', 1)) for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines() if ':' in line)
+        if {'model name', 'cpu family', 'model'} <= fields.keys():  # a virtual machine's may say no more than the maker
+            name = f'{fields["model name"]} (family {fields["cpu family"]}, model {fields["model"]})'
     return {'processor': name, 'cores': os.cpu_count(), 'python': platform.python_version()}
 
 
