@@ -66,6 +66,7 @@ class Side:
         if self._step is None:
             self._step = compare_step.JointStep(self._params, self._spec)
             self._params = None  # the step has copies of its own
+            resources.release_freed()
         arguments = compare_step.batch_of(self._arrays, batch)
         losses: dict[str, float] = {}
         return resources.timed(lambda: losses.update(self._step(*arguments))) | losses

@@ -14,7 +14,7 @@ import numpy as np
 from atlas_jax import api, errors, evaluate, hosts, partitioning, preemption, prepare, run_log, run_profile, watch
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.input import pipeline
-from atlas_jax.io import progress
+from atlas_jax.io import progress, resources
 from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.tasks import protocol
@@ -214,6 +214,7 @@ class _Loop:
         else:
             params = {name: self.atlas.params[name] for name in ('reader', 'retriever')}
             self.state = state_lib.create(params, spec, transformation, self.atlas.params.get('passage_encoder'))
+        resources.release_freed()
         self.log = run_log.RunLog(folder, done)
         if jax.process_index() == 0:
             came_from = f'going on from step {done} of this run' if done else 'starting from the given weights'

@@ -1,8 +1,29 @@
 """Processor time and memory of this process."""
 
-import numpy as np
+import os
+import platform
+import subprocess
+import sys
 
+import numpy as np
+import pytest
+
+from atlas_jax import allocator
 from atlas_jax.io import resources
+
+_FREES = """
+import pathlib
+import numpy as np
+from atlas_jax.io import resources
+
+def resident():
+    return int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * 4096
+
+kept = [np.ones(2**16, np.uint8) for _ in range(4000)][::100]  # what is left lies among what is freed
+before = resident()
+resources.release_freed()
+print(before - resident(), all(part.all() for part in kept))
+"""
 
 
 def test_peak_grows_with_what_is_used():
@@ -21,3 +42,11 @@ def test_timed_runs_once_and_counts_processor_time():
 
     found = resources.timed(work)
     assert len(calls) == 1 and found['seconds'] > 0 and found['cpu_seconds'] > 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux') or platform.libc_ver()[0] != 'glibc', reason='glibc keeps what is freed')
+def test_freed_memory_is_given_back():
+    environment = allocator.tuned_environment(allocator.plain_environment(os.environ))
+    done = subprocess.run([sys.executable, '-c', _FREES], env=environment, capture_output=True, text=True, check=True)
+    given_back, intact = done.stdout.split()
+    assert int(given_back) > 100 * 2**20 and intact == 'True'
