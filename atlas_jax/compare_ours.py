@@ -3,6 +3,7 @@
 Run as `python -m atlas_jax.compare_ours`, asked through line_process.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -63,13 +64,14 @@ class Side:
 
     def step(self, batch: int) -> dict[str, float]:
         """One train step on this batch: seconds, cpu_seconds and the losses before it."""
-        if self._step is None:
+        first = self._step is None
+        if first:
             self._step = compare_step.JointStep(self._params, self._spec)
             self._params = None  # the step has copies of its own
-            resources.release_freed()
         arguments = compare_step.batch_of(self._arrays, batch)
         losses: dict[str, float] = {}
-        return resources.timed(lambda: losses.update(self._step(*arguments))) | losses
+        with resources.releasing_freed() if first else contextlib.nullcontext():
+            return resources.timed(lambda: losses.update(self._step(*arguments))) | losses
 
     def memory(self) -> dict[str, int]:
         """The most memory used so far: of the process, and on the accelerator."""

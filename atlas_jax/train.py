@@ -149,7 +149,8 @@ def train_examples(run: RunConfig, atlas: api.Atlas, examples: Sequence[protocol
     with run_folder.RunCheckpoints(folder, run.keep_checkpoints, create=True, keep_best=int(bool(eval_examples))) as checkpoints:
         loop = _Loop(run, atlas, prepared, checkpoints, batches, batch_rows, refresher, eval_examples, run_step, index)
         loop.restore_or_create(optimizer)
-        with watch.Watch(run.hang_seconds) as watching, preemption.StopRequest() as stop, run_profile.Profile(profile_dir) as profile:
+        with (resources.releasing_freed(), watch.Watch(run.hang_seconds) as watching, preemption.StopRequest() as stop,
+              run_profile.Profile(profile_dir) as profile):
             loop.go(optimizer.total_steps, label, watching, stop, profile)
     params, _ = state_lib.to_items(loop.state)
     return TrainResult(dataclasses.replace(atlas, params=params), tuple(loop.log.rows))
@@ -214,7 +215,6 @@ class _Loop:
         else:
             params = {name: self.atlas.params[name] for name in ('reader', 'retriever')}
             self.state = state_lib.create(params, spec, transformation, self.atlas.params.get('passage_encoder'))
-        resources.release_freed()
         self.log = run_log.RunLog(folder, done)
         if jax.process_index() == 0:
             came_from = f'going on from step {done} of this run' if done else 'starting from the given weights'

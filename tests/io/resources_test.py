@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -50,3 +51,19 @@ def test_freed_memory_is_given_back():
     done = subprocess.run([sys.executable, '-c', _FREES], env=environment, capture_output=True, text=True, check=True)
     given_back, intact = done.stdout.split()
     assert int(given_back) > 100 * 2**20 and intact == 'True'
+
+
+def test_what_compiling_took_is_given_back_only_within(monkeypatch):
+    calls = []
+    monkeypatch.setattr(resources, 'release_freed', lambda: calls.append(1))
+    compiled = jax.jit(lambda x: x * 3 + 1)
+    with resources.releasing_freed(least_seconds=0):
+        assert len(calls) == 1
+        compiled(np.ones(7, np.float32)).block_until_ready()
+        within = len(calls)
+        compiled(np.ones(7, np.float32)).block_until_ready()  # compiled already
+        assert within > 1 and len(calls) == within
+    compiled(np.ones(8, np.float32)).block_until_ready()
+    with resources.releasing_freed(least_seconds=1e6):
+        compiled(np.ones(9, np.float32)).block_until_ready()
+    assert len(calls) == within + 1
