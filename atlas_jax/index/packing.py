@@ -1,5 +1,6 @@
 """Lays passages of known lengths into token streams of few static shapes, with little room left over."""
 
+import bisect
 import dataclasses
 from collections.abc import Iterator, Sequence
 
@@ -32,16 +33,14 @@ def pack(lengths: np.ndarray, streams: int, stream_tokens: int, max_tokens: int)
       max_tokens: the largest width that can be needed.
     """
     widths = [width for width in WIDTHS if width < max_tokens] + [max_tokens]
-    order = np.argsort(-lengths, kind='stable')
-    sizes = lengths[order].tolist()
-    start = 0
-    while start < len(order):
-        number = int(np.searchsorted(widths, sizes[start]))
+    order = np.argsort(lengths, kind='stable')
+    rest = lengths[order].tolist(), order.tolist()  # shortest first: the longest are taken from the end
+    while rest[0]:
+        number = int(np.searchsorted(widths, rest[0][-1]))
         members = np.full((streams, _capacity(widths, number, stream_tokens)), -1, np.int64)
-        for stream in range(streams):
-            stop = _fill(sizes, start, members.shape[1], stream_tokens)
-            members[stream, :stop - start] = order[start:stop]
-            start = stop
+        for stream in members:
+            taken = _take(*rest, len(stream), stream_tokens)
+            stream[:len(taken)] = taken
         yield PackedPassages(members, widths[number])
 
 
@@ -51,10 +50,10 @@ def _capacity(widths: Sequence[int], number: int, stream_tokens: int) -> int:
     return max(1, stream_tokens // shortest)
 
 
-def _fill(sizes: Sequence[int], start: int, capacity: int, stream_tokens: int) -> int:
-    """Where a stream that begins with passage `start` is full."""
-    stop, tokens = start, 0
-    while stop < len(sizes) and stop - start < capacity and tokens + sizes[stop] <= stream_tokens:
-        tokens += sizes[stop]
-        stop += 1
-    return stop
+def _take(sizes: list[int], passages: list[int], capacity: int, stream_tokens: int) -> list[int]:
+    """Removes from both lists what one stream holds, always the longest that still fits."""
+    taken, room = [], stream_tokens
+    while len(taken) < capacity and (place := bisect.bisect_right(sizes, room) - 1) >= 0:
+        room -= sizes.pop(place)
+        taken.append(passages.pop(place))
+    return taken

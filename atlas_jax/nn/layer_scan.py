@@ -4,7 +4,8 @@ A stack of layers has its parameters either apart (`layers_0`, `layers_1`, ..., 
 with the layers first). `stack_layers` and `unstack_layers` convert without loss; models run from both, and stack what comes apart.
 
 A loop's backward pass stacks what every layer keeps into one array and takes it out again. On a CPU that costs more than compiling
-the layers one by one does (a sixth of a step against four seconds, eight layers of size small), so a few are unrolled there (`unroll_on`).
+the layers one by one does (a sixth of a step against four seconds, eight layers of size small; an eighth and 1.5 of 21 GB, 24 layers of
+size large), so up to 24 are unrolled there (`unroll_on`).
 """
 
 import re
@@ -21,7 +22,7 @@ from atlas_jax import errors, partitioning
 Array = jax.Array
 
 REMAT = ('none', 'dots', 'full')
-_UNROLLED_ON_CPU = 12
+_UNROLLED_ON_CPU = 24
 TOGETHER = 'layers'
 _APART = re.compile(r'layers_(\d+)')
 
