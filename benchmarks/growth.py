@@ -64,7 +64,7 @@ def _seconds(axis: str, point: Any, side: str, options) -> float:
     inputs = process_pairs.save_inputs(work / 'growth.npz', arrays)
     ours = side == 'ours'
     with process_pairs.ours(models, inputs, options.dtype) if ours else process_pairs.theirs(side, models, inputs, options.dtype) as worker:
-        worker.ask('step', batch=0)  # compiles
+        process_pairs.warm_up(lambda _: worker.ask('step', batch=0))
         return statistics.median(worker.ask('step', batch=0)['seconds'] for _ in range(options.rounds))
 
 
