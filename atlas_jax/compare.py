@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from atlas_jax import allocator, compare_differences, compare_inputs, compare_report, errors
+from atlas_jax import allocator, compare_differences, compare_inputs, compare_report, compare_timing, errors
 from atlas_jax.baseline import installed
 from atlas_jax.io import atomic, line_process
 
@@ -130,18 +130,14 @@ def _against_torch(ours: line_process.Worker, ours_is: dict[str, Any], known: di
 
 
 def _time(workers: dict[str, line_process.Worker], sides: dict[str, Any], inputs: compare_inputs.Arrays, rounds: int) -> None:
-    """Adds step_seconds (median), tokens_per_second and memory to each side: one step of each in turn, the first of them untimed."""
+    """Adds step_seconds (median), tokens_per_second and memory to each side, timed in turn."""
     batches = inputs['reader_ids'].shape[0]
-    seconds: dict[str, list[float]] = {name: [] for name in workers}
-    for number in range(-1, rounds):
-        for name, worker in workers.items():
-            step = worker.ask('step', batch=number % batches)
-            if number >= 0:
-                seconds[name].append(step['seconds'])
-    tokens = [int(inputs['reader_mask'][number % batches].sum()) for number in range(rounds)]
+    timed = compare_timing.alternate({name: lambda number, worker=worker: worker.ask('step', batch=number % batches)
+                                      for name, worker in workers.items()}, rounds)
+    tokens = statistics.mean(int(inputs['reader_mask'][number % batches].sum()) for number in range(rounds))
     for name, worker in workers.items():
-        sides[name] |= {'step_seconds': statistics.median(seconds[name]), 'tokens_per_second': sum(tokens) / sum(seconds[name]),
-                        **worker.ask('memory')}
+        seconds = timed[name]['seconds']
+        sides[name] |= {'step_seconds': seconds, 'tokens_per_second': tokens / seconds, **worker.ask('memory')}
 
 
 def _finish(rows: list[compare_differences.Difference], sides: dict[str, Any], against: str, options: Options,

@@ -12,6 +12,7 @@ from typing import Any
 import process_pairs
 import workload
 
+from atlas_jax import compare_timing
 from atlas_jax.io import atomic
 from atlas_jax.report import html
 
@@ -64,7 +65,7 @@ def _seconds(axis: str, point: Any, side: str, options) -> float:
     inputs = process_pairs.save_inputs(work / 'growth.npz', arrays)
     ours = side == 'ours'
     with process_pairs.ours(models, inputs, options.dtype) if ours else process_pairs.theirs(side, models, inputs, options.dtype) as worker:
-        process_pairs.warm_up(lambda _: worker.ask('step', batch=0))
+        compare_timing.warm_up(lambda _: worker.ask('step', batch=0))
         return statistics.median(worker.ask('step', batch=0)['seconds'] for _ in range(options.rounds))
 
 
