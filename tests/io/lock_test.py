@@ -34,13 +34,13 @@ def test_second_writer_is_refused_until_the_first_is_done():
 
 @pytest.mark.parametrize('seconds, held', [(60, True), (-1, False)])
 def test_the_lease_of_a_killed_writer_ends(seconds, held):
-    FOLDER.write_json(lock.FILE, {'writer': 'process 7', 'until': time.time() + seconds})
+    FOLDER.write_json(lock.FILE, {'writer': 'process 7 elsewhere', 'until': time.time() + seconds})
     if held:
-        with pytest.raises(errors.IndexFolderError, match='process 7'), writing():
+        with pytest.raises(errors.IndexFolderError, match='process 7 elsewhere'), writing():
             pass
     else:
         with writing():
-            assert 'process 7' not in FOLDER.read(lock.FILE).decode()
+            assert 'process 7 elsewhere' not in FOLDER.read(lock.FILE).decode()
 
 
 def test_of_two_that_come_together_one_gets_it(monkeypatch):
