@@ -35,13 +35,14 @@ class Side:
                 'retriever': None if pooled is None else {name: getattr(pooled, name) for name in ('layer_norm', 'pooling', 'normalize')}}
 
     def inputs(self, inputs: str, gold_score_mode: str = 'pdist', temperature_gold: float = 0.01, temperature_score: float = 0.01,
-               dtype: str = 'float32', levels: int = 1) -> dict[str, Any]:
+               dtype: str = 'float32', as_trained: bool = False) -> dict[str, Any]:
         """Loads an npz file of token arrays, first axis batch; says on what it all runs."""
         with np.load(inputs) as file:
             self._arrays = {name: file[name] for name in file.files}
         check_tokens(self._configs, self._arrays)
         distill = spec_lib.DistillConfig(gold_score_mode, temperature_gold, temperature_score)
-        self._spec = compare_step.make_spec(self._configs['reader'], self._configs.get('retriever'), self._arrays, distill, dtype, levels)
+        self._spec = compare_step.make_spec(self._configs['reader'], self._configs.get('retriever'), self._arrays, distill, dtype,
+                                            as_trained)
         self._step: compare_step.JointStep | None = None
         return {'device': jax.devices()[0].device_kind, 'version': f'jax {jax.__version__}', 'threads': os.cpu_count(),
                 'allocator': os.environ.get('MALLOC_MMAP_MAX_') is not None}

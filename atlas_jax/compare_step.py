@@ -31,24 +31,27 @@ NO_RETRIEVER = contriever.ContrieverConfig(vocab_size=2, emb_dim=2, num_heads=1,
 
 
 def make_spec(reader: t5.T5Config, retriever: contriever.ContrieverConfig | None, arrays: Arrays, distill: spec_lib.DistillConfig,
-              dtype: str = 'float32', levels: int = 1) -> spec_lib.StepSpec:
+              dtype: str = 'float32', as_trained: bool = False) -> spec_lib.StepSpec:
     """The static side of a step over these arrays, on one device, without dropout.
 
     Args:
       arrays: of all batches, [batches, batch, ...], see compare_inputs.py.
-      levels: 1 takes streams just large enough for the fullest batch; 2 the capacities that a training run would choose for such lengths.
+      as_trained: takes the capacities that a training run would choose for such lengths, in place of streams just large enough for the
+        fullest batch.
     """
+    capacities = {'read': _capacities(arrays['reader_mask'], as_trained)}
     trains = retriever is not None and 'query_ids' in arrays and 'target_ids' in arrays
     _, _, n, width = arrays['reader_ids'].shape
     inputs = atlas.InputConfig(text_max_tokens=max(width, 3), query_max_tokens=2)
     config = atlas.AtlasConfig(dataclasses.replace(reader, dropout_rate=0.0),
                                dataclasses.replace(retriever or NO_RETRIEVER, dropout_rate=0.0), inputs, n)
     spec = spec_lib.StepSpec(config, atlas.Segments((), (), ()), partitioning.make_mesh(devices=jax.devices()[:1]),
-                             read=_capacities(arrays['reader_mask'], levels), step=step_config.StepConfig(compute_dtype=dtype))
+                             read=(), step=step_config.StepConfig(compute_dtype=dtype))
     if trains:
         distill = dataclasses.replace(distill, retriever_n_context=arrays['passage_ids'].shape[2])
-        spec = dataclasses.replace(spec, distill=distill, embedded=_capacities(arrays['passage_mask'], levels))
-    return spec
+        spec = dataclasses.replace(spec, distill=distill)
+        capacities['embedded'] = _capacities(arrays['passage_mask'], as_trained)
+    return dataclasses.replace(spec, **buckets.distinct(capacities))
 
 
 def batch_of(arrays: Arrays, number: int) -> tuple[types.Batch, types.ReaderInputs]:
@@ -140,11 +143,11 @@ class JointStep:
         return {name: float(metrics[name]) for name in ('reader_loss', 'retriever_loss') if name in metrics}
 
 
-def _capacities(mask: np.ndarray, levels: int) -> tuple[buckets.Capacity, ...]:
+def _capacities(mask: np.ndarray, as_trained: bool) -> tuple[buckets.Capacity, ...]:
     lengths = mask.sum(axis=-1)  # [batches, batch, n]
     longest, passages = int(lengths.max()), lengths.shape[1] * lengths.shape[2]
-    if levels > 1:
-        return buckets.capacities(lengths.reshape(-1), passages, longest, levels)
+    if as_trained:
+        return buckets.capacities(lengths.reshape(-1), passages, longest)
     return (buckets.Capacity(int(lengths.sum(axis=(1, 2)).max()), longest),)
 
 

@@ -18,6 +18,7 @@ from atlas_jax.report import html
 
 SIDES = ('ours', 'original_200', 'tuned', 'tuned_repaired', 'flat_repaired')
 AXES = {'n_context': (1, 5, 10, 20, 40), 'passage_scale': (0.25, 0.5, 1.0, 2.0), 'batch': (1, 2, 4, 8), 'size': ('small', 'base', 'large')}
+_BATCHES = 8  # what our capacities are chosen from; every round times another
 # axis -> (batch, n_context) where it is not the axis itself: 40 passages at most, which 24 GB hold on every side
 _SHAPES = {'n_context': (1, 0), 'passage_scale': (2, 10), 'batch': (0, 5), 'size': (1, 5)}
 _NAMES = {'n_context': 'passages an example, batch 1', 'passage_scale': 'passage length, share of the corpus\'s, batch 2 x 10',
@@ -61,12 +62,12 @@ def _seconds(axis: str, point: Any, side: str, options) -> float:
     limit = max(workload.LIMIT, round(workload.LIMIT * scale))
     if side == 'original_200' and limit > 200:
         side = 'original_512'  # what would not be cut
-    arrays = workload.step_arrays(models, batch, n_context, 1, passage_scale=scale, limit=min(limit, 512))
+    arrays = workload.step_arrays(models, batch, n_context, _BATCHES, passage_scale=scale, limit=min(limit, 512))
     inputs = process_pairs.save_inputs(work / 'growth.npz', arrays)
     ours = side == 'ours'
     with process_pairs.ours(models, inputs, options.dtype) if ours else process_pairs.theirs(side, models, inputs, options.dtype) as worker:
         compare_timing.warm_up(lambda _: worker.ask('step', batch=0))
-        return statistics.median(worker.ask('step', batch=0)['seconds'] for _ in range(options.rounds))
+        return statistics.median(worker.ask('step', batch=number % _BATCHES)['seconds'] for number in range(options.rounds))
 
 
 def _write_page(path: str, figures: dict[str, Any]) -> None:

@@ -55,12 +55,11 @@ def environment(tuned: bool) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def ours(models: workload.Workload, inputs: pathlib.Path, dtype: str = 'float32', tuned: bool = True,
-         levels: int = 2) -> Iterator[line_process.Worker]:
+def ours(models: workload.Workload, inputs: pathlib.Path, dtype: str = 'float32', tuned: bool = True) -> Iterator[line_process.Worker]:
     """Our worker, loaded."""
     with line_process.Worker('our_worker', environment(tuned)) as worker:
         worker.ask('models', reader=models.reader, retriever=models.retriever, model=None, layer_norm=None)
-        worker.info = worker.ask('inputs', inputs=str(inputs), dtype=dtype, levels=levels)
+        worker.info = worker.ask('inputs', inputs=str(inputs), dtype=dtype, as_trained=True)
         yield worker
 
 
@@ -76,7 +75,7 @@ def theirs(name: str, models: workload.Workload, inputs: pathlib.Path, dtype: st
 
 def against_each(opponents: Sequence[str], models: workload.Workload, inputs: pathlib.Path, options: argparse.Namespace,
                  our_run: Callable[[line_process.Worker, int], dict], their_run: Callable[[line_process.Worker, int], dict],
-                 levels: int = 2, alone: Sequence[str] = ()) -> dict[str, Any]:
+                 alone: Sequence[str] = ()) -> dict[str, Any]:
     """Times ours in turn with each opponent.
 
     Those of `alone` need so much memory that each side runs all its rounds in turn with nobody, one process after the other.
@@ -91,7 +90,7 @@ def against_each(opponents: Sequence[str], models: workload.Workload, inputs: pa
     @contextlib.contextmanager
     def side(name: str) -> Iterator[tuple[line_process.Worker, Callable[[int], dict]]]:
         is_ours = name in ('ours', OURS_AS_IT_IS)
-        opened = (ours(models, inputs, options.dtype, tuned=name == 'ours', levels=levels) if is_ours
+        opened = (ours(models, inputs, options.dtype, tuned=name == 'ours') if is_ours
                   else theirs(name, models, inputs, options.dtype))
         with opened as worker:
             yield worker, functools.partial(our_run if is_ours else their_run, worker)

@@ -13,7 +13,7 @@ import workload
 
 ALL = (process_pairs.OURS_AS_IT_IS, 'original_512', 'original_200', 'tuned', 'tuned_compiled', 'tuned_repaired', 'tuned_compiled_repaired',
        'flat_repaired', 'flat_compiled_repaired')
-_BATCHES = 2
+_BATCHES = 8  # what our capacities are chosen from; every round times another
 _ALONE = ('original_512',)  # 20 GB at size small
 
 

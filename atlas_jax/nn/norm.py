@@ -91,8 +91,11 @@ def _layer_norm_backward(kind, _, saved, gradient):
     inputs, mean, inverse, scale = saved
     normed, to_normed = (inputs - mean) * inverse, gradient * scale
     measured = normed if kind == 'true' else inputs * inverse  # what the denominator is taken of
-    to_inputs = to_normed - jnp.mean(to_normed, axis=-1, keepdims=True) - measured * jnp.mean(to_normed * normed, axis=-1, keepdims=True)
-    return inverse * to_inputs, dense.sum_over_leading(gradient * normed, 1), dense.sum_over_leading(gradient, 1)
+    # The last operation is between two large arrays. A product with `inverse` alone XLA's CPU backend would compute anew for each of its
+    # readers, and with it all it comes from, back through the norms of every layer above.
+    from_mean = inverse * (to_normed - jnp.mean(to_normed, axis=-1, keepdims=True))
+    to_inputs = from_mean - measured * (inverse * jnp.mean(to_normed * normed, axis=-1, keepdims=True))
+    return to_inputs, dense.sum_over_leading(gradient * normed, 1), dense.sum_over_leading(gradient, 1)
 
 
 _layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)

@@ -99,7 +99,7 @@ class Refresher:
         self.generations = np.zeros(blocks, np.int32)
         self._next, self._owed = 0, 0.0
         sample, limit = spec_lib.embedded_lengths(spec.segments.retriever, lengths, spec.config.retriever_max_tokens)
-        self._run = _block_program(spec, self._block, buckets.capacities(sample, self._block, limit))
+        self._run = _block_program(spec, self._block, buckets.capacities(sample, self._block, limit, spec.streams))
 
     def after_update(self, knowledge: types.Knowledge, params: Any, updates_done: int) -> types.Knowledge:
         """The knowledge for the next update; the old one's index must not be used again where it was changed."""

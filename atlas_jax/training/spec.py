@@ -217,17 +217,17 @@ def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sha
     reader_inputs, reader_limit = _input_lengths(segments.closed_book if bare.closed_book else segments.reader, lengths,
                                                  config.inputs.text_max_tokens)
     retriever_inputs, retriever_limit = embedded_lengths(segments.retriever, lengths, config.retriever_max_tokens)
-    changes: dict[str, Any] = {'read': buckets.capacities(reader_inputs, examples * bare.passages_read, reader_limit)}
+    changes = {'read': buckets.capacities(reader_inputs, examples * bare.passages_read, reader_limit, bare.streams)}
     only_for_gold = bare.encoded_for_gold.stop - bare.encoded_for_gold.start
     if only_for_gold:
-        changes['scored'] = buckets.capacities(reader_inputs, examples * only_for_gold, reader_limit)
+        changes['scored'] = buckets.capacities(reader_inputs, examples * only_for_gold, reader_limit, bare.streams)
     if bare.embeds_passages:
-        changes['embedded'] = buckets.capacities(retriever_inputs, examples * bare.passages_scored, retriever_limit)
-    if all(len(set(sizes)) == 1 for sizes in changes.values()):
-        changes = {name: sizes[-1:] for name, sizes in changes.items()}  # every passage is at its limit: one program serves
+        changes['embedded'] = buckets.capacities(retriever_inputs, examples * bare.passages_scored, retriever_limit, bare.streams)
+    changes = buckets.distinct(changes)
     _check_attention(bare, changes['read'][-1].longest)
     if bare.search.rerank_candidates and not bare.closed_book:
-        changes['reranked'] = buckets.capacities(retriever_inputs, examples * bare.candidates, retriever_limit)
+        candidates = examples * bare.candidates
+        changes |= buckets.distinct({'reranked': buckets.capacities(retriever_inputs, candidates, retriever_limit, bare.streams)})
     return dataclasses.replace(bare, **changes)
 
 
