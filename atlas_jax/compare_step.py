@@ -163,7 +163,7 @@ def _greedy(variables: Params, read, size: int, spec: spec_lib.StepSpec, max_len
     """[size, max_length] int32, the start token first, padding after the end."""
     config = spec.config.reader
 
-    keys_values, mask = attention.by_head(read[0]), read[1]
+    keys_values, mask = attention.by_head(*read), read[1]
 
     def tokens_to_logits(token: jax.Array, position: jax.Array, cache):
         return spec.reader.apply(variables, token, position, cache, keys_values, mask, method='decode_step')

@@ -1,7 +1,7 @@
 """Fusion-in-Decoder: a T5 whose decoder reads many passages encoded one by one. Source: Izacard and Grave 2021, arXiv 2007.01282.
 
 One encoder pass and one projection to keys and values serve every reading of the passages: fused, an example's passages side by side
-(`fuse`), or each passage alone, as gold scores want it (the rows of `passage_rows` as they are).
+(`fuse`), or each passage alone, as gold scores want it (the rows of `encode_passages` as they are).
 
 Streams hold whole examples: with `streams` streams and `batch` examples, stream s holds examples s * batch / streams and on, in order,
 each with its passages one after another; [streams, passages] is [batch * n_context] in the order of the examples.
@@ -20,49 +20,29 @@ Array = jax.Array
 Rows = attention.KeysValues
 
 
-def passage_rows(stream: types.TokenStream, keys_values: Rows) -> tuple[Rows, Array]:
-    """Gathers keys and values of a stream to one row a passage.
-
-    Args:
-      keys_values: of `T5.cross_keys_values`, each [layers, streams, stream_tokens, heads, head_dim].
-
-    Returns:
-      Each [layers, streams * passages, longest, heads, head_dim], zeros past a passage's end; and the mask of real tokens
-      [streams * passages, longest] bool.
-    """
-    def rows(values: Array) -> Array:
-        gathered = token_stream.to_rows(stream, values)
-        return gathered.reshape(-1, *gathered.shape[2:])  # [streams * passages, longest, heads, head_dim]
-
-    mask = token_stream.row_mask(stream)
-    return jax.tree.map(jax.vmap(rows), keys_values), mask.reshape(-1, stream.longest)
-
-
 def fuse(rows: Rows, mask: Array, batch: int, n_context: int | None = None) -> tuple[Rows, Array]:
     """Lays the passages of an example side by side.
 
     Args:
-      rows, mask: of `passage_rows`.
+      rows, mask: of `encode_passages`.
       batch: number of examples; divides the number of passages.
       n_context: reads the first so many passages of each example; None reads all.
 
     Returns:
-      Each [layers, batch, n_context * longest, heads, head_dim], and the mask [batch, n_context * longest].
+      Each [layers, batch * n_context, longest, heads, head_dim], and the mask [batch, n_context * longest], by which a decoder reads an
+      example's rows together.
 
     Raises ValueError when the passages do not divide among the examples, or an example has fewer than n_context.
     """
     if mask.shape[0] % batch or (n_context is not None and mask.shape[0] // batch < n_context):
         raise ValueError(f'{mask.shape[0]} passages for {batch} examples of {n_context or "equally many"} passages')
-
-    def side_by_side(values: Array) -> Array:
-        by_example = values.reshape(batch, -1, *values.shape[1:])[:, :n_context]  # [batch, n_context, longest, ...]
-        return by_example.reshape(batch, -1, *values.shape[2:])
-
-    return jax.tree.map(jax.vmap(side_by_side), rows), side_by_side(mask)
+    if n_context is not None and n_context < mask.shape[0] // batch:
+        rows, mask = first_passages(rows, mask, batch, n_context)
+    return rows, mask.reshape(batch, -1)
 
 
 def first_passages(rows: Rows, mask: Array, batch: int, n: int) -> tuple[Rows, Array]:
-    """Rows and mask, as of `passage_rows`, of the first `n` passages of each example."""
+    """Rows and mask, as of `encode_passages`, of the first `n` passages of each example."""
     def first(values: Array) -> Array:
         by_example = values.reshape(batch, -1, *values.shape[1:])[:, :n]  # [batch, n, longest, ...]
         return by_example.reshape(-1, *values.shape[1:])
@@ -71,7 +51,7 @@ def first_passages(rows: Rows, mask: Array, batch: int, n: int) -> tuple[Rows, A
 
 
 def join_passages(first: tuple[Rows, Array], second: tuple[Rows, Array], batch: int) -> tuple[Rows, Array]:
-    """Each example's passages of `first`, then those of `second`: pairs of rows and mask, as of `passage_rows`, of any two widths."""
+    """Each example's passages of `first`, then those of `second`: pairs of rows and mask, as of `encode_passages`, of any two widths."""
     longest = max(first[1].shape[-1], second[1].shape[-1])
 
     def join(values: Array, more: Array) -> Array:
@@ -87,17 +67,27 @@ def _widen(values: Array, longest: int) -> Array:
 
 
 def encode_passages(reader: t5.T5, params: Any, stream: types.TokenStream, dropout_key: Array | None = None) -> tuple[Rows, Array]:
-    """Encodes passages and projects them to rows of keys and values, as `passage_rows` returns them; no dropout without a key."""
+    """Encodes passages and projects them to keys and values, one row a passage; no dropout without a key.
+
+    Returns:
+      Each [layers, streams * passages, longest, heads, head_dim], zeros past a passage's end; and the mask of real tokens
+      [streams * passages, longest] bool.
+    """
+    def rows(values: Array) -> Array:
+        gathered = token_stream.to_rows(stream, values)
+        return gathered.reshape(-1, *gathered.shape[2:])  # [streams * passages, longest, ...]
+
     variables = {'params': params}
     encoded = reader.apply(variables, stream, dropout_key is None, rngs=_rngs(dropout_key), method='encode')
-    return passage_rows(stream, reader.apply(variables, encoded, method='cross_keys_values'))
+    mask = token_stream.row_mask(stream)
+    return reader.apply(variables, encoded, rows, method='cross_keys_values'), mask.reshape(-1, stream.longest)
 
 
 def passage_logits(reader: t5.T5, params: Any, rows: Rows, mask: Array, decoder_input_tokens: Array) -> Array:
     """Logits with the decoder seeing one passage at a time, without dropout.
 
     Args:
-      rows, mask: of `passage_rows`; as many passages for each example.
+      rows, mask: of `encode_passages`; as many passages for each example.
       decoder_input_tokens: [batch, target_length] int32.
 
     Returns:
@@ -116,7 +106,7 @@ def leave_one_out_logits(reader: t5.T5, params: Any, rows: Rows, mask: Array, de
     The keys and values are there once; the passages are left out one after another, so that attention needs room for one reading.
 
     Args:
-      rows, mask: of `passage_rows`; as many passages for each example.
+      rows, mask: of `encode_passages`; as many passages for each example.
       decoder_input_tokens: [batch, target_length] int32.
 
     Returns:

@@ -1,7 +1,7 @@
 """T5 v1.0 and v1.1: an encoder over token streams and a decoder over keys and values made once. Parameter names are T5X's."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -133,13 +133,15 @@ class Decoder(_Stack):
         if not self.config.logits_via_embedding:
             self.logits_dense = dense.Dense(self.config.vocab_size, ('embed', 'vocab'))
 
-    def keys_values(self, encoded: Array) -> attention.KeysValues:
-        """Of each layer's attention to the passages, layers first."""
+    def keys_values(self, encoded: Array, lay_out: Callable[[Array], Array]) -> attention.KeysValues:
+        """Of each layer's attention to the passages, each as `lay_out` puts it, layers first."""
         if self.is_initializing():
-            pairs = [layer.encoder_decoder_attention.keys_values(encoded) for layer in self.layers]
+            pairs = [jax.tree.map(lay_out, layer.encoder_decoder_attention.keys_values(encoded)) for layer in self.layers]
             return jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
-        # one layer after another: products of all layers at once would be transposed to lie layers first
-        return self._scan(t5_layers.DecoderLayer, lambda layer, states, _: (states, layer.keys_values(states)), encoded)[1]
+        # One layer after another: what is made or laid out for all at once lies layers last, and is transposed for every reading (5 % of a
+        # step on a CPU).
+        return self._scan(t5_layers.DecoderLayer, lambda layer, states, _: (states, jax.tree.map(lay_out, layer.keys_values(states))),
+                          encoded)[1]
 
     def __call__(self, embedded: Array, keys_values: attention.KeysValues, key_mask: Array, deterministic: bool,
                  record: Sequence[str] = ()) -> tuple[Array, dict[str, Array]]:
@@ -187,16 +189,17 @@ class T5(nn.Module):
         """Final encoder states, [streams, stream_tokens, embed]; meaningless past the last passage."""
         return self.encoder(self.token_embedder(stream.tokens), stream, deterministic)
 
-    def cross_keys_values(self, encoded: Array) -> attention.KeysValues:
+    def cross_keys_values(self, encoded: Array, lay_out: Callable[[Array], Array] = lambda values: values) -> attention.KeysValues:
         """Keys and values that the decoder reads: [..., embed] to a pair of [layers, ..., heads, head_dim].
 
-        They hold no positions, so they can be made on the stream and gathered, and serve any grouping of passages.
+        They hold no positions, so they can be made on the stream and gathered, and serve any grouping of passages: `lay_out` takes a
+        layer's [..., heads, head_dim].
 
         Where whole layers are computed again (remat full), the states stand in for them, [1, ..., embed] alone: every decoder layer makes
         its own, and again for its gradient. All layers' keys and values and their gradients are 8 GB for one example of the largest
         reader with 20 passages of 512 tokens. Decoding step by step needs them made.
         """
-        return (encoded[None],) if self.remat == 'full' else self.decoder.keys_values(encoded)
+        return (lay_out(encoded)[None],) if self.remat == 'full' else self.decoder.keys_values(encoded, lay_out)
 
     def decode(self, decoder_input_tokens: Array, keys_values: attention.KeysValues, key_mask: Array,
                deterministic: bool = True) -> Array:
@@ -204,8 +207,8 @@ class T5(nn.Module):
 
         Args:
           decoder_input_tokens: [sequences, target_length] int32, targets shifted right; sequences a multiple of batch.
-          keys_values: each [layers, batch, keys, heads, head_dim].
-          key_mask: [batch, keys] bool; an example without any True key reads nothing.
+          keys_values: each [layers, ..., heads, head_dim], of batch * keys keys.
+          key_mask: [batch, keys] bool, which says what is read together; an example without any True key reads nothing.
 
         Returns:
           [sequences, target_length, vocab] float32.

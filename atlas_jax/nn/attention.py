@@ -77,13 +77,21 @@ _RECORDERS: dict[str, Callable[..., Array]] = {
 RECORDED = tuple(_RECORDERS)
 
 
-def by_head(keys_values: KeysValues) -> KeysValues:
-    """Keys [..., keys, heads, head_dim] as [..., heads, head_dim, keys], and values as [..., heads, keys, head_dim].
+def grouped(keys_values: KeysValues, key_mask: Array) -> KeysValues:
+    """Keys and values [..., heads, head_dim] as [batch, keys, heads, head_dim], read together as `key_mask` [batch, keys] says.
+
+    Done layer by layer: between a concatenation of all layers and its slices a reshape would keep XLA from seeing that they cancel.
+    """
+    return jax.tree.map(lambda values: values.reshape(*key_mask.shape, *values.shape[-2:]), keys_values)
+
+
+def by_head(keys_values: KeysValues, key_mask: Array) -> KeysValues:
+    """All layers' keys [layers, batch, heads, head_dim, keys] and values [layers, batch, heads, keys, head_dim], `grouped` and turned.
 
     A loop that reads the same keys with one query at a time wants them so: XLA's CPU backend would lay them out anew at every step, at
     2.6 times the cost of reading them (16 examples, 800 keys).
     """
-    keys, values = keys_values
+    keys, values = jax.vmap(lambda layer: grouped(layer, key_mask))(keys_values)
     return jnp.moveaxis(keys, -3, -1), jnp.swapaxes(values, -3, -2)
 
 

@@ -76,7 +76,7 @@ class DecoderLayer(_Layer):
           inputs: [sequences, length, embed], sequences a multiple of batch.
           bias: [heads, length, length].
           causal_mask: [length, length] bool.
-          keys_values: of the passages, each [batch, keys, heads, head_dim].
+          keys_values: of the passages, each [..., heads, head_dim], the leading axes being [batch, keys] or what is reshaped to that.
           key_mask: [batch, keys] bool.
           record: what to record of the attention to the passages; names of `attention.RECORDED`.
 
@@ -117,6 +117,7 @@ class DecoderLayer(_Layer):
         return hidden.reshape(inputs.shape), (cache, shares)
 
     def _read(self, inputs: Array, keys_values: attention.KeysValues, key_mask: Array, deterministic: bool, record: Sequence[str]):
+        keys_values = attention.grouped(keys_values, key_mask)
         mask = key_mask[:, None, None]  # [batch, heads, length, keys]
         normed = self.pre_cross_attention_layer_norm(inputs)
         by_example = normed.reshape(key_mask.shape[0], -1, normed.shape[-1])  # [batch, positions of its sequences, embed]

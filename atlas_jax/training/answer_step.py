@@ -60,7 +60,7 @@ def _read(params, inputs: types.ReaderInputs, prefix: sequences.Prefix | None, s
     batch_size, reader, sizes = inputs.reader_tokens.shape[0], spec.reader, spec.config.reader
     passages = gold_scores.encode(params, inputs.reader_tokens, inputs.reader_lengths, spec, capacity, None)
     keys_values, key_mask = fid.fuse(*passages, batch_size)
-    keys_values = attention_lib.by_head(keys_values)  # once: the beams of an example share them
+    keys_values = attention_lib.by_head(keys_values, key_mask)  # once: the beams of an example share them
 
     def tokens_to_logits(token, position, cache):
         logits, cache, shares = reader.apply({'params': params}, token, position, cache, keys_values, key_mask, method='decode_step')

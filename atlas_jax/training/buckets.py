@@ -17,6 +17,7 @@ _ROUND_TOKENS = 64
 # The share of steps that the levels below the last one hold. One level near the middle takes 4 % of 40 passages' tokens off a step, 9 % of
 # five passages'; two of them 1 % more.
 _HELD = (0.69, 0.977)
+_IN_A_SAMPLE = 0.9995  # quantiles that a sample of lengths tells; where more have to fit, the longest of it does
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +47,8 @@ def capacities(lengths: np.ndarray, passages: int, limit: int, streams: int = 1)
         share = held ** (1 / streams)
         spread = statistics.NormalDist().inv_cdf(share)  # in standard deviations of a stream's tokens
         expected = passages * lengths.mean() + spread * math.sqrt(passages) * lengths.std()
-        longest = _round_up(np.quantile(lengths, share ** (1 / passages)), 8)
-        longest = min(longest, greatest)
+        fitting = share ** (1 / passages)
+        longest = min(_round_up(np.quantile(lengths, fitting if fitting < _IN_A_SAMPLE else 1.0), 8), greatest)
         result.append(Capacity(min(max(_round_up(expected, _ROUND_TOKENS), longest), passages * longest), longest))
     return (*result, full)
 

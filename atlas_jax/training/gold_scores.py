@@ -12,7 +12,7 @@ from atlas_jax.training import retrieve
 from atlas_jax.training import spec as spec_lib
 
 Array = jax.Array
-Rows = tuple[Any, Array]  # keys and values, and the mask, of fid.passage_rows
+Rows = tuple[Any, Array]  # keys and values, and the mask, of fid.encode_passages
 
 
 def encode(params: Any, tokens: Array, lengths: Array, spec: spec_lib.StepSpec, capacity, dropout_key: Array | None) -> Rows:

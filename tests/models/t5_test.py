@@ -53,7 +53,7 @@ def test_step_by_step_equals_all_at_once(config):
     cache = model.init_cache(2, 8)
     step = jax.jit(lambda *args: model.apply({'params': params}, *args, method='decode_step'))
     for position in range(6):
-        logits, cache, shares = step(tokens[:, position], jnp.int32(position), cache, attention.by_head(keys_values), mask)
+        logits, cache, shares = step(tokens[:, position], jnp.int32(position), cache, attention.by_head(keys_values, mask), mask)
         np.testing.assert_allclose(logits, expected[:, position], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(shares.sum(axis=-1), 1, rtol=1e-5)
     assert expected.dtype == jnp.float32 and expected.shape == (2, 6, 41)

@@ -37,7 +37,7 @@ def _generate(model: t5.T5, config: decoding.DecodingConfig, params, keys_values
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _read(model: t5.T5, params, stream, batch: int):
     keys_values, mask = fid.fuse(*fid.encode_passages(model, params, stream), batch)
-    return attention.by_head(keys_values), mask
+    return attention.by_head(keys_values, mask), mask
 
 
 @pytest.fixture(scope='module')
