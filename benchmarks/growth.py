@@ -6,7 +6,6 @@ One side at a time, each in its own process. A point that a side has no memory f
 """
 
 import pathlib
-import statistics
 from typing import Any
 
 import process_pairs
@@ -66,8 +65,8 @@ def _seconds(axis: str, point: Any, side: str, options) -> float:
     inputs = process_pairs.save_inputs(work / 'growth.npz', arrays)
     ours = side == 'ours'
     with process_pairs.ours(models, inputs, options.dtype) if ours else process_pairs.theirs(side, models, inputs, options.dtype) as worker:
-        compare_timing.warm_up(lambda _: worker.ask('step', batch=0))
-        return statistics.median(worker.ask('step', batch=number % _BATCHES)['seconds'] for number in range(options.rounds))
+        found = compare_timing.alternate({side: lambda number: worker.ask('step', batch=number % _BATCHES)}, options.rounds)
+        return found[side]['seconds']
 
 
 def _write_page(path: str, figures: dict[str, Any]) -> None:
