@@ -14,7 +14,7 @@ from atlas_jax.conversion import hf_names
 from atlas_jax.decoding import config as decoding_config
 from atlas_jax.decoding import greedy, sequences
 from atlas_jax.models import atlas, contriever, fid, t5
-from atlas_jax.nn import attention, layer_scan, token_stream
+from atlas_jax.nn import layer_scan, token_stream
 from atlas_jax.training import buckets, joint_loss, retrieve, step_config, train_step
 from atlas_jax.training import spec as spec_lib
 from atlas_jax.training import state as state_lib
@@ -163,10 +163,11 @@ def _greedy(variables: Params, read, size: int, spec: spec_lib.StepSpec, max_len
     """[size, max_length] int32, the start token first, padding after the end."""
     config = spec.config.reader
 
-    keys_values, mask = attention.by_head(*read), read[1]
+    mask = read[1]
+    params, keys_values = spec.reader.step_by_step(variables['params'], *read)
 
     def tokens_to_logits(token: jax.Array, position: jax.Array, cache):
-        return spec.reader.apply(variables, token, position, cache, keys_values, mask, method='decode_step')
+        return spec.reader.apply({'params': params}, token, position, cache, keys_values, mask, method='decode_step')
 
     special = sequences.SpecialTokens(config.decoder_start_id, config.eos_id, config.pad_id)
     decoded = greedy.greedy(tokens_to_logits, spec.reader.init_cache(size, max_length - 1), size,

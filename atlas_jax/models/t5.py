@@ -12,6 +12,7 @@ from atlas_jax import errors, types
 from atlas_jax.nn import attention, dense, embedding, flash_attention, layer_scan, mlp, norm, relpos, t5_layers, token_stream
 
 Array = jax.Array
+_ReadByStep = attention.KeysValues | list[attention.KeysValues]  # what decode_step reads: layers together or apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,13 +158,20 @@ class Decoder(_Stack):
                                       keys_values if states is None else None, deterministic)
         return self.dropout(self.decoder_norm(hidden), deterministic=deterministic), recorded
 
-    def step(self, embedded: Array, position: Array, cache: attention.KeysValues, keys_values: attention.KeysValues,
+    def step(self, embedded: Array, position: Array, cache: attention.KeysValues, keys_values: _ReadByStep,
              key_mask: Array) -> tuple[Array, attention.KeysValues, Array]:
         """[rows, 1, embed] to the final states of one position, the cache, and the attention [batch, rows of an example, keys]."""
         bias = self.relpos_bias.row(position, cache[0].shape[2])
-        hidden, (cache, shares) = self._scan(
-            t5_layers.DecoderLayer,
-            lambda layer, hidden, own: layer.step(hidden, position, own[0], bias, own[1], key_mask), embedded, (cache, keys_values))
+
+        def call(layer: t5_layers.DecoderLayer, hidden: Array, own: Any) -> tuple[Array, Any]:
+            return layer.step(hidden, position, own[0], bias, own[1], key_mask)
+
+        if isinstance(keys_values, list):  # of T5.step_by_step
+            unbound = t5_layers.DecoderLayer(**self.config.layer_arguments(), parent=None)
+            own = zip(layer_scan.split(cache), keys_values, strict=True)
+            hidden, (cache, shares) = layer_scan.run_layers(unbound, self.variables['params'], call, embedded, own)
+        else:
+            hidden, (cache, shares) = self._scan(t5_layers.DecoderLayer, call, embedded, (cache, keys_values))
         return self.decoder_norm(hidden), cache, jnp.mean(shares, axis=0)
 
 
@@ -228,14 +236,32 @@ class T5(nn.Module):
         hidden, recorded = self.decoder(self.token_embedder(decoder_input_tokens), keys_values, key_mask, deterministic, record)
         return self._logits(hidden), recorded
 
-    def decode_step(self, token: Array, position: Array, cache: attention.KeysValues, keys_values: attention.KeysValues,
+    @nn.nowrap
+    def step_by_step(self, params: Any, keys_values: attention.KeysValues, key_mask: Array) -> tuple[Any, _ReadByStep]:
+        """Parameters, and keys and values, laid out for `decode_step`; for a loop over positions to be done before it.
+
+        Keys and values are turned as one query at a time wants them (`nn.attention.by_head`). Where layers are unrolled every layer gets
+        arrays of its own: out of stacked ones the loop would copy all of the decoder at every position (size small on a CPU: 36 ms a
+        position, 12 without).
+
+        Args:
+          params: the reader's, layers together.
+          keys_values: each [layers, ..., heads, head_dim], of batch * keys keys.
+          key_mask: [batch, keys] bool.
+        """
+        keys_values = attention.by_head(keys_values, key_mask)
+        if self.unroll < self.config.num_decoder_layers:
+            return params, keys_values
+        return {**params, 'decoder': layer_scan.unstack_layers(params['decoder'])}, layer_scan.split(keys_values)
+
+    def decode_step(self, token: Array, position: Array, cache: attention.KeysValues, keys_values: _ReadByStep,
                     key_mask: Array) -> tuple[Array, attention.KeysValues, Array]:
         """Logits of one position. Rows are examples, or several sequences of each side by side, which read the same keys.
 
         Args:
           token: [rows] int32, rows a multiple of batch: the token at `position` (scalar int32, from 0).
           cache: of `init_cache`, filled up to `position`.
-          keys_values: as for `decode`, laid out by head (`nn.attention.by_head`).
+          keys_values: of `step_by_step`, with its parameters.
           key_mask: [batch, keys] bool.
 
         Returns:

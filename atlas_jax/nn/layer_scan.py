@@ -9,7 +9,7 @@ size large), so up to 24 are unrolled there (`unroll_on`).
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -44,10 +44,13 @@ def unstack_layers(params: Any) -> Any:
         return params
     result = {name: unstack_layers(value) for name, value in params.items() if name != TOGETHER}
     if TOGETHER in params:
-        together = params[TOGETHER]
-        for i in range(jax.tree.leaves(together)[0].shape[0]):
-            result[f'layers_{i}'] = jax.tree.map(lambda leaf, i=i: leaf[i], together)
+        result |= {f'layers_{i}': layer for i, layer in enumerate(split(params[TOGETHER]))}
     return result
+
+
+def split(together: Any) -> list[Any]:
+    """Arrays with the layers first, as a list of each layer's own."""
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], together) for i in range(jax.tree.leaves(together)[0].shape[0])]
 
 
 def scan_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, Any]], hidden: Array, per_layer: Any = None, *,
@@ -79,6 +82,23 @@ def scan_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, 
         return partitioning.spread(hidden), output
 
     return jax.lax.scan(rematerialised(body, remat), hidden, (together, per_layer, keys), unroll=unroll)
+
+
+def run_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, Any]], hidden: Array,
+               per_layer: Iterable[Any]) -> tuple[Array, Any]:
+    """`scan_layers` without a loop, a gradient or dropout: from arrays that each layer has to itself.
+
+    For what is itself the body of a loop: taking a layer out of stacked arrays would copy it in every turn.
+
+    Args:
+      params: of the whole stack, layers apart.
+      per_layer: what each layer gets.
+    """
+    run, outputs = nn.apply(call, layer), []
+    for i, inputs in enumerate(per_layer):
+        hidden, output = run({'params': params[f'{TOGETHER}_{i}']}, partitioning.spread(hidden), inputs)
+        outputs.append(output)
+    return partitioning.spread(hidden), jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
 
 def unroll_on(device: jax.Device) -> int:

@@ -9,7 +9,6 @@ from flax import struct
 from atlas_jax import decoding, partitioning, types
 from atlas_jax.decoding import sequences
 from atlas_jax.models import fid
-from atlas_jax.nn import attention as attention_lib
 from atlas_jax.training import gold_scores, retrieve, train_step
 from atlas_jax.training import spec as spec_lib
 
@@ -60,7 +59,7 @@ def _read(params, inputs: types.ReaderInputs, prefix: sequences.Prefix | None, s
     batch_size, reader, sizes = inputs.reader_tokens.shape[0], spec.reader, spec.config.reader
     passages = gold_scores.encode(params, inputs.reader_tokens, inputs.reader_lengths, spec, capacity, None)
     keys_values, key_mask = fid.fuse(*passages, batch_size)
-    keys_values = attention_lib.by_head(keys_values, key_mask)  # once: the beams of an example share them
+    params, keys_values = reader.step_by_step(params, keys_values, key_mask)  # once: the beams of an example share them
 
     def tokens_to_logits(token, position, cache):
         logits, cache, shares = reader.apply({'params': params}, token, position, cache, keys_values, key_mask, method='decode_step')

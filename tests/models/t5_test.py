@@ -12,7 +12,7 @@ import pytest
 from atlas_jax import errors
 from atlas_jax.conversion import hf_names
 from atlas_jax.models import t5
-from atlas_jax.nn import attention
+from atlas_jax.nn import layer_scan
 from tests.testing import streams
 
 V11 = t5.T5Config(vocab_size=41, emb_dim=22, num_heads=3, head_dim=5, mlp_dim=29, num_encoder_layers=2, num_decoder_layers=3,
@@ -43,17 +43,20 @@ def test_flat_equals_padded(config, count):
         np.testing.assert_allclose(found[i // per_stream, start:start + length], padded[i, :length], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('unroll', [1, 24])
 @pytest.mark.parametrize('config', [V10, V11])
-def test_step_by_step_equals_all_at_once(config):
-    model, params = t5.T5(config), _params(config)
+def test_step_by_step_equals_all_at_once(config, unroll):
+    model, params = t5.T5(config, unroll=unroll), layer_scan.stack_layers(_params(config))
     tokens = np.random.default_rng(0).integers(0, 41, (2, 6))
     keys_values = model.apply({'params': params}, jax.random.normal(jax.random.key(1), (2, 9, 22)), method='cross_keys_values')
     mask = np.arange(9) < np.array([[9], [4]])
     expected = jax.jit(functools.partial(model.apply, method='decode'))({'params': params}, tokens, keys_values, mask)
+    params, keys_values = model.step_by_step(params, keys_values, mask)
+    assert isinstance(keys_values, list) == (unroll > 1)
     cache = model.init_cache(2, 8)
     step = jax.jit(lambda *args: model.apply({'params': params}, *args, method='decode_step'))
     for position in range(6):
-        logits, cache, shares = step(tokens[:, position], jnp.int32(position), cache, attention.by_head(keys_values, mask), mask)
+        logits, cache, shares = step(tokens[:, position], jnp.int32(position), cache, keys_values, mask)
         np.testing.assert_allclose(logits, expected[:, position], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(shares.sum(axis=-1), 1, rtol=1e-5)
     assert expected.dtype == jnp.float32 and expected.shape == (2, 6, 41)

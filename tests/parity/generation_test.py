@@ -11,7 +11,7 @@ from atlas_jax import decoding
 from atlas_jax.conversion import hf
 from atlas_jax.decoding import sequences
 from atlas_jax.models import fid, t5
-from atlas_jax.nn import attention
+from atlas_jax.nn import layer_scan
 from tests.testing import streams
 
 PARITY = streams.FIXTURES / 'parity'
@@ -37,20 +37,20 @@ def _generate(model: t5.T5, config: decoding.DecodingConfig, params, keys_values
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _read(model: t5.T5, params, stream, batch: int):
     keys_values, mask = fid.fuse(*fid.encode_passages(model, params, stream), batch)
-    return attention.by_head(keys_values, mask), mask
+    return *model.step_by_step(params, keys_values, mask), mask
 
 
-@pytest.fixture(scope='module')
-def recorded_reader():
+@pytest.fixture(scope='module', params=[1, 24], ids=['loop', 'unrolled'])
+def recorded_reader(request):
     """The recorded reader with batch 0 encoded, and the forced prefixes."""
     config, params = hf.load_t5(PARITY / 'reader_v11')
     inputs = np.load(PARITY / 'inputs.npz')
     ids, lengths = inputs['reader_ids'][0].reshape(-1, 48), inputs['reader_mask'][0].sum(axis=-1).reshape(-1)
-    model = t5.T5(config)
+    model, params = t5.T5(config, unroll=request.param), layer_scan.stack_layers(params)
     prompts = list(RECORDED['prompts'].values())
     prefix = sequences.Prefix(np.array([[*ids, *[0] * (3 - len(ids))] for ids in prompts], np.int32),
                               np.array([len(ids) for ids in prompts], np.int32))
-    return model, params, *_read(model, params, streams.flat(ids, lengths, streams=3), 3), prefix
+    return model, *_read(model, params, streams.flat(ids, lengths, streams=3), 3), prefix
 
 
 @pytest.mark.parametrize('number', range(len(RECORDED['records'])))
@@ -127,7 +127,7 @@ def test_transformers(version, beams, length_penalty, min_length, prefixes, tmp_
         oracle.float().save_pretrained(tmp_path / str(seed))
         sizes, params = hf.load_t5(tmp_path / str(seed))
         model = t5.T5(sizes)
-        decoded = _generate(model, config, params, *_read(model, params, streams.flat(tokens, LENGTHS.reshape(-1)), len(LENGTHS)), prefix)
+        decoded = _generate(model, config, *_read(model, params, streams.flat(tokens, LENGTHS.reshape(-1)), len(LENGTHS)), prefix)
         np.testing.assert_array_equal(decoded.tokens, expected)
         ended += (expected == 1).any(axis=-1).reshape(-1).tolist()
     assert any(ended) and not all(ended)
