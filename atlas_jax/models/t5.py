@@ -249,10 +249,14 @@ class T5(nn.Module):
           keys_values: each [layers, ..., heads, head_dim], of batch * keys keys.
           key_mask: [batch, keys] bool.
         """
-        keys_values = attention.by_head(keys_values, key_mask)
+        def lay_out(layer: attention.KeysValues) -> attention.KeysValues:
+            return attention.by_head(layer, key_mask)
+
         if self.unroll < self.config.num_decoder_layers:
-            return params, keys_values
-        return {**params, 'decoder': layer_scan.unstack_layers(params['decoder'])}, layer_scan.split(keys_values)
+            return params, jax.vmap(lay_out)(keys_values)
+        # Split before they are turned: between the concatenation of all layers and its slices nothing may stand, then both are left out.
+        apart = {**params, 'decoder': layer_scan.unstack_layers(params['decoder'])}
+        return apart, [lay_out(layer) for layer in layer_scan.split(keys_values)]
 
     def decode_step(self, token: Array, position: Array, cache: attention.KeysValues, keys_values: _ReadByStep,
                     key_mask: Array) -> tuple[Array, attention.KeysValues, Array]:
