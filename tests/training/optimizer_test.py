@@ -41,14 +41,16 @@ def test_first_update_is_a_signed_step_with_decay():
     np.testing.assert_allclose(updates['retriever']['w'], [-0.25 * (1 + 0.5)], rtol=1e-5)
 
 
-def test_clip_is_joint_over_reader_and_retriever():
+@pytest.mark.parametrize('length, expected', [(5.0, 1.0), (0.5, 0.5), (0.0, 0.0)])
+def test_clip_is_joint_over_reader_and_retriever(length, expected):
+    """Gradients of (.6, .8) * length: shortened to 1, left alone when shorter, and nothing bad of none."""
     config = optimizer.OptimizerConfig(clip=1.0, schedule='fixed', warmup_steps=0)
     params = {'reader': {'w': jnp.zeros(1)}, 'retriever': {'w': jnp.zeros(1)}}
     transformation = optimizer.make_optimizer(config)
-    gradients = {'reader': {'w': jnp.array([3.0])}, 'retriever': {'w': jnp.array([4.0])}}
+    gradients = {'reader': {'w': jnp.array([0.6 * length])}, 'retriever': {'w': jnp.array([0.8 * length])}}
     _, state = transformation.update(gradients, transformation.init(params), params)
     mu = state[1].inner_states['reader'].inner_state[0].mu['reader']['w']
-    np.testing.assert_allclose(mu, [0.1 * 3.0 / 5.0], rtol=1e-5)
+    np.testing.assert_allclose(mu, [0.1 * 0.6 * expected], rtol=1e-5)
 
 
 def test_an_untrained_retriever_stays_as_it_is():
