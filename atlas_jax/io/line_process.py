@@ -60,6 +60,7 @@ def serve(handlers: Mapping[str, Callable[..., Any]]) -> None:
     """Answers requests on standard input until it ends: action -> handler(**arguments) -> a JSON value."""
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)
+    sys.stdout.reconfigure(line_buffering=True)  # like standard error: what it said is not lost when it dies
     for line in sys.stdin:
         request = json.loads(line)
         try:

@@ -88,7 +88,7 @@ def make_optimizer(config: OptimizerConfig, train_retriever: bool = True, freeze
 def _clip_by_global_norm(limit: float) -> optax.GradientTransformation:
     """optax's, by one factor for all: its quotients XLA does not fuse with what reads them, and writes all gradients once more."""
     def clip(gradients: Any, _: Any) -> Any:
-        factor = jnp.minimum(1.0, limit / optax.global_norm(gradients))  # 1 too where all gradients are 0
+        factor = jnp.minimum(1.0, limit / optax.tree.norm(gradients))  # 1 too where all gradients are 0
         return jax.tree.map(lambda gradient: gradient * factor, gradients)
 
     return optax.stateless(clip)
