@@ -5,6 +5,7 @@ split over `fsdp` and `model` and are gathered where they are used, layer by lay
 """
 
 import contextlib
+import contextvars
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from atlas_jax import errors
 
 MESH_AXES = ('data', 'fsdp', 'model')
+_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar('platform', default=None)
 
 # logical axis -> mesh axes. Streams, batches and index rows are spread over every device; weights are split in `embed` over fsdp and
 # in heads, mlp and vocab over model.
@@ -90,9 +92,18 @@ def unboxed_shapes(boxed: Any) -> Any:
 
 @contextlib.contextmanager
 def on_mesh(mesh: Mesh) -> Iterator[None]:
-    """Inside a traced function: `whole` and `spread` refer to this mesh. Outside of it, and on one device, they do nothing."""
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh) if mesh.size > 1 else contextlib.nullcontext():
-        yield
+    """Inside a traced function: `whole`, `spread` and `platform` refer to this mesh. On one device the first two do nothing, as outside."""
+    token = _platform.set(mesh.devices.flat[0].platform)
+    try:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh) if mesh.size > 1 else contextlib.nullcontext():
+            yield
+    finally:
+        _platform.reset(token)
+
+
+def platform() -> str:
+    """Where what is being traced will run, as jax names it: the mesh's platform; outside of `on_mesh` this machine's."""
+    return _platform.get() or jax.default_backend()
 
 
 def whole(param: jax.Array, axes: Sequence[str | None], dtype: Any = None) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from atlas_jax import types
-from atlas_jax.nn import dense, flash_attention, token_stream
+from atlas_jax.nn import dense, flash_attention, products, token_stream
 
 Array = jax.Array
 KeysValues = tuple[Array, Array]
@@ -219,13 +219,12 @@ class Attention(nn.Module):
         Heads are moved to the front first: left to it, XLA's CPU backend would lay every operand out by head_dim, at five times the cost.
         """
         query, key, value = (jnp.swapaxes(each, -3, -2) for each in (query, key, value))
-        # q queries, k keys, d head_dim
-        logits = jnp.einsum('...qd,...kd->...qk', query, key, preferred_element_type=jnp.float32)
+        logits = products.matmul(query, key, transposed=True, dtype=jnp.float32)
         if bias is not None:
             logits = add_bias(logits, bias)
         probabilities = masked_softmax(logits, mask)
         dropped = self.dropout(probabilities, deterministic=deterministic).astype(self.dtype)
-        rows = jnp.swapaxes(jnp.einsum('...qk,...kd->...qd', dropped, value.astype(self.dtype)), -3, -2)
+        rows = jnp.swapaxes(products.matmul(dropped, value.astype(self.dtype)), -3, -2)
         return rows.reshape(*rows.shape[:-2], -1), logits, probabilities
 
     def _seeds(self, stream: types.TokenStream) -> Array:

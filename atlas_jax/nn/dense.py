@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from atlas_jax import partitioning
+from atlas_jax.nn import products
 
 Array = jax.Array
 
@@ -51,8 +52,7 @@ class Dense(nn.Module):
         kernel_init = self.kernel_init or normal(1 / inputs.shape[-1])
         kernel = self.param('kernel', nn.with_logical_partitioning(kernel_init, self.axes), (inputs.shape[-1], self.features))
         rows = without_single_stream(inputs.astype(self.dtype))
-        outputs = jnp.einsum('...i,io->...o', rows, partitioning.whole(kernel, self.axes, self.dtype))  # i in, o features
-        outputs = outputs.reshape(*inputs.shape[:-1], self.features)
+        outputs = products.dense(rows, partitioning.whole(kernel, self.axes, self.dtype)).reshape(*inputs.shape[:-1], self.features)
         if self.use_bias:
             bias = self.param('bias', nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:]), (self.features,))
             outputs += partitioning.whole(bias, self.axes[1:], self.dtype)

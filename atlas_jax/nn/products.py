@@ -1,0 +1,72 @@
+"""Matrix products as the platform runs them fastest."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from atlas_jax import partitioning
+
+Array = jax.Array
+
+
+def matmul(left: Array, right: Array, transposed: bool = False, dtype: Any = None) -> Array:
+    """`left @ right`, or `left @ right^T`.
+
+    Args:
+      left: [..., rows, inner].
+      right: [..., inner, columns], or [..., columns, inner] where `transposed`; the same leading axes and dtype as `left`.
+      dtype: of the result; None is the operands'.
+
+    Returns:
+      [..., rows, columns].
+    """
+    dtype = jnp.dtype(dtype or left.dtype)
+    product = _rounded_after if _rounds_after(left) else _dot
+    return product(left, right, transposed, dtype)
+
+
+def dense(rows: Array, kernel: Array) -> Array:
+    """`rows @ kernel`: [..., in] and [in, out] of one dtype to [..., out] of it."""
+    if not _rounds_after(rows):
+        return jnp.einsum('...i,io->...o', rows, kernel)  # i in, o out
+    return matmul(rows.reshape(-1, rows.shape[-1]), kernel).reshape(*rows.shape[:-1], kernel.shape[-1])
+
+
+def _rounds_after(operand: Array) -> bool:
+    """Whether products are taken in float32 and rounded afterwards: in bfloat16 on a CPU.
+
+    XLA's CPU backend uses the processor's unit for matrices (AMX, where it has one) only for bfloat16 products whose results are float32:
+    1,000 GFLOP/s on two cores in place of 250. Elsewhere results wider than their operands would double what is kept for the gradient.
+    Several CPU devices stand in for a slice; `dense` must not merge the axes that lie over them.
+    """
+    return operand.dtype == jnp.bfloat16 and partitioning.platform() == 'cpu' and jax.sharding.get_abstract_mesh().empty
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _rounded_after(left: Array, right: Array, transposed: bool, dtype: Any) -> Array:
+    return _dot(left, right, transposed, jnp.float32).astype(dtype)
+
+
+def _rounded_after_forward(left, right, transposed, dtype):
+    return _rounded_after(left, right, transposed, dtype), (left, right)
+
+
+def _rounded_after_backward(transposed, _, saved, gradient):
+    left, right = saved
+    gradient = gradient.astype(left.dtype)
+    to_left = _dot(gradient, right, not transposed, jnp.float32).astype(left.dtype)
+    # The matrix unit does not sum over the rows of both, and XLA transposes 2-byte numbers too slowly to make that worth while.
+    first, second = (gradient, left) if transposed else (left, gradient)
+    to_right = _dot(jnp.swapaxes(first, -1, -2), second, False, jnp.float32).astype(right.dtype)
+    return to_left, to_right
+
+
+_rounded_after.defvjp(_rounded_after_forward, _rounded_after_backward)
+
+
+def _dot(left: Array, right: Array, transposed: bool, dtype: Any) -> Array:
+    batch = tuple(range(left.ndim - 2))
+    contracted = (left.ndim - 1,), (right.ndim - (1 if transposed else 2),)
+    return jax.lax.dot_general(left, right, (contracted, (batch, batch)), preferred_element_type=dtype)
