@@ -39,7 +39,8 @@ def _rounds_after(operand: Array) -> bool:
 
     XLA's CPU backend uses the processor's unit for matrices (AMX, where it has one) only for bfloat16 products whose results are float32:
     1,000 GFLOP/s on two cores in place of 250. Elsewhere results wider than their operands would double what is kept for the gradient.
-    Several CPU devices stand in for a slice; `dense` must not merge the axes that lie over them.
+    Several CPU devices stand in for a slice; `dense` must not merge the axes that lie over them. Decided while tracing: a choice made when
+    lowering (jax.lax.platform_dependent) would hide the products from what remat keeps.
     """
     return operand.dtype == jnp.bfloat16 and partitioning.platform() == 'cpu' and jax.sharding.get_abstract_mesh().empty
 
@@ -56,11 +57,10 @@ def _rounded_after_forward(left, right, transposed, dtype):
 def _rounded_after_backward(transposed, _, saved, gradient):
     left, right = saved
     gradient = gradient.astype(left.dtype)
-    to_left = _dot(gradient, right, not transposed, jnp.float32).astype(left.dtype)
-    # The matrix unit does not sum over the rows of both, and XLA transposes 2-byte numbers too slowly to make that worth while.
     first, second = (gradient, left) if transposed else (left, gradient)
-    to_right = _dot(jnp.swapaxes(first, -1, -2), second, False, jnp.float32).astype(right.dtype)
-    return to_left, to_right
+    # The second sums over the rows of both, which the matrix unit does not do; XLA transposes 2-byte numbers too slowly to help it.
+    return (_rounded_after(gradient, right, not transposed, left.dtype),
+            _rounded_after(jnp.swapaxes(first, -1, -2), second, False, right.dtype))
 
 
 _rounded_after.defvjp(_rounded_after_forward, _rounded_after_backward)

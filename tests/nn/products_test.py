@@ -8,8 +8,6 @@ import pytest
 from atlas_jax import partitioning
 from atlas_jax.nn import products
 
-ELSEWHERE = types.SimpleNamespace(size=1, devices=np.array([types.SimpleNamespace(platform='tpu')]))
-
 
 def _operands(dtype, transposed: bool = False):
     generator = np.random.default_rng(0)
@@ -67,15 +65,19 @@ def _result_types(function, *operands) -> set[str]:
     return {line.rsplit('x', 1)[1].rstrip('>') for line in lines if 'dot_general' in line and '->' in line}
 
 
-def test_on_a_cpu_every_product_of_bfloat16_is_float32_before_it_is_rounded():
+def _on(platform: str, product):
+    """The product traced for one device of this kind."""
+    mesh = types.SimpleNamespace(size=1, devices=np.array([types.SimpleNamespace(platform=platform)]))
+
+    def traced(*operands):
+        with partitioning.on_mesh(mesh):
+            return product(*operands)
+
+    return traced
+
+
+@pytest.mark.parametrize('platform, expected', [('cpu', 'f32'), ('tpu', 'bf16')])
+def test_products_of_bfloat16_are_float32_before_they_are_rounded_on_a_cpu_alone(platform, expected):
     rows, kernel = jnp.ones((7, 5), jnp.bfloat16), jnp.ones((5, 11), jnp.bfloat16)
-    assert _result_types(products.matmul, *_operands('bfloat16')) == {'f32'}
-    assert _result_types(products.dense, rows, kernel) == {'f32'}
-
-
-def test_elsewhere_products_are_left_alone():
-    def on_tpu(*operands):
-        with partitioning.on_mesh(ELSEWHERE):
-            return products.dense(*operands)
-
-    assert _result_types(on_tpu, jnp.ones((7, 5), jnp.bfloat16), jnp.ones((5, 11), jnp.bfloat16)) == {'bf16'}
+    assert _result_types(_on(platform, products.matmul), *_operands('bfloat16')) == {expected}
+    assert _result_types(_on(platform, products.dense), rows, kernel) == {expected}
