@@ -54,5 +54,5 @@ setuptools.setup(
     package_data={f'{GIN_CONFIGS}.models': ['*.gin'], f'{GIN_CONFIGS}.runs': ['*.gin']},
     install_requires=CORE,
     extras_require=EXTRAS,
-    entry_points={'console_scripts': ['atlas-jax = atlas_jax.cli:main']},
+    entry_points={'console_scripts': ['atlas-jax = atlas_jax.cli.main:main']},
 )

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from atlas_jax import errors, hosts, index_group, partitioning, prepare, types
+from atlas_jax import errors, partitioning, types
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.conversion import kinds, loading, own, tokenizer_files
 from atlas_jax.corpus import documents as documents_lib
@@ -23,18 +23,20 @@ from atlas_jax.corpus import passages as passages_lib
 from atlas_jax.corpus import store as store_lib
 from atlas_jax.decoding import DecodingConfig
 from atlas_jax.index import embed
-from atlas_jax.index.index import Index as PassageIndex
+from atlas_jax.index.embedding_index import Index as PassageIndex
 from atlas_jax.input import encode
-from atlas_jax.io import processes
+from atlas_jax.knowledge import group as index_group
 from atlas_jax.models import atlas as atlas_lib
+from atlas_jax.runtime import hosts, processes
 from atlas_jax.searchers import config as search_config
+from atlas_jax.steps import answer as answer_step
+from atlas_jax.steps import answer_steps, prepare, step_config
+from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tasks import protocol, registry
 from atlas_jax.tasks.protocol import TaskExample
 from atlas_jax.tasks.qa import QATask
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
-from atlas_jax.training import answer_step, answer_steps, step_config
-from atlas_jax.training import spec as spec_lib
 from atlas_jax.training import state as state_lib
 
 

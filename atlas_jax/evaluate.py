@@ -9,16 +9,19 @@ from typing import Any
 
 import jax
 
-from atlas_jax import api, errors, index_group, prepare, types
+from atlas_jax import api, errors, types
 from atlas_jax.decoding import DecodingConfig
 from atlas_jax.io import jsonl
+from atlas_jax.knowledge import group as index_group
 from atlas_jax.metrics import retrieval as retrieval_metrics
 from atlas_jax.metrics import scores as score_metrics
 from atlas_jax.metrics import statistics
 from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.searchers.config import SearchConfig
+from atlas_jax.steps import eval as eval_step
+from atlas_jax.steps import prepare, step_config
+from atlas_jax.steps import score as score_step
 from atlas_jax.tasks import multiple_choice, protocol
-from atlas_jax.training import eval_step, score_step, step_config
 
 _TOP = (1, 2, 5, 10, 20, 50, 100)
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from atlas_jax import api, prepare
+from atlas_jax import api
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.searchers import config as search_config
+from atlas_jax.steps import prepare
 from atlas_jax.tasks import protocol
 
 

@@ -11,17 +11,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from atlas_jax import api, errors, evaluate, hosts, partitioning, preemption, prepare, run_log, run_profile, watch
+from atlas_jax import api, errors, evaluate, partitioning
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.input import pipeline
-from atlas_jax.io import progress, resources
 from atlas_jax.models import atlas as atlas_lib
+from atlas_jax.report import run_log, run_profile
+from atlas_jax.runtime import hosts, preemption, progress, resources, watch
 from atlas_jax.searchers.config import SearchConfig
+from atlas_jax.steps import prepare, step_config
+from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tasks import protocol
 from atlas_jax.training import refresh as refresh_lib
-from atlas_jax.training import spec as spec_lib
 from atlas_jax.training import state as state_lib
-from atlas_jax.training import step_config, train_step
+from atlas_jax.training import train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 
 _SHOWN = ('reader_loss', 'retriever_loss', 'index_age_max', 'tflops_per_second', 'mfu')  # beside the progress bar

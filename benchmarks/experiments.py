@@ -24,10 +24,11 @@ import tempfile
 import time
 from typing import Any
 
-from atlas_jax import evaluate, gin_utils, train
+from atlas_jax import evaluate, train
+from atlas_jax.gin_files import parse as gin_utils
 from atlas_jax.io import atomic
 from atlas_jax.planning import workload as workload_lib
-from atlas_jax.training import spec
+from atlas_jax.steps import spec
 from atlas_jax.training.optimizer import OptimizerConfig
 
 PLANS = pathlib.Path(__file__).parent / 'plans.json'

@@ -8,7 +8,7 @@ Seeds change the order of the 64 examples; data, questions and hyper-parameters 
 import argparse
 import json
 
-from atlas_jax import demo
+from atlas_jax.demo import demo
 from atlas_jax.io import atomic
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import process_pairs
 import workload
 
-from atlas_jax import compare_timing
+from atlas_jax.compare import timing as compare_timing
 from atlas_jax.io import atomic
 from atlas_jax.report import html
 

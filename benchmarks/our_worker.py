@@ -6,13 +6,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from atlas_jax import compare_ours, decoding, types
+from atlas_jax import decoding, types
+from atlas_jax.compare import ours as compare_ours
 from atlas_jax.index import embed
-from atlas_jax.io import line_process, resources
 from atlas_jax.models import atlas
+from atlas_jax.runtime import line_process, resources
+from atlas_jax.steps import answer as answer_step
+from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tokenizers.formats import Segment
-from atlas_jax.training import answer_step
-from atlas_jax.training import spec as spec_lib
 
 _TABLE_WIDTH = 128  # a multiple of it
 

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import workload
 
-from atlas_jax import allocator, compare_timing
-from atlas_jax.io import atomic, line_process
+from atlas_jax.compare import timing as compare_timing
+from atlas_jax.io import atomic
 from atlas_jax.report import html
+from atlas_jax.runtime import allocator, line_process
 
 # name -> (variant of baseline/variants.py, whether it gets our allocator settings and flush-denormal)
 OPPONENTS = {
@@ -67,7 +68,7 @@ def ours(models: workload.Workload, inputs: pathlib.Path, dtype: str = 'float32'
 def theirs(name: str, models: workload.Workload, inputs: pathlib.Path, dtype: str = 'float32') -> Iterator[line_process.Worker]:
     """PyTorch's worker as this opponent, loaded."""
     variant, repaired = OPPONENTS[name]
-    with line_process.Worker('atlas_jax.baseline', environment(repaired)) as worker:
+    with line_process.Worker('atlas_jax.compare.pytorch', environment(repaired)) as worker:
         worker.info = worker.ask('load', reader=models.reader, retriever=models.retriever, inputs=str(inputs), variant=variant, dtype=dtype,
                                  flush_denormal=repaired)
         yield worker

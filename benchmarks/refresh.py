@@ -14,7 +14,8 @@ import tempfile
 
 import process_pairs
 
-from atlas_jax import gin_utils, train
+from atlas_jax import train
+from atlas_jax.gin_files import parse as gin_utils
 from atlas_jax.io import atomic
 from atlas_jax.training import refresh
 

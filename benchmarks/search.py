@@ -18,7 +18,8 @@ import numpy as np
 import process_pairs
 import search_vectors
 
-from atlas_jax.io import atomic, line_process
+from atlas_jax.io import atomic
+from atlas_jax.runtime import line_process
 
 TOP_K, BATCHES = 20, (1, 64)
 SIDES = ('numpy_matmul', 'faiss_flat', 'exact', 'int8', 'int8_index', 'scann', 'faiss_ivfpq', 'faiss_hnsw')

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import search_vectors
 
-from atlas_jax.io import line_process
+from atlas_jax.runtime import line_process
 
 Search = Callable[[np.ndarray], np.ndarray]  # queries [batch, dim] -> ids [batch, top_k]
 

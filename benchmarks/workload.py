@@ -60,7 +60,7 @@ def models(size: str, work: pathlib.Path, given: str | None = None) -> Workload:
 
 def step_arrays(workload: Workload, batch: int, n_context: int, batches: int, seed: int = 0, passage_scale: float = 1.0,
                 limit: int = LIMIT) -> dict[str, np.ndarray]:
-    """Random tokens of real lengths for `batches` joint steps, in the layout of atlas_jax/compare_inputs.py.
+    """Random tokens of real lengths for `batches` joint steps, in the layout of atlas_jax/compare/inputs.py.
 
     Args:
       passage_scale: multiplies the passages' lengths.

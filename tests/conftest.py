@@ -11,8 +11,7 @@ import types
 import jax
 import pytest
 
-from atlas_jax.conversion import packaged_models
-from atlas_jax.io import packages
+from atlas_jax.demo import packaged_models, packages
 
 _CONVERSION_VERSION = '1'  # raise it when the conversion writes other bytes, so that no old folder is used
 _PROGRAMS_BYTES = 3 * 2**30  # resident bytes of a test process above which its compiled programs are dropped

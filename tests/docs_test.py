@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from atlas_jax import cli, gin_utils
+from atlas_jax.cli import main as cli
+from atlas_jax.gin_files import parse as gin_utils
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]

@@ -8,11 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax import api, decoding, errors, evaluate, run_log, run_profile, train
+from atlas_jax import api, decoding, errors, evaluate, train
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.corpus import passages as passages_lib
 from atlas_jax.nn import layer_scan
-from atlas_jax.training import spec as spec_lib
+from atlas_jax.report import run_log, run_profile
+from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny_run

@@ -7,8 +7,9 @@ from typing import Any
 
 from atlas_jax import errors
 from atlas_jax.conversion import hf, kinds, loading, original_options, own, t5x, tokenizer_files, weights
-from atlas_jax.io import atomic, progress
+from atlas_jax.io import atomic
 from atlas_jax.models import atlas
+from atlas_jax.runtime import progress
 from atlas_jax.tasks import qa
 
 TARGETS = ('hf', 't5x', 'atlas_jax')

@@ -1,1 +1,1 @@
-"""Text on its way to the models: documents, passages, the passage store, and the demo's Factbook."""
+"""Text on its way to the models: documents, passages, and the passage store."""

@@ -12,8 +12,8 @@ from atlas_jax.corpus import passages as corpus_passages
 from atlas_jax.corpus import store_manifest, store_text, store_tokens
 from atlas_jax.io import lock
 from atlas_jax.io import manifest as io_manifest
-from atlas_jax.io import progress as io_progress
 from atlas_jax.io.folder import Folder
+from atlas_jax.runtime import progress as io_progress
 
 Tokenizers = tuple[store_tokens.Tokenizer, store_tokens.Tokenizer]
 _SEGMENT = re.compile(r'segment-(\d{5,})')

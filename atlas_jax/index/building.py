@@ -15,8 +15,8 @@ import tqdm
 
 from atlas_jax import errors, types
 from atlas_jax.index import manifest, quantize, shards, store_rows
-from atlas_jax.io import processes, progress
 from atlas_jax.io.folder import Folder
+from atlas_jax.runtime import processes, progress
 
 SHARD_ROWS = 65536
 CHUNK_ROWS = 4096  # embedded and written at a time: what a killed build loses at most

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from atlas_jax import errors, hosts, partitioning, types
+from atlas_jax import errors, partitioning, types
 from atlas_jax.index import packing
 from atlas_jax.io import checksum
 from atlas_jax.models import contriever
 from atlas_jax.nn import assembly, token_stream
+from atlas_jax.runtime import hosts
 from atlas_jax.tokenizers import formats
 
 Array = jax.Array

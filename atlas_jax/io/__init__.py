@@ -1,1 +1,1 @@
-"""Files: atomic writes, checksums, JSON lines, progress."""
+"""Files: folders and buckets, atomic writes, checksums, manifests, JSON lines, locks."""

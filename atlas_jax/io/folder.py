@@ -14,7 +14,8 @@ from typing import Any
 import tensorstore
 
 from atlas_jax import errors
-from atlas_jax.io import atomic, checksum, packages
+from atlas_jax.demo import packages
+from atlas_jax.io import atomic, checksum
 
 _BUCKET = 'gs://'
 # A bucket that does not answer is given up after about ten seconds.

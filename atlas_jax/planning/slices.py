@@ -7,7 +7,8 @@ import re
 import sys
 from typing import Any
 
-from atlas_jax import accelerators, errors
+from atlas_jax import errors
+from atlas_jax.runtime import accelerators
 
 # Must stand in the environment before jax starts. The type of the accelerator is that of the host; the topology is given later.
 ENVIRONMENT = {'JAX_PLATFORMS': 'cpu', 'TPU_SKIP_MDS_QUERY': '1', 'TPU_ACCELERATOR_TYPE': 'v4-8', 'TPU_WORKER_HOSTNAMES': 'localhost',

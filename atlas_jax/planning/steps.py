@@ -18,10 +18,12 @@ from atlas_jax.index import embed, packing
 from atlas_jax.models import atlas
 from atlas_jax.planning import slices
 from atlas_jax.planning import workload as workload_lib
+from atlas_jax.steps import answer as answer_step
+from atlas_jax.steps import score as score_step
+from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tokenizers import formats
-from atlas_jax.training import answer_step, score_step, train_step
-from atlas_jax.training import spec as spec_lib
 from atlas_jax.training import state as state_lib
+from atlas_jax.training import train_step
 
 Workload = workload_lib.Workload
 _PACKED_SAMPLE = 20_000  # passages that are packed to learn which shapes an index build runs, and how often

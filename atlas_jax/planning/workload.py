@@ -10,10 +10,10 @@ from atlas_jax import decoding as decoding_lib
 from atlas_jax import errors
 from atlas_jax.models import atlas
 from atlas_jax.searchers import config as search_config
+from atlas_jax.steps import spec as spec_lib
+from atlas_jax.steps import step_config
 from atlas_jax.tasks import lm, mlm, multiple_choice, section
 from atlas_jax.training import optimizer as optimizer_lib
-from atlas_jax.training import spec as spec_lib
-from atlas_jax.training import step_config
 
 STEPS = ('train', 'answer', 'score', 'index')
 # What a gin file says enough for, by the step that its own command runs.

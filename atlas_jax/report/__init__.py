@@ -1,1 +1,1 @@
-"""Self-contained HTML reports with tables, charts and answers."""
+"""Metric logs, profiles, and self-contained HTML reports."""

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from atlas_jax import errors, types
 from atlas_jax.corpus.store import PassageStore
-from atlas_jax.index.index import Index
+from atlas_jax.index.embedding_index import Index
 from atlas_jax.searchers import bm25, host_top_k, hybrid, in_graph, protocol, scann
 from atlas_jax.searchers.config import IN_GRAPH, SearchConfig
 

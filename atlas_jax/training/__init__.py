@@ -1,1 +1,1 @@
-"""The joint train step, the answer step, and what they are made of."""
+"""The joint train step and what only training needs: losses, gold scores, optimiser, state, refresh."""

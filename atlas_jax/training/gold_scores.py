@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from atlas_jax import types
 from atlas_jax.losses import attention_scores, distill, reader_xent
 from atlas_jax.models import fid
-from atlas_jax.training import retrieve
-from atlas_jax.training import spec as spec_lib
+from atlas_jax.steps import retrieve
+from atlas_jax.steps import spec as spec_lib
 
 Array = jax.Array
 Rows = tuple[Any, Array]  # keys and values, and the mask, of fid.encode_passages

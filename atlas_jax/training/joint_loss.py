@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from atlas_jax import types
 from atlas_jax.losses import distill, emdr, reader_xent
 from atlas_jax.models import fid, t5
+from atlas_jax.steps import retrieve
+from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import gold_scores as gold_scores_lib
-from atlas_jax.training import retrieve
-from atlas_jax.training import spec as spec_lib
 
 Array = jax.Array
 Params = dict[str, Any]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from atlas_jax import types
 from atlas_jax.models import contriever, t5
-from atlas_jax.training import spec as spec_lib
+from atlas_jax.steps import spec as spec_lib
 
 Array = jax.Array
 _TRAINED = 3  # forward and backward, in forward passes

@@ -15,8 +15,8 @@ from jax.sharding import PartitionSpec
 
 from atlas_jax import errors, partitioning, types
 from atlas_jax.searchers import int8
-from atlas_jax.training import buckets, retrieve
-from atlas_jax.training import spec as spec_lib
+from atlas_jax.steps import buckets, retrieve
+from atlas_jax.steps import spec as spec_lib
 
 _FOREVER = 2**32
 

@@ -10,11 +10,12 @@ import numpy as np
 import optax
 from flax import struct
 
-from atlas_jax import hosts, partitioning
+from atlas_jax import partitioning
 from atlas_jax.models import contriever, t5
 from atlas_jax.models.atlas import AtlasConfig
 from atlas_jax.nn import layer_scan, token_stream
-from atlas_jax.training import spec as spec_lib
+from atlas_jax.runtime import hosts
+from atlas_jax.steps import spec as spec_lib
 
 
 @struct.dataclass

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from atlas_jax import partitioning, types
-from atlas_jax.training import buckets, joint_loss, model_flops, retrieve
+from atlas_jax.steps import buckets, retrieve
+from atlas_jax.steps import spec as spec_lib
+from atlas_jax.training import joint_loss, model_flops
 from atlas_jax.training import optimizer as optimizer_lib
-from atlas_jax.training import spec as spec_lib
 from atlas_jax.training import state as state_lib
 
 TrainStep = Callable[..., tuple[state_lib.TrainState, dict[str, jax.Array]]]

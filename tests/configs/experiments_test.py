@@ -9,8 +9,8 @@ import pytest
 
 from atlas_jax.planning import plan as plan_lib
 from atlas_jax.planning import workload as workload_lib
-from atlas_jax.training import spec as spec_lib
-from atlas_jax.training import step_config
+from atlas_jax.steps import spec as spec_lib
+from atlas_jax.steps import step_config
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny
 

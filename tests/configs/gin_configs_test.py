@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atlas_jax import build_index, errors, evaluate, gin_utils, partitioning, train, types
+from atlas_jax import build_index, errors, evaluate, partitioning, train, types
+from atlas_jax.gin_files import parse as gin_utils
 from atlas_jax.models import atlas
-from atlas_jax.training import spec as spec_lib
+from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import state as state_lib
 from atlas_jax.training import train_step
 from atlas_jax.training.optimizer import OptimizerConfig

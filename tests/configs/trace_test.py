@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atlas_jax import build_index, evaluate, gin_utils, partitioning, prepare, train
+from atlas_jax import build_index, evaluate, partitioning, train
+from atlas_jax.gin_files import parse as gin_utils
 from atlas_jax.planning import steps
 from atlas_jax.planning import workload as workload_lib
+from atlas_jax.steps import prepare
 from atlas_jax.training import refresh
 from tests.configs.gin_configs_test import RUNS, bindings_for, verb_of
 

@@ -12,8 +12,9 @@ import flax.linen as nn
 import jax
 import pytest
 
-from atlas_jax import cli, gin_utils
+from atlas_jax.cli import main as cli
 from atlas_jax.conversion import hf
+from atlas_jax.gin_files import parse as gin_utils
 from atlas_jax.models import contriever, t5
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax
 import pytest
 
-from atlas_jax import cli, errors
+from atlas_jax import errors
+from atlas_jax.cli import main as cli
 from atlas_jax.conversion import hf
 from atlas_jax.index import building
 from atlas_jax.io import lock

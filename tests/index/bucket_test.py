@@ -9,7 +9,7 @@ from atlas_jax.corpus import store_arrays, store_text
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index import building, verification
-from atlas_jax.index.index import Index
+from atlas_jax.index.embedding_index import Index
 from tests.testing import bucket
 from tests.testing.fake_store import FakeEmbedder
 from tests.testing.fake_tokenizer import FakeTokenizer

@@ -9,7 +9,7 @@ import pytest
 
 from atlas_jax import errors, partitioning
 from atlas_jax.index import building, verification
-from atlas_jax.index.index import Index
+from atlas_jax.index.embedding_index import Index
 from atlas_jax.io import manifest as io_manifest
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
 

@@ -6,7 +6,7 @@ import pytest
 
 from atlas_jax import errors, partitioning
 from atlas_jax.index import building, manifest, quantize, verification
-from atlas_jax.index.index import Index
+from atlas_jax.index.embedding_index import Index
 from atlas_jax.io import lock
 from atlas_jax.io.folder import Folder
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages

@@ -12,7 +12,7 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.index import building, manifest, verification
-from atlas_jax.index.index import Index
+from atlas_jax.index.embedding_index import Index
 from atlas_jax.io import arrays, atomic, lock
 from atlas_jax.io.folder import Folder
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages

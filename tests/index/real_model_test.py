@@ -11,7 +11,7 @@ from atlas_jax.conversion import hf
 from atlas_jax.corpus import passages as corpus_passages
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index.embed import PassageEmbedder
-from atlas_jax.index.index import Index
+from atlas_jax.index.embedding_index import Index
 from atlas_jax.searchers import exact
 from atlas_jax.tokenizers import formats
 from atlas_jax.tokenizers.bert import BertTokenizer

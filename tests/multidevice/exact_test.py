@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors, partitioning, types
-from atlas_jax.index.index import Index
+from atlas_jax.index.embedding_index import Index
 from atlas_jax.searchers import exact
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
 

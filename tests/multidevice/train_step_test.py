@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from atlas_jax import partitioning
-from atlas_jax.training import answer_step, state, step_config, train_step
-from atlas_jax.training import spec as spec_lib
+from atlas_jax.steps import answer as answer_step
+from atlas_jax.steps import spec as spec_lib
+from atlas_jax.steps import step_config
+from atlas_jax.training import state, train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny
 

@@ -6,7 +6,8 @@ import time
 import jax
 import numpy as np
 
-from atlas_jax import hosts, partitioning, watch
+from atlas_jax import partitioning
+from atlas_jax.runtime import hosts, watch
 
 hosts.initialize()
 mesh = partitioning.make_mesh()

@@ -4,7 +4,8 @@ import pathlib
 
 import pytest
 
-from atlas_jax import errors, hosts, partitioning, watch
+from atlas_jax import errors, partitioning
+from atlas_jax.runtime import hosts, watch
 from tests.testing import processes
 
 PROGRAM = str(pathlib.Path(__file__).with_name('hosts_program.py'))

@@ -6,11 +6,12 @@ import sys
 import jax
 import numpy as np
 
-from atlas_jax import errors, hosts, partitioning
+from atlas_jax import errors, partitioning
 from atlas_jax.index import building
 from atlas_jax.index.embed import PassageEmbedder
-from atlas_jax.index.index import Index
+from atlas_jax.index.embedding_index import Index
 from atlas_jax.models import contriever
+from atlas_jax.runtime import hosts
 from tests.testing import tiny
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
 

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from atlas_jax.index import verification
-from atlas_jax.index.index import Index
+from atlas_jax.index.embedding_index import Index
 from tests.testing import processes
 
 PROGRAM = str(pathlib.Path(__file__).with_name('index_program.py'))

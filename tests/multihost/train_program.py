@@ -7,10 +7,10 @@ import sys
 import jax
 import numpy as np
 
-from atlas_jax import api, evaluate, hosts, partitioning, train
-from atlas_jax.io import processes
+from atlas_jax import api, evaluate, partitioning, train
+from atlas_jax.runtime import hosts, processes
+from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import refresh
-from atlas_jax.training import spec as spec_lib
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny_run
 

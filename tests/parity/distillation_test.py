@@ -11,8 +11,8 @@ from atlas_jax.conversion import hf, hf_names
 from atlas_jax.losses import attention_scores, distill, emdr, reader_xent
 from atlas_jax.metrics import retrieval
 from atlas_jax.models import contriever, fid, t5
+from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import gold_scores
-from atlas_jax.training import spec as spec_lib
 from tests.testing import streams
 
 PARITY = streams.FIXTURES / 'parity'

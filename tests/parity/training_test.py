@@ -15,8 +15,9 @@ from atlas_jax import partitioning, types
 from atlas_jax.conversion import hf, hf_names
 from atlas_jax.models import atlas
 from atlas_jax.nn import layer_scan
-from atlas_jax.training import buckets, step_config, train_step
-from atlas_jax.training import spec as spec_lib
+from atlas_jax.steps import buckets, step_config
+from atlas_jax.steps import spec as spec_lib
+from atlas_jax.training import train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import streams
 

@@ -14,9 +14,11 @@ from atlas_jax.index import embed
 from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.planning import steps
 from atlas_jax.planning import workload as workload_lib
+from atlas_jax.steps import answer as answer_step
+from atlas_jax.steps import answer_steps, step_config
+from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tasks import qa
-from atlas_jax.training import answer_step, answer_steps, state, step_config, train_step
-from atlas_jax.training import spec as spec_lib
+from atlas_jax.training import state, train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny, word_tokenizers
 

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax import build_index, errors, evaluate, gin_utils, partitioning, train
+from atlas_jax import build_index, errors, evaluate, partitioning, train
+from atlas_jax.gin_files import parse as gin_utils
 from atlas_jax.planning import program, steps
 from atlas_jax.planning import workload as workload_lib
 from tests.testing import tiny

@@ -4,7 +4,7 @@ import os
 import sys
 
 from atlas_jax import errors
-from atlas_jax.io import line_process
+from atlas_jax.runtime import line_process
 
 
 def fail() -> None:

@@ -4,8 +4,8 @@ import numpy as np
 
 from atlas_jax import types
 from atlas_jax.models import atlas, contriever, t5
+from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tokenizers.formats import Segment
-from atlas_jax.training import spec as spec_lib
 
 READER = t5.T5Config(vocab_size=101, emb_dim=24, num_heads=2, head_dim=7, mlp_dim=31, num_encoder_layers=2, num_decoder_layers=2,
                      dropout_rate=0.0)

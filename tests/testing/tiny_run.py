@@ -8,8 +8,8 @@ import jax
 
 from atlas_jax import api
 from atlas_jax.corpus import documents as documents_lib
-from atlas_jax.io import processes
 from atlas_jax.models import atlas as atlas_lib
+from atlas_jax.runtime import processes
 from atlas_jax.tasks import qa
 from atlas_jax.tasks.protocol import TaskExample
 from atlas_jax.training import state

@@ -11,8 +11,9 @@ import pytest
 
 from atlas_jax import errors, partitioning, types
 from atlas_jax.models import t5
-from atlas_jax.training import buckets, gold_scores, joint_loss, state, train_step
-from atlas_jax.training import spec as spec_lib
+from atlas_jax.steps import buckets
+from atlas_jax.steps import spec as spec_lib
+from atlas_jax.training import gold_scores, joint_loss, state, train_step
 from tests.testing import streams, tiny
 
 MODES = ('pdist', 'loop', 'adist', 'evalscorestop5')

@@ -10,8 +10,9 @@ import pytest
 from atlas_jax import partitioning, types
 from atlas_jax.models import atlas
 from atlas_jax.planning import program
-from atlas_jax.training import model_flops, state, step_config, train_step
-from atlas_jax.training import spec as spec_lib
+from atlas_jax.steps import spec as spec_lib
+from atlas_jax.steps import step_config
+from atlas_jax.training import model_flops, state, train_step
 from tests.testing import tiny
 
 BATCH, LIMIT, QUERY, TARGET = 4, 128, 32, 16

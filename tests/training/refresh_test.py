@@ -12,8 +12,9 @@ import pytest
 
 from atlas_jax import errors, partitioning
 from atlas_jax.searchers import int8
-from atlas_jax.training import refresh, retrieve, state
-from atlas_jax.training import spec as spec_lib
+from atlas_jax.steps import retrieve
+from atlas_jax.steps import spec as spec_lib
+from atlas_jax.training import refresh, state
 from tests.testing import tiny
 
 RECORDED = json.loads((pathlib.Path(__file__).parents[1] / 'fixtures' / 'parity' / 'index_refresh.json').read_text())

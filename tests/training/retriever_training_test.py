@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from atlas_jax import partitioning
-from atlas_jax.training import spec as spec_lib
+from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import state, train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors, partitioning
-from atlas_jax.training import gold_scores, joint_loss, retrieve, state, step_config, train_step
-from atlas_jax.training import spec as spec_lib
+from atlas_jax.steps import retrieve, step_config
+from atlas_jax.steps import spec as spec_lib
+from atlas_jax.training import gold_scores, joint_loss, state, train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny
 

@@ -1,0 +1,1 @@
+"""The command `atlas-jax`, one module a command."""

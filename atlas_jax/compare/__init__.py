@@ -1,0 +1,1 @@
+"""Number-by-number comparison with PyTorch."""

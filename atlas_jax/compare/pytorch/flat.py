@@ -1,0 +1,132 @@
+"""The flat layout in PyTorch: Hugging Face's weights and layers, passages one after another, padding in attention alone.
+
+What a PyTorch user could build with the same idea; without it a comparison would credit JAX with the layout.
+"""
+
+import torch
+import transformers
+
+from atlas_jax.compare.pytorch import models, padding, readers
+
+
+class _GatherPairs(torch.autograd.Function):
+    """A gather of rows whose backward is a gather too: the index maps are mutually inverse on real positions."""
+
+    @staticmethod
+    def forward(context, values, indices, real, inverse, inverse_real):
+        context.save_for_backward(inverse, inverse_real)
+        return values.index_select(0, indices).mul_(real)
+
+    @staticmethod
+    def backward(context, gradient):
+        inverse, inverse_real = context.saved_tensors
+        return gradient.index_select(0, inverse).mul_(inverse_real), None, None, None, None
+
+
+class Layout:
+    """Where each token of padded rows [rows, longest] stands in a stream of all tokens, and back."""
+
+    def __init__(self, rows: padding.Rows, dtype: torch.dtype):
+        flat = rows.flat
+        self.mask = flat.mask.bool()  # [rows, longest]
+        self.shape = tuple(flat.mask.shape)
+        self.slots = self.mask.reshape(-1).nonzero()[:, 0]  # [tokens]
+        self.tokens = flat.ids.reshape(-1)[self.slots]
+        self.positions = self.slots % self.shape[1]
+        self.places = (self.mask.reshape(-1).cumsum(0) - 1).clamp(min=0)  # [rows * longest]
+        self.real = self.mask.reshape(-1, 1).to(dtype)
+        self.ones = torch.ones((), dtype=dtype, device=flat.ids.device)
+
+    def to_rows(self, values: torch.Tensor) -> torch.Tensor:
+        """[tokens, dim] to [rows, longest, dim]."""
+        return _GatherPairs.apply(values, self.places, self.real, self.slots, self.ones).view(*self.shape, -1)
+
+    def to_stream(self, values: torch.Tensor) -> torch.Tensor:
+        """[rows, longest, dim] to [tokens, dim]."""
+        return _GatherPairs.apply(values.flatten(0, 1), self.slots, self.ones, self.places, self.real)
+
+
+def embed(retriever: models.Contriever, layout: Layout) -> torch.Tensor:
+    """Embeddings [rows, dim] of every row of the layout."""
+    bert = retriever.bert
+    table = bert.embeddings
+    hidden = table.word_embeddings(layout.tokens) + table.position_embeddings(layout.positions) + table.token_type_embeddings.weight[0]
+    hidden = table.LayerNorm(hidden)
+    mask = layout.mask[:, None, None]  # [rows, heads, queries, keys]
+    for layer in bert.encoder.layer:
+        own = layer.attention.self
+        query, key, value = (_heads(layout.to_rows(part(hidden)), own.num_attention_heads) for part in (own.query, own.key, own.value))
+        attended = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        hidden = layer.attention.output(layout.to_stream(attended.transpose(1, 2).flatten(2)), hidden)
+        hidden = layer.output(layer.intermediate(hidden), hidden)
+    return retriever.pool(layout.to_rows(hidden), layout.mask)
+
+
+class FlatReader(readers.PaddedReader):
+    """Memory is the decoder layers' keys and values, made once from the stream: [layers] pairs of [rows, keys, heads * head_dim]."""
+
+    def __init__(self, t5: transformers.T5ForConditionalGeneration):
+        super().__init__(t5)
+        self.heads = t5.config.num_heads
+
+    def encode(self, rows: padding.Rows) -> readers.Memory:
+        """[batch, n, length] to one row of keys and values a passage."""
+        layout = Layout(rows, self.t5.dtype)
+        hidden = self.encode_stream(layout)
+        return readers.Memory(self.keys_values(layout, hidden), layout.mask)
+
+    def encode_stream(self, layout: Layout) -> torch.Tensor:
+        """Encoder states [tokens, dim]."""
+        encoder = self.t5.encoder
+        hidden = encoder.embed_tokens(layout.tokens)
+        bias = encoder.block[0].layer[0].SelfAttention.compute_bias(layout.shape[1], layout.shape[1])  # [1, heads, queries, keys]
+        hidden_keys = ~layout.mask[:, None, None]
+        for block in encoder.block:
+            own = block.layer[0].SelfAttention
+            normed = block.layer[0].layer_norm(hidden)
+            query, key, value = (_heads(layout.to_rows(part(normed)), self.heads) for part in (own.q, own.k, own.v))
+            attended = _attend(query, key, value, bias, hidden_keys)
+            hidden = block.layer[1](hidden + own.o(layout.to_stream(attended)))
+        return encoder.final_layer_norm(hidden)
+
+    def keys_values(self, layout: Layout, hidden: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Of each decoder layer's attention to the passages."""
+        parts = [block.layer[1].EncDecAttention for block in self.t5.decoder.block]
+        return [(layout.to_rows(part.k(hidden)), layout.to_rows(part.v(hidden))) for part in parts]
+
+    def decode(self, memory: readers.Memory, decoder_ids: torch.Tensor) -> torch.Tensor:
+        """Logits [rows, target_length, vocab]."""
+        decoder, length = self.t5.decoder, decoder_ids.shape[1]
+        hidden = decoder.embed_tokens(decoder_ids)
+        bias = decoder.block[0].layer[0].SelfAttention.compute_bias(length, length)
+        future = torch.ones(length, length, dtype=torch.bool, device=hidden.device).triu(1)
+        hidden_keys = ~memory.mask.bool()[:, None, None]
+        for block, (keys, values) in zip(decoder.block, memory.content, strict=True):
+            own, cross = block.layer[0].SelfAttention, block.layer[1].EncDecAttention
+            normed = block.layer[0].layer_norm(hidden)
+            query, key, value = (_heads(part(normed), self.heads) for part in (own.q, own.k, own.v))
+            hidden = hidden + own.o(_attend(query, key, value, bias, future))
+            query = _heads(cross.q(block.layer[1].layer_norm(hidden)), self.heads)
+            hidden = hidden + cross.o(_attend(query, _heads(keys, self.heads), _heads(values, self.heads), None, hidden_keys))
+            hidden = block.layer[2](hidden)
+        hidden = decoder.final_layer_norm(hidden)
+        scale = self.t5.config.d_model**-0.5 if self.t5.lm_head.weight is self.t5.shared.weight else 1.0
+        return self.t5.lm_head(hidden * scale)
+
+    @staticmethod
+    def _side_by_side(pairs, batch: int):
+        return [tuple(part.reshape(batch, -1, part.shape[-1]) for part in pair) for pair in pairs]
+
+
+def _heads(joined: torch.Tensor, heads: int) -> torch.Tensor:
+    """[rows, length, heads * head_dim] to [rows, heads, length, head_dim]."""
+    return joined.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, hidden: torch.Tensor) -> torch.Tensor:
+    """T5's attention, [rows, queries, heads * head_dim]; `hidden` is True on keys that must not be seen."""
+    logits = query @ key.transpose(-1, -2)
+    if bias is not None:
+        logits = logits + bias
+    probabilities = logits.masked_fill(hidden, torch.finfo(logits.dtype).min).softmax(dim=-1)
+    return (probabilities @ value).transpose(1, 2).flatten(2)

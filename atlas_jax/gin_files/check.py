@@ -1,0 +1,187 @@
+"""Reads gin files before gin does, so that each mistake is one line with its file, line and remedy."""
+
+import contextlib
+import dataclasses
+import difflib
+import importlib
+import pathlib
+import tokenize
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from gin import config_parser
+
+from atlas_jax import errors
+from atlas_jax.gin_files import values as gin_values
+
+DYNAMIC_REGISTRATION = '__gin__.dynamic_registration'
+REQUIRED = 'gin.REQUIRED'
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """`; did you mean "x"?` for the nearest of `candidates`, or nothing where none is near."""
+    near = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
+    return f'; did you mean "{near[0]}"?' if near else ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Binding:
+    """One `owner.name = value` (owner '' for a macro), and where it stands."""
+
+    owner: str
+    name: str
+    value: Any
+    place: str
+    annotation: Any = None
+
+
+class Checker:
+    """Checks gin files and command-line bindings in the order in which gin will read them.
+
+    `find_file(name)` gives the path of a gin file, or None. Every method raises ConfigError with one line.
+    """
+
+    def __init__(self, find_file: Callable[[str], pathlib.Path | None], known_files: Iterable[str] = ()):
+        self._find_file, self._known_files = find_file, sorted(known_files)
+        self._configurables: dict[str, Any] = {}  # full selector, such as atlas_jax.train.RunConfig -> the class or function
+        self._bindings: dict[tuple[str, str], Binding] = {}  # the last one wins, as in gin
+        self._used_macros: dict[str, str] = {}  # name -> the place of its first use
+        self._open_files: list[pathlib.Path] = []  # the file being read and those that include it
+
+    def check_file(self, name: str, place: str = '--gin_file') -> None:
+        """Checks the file `name` and everything it includes."""
+        path = self._find_file(name)
+        if path is None:
+            raise errors.ConfigError(f'{place}: no gin file "{name}"{did_you_mean(name, self._known_files)}')
+        try:
+            text = path.read_text(encoding='utf-8')
+        except (OSError, UnicodeDecodeError) as error:
+            raise errors.ConfigError(f'{path}: cannot be read as text ({error})') from error
+        if path in self._open_files:
+            raise errors.ConfigError(f'{place}: {path} includes itself; take one include out')
+        self._open_files.append(path)
+        with _syntax_errors(lambda line: f'{path}:{line}'):
+            self._check(config_parser.ConfigParser(text, gin_values.Delegate()), lambda line: f'{path}:{line}')
+        self._open_files.pop()
+
+    def check_command_line(self, binding: str) -> None:
+        """Checks one `NAME=value` of the command line; its macro must be one that the files use or set."""
+        place = f'--gin.{binding}'
+        if '=' not in binding:
+            raise errors.ConfigError(f'{place}: write --gin.NAME=value')
+        with _syntax_errors(lambda line: place, '; strings need quotes inside the shell\'s: --gin.NAME=\'"text"\''):
+            self._check(config_parser.ConfigParser(binding, gin_values.Delegate()), lambda line: place, from_command_line=True)
+
+    def finish(self) -> None:
+        """Checks what only the whole configuration shows: macros that are not set, values that must be, and types."""
+        for name, place in self._used_macros.items():
+            if ('', name) not in self._bindings:
+                raise errors.ConfigError(f'{place}: macro %{name} is not set{did_you_mean(name, self._macro_names() - {name})}')
+        if missing := self._missing():
+            names = [f'{binding.owner}.{binding.name}'.lstrip('.') for binding in missing]
+            options = ' '.join(f'--gin.{name}=...' for name in names)
+            places = ', '.join(f'{name} ({binding.place})' for name, binding in zip(names, missing, strict=True))
+            raise errors.ConfigError(f'must be set: {places}; add {options}')
+        for binding in self._bindings.values():
+            self._check_type(binding)
+
+    def required_macros(self) -> list[str]:
+        """The macros that must be set and are not."""
+        return [binding.name for binding in self._missing() if not binding.owner]
+
+    def _missing(self) -> list[Binding]:
+        return [binding for binding in self._bindings.values() if binding.value == gin_values.Macro(REQUIRED)]
+
+    def _check(self, parser, place_of: Callable[[int], str], from_command_line: bool = False) -> None:
+        symbols, dynamic = {}, False
+        for statement in parser:
+            place = place_of(statement.location.line_num)
+            if isinstance(statement, config_parser.IncludeStatement):
+                self.check_file(statement.filename, place)
+            elif isinstance(statement, config_parser.ImportStatement):
+                dynamic = dynamic or statement.module == DYNAMIC_REGISTRATION
+                if not statement.module.startswith('__gin__.'):
+                    symbols[statement.bound_name()] = _import(statement, place)
+            elif isinstance(statement, config_parser.BlockDeclaration):
+                self._resolve(statement.selector, symbols, dynamic, place)
+            else:
+                self._check_binding(statement, symbols, dynamic, place, from_command_line)
+
+    def _check_binding(self, statement, symbols: dict, dynamic: bool, place: str, from_command_line: bool) -> None:
+        for value in gin_values.flatten(statement.value):
+            if isinstance(value, gin_values.Reference):
+                self._resolve(value.selector, symbols, dynamic, place)
+            elif isinstance(value, gin_values.Macro) and value.name != REQUIRED:
+                self._used_macros.setdefault(value.name, place)
+        if not statement.arg_name:
+            name = f'{statement.scope}/{statement.selector}' if statement.scope else statement.selector
+            if from_command_line and name not in self._macro_names():
+                raise errors.ConfigError(f'{place}: no gin file uses the macro {name}{did_you_mean(name, self._macro_names())}')
+            self._bindings['', name] = Binding('', name, statement.value, place)
+            return
+        full_name, configurable = self._resolve(statement.selector, symbols, dynamic, place)
+        names, annotation = gin_values.parameter(configurable, statement.arg_name)
+        if statement.arg_name not in names and '**' not in names:
+            near = did_you_mean(statement.arg_name, names) or f'; it has {", ".join(names)}'
+            raise errors.ConfigError(f'{place}: {statement.selector} has no parameter "{statement.arg_name}"{near}')
+        binding = Binding(statement.selector, statement.arg_name, statement.value, place, annotation)
+        self._bindings[f'{statement.scope}/{full_name}', statement.arg_name] = binding
+
+    def _resolve(self, selector: str, symbols: dict, dynamic: bool, place: str) -> tuple[str, Any]:
+        """(full selector, the class or function): through the file's imports, or by the end of a selector seen before."""
+        if not dynamic:
+            matches = {name: found for name, found in self._configurables.items() if f'.{name}'.endswith(f'.{selector}')}
+            if len(matches) != 1:
+                problem = f'"{selector}" could be any of {", ".join(matches)}' if matches else f'unknown name "{selector}"'
+                ends = {'.'.join(name.split('.')[-(selector.count('.') + 1):]) for name in self._configurables}
+                raise errors.ConfigError(f'{place}: {problem}{did_you_mean(selector, ends) if not matches else "; give more of it"}')
+            return next(iter(matches.items()))
+        first, *rest = selector.split('.')
+        if first not in symbols:
+            raise errors.ConfigError(f'{place}: unknown name "{selector}": no import gives "{first}"{did_you_mean(first, symbols)}')
+        found = symbols[first]
+        for name in rest:
+            if not hasattr(found, name):
+                public = [member for member in dir(found) if not member.startswith('_')]
+                raise errors.ConfigError(f'{place}: unknown name "{selector}"{did_you_mean(name, public)}')
+            found = getattr(found, name)
+        full_name = f'{found.__module__}.{found.__qualname__}' if hasattr(found, '__qualname__') else selector
+        if not callable(found):
+            raise errors.ConfigError(f'{place}: "{selector}" is neither a class nor a function')
+        self._configurables[full_name] = found
+        return full_name, found
+
+    def _check_type(self, binding: Binding) -> None:
+        value, place = binding.value, binding.place
+        while isinstance(value, gin_values.Macro):
+            macro = self._bindings['', value.name]
+            value, place = macro.value, macro.place
+        is_literal = not any(isinstance(part, gin_values.Macro | gin_values.Reference) for part in gin_values.flatten(value))
+        if binding.owner and is_literal and not gin_values.fits(value, binding.annotation):
+            expected = gin_values.type_name(binding.annotation)
+            raise errors.ConfigError(f'{place}: {binding.owner}.{binding.name} must be {expected}, got {value!r}')
+
+    def _macro_names(self) -> set[str]:
+        return {name for owner, name in self._bindings if not owner} | set(self._used_macros)
+
+
+def _import(statement, place: str) -> Any:
+    try:
+        module = importlib.import_module(statement.module)
+    except ImportError as error:
+        raise errors.ConfigError(f'{place}: {statement.format()}: {error}') from error
+    return module if statement.is_from or statement.alias else importlib.import_module(statement.module.split('.')[0])
+
+
+@contextlib.contextmanager
+def _syntax_errors(place_of: Callable[[int], str], remedy: str = '') -> Iterator[None]:
+    try:
+        yield
+    except SyntaxError as error:
+        line = error.args[1][1] if len(error.args) > 1 else error.lineno
+        problem = error.msg.strip().splitlines()[0].rstrip('.')
+        found = remedy or f', found: {(error.text or "").strip()}'
+        raise errors.ConfigError(f'{place_of(line)}: {problem}{found}') from error
+    except tokenize.TokenError as error:
+        message, (line, _) = error.args
+        raise errors.ConfigError(f'{place_of(line)}: {message}; is a bracket or quote left open?{remedy}') from error

@@ -1,0 +1,144 @@
+"""gin as T5X users know it: `--gin_file`, repeated, and `--gin.NAME=value`; the only module that runs gin."""
+
+import contextlib
+import functools
+import inspect
+import logging
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import gin
+
+from atlas_jax import errors
+from atlas_jax.gin_files import check as gin_check
+
+
+def config_folder() -> pathlib.Path:
+    """The folder gin_configs: inside the package once installed, beside it in a checkout."""
+    package = pathlib.Path(__file__).resolve().parents[1]
+    installed, checkout = package / 'gin_configs', package.parent / 'gin_configs'
+    return installed if installed.is_dir() else checkout
+
+
+def search_path() -> tuple[pathlib.Path, ...]:
+    """Where a gin file is looked for, in order: here, in gin_configs/ (`runs/x.gin`), and beside it (`gin_configs/runs/x.gin`)."""
+    return pathlib.Path(), config_folder(), config_folder().parent
+
+
+def find_file(name: str) -> pathlib.Path | None:
+    """The gin file that `name` means, or None."""
+    return next((folder / name for folder in search_path() if (folder / name).is_file()), None)
+
+
+def known_files() -> list[str]:
+    """The names of the shipped gin files, such as `runs/few_shot.gin`."""
+    return sorted(path.relative_to(config_folder()).as_posix() for path in config_folder().rglob('*.gin'))
+
+
+def parse(files: Sequence[str], bindings: Sequence[str] = (), *, complete: bool = True, stand_in: str | None = None) -> None:
+    """Reads the files, then the bindings, into gin; forgets what was read before.
+
+    Without `complete`, what must be set may be missing: enough to look at a macro with `value_of`. With a `stand_in`, macros that must be
+    set and are not have that value.
+
+    Raises ConfigError, one line with file and line, for a missing file, a syntax error, an unknown name, a value of the wrong type
+    and a macro that must be set and is not.
+    """
+    checker = gin_check.Checker(find_file, known_files())
+    for file in files:
+        checker.check_file(file)
+    for binding in bindings:
+        checker.check_command_line(binding)
+    if stand_in is not None:
+        filled = [f'{macro}={stand_in!r}' for macro in checker.required_macros()]
+        for binding in filled:
+            checker.check_command_line(binding)
+        bindings = [*bindings, *filled]
+    if complete:
+        checker.finish()
+    gin.clear_config()
+    _extend_gins_search_path()
+    with _one_line(), _quiet():
+        gin.parse_config_files_and_bindings(list(files), list(bindings), finalize_config=complete)
+
+
+def arguments_of(function: Callable, **overrides: Any) -> dict[str, Any]:
+    """The keyword arguments that the configuration gives to `function`, references called; `overrides` win.
+
+    Raises ConfigError where the configuration lacks an argument, or one of its values is refused by the class it is made for.
+    """
+    with _one_line():
+        given = gin.get_bindings(function) if is_bound(function) else {}
+    arguments = {**given, **overrides}
+    empty = inspect.Parameter.empty
+    missing = [name for name, parameter in inspect.signature(function).parameters.items()
+               if parameter.default is empty and parameter.kind is not parameter.VAR_KEYWORD and name not in arguments]
+    if missing:
+        name = f'{function.__module__.rpartition(".")[2]}.{function.__name__}'
+        raise errors.ConfigError(f'the gin files do not set {", ".join(f"{name}.{part}" for part in missing)}; '
+                                 f'start from one of {", ".join(file for file in known_files() if file.startswith("runs/"))}')
+    return arguments
+
+
+def value_of(macro: str) -> Any:
+    """The value of a macro, references called. Raises ConfigError for a macro that no file sets."""
+    with _one_line():
+        value = gin.get_bindings(f'{macro}/gin.macro')
+    if not value:
+        raise errors.ConfigError(f'the gin files set no macro {macro}')
+    return value['value']
+
+
+def operative_config(function: Callable) -> str:
+    """The configuration as used, as the text of a gin file: call it after `arguments_of(function)`.
+
+    It holds every class that was called with all its values, defaults too, and the values of `function` itself.
+    """
+    name = f'{function.__module__.rpartition(".")[2]}.{function.__name__}'
+    defaults = {key: parameter.default for key, parameter in inspect.signature(function).parameters.items()
+                if isinstance(parameter.default, bool | int | float | str | None)}
+    bound = gin.get_bindings(function, resolve_references=False) if is_bound(function) else {}
+    lines = [f'{name}.{key} = {value!r}' for key, value in sorted({**defaults, **bound}.items())]
+    return '\n'.join([gin.operative_config_str(max_line_length=140), f'# Parameters for {name}:', *lines, ''])
+
+
+@functools.cache
+def _extend_gins_search_path() -> None:
+    # gin looks inside Python packages too, and takes a folder `runs` of the working directory for one that it then cannot open.
+    gin.config._FILE_READERS[1:] = []
+    for folder in search_path()[1:]:
+        gin.add_config_file_search_path(str(folder))
+
+
+def is_bound(function: Callable) -> bool:
+    """Whether the configuration gives any argument to `function`."""
+    try:
+        return bool(gin.get_bindings(function, resolve_references=False))
+    except ValueError:  # no file has named it, in this process
+        return False
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """gin logs an error for every place of its search path where a file is not."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Turns gin's own errors into ConfigErrors of one line, and gives back the UserError that gin wrapped."""
+    try:
+        yield
+    except errors.UserError as error:
+        # gin raises a copy with "In call to configurable ..." added, once for every call on the way
+        while isinstance(error.__context__, errors.UserError):
+            error = error.__context__
+        raise error from None
+    except (TypeError, ValueError, NameError, AttributeError, ImportError, RuntimeError) as error:
+        raise errors.ConfigError(' '.join(str(error).split())) from error

@@ -1,0 +1,1 @@
+"""An index together with its passage store, and several of them searched as one."""

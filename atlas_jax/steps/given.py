@@ -1,0 +1,73 @@
+"""Passages that come with the batch instead of from the index: an example's own, or retrieved ones whose texts the host put together."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from atlas_jax import errors, types
+from atlas_jax.models import atlas
+from atlas_jax.steps import buckets
+from atlas_jax.steps import spec as spec_lib
+from atlas_jax.tokenizers.formats import Segment
+
+Array = jax.Array
+
+# Inputs that are put together already, as formats: nothing but a text.
+WHOLE = (Segment('text'),)
+
+
+def make_spec(config: atlas.AtlasConfig, closed_book: tuple[Segment, ...] | None, mesh: jax.sharding.Mesh, reader_lengths: np.ndarray,
+              retriever_lengths: np.ndarray, batch_size: int, distill: spec_lib.DistillConfig | None = None,
+              **options) -> spec_lib.StepSpec:
+    """A spec for batches that bring their passages.
+
+    Args:
+      config, mesh, batch_size, distill, options: as spec.make_spec.
+      closed_book: the closed-book format's segments; not used where passages are read.
+      reader_lengths, retriever_lengths: [n] int, tokens of assembled inputs; no input may be longer than the greatest.
+
+    Raises:
+      ConfigError: as spec.make_spec.
+    """
+    segments = atlas.Segments(reader=WHOLE, closed_book=WHOLE if closed_book is None else closed_book, retriever=WHOLE)
+    lengths = spec_lib.TokenLengths(np.asarray(reader_lengths), np.asarray(retriever_lengths), np.zeros(1, np.int64))
+    spec = spec_lib.make_spec(config, segments, mesh, lengths, batch_size, distill, **options)
+    if spec.search.rerank_candidates:
+        raise errors.ConfigError('re-ranking needs formats whose fields stand between spaces, and passages that are searched for; '
+                                 'set SearchConfig.rerank_candidates to 0')
+    # What is embedded without a gradient: for scores where nothing is trained, or by an encoder that stays as it is.
+    limit = int(np.max(retriever_lengths, initial=1))
+    scored = buckets.capacities(np.asarray(retriever_lengths), batch_size // mesh.size * max(spec.top_k, 1), limit, mesh.size)
+    return dataclasses.replace(spec, reranked=() if spec.embeds_passages else scored)
+
+
+def inputs_of(batch: types.Batch, spec: spec_lib.StepSpec, retrieved: types.Retrieved | None, embed_queries: Callable[[], Array],
+              embed_passages: Callable[[Array, Array], Array]) -> types.ReaderInputs:
+    """Reader inputs of a batch with passage_tokens; passages that were not retrieved get their scores here.
+
+    Args:
+      batch: passages in the order in which they are read, top_k an example (one in a closed book).
+      spec: of `make_spec`.
+      retrieved: whence the passages are; None where they are the examples' own.
+      embed_queries: gives query embeddings [batch, dim].
+      embed_passages: gives embeddings [batch, n, dim] of tokens [batch, n, width] and lengths [batch, n], by the passage encoder.
+    """
+    inputs = types.ReaderInputs(reader_tokens=batch.passage_tokens, reader_lengths=batch.passage_lengths)
+    if spec.closed_book:
+        return inputs
+    there = batch.passage_lengths > 0
+    tokens, lengths, n = batch.retriever_passage_tokens, batch.retriever_passage_lengths, spec.passages_scored
+    if spec.embeds_passages:
+        inputs = inputs.replace(retriever_tokens=tokens[:, :n], retriever_lengths=lengths[:, :n])
+    if retrieved is not None:
+        return inputs.replace(retrieved=retrieved)
+    scores = jnp.zeros(there.shape, jnp.float32)
+    if spec.reranked and (n or spec.distill is None):
+        embeddings = embed_passages(tokens, lengths)  # [batch, n, dim]
+        scores = jnp.einsum('bd,bnd->bn', embed_queries(), embeddings)  # b batch, n passages, d dim
+        inputs = inputs.replace(passage_embeddings=embeddings[:, :n] if n else None)
+    places = jnp.broadcast_to(jnp.arange(there.shape[1], dtype=jnp.int32), there.shape)
+    return inputs.replace(retrieved=types.Retrieved(scores=jnp.where(there, scores, -jnp.inf), passage_ids=places))

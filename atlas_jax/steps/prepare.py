@@ -1,0 +1,232 @@
+"""Makes examples ready for a compiled step: what it retrieves from, or which passages it is given, and one batch after another.
+
+Training, answering, scoring and evaluation all go through `prepare`. The fast way is a step that searches and assembles in the graph. The
+host has to put inputs together where a format's fields touch other text: a first program searches, the host assembles the texts, and the
+step reads given passages; as it does where examples bring their own.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from atlas_jax import errors, types
+from atlas_jax.corpus.passages import Passage
+from atlas_jax.input import encode, passages
+from atlas_jax.knowledge import group as index_group
+from atlas_jax.runtime import hosts, progress
+from atlas_jax.searchers import config as search_config
+from atlas_jax.searchers import protocol as search_protocol
+from atlas_jax.steps import given, host_path, retrieve, step_config
+from atlas_jax.steps import spec as spec_lib
+from atlas_jax.tasks import protocol
+from atlas_jax.tasks.protocol import TaskExample
+from atlas_jax.tokenizers import formats
+from atlas_jax.training import train_step
+
+_SAMPLED_EXAMPLES = 1000  # whose passages are measured before the first step, where they are the examples' own
+
+
+def read_examples(atlas: Any, path: str, *, training: bool = False, labelled: bool = True,
+                  max_rows: int | None = None) -> list[TaskExample]:
+    """The examples of a file for an api.Atlas's task (protocol.read_examples); says how many targets are over the limit, or empty."""
+    tokenizer = atlas.reader_tokenizer
+    examples = protocol.read_examples(path, atlas.task, training=training, labelled=labelled, max_rows=max_rows,
+                                      count_tokens=lambda text: len(tokenizer.encode(text)))
+    cut = atlas.encoder().count_clipped_targets(examples)
+    if cut:
+        print(f'{path}: {cut} of {len(examples)} targets were cut at {atlas.config.inputs.target_max_tokens} tokens; '
+              'raise target_max_tokens to keep them whole', flush=True)
+    empty = sum(not atlas.task.answer_text(example.target) for example in examples)
+    if empty and labelled:
+        print(f'{path}: {empty} of {len(examples)} targets are empty; look at their labels', flush=True)
+    return examples
+
+
+@dataclasses.dataclass
+class Prepared:
+    """Examples made ready for a step.
+
+    Attributes:
+      spec: what the step is compiled for.
+      encoder: makes rows of examples.
+      knowledge: what the step reads besides the batch.
+      searcher: of the host; None where the graph searches.
+      index: where the passages are; None in a closed book and where examples bring their own.
+      searched: spec of the search alone, where the host assembles what was found.
+    """
+
+    spec: spec_lib.StepSpec
+    encoder: encode.ExampleEncoder
+    knowledge: types.Knowledge | None = None
+    searcher: search_protocol.HostSearcher | None = None
+    index: index_group.IndexGroup | None = None
+    searched: spec_lib.StepSpec | None = None
+
+    @property
+    def on_host(self) -> bool:
+        """Whether a batch is made between two programs, so that it takes the examples and the current parameters."""
+        return self.searcher is not None or self.searched is not None
+
+    def batch(self, examples: Sequence[TaskExample], size: int, params: Any) -> tuple[types.Batch, types.Retrieved | None]:
+        """A batch on the devices, filled up to `size`, and what the host has found for it.
+
+        Args:
+          examples: at most `size`.
+          size: divides over the mesh.
+          params: {'retriever', …} of the moment; only read where `on_host`.
+        """
+        batch = self._made(examples, size, bare=self.searched is not None)
+        if not self.on_host:
+            return batch, None
+        spec = self.searched or self.spec
+        if self.searcher is not None:
+            retrieved = host_path.find(params['retriever'], batch, host_path.texts(examples), self.searcher, spec)
+        else:
+            retrieved = _search_step(spec)(params, batch, self.knowledge)
+        return (batch, retrieved) if self.searched is None else (self._assembled(examples, size, retrieved), retrieved)
+
+    def training_batch(self, drawn: Any, params: Any, size: int) -> tuple[types.Batch, types.Retrieved | None]:
+        """A batch on the devices, of what the training pipeline yields: its rows of this process, or where `on_host` the examples."""
+        return self.batch(drawn, len(drawn), params) if self.on_host else (hosts.from_local(drawn, self.sharding, size), None)
+
+    def run(self, step: Callable[..., Any], params: Any, examples: Sequence[TaskExample], size: int,
+            label: str | None = None) -> Iterator[tuple[Sequence[TaskExample], Any]]:
+        """Yields examples and what `step(params, batch, knowledge, retrieved)` says of them, on the host; with a label shows a bar."""
+        bar = progress.bar(len(examples), label, ' questions') if label else contextlib.nullcontext()
+        with bar:
+            for start in range(0, len(examples), size):
+                chunk = examples[start:start + size]
+                batch, retrieved = self.batch(chunk, size, params)
+                yield chunk, hosts.to_host(step(params, batch, self.knowledge, retrieved))
+                if label:
+                    bar.update(len(chunk))
+
+    def search(self, params: Any, examples: Sequence[TaskExample], size: int,
+               label: str | None = None) -> Iterator[tuple[Sequence[TaskExample], types.Retrieved]]:
+        """As `run`, of the search alone: spec.top_k passages an example, or its own with their scores."""
+        def step(params, batch: types.Batch, knowledge: types.Knowledge | None, retrieved: types.Retrieved | None) -> types.Retrieved:
+            rerank = retrieved is not None and self.spec.reranked and batch.passage_tokens is None
+            if retrieved is not None and not rerank:
+                return retrieved
+            return _search_step(self.spec)(params, batch, knowledge, retrieved)
+
+        return self.run(step, params, examples, size, label)
+
+    @property
+    def sharding(self) -> jax.sharding.NamedSharding:
+        """How a batch lies on the devices."""
+        return train_step.batch_sharding(self.spec.mesh)
+
+    def _made(self, examples: Sequence[TaskExample], size: int, passages_of: Callable[[int], Any] | None = None,
+              bare: bool = False) -> types.Batch:
+        """A batch on the devices, fillers at its end; each process makes its own rows. `passages_of` gives a row passages to read."""
+        def row(number: int) -> types.Batch:
+            if number >= len(examples):
+                return self.encoder.filler(bare=bare)
+            given = () if passages_of is None else (passages_of(number),)
+            return self.encoder.encode(examples[number], *given, bare=bare)
+
+        return hosts.from_local(encode.stack([row(number) for number in hosts.local_rows(self.sharding, size)]), self.sharding, size)
+
+    def _assembled(self, examples: Sequence[TaskExample], size: int, retrieved: types.Retrieved) -> types.Batch:
+        found = hosts.to_host(retrieved)
+        return self._made(examples, size, lambda number: [
+            self._passage(row) for row in found.passage_ids[number][np.isfinite(found.scores[number])]])
+
+    def _passage(self, row: int) -> Passage:
+        part, place = self.index.locate(int(row), self.spec.mesh)
+        return part.store[place]
+
+
+def prepare(atlas: Any, examples: Sequence[TaskExample], index: Any, n_context: int, batch_size: int, *, use_file_passages: bool = False,
+            distill: spec_lib.DistillConfig | None = None, step: step_config.StepConfig | None = None,
+            search: search_config.SearchConfig | str | None = None, force_host: bool = False,
+            knowledge: types.Knowledge | None = None) -> Prepared:
+    """Chooses the way and makes the spec.
+
+    Args:
+      atlas: an api.Atlas.
+      index: an api.Index or several; None for a closed book, and where examples bring their passages.
+      examples: all that will come, or (where their task draws) some like them.
+      n_context: passages read; 0 is a closed book.
+      batch_size: of a micro-batch; divides over the atlas's mesh.
+      use_file_passages: the examples' own passages are read, nothing is retrieved.
+      distill, step, search: see spec.make_spec; `search` may be the name of a searcher.
+      force_host: assembles on the host though the graph could.
+      knowledge: of the index, as it is now on the devices, where it is no longer what is on disk.
+
+    Raises:
+      ConfigError: the options contradict each other.
+    """
+    index, options = index_group.of(index), {'step': step, 'search': search_config.of(search)}
+    if use_file_passages and (index is not None or n_context == 0):
+        raise errors.ConfigError('use_file_passages reads the examples\' own passages: it needs n_context of at least 1, and no index')
+    config, encoder = dataclasses.replace(atlas.config, n_context=n_context), atlas.encoder()
+    query_lengths = encoder.fit_queries(examples)
+    encoder.own_rows = index_group.own_rows(index, examples, atlas.mesh)
+    template = config.inputs.encoder_format if n_context else config.inputs.closed_book_format
+    reason = formats.touching(template)
+    if use_file_passages or reason or force_host:
+        if reason:
+            print(f'{reason}; so the host puts the inputs together, which is slower than in the compiled step', flush=True)
+        return _given(atlas, config, encoder, examples, index, query_lengths, batch_size, distill, options, knowledge)
+    nothing = np.zeros(1, np.int64)
+    lengths = spec_lib.TokenLengths(nothing, nothing, query_lengths) if index is None else index.token_lengths(query_lengths)
+    spec = spec_lib.make_spec(config, atlas.segments, atlas.mesh, lengths, batch_size, distill, **options)
+    return Prepared(spec, encoder, *_held(atlas, index, spec, knowledge), index)
+
+
+def _given(atlas: Any, config: Any, encoder: encode.ExampleEncoder, examples: Sequence[TaskExample],
+           index: index_group.IndexGroup | None, query_lengths: np.ndarray, batch_size: int, distill: spec_lib.DistillConfig | None,
+           options: dict[str, Any], knowledge: types.Knowledge | None) -> Prepared:
+    """The way of passages that come with the batch."""
+    inputs, reader, retriever = config.inputs, atlas.reader_tokenizer, atlas.retriever_tokenizer
+    bare = spec_lib.StepSpec(config, atlas.segments, atlas.mesh, read=(), distill=distill, search=options['search'])
+    passage_encoder = passages.PassageEncoder(
+        passages.TextFormat(inputs.closed_book_format if bare.closed_book else inputs.encoder_format, reader.encode,
+                            inputs.text_max_tokens, suffix_ids=(reader.eos_id,)),
+        None if bare.closed_book else passages.TextFormat(
+            inputs.retriever_format, retriever.encode, config.retriever_max_tokens, prefix_ids=(retriever.cls_id,),
+            suffix_ids=(retriever.sep_id,), borders=formats.PUNCTUATION),
+        n=max(bare.top_k, 1), query_max_tokens=encoder.query_width)
+    encoder.passages = passage_encoder
+    if index is None:
+        rows = [passage_encoder.encode(example.query, example.passages) for example in examples[:_SAMPLED_EXAMPLES]]
+        measured = [np.concatenate([row.get(name, np.zeros(1, np.int32)) for row in rows])
+                    for name in ('passage_lengths', 'retriever_passage_lengths')]
+    else:
+        lengths = index.token_lengths(query_lengths)
+        queries = np.resize(query_lengths, len(lengths.reader_passages))
+        literals = len(passage_encoder.reader.ids('', '', '')), len(passage_encoder.retriever.ids('', '', ''))
+        measured = [lengths.reader_passages + queries + literals[0], np.asarray(lengths.retriever_passages) + literals[1]]
+    reader_lengths, retriever_lengths = (np.append(np.minimum(values, limit), limit) for values, limit in zip(
+        measured, (inputs.text_max_tokens, config.retriever_max_tokens), strict=True))
+    spec = given.make_spec(config, None, atlas.mesh, reader_lengths, retriever_lengths, batch_size, distill, **options)
+    if index is None:
+        return Prepared(spec, encoder)
+    return Prepared(spec, encoder, *_held(atlas, index, bare, knowledge), index, bare)
+
+
+def _held(atlas: Any, index: index_group.IndexGroup | None, spec: spec_lib.StepSpec, knowledge: types.Knowledge | None):
+    """What a step reads, and the searcher of the host."""
+    if index is None or knowledge is not None:
+        return knowledge, None
+    return index.for_step(atlas, spec)
+
+
+@functools.lru_cache(maxsize=8)
+def _search_step(spec: spec_lib.StepSpec) -> Callable[..., types.Retrieved]:
+    """The jitted function (params, batch, knowledge) -> what the graph finds, or the batch's own passages with their scores."""
+    def search(params, batch: types.Batch, knowledge: types.Knowledge | None,
+               retrieved: types.Retrieved | None = None) -> types.Retrieved:
+        retriever, passage_encoder = params['retriever'], params.get('passage_encoder')
+        if batch.passage_tokens is None:
+            return retrieve.find(retriever, batch, knowledge, spec, retrieved, passage_encoder)
+        return retrieve.retrieve_and_assemble(retriever, batch, knowledge, spec, passage_params=passage_encoder).retrieved
+
+    return jax.jit(search)

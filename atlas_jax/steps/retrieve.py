@@ -1,0 +1,153 @@
+"""In graph: embed queries, search the index, gather the passages' tokens, assemble reader inputs. Train and answer steps share it."""
+
+import jax
+import jax.numpy as jnp
+
+from atlas_jax import partitioning, types
+from atlas_jax.nn import assembly, token_stream
+from atlas_jax.searchers import exact, in_graph, scan
+from atlas_jax.steps import buckets, given
+from atlas_jax.steps import spec as spec_lib
+
+Array = jax.Array
+
+
+def embed_queries(params, batch: types.Batch, spec: spec_lib.StepSpec, dropout_key: Array | None = None) -> Array:
+    """Query embeddings [batch, dim] float32; without a key, without dropout."""
+    stream = _stream(batch.retriever_query_tokens[:, None], batch.retriever_query_lengths[:, None], spec)
+    embeddings = embed(params, stream, spec, dropout_key)  # [streams, batch / streams, dim]
+    return embeddings.reshape(-1, embeddings.shape[-1])
+
+
+def embed(params, stream: types.TokenStream, spec: spec_lib.StepSpec, dropout_key: Array | None = None) -> Array:
+    """Embeddings [streams, passages, dim] float32 of every passage in the stream."""
+    rngs = None if dropout_key is None else {'dropout': dropout_key}
+    return spec.retriever.apply({'params': params}, stream, deterministic=dropout_key is None, rngs=rngs)
+
+
+def retrieve_and_assemble(params, batch: types.Batch, knowledge: types.Knowledge | None, spec: spec_lib.StepSpec,
+                          retrieved: types.Retrieved | None = None, passage_params=None) -> types.ReaderInputs:
+    """Everything from the queries to the reader inputs; no gradient flows through it.
+
+    Args:
+      params: the (query) retriever's parameters.
+      batch: the examples; where they bring assembled passages, these are taken (training/given.py).
+      knowledge: index and tokens; None in a closed book, and where examples bring their own passages.
+      spec: top_k passages are retrieved; those to embed are given as tokens, or their index embeddings where passages stay fixed.
+      retrieved: what a searcher of the host has found, spec.candidates passages an example; None searches in the graph.
+      passage_params: the passage encoder's parameters, for re-ranking; None where they are `params`.
+    """
+    passage_params = params if passage_params is None else passage_params
+    if batch.passage_tokens is not None:
+        inputs = given.inputs_of(batch, spec, retrieved, lambda: embed_queries(params, batch, spec),
+                                 lambda tokens, lengths: _embed_now(passage_params, tokens, lengths, spec))
+        of_index = retrieved is not None and spec.keeps_passage_encoder
+        return _add_retriever_side(inputs, retrieved.passage_ids[:, :spec.passages_scored], knowledge, spec) if of_index else inputs
+    if spec.closed_book:
+        return _closed_book_inputs(batch, spec)
+    retrieved = find(params, batch, knowledge, spec, retrieved, passage_params)
+    found = jnp.isfinite(retrieved.scores)  # [batch, top_k]
+    ids = retrieved.passage_ids
+    rows = _take_rows(knowledge.reader_table, ids.reshape(-1), spec)
+    limit = spec.config.inputs.text_max_tokens
+    tokens, lengths = assembly.assemble(
+        spec.segments.reader, jnp.repeat(batch.reader_query_tokens, spec.top_k, axis=0),
+        jnp.repeat(batch.reader_query_lengths, spec.top_k), rows, limit)
+    lengths = jnp.where(found, lengths.reshape(ids.shape), 0)
+    whole = _whole_lengths(batch, jax.tree.map(lambda column: column.reshape(*ids.shape, *column.shape[1:]), rows), spec)
+    inputs = types.ReaderInputs(reader_tokens=tokens.reshape(*ids.shape, limit), reader_lengths=lengths, retrieved=retrieved,
+                                truncated_passages=jnp.sum(found & (whole > limit)))
+    return _add_retriever_side(inputs, ids[:, :spec.passages_scored], knowledge, spec)
+
+
+def find(params, batch: types.Batch, knowledge: types.Knowledge, spec: spec_lib.StepSpec, retrieved: types.Retrieved | None = None,
+         passage_params=None) -> types.Retrieved:
+    """The top_k passages of every example: searched for, or given; re-ranked where spec says so."""
+    if retrieved is not None and not spec.reranked:
+        return retrieved
+    queries = jax.lax.stop_gradient(embed_queries(params, batch, spec))
+    if retrieved is None:
+        retrieved = in_graph.search(knowledge.index, queries, spec.candidates, spec.mesh, spec.search, scanned=knowledge.scanned,
+                                    excluded=batch.excluded_passage_ids)
+    return _rerank(passage_params, queries, retrieved, knowledge, spec) if spec.reranked else retrieved
+
+
+def _rerank(passage_params, queries: Array, retrieved: types.Retrieved, knowledge: types.Knowledge,
+            spec: spec_lib.StepSpec) -> types.Retrieved:
+    """The best top_k of the candidates by embeddings that the passage encoder makes now, at the smallest capacity that fits."""
+    rows = _take_rows(knowledge.retriever_table, retrieved.passage_ids.reshape(-1), spec)
+    tokens, lengths = retriever_inputs(rows, retrieved.passage_ids.shape, spec)  # [batch, candidates, width], [batch, candidates]
+    embeddings = _embed_now(passage_params, tokens, jnp.where(jnp.isfinite(retrieved.scores), lengths, 0), spec)
+    score = exact.score(spec.search.metric)
+
+    def of_one(embeddings: Array, query: Array) -> Array:
+        return score(types.IndexArrays(embeddings=embeddings, valid=None), query[None])[:, 0]
+
+    scores = jax.vmap(of_one)(embeddings, exact.prepare(queries, spec.search.metric))
+    scores = jnp.where(jnp.isfinite(retrieved.scores), scores, -jnp.inf)
+    return scan.best(scores, retrieved.passage_ids, spec.top_k)
+
+
+def _embed_now(params, tokens: Array, lengths: Array, spec: spec_lib.StepSpec) -> Array:
+    """Embeddings [batch, n, dim] of passages [batch, n, width] at the smallest of the capacities `spec.reranked` that fits."""
+    def embed_at(capacity: buckets.Capacity):
+        return lambda: embed(params, pack(tokens, lengths, spec, capacity.stream_tokens, capacity.longest), spec)
+
+    level = buckets.level([(lengths.reshape(spec.streams, -1), spec.reranked)])
+    embeddings = jax.lax.switch(level, [embed_at(capacity) for capacity in spec.reranked])
+    return embeddings.reshape(*lengths.shape, -1)  # [streams, passages, dim] -> [batch, n, dim]
+
+
+def _add_retriever_side(inputs: types.ReaderInputs, ids: Array, knowledge: types.Knowledge, spec: spec_lib.StepSpec) -> types.ReaderInputs:
+    if not spec.passages_scored:
+        return inputs
+    if spec.distill.retriever_training == 'query_side':
+        rows = jax.tree.map(lambda column: jnp.take(column, ids.reshape(-1), axis=0), knowledge.index)
+        embeddings = rows.embeddings.astype(jnp.float32) * (1 if rows.scales is None else rows.scales[:, None])
+        return inputs.replace(passage_embeddings=embeddings.reshape(*ids.shape, -1))
+    tokens, lengths = retriever_inputs(_take_rows(knowledge.retriever_table, ids.reshape(-1), spec), ids.shape, spec)
+    return inputs.replace(retriever_tokens=tokens, retriever_lengths=lengths)
+
+
+def retriever_inputs(rows: types.TokenTable, shape: tuple[int, int], spec: spec_lib.StepSpec) -> tuple[Array, Array]:
+    """Passages as the retriever sees them: rows of the retriever's table to tokens [*shape, retriever_max_tokens] and lengths [*shape]."""
+    size = shape[0] * shape[1]
+    tokens, lengths = assembly.assemble(spec.segments.retriever, jnp.zeros((size, 1), jnp.int32), jnp.zeros((size,), jnp.int32), rows,
+                                        spec.config.retriever_max_tokens)
+    return tokens.reshape(*shape, -1), lengths.reshape(shape)
+
+
+def _whole_lengths(batch: types.Batch, rows: types.TokenTable, spec: spec_lib.StepSpec) -> Array:
+    """Tokens that the reader inputs would have without a limit, [batch, top_k]; of the fields that the format names."""
+    by_kind = {'query': batch.reader_query_lengths[:, None], 'title': rows.title_lengths, 'text': rows.lengths - rows.title_lengths}
+    segments = spec.segments.reader
+    return sum(by_kind[segment.kind] if segment.kind in by_kind else len(segment.ids) for segment in segments)
+
+
+def _closed_book_inputs(batch: types.Batch, spec: spec_lib.StepSpec) -> types.ReaderInputs:
+    size = batch.reader_query_tokens.shape[0]
+    nothing = types.TokenTable(tokens=jnp.zeros((size, 1), jnp.int32), title_lengths=jnp.zeros((size,), jnp.int32),
+                               lengths=jnp.zeros((size,), jnp.int32))
+    tokens, lengths = assembly.assemble(spec.segments.closed_book, batch.reader_query_tokens, batch.reader_query_lengths, nothing,
+                                        spec.config.inputs.text_max_tokens)
+    return types.ReaderInputs(reader_tokens=tokens[:, None], reader_lengths=lengths[:, None])
+
+
+def _take_rows(table: types.TokenTable, ids: Array, spec: spec_lib.StepSpec) -> types.TokenTable:
+    """The table's rows `ids` [n], laid out over the devices like the batch."""
+    rows = jax.tree.map(lambda column: jnp.take(column, ids, axis=0).astype(jnp.int32), table)
+    return jax.tree.map(lambda column: partitioning.constrain(column, spec.mesh, 'batch'), rows)
+
+
+def _stream(tokens: Array, lengths: Array, spec: spec_lib.StepSpec) -> types.TokenStream:
+    """Short inputs as streams with room for every token: no levels needed."""
+    width = tokens.shape[-1]
+    per_stream = tokens.shape[0] * tokens.shape[1] // spec.streams
+    return pack(tokens, lengths, spec, per_stream * width, width)
+
+
+def pack(tokens: Array, lengths: Array, spec: spec_lib.StepSpec, stream_tokens: int, longest: int) -> types.TokenStream:
+    """Passages of each example [batch, n, width] as one stream a device, whole examples in each."""
+    width = tokens.shape[-1]
+    tokens = partitioning.constrain(tokens.reshape(spec.streams, -1, width), spec.mesh, 'streams')
+    return token_stream.pack(tokens, lengths.reshape(spec.streams, -1), stream_tokens, longest)

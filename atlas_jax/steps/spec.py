@@ -1,0 +1,264 @@
+"""What is fixed when a step is traced: model, formats, numbers of passages, stream capacities, mesh."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from atlas_jax import errors
+from atlas_jax.losses import attention_scores
+from atlas_jax.models import atlas, contriever, t5
+from atlas_jax.nn import flash_attention, layer_scan
+from atlas_jax.searchers.config import SearchConfig
+from atlas_jax.steps import buckets, step_config
+
+# 'adist' is what the paper calls attention distillation: the family's evalnormssum.
+ATTENTION_MODES = {f'{source}{name}': (source, statistic) for source in ('eval', 'std')
+                   for name, statistic in attention_scores.STATISTICS.items()}
+ATTENTION_MODES = {'adist': ATTENTION_MODES.pop('evalnormssum')} | ATTENTION_MODES
+GOLD_SCORE_MODES = ('pdist', 'emdr', 'loop', *ATTENTION_MODES)
+ALIASES = {'ppmean': 'pdist', 'evalnormssum': 'adist', 'evalnormsum': 'adist'}
+GOLD_SCORES = ('shared', 'exact')
+RETRIEVER_TRAINING = ('joint', 'untied', 'query_side', 'frozen')
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillConfig:
+    """How the reader teaches the retriever (paper section 2.2).
+
+    Attributes:
+      gold_score_mode: where the teacher's scores come from.
+        pdist (ppmean): the reader's likelihood of the target given each passage alone. loop: its loss with each passage left out. emdr: the
+        likelihood of the target with the passage unknown. adist (evalnormssum, evalnormsum): cross attention times the length of the value.
+        {eval,std}{scores,probs,norms}{sum,avg,first,nosep,woquery,top5,top10,top20}: other reductions of cross attention
+        (losses/attention_scores.py). eval reads the scored passages without dropout; std takes it from the training forward, and scores
+        the n_context passages that are read there.
+      temperature_gold: divides the gold scores; in emdr the reader's logits.
+      temperature_score: divides the retriever's scores.
+      retriever_n_context: passages scored per example; the std modes score n_context.
+      retriever_training: joint (one encoder of queries and passages is trained), untied (two, that of the passages starts as a copy of the
+        other), query_side (the passages' stays as it is, and so the index's embeddings stay valid), or frozen.
+      gold_scores: shared (passages that are read keep the encoder states of the training forward, dropout included) or exact (all are
+        encoded again without dropout, as the original does). The same without dropout; pdist, emdr, loop and eval modes only.
+      freeze_retriever_steps: the retriever is not updated in the first so many updates, nor does its loss count.
+
+    Raises ConfigError for an unknown name, a temperature that is not positive, or a number of passages or steps that is too small.
+    """
+
+    gold_score_mode: str = 'pdist'
+    temperature_gold: float = 0.01
+    temperature_score: float = 0.01
+    retriever_n_context: int = 5
+    retriever_training: str = 'joint'
+    gold_scores: str = 'shared'
+    freeze_retriever_steps: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, 'gold_score_mode', ALIASES.get(self.gold_score_mode, self.gold_score_mode))
+        for name, valid in (('gold_score_mode', (*GOLD_SCORE_MODES, *ALIASES)), ('retriever_training', RETRIEVER_TRAINING),
+                            ('gold_scores', GOLD_SCORES)):
+            if getattr(self, name) not in valid:
+                raise errors.ConfigError(f'DistillConfig.{name} is "{getattr(self, name)}"; choose one of {", ".join(valid)}')
+        for name in ('temperature_gold', 'temperature_score'):
+            if not getattr(self, name) > 0:
+                raise errors.ConfigError(f'DistillConfig.{name} is {getattr(self, name)}; it must be greater than 0')
+        for name, least in (('retriever_n_context', 1), ('freeze_retriever_steps', 0)):
+            if getattr(self, name) < least:
+                raise errors.ConfigError(f'DistillConfig.{name} is {getattr(self, name)}; it must be at least {least}')
+
+    @property
+    def attention(self) -> attention_scores.Statistic | None:
+        """What the gold scores are made of in the attention modes; None in the others."""
+        return ATTENTION_MODES[self.gold_score_mode][1] if self.gold_score_mode in ATTENTION_MODES else None
+
+    @property
+    def from_training_forward(self) -> bool:
+        """Whether the gold scores are the attention of the training forward itself (the std modes)."""
+        return self.gold_score_mode in ATTENTION_MODES and ATTENTION_MODES[self.gold_score_mode][0] == 'std'
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSpec:
+    """The static side of train and answer steps.
+
+    Attributes:
+      config: sizes, formats and n_context.
+      segments: config's formats cut into token segments.
+      mesh: devices; one token stream each.
+      read: capacities of the stream of passages that are read, smallest first.
+      scored: capacities of the stream of passages that are encoded for gold scores alone (`encoded_for_gold`); () if there are none.
+      embedded: capacities of the stream of passages that a retriever embeds; () unless retriever_training is joint or untied.
+      distill: None in an answer step.
+      step: accumulation, rematerialisation and dtypes.
+      search: how passages are found.
+      reranked: capacities of the stream of candidates that are embedded anew to re-rank them; () where none are.
+    """
+
+    config: atlas.AtlasConfig
+    segments: atlas.Segments
+    mesh: jax.sharding.Mesh
+    read: tuple[buckets.Capacity, ...]
+    scored: tuple[buckets.Capacity, ...] = ()
+    embedded: tuple[buckets.Capacity, ...] = ()
+    distill: DistillConfig | None = None
+    step: step_config.StepConfig = step_config.StepConfig()
+    search: SearchConfig = SearchConfig()
+    reranked: tuple[buckets.Capacity, ...] = ()
+
+    @property
+    def streams(self) -> int:
+        return self.mesh.size
+
+    @property
+    def closed_book(self) -> bool:
+        return self.config.n_context == 0
+
+    @property
+    def passages_read(self) -> int:
+        """Reader inputs an example has: n_context, or the one without a passage of a closed book."""
+        return max(self.config.n_context, 1)
+
+    @property
+    def passages_scored(self) -> int:
+        """Passages an example has in the distillation loss; 0 where the retriever is not trained."""
+        if self.distill is None or self.closed_book or self.distill.retriever_training == 'frozen':
+            return 0
+        return self.passages_read if self.distill.from_training_forward else self.distill.retriever_n_context
+
+    @property
+    def encoded_for_gold(self) -> slice:
+        """Which of an example's passages are encoded for gold scores alone; the others' states come from the training forward."""
+        scored = self.passages_scored
+        if not scored or self.distill.from_training_forward:
+            return slice(0, 0)
+        return slice(0 if self.distill.gold_scores == 'exact' else min(self.passages_read, scored), scored)
+
+    @property
+    def embeds_passages(self) -> bool:
+        """Whether the step embeds passages, or takes their embeddings from the index."""
+        return self.passages_scored > 0 and self.distill.retriever_training != 'query_side'
+
+    @property
+    def keeps_passage_encoder(self) -> bool:
+        """Whether the encoder that made the index stays, as it is, beside the trained query encoder."""
+        return self.passages_scored > 0 and self.distill.retriever_training == 'query_side'
+
+    @property
+    def trains_passage_encoder(self) -> bool:
+        """Whether passages have a trained encoder of their own, `params['passage_encoder']`."""
+        return self.passages_scored > 0 and self.distill.retriever_training == 'untied'
+
+    @property
+    def top_k(self) -> int:
+        return 0 if self.closed_book else max(self.passages_read, self.passages_scored)
+
+    @property
+    def candidates(self) -> int:
+        """Passages an example gets from the search: more than top_k where they are re-ranked."""
+        return max(self.top_k, self.search.rerank_candidates)
+
+    @property
+    def needs_retriever_tokens(self) -> bool:
+        """Whether the step embeds passages, so that it needs them in the retriever's tokens."""
+        return bool(self.embedded or self.reranked)
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether the step reads the index's embeddings: to search them, or as the retriever's side of the loss."""
+        return not self.closed_book and (not self.search.on_host or self.keeps_passage_encoder)
+
+    @property
+    def reader(self) -> t5.T5:
+        return t5.T5(self._computing(self.config.reader), self.step.remat, self._unroll, self.flash)
+
+    @property
+    def retriever(self) -> contriever.Contriever:
+        return contriever.Contriever(self._computing(self.config.retriever), self.step.remat, self._unroll, self.flash)
+
+    @property
+    def flash(self) -> bool:
+        """Whether encoders attend by the kernel."""
+        return self.step.attention == 'flash' or (self.step.attention == 'auto' and self.mesh.devices.flat[0].platform == 'tpu')
+
+    @property
+    def _unroll(self) -> int:
+        return layer_scan.unroll_on(self.mesh.devices.flat[0])
+
+    def _computing(self, config: Any) -> Any:
+        return dataclasses.replace(config, dtype=self.step.compute_dtype or config.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenLengths:
+    """Token counts that capacities are chosen from, on the host.
+
+    reader_passages and retriever_passages: [rows] int, title and text of every passage; reader_queries: [n] int.
+    """
+
+    reader_passages: np.ndarray
+    retriever_passages: np.ndarray
+    reader_queries: np.ndarray
+
+
+def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sharding.Mesh, lengths: TokenLengths, batch_size: int,
+              distill: DistillConfig | None = None, step: step_config.StepConfig | None = None,
+              search: SearchConfig | None = None) -> StepSpec:
+    """Chooses the capacities for (micro-)batches of `batch_size` examples.
+
+    Raises:
+      ConfigError: the batch does not divide over the devices.
+    """
+    if batch_size % mesh.size:
+        raise errors.ConfigError(f'batch_size {batch_size} does not divide over {mesh.size} devices; choose a multiple of {mesh.size}')
+    bare = StepSpec(config, segments, mesh, read=(), distill=distill, step=step or step_config.StepConfig(),
+                    search=search or SearchConfig())
+    examples = batch_size // mesh.size
+    reader_inputs, reader_limit = _input_lengths(segments.closed_book if bare.closed_book else segments.reader, lengths,
+                                                 config.inputs.text_max_tokens)
+    retriever_inputs, retriever_limit = embedded_lengths(segments.retriever, lengths, config.retriever_max_tokens)
+    changes = {'read': buckets.capacities(reader_inputs, examples * bare.passages_read, reader_limit, bare.streams)}
+    only_for_gold = bare.encoded_for_gold.stop - bare.encoded_for_gold.start
+    if only_for_gold:
+        changes['scored'] = buckets.capacities(reader_inputs, examples * only_for_gold, reader_limit, bare.streams)
+    if bare.embeds_passages:
+        changes['embedded'] = buckets.capacities(retriever_inputs, examples * bare.passages_scored, retriever_limit, bare.streams)
+    changes = buckets.distinct(changes)
+    _check_attention(bare, changes['read'][-1].longest)
+    if bare.search.rerank_candidates and not bare.closed_book:
+        candidates = examples * bare.candidates
+        changes |= buckets.distinct({'reranked': buckets.capacities(retriever_inputs, candidates, retriever_limit, bare.streams)})
+    return dataclasses.replace(bare, **changes)
+
+
+def _check_attention(spec: StepSpec, longest: int) -> None:
+    reader = spec.config.reader
+    if spec.step.attention == 'flash' and not flash_attention.fits(longest, reader.num_heads, reader.head_dim):
+        raise errors.ConfigError(f'StepConfig.attention is "flash", but the kernel does not hold reader inputs of {longest} tokens with '
+                                 f'{reader.num_heads} heads of {reader.head_dim}; lower text_max_tokens (512 at most), or choose "auto"')
+
+
+def _literal_tokens(segments) -> int:
+    return sum(len(segment.ids) for segment in segments)
+
+
+def _input_lengths(segments, lengths: TokenLengths, limit: int) -> tuple[np.ndarray, int]:
+    """A sample of reader input lengths and their bound: passages and queries of all lengths, paired evenly."""
+    reads_passage = any(segment.kind in ('title', 'text') for segment in segments)
+    passages = np.sort(np.asarray(lengths.reader_passages)) if reads_passage else np.zeros(1, np.int64)
+    queries = np.asarray(lengths.reader_queries)
+    if len(queries) == 0 or len(passages) == 0:
+        return np.zeros(0), limit
+    generator = np.random.default_rng(0)
+    pairs = max(len(passages), len(queries))
+    sample = np.resize(passages, pairs) + generator.permutation(np.resize(queries, pairs)) + _literal_tokens(segments)
+    greatest = int(passages.max() + queries.max()) + _literal_tokens(segments)
+    return np.minimum(sample, limit), min(limit, greatest)
+
+
+def embedded_lengths(segments, lengths: TokenLengths, limit: int) -> tuple[np.ndarray, int]:
+    """Token counts of the passages as the retriever sees them, and their bound."""
+    sample = np.asarray(lengths.retriever_passages) + _literal_tokens(segments)
+    if len(sample) == 0:
+        return np.zeros(0), limit
+    return np.minimum(sample, limit), min(limit, int(sample.max()))

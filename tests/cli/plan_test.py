@@ -1,0 +1,115 @@
+"""`atlas-jax plan`: mistakes are one line before anything is compiled; tiny steps are compiled for a few chips."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from atlas_jax import errors
+from atlas_jax.api import PassageStore
+from atlas_jax.cli import main as cli
+from atlas_jax.cli import plan as cli_plan
+from atlas_jax.corpus import documents as documents_lib
+from tests.testing import word_tokenizers
+
+needs_compiler = pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='libtpu, the TPU compiler, is not installed')
+FILES = ['plan', '--gin_file', 'models/tiny.gin', '--gin_file', 'runs/plan.gin']
+
+
+def _run(*arguments):
+    environment = os.environ | {'ATLAS_JAX_KEEP_ALLOCATOR': '1'}
+    return subprocess.run([sys.executable, '-m', 'atlas_jax', *FILES, *arguments], capture_output=True, text=True, env=environment,
+                          timeout=900, check=False)
+
+
+@pytest.mark.parametrize('arguments, words', [(['--topology', 'v9:2x2x2'], 'topology "v9:2x2x2" is unknown; write v4:AxBxC'),
+                                              (['--topology', 'v4:2x3x1'], 'side B is 3, not a multiple of the 2 chips'),
+                                              (['--topology', 'v4:2x2x1', '--json', 'nowhere/plan.json'], 'there is no folder'),
+                                              ([], 'give a slice, such as --topology v4:4x4x4, or --search')])
+def test_unknown_slices_are_one_line(arguments, words, capsys):
+    assert cli.main([*FILES, *arguments]) == 2
+    shown = capsys.readouterr().err
+    assert words in shown and shown.count('\n') == 1
+
+
+@needs_compiler
+@pytest.mark.parametrize('arguments, words', [
+    (['--gin.BATCH_SIZE=6'], 'batch_size 6 (of a micro-batch) does not divide over the 4 chips of v4:2x2x1; choose a multiple of 4'),
+    (['--gin.MESH_SHAPE=(1, 3, 1)'], 'axis fsdp is 3, which does not divide the 4 chips'),
+    (['--gin.MESH_SHAPE=(4, 1)'], 'mesh (4, 1) has 2 sizes; it needs three'),
+    (['--gin.MESH_SHAPE=(1, 8, 1)'], 'axis fsdp is 8, which does not divide the 4 chips that are left of v4:2x2x1'),
+    (['--gin.BATCHSIZE=4'], 'did you mean "BATCH_SIZE"?'),
+    (['--gin.Workload.n_contxt=4'], 'did you mean "n_context"?'),
+    (['--gin_file', 'runs/evaluat.gin'], 'did you mean "runs/evaluate.gin"?'),
+    (['--store', 'nowhere'], 'nowhere: no such folder; build a passage store'),
+    (['--step', 'index', '--search'], 'there is no mesh to search for'),
+])
+def test_mistakes_are_one_line(arguments, words):
+    run = _run('--topology', 'v4:2x2x1', *arguments)
+    assert run.returncode == 2 and words in run.stderr and run.stderr.count('\n') == 1, run.stderr
+
+
+@needs_compiler
+def test_a_missing_model_is_named():
+    run = subprocess.run([sys.executable, '-m', 'atlas_jax', 'plan', '--gin_file', 'runs/plan.gin', '--topology', 'v4:2x2x1'],
+                         capture_output=True, text=True, env=os.environ | {'ATLAS_JAX_KEEP_ALLOCATOR': '1'}, check=False)
+    assert run.returncode == 2 and 'runs/plan.gin' in run.stderr and 'macro %MODEL is not set' in run.stderr
+
+
+@pytest.mark.parametrize('file, kind', [('plan', 'train'), ('nq_full', 'train'), ('nq_zero_shot', 'answer'), ('mmlu_zero_shot', 'score'),
+                                        ('build_index', 'index')])
+def test_the_step_is_that_of_the_command(file, kind):
+    options = cli.parse(['plan', '--gin_file', 'models/tiny.gin', '--gin_file', f'runs/{file}.gin', '--topology', 'v4:2x2x1'])
+    assert cli_plan.workload_of(options).kind == kind
+
+
+@pytest.mark.parametrize('file, step', [('nq_zero_shot', 'train'), ('build_index', 'answer')])
+def test_a_step_that_the_gin_file_does_not_describe_is_refused(file, step):
+    options = ['plan', '--gin_file', 'models/tiny.gin', '--gin_file', f'runs/{file}.gin', '--topology', 'v4:2x2x1', '--step', step]
+    with pytest.raises(errors.ConfigError, match=f'--step {step}: the gin files describe no such step'):
+        cli_plan.workload_of(cli.parse(options))
+
+
+def test_a_store_says_how_many_passages_and_how_long(tmp_path):
+    documents = [documents_lib.Document(f'd{i}', f'thing {i}', '', 'The thing is red . ' * (1 + i % 3)) for i in range(11)]
+    store = PassageStore.build(documents, tmp_path / 'store', progress=False)
+    store.tokenize(word_tokenizers.t5(), word_tokenizers.bert(), progress=False)
+    options = ['plan', '--gin_file', 'models/tiny.gin', '--gin_file', 'runs/plan.gin', '--store', str(tmp_path / 'store')]
+    workload = cli_plan.workload_of(cli.parse(options))
+    assert workload.index_rows == 11 and workload.table_tokens == 128
+    assert list(workload.passage_lengths[0]) == sorted(store.reader_lengths) and len(set(workload.passage_lengths[0])) > 1
+    chosen = cli_plan.workload_of(cli.parse([*options, '--index_rows', '40', '--index_dtype', 'int8', '--step', 'answer']))
+    assert (chosen.index_rows, chosen.index_dtype, chosen.kind) == (40, 'int8', 'answer')
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize('step, line', [('answer', 'questions a second'), ('score', 'orders of a question a second'),
+                                        ('index', 'the whole index')])
+def test_other_steps_are_compiled(step, line, tmp_path):
+    run = _run('--step', step, '--topology', 'v4:2x2x2', '--gin.BATCH_SIZE=3', '--gin.N_CONTEXT=1', '--gin.TEXT_TOKENS=128',
+               '--gin.INDEX_ROWS=4000', '--gin.PASSAGE_TOKENS=(40, 9)', '--cache', str(tmp_path / 'cache'),
+               '--json', str(tmp_path / 'plan.json'))
+    assert run.returncode == 0 and 'v4:2x2x2, 8 chips' in run.stdout and line in run.stdout, run.stderr
+    figures = json.loads((tmp_path / 'plan.json').read_text())
+    assert figures['fits'] and figures['kind'] == step and figures['items_per_second'] > 0
+    assert figures['hbm_parts']['optimizer'] == figures['hbm_parts']['gradients'] == 0 and figures['flops'] < figures['flops_at_limit']
+    # An index is embedded by every host alone; what is answered comes in whole chips.
+    assert (sum(figures['collective_bytes'].values()) == 0) == (step == 'index') and (step == 'index' or figures['batch_size'] == 8)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_tiny_step_is_compiled_and_found_again(tmp_path):
+    options = ['--topology', 'v4:2x2x1', '--gin.BATCH_SIZE=4', '--gin.N_CONTEXT=1', '--gin.TEXT_TOKENS=128', '--gin.INDEX_ROWS=4000',
+               '--gin.MESH_SHAPE=(1,2,2)', '--cache', str(tmp_path / 'cache'), '--json', str(tmp_path / 'plan.json')]
+    first, again = _run(*options), _run(*options)
+    assert first.returncode == 0 and 'v4:2x2x1, 4 chips, data 1 x fsdp 2 x model 2: fits' in first.stdout, first.stderr
+    assert again.stdout == first.stdout and len(list((tmp_path / 'cache').iterdir())) == 1
+    figures = json.loads((tmp_path / 'plan.json').read_text())
+    assert figures['fits'] and figures['hbm_gib_per_chip'] == pytest.approx(sum(figures['hbm_parts'].values()), rel=1e-6)
+    assert figures['flops'] > 1e7 and 0 < figures['mfu_bound'] < 1 and figures['step_seconds_roofline'] > 0
+    assert figures['collective_bytes']['all-gather'] > 0

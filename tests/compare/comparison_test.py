@@ -1,0 +1,82 @@
+"""`atlas-jax compare`: with PyTorch, with recorded arrays, and what it says of mistakes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from atlas_jax import errors
+from atlas_jax.cli import main as cli
+from atlas_jax.compare import comparison as compare
+from atlas_jax.compare import differences as compare_differences
+from tests.testing import streams
+
+PARITY = streams.FIXTURES / 'parity'
+MODELS = ['--reader', PARITY / 'reader_v11', '--retriever', PARITY / 'contriever', '--layer_norm', 'second_moment']
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    """(exit code, output, errors) of `atlas-jax compare`."""
+    try:
+        code = cli.main(['compare', *map(str, arguments)])
+    except SystemExit as stop:
+        code = stop.code
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_against_torch(capsys, tmp_path):
+    pytest.importorskip('torch')
+    pytest.importorskip('transformers')
+    out, page, figures = tmp_path / 'ours.npz', tmp_path / 'page.html', tmp_path / 'figures.json'
+    arguments = [*MODELS, '--random', '2x3x11', '--temperature_gold', '0.1', '--temperature_score', '0.1', '--max_length', '5']
+    code, text, _ = run(capsys, *arguments, '--rounds', '1', '--grads', '--out', out, '--report', page, '--json', figures)
+    assert code == 0 and 'all agree' in text and 'grads/retriever (53 parameters)' in text and 'PyTorch, tuned' in text, text
+    found = json.loads(figures.read_text())
+    assert found['agrees'] and found['ratio']['step_seconds'] > 0 and found['theirs']['peak_bytes'] > 0
+    assert 'encoder.block.0.layer.0.SelfAttention.q.weight' in page.read_text()
+    with np.load(out) as file:
+        recorded = dict(file)
+    assert recorded['0/generated'].shape == (2, 5)
+
+
+def test_what_differs_is_said_and_exit_code_1(capsys):
+    ours = {'0/logits': np.array([1.0, 2.0]), '0/reader_loss': np.array(3.0)}
+    rows = compare_differences.differences(ours, ours | {'0/logits': np.array([1.0, 2.002])}, against='recorded.npz')
+    figures = compare._finish(rows, {'ours': {'device': 'cpu'}}, 'recorded.npz', compare.Options(), None)
+    assert not figures['agrees'] and 'THEY DIFFER' in capsys.readouterr().out
+    with pytest.raises(errors.DifferenceError, match='^logits differ by more than is allowed') as caught:
+        compare.raise_unless_agrees(figures)
+    assert caught.value.exit_code == 1
+    compare.raise_unless_agrees(figures | {'differences': [row for row in figures['differences'] if row['agrees']]})
+
+
+@pytest.mark.parametrize(('arguments', 'parts'), [
+    (['--reader', 'x'], ['--out']),
+    (['--reader', 'x', '--out', 'o.npz'], ['--inputs', '--data', '--random']),
+    (['--reader', 'x', '--model', 'y', '--random', '1x1x4', '--out', 'o.npz'], ['--model DIR, or --reader DIR']),
+    (['--reader', 'x', '--random', '1x4', '--out', 'o.npz'], ['"1x4" is no size']),
+    (['--reader', 'x', '--random', '1x1x4', '--out', 'o.npz', '--variant', 'fast'], ['"fast" is unknown', 'tuned']),
+    (['--reader', 'x', '--data', 'd.jsonl', '--out', 'o.npz'], ['--index DIR']),
+    (['--reader', 'x', '--inputs', 'nowhere.npz', '--out', 'o.npz', '--against', 'recorded.npz'], ['recorded.npz']),
+])
+def test_mistakes(arguments, parts, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, message = run(capsys, *arguments)
+    assert code == 2 and message.startswith('atlas-jax: ') and message.count('\n') == 1, message
+    assert all(part in message for part in parts), message
+
+
+def test_states_on_padding_do_not_count():
+    inputs = {'reader_mask': np.array([[[[1, 0], [1, 1]]]])}
+    side = compare._real_states({'0/encoder_states': np.ones((1, 4, 3)), '0/logits': np.ones(2)}, inputs)
+    assert side['0/encoder_states'][0, :, 0].tolist() == [1, 0, 1, 1] and side['0/logits'].sum() == 2
+
+
+def test_missing_torch_names_the_extra(capsys, monkeypatch, tmp_path):
+    import importlib.util
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name, package=None: None)
+    code, _, message = run(capsys, *MODELS, '--inputs', PARITY / 'inputs.npz', '--out', tmp_path / 'o.npz')
+    assert code == 2 and 'atlas-jax[torch]' in message and message.count('\n') == 1

@@ -1,0 +1,23 @@
+"""Training with a searcher of the host, over two indexes, on tiny models."""
+
+import numpy as np
+import pytest
+
+from atlas_jax import train
+from atlas_jax.searchers.config import SearchConfig
+from atlas_jax.steps import spec as spec_lib
+from atlas_jax.training.optimizer import OptimizerConfig
+from tests.api_search_test import atlas, indexes
+from tests.testing import tiny_run
+
+assert atlas and indexes  # fixtures
+
+
+def test_training_reads_what_the_host_finds(atlas, indexes, tmp_path):
+    pytest.importorskip('bm25s')
+    examples = [atlas.task.example({'question': f'what is thing {i} ?', 'answers': [tiny_run.COLOURS[i % 7]]}, i) for i in range(5)]
+    optimizer = OptimizerConfig(learning_rate=1e-2, retriever_learning_rate=1e-2, schedule='fixed', warmup_steps=0, total_steps=2)
+    distill = spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=2, retriever_training='query_side')
+    run = train.RunConfig(run_dir=str(tmp_path / 'run'), batch_size=2, checkpoint_every_steps=2)
+    result = train.train_examples(run, atlas, examples, list(indexes[1:]), optimizer, distill, search=SearchConfig('bm25'))
+    assert len(result.history) == 2 and all(np.isfinite(row['loss']) for row in result.history)
