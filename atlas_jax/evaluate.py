@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from atlas_jax import api, errors, types
 from atlas_jax.decoding import DecodingConfig
@@ -16,11 +17,12 @@ from atlas_jax.knowledge import group as index_group
 from atlas_jax.metrics import retrieval as retrieval_metrics
 from atlas_jax.metrics import scores as score_metrics
 from atlas_jax.metrics import statistics
-from atlas_jax.models import atlas as atlas_lib
+from atlas_jax.model import ModelSource
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import eval as eval_step
-from atlas_jax.steps import prepare, step_config
+from atlas_jax.steps import prepare
 from atlas_jax.steps import score as score_step
+from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tasks import multiple_choice, protocol
 
 _TOP = (1, 2, 5, 10, 20, 50, 100)
@@ -122,12 +124,12 @@ class Options:
         _ = self.step  # refuses what is no dtype, before a model is loaded
 
     @property
-    def step(self) -> step_config.StepConfig:
+    def step(self) -> spec_lib.StepConfig:
         """The dtypes as a step takes them."""
-        return step_config.StepConfig(compute_dtype=self.compute_dtype, param_dtype=self.param_dtype)
+        return spec_lib.StepConfig(compute_dtype=self.compute_dtype, param_dtype=self.param_dtype)
 
 
-def evaluate_examples(atlas: api.Atlas, examples: Sequence[protocol.TaskExample], index: Any, *, label: str = 'answering',
+def evaluate_examples(atlas: api.Atlas, examples: Sequence[protocol.TaskExample], index: prepare.Searched, *, label: str = 'answering',
                       options: Options | None = None, **changes: Any) -> Evaluation:
     """Answers the examples through the train step's own retrieval and assembly, and scores the answers.
 
@@ -158,18 +160,18 @@ def evaluate_examples(atlas: api.Atlas, examples: Sequence[protocol.TaskExample]
                       _likelihoods(atlas, firsts, index, options), choices)
 
 
-def _prepare(atlas: api.Atlas, examples: Sequence[protocol.TaskExample], index: Any, options: Options) -> prepare.Prepared:
-    return prepare.prepare(atlas, examples, index, atlas.passages_to_read(index, options.n_context, options.use_file_passages),
+def _prepare(atlas: api.Atlas, examples: Sequence[protocol.TaskExample], index: prepare.Searched, options: Options) -> prepare.Prepared:
+    return prepare.prepare(atlas, examples, index, prepare.passages_to_read(atlas, index, options.n_context, options.use_file_passages),
                            atlas.whole_batch(options.batch_size), use_file_passages=options.use_file_passages, search=options.search,
                            knowledge=options.knowledge, step=options.step)
 
 
-def _retrieve(atlas: api.Atlas, examples, index: Any, options: Options, label: str) -> tuple[api.Answer, ...]:
+def _retrieve(atlas: api.Atlas, examples, index: prepare.Searched, options: Options, label: str) -> tuple[api.Answer, ...]:
     if index is None and not options.use_file_passages:
         raise errors.ConfigError('retrieve_only needs an index')
     prepared = _prepare(atlas, examples, index, options)
-    found = prepared.search(atlas.device_params(options.step), examples, atlas.whole_batch(options.batch_size), label)
-    return tuple(api.Answer(example.question, '', atlas.passages_of(example, retrieved, row, prepared.index))
+    found = prepared.search(atlas.device_params(options.param_dtype), examples, atlas.whole_batch(options.batch_size), label)
+    return tuple(api.Answer(example.question, '', api.passages_of(example, retrieved, row, prepared))
                  for chunk, retrieved in found for row, example in enumerate(chunk))
 
 
@@ -180,21 +182,22 @@ def _score_texts(task: protocol.Task, answers: Sequence[api.Answer], examples) -
     return {name: tuple(row[name] for row in rows) for name in rows[0]}
 
 
-def _choose(atlas: api.Atlas, examples, index: Any, options: Options, label: str):
+def _choose(atlas: api.Atlas, examples, index: prepare.Searched, options: Options, label: str):
     """(answers, what all orders of each question say, accuracies), one of each a question."""
     prepared = _prepare(atlas, examples, index, options)
     step, passages, likelihoods = score_step.make_score_step(prepared.spec), [], []
-    params = atlas.device_params(options.step)
+    params = atlas.device_params(options.param_dtype)
     for chunk, scored in prepared.run(step, params, examples, atlas.whole_batch(options.batch_size), label):
         for row, example in enumerate(chunk):
             likelihoods.append(scored.log_likelihoods[row][:len(example.choices)].tolist())
-            passages.append(() if scored.retrieved is None else atlas.passages_of(example, scored.retrieved, row, prepared.index))
+            passages.append(() if scored.retrieved is None else api.passages_of(example, scored.retrieved, row, prepared))
     answers, choices, raw, debiased, done = [], [], [], [], 0
     for group in _groups(examples):
         first, values = group[0], likelihoods[done:done + len(group)]
         marginalized = multiple_choice.marginalize([example.options for example in group], values)
         right = first.options[_place(first.answers[0])]
-        raw.append(float(first.options[max(range(len(values[0])), key=values[0].__getitem__)] == right))
+        most_likely = int(np.argmax(values[0]))  # of the first order; ties go to the first letter
+        raw.append(float(first.options[most_likely] == right))
         debiased.append(float(first.options[_place(marginalized.letter)] == right))
         answers.append(api.Answer(first.question, marginalized.letter, passages[done]))
         choices.append(marginalized)
@@ -230,14 +233,14 @@ def _ranks(answers: Sequence[api.Answer], examples):
     return by_answer, by_gold
 
 
-def _likelihoods(atlas: api.Atlas, examples, index: Any, options: Options) -> Likelihoods | None:
+def _likelihoods(atlas: api.Atlas, examples, index: prepare.Searched, options: Options) -> Likelihoods | None:
     wanted = 'perplexity' in atlas.task.metrics if options.perplexity is None else options.perplexity
     if options.retrieve_only or not (wanted or options.cross_attention_statistics):
         return None
     prepared = _prepare(atlas, examples, index, options)
     step = eval_step.make_eval_step(prepared.spec, options.cross_attention_statistics)
     nll, tokens, retriever, attention = [], [], [], {name: [] for name in options.cross_attention_statistics}
-    params = atlas.device_params(options.step)
+    params = atlas.device_params(options.param_dtype)
     for chunk, found in prepared.run(step, params, examples, atlas.whole_batch(options.batch_size), 'likelihoods'):
         rows = slice(len(chunk))
         nll += found.nll[rows].tolist()
@@ -271,51 +274,52 @@ def write_results(path: str | os.PathLike, evaluation: Evaluation, examples: Seq
     jsonl.write(path, [row(i, *pair) for i, pair in enumerate(zip(evaluation.answers, firsts, strict=True))])
 
 
-def load_model(model_dir: str | None, reader_dir: str | None, retriever_dir: str | None, inputs: atlas_lib.InputConfig | None,
-               task: protocol.Task | None) -> api.Atlas:
-    """The model of a run folder, or of two Hugging Face folders.
+@dataclasses.dataclass(frozen=True)
+class EvalData:
+    """What an evaluation reads and writes.
 
-    Raises:
-      ConfigError: neither or both are given.
+    Attributes:
+      examples_file: lines as the task wants them (docs/tasks.md).
+      index_dir: the index to retrieve from, or several; None is closed book.
+      results_file: where every answer goes, as JSON lines.
+      write_passages: with the passages of each answer.
+      max_examples: the first so many lines only.
     """
-    if bool(model_dir) == bool(reader_dir or retriever_dir) or bool(reader_dir) != bool(retriever_dir):
-        raise errors.ConfigError('give either one model folder, or a reader folder and a retriever folder')
-    if model_dir:
-        atlas = api.Atlas.load(model_dir)
-        if inputs is not None:
-            atlas.config = dataclasses.replace(atlas.config, inputs=inputs)
-        if task is not None:
-            atlas.task = task
-        return atlas
-    return api.Atlas.from_pretrained(reader=reader_dir, retriever=retriever_dir, inputs=inputs, task=task)
+
+    examples_file: str
+    index_dir: str | Sequence[str] | None = None
+    results_file: str | None = None
+    write_passages: bool = True
+    max_examples: int | None = None
 
 
-def evaluate(examples_file: str, model_dir: str | None = None, reader_dir: str | None = None, retriever_dir: str | None = None,
-             index_dir: str | Sequence[str] | None = None, results_file: str | None = None, write_passages: bool = True,
-             task: protocol.Task | None = None, inputs: atlas_lib.InputConfig | None = None, max_examples: int | None = None,
-             options: Options | None = None) -> dict[str, Any]:
-    """Evaluates a model folder on a JSON-lines file of examples; without an index, closed book.
+def open_indexes(index_dir: str | Sequence[str] | None) -> list[api.Index]:
+    """Opens the index of a folder, or of several; none of None. Raises IndexFolderError, StoreError."""
+    folders = [index_dir] if isinstance(index_dir, str) else index_dir or []
+    return [api.Index.open(folder) for folder in folders]
+
+
+def evaluate(data: EvalData, model: ModelSource, options: Options | None = None) -> dict[str, Any]:
+    """Evaluates a model on a JSON-lines file of examples; without an index, closed book.
 
     Args:
-      examples_file: lines as the task wants them (docs/tasks.md).
-      model_dir: a folder that train wrote; or reader_dir and retriever_dir, Hugging Face folders.
-      index_dir: the index to retrieve from, or several.
-      results_file: where every answer goes, as JSON lines; `write_passages` with its passages.
-      task, inputs: where they are to differ from the model's own.
-      max_examples: the first so many lines only.
+      data: examples, index, results.
+      model: the model.
       options: see Options.
 
     Returns:
       The task's metrics with their standard errors, questions, seconds, answer_recall_at_k, gold_recall_at_k.
+
+    Raises:
+      UserError: anything the user can mend, before the first question is answered.
     """
     options = options or Options()
-    if options.retrieve_only and not results_file:
+    if options.retrieve_only and not data.results_file:
         raise errors.ConfigError('retrieve_only writes passages: give results_file')
-    atlas = load_model(model_dir, reader_dir, retriever_dir, inputs, task)
-    examples = prepare.read_examples(atlas, examples_file, labelled=not options.retrieve_only, max_rows=max_examples)
-    folders = [index_dir] if isinstance(index_dir, str) else index_dir or []
-    index = index_group.of([api.Index.open(folder) for folder in folders]) if folders else None
-    evaluation = evaluate_examples(atlas, examples, index, options=options)
-    if results_file and jax.process_index() == 0:
-        write_results(results_file, evaluation, examples, write_passages)
+    atlas = model.load(api.Atlas)
+    examples = prepare.read_examples(atlas, data.examples_file, labelled=not options.retrieve_only, max_rows=data.max_examples)
+    indexes = open_indexes(data.index_dir)
+    evaluation = evaluate_examples(atlas, examples, index_group.of(indexes) if indexes else None, options=options)
+    if data.results_file and jax.process_index() == 0:
+        write_results(data.results_file, evaluation, examples, data.write_passages)
     return evaluation.summary(top_k=max(len(answer.passages) for answer in evaluation.answers))

@@ -14,17 +14,17 @@ import numpy as np
 from atlas_jax import api, errors, evaluate, partitioning
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.input import pipeline
-from atlas_jax.models import atlas as atlas_lib
+from atlas_jax.model import ModelSource
 from atlas_jax.report import run_log, run_profile
 from atlas_jax.runtime import hosts, preemption, progress, resources, watch
 from atlas_jax.searchers.config import SearchConfig
-from atlas_jax.steps import prepare, step_config
-from atlas_jax.steps import spec as spec_lib
+from atlas_jax.steps import prepare
+from atlas_jax.steps.spec import DistillConfig, StepConfig, StepSpec
 from atlas_jax.tasks import protocol
-from atlas_jax.training import refresh as refresh_lib
 from atlas_jax.training import state as state_lib
 from atlas_jax.training import train_step
 from atlas_jax.training.optimizer import OptimizerConfig
+from atlas_jax.training.refresh import RefreshConfig, Refresher, scanned_again
 
 _SHOWN = ('reader_loss', 'retriever_loss', 'index_age_max', 'tflops_per_second', 'mfu')  # beside the progress bar
 
@@ -43,6 +43,10 @@ class RunConfig:
       mesh_shape: (data, fsdp, model); None puts all devices on fsdp.
       dropout_rate: None keeps the models' own.
       hang_seconds: with several processes, how long all may stay where they are before the run is ended; compilation included.
+      profile_dir: writes a profile of a few steps there; None for none.
+
+    Raises:
+      ConfigError: run_dir is in a bucket, or a number is too small.
     """
 
     run_dir: str
@@ -54,6 +58,7 @@ class RunConfig:
     mesh_shape: tuple[int, int, int] | None = None
     dropout_rate: float | None = None
     hang_seconds: float = 1800.0
+    profile_dir: str | None = None
 
     def __post_init__(self):
         if '://' in self.run_dir:
@@ -65,6 +70,54 @@ class RunConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TrainData:
+    """What a run learns from.
+
+    Attributes:
+      train_file: lines as the task wants them (docs/tasks.md).
+      index_dir: what to retrieve from, several indexes together; None with n_context 0 trains a closed-book reader.
+      n_context: passages the reader reads.
+      max_examples: the first so many lines only (64 for few-shot).
+      use_file_passages: the examples' own passages are read and scored; nothing is retrieved.
+      eval_file: examples to evaluate on while training (RunConfig.evaluate_every_steps).
+
+    Raises:
+      ConfigError: index and n_context contradict each other.
+    """
+
+    train_file: str
+    index_dir: str | Sequence[str] | None = None
+    n_context: int = 1
+    max_examples: int | None = None
+    use_file_passages: bool = False
+    eval_file: str | None = None
+
+    def __post_init__(self):
+        if not self.use_file_passages and (self.loaded.index_dir is None) != (self.n_context == 0):
+            raise errors.ConfigError('training needs an index and n_context >= 1, or neither (n_context 0: closed book), or '
+                                     'use_file_passages')
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A model and what it learns from, in memory.
+
+    Attributes:
+      atlas: the model, configured for the run.
+      examples: to train on.
+      index: what to retrieve from; None for a closed book, and where examples bring their passages.
+      eval_examples: to evaluate on while training.
+      use_file_passages: the examples' own passages are read and scored; nothing is retrieved.
+    """
+
+    atlas: api.Atlas
+    examples: Sequence[protocol.TaskExample]
+    index: prepare.Searched = None
+    eval_examples: Sequence[protocol.TaskExample] = ()
+    use_file_passages: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainResult:
     """The trained model, and one row of metrics a step."""
 
@@ -72,49 +125,35 @@ class TrainResult:
     history: tuple[dict[str, float], ...]
 
 
-def train(run: RunConfig, train_file: str, optimizer: OptimizerConfig, index_dir: str | Sequence[str] | None = None, n_context: int = 1,
-          model_dir: str | None = None, reader_dir: str | None = None, retriever_dir: str | None = None,
-          task: protocol.Task | None = None, inputs: atlas_lib.InputConfig | None = None,
-          distill: spec_lib.DistillConfig | None = None, max_examples: int | None = None,
-          step: step_config.StepConfig | None = None, search: SearchConfig | None = None,
-          use_file_passages: bool = False, refresh: refresh_lib.RefreshConfig | None = None, eval_file: str | None = None,
-          profile_dir: str | None = None) -> TrainResult:
-    """Trains from a run folder or Hugging Face folders on a JSON-lines file of examples; goes on from the run's newest checkpoint.
+def train(run: RunConfig, data: TrainData, model: ModelSource, optimizer: OptimizerConfig, distill: DistillConfig | None = None,
+          step: StepConfig | None = None, search: SearchConfig | None = None, refresh: RefreshConfig | None = None) -> TrainResult:
+    """Trains a model on a JSON-lines file of examples; goes on from the run's newest checkpoint.
 
     Args:
       run: folder, batch size, seed, checkpoints.
-      train_file: lines as the task wants them (docs/tasks.md).
+      data: examples and index.
+      model: weights and formats to start from.
       optimizer: learning rates, schedule, number of steps.
-      index_dir: what to retrieve from, several indexes together; None with n_context 0 trains a closed-book reader.
-      n_context: passages the reader reads.
-      model_dir: weights to start from; or reader_dir and retriever_dir, Hugging Face folders.
-      task, inputs: formats; default the model's own.
       distill: how the retriever learns; None is the original's default.
-      max_examples: the first so many lines only (64 for few-shot).
       step: accumulation, rematerialisation, dtypes.
       search: how passages are found; None is exact search.
-      use_file_passages: the examples' own passages are read and scored; nothing is retrieved.
       refresh: how the index follows the passage encoder; None never.
-      eval_file: examples to evaluate on while training (RunConfig.evaluate_every_steps).
-      profile_dir: writes a profile of a few steps there.
 
     Raises:
       UserError: anything the user can mend, before training starts; DivergedError if the loss is no longer finite; PreemptedError after
         a SIGTERM, when the state is saved.
     """
-    if bool(eval_file) != bool(run.evaluate_every_steps):
+    if bool(data.eval_file) != bool(run.evaluate_every_steps):
         raise errors.ConfigError('evaluation while training needs both eval_file and RunConfig.evaluate_every_steps')
-    if not use_file_passages and (index_dir is None) != (n_context == 0):
-        raise errors.ConfigError('training needs an index and n_context >= 1, or neither (n_context 0: closed book), or use_file_passages')
+    # model
     mesh = partitioning.make_mesh(run.mesh_shape)
-    atlas = evaluate.load_model(model_dir, reader_dir, retriever_dir, inputs, task)
-    atlas = configure(atlas, mesh, n_context, run.dropout_rate)
-    examples = prepare.read_examples(atlas, train_file, training=True, max_rows=max_examples)
-    folders = [index_dir] if isinstance(index_dir, str) else index_dir or []
-    index = [api.Index.open(folder) for folder in folders] or None
-    eval_examples = prepare.read_examples(atlas, eval_file) if eval_file else ()
-    return train_examples(run, atlas, examples, index, optimizer, distill or spec_lib.DistillConfig(), step=step, search=search,
-                          use_file_passages=use_file_passages, refresh=refresh, eval_examples=eval_examples, profile_dir=profile_dir)
+    atlas = configure(model.load(api.Atlas), mesh, data.n_context, run.dropout_rate)
+    # data
+    examples = prepare.read_examples(atlas, data.train_file, training=True, max_rows=data.max_examples)
+    index = evaluate.open_indexes(data.index_dir) or None
+    eval_examples = prepare.read_examples(atlas, data.eval_file) if data.eval_file else ()
+    loaded = Loaded(atlas, examples, index, eval_examples, data.use_file_passages)
+    return train_examples(run, loaded, optimizer, distill, step, search, refresh)
 
 
 def configure(atlas: api.Atlas, mesh: jax.sharding.Mesh, n_context: int, dropout_rate: float | None) -> api.Atlas:
@@ -126,45 +165,43 @@ def configure(atlas: api.Atlas, mesh: jax.sharding.Mesh, n_context: int, dropout
     return dataclasses.replace(atlas, config=config, mesh=mesh)
 
 
-def train_examples(run: RunConfig, atlas: api.Atlas, examples: Sequence[protocol.TaskExample],
-                   index: api.Index | Sequence[api.Index] | None,
-                   optimizer: OptimizerConfig, distill: spec_lib.DistillConfig, label: str = 'training',
-                   step: step_config.StepConfig | None = None, search: SearchConfig | None = None, use_file_passages: bool = False,
-                   refresh: refresh_lib.RefreshConfig | None = None, eval_examples: Sequence[protocol.TaskExample] = (),
-                   profile_dir: str | None = None) -> TrainResult:
-    """`train` on what is loaded already; the run folder is written just the same."""
-    folder = pathlib.Path(run.run_dir)
+def train_examples(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: DistillConfig | None = None,
+                   step: StepConfig | None = None, search: SearchConfig | None = None, refresh: RefreshConfig | None = None,
+                   label: str = 'training') -> TrainResult:
+    """Trains on what is loaded already; the run folder is written just the same.
+
+    Args and errors are those of `train`; `label` stands before the progress bar.
+    """
+    folder, atlas = pathlib.Path(run.run_dir), loaded.atlas
     # data
-    prepared = prepare.prepare(atlas, examples, index, atlas.config.n_context, run.batch_size, distill=distill, step=step, search=search,
-                               use_file_passages=use_file_passages)
+    prepared = prepare.prepare(atlas, loaded.examples, loaded.index, atlas.config.n_context, run.batch_size,
+                               distill=distill or DistillConfig(), step=step, search=search, use_file_passages=loaded.use_file_passages)
     spec = prepared.spec
     _check_encoders(atlas, spec)
-    make_batches = pipeline.training_examples if prepared.on_host else pipeline.training_batches
-    batch_rows = run.batch_size * spec.step.accumulation_steps
-    own_rows = {} if prepared.on_host else {'rows': hosts.local_rows(prepared.sharding, batch_rows)}
-    batches = make_batches(examples, prepared.encoder, batch_rows, run.seed, **own_rows)
+    batches = _Batches.of(loaded.examples, prepared, run)
     refresher = _refresher(refresh, prepared)
     # step
     run_step = train_step.make_train_step(spec, optimizer, run.seed)
-    # state: own run > given weights
+    # restore: own run > given weights
     _write_description(folder, atlas, spec.keeps_passage_encoder or spec.trains_passage_encoder)
-    with run_folder.RunCheckpoints(folder, run.keep_checkpoints, create=True, keep_best=int(bool(eval_examples))) as checkpoints:
-        loop = _Loop(run, atlas, prepared, checkpoints, batches, batch_rows, refresher, eval_examples, run_step, index)
+    with run_folder.RunCheckpoints(folder, run.keep_checkpoints, create=True, keep_best=int(bool(loaded.eval_examples))) as checkpoints:
+        loop = _Loop(run, loaded, prepared, checkpoints, batches, run_step, refresher)
         loop.restore_or_create(optimizer)
+        # loop
         with (resources.releasing_freed(), watch.Watch(run.hang_seconds) as watching, preemption.StopRequest() as stop,
-              run_profile.Profile(profile_dir) as profile):
+              run_profile.Profile(run.profile_dir) as profile):
             loop.go(optimizer.total_steps, label, watching, stop, profile)
     params, _ = state_lib.to_items(loop.state)
     return TrainResult(dataclasses.replace(atlas, params=params), tuple(loop.log.rows))
 
 
-def _check_encoders(atlas: api.Atlas, spec: spec_lib.StepSpec) -> None:
+def _check_encoders(atlas: api.Atlas, spec: StepSpec) -> None:
     if 'passage_encoder' in atlas.params and not (spec.keeps_passage_encoder or spec.trains_passage_encoder):
         raise errors.ConfigError('the model has an encoder for passages of its own, which this training would lose; '
                                  'give retriever_training "untied" or "query_side", and read passages')
 
 
-def _refresher(config: refresh_lib.RefreshConfig | None, prepared: prepare.Prepared) -> refresh_lib.Refresher | None:
+def _refresher(config: RefreshConfig | None, prepared: prepare.Prepared) -> Refresher | None:
     """What keeps the index up; None where nothing is ever embedded again."""
     if config is None or not config.refreshes:
         return None
@@ -175,7 +212,7 @@ def _refresher(config: refresh_lib.RefreshConfig | None, prepared: prepare.Prepa
     prepared.knowledge = prepared.knowledge.replace(index=jax.tree.map(lambda leaf: leaf.copy(), prepared.knowledge.index),
                                                     scanned=jax.tree.map(lambda leaf: leaf.copy(), prepared.knowledge.scanned))
     lengths = prepared.index.token_lengths(np.zeros(1, np.int64))
-    return refresh_lib.Refresher(prepared.spec, config, prepared.knowledge.index.valid.shape[0], lengths)
+    return Refresher(prepared.spec, config, prepared.knowledge.index.valid.shape[0], lengths)
 
 
 def _write_description(folder: pathlib.Path, atlas: api.Atlas, keep_passage_encoder: bool) -> None:
@@ -191,16 +228,35 @@ def _write_description(folder: pathlib.Path, atlas: api.Atlas, keep_passage_enco
     described.write_description(folder)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Batches:
+    """The training pipeline: rows of this process, or the examples themselves where the host makes the batch between two programs."""
+
+    iterator: pipeline.ResumableIterator
+    rows: int  # of a batch, all micro-batches together
+
+    @classmethod
+    def of(cls, examples: Sequence[protocol.TaskExample], prepared: prepare.Prepared, run: RunConfig) -> '_Batches':
+        rows = run.batch_size * prepared.spec.step.accumulation_steps
+        if prepared.on_host:
+            return cls(pipeline.training_examples(examples, prepared.encoder, rows, run.seed), rows)
+        own_rows = hosts.local_rows(prepared.sharding, rows)
+        return cls(pipeline.training_batches(examples, prepared.encoder, rows, run.seed, rows=own_rows), rows)
+
+
+@dataclasses.dataclass
 class _Loop:
     """A run between two saves: state, log, and the position of everything that moves with them."""
 
-    def __init__(self, run: RunConfig, atlas: api.Atlas, prepared: prepare.Prepared, checkpoints: run_folder.RunCheckpoints, batches: Any,
-                 batch_rows: int, refresher: refresh_lib.Refresher | None, eval_examples: Sequence[protocol.TaskExample], step: Any,
-                 index: Any):
-        self.run, self.atlas, self.prepared, self.checkpoints, self.batches = run, atlas, prepared, checkpoints, batches
-        self.batch_rows, self.refresher, self.eval_examples, self.step, self.index = batch_rows, refresher, eval_examples, step, index
-        self.state: state_lib.TrainState
-        self.log: run_log.RunLog
+    run: RunConfig
+    loaded: Loaded
+    prepared: prepare.Prepared
+    checkpoints: run_folder.RunCheckpoints
+    batches: _Batches
+    step: train_step.TrainStep
+    refresher: Refresher | None
+    state: state_lib.TrainState = dataclasses.field(init=False)
+    log: run_log.RunLog = dataclasses.field(init=False)
 
     def restore_or_create(self, optimizer: OptimizerConfig) -> None:
         """State and log: of the run's newest checkpoint, else of the weights that were given."""
@@ -210,13 +266,13 @@ class _Loop:
         if done:
             abstract = state_lib.abstract(spec, transformation)
             params, moments, position = self.checkpoints.restore(*state_lib.to_items(abstract))
-            self.batches.set_state(position['examples'])
+            self.batches.iterator.set_state(position['examples'])
             self.state = state_lib.from_items(params, moments, spec.trains_passage_encoder)
             if self.refresher is not None:
                 self._restore_index(position['refresh'])
         else:
-            params = {name: self.atlas.params[name] for name in ('reader', 'retriever')}
-            self.state = state_lib.create(params, spec, transformation, self.atlas.params.get('passage_encoder'))
+            params = {name: self.loaded.atlas.params[name] for name in ('reader', 'retriever')}
+            self.state = state_lib.create(params, spec, transformation, self.loaded.atlas.params.get('passage_encoder'))
         self.log = run_log.RunLog(folder, done)
         if jax.process_index() == 0:
             came_from = f'going on from step {done} of this run' if done else 'starting from the given weights'
@@ -224,7 +280,7 @@ class _Loop:
                   f'{dict(spec.mesh.shape)}\n{run_log.parameter_overview(self.state.params)}', flush=True)
 
     def go(self, total_steps: int, label: str, watching: watch.Watch, stop: preemption.StopRequest,
-           profile: 'run_profile.Profile') -> None:
+           profile: run_profile.Profile) -> None:
         """Trains until `total_steps` updates are done. Raises DivergedError, PreemptedError."""
         done = int(self.state.step)
         with progress.bar(total_steps, label, ' steps') as bar:
@@ -246,7 +302,7 @@ class _Loop:
 
     def _update(self, done: int) -> dict[str, float]:
         start = time.perf_counter()
-        batch, retrieved = self.prepared.training_batch(next(self.batches), self.state.params, self.batch_rows)
+        batch, retrieved = self.prepared.training_batch(next(self.batches.iterator), self.state.params, self.batches.rows)
         self.state, metrics = self.step(self.state, batch, self.prepared.knowledge, retrieved)
         metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
         _stop_if_diverged(done + 1, metrics, batch)
@@ -259,20 +315,21 @@ class _Loop:
 
     def _evaluate(self, done: int) -> float | None:
         """The score of the evaluation, where one is due: the task's first metric."""
-        if not self.eval_examples or done % self.run.evaluate_every_steps:
+        if not self.loaded.eval_examples or done % self.run.evaluate_every_steps:
             return None
         params, _ = state_lib.to_items(self.state)
+        atlas = dataclasses.replace(self.loaded.atlas, params=params)
         evaluation = evaluate.evaluate_examples(
-            dataclasses.replace(self.atlas, params=params), self.eval_examples, self.index, label=f'evaluating at {done}',
+            atlas, self.loaded.eval_examples, self.loaded.index, label=f'evaluating at {done}',
             knowledge=None if self.prepared.searcher else self.prepared.knowledge, batch_size=self.run.batch_size,
             search=self.prepared.spec.search, compute_dtype=self.prepared.spec.step.compute_dtype,
-            use_file_passages=self.index is None and self.atlas.config.n_context > 0)
-        figures = evaluation.summary(top_k=self.atlas.config.n_context)
+            use_file_passages=self.loaded.index is None and self.loaded.atlas.config.n_context > 0)
+        figures = evaluation.summary(top_k=self.loaded.atlas.config.n_context)
         self.log.add(done, {f'eval_{name}': value for name, value in figures.items() if isinstance(value, float)})
         return float(next(iter(figures.values())))
 
     def _save(self, done: int, score: float | None) -> None:
-        position = {'examples': self.batches.get_state()}
+        position = {'examples': self.batches.iterator.get_state()}
         index = None
         if self.refresher is not None:
             position['refresh'] = self.refresher.state()
@@ -287,7 +344,7 @@ class _Loop:
                               (knowledge.index.embeddings, knowledge.index.scales))
         embeddings, scales = self.checkpoints.restore_index({'index': shapes})['index']
         index = knowledge.index.replace(embeddings=embeddings, scales=scales)
-        scanned = refresh_lib.scanned_again(knowledge.scanned, index, self.prepared.spec)
+        scanned = scanned_again(knowledge.scanned, index, self.prepared.spec)
         self.prepared.knowledge = knowledge.replace(index=index, scanned=scanned)
         self.refresher.restore(position)
 

@@ -4,7 +4,10 @@ Names used in shapes: `batch` examples, `top_k` passages an example retrieves, `
 index (a multiple of the device count), `streams` token streams (one per device), `stream_tokens` the capacity of one stream.
 """
 
+import dataclasses
+
 import jax
+import numpy as np
 from flax import struct
 
 Array = jax.Array
@@ -160,3 +163,17 @@ class ReaderInputs:
     retriever_lengths: Array | None = None
     passage_embeddings: Array | None = None
     truncated_passages: Array | int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenLengths:
+    """Token counts on the host, from which the capacities of streams are chosen.
+
+    reader_passages     [rows] int  title and text of every passage, in the reader's tokens
+    retriever_passages  [rows] int  the same in the retriever's
+    reader_queries      [n] int     queries in the reader's tokens
+    """
+
+    reader_passages: np.ndarray
+    retriever_passages: np.ndarray
+    reader_queries: np.ndarray

@@ -56,7 +56,7 @@ class Side(compare_ours.Side):
         configs = {name: dataclasses.replace(config, dropout_rate=0.0) for name, config in self._configs.items()}
         config = atlas.AtlasConfig(configs['reader'], configs['retriever'], inputs, n_context)
         segments = atlas.Segments((Segment('query'), Segment('text'), Segment('literal', (1,))), (), ())
-        lengths = spec_lib.TokenLengths(arrays['table_lengths'], np.zeros(1, np.int64), arrays['reader_query_lengths'].reshape(-1))
+        lengths = types.TokenLengths(arrays['table_lengths'], np.zeros(1, np.int64), arrays['reader_query_lengths'].reshape(-1))
         self._answer_spec = spec_lib.make_spec(config, segments, self._spec.mesh, lengths, arrays['query_ids'].shape[1],
                                                step=self._spec.step)
         index = types.IndexArrays(embeddings=arrays['index_embeddings'], valid=np.ones(len(arrays['index_embeddings']), bool))

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from atlas_jax import api, errors, search
+from atlas_jax import api, errors
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.knowledge import group as index_group
@@ -42,22 +42,22 @@ def test_two_indexes_give_what_one_gives(atlas, indexes, searcher):
     if searcher == 'scann':
         pytest.importorskip('scann')
     whole, first, second = indexes
-    alone = search.search(atlas, whole, QUESTIONS, 4, searcher)
-    together = search.search(atlas, [first, second], QUESTIONS, 4, searcher)
+    alone = atlas.search(QUESTIONS, whole, 4, searcher)
+    together = atlas.search(QUESTIONS, [first, second], 4, searcher)
     assert names(alone) == names(together)
     for passages in together:
         assert all(found.index == str((first if int(found.passage.docid[1:]) < 6 else second).index.path) for found in passages)
     if searcher in ('int8', 'scann'):
-        assert names(alone) == names(search.search(atlas, whole, QUESTIONS, 4))
+        assert names(alone) == names(atlas.search(QUESTIONS, whole, 4))
 
 
 def test_words_find_what_has_them(atlas, indexes):
     pytest.importorskip('bm25s')
     whole, first, second = indexes
-    found = search.search(atlas, whole, ['pink', 'zebra'], 5, 'bm25')
+    found = atlas.search(['pink', 'zebra'], whole, 5, 'bm25')
     assert {passage.passage.docid for passage in found[0]} == {'d6', 'd13'} and found[1] == []
     assert (whole.index.path / 'bm25').is_dir()
-    both = search.search(atlas, [first, second], ['pink thing'], 5, 'hybrid')
+    both = atlas.search(['pink thing'], [first, second], 5, 'hybrid')
     assert {passage.passage.docid for passage in both[0]} >= {'d6', 'd13'} and len(both[0]) == 5
 
 
@@ -76,12 +76,12 @@ def test_searchers_follow_changes_of_the_index(atlas, indexes, tmp_path):
     documents = [documents_lib.Document(f'n{i}', '', '', f'number {i} is {tiny_run.COLOURS[i]} .') for i in range(4)]
     index = api.Index.build(api.PassageStore.build(documents, tmp_path / 'store', progress=False), atlas, tmp_path / 'index',
                             show_progress=False)
-    assert [len(search.search(atlas, index, ['red number'], 9, searcher)[0]) for searcher in ('scann', 'bm25', 'int8')] == [4, 4, 4]
+    assert [len(atlas.search(['red number'], index, 9, searcher)[0]) for searcher in ('scann', 'bm25', 'int8')] == [4, 4, 4]
     index.delete(['n0'])
     index.replace([Passage('n9', '', '', 'another red number')], atlas)
     for opened in (index, api.Index.open(tmp_path / 'index')):
         for searcher in ('scann', 'bm25', 'int8', 'hybrid'):
-            docids = {found.passage.docid for found in search.search(atlas, opened, ['red number'], 9, searcher)[0]}
+            docids = {found.passage.docid for found in atlas.search(['red number'], opened, 9, searcher)[0]}
             assert docids == {'n1', 'n2', 'n3', 'n9'}, searcher
 
 

@@ -48,7 +48,7 @@ def _losses(folder):
 
 
 def test_a_killed_run_goes_on_with_bit_equal_losses(atlas, index, examples, tmp_path, monkeypatch):
-    train.train_examples(_run(tmp_path / 'whole'), atlas, examples, index, OPTIMIZER, DISTILL)
+    train.train_examples(_run(tmp_path / 'whole'), train.Loaded(atlas, examples, index), OPTIMIZER, DISTILL)
     original = train._stop_if_diverged
 
     def killed(step, metrics, batch):
@@ -58,25 +58,26 @@ def test_a_killed_run_goes_on_with_bit_equal_losses(atlas, index, examples, tmp_
 
     monkeypatch.setattr(train, '_stop_if_diverged', killed)
     with pytest.raises(KeyboardInterrupt):
-        train.train_examples(_run(tmp_path / 'killed'), atlas, examples, index, OPTIMIZER, DISTILL)
+        train.train_examples(_run(tmp_path / 'killed'), train.Loaded(atlas, examples, index), OPTIMIZER, DISTILL)
     with open(tmp_path / 'killed' / run_log.METRICS_FILE, 'a', encoding='utf-8') as file:
         file.write('{"step": 4, "rea')  # a line cut short by the kill
     monkeypatch.setattr(train, '_stop_if_diverged', original)
-    train.train_examples(_run(tmp_path / 'killed'), atlas, examples, index, OPTIMIZER, DISTILL)
+    train.train_examples(_run(tmp_path / 'killed'), train.Loaded(atlas, examples, index), OPTIMIZER, DISTILL)
     assert _losses(tmp_path / 'killed') == _losses(tmp_path / 'whole')
     loaded = [api.Atlas.load(tmp_path / name).params for name in ('killed', 'whole')]
     jax.tree.map(np.testing.assert_array_equal, *loaded)
 
 
 def test_a_finished_run_is_not_trained_again(atlas, index, examples, tmp_path):
-    first = train.train_examples(_run(tmp_path), atlas, examples, index, OPTIMIZER, DISTILL)
-    again = train.train_examples(_run(tmp_path), atlas, examples, index, OPTIMIZER, DISTILL)
+    first = train.train_examples(_run(tmp_path), train.Loaded(atlas, examples, index), OPTIMIZER, DISTILL)
+    again = train.train_examples(_run(tmp_path), train.Loaded(atlas, examples, index), OPTIMIZER, DISTILL)
     assert again.history == first.history
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(first.atlas.params), jax.device_get(again.atlas.params))
 
 
 def test_a_profiled_run_says_how_well_it_used_the_device_and_where_its_time_went(atlas, index, examples, tmp_path, capsys):
-    train.train_examples(_run(tmp_path / 'run'), atlas, examples, index, OPTIMIZER, DISTILL, profile_dir=str(tmp_path / 'profile'))
+    run = dataclasses.replace(_run(tmp_path / 'run'), profile_dir=str(tmp_path / 'profile'))
+    train.train_examples(run, train.Loaded(atlas, examples, index), OPTIMIZER, DISTILL)
     rows = [json.loads(line) for line in (tmp_path / 'run' / run_log.METRICS_FILE).read_text().splitlines()]
     assert all(row['model_flops'] > 1e6 and 'mfu' not in row for row in rows)  # a CPU's peak is not known
     assert all(row['tflops_per_second'] == pytest.approx(row['model_flops'] / row['seconds'] / 1e12, rel=0.1, abs=1e-4) for row in rows)
@@ -91,21 +92,21 @@ def test_a_profiled_run_says_how_well_it_used_the_device_and_where_its_time_went
 
 
 def test_the_folder_of_another_model_is_refused(atlas, index, examples, tmp_path):
-    train.train_examples(_run(tmp_path), atlas, examples, index, OPTIMIZER, DISTILL)
+    train.train_examples(_run(tmp_path), train.Loaded(atlas, examples, index), OPTIMIZER, DISTILL)
     other = dataclasses.replace(atlas, config=dataclasses.replace(atlas.config, n_context=3))
     with pytest.raises(errors.ConfigError, match='another n_context'):
-        train.train_examples(_run(tmp_path), other, examples, index, OPTIMIZER, DISTILL)
+        train.train_examples(_run(tmp_path), train.Loaded(other, examples, index), OPTIMIZER, DISTILL)
 
 
 def test_a_diverging_run_stops_and_names_step_and_examples(atlas, index, examples, tmp_path):
     broken = dataclasses.replace(atlas, params=jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), atlas.params))
     broken.params['retriever'] = atlas.params['retriever']
     with pytest.raises(errors.DivergedError, match=r'step 1: the loss is nan .*examples \['):
-        train.train_examples(_run(tmp_path), broken, examples, index, OPTIMIZER, DISTILL)
+        train.train_examples(_run(tmp_path), train.Loaded(broken, examples, index), OPTIMIZER, DISTILL)
 
 
 def test_query_side_training_keeps_the_index_valid_and_saves_both_encoders(atlas, index, examples, tmp_path):
-    result = train.train_examples(_run(tmp_path), atlas, examples, index, OPTIMIZER, DISTILL)
+    result = train.train_examples(_run(tmp_path), train.Loaded(atlas, examples, index), OPTIMIZER, DISTILL)
     index.check(result.atlas)
     loaded = api.Atlas.load(tmp_path)
     index.check(loaded)
@@ -114,7 +115,7 @@ def test_query_side_training_keeps_the_index_valid_and_saves_both_encoders(atlas
 
 def test_joint_training_makes_the_index_stale(atlas, index, examples, tmp_path):
     joint = dataclasses.replace(DISTILL, retriever_training='joint')
-    result = train.train_examples(_run(tmp_path), atlas, examples, index, OPTIMIZER, joint)
+    result = train.train_examples(_run(tmp_path), train.Loaded(atlas, examples, index), OPTIMIZER, joint)
     with pytest.raises(errors.IndexFolderError):
         index.check(result.atlas)
 

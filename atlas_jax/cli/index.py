@@ -63,13 +63,14 @@ def _build(options: argparse.Namespace) -> None:
     if not options.gin_file and not (options.store and options.out):
         raise errors.ConfigError('give --store DIR and --out INDEX, or a --gin_file that sets them')
     cli_options.join_hosts(options)
-    from atlas_jax import build_index
+    from atlas_jax import api
     from atlas_jax.gin_files import parse as gin_utils
     gin_utils.parse(options.gin_file, options.gin_bindings)
-    arguments = gin_utils.arguments_of(build_index.build_index, **cli_options.given(
-        store_dir=options.store, index_dir=options.out, dtype=options.dtype, model_dir=options.model, reader_dir=options.reader,
-        retriever_dir=options.retriever))
-    figures = build_index.build_index(**arguments)
+    overrides = cli_options.given(store_dir=options.store, index_dir=options.out, dtype=options.dtype)
+    folders = cli_options.given(model_dir=options.model, reader_dir=options.reader, retriever_dir=options.retriever)
+    if folders or not gin_utils.is_bound(api.build_index):
+        overrides['model'] = api.ModelSource(**gin_utils.arguments_of(api.ModelSource, **folders))
+    figures = api.build_index(**gin_utils.arguments_of(api.build_index, **overrides))
     if cli_options.is_first():
         cli_options.print_json(figures)
 
@@ -94,8 +95,8 @@ def _left(index) -> int:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from atlas_jax.index import embedding_index as index
-    cli_options.print_json(index.Index.open(options.index).info())
+    from atlas_jax.index.embedding_index import EmbeddingIndex
+    cli_options.print_json(EmbeddingIndex.open(options.index).info())
 
 
 def _compact(options: argparse.Namespace) -> None:
@@ -121,9 +122,8 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _search(options: argparse.Namespace) -> None:
-    from atlas_jax import search
     indexes = cli_options.open_indexes(options)
     atlas = cli_options.load_model(options)
-    for place, found in enumerate(search.search(atlas, indexes, [options.query], options.top_k, options.searcher)[0], start=1):
+    for place, found in enumerate(atlas.search([options.query], indexes, options.top_k, options.searcher)[0], start=1):
         where = f' in {found.index}' if len(indexes) > 1 else ''
         print(f'{place}. {found.score:.4f}  [{found.passage.docid}]{where} {found.passage.full_title}\n   {found.passage.text}')

@@ -1,9 +1,14 @@
 """Options and output that several commands share."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # importing jax would make --help slow
+    from atlas_jax import api
 
 
 def command(commands, name: str, run, purpose: str, example: str) -> argparse.ArgumentParser:
@@ -34,10 +39,10 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     options.add_argument('--retriever', metavar='DIR', help='Hugging Face folder of a BERT, Contriever or sentence transformer')
 
 
-def load_model(options: argparse.Namespace):
-    """The api.Atlas that these options name. Raises ConfigError where they name none or two, ModelFolderError for a wrong folder."""
-    from atlas_jax import evaluate
-    return evaluate.load_model(options.model, options.reader, options.retriever, None, None)
+def load_model(options: argparse.Namespace) -> api.Atlas:
+    """Loads the model that these options name. Raises ConfigError where they name none or two, ModelFolderError for a wrong folder."""
+    from atlas_jax import api
+    return api.ModelSource(options.model, options.reader, options.retriever).load(api.Atlas)
 
 
 def add_index(parser: argparse.ArgumentParser, required: bool = True, purpose: str = 'from `atlas-jax index build`') -> None:
@@ -47,8 +52,8 @@ def add_index(parser: argparse.ArgumentParser, required: bool = True, purpose: s
     parser.add_argument('--force', action='store_true', help='use it although another model built it')
 
 
-def open_index(options: argparse.Namespace):
-    """The api.Index that the options of `add_index` name. Raises IndexFolderError, StoreError."""
+def open_index(options: argparse.Namespace) -> api.Index:
+    """Opens the index that the options of `add_index` name. Raises IndexFolderError, StoreError."""
     from atlas_jax import api
     return api.Index.open(options.index, options.store, force=options.force)
 
@@ -60,8 +65,8 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--also', nargs='+', default=[], metavar='DIR', help='further indexes, searched together with the first')
 
 
-def open_indexes(options: argparse.Namespace):
-    """The list of api.Index that the options of `add_index` and `add_search` name. Raises IndexFolderError, StoreError."""
+def open_indexes(options: argparse.Namespace) -> list[api.Index]:
+    """Opens the indexes that the options of `add_index` and `add_search` name. Raises IndexFolderError, StoreError."""
     from atlas_jax import api
     return [open_index(options), *(api.Index.open(folder, force=options.force) for folder in options.also)]
 

@@ -75,7 +75,7 @@ def workload_of(options: argparse.Namespace):
 
 def _of_gin(options: argparse.Namespace):
     """What runs/plan.gin describes, or what the run of another gin file does; folders need not be set for it."""
-    from atlas_jax import build_index, evaluate, train
+    from atlas_jax import api, evaluate, train
     from atlas_jax.gin_files import parse as gin_utils
     from atlas_jax.planning import workload
     gin_utils.parse(options.gin_file, options.gin_bindings, stand_in='not needed for a plan')
@@ -84,8 +84,8 @@ def _of_gin(options: argparse.Namespace):
     model = gin_utils.value_of('MODEL')
     if gin_utils.is_bound(evaluate.evaluate):
         return workload.of_evaluation(model, {'options': evaluate.Options(), **gin_utils.arguments_of(evaluate.evaluate)})
-    if gin_utils.is_bound(build_index.build_index):
-        return workload.of_index_build(model, gin_utils.arguments_of(build_index.build_index))
+    if gin_utils.is_bound(api.build_index):
+        return workload.of_index_build(model, gin_utils.arguments_of(api.build_index))
     return workload.of_training(model, gin_utils.arguments_of(train.train))
 
 

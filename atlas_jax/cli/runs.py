@@ -1,6 +1,7 @@
 """`atlas-jax train` and `atlas-jax evaluate`: runs described by gin files."""
 
 import argparse
+import dataclasses
 import pathlib
 
 from atlas_jax.cli import options as cli_options
@@ -37,7 +38,9 @@ def _train(options: argparse.Namespace) -> None:
     if cli_options.is_first():
         with atomic.writing(folder / OPERATIVE_CONFIG) as file:
             file.write(gin_utils.operative_config(train.train))
-    result = train.train(**arguments, **cli_options.given(profile_dir=options.profile))
+    if options.profile:
+        arguments['run'] = dataclasses.replace(arguments['run'], profile_dir=options.profile)
+    result = train.train(**arguments)
     if not cli_options.is_first():
         return
     last = result.history[-1]

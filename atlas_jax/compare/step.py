@@ -15,7 +15,7 @@ from atlas_jax.decoding import config as decoding_config
 from atlas_jax.decoding import greedy, sequences
 from atlas_jax.models import atlas, contriever, fid, t5
 from atlas_jax.nn import layer_scan, token_stream
-from atlas_jax.steps import buckets, retrieve, step_config
+from atlas_jax.steps import buckets, retrieve
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import joint_loss, train_step
 from atlas_jax.training import state as state_lib
@@ -47,7 +47,7 @@ def make_spec(reader: t5.T5Config, retriever: contriever.ContrieverConfig | None
     config = atlas.AtlasConfig(dataclasses.replace(reader, dropout_rate=0.0),
                                dataclasses.replace(retriever or NO_RETRIEVER, dropout_rate=0.0), inputs, n)
     spec = spec_lib.StepSpec(config, atlas.Segments((), (), ()), partitioning.make_mesh(devices=jax.devices()[:1]),
-                             read=(), step=step_config.StepConfig(compute_dtype=dtype))
+                             read=(), step=spec_lib.StepConfig(compute_dtype=dtype))
     if trains:
         distill = dataclasses.replace(distill, retriever_n_context=arrays['passage_ids'].shape[2])
         spec = dataclasses.replace(spec, distill=distill)

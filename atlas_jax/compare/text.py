@@ -5,7 +5,7 @@ import os
 import jax
 import numpy as np
 
-from atlas_jax import api, errors, evaluate
+from atlas_jax import api, errors
 from atlas_jax.compare import inputs as compare_inputs
 from atlas_jax.input import pipeline
 from atlas_jax.steps import retrieve
@@ -20,7 +20,7 @@ def from_text(data: str | os.PathLike, index: str | os.PathLike, store: str | os
     Raises ConfigError where the questions are too few or the index has too few passages; InputFileError, IndexFolderError and
     ModelFolderError as their readers do.
     """
-    atlas = evaluate.load_model(model, reader, retriever, None, None)
+    atlas = api.ModelSource(model, reader, retriever).load(api.Atlas)
     examples = protocol.read_examples(data, atlas.task)[:batches * batch]
     if len(examples) < batches * batch:
         raise errors.ConfigError(f'{data}: {len(examples)} questions, but {batches} batches of {batch} need {batches * batch}; take fewer')

@@ -120,8 +120,8 @@ def _evaluate_all(work: pathlib.Path, data: demo_data.DemoData, index: api.Index
     with _timed(seconds, 'closed book: answering'):
         closed_answers = evaluate.evaluate_examples(closed_book.atlas, examples, None, batch_size=_BATCH_SIZE, label='closed book')
     with _timed(seconds, 'untrained: answering'):
-        untrained = evaluate.load_model(None, str(data.reader), str(data.retriever), closed_book.atlas.config.inputs,
-                                        closed_book.atlas.task)
+        untrained = api.ModelSource(None, str(data.reader), str(data.retriever), closed_book.atlas.task,
+                                    closed_book.atlas.config.inputs).load(api.Atlas)
         before = evaluate.evaluate_examples(untrained, examples, index, n_context=_n_context(), batch_size=_BATCH_SIZE, label='untrained')
     with _timed(seconds, 'joint training'):
         trained = _train(work / 'trained', data, index.index.path, seed, steps)
@@ -154,7 +154,7 @@ def _n_context() -> int:
 
 
 def _build_index(work: pathlib.Path, data: demo_data.DemoData) -> api.Index:
-    atlas = evaluate.load_model(None, str(data.reader), str(data.retriever), None, None)
+    atlas = api.ModelSource(reader_dir=str(data.reader), retriever_dir=str(data.retriever)).load(api.Atlas)
     gin_utils.parse(['runs/formats.gin'])
     atlas = dataclasses.replace(atlas, config=dataclasses.replace(atlas.config, inputs=gin_utils.value_of('INPUTS')))
     store_dir, index_dir = work / 'store', work / 'index'

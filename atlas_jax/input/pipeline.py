@@ -1,6 +1,7 @@
 """Batches for training (shuffled, endless, checkpointable) and for evaluation (in order, the last one filled up)."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import grain.python as grain
 import numpy as np
@@ -10,8 +11,20 @@ from atlas_jax.input import encode
 from atlas_jax.tasks.protocol import Task, TaskExample
 
 
+class ResumableIterator(Protocol):
+    """An endless iterator whose position can be saved: Grain's."""
+
+    def __next__(self) -> Any: ...
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns the position as JSON values."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to a position of `get_state`."""
+
+
 def training_batches(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, batch_size: int, seed: int,
-                     rows: Sequence[int] | None = None) -> grain.DatasetIterator:
+                     rows: Sequence[int] | None = None) -> ResumableIterator:
     """An endless iterator of numpy Batches, every epoch in another order.
 
     `rows` are those of each batch that are made, ascending: a process's own; None makes all.
@@ -28,7 +41,7 @@ def training_batches(examples: Sequence[TaskExample], encoder: encode.ExampleEnc
 
 
 def training_examples(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, batch_size: int,
-                      seed: int) -> grain.DatasetIterator:
+                      seed: int) -> ResumableIterator:
     """As `training_batches`, but lists of the examples themselves: for inputs that are put together on the host."""
     return _iterate(_drawn(examples, encoder, seed).batch(batch_size, drop_remainder=True, batch_fn=list))
 
@@ -51,7 +64,7 @@ def _drawn(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, seed
     return dataset.random_map(_Draw(task, encoder))
 
 
-def _iterate(dataset: grain.MapDataset) -> grain.DatasetIterator:
+def _iterate(dataset: grain.MapDataset) -> ResumableIterator:
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
 
 

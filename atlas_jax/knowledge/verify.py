@@ -1,14 +1,16 @@
-"""Verify an index and its passages: what `atlas-jax index verify` does."""
+"""Verifies an index together with its passages, as `atlas-jax index verify` does."""
 
 import os
 
-from atlas_jax import api, errors
+from atlas_jax import errors
+from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index import manifest, verification
 from atlas_jax.io.folder import Folder
+from atlas_jax.knowledge.index import EmbeddingModel
 
 
 def verify(index_dir: str | os.PathLike, store_dir: str | os.PathLike | None = None,
-           atlas: 'api.Atlas | None' = None) -> list[verification.Problem]:
+           atlas: EmbeddingModel | None = None) -> list[verification.Problem]:
     """Reads every byte of an index and its store, either of which may be too damaged to be opened.
 
     Args:
@@ -17,7 +19,7 @@ def verify(index_dir: str | os.PathLike, store_dir: str | os.PathLike | None = N
       atlas: also compare the model that embedded the rows with this one.
 
     Returns:
-      What is wrong, with the index rows it hits and the docids of the first few; empty where all is well.
+      The problems, with the index rows they hit and the docids of the first few; empty where all is well.
 
     Raises:
       IndexFolderError: the index's manifest is missing or damaged.
@@ -26,13 +28,13 @@ def verify(index_dir: str | os.PathLike, store_dir: str | os.PathLike | None = N
     current = manifest.read(Folder(index_dir))
     store_dir = manifest.store_path(Folder(index_dir), current) if store_dir is None else store_dir
     try:
-        for problem in api.PassageStore.problems(store_dir):
+        for problem in PassageStore.problems(store_dir):
             first, stop = min(problem.first_row, current.rows), min(problem.stop_row, current.rows)
             found.append(verification.Problem(problem.path, problem.what, first, stop))
     except errors.StoreError as error:
         return [*found, verification.Problem(str(store_dir), str(error).removeprefix(f'{store_dir}: ').split(';')[0], 0, current.rows)]
     try:
-        store = api.PassageStore.open(store_dir)
+        store = PassageStore.open(store_dir)
     except errors.StoreError:
         return found  # its problems are among those found
     embedder = None if atlas is None else atlas.embedder()

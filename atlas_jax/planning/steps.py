@@ -15,7 +15,7 @@ import numpy as np
 
 from atlas_jax import partitioning, types
 from atlas_jax.index import embed, packing
-from atlas_jax.models import atlas
+from atlas_jax.models import atlas, parameters
 from atlas_jax.planning import slices
 from atlas_jax.planning import workload as workload_lib
 from atlas_jax.steps import answer as answer_step
@@ -133,7 +133,7 @@ def train_arguments(workload: Workload, spec: spec_lib.StepSpec) -> tuple[Any, .
 
 def answer_arguments(workload: Workload, spec: spec_lib.StepSpec) -> tuple[Any, ...]:
     """The arguments of an answer or score step likewise, with params in place of the state."""
-    params = state_lib.abstract_param_items(spec.config, spec.mesh, passage_encoder=False)
+    params = parameters.abstract_param_items(spec.config, spec.mesh, passage_encoder=False)
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, spec.step.param_type, sharding=leaf.sharding), params)
     return params, batch(workload, spec.mesh), knowledge(workload, spec), *_found(workload, spec)
 
@@ -141,7 +141,7 @@ def answer_arguments(workload: Workload, spec: spec_lib.StepSpec) -> tuple[Any, 
 def _found(workload: Workload, spec: spec_lib.StepSpec) -> tuple[types.Retrieved, ...]:
     if spec.closed_book or not spec.search.on_host:
         return ()
-    shape, spread = (workload.examples_a_step, spec.candidates), train_step.batch_sharding(spec.mesh)
+    shape, spread = (workload.examples_a_step, spec.candidates), partitioning.sharding(spec.mesh, 'batch')
     return (types.Retrieved(scores=jax.ShapeDtypeStruct(shape, jnp.float32, sharding=spread),
                             passage_ids=jax.ShapeDtypeStruct(shape, jnp.int32, sharding=spread)),)
 
@@ -156,7 +156,7 @@ def batch(workload: Workload, mesh: jax.sharding.Mesh) -> types.Batch:
         shapes |= dict.fromkeys(('choice_tokens', 'choice_weights'), (examples, *workload_lib.CHOICES))
     if workload.excludes_own_passages:
         shapes['excluded_passage_ids'] = (examples, 1)
-    spread = train_step.batch_sharding(mesh)
+    spread = partitioning.sharding(mesh, 'batch')
     return types.Batch(**{name: jax.ShapeDtypeStruct(shape, jnp.float32 if name.endswith('_weights') else jnp.int32, sharding=spread)
                           for name, shape in shapes.items()})
 
@@ -210,7 +210,7 @@ def index_step(workload: Workload, mesh: jax.sharding.Mesh, longest: int, capaci
 
     everywhere = partitioning.replicated(mesh)
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-                          partitioning.unboxed_shapes(state_lib.abstract_params(workload.config))['retriever'])
+                          partitioning.unboxed_shapes(parameters.abstract_params(workload.config))['retriever'])
     table = types.TokenTable(tokens=column(jnp.uint16, workload.table_tokens), title_lengths=column(jnp.int32), lengths=column(jnp.int32))
     static = {'config': config, 'segments': stand_in_segments(workload.config.inputs).retriever,
               'stream_tokens': embed.default_tokens_per_batch('tpu', limit), 'longest': longest}

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from atlas_jax import errors
+from atlas_jax.models import parameters
 from atlas_jax.planning import plan as plan_lib
 from atlas_jax.planning import slices
 from atlas_jax.planning import workload as workload_lib
-from atlas_jax.training import state as state_lib
 
 FINALISTS = 2  # compiled of each slice, at most
 
@@ -81,7 +81,7 @@ def meshes(chips: int) -> Iterator[tuple[int, int, int]]:
 def estimate(workload: workload_lib.Workload, slice_: slices.Slice) -> Candidate:
     """What arithmetic says: states by their size, a chip's tokens by their layers, the weights that are moved."""
     config, step, chips = workload.config, workload.step, slice_.chips
-    params = _size(state_lib.abstract_params(config))
+    params = _size(parameters.abstract_params(config))
     reader, size = config.reader, 2 if step.compute_dtype == 'bfloat16' else 4
     width = {'float32': 4, 'bfloat16': 2, 'int8': 1}[workload.index_dtype] * config.retriever.emb_dim
     tables = 2 if workload.trains else 1
@@ -91,7 +91,7 @@ def estimate(workload: workload_lib.Workload, slice_: slices.Slice) -> Candidate
     keys_values = 2 * size * reader.num_decoder_layers * reader.num_heads * reader.head_dim
     stages = 1 if workload.mesh_shape[2] > 1 else 2  # a gather over the whole slice becomes an all-reduce
     if not workload.trains:
-        decoder = _size(state_lib.abstract_params(config)['reader']['decoder'])
+        decoder = _size(parameters.abstract_params(config)['reader']['decoder'])
         flops = params * tokens
         moved = size * stages * (params + decoder * (config.inputs.target_max_tokens if workload.kind == 'answer' else 1))
         # The keys and values once as they are made, and once by head.

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from atlas_jax import decoding as decoding_lib
-from atlas_jax import errors
+from atlas_jax import errors, types
 from atlas_jax.models import atlas
 from atlas_jax.searchers import config as search_config
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.steps import step_config
 from atlas_jax.tasks import lm, mlm, multiple_choice, section
 from atlas_jax.training import optimizer as optimizer_lib
 
@@ -60,7 +59,7 @@ class Workload:
     dropout_rate: float | None = None
     optimizer: optimizer_lib.OptimizerConfig = optimizer_lib.OptimizerConfig()
     distill: spec_lib.DistillConfig = spec_lib.DistillConfig()
-    step: step_config.StepConfig = step_config.StepConfig()
+    step: spec_lib.StepConfig = spec_lib.StepConfig()
     search: search_config.SearchConfig = search_config.SearchConfig()
     inputs: atlas.InputConfig | None = None
     decoding: decoding_lib.DecodingConfig = decoding_lib.DecodingConfig()
@@ -102,30 +101,32 @@ class Workload:
 
 def of_training(model: atlas.AtlasConfig, run: dict[str, Any]) -> Workload:
     """The workload of train.train's arguments. Raises ConfigError."""
-    _check(run.get('use_file_passages', False))
-    given = {name: run[name] for name in ('optimizer', 'distill', 'step', 'search', 'inputs', 'n_context') if run.get(name) is not None}
-    options = run['run']
+    data, source, options = run['data'], run['model'], run['run']
+    _check(data.use_file_passages)
+    given = {name: run[name] for name in ('optimizer', 'distill', 'step', 'search') if run.get(name) is not None}
+    inputs = source.inputs or model.inputs
     return Workload(model, batch_size=options.batch_size, mesh_shape=options.mesh_shape, dropout_rate=options.dropout_rate,
-                    query_tokens=given.get('inputs', model.inputs).query_max_tokens,
-                    excludes_own_passages=isinstance(run.get('task'), _OF_PASSAGES), **given)
+                    query_tokens=inputs.query_max_tokens, inputs=inputs, n_context=data.n_context,
+                    excludes_own_passages=isinstance(source.task, _OF_PASSAGES), **given)
 
 
 def of_evaluation(model: atlas.AtlasConfig, run: dict[str, Any]) -> Workload:
     """The workload of evaluate.evaluate's arguments; what the model's folder would say is taken from `model`. Raises ConfigError."""
-    options, inputs = run['options'], run.get('inputs') or model.inputs
+    options, source = run['options'], run['model']
+    inputs = source.inputs or model.inputs
     _check(options.use_file_passages)
-    closed_book = run.get('index_dir') is None
+    closed_book = run['data'].index_dir is None
     n_context = 0 if closed_book else max(model.n_context if options.n_context is None else options.n_context, 1)
-    kind = 'score' if isinstance(run.get('task'), multiple_choice.MultipleChoiceTask) else 'answer'
+    kind = 'score' if isinstance(source.task, multiple_choice.MultipleChoiceTask) else 'answer'
     return Workload(model, kind=kind, batch_size=options.batch_size, n_context=n_context, query_tokens=inputs.query_max_tokens,
                     inputs=inputs, step=options.step, search=search_config.of(options.search),
                     decoding=options.decoding or decoding_lib.DecodingConfig(),
-                    excludes_own_passages=isinstance(run.get('task'), _OF_PASSAGES))
+                    excludes_own_passages=isinstance(source.task, _OF_PASSAGES))
 
 
 def of_index_build(model: atlas.AtlasConfig, run: dict[str, Any]) -> Workload:
-    """The workload of build_index.build_index's arguments."""
-    return Workload(model, kind='index', inputs=run.get('inputs') or model.inputs, index_dtype=run.get('dtype', 'float32'))
+    """The workload of api.build_index's arguments."""
+    return Workload(model, kind='index', inputs=run['model'].inputs or model.inputs, index_dtype=run.get('dtype', 'float32'))
 
 
 def of_store(workload: Workload, reader_lengths: Sequence[int], retriever_lengths: Sequence[int]) -> Workload:
@@ -148,15 +149,15 @@ def _quantiles(lengths: Sequence[int]) -> tuple[int, ...]:
     return tuple(ordered[places].tolist())
 
 
-def token_lengths(workload: Workload) -> spec_lib.TokenLengths:
+def token_lengths(workload: Workload) -> types.TokenLengths:
     """What the capacities are chosen from: the store's lengths, a normal distribution, or everything at its limit."""
     inputs, queries = workload.config.inputs, np.full(1, workload.query_tokens)
     if workload.passage_lengths is not None:
-        return spec_lib.TokenLengths(*(np.asarray(lengths) for lengths in workload.passage_lengths), queries)
+        return types.TokenLengths(*(np.asarray(lengths) for lengths in workload.passage_lengths), queries)
     if workload.passage_tokens is not None:
         mean, deviation = workload.passage_tokens
         passages = np.clip(np.random.default_rng(0).normal(mean, deviation, _SAMPLE), 1, inputs.text_max_tokens).astype(np.int64)
         queries = np.full(1, min(workload.query_tokens, inputs.query_max_tokens) // 2)
     else:
         passages = np.full(1, inputs.text_max_tokens)
-    return spec_lib.TokenLengths(passages, passages, queries)
+    return types.TokenLengths(passages, passages, queries)

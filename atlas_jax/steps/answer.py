@@ -1,23 +1,29 @@
-"""The answer step: the train step's retrieval and assembly, then decoding with a cache, in one jitted program."""
+"""The answer step: retrieval and assembly as in training, then decoding with a cache, in one compiled program."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from atlas_jax import decoding, partitioning, types
+from atlas_jax import decoding, types
 from atlas_jax.decoding import sequences
 from atlas_jax.models import fid
-from atlas_jax.steps import retrieve
-from atlas_jax.steps import spec as spec_lib
-from atlas_jax.training import gold_scores, train_step
+from atlas_jax.steps import buckets, read, retrieve
+from atlas_jax.steps.compile import compile_step
+from atlas_jax.steps.spec import StepSpec
 
 AnswerStep = Callable[..., 'Answered']
+Params = dict[str, Any]
+
+# Steps that were made, so that one with room for more tokens serves too: the next batch of the same sizes need not compile again.
+_MADE: dict[tuple[StepSpec, decoding.DecodingConfig], AnswerStep] = {}
 
 
-@struct.dataclass
-class Answered:
+class Answered(struct.PyTreeNode):
     """What the reader said of each example, and from where.
 
     tokens     [batch, num_return_sequences, max_length - 1] int32  best first; up to and including eos, then padding
@@ -32,8 +38,8 @@ class Answered:
     attention: jax.Array
 
 
-def make_answer_step(spec: spec_lib.StepSpec, config: decoding.DecodingConfig | None = None) -> AnswerStep:
-    """The jitted step `(params, batch, knowledge, retrieved=None) -> Answered`; the batch's targets are not looked at.
+def make_answer_step(spec: StepSpec, config: decoding.DecodingConfig | None = None) -> AnswerStep:
+    """Returns the compiled step `(params, batch, knowledge, retrieved=None) -> Answered`; the batch's targets are not looked at.
 
     The batch's decoder prompts, if it has any, are what the sequences begin with. `retrieved` is what a searcher of the host has found.
     Re-ranking takes `params['passage_encoder']` where there is one. Without a config it decodes greedily.
@@ -41,24 +47,42 @@ def make_answer_step(spec: spec_lib.StepSpec, config: decoding.DecodingConfig | 
     Raises ConfigError where min_length is not less than max_length.
     """
     config = (config or decoding.DecodingConfig()).with_max_length(spec.config.inputs.target_max_tokens + 1)
-
-    def answer_step(params, batch: types.Batch, knowledge: types.Knowledge | None, retrieved: types.Retrieved | None = None) -> Answered:
-        inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, knowledge, spec, retrieved, params.get('passage_encoder'))
-        level = train_step.capacity_level(inputs, spec)
-        branches = [lambda params, size=size: _read(params, inputs, _prefix(batch), spec, config, size) for size in spec.read]
-        decoded = jax.lax.switch(level, branches, params['reader'])
-        best = decoded.records[:, 0]  # attention in all by passage, [batch, n]
-        shares = best / jnp.maximum(best.sum(axis=-1, keepdims=True), 1e-9)
-        return Answered(tokens=decoded.tokens, scores=decoded.scores, retrieved=inputs.retrieved, attention=shares)
-
-    return jax.jit(partitioning.on_mesh(spec.mesh)(answer_step))
+    return compile_step(answer_step, spec, config)
 
 
-def _read(params, inputs: types.ReaderInputs, prefix: sequences.Prefix | None, spec: spec_lib.StepSpec, config: decoding.DecodingConfig,
-          capacity) -> sequences.Decoded:
+def step_for(spec: StepSpec, config: decoding.DecodingConfig) -> AnswerStep:
+    """Returns a compiled answer step that serves `spec`: one made before where its capacities are large enough, else a new one."""
+    for (made_for, its_config), step in _MADE.items():
+        if its_config == config and _has_room(made_for, spec):
+            return step
+    return _MADE.setdefault((spec, config), make_answer_step(spec, config))
+
+
+def _has_room(larger: StepSpec, spec: StepSpec) -> bool:
+    """Returns whether a step made for `larger` serves `spec` too: same model and passages, room for at least as many tokens."""
+    same = dataclasses.replace(larger, read=()) == dataclasses.replace(spec, read=())
+    last, wanted = larger.read[-1], spec.read[-1]
+    return same and last.stream_tokens >= wanted.stream_tokens and last.longest >= wanted.longest
+
+
+def answer_step(spec: StepSpec, config: decoding.DecodingConfig, params: Params, batch: types.Batch, knowledge: types.Knowledge | None,
+                retrieved: types.Retrieved | None = None) -> Answered:
+    """Retrieves, reads and decodes, in graph; `make_answer_step` compiles it."""
+    inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, knowledge, spec, retrieved, params.get('passage_encoder'))
+    level = read.capacity_level(inputs, spec)
+    branches = [functools.partial(_read, inputs=inputs, prefix=_prefix(batch), spec=spec, config=config, capacity=capacity)
+                for capacity in spec.read]
+    decoded = jax.lax.switch(level, branches, params['reader'])
+    best = decoded.records[:, 0]  # attention in all by passage, [batch, n]
+    shares = best / jnp.maximum(best.sum(axis=-1, keepdims=True), 1e-9)
+    return Answered(tokens=decoded.tokens, scores=decoded.scores, retrieved=inputs.retrieved, attention=shares)
+
+
+def _read(params: Any, inputs: types.ReaderInputs, prefix: sequences.Prefix | None, spec: StepSpec, config: decoding.DecodingConfig,
+          capacity: buckets.Capacity) -> sequences.Decoded:
     """Encodes and decodes at one capacity; the records are the attention to each passage, [batch, sequences, n]."""
     batch_size, reader, sizes = inputs.reader_tokens.shape[0], spec.reader, spec.config.reader
-    passages = gold_scores.encode(params, inputs.reader_tokens, inputs.reader_lengths, spec, capacity, None)
+    passages = read.encode(params, inputs.reader_tokens, inputs.reader_lengths, spec, capacity, None)
     keys_values, key_mask = fid.fuse(*passages, batch_size)
     params, keys_values = reader.step_by_step(params, keys_values, key_mask)  # once: the beams of an example share them
 

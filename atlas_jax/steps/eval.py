@@ -1,24 +1,26 @@
 """The evaluation step: how likely the reader finds each target, and which passages it looked at, in one jitted program."""
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from atlas_jax import errors, partitioning, types
+from atlas_jax import errors, types
 from atlas_jax.losses import attention_scores, reader_xent
 from atlas_jax.models import fid, t5
-from atlas_jax.steps import retrieve
-from atlas_jax.steps import spec as spec_lib
-from atlas_jax.training import gold_scores, train_step
+from atlas_jax.steps import buckets, read, retrieve
+from atlas_jax.steps.compile import compile_step
+from atlas_jax.steps.spec import StepSpec
 
 EvalStep = Callable[..., 'Evaluated']
+Params = dict[str, Any]
 
 
-@struct.dataclass
-class Evaluated:
-    """What perplexity and the agreement of reader and retriever are made of.
+class Evaluated(struct.PyTreeNode):
+    """The parts of perplexity and of the agreement of reader and retriever.
 
     nll            [batch] float32              sum over the target tokens of their negative log likelihood
     target_tokens  [batch] float32              their number; 0 for a filler example
@@ -32,12 +34,14 @@ class Evaluated:
     attention: dict[str, jax.Array]
 
 
-def make_eval_step(spec: spec_lib.StepSpec, cross_attention_statistics: Sequence[str] = ()) -> EvalStep:
-    """The jitted step `(params, batch, knowledge, retrieved=None) -> Evaluated`, without dropout; retrieves as the answer step does.
+def make_eval_step(spec: StepSpec, cross_attention_statistics: Sequence[str] = ()) -> EvalStep:
+    """Returns the compiled step `(params, batch, knowledge, retrieved=None) -> Evaluated`, without dropout.
+
+    It retrieves as the answer step does.
 
     Args:
-      spec: static side; its distill is None.
-      cross_attention_statistics: names of losses/attention_scores.STATISTICS; what is not asked for costs nothing.
+      spec: static side of the step; its distill is None.
+      cross_attention_statistics: names of losses/attention_scores.STATISTICS; a name that is left out costs nothing.
 
     Raises:
       ConfigError: an unknown statistic.
@@ -46,26 +50,29 @@ def make_eval_step(spec: spec_lib.StepSpec, cross_attention_statistics: Sequence
     if unknown:
         raise errors.ConfigError(f'cross_attention_statistics names "{unknown[0]}"; choose from {", ".join(attention_scores.STATISTICS)}')
 
-    def eval_step(params, batch: types.Batch, knowledge: types.Knowledge | None, retrieved: types.Retrieved | None = None) -> Evaluated:
-        with partitioning.on_mesh(spec.mesh):
-            inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, knowledge, spec, retrieved, params.get('passage_encoder'))
-            level = train_step.capacity_level(inputs, spec)
-            branches = [lambda params, size=size: _read(params, batch, inputs, spec, size, cross_attention_statistics)
-                        for size in spec.read]
-            nll, attention = jax.lax.switch(level, branches, params['reader'])
-            return Evaluated(nll=nll, target_tokens=jnp.sum(batch.decoder_loss_weights, axis=-1), retrieved=inputs.retrieved,
-                             attention=attention)
-
-    return jax.jit(partitioning.on_mesh(spec.mesh)(eval_step))
+    return compile_step(eval_step, spec, tuple(cross_attention_statistics))
 
 
-def _read(params, batch: types.Batch, inputs: types.ReaderInputs, spec: spec_lib.StepSpec, capacity, names: Sequence[str]):
+def eval_step(spec: StepSpec, statistics: tuple[str, ...], params: Params, batch: types.Batch, knowledge: types.Knowledge | None,
+              retrieved: types.Retrieved | None = None) -> Evaluated:
+    """Retrieves and reads the targets, in graph; `make_eval_step` compiles it."""
+    inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, knowledge, spec, retrieved, params.get('passage_encoder'))
+    level = read.capacity_level(inputs, spec)
+    branches = [functools.partial(_read, batch=batch, inputs=inputs, spec=spec, capacity=capacity, names=statistics)
+                for capacity in spec.read]
+    nll, attention = jax.lax.switch(level, branches, params['reader'])
+    return Evaluated(nll=nll, target_tokens=jnp.sum(batch.decoder_loss_weights, axis=-1), retrieved=inputs.retrieved, attention=attention)
+
+
+def _read(params: Any, batch: types.Batch, inputs: types.ReaderInputs, spec: StepSpec, capacity: buckets.Capacity,
+          names: Sequence[str]) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the targets' negative log likelihoods [batch] float32, and each statistic [batch, n_context] float32."""
     n = spec.passages_read
     decoder_inputs = t5.shift_right(batch.decoder_target_tokens, spec.config.reader.decoder_start_id)
-    read = gold_scores.encode(params, inputs.reader_tokens[:, :n], inputs.reader_lengths[:, :n], spec, capacity, None)
+    passages = read.encode(params, inputs.reader_tokens[:, :n], inputs.reader_lengths[:, :n], spec, capacity, None)
     statistics = {name: attention_scores.STATISTICS[name] for name in names}
     kinds = tuple(sorted({statistic.kind for statistic in statistics.values()}))
-    logits, recorded = spec.reader.apply({'params': params}, decoder_inputs, *fid.fuse(*read, decoder_inputs.shape[0]), record=kinds,
+    logits, recorded = spec.reader.apply({'params': params}, decoder_inputs, *fid.fuse(*passages, decoder_inputs.shape[0]), record=kinds,
                                          method='decode_recording')
     nll = jnp.sum(reader_xent.token_nll(logits, batch.decoder_target_tokens) * batch.decoder_loss_weights, axis=-1)
-    return nll, {name: gold_scores.attended(recorded, statistic, batch, inputs, spec) for name, statistic in statistics.items()}
+    return nll, {name: read.attended(recorded, statistic, batch, inputs, spec) for name, statistic in statistics.items()}

@@ -33,7 +33,7 @@ def make_spec(config: atlas.AtlasConfig, closed_book: tuple[Segment, ...] | None
       ConfigError: as spec.make_spec.
     """
     segments = atlas.Segments(reader=WHOLE, closed_book=WHOLE if closed_book is None else closed_book, retriever=WHOLE)
-    lengths = spec_lib.TokenLengths(np.asarray(reader_lengths), np.asarray(retriever_lengths), np.zeros(1, np.int64))
+    lengths = types.TokenLengths(np.asarray(reader_lengths), np.asarray(retriever_lengths), np.zeros(1, np.int64))
     spec = spec_lib.make_spec(config, segments, mesh, lengths, batch_size, distill, **options)
     if spec.search.rerank_candidates:
         raise errors.ConfigError('re-ranking needs formats whose fields stand between spaces, and passages that are searched for; '

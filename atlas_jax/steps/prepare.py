@@ -1,4 +1,4 @@
-"""Makes examples ready for a compiled step: what it retrieves from, or which passages it is given, and one batch after another.
+"""Makes examples ready for a compiled step: the index it retrieves from, or the passages it is given, and one batch after another.
 
 Training, answering, scoring and evaluation all go through `prepare`. The fast way is a step that searches and assembles in the graph. The
 host has to put inputs together where a format's fields touch other text: a first program searches, the host assembles the texts, and the
@@ -7,33 +7,40 @@ step reads given passages; as it does where examples bring their own.
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from atlas_jax import errors, types
-from atlas_jax.corpus.passages import Passage
+from atlas_jax import errors, partitioning, types
 from atlas_jax.input import encode, passages
 from atlas_jax.knowledge import group as index_group
+from atlas_jax.knowledge.index import Index
+from atlas_jax.model import AtlasModel
+from atlas_jax.models.atlas import AtlasConfig
 from atlas_jax.runtime import hosts, progress
 from atlas_jax.searchers import config as search_config
 from atlas_jax.searchers import protocol as search_protocol
-from atlas_jax.steps import given, host_path, retrieve, step_config
+from atlas_jax.steps import given
+from atlas_jax.steps import search as search_step
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tasks import protocol
 from atlas_jax.tasks.protocol import TaskExample
 from atlas_jax.tokenizers import formats
-from atlas_jax.training import train_step
+
+Searched = Index | Sequence[Index] | index_group.IndexGroup | None
 
 _SAMPLED_EXAMPLES = 1000  # whose passages are measured before the first step, where they are the examples' own
 
 
-def read_examples(atlas: Any, path: str, *, training: bool = False, labelled: bool = True,
+def read_examples(atlas: AtlasModel, path: str, *, training: bool = False, labelled: bool = True,
                   max_rows: int | None = None) -> list[TaskExample]:
-    """The examples of a file for an api.Atlas's task (protocol.read_examples); says how many targets are over the limit, or empty."""
+    """Reads a file's examples for the model's task; prints how many targets are over the limit, or empty.
+
+    Raises:
+      InputFileError: as the task's read_examples.
+    """
     tokenizer = atlas.reader_tokenizer
     examples = protocol.read_examples(path, atlas.task, training=training, labelled=labelled, max_rows=max_rows,
                                       count_tokens=lambda text: len(tokenizer.encode(text)))
@@ -85,9 +92,9 @@ class Prepared:
             return batch, None
         spec = self.searched or self.spec
         if self.searcher is not None:
-            retrieved = host_path.find(params['retriever'], batch, host_path.texts(examples), self.searcher, spec)
+            retrieved = search_step.find_on_host(params['retriever'], batch, examples, self.searcher, spec)
         else:
-            retrieved = _search_step(spec)(params, batch, self.knowledge)
+            retrieved = search_step.search_step(spec)(params, batch, self.knowledge)
         return (batch, retrieved) if self.searched is None else (self._assembled(examples, size, retrieved), retrieved)
 
     def training_batch(self, drawn: Any, params: Any, size: int) -> tuple[types.Batch, types.Retrieved | None]:
@@ -113,14 +120,14 @@ class Prepared:
             rerank = retrieved is not None and self.spec.reranked and batch.passage_tokens is None
             if retrieved is not None and not rerank:
                 return retrieved
-            return _search_step(self.spec)(params, batch, knowledge, retrieved)
+            return search_step.search_step(self.spec)(params, batch, knowledge, retrieved)
 
         return self.run(step, params, examples, size, label)
 
     @property
     def sharding(self) -> jax.sharding.NamedSharding:
         """How a batch lies on the devices."""
-        return train_step.batch_sharding(self.spec.mesh)
+        return partitioning.sharding(self.spec.mesh, 'batch')
 
     def _made(self, examples: Sequence[TaskExample], size: int, passages_of: Callable[[int], Any] | None = None,
               bare: bool = False) -> types.Batch:
@@ -134,24 +141,21 @@ class Prepared:
         return hosts.from_local(encode.stack([row(number) for number in hosts.local_rows(self.sharding, size)]), self.sharding, size)
 
     def _assembled(self, examples: Sequence[TaskExample], size: int, retrieved: types.Retrieved) -> types.Batch:
-        found = hosts.to_host(retrieved)
+        found, index = hosts.to_host(retrieved), self.index
+        assert index is not None  # something was searched
         return self._made(examples, size, lambda number: [
-            self._passage(row) for row in found.passage_ids[number][np.isfinite(found.scores[number])]])
-
-    def _passage(self, row: int) -> Passage:
-        part, place = self.index.locate(int(row), self.spec.mesh)
-        return part.store[place]
+            index.passage(int(row), self.spec.mesh) for row in found.passage_ids[number][np.isfinite(found.scores[number])]])
 
 
-def prepare(atlas: Any, examples: Sequence[TaskExample], index: Any, n_context: int, batch_size: int, *, use_file_passages: bool = False,
-            distill: spec_lib.DistillConfig | None = None, step: step_config.StepConfig | None = None,
-            search: search_config.SearchConfig | str | None = None, force_host: bool = False,
+def prepare(atlas: AtlasModel, examples: Sequence[TaskExample], index: Searched, n_context: int, batch_size: int, *,
+            use_file_passages: bool = False, distill: spec_lib.DistillConfig | None = None,
+            step: spec_lib.StepConfig | None = None, search: search_config.SearchConfig | str | None = None, force_host: bool = False,
             knowledge: types.Knowledge | None = None) -> Prepared:
     """Chooses the way and makes the spec.
 
     Args:
-      atlas: an api.Atlas.
-      index: an api.Index or several; None for a closed book, and where examples bring their passages.
+      atlas: the model.
+      index: one index or several; None for a closed book, and where examples bring their passages.
       examples: all that will come, or (where their task draws) some like them.
       n_context: passages read; 0 is a closed book.
       batch_size: of a micro-batch; divides over the atlas's mesh.
@@ -176,12 +180,12 @@ def prepare(atlas: Any, examples: Sequence[TaskExample], index: Any, n_context: 
             print(f'{reason}; so the host puts the inputs together, which is slower than in the compiled step', flush=True)
         return _given(atlas, config, encoder, examples, index, query_lengths, batch_size, distill, options, knowledge)
     nothing = np.zeros(1, np.int64)
-    lengths = spec_lib.TokenLengths(nothing, nothing, query_lengths) if index is None else index.token_lengths(query_lengths)
+    lengths = types.TokenLengths(nothing, nothing, query_lengths) if index is None else index.token_lengths(query_lengths)
     spec = spec_lib.make_spec(config, atlas.segments, atlas.mesh, lengths, batch_size, distill, **options)
     return Prepared(spec, encoder, *_held(atlas, index, spec, knowledge), index)
 
 
-def _given(atlas: Any, config: Any, encoder: encode.ExampleEncoder, examples: Sequence[TaskExample],
+def _given(atlas: AtlasModel, config: AtlasConfig, encoder: encode.ExampleEncoder, examples: Sequence[TaskExample],
            index: index_group.IndexGroup | None, query_lengths: np.ndarray, batch_size: int, distill: spec_lib.DistillConfig | None,
            options: dict[str, Any], knowledge: types.Knowledge | None) -> Prepared:
     """The way of passages that come with the batch."""
@@ -212,21 +216,17 @@ def _given(atlas: Any, config: Any, encoder: encode.ExampleEncoder, examples: Se
     return Prepared(spec, encoder, *_held(atlas, index, bare, knowledge), index, bare)
 
 
-def _held(atlas: Any, index: index_group.IndexGroup | None, spec: spec_lib.StepSpec, knowledge: types.Knowledge | None):
-    """What a step reads, and the searcher of the host."""
+def _held(atlas: AtlasModel, index: index_group.IndexGroup | None, spec: spec_lib.StepSpec,
+          knowledge: types.Knowledge | None) -> tuple[types.Knowledge | None, search_protocol.HostSearcher | None]:
+    """Returns what a step reads, and the searcher of the host where the step does not search itself."""
     if index is None or knowledge is not None:
         return knowledge, None
-    return index.for_step(atlas, spec)
+    held = index.knowledge(atlas, retriever_tokens=spec.needs_retriever_tokens, embeddings=spec.needs_embeddings, search=spec.search)
+    return held, index.host_searcher(atlas, spec.search) if spec.search.on_host else None
 
 
-@functools.lru_cache(maxsize=8)
-def _search_step(spec: spec_lib.StepSpec) -> Callable[..., types.Retrieved]:
-    """The jitted function (params, batch, knowledge) -> what the graph finds, or the batch's own passages with their scores."""
-    def search(params, batch: types.Batch, knowledge: types.Knowledge | None,
-               retrieved: types.Retrieved | None = None) -> types.Retrieved:
-        retriever, passage_encoder = params['retriever'], params.get('passage_encoder')
-        if batch.passage_tokens is None:
-            return retrieve.find(retriever, batch, knowledge, spec, retrieved, passage_encoder)
-        return retrieve.retrieve_and_assemble(retriever, batch, knowledge, spec, passage_params=passage_encoder).retrieved
-
-    return jax.jit(search)
+def passages_to_read(atlas: AtlasModel, index: Searched, n_context: int | None, use_file_passages: bool = False) -> int:
+    """Returns how many passages an example reads: `n_context`, by default what the model was trained with; 0 in a closed book."""
+    if index is None and not use_file_passages:
+        return 0
+    return max(atlas.config.n_context if n_context is None else n_context, 1)

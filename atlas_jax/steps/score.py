@@ -1,26 +1,28 @@
 """The score step: how likely the reader finds each of an example's choices, after one encoder pass for all of them."""
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from atlas_jax import partitioning, types
+from atlas_jax import types
 from atlas_jax.losses import reader_xent
 from atlas_jax.models import fid, t5
-from atlas_jax.steps import retrieve
-from atlas_jax.steps import spec as spec_lib
-from atlas_jax.training import gold_scores, train_step
+from atlas_jax.steps import buckets, read, retrieve
+from atlas_jax.steps.compile import compile_step
+from atlas_jax.steps.spec import StepSpec
 
 ScoreStep = Callable[..., 'Scored']
+Params = dict[str, Any]
 
 
-@struct.dataclass
-class Scored:
-    """What the reader thinks of each example's choices, and from where.
+class Scored(struct.PyTreeNode):
+    """The reader's opinion of each example's choices, and the passages behind it.
 
-    log_likelihoods  [batch, choices] float32  of the tokens that choice_weights count, summed; -inf for a choice that is none
+    log_likelihoods  [batch, choices] float32  of the tokens that choice_weights count, summed; -inf marks unused choices
     retrieved        Retrieved with top_k = n_context; None in a closed book
     """
 
@@ -28,27 +30,30 @@ class Scored:
     retrieved: types.Retrieved | None
 
 
-def make_score_step(spec: spec_lib.StepSpec) -> ScoreStep:
-    """The jitted step `(params, batch, knowledge, retrieved=None) -> Scored`, of batches that have choices.
+def make_score_step(spec: StepSpec) -> ScoreStep:
+    """Returns the compiled step `(params, batch, knowledge, retrieved=None) -> Scored`, of batches that have choices.
 
     The choices share the passages' encoder states, keys and values; the decoder reads all of them at once. With weights on the choice's
     letter alone, a softmax over the choices is the original's: it compares the logits of the letters after `<extra_id_0>`, and the
     normaliser of the vocabulary is the same for all choices of an example.
     """
-    def score_step(params, batch: types.Batch, knowledge: types.Knowledge | None, retrieved: types.Retrieved | None = None) -> Scored:
-        inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, knowledge, spec, retrieved, params.get('passage_encoder'))
-        level = train_step.capacity_level(inputs, spec)
-        branches = [lambda params, size=size: _score(params, inputs, batch, spec, size) for size in spec.read]
-        log_likelihoods = jax.lax.switch(level, branches, params['reader'])
-        return Scored(log_likelihoods=log_likelihoods, retrieved=inputs.retrieved)
-
-    return jax.jit(partitioning.on_mesh(spec.mesh)(score_step))
+    return compile_step(score_step, spec)
 
 
-def _score(params, inputs: types.ReaderInputs, batch: types.Batch, spec: spec_lib.StepSpec, capacity) -> jax.Array:
-    """[batch, choices] at one capacity."""
+def score_step(spec: StepSpec, params: Params, batch: types.Batch, knowledge: types.Knowledge | None,
+               retrieved: types.Retrieved | None = None) -> Scored:
+    """Retrieves and scores every choice, in graph; `make_score_step` compiles it."""
+    inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, knowledge, spec, retrieved, params.get('passage_encoder'))
+    level = read.capacity_level(inputs, spec)
+    branches = [functools.partial(_score, inputs=inputs, batch=batch, spec=spec, capacity=capacity) for capacity in spec.read]
+    log_likelihoods = jax.lax.switch(level, branches, params['reader'])
+    return Scored(log_likelihoods=log_likelihoods, retrieved=inputs.retrieved)
+
+
+def _score(params: Any, inputs: types.ReaderInputs, batch: types.Batch, spec: StepSpec, capacity: buckets.Capacity) -> jax.Array:
+    """Returns log likelihoods [batch, choices] float32 at one capacity."""
     targets, weights = batch.choice_tokens, batch.choice_weights  # [batch, choices, choice_length]
-    passages = gold_scores.encode(params, inputs.reader_tokens, inputs.reader_lengths, spec, capacity, None)
+    passages = read.encode(params, inputs.reader_tokens, inputs.reader_lengths, spec, capacity, None)
     keys_values, key_mask = fid.fuse(*passages, len(targets))
     decoder_inputs = t5.shift_right(targets, spec.config.reader.decoder_start_id).reshape(-1, targets.shape[-1])
     logits = spec.reader.apply({'params': params}, decoder_inputs, keys_values, key_mask, method='decode')

@@ -1,17 +1,18 @@
 """What is fixed when a step is traced: model, formats, numbers of passages, stream capacities, mesh."""
 
 import dataclasses
-from typing import Any
+from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from atlas_jax import errors
+from atlas_jax import errors, types
 from atlas_jax.losses import attention_scores
 from atlas_jax.models import atlas, contriever, t5
 from atlas_jax.nn import flash_attention, layer_scan
 from atlas_jax.searchers.config import SearchConfig
-from atlas_jax.steps import buckets, step_config
+from atlas_jax.steps import buckets
 
 # 'adist' is what the paper calls attention distillation: the family's evalnormssum.
 ATTENTION_MODES = {f'{source}{name}': (source, statistic) for source in ('eval', 'std')
@@ -20,7 +21,11 @@ ATTENTION_MODES = {'adist': ATTENTION_MODES.pop('evalnormssum')} | ATTENTION_MOD
 GOLD_SCORE_MODES = ('pdist', 'emdr', 'loop', *ATTENTION_MODES)
 ALIASES = {'ppmean': 'pdist', 'evalnormssum': 'adist', 'evalnormsum': 'adist'}
 GOLD_SCORES = ('shared', 'exact')
+DTYPES = ('float32', 'bfloat16')
+ATTENTION = ('auto', 'plain', 'flash')
 RETRIEVER_TRAINING = ('joint', 'untied', 'query_side', 'frozen')
+
+Network = TypeVar('Network', t5.T5Config, contriever.ContrieverConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +84,43 @@ class DistillConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class StepConfig:
+    """Options that trade memory against time and rounding.
+
+    Attributes:
+      accumulation_steps: micro-batches an update; the run's batch_size is that of one of them.
+      average_accumulated: divide the gradients by accumulation_steps; the original sums without dividing, so the joint clip sees the sum.
+      remat: what the backward pass computes again: none, dots (all but the products with weights), full (every layer).
+      attention: of the encoders: plain, flash (nn/flash_attention.py: a kernel for TPUs and passages of at most 512 tokens; interpreted,
+        and so very slow, elsewhere), or auto: flash on a TPU where passages fit it. In training the two drop other probabilities.
+      compute_dtype: of activations and of the weights as layers see them; None keeps the models' own.
+      param_dtype: of the stored weights. bfloat16 halves them and their gradients; updates are then rounded stochastically, or small
+        ones would be lost. Moments are float32 either way.
+    """
+
+    accumulation_steps: int = 1
+    average_accumulated: bool = False
+    remat: str = 'none'
+    attention: str = 'auto'
+    compute_dtype: str | None = None
+    param_dtype: str = 'float32'
+
+    def __post_init__(self):
+        for name, valid in (('remat', layer_scan.REMAT), ('attention', ATTENTION), ('compute_dtype', (None, *DTYPES)),
+                            ('param_dtype', DTYPES)):
+            if getattr(self, name) not in valid:
+                choices = ', '.join(str(choice) for choice in valid)
+                raise errors.ConfigError(f'StepConfig.{name} is "{getattr(self, name)}"; choose one of {choices}')
+        if self.accumulation_steps < 1:
+            raise errors.ConfigError(f'StepConfig.accumulation_steps is {self.accumulation_steps}; it must be at least 1')
+
+    @property
+    def param_type(self) -> jnp.dtype:
+        """param_dtype as a dtype."""
+        return jnp.dtype(self.param_dtype)
+
+
+@dataclasses.dataclass(frozen=True)
 class StepSpec:
     """The static side of train and answer steps.
 
@@ -102,7 +144,7 @@ class StepSpec:
     scored: tuple[buckets.Capacity, ...] = ()
     embedded: tuple[buckets.Capacity, ...] = ()
     distill: DistillConfig | None = None
-    step: step_config.StepConfig = step_config.StepConfig()
+    step: StepConfig = StepConfig()
     search: SearchConfig = SearchConfig()
     reranked: tuple[buckets.Capacity, ...] = ()
 
@@ -185,24 +227,12 @@ class StepSpec:
     def _unroll(self) -> int:
         return layer_scan.unroll_on(self.mesh.devices.flat[0])
 
-    def _computing(self, config: Any) -> Any:
+    def _computing(self, config: Network) -> Network:
         return dataclasses.replace(config, dtype=self.step.compute_dtype or config.dtype)
 
 
-@dataclasses.dataclass(frozen=True)
-class TokenLengths:
-    """Token counts that capacities are chosen from, on the host.
-
-    reader_passages and retriever_passages: [rows] int, title and text of every passage; reader_queries: [n] int.
-    """
-
-    reader_passages: np.ndarray
-    retriever_passages: np.ndarray
-    reader_queries: np.ndarray
-
-
-def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sharding.Mesh, lengths: TokenLengths, batch_size: int,
-              distill: DistillConfig | None = None, step: step_config.StepConfig | None = None,
+def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sharding.Mesh, lengths: types.TokenLengths, batch_size: int,
+              distill: DistillConfig | None = None, step: StepConfig | None = None,
               search: SearchConfig | None = None) -> StepSpec:
     """Chooses the capacities for (micro-)batches of `batch_size` examples.
 
@@ -211,7 +241,7 @@ def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sha
     """
     if batch_size % mesh.size:
         raise errors.ConfigError(f'batch_size {batch_size} does not divide over {mesh.size} devices; choose a multiple of {mesh.size}')
-    bare = StepSpec(config, segments, mesh, read=(), distill=distill, step=step or step_config.StepConfig(),
+    bare = StepSpec(config, segments, mesh, read=(), distill=distill, step=step or StepConfig(),
                     search=search or SearchConfig())
     examples = batch_size // mesh.size
     reader_inputs, reader_limit = _input_lengths(segments.closed_book if bare.closed_book else segments.reader, lengths,
@@ -242,7 +272,7 @@ def _literal_tokens(segments) -> int:
     return sum(len(segment.ids) for segment in segments)
 
 
-def _input_lengths(segments, lengths: TokenLengths, limit: int) -> tuple[np.ndarray, int]:
+def _input_lengths(segments, lengths: types.TokenLengths, limit: int) -> tuple[np.ndarray, int]:
     """A sample of reader input lengths and their bound: passages and queries of all lengths, paired evenly."""
     reads_passage = any(segment.kind in ('title', 'text') for segment in segments)
     passages = np.sort(np.asarray(lengths.reader_passages)) if reads_passage else np.zeros(1, np.int64)
@@ -256,7 +286,7 @@ def _input_lengths(segments, lengths: TokenLengths, limit: int) -> tuple[np.ndar
     return np.minimum(sample, limit), min(limit, greatest)
 
 
-def embedded_lengths(segments, lengths: TokenLengths, limit: int) -> tuple[np.ndarray, int]:
+def embedded_lengths(segments, lengths: types.TokenLengths, limit: int) -> tuple[np.ndarray, int]:
     """Token counts of the passages as the retriever sees them, and their bound."""
     sample = np.asarray(lengths.retriever_passages) + _literal_tokens(segments)
     if len(sample) == 0:

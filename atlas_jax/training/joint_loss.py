@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from atlas_jax import types
 from atlas_jax.losses import distill, emdr, reader_xent
 from atlas_jax.models import fid, t5
-from atlas_jax.steps import retrieve
+from atlas_jax.steps import read, retrieve
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import gold_scores as gold_scores_lib
 
@@ -37,10 +37,10 @@ def joint_loss(params: Params, batch: types.Batch, inputs: types.ReaderInputs, s
     decoder_inputs = t5.shift_right(batch.decoder_target_tokens, spec.config.reader.decoder_start_id)
     from_here = spec.passages_scored > 0 and spec.distill.from_training_forward
     with jax.named_scope('read'):
-        read = gold_scores_lib.encode(params['reader'], inputs.reader_tokens[:, :spec.passages_read],
+        passages = read.encode(params['reader'], inputs.reader_tokens[:, :spec.passages_read],
                                       inputs.reader_lengths[:, :spec.passages_read], spec, spec.read[level], encoder_key)
         logits, recorded = spec.reader.apply(
-            {'params': params['reader']}, decoder_inputs, *fid.fuse(*read, decoder_inputs.shape[0]), decoder_key is None,
+            {'params': params['reader']}, decoder_inputs, *fid.fuse(*passages, decoder_inputs.shape[0]), decoder_key is None,
             record=(spec.distill.attention.kind,) if from_here else (), rngs=None if decoder_key is None else {'dropout': decoder_key},
             method='decode_recording')
         nll = reader_xent.token_nll(logits, batch.decoder_target_tokens)
@@ -49,13 +49,13 @@ def joint_loss(params: Params, batch: types.Batch, inputs: types.ReaderInputs, s
     if not spec.passages_scored:
         return reader_loss, metrics
     with jax.named_scope('distil'):
-        frozen_reader, frozen_read = jax.lax.stop_gradient((params['reader'], read))
+        frozen_reader, frozen_passages = jax.lax.stop_gradient((params['reader'], passages))
         scores = _retriever_scores(params, batch, inputs, spec, level, query_key, passage_key)
         if from_here:
-            gold_scores = gold_scores_lib.attended(recorded, spec.distill.attention, batch, inputs, spec)
+            gold_scores = read.attended(recorded, spec.distill.attention, batch, inputs, spec)
             retriever_loss = _distilled(scores, gold_scores, batch, spec)
         else:
-            scored = gold_scores_lib.scored_passages(frozen_reader, frozen_read, inputs, spec, level)
+            scored = gold_scores_lib.scored_passages(frozen_reader, frozen_passages, inputs, spec, level)
             retriever_loss, gold_scores = _taught(frozen_reader, scored, scores, batch, decoder_inputs, inputs, spec)
     metrics |= {'retriever_loss': retriever_loss, 'scores': scores, 'gold_scores': gold_scores}
     if updates_done is not None and spec.distill.freeze_retriever_steps:

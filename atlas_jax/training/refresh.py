@@ -5,8 +5,8 @@ that training never stops. Either way passages are embedded where they lie: each
 """
 
 import dataclasses
-import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,8 +17,10 @@ from atlas_jax import errors, partitioning, types
 from atlas_jax.searchers import int8
 from atlas_jax.steps import buckets, retrieve
 from atlas_jax.steps import spec as spec_lib
+from atlas_jax.steps.compile import compile_step
 
 _FOREVER = 2**32
+Numbers = tuple[jax.Array, jax.Array | None]  # embeddings, and their scales where they are int8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Refresher:
     A block is the same few rows of every device. `generations` [blocks] int32 says after how many updates each was embedded.
     """
 
-    def __init__(self, spec: spec_lib.StepSpec, config: RefreshConfig, rows: int, lengths: spec_lib.TokenLengths):
+    def __init__(self, spec: spec_lib.StepSpec, config: RefreshConfig, rows: int, lengths: types.TokenLengths):
         """`rows` of the index on the devices; `lengths` as for make_spec."""
         self.spec, self.config = spec, config
         self._local_rows = rows // spec.mesh.size
@@ -99,7 +101,8 @@ class Refresher:
         self.generations = np.zeros(blocks, np.int32)
         self._next, self._owed = 0, 0.0
         sample, limit = spec_lib.embedded_lengths(spec.segments.retriever, lengths, spec.config.retriever_max_tokens)
-        self._run = _block_program(spec, self._block, buckets.capacities(sample, self._block, limit, spec.streams))
+        capacities = buckets.capacities(sample, self._block, limit, spec.streams)
+        self._run = compile_step(_embed_block, spec, self._block, capacities, donate=(0,))
 
     def after_update(self, knowledge: types.Knowledge, params: Any, updates_done: int) -> types.Knowledge:
         """The knowledge for the next update; the old one's index must not be used again where it was changed."""
@@ -157,46 +160,47 @@ def scanned_again(scanned: types.ScannedRows | None, index: types.IndexArrays, s
     return None if scanned is None else int8.scanned_by(index, spec.mesh, spec.search.metric, scanned.rotation)
 
 
-def _numbers(arrays: types.IndexArrays) -> tuple[jax.Array, jax.Array | None]:
+def _numbers(arrays: types.IndexArrays) -> Numbers:
     return arrays.embeddings, arrays.scales
 
 
-def _with_numbers(arrays: types.IndexArrays, numbers: tuple[jax.Array, jax.Array | None]) -> types.IndexArrays:
+def _with_numbers(arrays: types.IndexArrays, numbers: Numbers) -> types.IndexArrays:
     return arrays.replace(embeddings=numbers[0], scales=numbers[1])
 
 
-@functools.lru_cache(maxsize=4)
-def _block_program(spec: spec_lib.StepSpec, block: int, capacities: tuple[buckets.Capacity, ...]):
-    """The jitted program ([numbers of the index, of its scanned copy], encoder, table, first local row, rotation) -> the same list.
+def _embed_block(spec: spec_lib.StepSpec, block: int, capacities: tuple[buckets.Capacity, ...], columns: list[Numbers], encoder: Any,
+                 table: types.TokenTable, start: jax.Array, rotation: jax.Array | None) -> list[Numbers]:
+    """Embeds `block` rows of every device again and puts them in place; the compiled step donates `columns`.
 
-    It donates the list, of one where there is no copy.
+    Args:
+      columns: the numbers of the index, and of its int8 copy where there is one.
+      encoder: the passage encoder's parameters.
+      table: passages in the retriever's tokens.
+      start: scalar int32, the first row on each device.
+      rotation: [dim, scanned dim] float32, what the int8 copy is turned by; None without one.
     """
     axes = spec.mesh.axis_names
     by_rows, everywhere = PartitionSpec(axes), PartitionSpec()
 
-    def take(table: types.TokenTable, start):
+    def take(table: types.TokenTable, start: jax.Array) -> types.TokenTable:
         return jax.tree.map(lambda column: jax.lax.dynamic_slice_in_dim(column, start, block), table)
 
-    def put(old, new, start):
+    def put(old: Any, new: Any, start: jax.Array) -> Any:
         return jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=0), old, new)
 
-    def run(columns, encoder, table: types.TokenTable, start, rotation):
-        rows = jax.shard_map(take, mesh=spec.mesh, in_specs=(by_rows, everywhere), out_specs=by_rows)(table, start)
-        tokens, lengths = retrieve.retriever_inputs(rows, (spec.streams, block), spec)  # [streams, block, width], [streams, block]
+    rows = jax.shard_map(take, mesh=spec.mesh, in_specs=(by_rows, everywhere), out_specs=by_rows)(table, start)
+    tokens, lengths = retrieve.retriever_inputs(rows, (spec.streams, block), spec)  # [streams, block, width], [streams, block]
 
-        def embed_at(capacity: buckets.Capacity):
-            return lambda: retrieve.embed(
-                encoder, retrieve.pack(tokens, lengths, spec, capacity.stream_tokens, capacity.longest), spec)
+    def embed_at(capacity: buckets.Capacity) -> Callable[[], jax.Array]:
+        return lambda: retrieve.embed(encoder, retrieve.pack(tokens, lengths, spec, capacity.stream_tokens, capacity.longest), spec)
 
-        embeddings = jax.lax.switch(buckets.level([(lengths, capacities)]), [embed_at(capacity) for capacity in capacities])
-        flat = partitioning.constrain(embeddings.reshape(spec.streams * block, -1), spec.mesh, 'passages', None)
-        fresh = [_as_stored(flat, *columns[0])] + [int8.scan_form(flat, rotation, spec.search.metric) for _ in columns[1:]]
-        return jax.shard_map(put, mesh=spec.mesh, in_specs=(by_rows, by_rows, everywhere), out_specs=by_rows)(columns, fresh, start)
-
-    return jax.jit(partitioning.on_mesh(spec.mesh)(run), donate_argnums=0)
+    embeddings = jax.lax.switch(buckets.level([(lengths, capacities)]), [embed_at(capacity) for capacity in capacities])
+    flat = partitioning.constrain(embeddings.reshape(spec.streams * block, -1), spec.mesh, 'passages', None)
+    fresh = [_as_stored(flat, *columns[0])] + [int8.scan_form(flat, rotation, spec.search.metric) for _ in columns[1:]]
+    return jax.shard_map(put, mesh=spec.mesh, in_specs=(by_rows, by_rows, everywhere), out_specs=by_rows)(columns, fresh, start)
 
 
-def _as_stored(fresh: jax.Array, embeddings: jax.Array, scales: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+def _as_stored(fresh: jax.Array, embeddings: jax.Array, scales: jax.Array | None) -> Numbers:
     """Fresh embeddings [n, dim] float32 in the type of the stored ones, with scales where these have some."""
     if scales is None:
         return fresh.astype(embeddings.dtype), None

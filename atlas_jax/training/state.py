@@ -1,6 +1,5 @@
 """The train state: parameters, optimiser moments, step; how it starts and how it lies on the mesh."""
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -11,15 +10,13 @@ import optax
 from flax import struct
 
 from atlas_jax import partitioning
-from atlas_jax.models import contriever, t5
-from atlas_jax.models.atlas import AtlasConfig
-from atlas_jax.nn import layer_scan, token_stream
+from atlas_jax.models import parameters
 from atlas_jax.runtime import hosts
 from atlas_jax.steps import spec as spec_lib
+from atlas_jax.steps.compile import compile_step
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """Everything a step changes, and the frozen passage encoder beside it.
 
     step             scalar int32, updates done
@@ -33,27 +30,6 @@ class TrainState:
     params: dict[str, Any]
     optimizer_state: optax.OptState
     passage_encoder: Any = None
-
-
-def init_params(config: AtlasConfig, key: jax.Array) -> dict[str, Any]:
-    """Random parameters, layers together, boxed with their logical axis names."""
-    reader_key, retriever_key = jax.random.split(key)
-    stream = token_stream.pack(jnp.zeros((1, 1, 1), jnp.int32), jnp.ones((1, 1), jnp.int32), 1, 1)
-    reader = t5.T5(config.reader)
-    params = {'reader': reader.init(reader_key, stream, jnp.zeros((1, 1), jnp.int32))['params'],
-              'retriever': contriever.Contriever(config.retriever).init(retriever_key, stream)['params']}
-    return layer_scan.stack_layers(params)
-
-
-def param_shardings(config: AtlasConfig, mesh: jax.sharding.Mesh) -> Any:
-    """NamedShardings of {'reader', 'retriever'} by the table in partitioning.py."""
-    return partitioning.tree_shardings(mesh, abstract_params(config))
-
-
-@functools.lru_cache(maxsize=8)
-def abstract_params(config: AtlasConfig) -> dict[str, Any]:
-    """Shapes of {'reader', 'retriever'}, boxed with their logical axis names."""
-    return jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
 
 
 def create(params: dict[str, Any], spec: spec_lib.StepSpec, optimizer: optax.GradientTransformation,
@@ -74,9 +50,17 @@ def create(params: dict[str, Any], spec: spec_lib.StepSpec, optimizer: optax.Gra
     if spec.keeps_passage_encoder:
         encoder = params['retriever'] if passage_encoder is None else passage_encoder
         frozen = _copy(encoder, shardings.passage_encoder, spec.step.param_type)
-    optimizer_state = jax.jit(optimizer.init, out_shardings=shardings.optimizer_state)(placed)
+    optimizer_state = compile_step(_init_moments, spec, optimizer, out_shardings=_moments_shardings)(placed)
     step = hosts.place(np.zeros((), np.int32), shardings.step)
     return TrainState(step=step, params=placed, optimizer_state=optimizer_state, passage_encoder=frozen)
+
+
+def _init_moments(_: spec_lib.StepSpec, optimizer: optax.GradientTransformation, params: Any) -> optax.OptState:
+    return optimizer.init(params)
+
+
+def _moments_shardings(spec: spec_lib.StepSpec, optimizer: optax.GradientTransformation) -> optax.OptState:
+    return state_shardings(spec, optimizer).optimizer_state
 
 
 def abstract(spec: spec_lib.StepSpec, optimizer: optax.GradientTransformation) -> TrainState:
@@ -84,12 +68,12 @@ def abstract(spec: spec_lib.StepSpec, optimizer: optax.GradientTransformation) -
     params = _abstract_values(spec)
     shapes = TrainState(step=jax.ShapeDtypeStruct((), jnp.int32), params=params, optimizer_state=jax.eval_shape(optimizer.init, params),
                         passage_encoder=params['retriever'] if spec.keeps_passage_encoder else None)
-    return _with_shardings(shapes, state_shardings(spec, optimizer))
+    return parameters.with_shardings(shapes, state_shardings(spec, optimizer))
 
 
 def state_shardings(spec: spec_lib.StepSpec, optimizer: optax.GradientTransformation) -> TrainState:
     """The NamedSharding of every leaf of the state."""
-    shardings = _with_passage_encoder(param_shardings(spec.config, spec.mesh), spec)
+    shardings = _with_passage_encoder(parameters.param_shardings(spec.config, spec.mesh), spec)
     params = _abstract_values(spec)
     return TrainState(step=partitioning.replicated(spec.mesh), params=shardings,
                       optimizer_state=_optimizer_shardings(optimizer, params, shardings, spec.mesh),
@@ -98,7 +82,8 @@ def state_shardings(spec: spec_lib.StepSpec, optimizer: optax.GradientTransforma
 
 def _abstract_values(spec: spec_lib.StepSpec) -> dict[str, Any]:
     """Shapes of the parameters in the dtype that the state keeps them in."""
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, spec.step.param_type), nn.unbox(abstract_params(spec.config)))
+    boxed = parameters.abstract_params(spec.config)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, spec.step.param_type), nn.unbox(boxed))
     return _with_passage_encoder(shapes, spec)
 
 
@@ -115,12 +100,6 @@ def _copy(tree: Any, shardings: Any, dtype: Any) -> Any:
     return jax.tree.map(lambda leaf, sharding: jnp.array(hosts.place(leaf, sharding), dtype, copy=True), tree, shardings)
 
 
-def abstract_param_items(config: AtlasConfig, mesh: jax.sharding.Mesh, passage_encoder: bool) -> dict[str, Any]:
-    """Shapes and shardings of a checkpoint's params item, with or without a passage encoder."""
-    params = _with_shardings(nn.unbox(abstract_params(config)), param_shardings(config, mesh))
-    return params | ({'passage_encoder': params['retriever']} if passage_encoder else {})
-
-
 def to_items(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
     """The state as the items of a checkpoint: (params, optimizer)."""
     params = dict(state.params)
@@ -134,10 +113,6 @@ def from_items(params: dict[str, Any], optimizer: dict[str, Any], trains_passage
     params = dict(params)
     frozen = None if trains_passage_encoder else params.pop('passage_encoder', None)
     return TrainState(step=optimizer['step'], params=params, optimizer_state=optimizer['moments'], passage_encoder=frozen)
-
-
-def _with_shardings(shapes: Any, shardings: Any) -> Any:
-    return jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings)
 
 
 def _optimizer_shardings(optimizer: optax.GradientTransformation, params: Any, shardings: Any, mesh: jax.sharding.Mesh) -> Any:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from atlas_jax import partitioning, types
-from atlas_jax.steps import buckets, retrieve
+from atlas_jax.steps import read, retrieve
 from atlas_jax.steps import spec as spec_lib
+from atlas_jax.steps.compile import compile_step
 from atlas_jax.training import joint_loss, model_flops
 from atlas_jax.training import optimizer as optimizer_lib
 from atlas_jax.training import state as state_lib
@@ -22,19 +23,24 @@ PARTS = ('retrieve', 'read', 'distil', 'update')  # the step's scopes, by which 
 _ROUNDING = 1  # folded into the seed: the stream of random numbers that rounds bfloat16 parameters
 
 
-@functools.lru_cache(maxsize=8)
 def make_train_step(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfig, seed: int = 0) -> TrainStep:
-    """The jitted step `(state, batch, knowledge, retrieved=None) -> (state, metrics)`; it donates the state.
+    """Returns the compiled step `(state, batch, knowledge, retrieved=None) -> (state, metrics)`; it donates the state.
 
     Inside: embed queries, search the index, gather passage tokens, assemble reader inputs, pick the stream capacities that fit, reader and
     retriever loss with gradients, clip, update. A batch holds `accumulation_steps` micro-batches one after another; each retrieves for
-    itself, and there is one update. `retrieved` is what a searcher of the host has found instead. Metrics are scalars. The same arguments
-    give the same function, so nothing compiles twice.
+    itself, and there is one update. `retrieved` is what a searcher of the host has found instead. Metrics are scalars.
     """
-    optimizer = optimizer_for(spec, config)
+    # The state goes out as it came in, or the second call would compile again for another layout.
+    return compile_step(train_step, spec, config, seed, donate=(0,), out_shardings=_out_shardings)
 
-    def micro_step(state: state_lib.TrainState, batch: types.Batch, retrieved: types.Retrieved | None, knowledge: types.Knowledge | None,
-                   key: jax.Array | None):
+
+def train_step(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfig, seed: int, state: state_lib.TrainState, batch: types.Batch,
+               knowledge: types.Knowledge | None, retrieved: types.Retrieved | None = None) -> tuple[state_lib.TrainState, Metrics]:
+    """Retrieves, reads, distils and updates, in graph; `make_train_step` compiles it."""
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+    def micro_step(part: tuple[types.Batch, types.Retrieved | None], key: jax.Array | None) -> tuple[dict, Metrics]:
+        batch, retrieved = part
         passage_encoder = state.params.get('passage_encoder', state.passage_encoder)
         with jax.named_scope('retrieve'):
             inputs = jax.lax.stop_gradient(retrieve.retrieve_and_assemble(state.params['retriever'], batch, knowledge, spec, retrieved,
@@ -43,19 +49,16 @@ def make_train_step(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConf
         return gradients, metrics | {'truncated_passages': inputs.truncated_passages,
                                      'model_flops': model_flops.of_step(spec, batch, inputs)}
 
-    def train_step(state: state_lib.TrainState, batch: types.Batch, knowledge: types.Knowledge | None,
-                   retrieved: types.Retrieved | None = None):
-        with partitioning.on_mesh(spec.mesh):
-            key = jax.random.fold_in(jax.random.key(seed), state.step)
-            gradients, metrics = accumulate(lambda part, key: micro_step(state, *part, knowledge, key), (batch, retrieved), spec,
-                                            key if _has_dropout(spec) else None)
-            metrics |= optimizer_lib.learning_rates(config, state.step)
-            return apply_gradients(state, gradients, optimizer, jax.random.fold_in(key, _ROUNDING)), metrics
-
-    # The state goes out as it came in, or the second call would compile again for another layout.
-    return jax.jit(train_step, donate_argnums=0, out_shardings=(state_lib.state_shardings(spec, optimizer), None))
+    gradients, metrics = accumulate(micro_step, (batch, retrieved), spec, key if _has_dropout(spec) else None)
+    metrics |= optimizer_lib.learning_rates(config, state.step)
+    return apply_gradients(state, gradients, optimizer_for(spec, config), jax.random.fold_in(key, _ROUNDING)), metrics
 
 
+def _out_shardings(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfig, _: int) -> tuple[state_lib.TrainState, None]:
+    return state_lib.state_shardings(spec, optimizer_for(spec, config)), None
+
+
+@functools.lru_cache(maxsize=8)  # the same object, so that what was compiled with it is found again
 def optimizer_for(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfig) -> optax.GradientTransformation:
     """The optimiser that fits the spec: the retriever's part does nothing where the retriever is not trained."""
     freeze = spec.distill.freeze_retriever_steps if spec.passages_scored else 0
@@ -109,23 +112,10 @@ def loss_and_gradients(params, batch: types.Batch, inputs: types.ReaderInputs, s
             return gradients, {'loss': loss, **_summary(metrics)}
         return run
 
-    level = capacity_level(inputs, spec)
+    level = read.capacity_level(inputs, spec)
     gradients, metrics = jax.lax.switch(level, [branch(i) for i in range(len(spec.read))], params)
     metrics |= {'capacity_level': level, 'reader_tokens': inputs.reader_lengths[:, :spec.passages_read].sum()}
     return gradients, metrics
-
-
-def capacity_level(inputs: types.ReaderInputs, spec: spec_lib.StepSpec) -> jax.Array:
-    """The smallest level at which all streams fit, scalar int32."""
-    def by_stream(lengths):
-        return lengths.reshape(spec.streams, -1)
-
-    streams = [(by_stream(inputs.reader_lengths[:, :spec.passages_read]), spec.read)]
-    if spec.scored:
-        streams.append((by_stream(inputs.reader_lengths[:, spec.encoded_for_gold]), spec.scored))
-    if spec.embedded:
-        streams.append((by_stream(inputs.retriever_lengths), spec.embedded))
-    return buckets.level(streams)
 
 
 def apply_gradients(state: state_lib.TrainState, gradients, optimizer: optax.GradientTransformation,
@@ -164,9 +154,3 @@ def _summary(metrics: Metrics) -> Metrics:
 
 def _has_dropout(spec: spec_lib.StepSpec) -> bool:
     return spec.config.reader.dropout_rate > 0 or spec.config.retriever.dropout_rate > 0
-
-
-@functools.cache
-def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
-    """How a batch lies on the mesh: examples over every axis."""
-    return partitioning.sharding(mesh, 'batch')

@@ -10,7 +10,6 @@ import pytest
 from atlas_jax.planning import plan as plan_lib
 from atlas_jax.planning import workload as workload_lib
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.steps import step_config
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny
 
@@ -59,11 +58,11 @@ def test_a_key_is_of_what_is_compiled_and_not_of_how(experiments):
     workload = workload_lib.Workload(tiny.config(), batch_size=8)
     key = experiments.key(workload)
     same = [{'optimizer': OptimizerConfig(learning_rate=0.5, total_steps=7, warmup_steps=3)}, {'mesh_shape': (1, 2, 1)},
-            {'batch_size': 4, 'step': step_config.StepConfig(accumulation_steps=2)},
+            {'batch_size': 4, 'step': spec_lib.StepConfig(accumulation_steps=2)},
             {'distill': spec_lib.DistillConfig(temperature_gold=0.3, temperature_score=0.2)}]
     assert {experiments.key(dataclasses.replace(workload, **changes)) for changes in same} == {key}
     others = [{'batch_size': 16}, {'n_context': 7}, {'query_tokens': 32}, {'index_rows': 9}, {'index_dtype': 'int8'}, {'kind': 'answer'},
               {'inputs': dataclasses.replace(tiny.INPUTS, target_max_tokens=9)}, {'optimizer': OptimizerConfig(optimizer='adafactor')},
-              {'distill': spec_lib.DistillConfig(gold_score_mode='loop')}, {'step': step_config.StepConfig(remat='full')},
+              {'distill': spec_lib.DistillConfig(gold_score_mode='loop')}, {'step': spec_lib.StepConfig(remat='full')},
               {'model': dataclasses.replace(tiny.config(), reader=dataclasses.replace(tiny.READER, mlp_dim=37))}]
     assert len({key, *(experiments.key(dataclasses.replace(workload, **changes)) for changes in others)}) == len(others) + 1

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atlas_jax import build_index, errors, evaluate, partitioning, train, types
+from atlas_jax import api, errors, evaluate, partitioning, train, types
 from atlas_jax.gin_files import parse as gin_utils
-from atlas_jax.models import atlas
+from atlas_jax.models import atlas, parameters
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import state as state_lib
 from atlas_jax.training import train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny
 
-VERBS = {'train': train.train, 'evaluate': evaluate.evaluate, 'index build': build_index.build_index}
+VERBS = {'train': train.train, 'evaluate': evaluate.evaluate, 'index build': api.build_index}
 # not runs of their own: what others include, and plan's questions
 PARTS = ('runs/formats.gin', 'runs/paper.gin', 'runs/plan.gin', 'runs/search.gin', 'runs/tasks.gin')
 RUNS = [name for name in gin_utils.known_files() if name.startswith('runs/') and name not in PARTS]
@@ -101,7 +101,7 @@ def test_formats_serve_index_training_and_evaluation_alike():
 
 @pytest.mark.parametrize('size', PARAMETERS)
 def test_readers_have_the_published_size(size):
-    shapes = state_lib.abstract_params(model_of(size))['reader']
+    shapes = parameters.abstract_params(model_of(size))['reader']
     assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes)) == PARAMETERS[size]
 
 
@@ -112,7 +112,7 @@ def test_train_step_can_be_traced(size):
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
     optimizer = OptimizerConfig(warmup_steps=1, total_steps=3)
     length = np.full(7, 40)
-    spec = spec_lib.make_spec(config, tiny.SEGMENTS, mesh, spec_lib.TokenLengths(length, length, np.full(3, 11)), 2,
+    spec = spec_lib.make_spec(config, tiny.SEGMENTS, mesh, types.TokenLengths(length, length, np.full(3, 11)), 2,
                               spec_lib.DistillConfig(retriever_n_context=1))
     # One capacity: the others are the same program with other numbers, and tracing 48 layers takes long enough.
     spec = dataclasses.replace(spec, read=spec.read[-1:], embedded=spec.embedded[-1:])

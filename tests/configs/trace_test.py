@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atlas_jax import build_index, evaluate, partitioning, train
+from atlas_jax import api, evaluate, partitioning, train
 from atlas_jax.gin_files import parse as gin_utils
 from atlas_jax.planning import steps
 from atlas_jax.planning import workload as workload_lib
-from atlas_jax.steps import prepare
+from atlas_jax.steps import search as search_step
 from atlas_jax.training import refresh
 from tests.configs.gin_configs_test import RUNS, bindings_for, verb_of
 
 MAKERS = {train.train: workload_lib.of_training, evaluate.evaluate: workload_lib.of_evaluation,
-          build_index.build_index: workload_lib.of_index_build}
+          api.build_index: workload_lib.of_index_build}
 
 
 @functools.cache
@@ -56,7 +56,7 @@ def test_the_step_is_traced(name):
 def test_retrieval_alone_is_traced():
     workload = workload_of('runs/nq_zero_shot.gin')
     spec = steps.make_spec(workload, partitioning.make_mesh(devices=jax.devices()[:1]))
-    found = prepare._search_step(spec).trace(*steps.answer_arguments(workload, spec)).out_info
+    found = search_step.search_step(spec).trace(*steps.answer_arguments(workload, spec)).out_info
     assert found.passage_ids.shape == (workload.batch_size, 40) and found.passage_ids.dtype == jnp.int32
 
 

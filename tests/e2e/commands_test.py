@@ -56,7 +56,7 @@ def test_commands_of_readme_and_your_documents(demo_packages, tmp_path, monkeypa
         run(arguments, demo_packages.wheels)
     assert {'exact_match', 'stderr', 'questions'} <= json.loads(pathlib.Path('demo-data/figures.json').read_text()).keys()
     assert len(pathlib.Path('demo-data/results.jsonl').read_text().splitlines()) == 5
-    assert 'train.train.max_examples' in pathlib.Path('demo-data/run/config.gin').read_text()
+    assert 'train.TrainData.max_examples' in pathlib.Path('demo-data/run/config.gin').read_text()
     for arguments in commands('docs/search.md'):
         run(arguments, demo_packages.wheels)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from atlas_jax import partitioning
+from atlas_jax.models import parameters
 from atlas_jax.steps import answer as answer_step
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.steps import step_config
 from atlas_jax.training import state, train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny
@@ -38,10 +38,10 @@ def _run(shape, mode, steps=3):
     mesh = _mesh(shape)
     accumulation = ACCUMULATION[mode]
     # Layers are computed again where there is a mesh, and not on one device: the gradients are the same.
-    layout = step_config.StepConfig(accumulation, remat='full' if mesh.size > 1 and accumulation > 1 else 'none')
+    layout = spec_lib.StepConfig(accumulation, remat='full' if mesh.size > 1 and accumulation > 1 else 'none')
     spec = _spec(mesh, spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=5, retriever_training=mode),
                  layout)
-    params = nn.unbox(state.init_params(tiny.config(), jax.random.key(3)))
+    params = nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))
     current = state.create(params, spec, train_step.optimizer_for(spec, OPTIMIZER))
     step, known = train_step.make_train_step(spec, OPTIMIZER), _place(tiny.knowledge(), mesh, 'passages')
     losses = []
@@ -76,12 +76,12 @@ def test_parameters_and_moments_are_spread():
 
 
 def test_answers_equal_one_device():
-    params = nn.unbox(state.init_params(tiny.config(), jax.random.key(3)))
+    params = nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))
     results = []
     for shape in [(1, 1, 1), (1, 8, 1)]:
         mesh = _mesh(shape)
         step = answer_step.make_answer_step(_spec(mesh))
-        placed = jax.device_put(params, state.param_shardings(tiny.config(), mesh))
+        placed = jax.device_put(params, parameters.param_shardings(tiny.config(), mesh))
         answered = step(placed, _place(tiny.batch(8), mesh, 'batch'), _place(tiny.knowledge(), mesh, 'passages'))
         results.append(jax.device_get(answered))
     np.testing.assert_array_equal(results[0].tokens, results[1].tokens)

@@ -11,8 +11,8 @@ from atlas_jax.conversion import hf, hf_names
 from atlas_jax.losses import attention_scores, distill, emdr, reader_xent
 from atlas_jax.metrics import retrieval
 from atlas_jax.models import contriever, fid, t5
+from atlas_jax.steps import read
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.training import gold_scores
 from tests.testing import streams
 
 PARITY = streams.FIXTURES / 'parity'
@@ -82,7 +82,7 @@ def _attended(inputs, recorded, name):
     statistic = attention_scores.STATISTICS[name]
     ids, mask = inputs['reader_ids'], inputs['reader_mask'] > 0
     queries = np.where(inputs['query_mask_reader'] > 0, ids[:, 0, :12], 0)
-    query_mask = gold_scores.query_mask(jnp.asarray(ids), jnp.asarray(queries), inputs['query_mask_reader'].sum(axis=-1))
+    query_mask = read.query_mask(jnp.asarray(ids), jnp.asarray(queries), inputs['query_mask_reader'].sum(axis=-1))
     return attention_scores.passage_scores(
         jnp.asarray(recorded[statistic.kind]).reshape(3, 3, 10, 5, 48), statistic.reduction, inputs['target_mask'], mask,
         eos_mask=(ids == 1) & mask, query_mask=query_mask, padded_tokens=48)

@@ -15,7 +15,7 @@ from atlas_jax import partitioning, types
 from atlas_jax.conversion import hf, hf_names
 from atlas_jax.models import atlas
 from atlas_jax.nn import layer_scan
-from atlas_jax.steps import buckets, step_config
+from atlas_jax.steps import buckets
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import train_step
 from atlas_jax.training.optimizer import OptimizerConfig
@@ -35,7 +35,7 @@ def _spec(reader_config, retriever_config, n_context=PASSAGES, accumulation_step
     distill = spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=PASSAGES, **distill)
     return spec_lib.StepSpec(config, atlas.Segments((), (), ()), partitioning.make_mesh(devices=jax.devices()[:1]), read=full,
                              scored=full if n_context < PASSAGES else (), embedded=full, distill=distill,
-                             step=step_config.StepConfig(accumulation_steps))
+                             step=spec_lib.StepConfig(accumulation_steps))
 
 
 def _batch(recorded, number: int) -> tuple[types.Batch, types.ReaderInputs]:

@@ -12,19 +12,19 @@ from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.decoding import DecodingConfig
 from atlas_jax.index import embed
 from atlas_jax.models import atlas as atlas_lib
+from atlas_jax.models import parameters
 from atlas_jax.planning import steps
 from atlas_jax.planning import workload as workload_lib
 from atlas_jax.steps import answer as answer_step
-from atlas_jax.steps import answer_steps, step_config
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tasks import qa
-from atlas_jax.training import state, train_step
+from atlas_jax.training import train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny, word_tokenizers
 
 OPTIMIZER = OptimizerConfig(schedule='linear', warmup_steps=2, total_steps=6)
 DISTILL = spec_lib.DistillConfig(retriever_n_context=3)
-STEP = step_config.StepConfig(accumulation_steps=2, remat='full', compute_dtype='bfloat16')
+STEP = spec_lib.StepConfig(accumulation_steps=2, remat='full', compute_dtype='bfloat16')
 ROWS = 23
 
 
@@ -38,7 +38,7 @@ def atlas():
     config = atlas_lib.AtlasConfig(dataclasses.replace(tiny.READER, vocab_size=reader_tokenizer.vocab_size),
                                    dataclasses.replace(tiny.RETRIEVER, vocab_size=retriever_tokenizer.vocab_size),
                                    atlas_lib.InputConfig(text_max_tokens=40, query_max_tokens=16, target_max_tokens=4), n_context=2)
-    params = jax.device_get(nn.unbox(state.init_params(config, jax.random.key(0))))
+    params = jax.device_get(nn.unbox(parameters.init_params(config, jax.random.key(0))))
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
     return api.Atlas(config, params, reader_tokenizer, retriever_tokenizer, qa.QATask('{question}', '{target}'), mesh)
 
@@ -87,7 +87,7 @@ def test_the_train_step(monkeypatch, tmp_path, atlas, index, examples):
     found, make = [], train_step.make_train_step
     monkeypatch.setattr(train_step, 'make_train_step', _recording(make, found))
     with pytest.raises(_Seen):
-        train.train_examples(train.RunConfig(str(tmp_path / 'run'), batch_size=4), atlas, examples, index, OPTIMIZER, DISTILL, step=STEP)
+        train.train_examples(train.RunConfig(str(tmp_path / 'run'), batch_size=4), train.Loaded(atlas, examples, index), OPTIMIZER, DISTILL, step=STEP)
     monkeypatch.setattr(train_step, 'make_train_step', make)
     (spec, text, (_, batch, knowledge)), = found
     workload = _workload(spec, batch, knowledge, optimizer=OPTIMIZER, distill=DISTILL, step=STEP)
@@ -99,8 +99,8 @@ def test_the_train_step(monkeypatch, tmp_path, atlas, index, examples):
 @pytest.mark.parametrize('beams, param_dtype', [(1, 'bfloat16'), (3, 'float32')])
 def test_the_answer_step(monkeypatch, atlas, index, examples, beams, param_dtype):
     found, make, decoding = [], answer_step.make_answer_step, DecodingConfig(num_beams=beams)
-    monkeypatch.setattr(answer_steps.answer_step, 'make_answer_step', _recording(make, found))
-    monkeypatch.setattr(answer_steps, '_ANSWER_STEPS', {})
+    monkeypatch.setattr(answer_step, 'make_answer_step', _recording(make, found))
+    monkeypatch.setattr(answer_step, '_MADE', {})
     with pytest.raises(_Seen):
         evaluate.evaluate_examples(atlas, examples, index, batch_size=4, decoding=decoding, compute_dtype='bfloat16',
                                    param_dtype=param_dtype)

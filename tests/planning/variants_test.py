@@ -9,11 +9,11 @@ from atlas_jax.planning import advice, collectives, slices
 from atlas_jax.planning import plan as plan_lib
 from atlas_jax.planning import variants as search
 from atlas_jax.planning import workload as workload_lib
-from atlas_jax.steps import step_config
+from atlas_jax.steps import spec as spec_lib
 from tests.testing import tiny
 
 WORKLOAD = workload_lib.Workload(tiny.config(), batch_size=16, n_context=3, index_rows=1000,
-                                 step=step_config.StepConfig(accumulation_steps=2))
+                                 step=spec_lib.StepConfig(accumulation_steps=2))
 
 
 def _plan(workload, topology, gib):
@@ -70,7 +70,7 @@ def test_a_plan_that_does_not_fit_says_what_to_change():
     assert 'accumulation_steps=4 with batch_size 8' in remedies[0]
     assert [word for word in ('bfloat16', 'full', 'int8', 'adafactor', 'larger slice') if word in ' '.join(remedies)] == [
         'bfloat16', 'full', 'int8', 'adafactor', 'larger slice']
-    tight = dataclasses.replace(workload, batch_size=8, index_dtype='int8', step=step_config.StepConfig(
+    tight = dataclasses.replace(workload, batch_size=8, index_dtype='int8', step=spec_lib.StepConfig(
         remat='full', compute_dtype='bfloat16', param_dtype='bfloat16'))
     assert 'accumulat' not in ' '.join(advice.remedies(_plan(tight, 'v4:2x2x2', 36.0), tight))
     plain = dataclasses.replace(tight, step=dataclasses.replace(tight.step, attention='plain'))

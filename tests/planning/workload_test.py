@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax import build_index, errors, evaluate, partitioning, train
+from atlas_jax import api, errors, evaluate, partitioning, train
 from atlas_jax.gin_files import parse as gin_utils
 from atlas_jax.planning import program, steps
 from atlas_jax.planning import workload as workload_lib
@@ -57,7 +57,7 @@ def test_runs_become_workloads():
     scoring = workload_lib.of_evaluation(model, gin_utils.arguments_of(evaluate.evaluate))
     assert (scoring.kind, scoring.batch_size, scoring.n_context, scoring.step.param_dtype) == ('score', 16, 30, 'bfloat16')
     gin_utils.parse(['runs/build_index.gin'], ['DTYPE="int8"'], stand_in='no folder')
-    building = workload_lib.of_index_build(model, gin_utils.arguments_of(build_index.build_index))
+    building = workload_lib.of_index_build(model, gin_utils.arguments_of(api.build_index))
     assert (building.kind, building.index_dtype, building.config.retriever_max_tokens) == ('index', 'int8', 256)
 
 

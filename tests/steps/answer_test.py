@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from atlas_jax import decoding, errors, partitioning
-from atlas_jax.models import fid, t5
+from atlas_jax.models import fid, parameters, t5
 from atlas_jax.steps import answer as answer_step
-from atlas_jax.steps import retrieve
+from atlas_jax.steps import read, retrieve
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.training import gold_scores, state
 from tests.testing import streams, tiny
 
 CONFIG = decoding.DecodingConfig(num_beams=3, length_penalty=0.7, min_length=3, max_length=8, num_return_sequences=2)
@@ -31,7 +30,7 @@ def answered():
     """Spec, parameters, batch, knowledge, and the answers of a step with beams and prefixes; eos is made likely enough to come."""
     known = jax.tree.map(jnp.asarray, tiny.knowledge())
     spec = _spec(known)
-    params = jax.tree.map(jnp.asarray, streams.perturbed(nn.unbox(state.init_params(tiny.config(), jax.random.key(3)))))
+    params = jax.tree.map(jnp.asarray, streams.perturbed(nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))))
     head = params['reader']['decoder']['logits_dense']
     head['kernel'] = head['kernel'].at[:, 1].multiply(3)
     batch = dataclasses.replace(tiny.batch(4), decoder_prompt_tokens=PROMPTS, decoder_prompt_lengths=PROMPT_LENGTHS)
@@ -63,7 +62,7 @@ def test_scores_and_attention_are_those_of_the_sequences(answered):
     @jax.jit
     def decode(params, tokens):
         inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, known, spec)
-        passages = gold_scores.encode(params['reader'], inputs.reader_tokens, inputs.reader_lengths, spec, spec.read[-1], None)
+        passages = read.encode(params['reader'], inputs.reader_tokens, inputs.reader_lengths, spec, spec.read[-1], None)
         return spec.reader.apply({'params': params['reader']}, t5.shift_right(tokens), *fid.fuse(*passages, 4), record=('probs',),
                                  method='decode_recording')
 

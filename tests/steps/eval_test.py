@@ -10,10 +10,11 @@ import pytest
 
 from atlas_jax import errors, partitioning
 from atlas_jax.losses import attention_scores
+from atlas_jax.models import parameters
 from atlas_jax.steps import eval as eval_step
 from atlas_jax.steps import retrieve
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.training import joint_loss, state
+from atlas_jax.training import joint_loss
 from tests.testing import streams, tiny
 
 STATISTICS = ('normssum', 'probsavg', 'probswoquery', 'probsnosep')
@@ -26,7 +27,7 @@ def _spec(known, n_context=3, size=4, **options):
 
 
 def _params():
-    return nn.unbox(state.init_params(tiny.config(), jax.random.key(3)))
+    return nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))
 
 
 def test_likelihoods_and_attention_are_those_of_training():

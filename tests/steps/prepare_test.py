@@ -12,10 +12,10 @@ from atlas_jax import api, errors, evaluate
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.knowledge import group as index_group
 from atlas_jax.models import atlas as atlas_lib
+from atlas_jax.models import parameters
 from atlas_jax.steps import prepare, retrieve
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tasks import lm, multiple_choice, qa, registry
-from atlas_jax.training import state
 from tests.testing import streams, tiny, word_tokenizers
 
 COLOURS = ['red', 'green', 'blue', 'white', 'black', 'grey', 'pink']
@@ -30,7 +30,7 @@ def atlas():
         dataclasses.replace(tiny.READER, vocab_size=reader_tokenizer.vocab_size),
         dataclasses.replace(tiny.RETRIEVER, vocab_size=retriever_tokenizer.vocab_size),
         atlas_lib.InputConfig(text_max_tokens=31, query_max_tokens=13, target_max_tokens=5), n_context=2)
-    params = jax.device_get(nn.unbox(state.init_params(config, jax.random.key(0))))
+    params = jax.device_get(nn.unbox(parameters.init_params(config, jax.random.key(0))))
     return api.Atlas(config, params, reader_tokenizer, retriever_tokenizer, qa.QATask('{question}', '{target}'))
 
 

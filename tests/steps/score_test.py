@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from atlas_jax import partitioning
-from atlas_jax.models import fid, t5
-from atlas_jax.steps import retrieve
+from atlas_jax.models import fid, parameters, t5
+from atlas_jax.steps import read, retrieve
 from atlas_jax.steps import score as score_step
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.training import gold_scores, state
 from tests.testing import tiny
 
 # 3 examples, 4 choices of up to 3 tokens after a shared one; the second example has two choices only
@@ -26,7 +25,7 @@ def test_every_choice_as_if_scored_alone():
     known = jax.tree.map(jnp.asarray, tiny.knowledge())
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
     spec = spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(known), batch_size=3)
-    params = nn.unbox(state.init_params(tiny.config(), jax.random.key(3)))
+    params = nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))
     batches = [jax.tree.map(jnp.asarray, dataclasses.replace(tiny.batch(3), choice_tokens=CHOICES, choice_weights=weights))
                for weights in ((CHOICES > 0).astype(np.float32), LETTERS.astype(np.float32))]
     step = score_step.make_score_step(spec)
@@ -38,7 +37,7 @@ def test_every_choice_as_if_scored_alone():
     @jax.jit
     def decode(params, tokens):
         inputs = retrieve.retrieve_and_assemble(params['retriever'], batches[0], known, spec)
-        passages = gold_scores.encode(params['reader'], inputs.reader_tokens, inputs.reader_lengths, spec, spec.read[-1], None)
+        passages = read.encode(params['reader'], inputs.reader_tokens, inputs.reader_lengths, spec, spec.read[-1], None)
         return spec.reader.apply({'params': params['reader']}, t5.shift_right(tokens), *fid.fuse(*passages, 3), method='decode')
 
     first_logits = np.asarray(decode(params, CHOICES[:, 0]))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import partitioning
+from atlas_jax.models import parameters
 from atlas_jax.searchers import int8
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import retrieve
@@ -21,7 +22,7 @@ MESH = partitioning.make_mesh(devices=jax.devices()[:1])
 
 @pytest.fixture(scope='module')
 def params():
-    return nn.unbox(state.init_params(tiny.config(), jax.random.key(3)))
+    return nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))
 
 
 @pytest.fixture(scope='module')

@@ -4,7 +4,6 @@ import numpy as np
 
 from atlas_jax import types
 from atlas_jax.models import atlas, contriever, t5
-from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tokenizers.formats import Segment
 
 READER = t5.T5Config(vocab_size=101, emb_dim=24, num_heads=2, head_dim=7, mlp_dim=31, num_encoder_layers=2, num_decoder_layers=2,
@@ -41,9 +40,9 @@ def knowledge(rows: int = 56, seed: int = 0) -> types.Knowledge:
                            retriever_table=table(rows, RETRIEVER.vocab_size, seed + 2))
 
 
-def lengths(known: types.Knowledge) -> spec_lib.TokenLengths:
+def lengths(known: types.Knowledge) -> types.TokenLengths:
     """What capacities are chosen from."""
-    return spec_lib.TokenLengths(np.asarray(known.reader_table.lengths), np.asarray(known.retriever_table.lengths), np.array([4, 7, 11]))
+    return types.TokenLengths(np.asarray(known.reader_table.lengths), np.asarray(known.retriever_table.lengths), np.array([4, 7, 11]))
 
 
 def batch(size: int, seed: int = 0, fillers: int = 0) -> types.Batch:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors, partitioning, types
-from atlas_jax.models import t5
-from atlas_jax.steps import buckets
+from atlas_jax.models import parameters, t5
+from atlas_jax.steps import buckets, read
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.training import gold_scores, joint_loss, state, train_step
+from atlas_jax.training import gold_scores, joint_loss
 from tests.testing import streams, tiny
 
 MODES = ('pdist', 'loop', 'adist', 'evalscorestop5')
@@ -49,15 +49,15 @@ def _inputs():
 
 @functools.cache
 def _params():
-    return nn.unbox(state.init_params(tiny.config(), jax.random.key(3)))
+    return nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))
 
 
 def _all_modes(params, batch, inputs, read_spec, key=None):
     """Gold scores of every mode from one encoding: {mode: [batch, n]}, and emdr's by token."""
     decoder_inputs = t5.shift_right(batch.decoder_target_tokens)
     n = read_spec.passages_read
-    read = gold_scores.encode(params, inputs.reader_tokens[:, :n], inputs.reader_lengths[:, :n], read_spec, read_spec.read[0], key)
-    scored = gold_scores.scored_passages(params, read, inputs, read_spec, 0)
+    passages = read.encode(params, inputs.reader_tokens[:, :n], inputs.reader_lengths[:, :n], read_spec, read_spec.read[0], key)
+    scored = gold_scores.scored_passages(params, passages, inputs, read_spec, 0)
     found = {}
     for mode in MODES:
         spec = dataclasses.replace(read_spec, distill=dataclasses.replace(read_spec.distill, gold_score_mode=mode))
@@ -130,11 +130,11 @@ def test_emdr_in_the_joint_loss_and_a_retriever_that_waits(expected):
 
 def test_the_query_is_found_where_it_stands():
     tokens = jnp.array([[[3, 7, 8, 9, 7, 8], [7, 8, 0, 0, 0, 0], [7, 9, 7, 7, 8, 1], [5, 6, 7, 0, 0, 0]]])
-    found = gold_scores.query_mask(tokens, jnp.array([[7, 8, 0]]), jnp.array([2]))
+    found = read.query_mask(tokens, jnp.array([[7, 8, 0]]), jnp.array([2]))
     np.testing.assert_array_equal(found[0], [[0, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0, 0, 0, 1, 1, 0], [0] * 6])
-    one_token = gold_scores.query_mask(tokens, jnp.array([[9]]), jnp.array([1]))
+    one_token = read.query_mask(tokens, jnp.array([[9]]), jnp.array([1]))
     np.testing.assert_array_equal(one_token[0].sum(axis=-1), [1, 0, 1, 0])
-    assert not gold_scores.query_mask(tokens, jnp.array([[7, 8, 0]]), jnp.array([0])).any()
+    assert not read.query_mask(tokens, jnp.array([[7, 8, 0]]), jnp.array([0])).any()
 
 
 def test_names_and_aliases():
@@ -160,4 +160,4 @@ def test_levels_count_the_passages_that_are_encoded_for_gold_scores():
     small, large = buckets.Capacity(100, 40), buckets.Capacity(400, 40)
     for gold, level in (('shared', 0), ('exact', 1)):
         spec = dataclasses.replace(_spec(4, 5, gold=gold), read=(large,) * 2, scored=(small, large), embedded=(large,) * 2)
-        assert int(train_step.capacity_level(inputs, spec)) == level
+        assert int(read.capacity_level(inputs, spec)) == level

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from atlas_jax import partitioning, types
-from atlas_jax.models import atlas
+from atlas_jax.models import atlas, parameters
 from atlas_jax.planning import program
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.steps import step_config
-from atlas_jax.training import model_flops, state, train_step
+from atlas_jax.training import model_flops, train_step
 from tests.testing import tiny
 
 BATCH, LIMIT, QUERY, TARGET = 4, 128, 32, 16
@@ -27,9 +26,9 @@ def _full(*shape):
 
 def _counted_and_computed(n_context=3, **distill):
     config = atlas.AtlasConfig(READER, RETRIEVER, INPUTS, n_context)
-    at_limit = spec_lib.TokenLengths(np.array([LIMIT]), np.array([LIMIT]), np.array([QUERY]))
+    at_limit = types.TokenLengths(np.array([LIMIT]), np.array([LIMIT]), np.array([QUERY]))
     spec = spec_lib.make_spec(config, tiny.SEGMENTS, partitioning.make_mesh(devices=jax.devices()[:1]), at_limit, BATCH,
-                              spec_lib.DistillConfig(**distill), step_config.StepConfig(attention='plain'))
+                              spec_lib.DistillConfig(**distill), spec_lib.StepConfig(attention='plain'))
     lengths = np.full(BATCH, QUERY, np.int32)
     batch = types.Batch(retriever_query_tokens=_full(BATCH, QUERY), retriever_query_lengths=lengths, reader_query_lengths=lengths,
                         reader_query_tokens=_full(BATCH, QUERY), decoder_target_tokens=_full(BATCH, TARGET),
@@ -41,7 +40,7 @@ def _counted_and_computed(n_context=3, **distill):
                                 retriever_lengths=np.full((BATCH, spec.passages_scored), LIMIT, np.int32))
     elif spec.passages_scored:
         inputs = inputs.replace(passage_embeddings=np.zeros((BATCH, spec.passages_scored, RETRIEVER.emb_dim), np.float32))
-    params = partitioning.unboxed_shapes(state.abstract_params(config))
+    params = partitioning.unboxed_shapes(parameters.abstract_params(config))
     traced = jax.make_jaxpr(lambda params: train_step.loss_and_gradients(params, batch, inputs, spec))(params)
     # the queries' embedding for the search is no part of the loss
     search = 0 if spec.closed_book else float(model_flops.of_retriever(RETRIEVER, lengths))

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors, partitioning
+from atlas_jax.models import parameters
 from atlas_jax.searchers import int8
 from atlas_jax.steps import retrieve
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.training import refresh, state
+from atlas_jax.training import refresh
 from tests.testing import tiny
 
 RECORDED = json.loads((pathlib.Path(__file__).parents[1] / 'fixtures' / 'parity' / 'index_refresh.json').read_text())
@@ -39,7 +40,7 @@ def spec():
 
 @pytest.fixture(scope='module')
 def params():
-    return nn.unbox(state.init_params(tiny.config(), jax.random.key(3)))
+    return nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))
 
 
 def _knowledge():

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from atlas_jax import partitioning
+from atlas_jax.models import parameters
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import state, train_step
 from atlas_jax.training.optimizer import OptimizerConfig
@@ -32,7 +33,7 @@ def test_two_encoders_are_two_and_wait_together():
     """The passages' starts as a copy of the queries' and goes its own way, after the update in which both are frozen."""
     known = jax.tree.map(jnp.asarray, tiny.knowledge())
     spec = _spec(known, retriever_training='untied', freeze_retriever_steps=1)
-    before = nn.unbox(state.init_params(tiny.config(), jax.random.key(3)))
+    before = nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))
     optimizer = train_step.optimizer_for(spec, OPTIMIZER)
     current = state.create(before, spec, optimizer)
     assert set(current.params) == {'reader', 'retriever', 'passage_encoder'} and current.passage_encoder is None
@@ -55,7 +56,7 @@ def test_two_encoders_are_two_and_wait_together():
 
 def test_a_given_passage_encoder_is_where_the_second_encoder_starts():
     known = tiny.knowledge()
-    params, other = (nn.unbox(state.init_params(tiny.config(), jax.random.key(key))) for key in (3, 4))
+    params, other = (nn.unbox(parameters.init_params(tiny.config(), jax.random.key(key))) for key in (3, 4))
     places = {'untied': lambda current: current.params['passage_encoder'], 'query_side': lambda current: current.passage_encoder}
     for mode, where in places.items():
         spec = _spec(known, retriever_training=mode)

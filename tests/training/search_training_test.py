@@ -19,5 +19,5 @@ def test_training_reads_what_the_host_finds(atlas, indexes, tmp_path):
     optimizer = OptimizerConfig(learning_rate=1e-2, retriever_learning_rate=1e-2, schedule='fixed', warmup_steps=0, total_steps=2)
     distill = spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=2, retriever_training='query_side')
     run = train.RunConfig(run_dir=str(tmp_path / 'run'), batch_size=2, checkpoint_every_steps=2)
-    result = train.train_examples(run, atlas, examples, list(indexes[1:]), optimizer, distill, search=SearchConfig('bm25'))
+    result = train.train_examples(run, train.Loaded(atlas, examples, list(indexes[1:])), optimizer, distill, search=SearchConfig('bm25'))
     assert len(result.history) == 2 and all(np.isfinite(row['loss']) for row in result.history)

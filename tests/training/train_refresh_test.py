@@ -34,7 +34,7 @@ def index(atlas, tmp_path_factory):
 def _train(folder, atlas, index, **options):
     run = train.RunConfig(run_dir=str(folder), batch_size=4, seed=3, checkpoint_every_steps=2,
                           evaluate_every_steps=2 if options.get('eval_examples') else 0)
-    return train.train_examples(run, atlas, tiny_run.examples(atlas), index, OPTIMIZER, DISTILL, **options)
+    return train.train_examples(run, train.Loaded(atlas, tiny_run.examples(atlas), index), OPTIMIZER, DISTILL, **options)
 
 
 def _rows(folder):
@@ -88,5 +88,5 @@ def test_an_encoder_that_stays_needs_no_refresh(atlas, index, tmp_path, training
     distill = spec_lib.DistillConfig(retriever_training=training)
     run = train.RunConfig(run_dir=str(tmp_path / 'run'), batch_size=4)
     with pytest.raises(errors.ConfigError, match='passage encoder that is trained'):
-        train.train_examples(run, atlas, tiny_run.examples(atlas), index, OPTIMIZER, distill, refresh=REFRESH)
+        train.train_examples(run, train.Loaded(atlas, tiny_run.examples(atlas), index), OPTIMIZER, distill, refresh=REFRESH)
     assert not (tmp_path / 'run').exists()

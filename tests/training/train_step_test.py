@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atlas_jax import errors, partitioning
-from atlas_jax.steps import retrieve, step_config
+from atlas_jax import errors, partitioning, types
+from atlas_jax.models import parameters
+from atlas_jax.steps import read, retrieve
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.training import gold_scores, joint_loss, state, train_step
+from atlas_jax.training import joint_loss, state, train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny
 
@@ -30,7 +31,7 @@ def _spec(known, batch_size=4, n_context=3, dropout_rate=0.0, **distill):
 
 
 def _params():
-    return nn.unbox(state.init_params(tiny.config(), jax.random.key(3)))
+    return nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))
 
 
 def _state(spec):
@@ -62,7 +63,7 @@ def test_every_capacity_gives_the_same_losses_and_gradients(mode, n_context, sco
     spec = _spec(known, n_context=n_context, retriever_n_context=scored, retriever_training=mode)
     params, batch = _params(), _device(tiny.batch(4, seed=5))
     inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, known, spec)
-    lowest = int(train_step.capacity_level(inputs, spec))
+    lowest = int(read.capacity_level(inputs, spec))
     differentiate = jax.jit(jax.value_and_grad(joint_loss.joint_loss, has_aux=True), static_argnums=(3, 4))
     results = [differentiate(params, batch, inputs, spec, level) for level in range(lowest, len(spec.read))]
     assert len({(spec.read[level], spec.scored[level:level + 1]) for level in range(lowest, len(spec.read))}) > 1
@@ -79,10 +80,10 @@ def test_the_flat_layout_equals_each_passage_on_its_own():
     params, batch = _params(), _device(tiny.batch(4))
     inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, known, spec)
     inputs = inputs.replace(reader_tokens=inputs.reader_tokens[:, :3], reader_lengths=inputs.reader_lengths[:, :3])
-    together, mask = gold_scores.encode(params['reader'], inputs.reader_tokens, inputs.reader_lengths, spec, spec.read[-1], None)
+    together, mask = read.encode(params['reader'], inputs.reader_tokens, inputs.reader_lengths, spec, spec.read[-1], None)
     tokens, lengths = inputs.reader_tokens.reshape(12, 1, -1), inputs.reader_lengths.reshape(12, 1)
     for i in range(12):
-        alone, _ = gold_scores.encode(params['reader'], tokens[i:i + 1], lengths[i:i + 1], spec,
+        alone, _ = read.encode(params['reader'], tokens[i:i + 1], lengths[i:i + 1], spec,
                                       dataclasses.replace(spec.read[-1], stream_tokens=spec.read[-1].longest), None)
         real = int(lengths[i, 0])
         assert int(mask[i].sum()) == real
@@ -100,7 +101,7 @@ def test_a_passage_at_the_limit_and_an_overflowing_one_are_kept_whole_and_counte
     assert int(inputs.truncated_passages) == 4  # the overlong passage, once in each example
     ends = jnp.take_along_axis(inputs.reader_tokens, inputs.reader_lengths[..., None] - 1, axis=-1)
     assert bool((ends == 1)[inputs.reader_lengths > 0].all())  # eos survives the cut
-    level = int(train_step.capacity_level(inputs, spec))
+    level = int(read.capacity_level(inputs, spec))
     assert spec.read[level].stream_tokens >= int(inputs.reader_lengths.sum())
 
 
@@ -177,7 +178,7 @@ def _moved(after, before) -> bool:
 
 def test_a_kernel_that_does_not_hold_the_inputs_is_refused():
     config = dataclasses.replace(tiny.config(), inputs=dataclasses.replace(tiny.INPUTS, text_max_tokens=600))
-    lengths = spec_lib.TokenLengths(np.array([700]), np.array([30]), np.array([11]))
+    lengths = types.TokenLengths(np.array([700]), np.array([30]), np.array([11]))
     with pytest.raises(errors.ConfigError, match='does not hold reader inputs of 600 tokens with 2 heads of 7'):
-        spec_lib.make_spec(config, tiny.SEGMENTS, _mesh(), lengths, 4, step=step_config.StepConfig(attention='flash'))
+        spec_lib.make_spec(config, tiny.SEGMENTS, _mesh(), lengths, 4, step=spec_lib.StepConfig(attention='flash'))
     assert spec_lib.make_spec(config, tiny.SEGMENTS, _mesh(), lengths, 4).flash is False  # auto, on a CPU

@@ -1,0 +1,196 @@
+"""An index with the passage store that it belongs to: built, changed, checked, and laid out on the devices."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from atlas_jax import partitioning, types
+from atlas_jax.corpus.passages import Passage
+from atlas_jax.corpus.store import PassageStore
+from atlas_jax.index.embed import PassageEmbedder
+from atlas_jax.index.embedding_index import EmbeddingIndex
+from atlas_jax.runtime import processes
+from atlas_jax.tokenizers.bert import BertTokenizer
+from atlas_jax.tokenizers.t5 import T5Tokenizer
+
+
+class EmbeddingModel(Protocol):
+    """The part of a model that an index depends on. model.AtlasModel is one.
+
+    text_max_tokens  limit of a reader input; a passage's tokens on the devices are cut there
+    """
+
+    @property
+    def reader_tokenizer(self) -> T5Tokenizer: ...
+
+    @property
+    def retriever_tokenizer(self) -> BertTokenizer: ...
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh: ...
+
+    @property
+    def text_max_tokens(self) -> int: ...
+
+    def embedder(self) -> PassageEmbedder:
+        """Returns the passage encoder with its format."""
+
+
+class Index:
+    """Embeddings on disk together with the passage store they belong to.
+
+    Attributes:
+      index: the embeddings, their manifest and tombstones.
+      store: the passages.
+      force: takes models that did not build the index; what is found is then of no use, unless one knows better.
+      derived: what was made of this index for a device or a search, kept for the next call; knowledge/group.py fills it.
+    """
+
+    def __init__(self, index: EmbeddingIndex, store: PassageStore, force: bool = False):
+        self.index, self.store, self.force = index, store, force
+        self.derived: dict[Any, tuple[tuple, Any]] = {}
+        self._knowledge: dict[tuple, Any] = {}  # parts of types.Knowledge
+
+    @classmethod
+    def build(cls, store: PassageStore, atlas: EmbeddingModel, path: str | os.PathLike, *, dtype: str = 'float32',
+              show_progress: bool = True) -> 'Index':
+        """Embeds every passage of the store with the model's passage encoder; resumes where a killed build stopped.
+
+        Under jax.distributed every process calls it and embeds its share.
+
+        Args:
+          store: passages; tokenised here where it holds text alone.
+          atlas: the model.
+          path: the index's folder, on a disk or gs://….
+          dtype: of the embeddings, float32, bfloat16 or int8.
+          show_progress: whether to show bars.
+
+        Raises:
+          StoreError, IndexFolderError: the folder holds something else, or another process is writing. DiskFullError.
+        """
+        with processes.together():
+            if processes.is_first():
+                store.tokenize(atlas.reader_tokenizer, atlas.retriever_tokenizer, progress=show_progress)
+        store = store if processes.is_first() else PassageStore.open(store.path)
+        return cls(EmbeddingIndex.build(store, atlas.embedder(), path, dtype=dtype, progress=show_progress), store)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike, store: PassageStore | str | os.PathLike | None = None, *, force: bool = False) -> 'Index':
+        """Opens an index and its store (default: the store it was built from, found relative to the index).
+
+        Raises:
+          IndexFolderError, StoreError: missing or damaged.
+        """
+        index = EmbeddingIndex.open(path)
+        store = index.store_path if store is None else store
+        return cls(index, store if isinstance(store, PassageStore) else PassageStore.open(store), force)
+
+    def check(self, atlas: EmbeddingModel) -> None:
+        """Refuses a model that did not build this index (unless `force`), or whose tokenizers are not the store's.
+
+        Raises:
+          IndexFolderError, StoreError: naming both fingerprints.
+        """
+        self.store.check_tokenizers(atlas.reader_tokenizer, atlas.retriever_tokenizer)
+        self.index.check(self.store, atlas.embedder(), self.force)
+
+    def replace(self, passages: Iterable[Passage], atlas: EmbeddingModel) -> None:
+        """Adds passages; one whose docid is there already takes its place. Only these are embedded.
+
+        Where an earlier call was killed after it had stored its passages, they are embedded first.
+
+        Raises:
+          IndexFolderError, StoreError: as `check`, or another process is writing. DiskFullError.
+        """
+        self.store.check_tokenizers(atlas.reader_tokenizer, atlas.retriever_tokenizer)
+        self.index.check_model(atlas.embedder(), self.force)
+        self.index.add(self.store, atlas.embedder(), force=self.force)
+        with processes.together():
+            if processes.is_first():
+                self.store.append(passages)
+        if not processes.is_first():
+            self.store = PassageStore.open(self.store.path)
+        self.index.add(self.store, atlas.embedder(), force=self.force)
+        self._forget()
+
+    def delete(self, docids: Sequence[str]) -> int:
+        """Takes passages out of every later search; returns how many."""
+        deleted = self.index.delete(docids, self.store)
+        self._forget()
+        return deleted
+
+    def compact(self) -> bool:
+        """Rewrites index and passages without the deleted ones; returns whether there was anything to do. Rows change, docids stay."""
+        changed = self.index.compact(self.store)
+        self.store = PassageStore.open(self.index.store_path)
+        self._forget()
+        return changed
+
+    def _forget(self) -> None:
+        self._knowledge.clear()
+        self.derived.clear()
+
+    def token_lengths(self, reader_queries: np.ndarray) -> types.TokenLengths:
+        """Returns the token counts that stream capacities are chosen from; `reader_queries` [n] int."""
+        return types.TokenLengths(np.asarray(self.store.reader_lengths), np.asarray(self.store.retriever_lengths), reader_queries)
+
+    def knowledge(self, atlas: EmbeddingModel, *, retriever_tokens: bool = False, embeddings: bool = True) -> types.Knowledge:
+        """Returns index and token tables on the model's devices, rows sharded over all of them; kept for the next call.
+
+        Args:
+          atlas: the model; it must have built this index.
+          retriever_tokens: also the passages in the retriever's tokens, to embed them in the train step.
+          embeddings: without them, the host must search.
+
+        Raises:
+          IndexFolderError, StoreError: as `check`.
+        """
+        self.check(atlas)
+        limit, mesh = atlas.text_max_tokens, atlas.mesh
+        rows = padded_rows(len(self.index), mesh)
+
+        def kept(name: str, wanted: bool, make: Callable[[], Any]) -> Any:
+            if not wanted:
+                return None
+            key = (name, mesh, limit if name.endswith('_table') else None)
+            if key not in self._knowledge:
+                self._knowledge[key] = make()
+            return self._knowledge[key]
+
+        return types.Knowledge(
+            index=kept('index', embeddings, lambda: self.index.device_arrays(mesh)),
+            reader_table=kept('reader_table', True, lambda: place(self.store.reader_table, limit, rows, mesh)),
+            retriever_table=kept('retriever_table', retriever_tokens, lambda: place(self.store.retriever_table, limit, rows, mesh)))
+
+
+def padded_rows(rows: int, mesh: jax.sharding.Mesh) -> int:
+    """Returns how many rows an index of `rows` passages has on the devices: at least one each, equally many."""
+    return max(1, -(-rows // mesh.size)) * mesh.size
+
+
+def place(table_of: Callable[..., types.TokenTable], max_tokens: int, rows: int, mesh: jax.sharding.Mesh) -> types.TokenTable:
+    """Lays a store's token table out on the mesh; each process reads its own devices' rows only.
+
+    Args:
+      table_of: the store's `reader_table` or `retriever_table`.
+      max_tokens: width at which passages are cut.
+      rows: of the result; those past the store's end are empty.
+      mesh: devices, over all of which the rows are sharded.
+    """
+    parts: dict[int, types.TokenTable] = {}  # by first row
+
+    def part(where: tuple[slice, ...]) -> types.TokenTable:
+        start, stop, _ = where[0].indices(rows)
+        if start not in parts:
+            parts[start] = table_of(max_tokens=max_tokens, rows=(start, stop))
+        return parts[start]
+
+    def put(name: str, empty: np.ndarray) -> jax.Array:
+        sharding = partitioning.sharding(mesh, 'passages', *(None,) * (empty.ndim - 1))
+        return jax.make_array_from_callback((rows, *empty.shape[1:]), sharding, lambda where: getattr(part(where), name))
+
+    empty = table_of(max_tokens=max_tokens, rows=(0, 0))
+    return types.TokenTable(**{name: put(name, getattr(empty, name)) for name in ('tokens', 'title_lengths', 'lengths')})

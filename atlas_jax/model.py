@@ -1,0 +1,193 @@
+"""A model's data: sizes, parameters, tokenizers, task, mesh; how it is loaded and saved."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any, Self, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from atlas_jax import errors, partitioning
+from atlas_jax.checkpoints import run_folder
+from atlas_jax.conversion import kinds, loading, own, tokenizer_files
+from atlas_jax.index import embed
+from atlas_jax.input import encode
+from atlas_jax.models import atlas as atlas_lib
+from atlas_jax.models import parameters
+from atlas_jax.runtime import hosts
+from atlas_jax.tasks import protocol, registry
+from atlas_jax.tasks.qa import QATask
+from atlas_jax.tokenizers.bert import BertTokenizer
+from atlas_jax.tokenizers.t5 import T5Tokenizer
+
+Model = TypeVar('Model', bound='AtlasModel')
+
+
+@dataclasses.dataclass
+class AtlasModel:
+    """A retriever and a reader with their tokenizers. api.Atlas is one that answers.
+
+    Attributes:
+      config: sizes, formats, n_context.
+      params: {'reader', 'retriever'} and, where passages have an encoder of their own, 'passage_encoder'; numpy or device arrays.
+      task: how a question becomes a query.
+      mesh: devices; all by default.
+    """
+
+    config: atlas_lib.AtlasConfig
+    params: dict[str, Any]
+    reader_tokenizer: T5Tokenizer
+    retriever_tokenizer: BertTokenizer
+    task: protocol.Task = dataclasses.field(default_factory=QATask)
+    mesh: jax.sharding.Mesh = dataclasses.field(default_factory=partitioning.make_mesh)
+
+    def __post_init__(self):
+        if self.mesh is None:  # callers may say so for all devices
+            self.mesh = partitioning.make_mesh()
+        self._embedder: embed.PassageEmbedder | None = None
+
+    @classmethod
+    def from_pretrained(cls, reader: str | os.PathLike, retriever: str | os.PathLike, *, inputs: atlas_lib.InputConfig | None = None,
+                        task: protocol.Task | None = None, n_context: int = 1, mesh: jax.sharding.Mesh | None = None,
+                        reader_tokenizer: str | os.PathLike | None = None, retriever_tokenizer: str | os.PathLike | None = None) -> Self:
+        """Loads a reader and a retriever: Hugging Face folders, or any other kind that `load` reads.
+
+        Args:
+          reader_tokenizer, retriever_tokenizer: folders of the tokenizers (or a spiece.model) where they do not lie with the models.
+
+        Raises:
+          ModelFolderError: a folder does not hold what it should, or a tokenizer is missing.
+        """
+        opened = loading.join(loading.open_model(reader), loading.open_model(retriever))
+        opened = dataclasses.replace(opened, inputs=inputs, n_context=n_context, task=task)
+        return cls._of_opened(opened, mesh, reader_tokenizer, retriever_tokenizer)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, *, mesh: jax.sharding.Mesh | None = None, reader_tokenizer: str | os.PathLike | None = None,
+             retriever_tokenizer: str | os.PathLike | None = None) -> Self:
+        """Loads a folder that `atlas-jax train` or `Atlas.save` wrote (of a run, the newest checkpoint), an original Atlas checkpoint, or a
+        folder with reader/ and retriever/.
+
+        Args:
+          reader_tokenizer, retriever_tokenizer: folders of the tokenizers (or a spiece.model) of an original checkpoint, where they do not
+            lie beside it.
+
+        Raises:
+          ModelFolderError: no model in the folder, one of another version, or a tokenizer is missing.
+        """
+        found = kinds.detect(path)
+        if found.kind != kinds.ATLAS_JAX:
+            return cls._of_opened(loading.open_model(path, retriever_tokenizer), mesh, reader_tokenizer, retriever_tokenizer)
+        path = found.path
+        description = run_folder.read_model_file(path)
+        config = atlas_lib.config_from_dict(description)
+        mesh = partitioning.make_mesh() if mesh is None else mesh
+        template = parameters.abstract_param_items(config, mesh, description['has_passage_encoder'])
+        with run_folder.RunCheckpoints(path) as checkpoints:
+            if checkpoints.latest_step is None:
+                raise errors.ModelFolderError(f'{path}: no checkpoint was saved yet; let the training reach its first checkpoint')
+            params = checkpoints.restore_params(template)
+        return cls(config, params, T5Tokenizer.from_folder(path / 'tokenizers' / 'reader'),
+                   BertTokenizer.from_folder(path / 'tokenizers' / 'retriever'), registry.from_dict(description['task']), mesh)
+
+    @classmethod
+    def _of_opened(cls, opened: loading.Opened, mesh: jax.sharding.Mesh | None, reader_tokenizer: str | os.PathLike | None,
+                   retriever_tokenizer: str | os.PathLike | None) -> Self:
+        reader, retriever = opened.part('reader'), opened.part('retriever')
+        places = opened.tokenizer_places
+        tokenizers = (tokenizer_files.reader_tokenizer(reader_tokenizer, places['reader'], reader.config.vocab_size),
+                      tokenizer_files.retriever_tokenizer(retriever_tokenizer, places['retriever'], retriever.config.vocab_size))
+        config = atlas_lib.AtlasConfig(reader.config, retriever.config, opened.inputs or atlas_lib.InputConfig(),
+                                       1 if opened.n_context is None else opened.n_context)
+        params = {name: opened.part(name).stacked_params() for name in opened.openers}
+        return cls(config, params, *tokenizers, opened.task or QATask(), mesh or partitioning.make_mesh())
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes a folder that `load` reads."""
+        path = pathlib.Path(path)
+        self.write_description(path)
+        with run_folder.RunCheckpoints(path, create=True) as checkpoints:
+            checkpoints.save(0, self.params)
+
+    def write_description(self, path: pathlib.Path) -> None:
+        """Writes model.json and the tokenizers, all of the folder but the parameters."""
+        path.mkdir(parents=True, exist_ok=True)
+        self.reader_tokenizer.save(path / 'tokenizers' / 'reader')
+        self.retriever_tokenizer.save(path / 'tokenizers' / 'retriever')
+        run_folder.write_model_file(path, self.description())
+
+    def description(self) -> dict[str, Any]:
+        """Returns the contents of model.json."""
+        return own.describe(self.config, self.task, 'passage_encoder' in self.params)
+
+    @property
+    def segments(self) -> atlas_lib.Segments:
+        """The formats, cut into token segments."""
+        return atlas_lib.cut_segments(self.config.inputs, self.reader_tokenizer, self.retriever_tokenizer)
+
+    def embedder(self) -> embed.PassageEmbedder:
+        """Returns the passage encoder with its format, which embeds passages for this model's index."""
+        if self._embedder is None:
+            params = self.params.get('passage_encoder', self.params['retriever'])
+            self._embedder = embed.PassageEmbedder(self.config.retriever, params, self.segments.retriever,
+                                                   self.config.retriever_max_tokens)
+        return self._embedder
+
+    def encoder(self) -> encode.ExampleEncoder:
+        """Returns the example encoder, which makes batches for this model."""
+        inputs = self.config.inputs
+        return encode.ExampleEncoder(self.reader_tokenizer, self.retriever_tokenizer, inputs.query_max_tokens, inputs.target_max_tokens,
+                                     inputs.decoder_format, inputs.decoder_prompt_format, self.task)
+
+    @property
+    def text_max_tokens(self) -> int:
+        """Limit of a reader input, in tokens."""
+        return self.config.inputs.text_max_tokens
+
+    def whole_batch(self, batch_size: int) -> int:
+        """Returns the next batch size that divides over the devices."""
+        return -(-batch_size // self.mesh.size) * self.mesh.size
+
+    def device_params(self, param_dtype: str = 'float32') -> dict[str, Any]:
+        """Returns the parameters on the model's mesh, as float32 or cast to bfloat16."""
+        shardings = parameters.param_shardings(self.config, self.mesh)
+        shardings = {**shardings, 'passage_encoder': shardings['retriever']}
+        params = {name: self.params[name] for name in shardings if name in self.params}
+        if param_dtype != 'float32':  # cast before they are placed: the whole model may not fit otherwise
+            params = jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(param_dtype)), params)
+        return {name: hosts.place(tree, shardings[name]) for name, tree in params.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from, and what of it is to differ from what its folder says.
+
+    Attributes:
+      model_dir: a folder that train wrote, an original Atlas checkpoint, or a folder with reader/ and retriever/; or instead
+      reader_dir, retriever_dir: a folder each, of any kind that is read.
+      task: what a question becomes; None keeps the model's own.
+      inputs: formats and limits; None keeps the model's own.
+    """
+
+    model_dir: str | None = None
+    reader_dir: str | None = None
+    retriever_dir: str | None = None
+    task: protocol.Task | None = None
+    inputs: atlas_lib.InputConfig | None = None
+
+    def load(self, kind: type[Model]) -> Model:
+        """Loads it as an AtlasModel, or a class made from that.
+
+        Raises:
+          ConfigError: neither or both of the ways are given. ModelFolderError: as AtlasModel.load.
+        """
+        if bool(self.model_dir) == bool(self.reader_dir or self.retriever_dir) or bool(self.reader_dir) != bool(self.retriever_dir):
+            raise errors.ConfigError('give either one model folder, or a reader folder and a retriever folder')
+        if not self.model_dir:
+            assert self.reader_dir and self.retriever_dir  # both or neither, by the check above
+            return kind.from_pretrained(self.reader_dir, self.retriever_dir, inputs=self.inputs, task=self.task)
+        loaded = kind.load(self.model_dir)
+        if self.inputs is not None:
+            loaded = dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, inputs=self.inputs))
+        return loaded if self.task is None else dataclasses.replace(loaded, task=self.task)

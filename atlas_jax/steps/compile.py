@@ -1,0 +1,41 @@
+"""The one door to compiled steps: whatever holds a StepSpec is compiled here, and nowhere else (tests/house).
+
+Tracing on the spec's mesh is what a caller would forget: without it layers see no mesh, gathers do not happen where they should, and the
+attention kernel cannot be partitioned over more than one TPU chip.
+"""
+
+import functools
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import jax
+
+from atlas_jax import partitioning
+from atlas_jax.steps.spec import StepSpec
+
+# A step's executable is large: a run has one, an evaluation a few.
+_KEPT_PROGRAMS = 32
+
+
+@functools.lru_cache(maxsize=_KEPT_PROGRAMS)
+def compile_step(program: Callable[..., Any], spec: StepSpec, *static: Hashable, donate: Sequence[int] = (),
+                 out_shardings: Callable[..., Any] | None = None) -> Any:
+    """Returns the jitted function `(*arguments) -> program(spec, *static, *arguments)`, traced on the spec's mesh.
+
+    The same arguments give the same function, so nothing compiles twice. Operations carry the program's name as their outermost scope.
+
+    Args:
+      program: a function of a module, so that it can be found again; it takes the spec, then `static`, then arrays.
+      spec: static side of the step, with the mesh.
+      static: what else is fixed when the program is traced.
+      donate: positions among the arguments (after `static`) whose buffers the step may overwrite; a tuple.
+      out_shardings: `(spec, *static)` to the layout of the results; None leaves it to the compiler.
+    """
+    @functools.wraps(program)
+    def on_the_mesh(*arguments: Any) -> Any:
+        with partitioning.on_mesh(spec.mesh), jax.named_scope(program.__name__):
+            return program(spec, *static, *arguments)
+
+    del on_the_mesh.__wrapped__  # jit would read the program's signature, which has the spec in front
+    layout = {} if out_shardings is None else {'out_shardings': out_shardings(spec, *static)}
+    return jax.jit(on_the_mesh, donate_argnums=donate, **layout)
