@@ -102,5 +102,5 @@ def test_indexes_of_different_kinds_are_refused(atlas, indexes, tmp_path):
     with pytest.raises(errors.ConfigError, match='one dim and one dtype'):
         atlas.answer(['?'], [whole, other])
     with pytest.raises(errors.ConfigError, match='SearchConfig.searcher is "faiss"'):
-        search.search(atlas, whole, ['?'], 1, 'faiss')
-    assert np.isfinite(search.search(atlas, other, QUESTIONS[:1], 3, 'int8')[0][2].score)
+        atlas.search(['?'], whole, 1, 'faiss')
+    assert np.isfinite(atlas.search(QUESTIONS[:1], other, 3, 'int8')[0][2].score)

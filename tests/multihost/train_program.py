@@ -25,7 +25,8 @@ distill = spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, re
 optimizer = OptimizerConfig(learning_rate=1e-2, retriever_learning_rate=1e-2, schedule='fixed', warmup_steps=0, total_steps=steps)
 examples = tiny_run.examples(atlas)
 result = train.train_examples(train.RunConfig(run_dir=run_dir, batch_size=8, seed=3, checkpoint_every_steps=2),
-                              train.Loaded(atlas, examples, index), optimizer, distill, refresh=refresh.RefreshConfig(rolling_fraction=0.5, block_passages=2))
+                              train.Loaded(atlas, examples, index), optimizer, distill,
+                              refresh=refresh.RefreshConfig(rolling_fraction=0.5, block_passages=2))
 loaded = api.Atlas.load(run_dir, mesh=atlas.mesh)
 index.force = True  # training has changed the encoder
 evaluation = evaluate.evaluate_examples(loaded, examples, index, batch_size=8)
