@@ -23,7 +23,7 @@ from atlas_jax.corpus import passages as passages_lib
 from atlas_jax.corpus import store as store_lib
 from atlas_jax.decoding import DecodingConfig
 from atlas_jax.index import embed
-from atlas_jax.index.embedding_index import Index as PassageIndex
+from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.input import encode
 from atlas_jax.knowledge import group as index_group
 from atlas_jax.models import atlas as atlas_lib
@@ -302,7 +302,7 @@ class Index:
     `force` takes models that did not build the index; what is found is then of no use, unless one knows better.
     """
 
-    def __init__(self, index: PassageIndex, store: PassageStore, force: bool = False):
+    def __init__(self, index: EmbeddingIndex, store: PassageStore, force: bool = False):
         self.index, self.store, self.force = index, store, force
         self.group = index_group.IndexGroup([self])
         self._knowledge: dict[tuple, Any] = {}  # parts of types.Knowledge
@@ -318,7 +318,7 @@ class Index:
             if processes.is_first():
                 store.tokenize(atlas.reader_tokenizer, atlas.retriever_tokenizer, progress=show_progress)
         store = store if processes.is_first() else PassageStore.open(store.path)
-        return cls(PassageIndex.build(store, atlas.embedder(), path, dtype=dtype, progress=show_progress), store)
+        return cls(EmbeddingIndex.build(store, atlas.embedder(), path, dtype=dtype, progress=show_progress), store)
 
     @classmethod
     def open(cls, path: str | os.PathLike, store: PassageStore | str | os.PathLike | None = None, *, force: bool = False) -> 'Index':
@@ -327,7 +327,7 @@ class Index:
         Raises:
           IndexFolderError, StoreError: missing or damaged.
         """
-        index = PassageIndex.open(path)
+        index = EmbeddingIndex.open(path)
         store = index.store_path if store is None else store
         return cls(index, store if isinstance(store, PassageStore) else PassageStore.open(store), force)
 

@@ -94,8 +94,8 @@ def _left(index) -> int:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from atlas_jax.index import embedding_index as index
-    cli_options.print_json(index.Index.open(options.index).info())
+    from atlas_jax.index.embedding_index import EmbeddingIndex
+    cli_options.print_json(EmbeddingIndex.open(options.index).info())
 
 
 def _compact(options: argparse.Namespace) -> None:
