@@ -24,7 +24,7 @@ from atlas_jax.runtime import processes
 DTYPES = tuple(quantize.DTYPES)
 
 
-class Index:
+class EmbeddingIndex:
     """One version of an index folder; whatever changes the folder moves this object to the version it commits.
 
     Under jax.distributed all processes call `build`, `add`, `delete` and `compact` together; they must see the same folder.
@@ -47,7 +47,7 @@ class Index:
             self._load(newer)  # a writer committed it in between and removed what was older
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> 'Index':
+    def open(cls, path: str | os.PathLike) -> 'EmbeddingIndex':
         """Opens an index folder without reading embeddings.
 
         Raises IndexFolderError: no index there, or a file is missing, cut or damaged.
@@ -56,7 +56,7 @@ class Index:
 
     @classmethod
     def build(cls, store: store_rows.Store, embedder: building.Embedder, path: str | os.PathLike, dtype: str = 'float32',
-              progress: bool = True, generation: int = 0) -> 'Index':
+              progress: bool = True, generation: int = 0) -> 'EmbeddingIndex':
         """Embeds every passage of the store; passages that a later one of the same docid supersedes are deleted.
 
         An index already in the folder stays readable until the new one is complete and then gives way to it, deletions included. A build

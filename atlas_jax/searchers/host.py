@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from atlas_jax import errors, types
 from atlas_jax.corpus.store import PassageStore
-from atlas_jax.index.embedding_index import Index
+from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.searchers import bm25, host_top_k, hybrid, in_graph, protocol, scann
 from atlas_jax.searchers.config import IN_GRAPH, SearchConfig
 
@@ -20,7 +20,7 @@ from atlas_jax.searchers.config import IN_GRAPH, SearchConfig
 class Part:
     """One index with its passages; its rows are first_row, first_row + 1 … of the whole."""
 
-    index: Index
+    index: EmbeddingIndex
     store: PassageStore
     first_row: int = 0
 

@@ -9,7 +9,7 @@ from atlas_jax.corpus import store_arrays, store_text
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index import building, verification
-from atlas_jax.index.embedding_index import Index
+from atlas_jax.index.embedding_index import EmbeddingIndex
 from tests.testing import bucket
 from tests.testing.fake_store import FakeEmbedder
 from tests.testing.fake_tokenizer import FakeTokenizer
@@ -31,13 +31,13 @@ def server(tmp_path, monkeypatch):
 def live(path) -> dict[str, np.ndarray]:
     """Builds, adds, deletes, rewrites and compacts below `path`; the embeddings by docid."""
     store = PassageStore.build(PASSAGES[:20], f'{path}/store', reader_tokenizer=READER, retriever_tokenizer=RETRIEVER, progress=False)
-    index = Index.build(store, FakeEmbedder(), f'{path}/index', dtype='int8', progress=False)
+    index = EmbeddingIndex.build(store, FakeEmbedder(), f'{path}/index', dtype='int8', progress=False)
     store.append([*PASSAGES[20:], Passage('p3', 'New', '', 'other words')], progress=False)
     assert index.add(store, FakeEmbedder(), progress=False) == 10
     index.delete(['p5', 'p28'], store)
     index.rewrite_rows(9, np.full((5, 7), 2.5, np.float32), generation=6)
     index.compact(store)
-    index, store = Index.open(f'{path}/index'), PassageStore.open(index.store_path)
+    index, store = EmbeddingIndex.open(f'{path}/index'), PassageStore.open(index.store_path)
     index.check(store, FakeEmbedder())
     assert verification.verify(index.path) == [] and PassageStore.problems(store.path) == []
     assert list(store)[3:5] == [PASSAGES[4], PASSAGES[6]] and store.rows_of(['p3']).tolist() == [26]
@@ -57,7 +57,7 @@ def test_the_same_as_on_a_disk(server, tmp_path):
 
 def test_damage_in_a_bucket_is_noticed(server):
     store = PassageStore.build(PASSAGES, 'gs://some-bucket/store', reader_tokenizer=READER, retriever_tokenizer=RETRIEVER, progress=False)
-    index = Index.build(store, FakeEmbedder(), 'gs://some-bucket/index', progress=False)
+    index = EmbeddingIndex.build(store, FakeEmbedder(), 'gs://some-bucket/index', progress=False)
     name = next(name for owner, name in server.objects if '000000000011-' in name and name.endswith('/c/2/0'))
     generation, content = server.objects['some-bucket', name]
     server.objects['some-bucket', name] = generation, b'x' + content[1:]
@@ -68,7 +68,7 @@ def test_damage_in_a_bucket_is_noticed(server):
     with pytest.raises(errors.IndexFolderError, match='missing'):
         index.embeddings(np.array([18]))
     with pytest.raises(errors.IndexFolderError, match='rows 17 to 19'):
-        Index.open(index.path)
+        EmbeddingIndex.open(index.path)
     text = next(name for _, name in server.objects if name.endswith('passages.arrow'))
     server.objects['some-bucket', text] = 1, b'another text'
     [problem] = PassageStore.problems(store.path)
@@ -78,11 +78,11 @@ def test_damage_in_a_bucket_is_noticed(server):
 def test_a_stopped_build_goes_on_in_a_bucket(server):
     store = PassageStore.build(PASSAGES, 'gs://some-bucket/store', reader_tokenizer=READER, retriever_tokenizer=RETRIEVER, progress=False)
     with pytest.raises(RuntimeError):
-        Index.build(store, FakeEmbedder(stop_after=15), 'gs://some-bucket/index', progress=False)
+        EmbeddingIndex.build(store, FakeEmbedder(stop_after=15), 'gs://some-bucket/index', progress=False)
     with pytest.raises(errors.IndexFolderError, match='not finished'):
-        Index.open('gs://some-bucket/index')
+        EmbeddingIndex.open('gs://some-bucket/index')
     again = FakeEmbedder()
-    Index.build(store, again, 'gs://some-bucket/index', progress=False)
+    EmbeddingIndex.build(store, again, 'gs://some-bucket/index', progress=False)
     assert again.embedded == 29 - 14
 
 
@@ -92,4 +92,4 @@ def test_a_bucket_that_cannot_be_written(server):
     with pytest.raises(errors.StoreError, match='no such folder'):
         PassageStore.open('gs://some-bucket/nothing')
     with pytest.raises(errors.IndexFolderError, match='no such folder'):
-        Index.open('gs://some-bucket/nothing')
+        EmbeddingIndex.open('gs://some-bucket/nothing')

@@ -9,7 +9,7 @@ import pytest
 
 from atlas_jax import errors, partitioning
 from atlas_jax.index import building, verification
-from atlas_jax.index.embedding_index import Index
+from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.io import manifest as io_manifest
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
 
@@ -20,7 +20,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(building, 'SHARD_ROWS', 11)
     monkeypatch.setattr(building, 'CHUNK_ROWS', 3)
     store = FakeStore(passages(29))
-    Index.build(store, FakeEmbedder(), tmp_path / 'index', progress=False).delete(['doc4'], store)
+    EmbeddingIndex.build(store, FakeEmbedder(), tmp_path / 'index', progress=False).delete(['doc4'], store)
     return tmp_path / 'index'
 
 
@@ -43,7 +43,7 @@ def refuses_to_read(index, rows):
 
 def test_flipped_bit(folder):
     flip(chunk(folder, 1, 2), 20)
-    index = Index.open(folder)
+    index = EmbeddingIndex.open(folder)
     refuses_to_read(index, [18])
     assert index.embeddings(np.array([16, 20])).shape == (2, 7)
     [problem] = verification.verify(folder)
@@ -52,7 +52,7 @@ def test_flipped_bit(folder):
 
 @pytest.mark.parametrize('harm', ['missing', 'cut'])
 def test_missing_or_cut_chunk(folder, harm):
-    before = Index.open(folder)
+    before = EmbeddingIndex.open(folder)
     path = chunk(folder, 2, 2)  # the last: row 28 alone
     if harm == 'missing':
         path.unlink()
@@ -63,22 +63,22 @@ def test_missing_or_cut_chunk(folder, harm):
     [problem] = verification.verify(folder)
     assert (problem.first_row, problem.stop_row) == (28, 29)
     with pytest.raises(errors.IndexFolderError, match='rows 28 to 28'):
-        Index.open(folder)
+        EmbeddingIndex.open(folder)
 
 
 def test_missing_shard(folder):
     shutil.rmtree(sorted((folder / 'shards').iterdir())[1])
     with pytest.raises(errors.IndexFolderError, match='shard.json'):
-        Index.open(folder)
+        EmbeddingIndex.open(folder)
 
 
 def test_shard_of_another_index(folder, tmp_path):
-    Index.build(FakeStore(passages(29)), FakeEmbedder(seed=1), tmp_path / 'other', progress=False)
+    EmbeddingIndex.build(FakeStore(passages(29)), FakeEmbedder(seed=1), tmp_path / 'other', progress=False)
     ours = sorted((folder / 'shards').iterdir())[1]
     shutil.rmtree(ours)
     shutil.copytree(sorted((tmp_path / 'other' / 'shards').iterdir())[1], ours)
     with pytest.raises(errors.IndexFolderError, match='not the shard'):
-        Index.open(folder)
+        EmbeddingIndex.open(folder)
 
 
 def test_chunk_of_another_shard(folder):
@@ -96,7 +96,7 @@ def test_file_that_does_not_belong(folder):
 def test_damaged_zarr_header(folder):
     path = sorted((folder / 'shards').iterdir())[0] / 'zarr.json'
     path.write_text(path.read_text().replace('"little"', '"bigger"'))
-    index = Index.open(folder)
+    index = EmbeddingIndex.open(folder)
     refuses_to_read(index, [0])
     assert [(problem.first_row, problem.stop_row) for problem in verification.verify(folder)] == [(0, 11)]
 
@@ -113,8 +113,8 @@ def test_damaged_manifest(folder, change):
         body = [1, 2]
     path.write_text({'json': path.read_text()[:-40], 'empty': ''}.get(change, json.dumps(body)))
     with pytest.raises(errors.IndexFolderError, match='manifest.json|index format 99'):
-        Index.open(folder)
-    assert len(Index.build(FakeStore(passages(5)), FakeEmbedder(), folder, progress=False)) == 5
+        EmbeddingIndex.open(folder)
+    assert len(EmbeddingIndex.build(FakeStore(passages(5)), FakeEmbedder(), folder, progress=False)) == 5
 
 
 @pytest.mark.parametrize('harm', ['missing', 'flipped', 'cut'])
@@ -127,7 +127,7 @@ def test_damaged_tombstones(folder, harm):
     else:
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(errors.IndexFolderError, match='deleted rows'):
-        Index.open(folder)
+        EmbeddingIndex.open(folder)
 
 
 def test_everything_is_found_at_once_though_nothing_can_be_opened(folder):
@@ -138,7 +138,7 @@ def test_everything_is_found_at_once_though_nothing_can_be_opened(folder):
     (folder / 'shards' / 'stranger' / 'x').write_text('x')
     next(folder.glob('tombstones-*.bits')).unlink()
     with pytest.raises(errors.IndexFolderError):
-        Index.open(folder)
+        EmbeddingIndex.open(folder)
     found = [verification.with_docids(problem, lambda row: f'doc{row}') for problem in verification.verify(folder)]
     assert [(problem.first_row, problem.stop_row) for problem in found] == [(0, 11), (14, 17), (22, 25), (0, 0), (0, 29)]
     assert str(found[1]).endswith('(rows 14 to 16: doc14, doc15, doc16)') and str(found[0]).endswith('(rows 0 to 10: doc0, doc1, doc2, …)')
@@ -162,6 +162,6 @@ def test_an_index_of_the_first_version_is_read(folder):
     del body['manifest_sha256']
     path.write_text(json.dumps({**body, 'rows_fingerprint': 'x', 'manifest_sha256': io_manifest.digest({**body, 'rows_fingerprint': 'x'})}))
     (folder / 'store.json').write_text(json.dumps({'store': store}))
-    index = Index.open(folder)
+    index = EmbeddingIndex.open(folder)
     index.check(FakeStore(passages(29)), FakeEmbedder())
     assert index.store_path.name == 'fake-store' and verification.verify(folder) == []

@@ -6,7 +6,7 @@ import pytest
 
 from atlas_jax import errors, partitioning
 from atlas_jax.index import building, manifest, quantize, verification
-from atlas_jax.index.embedding_index import Index
+from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.io import lock
 from atlas_jax.io.folder import Folder
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
@@ -34,7 +34,7 @@ def store():
 @pytest.fixture(params=['float32', 'bfloat16', 'int8'])
 def index(request, store, tmp_path):
     """29 rows in shards of 11 and chunks of 3."""
-    return Index.build(store, FakeEmbedder(), tmp_path / 'index', dtype=request.param, progress=False)
+    return EmbeddingIndex.build(store, FakeEmbedder(), tmp_path / 'index', dtype=request.param, progress=False)
 
 
 def stored(index, embeddings):
@@ -56,7 +56,7 @@ def test_add_and_delete_equal_a_fresh_build(index, store, tmp_path):
     store.passages += [*passages(4, seed=1, prefix='new'), ('doc2', (9, 9))]
     index.add(store, FakeEmbedder(), progress=False)
     index.delete(['doc7', 'new1'], store)
-    again = Index.build(store, FakeEmbedder(), tmp_path / 'fresh', dtype=index.dtype, progress=False)
+    again = EmbeddingIndex.build(store, FakeEmbedder(), tmp_path / 'fresh', dtype=index.dtype, progress=False)
     again.delete(['doc7', 'new1'], store)
     np.testing.assert_array_equal(values(index), values(again))
     np.testing.assert_array_equal(index.deleted, again.deleted)
@@ -67,7 +67,7 @@ def test_rewritten_rows(index, start, rows):
     expected, new = values(index), fresh(rows)
     index.rewrite_rows(start, new, generation=40)
     expected[start:start + rows] = stored(index, new)
-    for one in (index, Index.open(index.path)):
+    for one in (index, EmbeddingIndex.open(index.path)):
         np.testing.assert_array_equal(values(one), expected)
         parts = [(first, count, generation) for first, count, generation in
                  [(0, start, 0), (start, rows, 40), (start + rows, 29 - start - rows, 0)] if count]
@@ -82,7 +82,7 @@ def test_rewriting_again_and_again_keeps_no_more_than_it_needs(index, store):
         new = fresh(min(5, 29 - start), seed=generation)
         expected[start:start + 5] = stored(index, new)
         index.rewrite_rows(start, new, generation)
-    np.testing.assert_array_equal(values(Index.open(index.path)), expected)
+    np.testing.assert_array_equal(values(EmbeddingIndex.open(index.path)), expected)
     names = {entry.name for entry in manifest.read(Folder(index.path)).shards}
     assert {path.name for path in (index.path / 'shards').iterdir()} == names
     index.delete(['doc3'], store)
@@ -99,7 +99,7 @@ def test_rows_that_cannot_be_rewritten(index, store):
     with lock.writing(Folder(index.path), 'index', errors.IndexFolderError):
         with pytest.raises(errors.IndexFolderError, match='another process'):
             index.rewrite_rows(0, fresh(2), 1)
-    np.testing.assert_array_equal(values(Index.open(index.path)), before)
+    np.testing.assert_array_equal(values(EmbeddingIndex.open(index.path)), before)
 
 
 def test_a_rewrite_or_compaction_that_dies_leaves_what_was(index, store, monkeypatch):
@@ -110,7 +110,7 @@ def test_a_rewrite_or_compaction_that_dies_leaves_what_was(index, store, monkeyp
             patch.setattr(manifest, 'write', lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 change()
-        opened = Index.open(index.path)
+        opened = EmbeddingIndex.open(index.path)
         np.testing.assert_array_equal(values(opened), before)
         assert np.flatnonzero(opened.deleted).tolist() == [4, 28]
         change()
@@ -131,10 +131,10 @@ def test_the_shards_of_another_model_are_named(index, store):
 
 def test_an_unfinished_build_stays(index, store):
     with pytest.raises(RuntimeError):
-        Index.build(store, FakeEmbedder(seed=1, stop_after=15), index.path, progress=False)
+        EmbeddingIndex.build(store, FakeEmbedder(seed=1, stop_after=15), index.path, progress=False)
     index.rewrite_rows(0, fresh(3), 1)
     again = FakeEmbedder(seed=1)
-    Index.build(store, again, index.path, progress=False)
+    EmbeddingIndex.build(store, again, index.path, progress=False)
     assert again.embedded == 29 - 14
 
 
@@ -146,8 +146,8 @@ def test_compaction_equals_a_fresh_build_of_what_is_left(index, store, deleted, 
     kept = ~index.deleted
     left = store.copy_kept(index.path / f'store-r{index.info()["revision"] + 1:06d}', kept)
     assert index.compact(store) and not index.compact(left)
-    again = Index.build(left, FakeEmbedder(), tmp_path / 'fresh', dtype=index.dtype, progress=False)
-    for one in (index, Index.open(index.path)):
+    again = EmbeddingIndex.build(left, FakeEmbedder(), tmp_path / 'fresh', dtype=index.dtype, progress=False)
+    for one in (index, EmbeddingIndex.open(index.path)):
         np.testing.assert_array_equal(values(one), values(again))
         assert len(one) == kept.sum() and not one.deleted.any() and one.store_path == left.path
         one.check(left, FakeEmbedder())
@@ -158,7 +158,7 @@ def test_compaction_equals_a_fresh_build_of_what_is_left(index, store, deleted, 
 
 
 def test_small_shards_are_joined_without_a_new_store(store, tmp_path):
-    index = Index.build(FakeStore(store.passages[:2]), FakeEmbedder(), tmp_path / 'index', progress=False)
+    index = EmbeddingIndex.build(FakeStore(store.passages[:2]), FakeEmbedder(), tmp_path / 'index', progress=False)
     for rows in (3, 4, 5):
         index.add(FakeStore(store.passages[:rows]), FakeEmbedder(), progress=False)
     before, path = values(index), index.store_path

@@ -6,7 +6,7 @@ import pytest
 
 from atlas_jax import errors, partitioning
 from atlas_jax.index import building, verification
-from atlas_jax.index.embedding_index import Index
+from atlas_jax.index.embedding_index import EmbeddingIndex
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
 
 
@@ -23,8 +23,8 @@ def expected(store, embedder):
 @pytest.mark.parametrize('rows', [0, 1, 3, 11, 29])
 def test_holds_every_embedding(tmp_path, rows):
     store, embedder = FakeStore(passages(rows)), FakeEmbedder()
-    built = Index.build(store, embedder, tmp_path / 'index', progress=False)
-    opened = Index.open(tmp_path / 'index')
+    built = EmbeddingIndex.build(store, embedder, tmp_path / 'index', progress=False)
+    opened = EmbeddingIndex.open(tmp_path / 'index')
     for index in (built, opened):
         assert len(index) == rows and index.dim == 7 and not index.deleted.any()
         np.testing.assert_array_equal(index.embeddings(np.arange(rows)), expected(store, embedder) if rows else np.zeros((0, 7)))
@@ -35,7 +35,7 @@ def test_holds_every_embedding(tmp_path, rows):
 
 def test_embeddings_come_in_the_order_asked(tmp_path):
     store, embedder = FakeStore(passages(29)), FakeEmbedder()
-    index = Index.build(store, embedder, tmp_path / 'index', progress=False)
+    index = EmbeddingIndex.build(store, embedder, tmp_path / 'index', progress=False)
     rows = np.array([28, 0, 12, 12, 3, 11, 10])
     np.testing.assert_array_equal(index.embeddings(rows), expected(store, embedder)[rows])
     with pytest.raises(errors.IndexFolderError, match='row 29 asked for'):
@@ -45,7 +45,7 @@ def test_embeddings_come_in_the_order_asked(tmp_path):
 @pytest.mark.parametrize('rows', [0, 13])
 def test_device_arrays(tmp_path, rows):
     store, embedder = FakeStore(passages(rows)), FakeEmbedder()
-    index = Index.build(store, embedder, tmp_path / 'index', progress=False)
+    index = EmbeddingIndex.build(store, embedder, tmp_path / 'index', progress=False)
     if rows:
         index.delete(['doc5', 'doc12'], store)
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
@@ -58,7 +58,7 @@ def test_device_arrays(tmp_path, rows):
 
 def test_add_embeds_the_new_passages_alone_and_equals_a_fresh_build(tmp_path):
     store, embedder = FakeStore(passages(13)), FakeEmbedder()
-    index = Index.build(store, embedder, tmp_path / 'index', progress=False)
+    index = EmbeddingIndex.build(store, embedder, tmp_path / 'index', progress=False)
     store.passages += [*passages(4, seed=1, prefix='new'), ('doc2', (9, 9)), ('doc7', (8,)), ('doc2', (7, 7, 7))]
     adder = FakeEmbedder()
     with pytest.raises(errors.IndexFolderError, match='index add'):
@@ -66,8 +66,8 @@ def test_add_embeds_the_new_passages_alone_and_equals_a_fresh_build(tmp_path):
     assert index.add(store, adder, progress=False) == 7
     assert adder.embedded == 7
     assert index.add(store, adder, progress=False) == 0
-    fresh = Index.build(store, embedder, tmp_path / 'fresh', progress=False)
-    for one in (index, Index.open(tmp_path / 'index')):
+    fresh = EmbeddingIndex.build(store, embedder, tmp_path / 'fresh', progress=False)
+    for one in (index, EmbeddingIndex.open(tmp_path / 'index')):
         np.testing.assert_array_equal(one.embeddings(np.arange(20)), fresh.embeddings(np.arange(20)))
         np.testing.assert_array_equal(one.deleted, fresh.deleted)
         one.check(store, embedder)
@@ -76,11 +76,11 @@ def test_add_embeds_the_new_passages_alone_and_equals_a_fresh_build(tmp_path):
 
 def test_delete_is_remembered_and_counted_once(tmp_path):
     store, embedder = FakeStore(passages(13)), FakeEmbedder()
-    index = Index.build(store, embedder, tmp_path / 'index', progress=False)
+    index = EmbeddingIndex.build(store, embedder, tmp_path / 'index', progress=False)
     assert index.delete(['doc3', 'doc3', 'doc11'], store) == 2
     assert index.delete(['doc3'], store) == 0
     assert index.delete([], store) == 0
-    reopened = Index.open(tmp_path / 'index')
+    reopened = EmbeddingIndex.open(tmp_path / 'index')
     assert np.flatnonzero(reopened.deleted).tolist() == [3, 11]
     assert reopened.info()['deleted'] == 2 and reopened.info()['rows'] == 13
     with pytest.raises(errors.StoreError, match='nobody'):
@@ -95,9 +95,9 @@ def test_delete_is_remembered_and_counted_once(tmp_path):
 
 def test_a_second_build_replaces_the_first(tmp_path):
     store, embedder, other = FakeStore(passages(13)), FakeEmbedder(), FakeEmbedder(dim=5, seed=1)
-    index = Index.build(store, embedder, tmp_path / 'index', progress=False)
+    index = EmbeddingIndex.build(store, embedder, tmp_path / 'index', progress=False)
     index.delete(['doc3'], store)
-    second = Index.build(store, other, tmp_path / 'index', progress=False)
+    second = EmbeddingIndex.build(store, other, tmp_path / 'index', progress=False)
     np.testing.assert_array_equal(second.embeddings(np.arange(13)), expected(store, other))
     assert not second.deleted.any() and second.info()['revision'] == 3
     assert len(list((tmp_path / 'index' / 'shards').iterdir())) == 2
@@ -107,7 +107,7 @@ def test_a_second_build_replaces_the_first(tmp_path):
 
 def test_another_model_or_store_is_refused(tmp_path):
     store, embedder, other = FakeStore(passages(13)), FakeEmbedder(), FakeEmbedder(seed=1)
-    index = Index.build(store, embedder, tmp_path / 'index', progress=False)
+    index = EmbeddingIndex.build(store, embedder, tmp_path / 'index', progress=False)
     for call in (index.check, index.add):
         with pytest.raises(errors.IndexFolderError, match=f'{embedder.fingerprint}.*{other.fingerprint}.*--force'):
             call(store, other)
@@ -122,18 +122,18 @@ def test_another_model_or_store_is_refused(tmp_path):
 def test_a_folder_that_is_no_index(tmp_path):
     store, embedder = FakeStore(passages(3)), FakeEmbedder()
     with pytest.raises(errors.IndexFolderError, match='no such folder'):
-        Index.open(tmp_path / 'nowhere')
+        EmbeddingIndex.open(tmp_path / 'nowhere')
     (tmp_path / 'full').mkdir()
     (tmp_path / 'full' / 'thesis.txt').write_text('mine')
     with pytest.raises(errors.IndexFolderError, match='not an index'):
-        Index.open(tmp_path / 'full')
+        EmbeddingIndex.open(tmp_path / 'full')
     with pytest.raises(errors.IndexFolderError, match='not empty'):
-        Index.build(store, embedder, tmp_path / 'full', progress=False)
+        EmbeddingIndex.build(store, embedder, tmp_path / 'full', progress=False)
     with pytest.raises(errors.IndexFolderError, match='is a file'):
-        Index.build(store, embedder, tmp_path / 'full' / 'thesis.txt', progress=False)
+        EmbeddingIndex.build(store, embedder, tmp_path / 'full' / 'thesis.txt', progress=False)
     assert sorted(path.name for path in (tmp_path / 'full').iterdir()) == ['thesis.txt']
     with pytest.raises(errors.ConfigError, match='float8'):
-        Index.build(store, embedder, tmp_path / 'index', dtype='float8', progress=False)
+        EmbeddingIndex.build(store, embedder, tmp_path / 'index', dtype='float8', progress=False)
 
 
 def test_an_embedding_that_is_not_finite_is_refused(tmp_path):
@@ -142,6 +142,6 @@ def test_an_embedding_that_is_not_finite_is_refused(tmp_path):
             return np.where(rows[:, None] == 4, np.nan, super().embed(table, rows))
 
     with pytest.raises(errors.IndexFolderError, match='passage 4 is not finite'):
-        Index.build(FakeStore(passages(13)), Broken(), tmp_path / 'index', progress=False)
+        EmbeddingIndex.build(FakeStore(passages(13)), Broken(), tmp_path / 'index', progress=False)
     with pytest.raises(errors.IndexFolderError, match='not finished'):
-        Index.open(tmp_path / 'index')
+        EmbeddingIndex.open(tmp_path / 'index')

@@ -12,7 +12,7 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.index import building, manifest, verification
-from atlas_jax.index.embedding_index import Index
+from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.io import arrays, atomic, lock
 from atlas_jax.io.folder import Folder
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
@@ -32,13 +32,13 @@ def values(index):
 def test_a_stopped_build_goes_on(tmp_path, stop_after, kept):
     store = FakeStore(passages(29))
     with pytest.raises(RuntimeError, match='killed'):
-        Index.build(store, FakeEmbedder(stop_after=stop_after), tmp_path / 'index', progress=False)
+        EmbeddingIndex.build(store, FakeEmbedder(stop_after=stop_after), tmp_path / 'index', progress=False)
     with pytest.raises(errors.IndexFolderError, match='not finished'):
-        Index.open(tmp_path / 'index')
+        EmbeddingIndex.open(tmp_path / 'index')
     again = FakeEmbedder()
-    index = Index.build(store, again, tmp_path / 'index', progress=False)
+    index = EmbeddingIndex.build(store, again, tmp_path / 'index', progress=False)
     assert again.embedded == 29 - kept
-    np.testing.assert_array_equal(values(index), values(Index.build(store, FakeEmbedder(), tmp_path / 'fresh', progress=False)))
+    np.testing.assert_array_equal(values(index), values(EmbeddingIndex.build(store, FakeEmbedder(), tmp_path / 'fresh', progress=False)))
     assert verification.verify(index.path) == []
 
 
@@ -46,10 +46,10 @@ def test_a_stopped_build_goes_on(tmp_path, stop_after, kept):
 def test_an_unfinished_build_of_something_else_is_thrown_away(tmp_path, other):
     store = FakeStore(passages(29))
     with pytest.raises(RuntimeError):
-        Index.build(store, FakeEmbedder(stop_after=15), tmp_path / 'index', progress=False)
+        EmbeddingIndex.build(store, FakeEmbedder(stop_after=15), tmp_path / 'index', progress=False)
     store = FakeStore(passages(29, seed=3)) if other == 'store' else store
     again = FakeEmbedder(seed=1 if other == 'model' else 0)
-    index = Index.build(store, again, tmp_path / 'index', progress=False)
+    index = EmbeddingIndex.build(store, again, tmp_path / 'index', progress=False)
     assert again.embedded == 29
     np.testing.assert_array_equal(values(index), again.embed(store.retriever_table(), np.arange(29)))
 
@@ -57,35 +57,35 @@ def test_an_unfinished_build_of_something_else_is_thrown_away(tmp_path, other):
 def test_a_damaged_chunk_of_an_unfinished_build_is_embedded_again(tmp_path):
     store = FakeStore(passages(29))
     with pytest.raises(RuntimeError):
-        Index.build(store, FakeEmbedder(stop_after=15), tmp_path / 'index', progress=False)
+        EmbeddingIndex.build(store, FakeEmbedder(stop_after=15), tmp_path / 'index', progress=False)
     [first, _] = sorted((tmp_path / 'index' / 'shards').iterdir())
     (first / 'c' / '2' / '0').unlink()
     again = FakeEmbedder()
-    index = Index.build(store, again, tmp_path / 'index', progress=False)
+    index = EmbeddingIndex.build(store, again, tmp_path / 'index', progress=False)
     assert again.embedded == 29 - 6 - 3  # two chunks of the first shard and one of the second were whole
     assert verification.verify(index.path) == []
 
 
 def test_the_old_version_is_read_while_another_is_built(tmp_path):
     store, embedder = FakeStore(passages(29)), FakeEmbedder()
-    old = values(Index.build(store, embedder, tmp_path / 'index', progress=False))
+    old = values(EmbeddingIndex.build(store, embedder, tmp_path / 'index', progress=False))
     with pytest.raises(RuntimeError):
-        Index.build(store, FakeEmbedder(seed=1, stop_after=15), tmp_path / 'index', progress=False)
-    np.testing.assert_array_equal(values(Index.open(tmp_path / 'index')), old)
-    Index.open(tmp_path / 'index').delete(['doc3'], store)  # does not disturb the unfinished build
+        EmbeddingIndex.build(store, FakeEmbedder(seed=1, stop_after=15), tmp_path / 'index', progress=False)
+    np.testing.assert_array_equal(values(EmbeddingIndex.open(tmp_path / 'index')), old)
+    EmbeddingIndex.open(tmp_path / 'index').delete(['doc3'], store)  # does not disturb the unfinished build
     again = FakeEmbedder(seed=1)
-    index = Index.build(store, again, tmp_path / 'index', progress=False)
+    index = EmbeddingIndex.build(store, again, tmp_path / 'index', progress=False)
     assert again.embedded == 29 - 14
     np.testing.assert_array_equal(values(index), again.embed(store.retriever_table(), np.arange(29)))
 
 
 def test_a_stopped_add_goes_on(tmp_path):
     store = FakeStore(passages(13))
-    index = Index.build(store, FakeEmbedder(), tmp_path / 'index', progress=False)
+    index = EmbeddingIndex.build(store, FakeEmbedder(), tmp_path / 'index', progress=False)
     store.passages += passages(9, seed=1, prefix='new')
     with pytest.raises(RuntimeError):
         index.add(store, FakeEmbedder(stop_after=7), progress=False)
-    assert len(Index.open(tmp_path / 'index')) == 13
+    assert len(EmbeddingIndex.open(tmp_path / 'index')) == 13
     again = FakeEmbedder()
     assert index.add(store, again, progress=False) == 9 and again.embedded == 3
     np.testing.assert_array_equal(values(index), again.embed(store.retriever_table(), np.arange(22)))
@@ -96,7 +96,7 @@ import pathlib, sys, time
 import numpy as np
 from tests.testing import fake_store
 from atlas_jax.index import building
-from atlas_jax.index.index import Index
+from atlas_jax.index.embedding_index import EmbeddingIndex
 building.SHARD_ROWS, building.CHUNK_ROWS = 11, 3
 print('begin', flush=True)
 
@@ -105,7 +105,7 @@ class Slow(fake_store.FakeEmbedder):
         time.sleep(0.05)
         return super().embed(table, rows, progress)
 
-Index.build(fake_store.FakeStore(fake_store.passages(29)), Slow(), pathlib.Path(sys.argv[1]), progress=False)
+EmbeddingIndex.build(fake_store.FakeStore(fake_store.passages(29)), Slow(), pathlib.Path(sys.argv[1]), progress=False)
 """
 
 
@@ -125,7 +125,7 @@ def test_sigkill_at_any_moment(tmp_path):
             process.wait()
             kills += 1
     assert kills >= 1 and process.returncode == 0
-    index, embedder = Index.open(folder), FakeEmbedder()
+    index, embedder = EmbeddingIndex.open(folder), FakeEmbedder()
     np.testing.assert_array_equal(values(index), embedder.embed(FakeStore(passages(29)).retriever_table(), np.arange(29)))
     assert verification.verify(index.path) == []
     assert sorted(path.name for path in folder.iterdir()) == ['lock', 'manifest.json', 'shards']
@@ -134,7 +134,7 @@ def test_sigkill_at_any_moment(tmp_path):
 @pytest.mark.parametrize('code', [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_keeps_the_old_version_and_what_was_finished(tmp_path, monkeypatch, code):
     store = FakeStore(passages(29))
-    old = values(Index.build(store, FakeEmbedder(), tmp_path / 'index', progress=False))
+    old = values(EmbeddingIndex.build(store, FakeEmbedder(), tmp_path / 'index', progress=False))
     written, replace = [], os.replace
 
     def full(source, target):
@@ -146,10 +146,10 @@ def test_a_full_disk_keeps_the_old_version_and_what_was_finished(tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(atomic.os, 'replace', full)
         with pytest.raises(errors.DiskFullError, match='disk is full'):
-            Index.build(store, FakeEmbedder(seed=1), tmp_path / 'index', progress=False)
-    np.testing.assert_array_equal(values(Index.open(tmp_path / 'index')), old)
+            EmbeddingIndex.build(store, FakeEmbedder(seed=1), tmp_path / 'index', progress=False)
+    np.testing.assert_array_equal(values(EmbeddingIndex.open(tmp_path / 'index')), old)
     again = FakeEmbedder(seed=1)
-    Index.build(store, again, tmp_path / 'index', progress=False)
+    EmbeddingIndex.build(store, again, tmp_path / 'index', progress=False)
     assert 0 < again.embedded < 29
 
 
@@ -160,43 +160,43 @@ def test_a_full_disk_reported_by_tensorstore(tmp_path, monkeypatch, text):
 
     monkeypatch.setattr(arrays.tensorstore, 'open', full)
     with pytest.raises(errors.DiskFullError, match='disk is full'):
-        Index.build(FakeStore(passages(3)), FakeEmbedder(), tmp_path / 'index', progress=False)
+        EmbeddingIndex.build(FakeStore(passages(3)), FakeEmbedder(), tmp_path / 'index', progress=False)
 
 
 def test_a_second_writer_is_refused(tmp_path):
     store, embedder = FakeStore(passages(13)), FakeEmbedder()
-    index = Index.build(store, embedder, tmp_path / 'index', progress=False)
+    index = EmbeddingIndex.build(store, embedder, tmp_path / 'index', progress=False)
     with lock.writing(Folder(tmp_path / 'index'), 'index', errors.IndexFolderError):
-        for write in (lambda: Index.build(store, embedder, tmp_path / 'index', progress=False), lambda: index.delete(['doc1'], store),
-                      lambda: index.add(store, embedder)):
+        for write in (lambda: EmbeddingIndex.build(store, embedder, tmp_path / 'index', progress=False),
+                      lambda: index.delete(['doc1'], store), lambda: index.add(store, embedder)):
             with pytest.raises(errors.IndexFolderError, match='another process is writing'):
                 write()
-        assert len(Index.open(tmp_path / 'index')) == 13
+        assert len(EmbeddingIndex.open(tmp_path / 'index')) == 13
     assert index.delete(['doc1'], store) == 1
 
 
 def test_opening_while_a_writer_commits(tmp_path, monkeypatch):
     store = FakeStore(passages(13))
-    index = Index.build(store, FakeEmbedder(), tmp_path / 'index', progress=False)
+    index = EmbeddingIndex.build(store, FakeEmbedder(), tmp_path / 'index', progress=False)
     index.delete(['doc1'], store)
     stale = [manifest.read(Folder(tmp_path / 'index'))]
     index.delete(['doc2'], store)
     read = manifest.read
     monkeypatch.setattr(manifest, 'read', lambda folder: stale.pop() if stale else read(folder))
-    assert np.flatnonzero(Index.open(tmp_path / 'index').deleted).tolist() == [1, 2]
+    assert np.flatnonzero(EmbeddingIndex.open(tmp_path / 'index').deleted).tolist() == [1, 2]
 
 
 def test_two_open_indexes_do_not_undo_each_other(tmp_path):
     store, embedder = FakeStore(passages(13)), FakeEmbedder()
-    one = Index.build(store, embedder, tmp_path / 'index', progress=False)
-    two = Index.open(tmp_path / 'index')
+    one = EmbeddingIndex.build(store, embedder, tmp_path / 'index', progress=False)
+    two = EmbeddingIndex.open(tmp_path / 'index')
     one.delete(['doc1'], store)
     two.delete(['doc2'], store)
-    assert np.flatnonzero(Index.open(tmp_path / 'index').deleted).tolist() == [1, 2]
+    assert np.flatnonzero(EmbeddingIndex.open(tmp_path / 'index').deleted).tolist() == [1, 2]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / 'locked').mkdir(mode=0o500)
     with pytest.raises(errors.IndexFolderError, match='cannot write'):
-        Index.build(FakeStore(passages(3)), FakeEmbedder(), tmp_path / 'locked' / 'index', progress=False)
+        EmbeddingIndex.build(FakeStore(passages(3)), FakeEmbedder(), tmp_path / 'locked' / 'index', progress=False)

@@ -11,7 +11,7 @@ from atlas_jax.conversion import hf
 from atlas_jax.corpus import passages as corpus_passages
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index.embed import PassageEmbedder
-from atlas_jax.index.embedding_index import Index
+from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.searchers import exact
 from atlas_jax.tokenizers import formats
 from atlas_jax.tokenizers.bert import BertTokenizer
@@ -46,7 +46,7 @@ def test_embeddings_equal_hugging_face(demo_packages, retriever, store, tmp_path
     torch = pytest.importorskip('torch')
     transformers = pytest.importorskip('transformers')
     with jax.default_matmul_precision('highest'):
-        found = Index.build(store, embedder(retriever), tmp_path / 'index', progress=False).embeddings(np.arange(17))
+        found = EmbeddingIndex.build(store, embedder(retriever), tmp_path / 'index', progress=False).embeddings(np.arange(17))
     tokenizer = transformers.AutoTokenizer.from_pretrained(demo_packages.retriever_dir)
     model = transformers.AutoModel.from_pretrained(demo_packages.retriever_dir).eval()
     texts = [f'{store[row].full_title} {store[row].text}' for row in range(17)]
@@ -60,7 +60,7 @@ def test_embeddings_equal_hugging_face(demo_packages, retriever, store, tmp_path
 
 def test_edited_knowledge_is_found(retriever, store, tmp_path):
     model, mesh = embedder(retriever), partitioning.make_mesh()
-    index = Index.build(store, model, tmp_path / 'index', progress=False)
+    index = EmbeddingIndex.build(store, model, tmp_path / 'index', progress=False)
     text = 'The lighthouse keeper of Zanzibar collects purple umbrellas.'
     store.append([corpus_passages.Passage('fact3', 'Zanzibar', '', text)], progress=False)
     with pytest.raises(errors.IndexFolderError, match='index add'):
@@ -82,7 +82,7 @@ def test_edited_knowledge_is_found(retriever, store, tmp_path):
 
 
 def test_another_format_or_limit_is_another_model(retriever, store, tmp_path):
-    index = Index.build(store, embedder(retriever), tmp_path / 'index', progress=False)
+    index = EmbeddingIndex.build(store, embedder(retriever), tmp_path / 'index', progress=False)
     for other in (embedder(retriever, '{text}'), embedder(retriever, limit=LIMIT + 1)):
         with pytest.raises(errors.IndexFolderError, match='another model'):
             index.check(store, other)

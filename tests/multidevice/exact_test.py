@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors, partitioning, types
-from atlas_jax.index.embedding_index import Index
+from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.searchers import exact
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
 
@@ -54,7 +54,7 @@ def test_rows_that_do_not_divide_are_refused():
 @pytest.mark.parametrize('rows, devices, shape', [(0, 8, (1, 8, 1)), (5, 8, (2, 2, 2)), (29, 8, (4, 1, 2)), (29, 2, (1, 2, 1))])
 def test_device_arrays_hold_each_row_once(tmp_path, rows, devices, shape):
     store, embedder, mesh = FakeStore(passages(rows)), FakeEmbedder(), partitioning.make_mesh(shape, jax.devices()[:devices])
-    index = Index.build(store, embedder, tmp_path / 'index', progress=False)
+    index = EmbeddingIndex.build(store, embedder, tmp_path / 'index', progress=False)
     arrays = index.device_arrays(mesh)
     padded = max(1, -(-rows // devices)) * devices
     assert arrays.embeddings.shape == (padded, 7)

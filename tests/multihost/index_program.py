@@ -9,7 +9,7 @@ import numpy as np
 from atlas_jax import errors, partitioning
 from atlas_jax.index import building
 from atlas_jax.index.embed import PassageEmbedder
-from atlas_jax.index.embedding_index import Index
+from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.models import contriever
 from atlas_jax.runtime import hosts
 from tests.testing import tiny
@@ -23,7 +23,7 @@ store = FakeStore(passages(29))
 if how == 'fails':
     broken = FakeEmbedder(stop_after=0 if jax.process_index() == 1 else None)
     try:
-        Index.build(store, broken, folder, progress=False)
+        EmbeddingIndex.build(store, broken, folder, progress=False)
     except RuntimeError:
         print('own: killed')
     except errors.UserError as error:
@@ -32,7 +32,7 @@ if how == 'fails':
 params = contriever.init_params(tiny.RETRIEVER, jax.random.key(0))
 with jax.default_matmul_precision('highest'):
     embedder = PassageEmbedder(tiny.RETRIEVER, jax.tree.map(np.asarray, params), tiny.SEGMENTS.retriever, 37, tokens_per_batch=79)
-    index = Index.build(store, embedder, folder, dtype='int8', progress=False)
+    index = EmbeddingIndex.build(store, embedder, folder, dtype='int8', progress=False)
     store.passages += passages(4, seed=1, prefix='new')
     assert index.add(store, embedder, progress=False) == 4
 assert index.delete(['doc3', 'new2'], store) == 2

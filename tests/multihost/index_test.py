@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from atlas_jax.index import verification
-from atlas_jax.index.embedding_index import Index
+from atlas_jax.index.embedding_index import EmbeddingIndex
 from tests.testing import processes
 
 PROGRAM = str(pathlib.Path(__file__).with_name('index_program.py'))
@@ -23,7 +23,7 @@ def test_together_as_alone(tmp_path):
     assert all('done 2 32' in output for _, output in together), together
     [(code, output)] = run(tmp_path / 'alone', 'alone', 1)
     assert code == 0 and 'done 1 32' in output, output
-    one, two = Index.open(tmp_path / 'alone'), Index.open(tmp_path / 'together')
+    one, two = EmbeddingIndex.open(tmp_path / 'alone'), EmbeddingIndex.open(tmp_path / 'together')
     np.testing.assert_array_equal(one.embeddings(np.arange(31)), two.embeddings(np.arange(31)))
     assert verification.verify(two.path) == [] and one.info()['model_fingerprint'] == two.info()['model_fingerprint']
 
