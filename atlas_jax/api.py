@@ -9,7 +9,7 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,9 +18,7 @@ import numpy as np
 from atlas_jax import errors, partitioning, types
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.conversion import kinds, loading, own, tokenizer_files
-from atlas_jax.corpus import documents as documents_lib
-from atlas_jax.corpus import passages as passages_lib
-from atlas_jax.corpus import store as store_lib
+from atlas_jax.corpus.store import PassageStore
 from atlas_jax.decoding import DecodingConfig
 from atlas_jax.index import embed
 from atlas_jax.index.embedding_index import Index as PassageIndex
@@ -74,29 +72,6 @@ class Answer:
     passages: tuple[AnswerPassage, ...] = ()
     score: float | None = None
     alternatives: tuple[Alternative, ...] = ()
-
-
-class PassageStore(store_lib.PassageStore):
-    """Passages on disk; see corpus/store.py."""
-
-    @classmethod
-    def build(cls, documents: str | os.PathLike | Iterable[documents_lib.Document], path: str | os.PathLike, *,
-              atlas: 'Atlas | None' = None, max_words: int = 100, progress: bool = True) -> 'PassageStore':
-        """Cuts documents into passages and stores them.
-
-        Args:
-          documents: a file or folder (.jsonl, .txt, .md, .html), or Documents.
-          path: the store's folder.
-          atlas: whose tokenizers to use; None leaves that to Index.build.
-          max_words: words a passage has at most.
-
-        Raises:
-          InputFileError: something in the documents is wrong.
-        """
-        if isinstance(documents, str | os.PathLike):
-            documents = documents_lib.read_documents(documents)
-        tokenizers = {} if atlas is None else {'reader_tokenizer': atlas.reader_tokenizer, 'retriever_tokenizer': atlas.retriever_tokenizer}
-        return super().build(passages_lib.split_passages(documents, max_words), path, progress=progress, **tokenizers)
 
 
 @dataclasses.dataclass

@@ -45,7 +45,7 @@ def open_or_build(work: pathlib.Path, atlas, passages: list) -> tuple[object, di
     folder = work / f'index-{len(passages)}'
     if (folder / 'manifest.json').is_file():
         return api.Index.open(folder), {'passages': len(passages)}
-    store.PassageStore.build(passages, work / f'store-{len(passages)}', progress=False)
+    store.PassageStore.from_passages(passages, work / f'store-{len(passages)}', progress=False)
     opened = api.PassageStore.open(work / f'store-{len(passages)}')
     opened.tokenize(atlas.reader_tokenizer, atlas.retriever_tokenizer, progress=False)
     start = time.perf_counter()
