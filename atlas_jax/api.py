@@ -25,14 +25,15 @@ from atlas_jax.index.embedding_index import Index as PassageIndex
 from atlas_jax.input import encode
 from atlas_jax.knowledge import group as index_group
 from atlas_jax.models import atlas as atlas_lib
-from atlas_jax.runtime import hosts, processes
+from atlas_jax.runtime import hosts
 from atlas_jax.searchers import config as search_config
 from atlas_jax.steps import answer as answer_step
 from atlas_jax.steps import answer_steps, prepare, step_config
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.tasks import protocol, registry
-from atlas_jax.tasks.protocol import TaskExample
+from atlas_jax.tasks import registry
+from atlas_jax.tasks import task as task_lib
 from atlas_jax.tasks.qa import QATask
+from atlas_jax.tasks.task import TaskExample
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
 from atlas_jax.training import state as state_lib
@@ -89,7 +90,7 @@ class Atlas:
     params: dict[str, Any]
     reader_tokenizer: T5Tokenizer
     retriever_tokenizer: BertTokenizer
-    task: protocol.Task = dataclasses.field(default_factory=QATask)
+    task: task_lib.Task = dataclasses.field(default_factory=QATask)
     mesh: jax.sharding.Mesh | None = None
 
     def __post_init__(self):
@@ -98,7 +99,7 @@ class Atlas:
 
     @classmethod
     def from_pretrained(cls, reader: str | os.PathLike, retriever: str | os.PathLike, *, inputs: atlas_lib.InputConfig | None = None,
-                        task: protocol.Task | None = None, n_context: int = 1, mesh: jax.sharding.Mesh | None = None,
+                        task: task_lib.Task | None = None, n_context: int = 1, mesh: jax.sharding.Mesh | None = None,
                         reader_tokenizer: str | os.PathLike | None = None,
                         retriever_tokenizer: str | os.PathLike | None = None) -> 'Atlas':
         """Loads a reader and a retriever: Hugging Face folders, or any other kind that `load` reads.
@@ -203,7 +204,7 @@ class Atlas:
           decoding: how answers are generated; None is greedy.
           search: how passages are found, or the name of a searcher; None is exact.
         """
-        examples = [protocol.ask(self.task, question, i) for i, question in enumerate(questions)]
+        examples = [task_lib.ask(self.task, question, i) for i, question in enumerate(questions)]
         batch_size = batch_size or min(len(questions), 16)
         return list(self.answer_examples(examples, index, n_context, batch_size, decoding=decoding, search=search))
 
@@ -289,10 +290,10 @@ class Index:
 
         `dtype` is float32, bfloat16 or int8. Under jax.distributed every process calls it and embeds its share.
         """
-        with processes.together():
-            if processes.is_first():
+        with hosts.together():
+            if hosts.is_first():
                 store.tokenize(atlas.reader_tokenizer, atlas.retriever_tokenizer, progress=show_progress)
-        store = store if processes.is_first() else PassageStore.open(store.path)
+        store = store if hosts.is_first() else PassageStore.open(store.path)
         return cls(PassageIndex.build(store, atlas.embedder(), path, dtype=dtype, progress=show_progress), store)
 
     @classmethod
@@ -319,10 +320,10 @@ class Index:
         self.store.check_tokenizers(atlas.reader_tokenizer, atlas.retriever_tokenizer)
         self.index.check_model(atlas.embedder(), self.force)
         self.index.add(self.store, atlas.embedder(), force=self.force)
-        with processes.together():
-            if processes.is_first():
+        with hosts.together():
+            if hosts.is_first():
                 self.store.append(passages)
-        if not processes.is_first():
+        if not hosts.is_first():
             self.store = PassageStore.open(self.store.path)
         self.index.add(self.store, atlas.embedder(), force=self.force)
         self._knowledge.clear()

@@ -9,7 +9,7 @@ from atlas_jax import api
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.searchers import config as search_config
 from atlas_jax.steps import prepare
-from atlas_jax.tasks import protocol
+from atlas_jax.tasks import task as task_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ def search(atlas: api.Atlas, index: api.Index | Sequence[api.Index], questions: 
     """
     if not questions:
         return []
-    examples = [protocol.ask(atlas.task, question, i) for i, question in enumerate(questions)]
+    examples = [task_lib.ask(atlas.task, question, i) for i, question in enumerate(questions)]
     size = atlas.whole_batch(len(examples))
     prepared = prepare.prepare(atlas, examples, index, top_k, size, search=search)
     [(_, retrieved)] = prepared.search(atlas.device_params(), examples, size)

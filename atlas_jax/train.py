@@ -20,7 +20,7 @@ from atlas_jax.runtime import hosts, preemption, progress, resources, watch
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import prepare, step_config
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.tasks import protocol
+from atlas_jax.tasks import task as task_lib
 from atlas_jax.training import refresh as refresh_lib
 from atlas_jax.training import state as state_lib
 from atlas_jax.training import train_step
@@ -74,7 +74,7 @@ class TrainResult:
 
 def train(run: RunConfig, train_file: str, optimizer: OptimizerConfig, index_dir: str | Sequence[str] | None = None, n_context: int = 1,
           model_dir: str | None = None, reader_dir: str | None = None, retriever_dir: str | None = None,
-          task: protocol.Task | None = None, inputs: atlas_lib.InputConfig | None = None,
+          task: task_lib.Task | None = None, inputs: atlas_lib.InputConfig | None = None,
           distill: spec_lib.DistillConfig | None = None, max_examples: int | None = None,
           step: step_config.StepConfig | None = None, search: SearchConfig | None = None,
           use_file_passages: bool = False, refresh: refresh_lib.RefreshConfig | None = None, eval_file: str | None = None,
@@ -126,11 +126,11 @@ def configure(atlas: api.Atlas, mesh: jax.sharding.Mesh, n_context: int, dropout
     return dataclasses.replace(atlas, config=config, mesh=mesh)
 
 
-def train_examples(run: RunConfig, atlas: api.Atlas, examples: Sequence[protocol.TaskExample],
+def train_examples(run: RunConfig, atlas: api.Atlas, examples: Sequence[task_lib.TaskExample],
                    index: api.Index | Sequence[api.Index] | None,
                    optimizer: OptimizerConfig, distill: spec_lib.DistillConfig, label: str = 'training',
                    step: step_config.StepConfig | None = None, search: SearchConfig | None = None, use_file_passages: bool = False,
-                   refresh: refresh_lib.RefreshConfig | None = None, eval_examples: Sequence[protocol.TaskExample] = (),
+                   refresh: refresh_lib.RefreshConfig | None = None, eval_examples: Sequence[task_lib.TaskExample] = (),
                    profile_dir: str | None = None) -> TrainResult:
     """`train` on what is loaded already; the run folder is written just the same."""
     folder = pathlib.Path(run.run_dir)
@@ -195,7 +195,7 @@ class _Loop:
     """A run between two saves: state, log, and the position of everything that moves with them."""
 
     def __init__(self, run: RunConfig, atlas: api.Atlas, prepared: prepare.Prepared, checkpoints: run_folder.RunCheckpoints, batches: Any,
-                 batch_rows: int, refresher: refresh_lib.Refresher | None, eval_examples: Sequence[protocol.TaskExample], step: Any,
+                 batch_rows: int, refresher: refresh_lib.Refresher | None, eval_examples: Sequence[task_lib.TaskExample], step: Any,
                  index: Any):
         self.run, self.atlas, self.prepared, self.checkpoints, self.batches = run, atlas, prepared, checkpoints, batches
         self.batch_rows, self.refresher, self.eval_examples, self.step, self.index = batch_rows, refresher, eval_examples, step, index

@@ -58,9 +58,9 @@ def measure(atlas, index, asked: list[tuple[str, str]], searcher: str) -> dict:
     """Recall and speed of one searcher, its first batch (compiling, building, opening) not timed."""
     from atlas_jax.searchers.config import SearchConfig
     from atlas_jax.steps import prepare
-    from atlas_jax.tasks import protocol
+    from atlas_jax.tasks import task as task_lib
     config = SearchConfig('hybrid', fusion='weighted') if searcher == 'hybrid_weighted' else SearchConfig(searcher)
-    examples = [protocol.ask(atlas.task, question, number) for number, (question, _) in enumerate(asked)]
+    examples = [task_lib.ask(atlas.task, question, number) for number, (question, _) in enumerate(asked)]
     start = time.perf_counter()
     prepared = prepare.prepare(atlas, examples, index, TOP_K, BATCH, search=config)
     params = atlas.device_params()

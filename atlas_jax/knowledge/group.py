@@ -12,7 +12,7 @@ from atlas_jax import errors, partitioning, types
 from atlas_jax.searchers import host, int8, protocol
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.tasks.protocol import TaskExample
+from atlas_jax.tasks.task import TaskExample
 
 
 class IndexGroup:

@@ -10,7 +10,7 @@ from atlas_jax.runtime import hosts
 from atlas_jax.searchers import protocol
 from atlas_jax.steps import retrieve
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.tasks.protocol import TaskExample
+from atlas_jax.tasks.task import TaskExample
 from atlas_jax.training import train_step
 
 

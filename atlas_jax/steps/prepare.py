@@ -16,15 +16,15 @@ import numpy as np
 
 from atlas_jax import errors, types
 from atlas_jax.corpus.passages import Passage
-from atlas_jax.input import encode, passages
+from atlas_jax.input import encode, text_inputs
 from atlas_jax.knowledge import group as index_group
 from atlas_jax.runtime import hosts, progress
 from atlas_jax.searchers import config as search_config
 from atlas_jax.searchers import protocol as search_protocol
 from atlas_jax.steps import given, host_path, retrieve, step_config
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.tasks import protocol
-from atlas_jax.tasks.protocol import TaskExample
+from atlas_jax.tasks import task as task_lib
+from atlas_jax.tasks.task import TaskExample
 from atlas_jax.tokenizers import formats
 from atlas_jax.training import train_step
 
@@ -33,9 +33,9 @@ _SAMPLED_EXAMPLES = 1000  # whose passages are measured before the first step, w
 
 def read_examples(atlas: Any, path: str, *, training: bool = False, labelled: bool = True,
                   max_rows: int | None = None) -> list[TaskExample]:
-    """The examples of a file for an api.Atlas's task (protocol.read_examples); says how many targets are over the limit, or empty."""
+    """The examples of a file for an api.Atlas's task (task_lib.read_examples); says how many targets are over the limit, or empty."""
     tokenizer = atlas.reader_tokenizer
-    examples = protocol.read_examples(path, atlas.task, training=training, labelled=labelled, max_rows=max_rows,
+    examples = task_lib.read_examples(path, atlas.task, training=training, labelled=labelled, max_rows=max_rows,
                                       count_tokens=lambda text: len(tokenizer.encode(text)))
     cut = atlas.encoder().count_clipped_targets(examples)
     if cut:
@@ -187,10 +187,10 @@ def _given(atlas: Any, config: Any, encoder: encode.ExampleEncoder, examples: Se
     """The way of passages that come with the batch."""
     inputs, reader, retriever = config.inputs, atlas.reader_tokenizer, atlas.retriever_tokenizer
     bare = spec_lib.StepSpec(config, atlas.segments, atlas.mesh, read=(), distill=distill, search=options['search'])
-    passage_encoder = passages.PassageEncoder(
-        passages.TextFormat(inputs.closed_book_format if bare.closed_book else inputs.encoder_format, reader.encode,
+    passage_encoder = text_inputs.PassageEncoder(
+        text_inputs.TextFormat(inputs.closed_book_format if bare.closed_book else inputs.encoder_format, reader.encode,
                             inputs.text_max_tokens, suffix_ids=(reader.eos_id,)),
-        None if bare.closed_book else passages.TextFormat(
+        None if bare.closed_book else text_inputs.TextFormat(
             inputs.retriever_format, retriever.encode, config.retriever_max_tokens, prefix_ids=(retriever.cls_id,),
             suffix_ids=(retriever.sep_id,), borders=formats.PUNCTUATION),
         n=max(bare.top_k, 1), query_max_tokens=encoder.query_width)
