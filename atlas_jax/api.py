@@ -23,8 +23,8 @@ from atlas_jax.model import AtlasModel, ModelSource
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import answer, prepare
 from atlas_jax.steps.spec import StepConfig
-from atlas_jax.tasks import protocol
-from atlas_jax.tasks.protocol import TaskExample
+from atlas_jax.tasks import task as task_lib
+from atlas_jax.tasks.task import TaskExample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Atlas(AtlasModel):
         Raises:
           IndexFolderError, StoreError: another model built the index, or it is damaged. ConfigError: options contradict each other.
         """
-        examples = [protocol.ask(self.task, question, i) for i, question in enumerate(questions)]
+        examples = [task_lib.ask(self.task, question, i) for i, question in enumerate(questions)]
         batch_size = batch_size or min(len(questions), 16)
         return list(self.answer_examples(examples, index, n_context, batch_size, decoding=decoding, search=search))
 
@@ -146,7 +146,7 @@ class Atlas(AtlasModel):
         """
         if not questions:
             return []
-        examples = [protocol.ask(self.task, question, i) for i, question in enumerate(questions)]
+        examples = [task_lib.ask(self.task, question, i) for i, question in enumerate(questions)]
         size = self.whole_batch(len(examples))
         prepared = prepare.prepare(self, examples, index, top_k, size, search=search)
         [(_, retrieved)] = prepared.search(self.device_params(), examples, size)

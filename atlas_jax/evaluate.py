@@ -23,7 +23,8 @@ from atlas_jax.steps import eval as eval_step
 from atlas_jax.steps import prepare
 from atlas_jax.steps import score as score_step
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.tasks import multiple_choice, protocol
+from atlas_jax.tasks import multiple_choice
+from atlas_jax.tasks import task as task_lib
 
 _TOP = (1, 2, 5, 10, 20, 50, 100)
 
@@ -129,7 +130,7 @@ class Options:
         return spec_lib.StepConfig(compute_dtype=self.compute_dtype, param_dtype=self.param_dtype)
 
 
-def evaluate_examples(atlas: api.Atlas, examples: Sequence[protocol.TaskExample], index: prepare.Searched, *, label: str = 'answering',
+def evaluate_examples(atlas: api.Atlas, examples: Sequence[task_lib.TaskExample], index: prepare.Searched, *, label: str = 'answering',
                       options: Options | None = None, **changes: Any) -> Evaluation:
     """Answers the examples through the train step's own retrieval and assembly, and scores the answers.
 
@@ -160,7 +161,7 @@ def evaluate_examples(atlas: api.Atlas, examples: Sequence[protocol.TaskExample]
                       _likelihoods(atlas, firsts, index, options), choices)
 
 
-def _prepare(atlas: api.Atlas, examples: Sequence[protocol.TaskExample], index: prepare.Searched, options: Options) -> prepare.Prepared:
+def _prepare(atlas: api.Atlas, examples: Sequence[task_lib.TaskExample], index: prepare.Searched, options: Options) -> prepare.Prepared:
     return prepare.prepare(atlas, examples, index, prepare.passages_to_read(atlas, index, options.n_context, options.use_file_passages),
                            atlas.whole_batch(options.batch_size), use_file_passages=options.use_file_passages, search=options.search,
                            knowledge=options.knowledge, step=options.step)
@@ -175,7 +176,7 @@ def _retrieve(atlas: api.Atlas, examples, index: prepare.Searched, options: Opti
                  for chunk, retrieved in found for row, example in enumerate(chunk))
 
 
-def _score_texts(task: protocol.Task, answers: Sequence[api.Answer], examples) -> dict[str, tuple[float, ...]]:
+def _score_texts(task: task_lib.Task, answers: Sequence[api.Answer], examples) -> dict[str, tuple[float, ...]]:
     if not all(example.answers for example in examples):
         return {}
     rows = [score_metrics.of_text(task.metrics, answer.text, example.answers) for answer, example in zip(answers, examples, strict=True)]
@@ -209,9 +210,9 @@ def _place(letter: str) -> int:
     return ord(letter) - ord('A')
 
 
-def _groups(examples: Sequence[protocol.TaskExample]) -> list[list[protocol.TaskExample]]:
+def _groups(examples: Sequence[task_lib.TaskExample]) -> list[list[task_lib.TaskExample]]:
     """The permutations of one row together."""
-    groups: list[list[protocol.TaskExample]] = []
+    groups: list[list[task_lib.TaskExample]] = []
     for example in examples:
         if groups and groups[-1][0].example_id == example.example_id:
             groups[-1].append(example)
@@ -253,10 +254,10 @@ def _likelihoods(atlas: api.Atlas, examples, index: prepare.Searched, options: O
     return Likelihoods(tuple(nll), tuple(tokens), correlations)
 
 
-def write_results(path: str | os.PathLike, evaluation: Evaluation, examples: Sequence[protocol.TaskExample],
+def write_results(path: str | os.PathLike, evaluation: Evaluation, examples: Sequence[task_lib.TaskExample],
                   write_passages: bool = True) -> None:
     """One JSON line a question: query, answers, prediction, scores, and where wanted the passages."""
-    def row(number: int, answer: api.Answer, example: protocol.TaskExample) -> dict[str, Any]:
+    def row(number: int, answer: api.Answer, example: task_lib.TaskExample) -> dict[str, Any]:
         values: dict[str, Any] = {'example_id': example.example_id, 'question': answer.question, 'query': example.query,
                                   'answers': list(example.answers)}
         if answer.text or evaluation.scores:

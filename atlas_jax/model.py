@@ -16,7 +16,8 @@ from atlas_jax.input import encode
 from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.models import parameters
 from atlas_jax.runtime import hosts
-from atlas_jax.tasks import protocol, registry
+from atlas_jax.tasks import registry
+from atlas_jax.tasks import task as task_lib
 from atlas_jax.tasks.qa import QATask
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
@@ -39,7 +40,7 @@ class AtlasModel:
     params: dict[str, Any]
     reader_tokenizer: T5Tokenizer
     retriever_tokenizer: BertTokenizer
-    task: protocol.Task = dataclasses.field(default_factory=QATask)
+    task: task_lib.Task = dataclasses.field(default_factory=QATask)
     mesh: jax.sharding.Mesh = dataclasses.field(default_factory=partitioning.make_mesh)
 
     def __post_init__(self):
@@ -49,7 +50,7 @@ class AtlasModel:
 
     @classmethod
     def from_pretrained(cls, reader: str | os.PathLike, retriever: str | os.PathLike, *, inputs: atlas_lib.InputConfig | None = None,
-                        task: protocol.Task | None = None, n_context: int = 1, mesh: jax.sharding.Mesh | None = None,
+                        task: task_lib.Task | None = None, n_context: int = 1, mesh: jax.sharding.Mesh | None = None,
                         reader_tokenizer: str | os.PathLike | None = None, retriever_tokenizer: str | os.PathLike | None = None) -> Self:
         """Loads a reader and a retriever: Hugging Face folders, or any other kind that `load` reads.
 
@@ -173,7 +174,7 @@ class ModelSource:
     model_dir: str | None = None
     reader_dir: str | None = None
     retriever_dir: str | None = None
-    task: protocol.Task | None = None
+    task: task_lib.Task | None = None
     inputs: atlas_lib.InputConfig | None = None
 
     def load(self, kind: type[Model]) -> Model:

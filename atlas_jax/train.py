@@ -20,7 +20,7 @@ from atlas_jax.runtime import hosts, preemption, progress, resources, watch
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import prepare
 from atlas_jax.steps.spec import DistillConfig, StepConfig, StepSpec
-from atlas_jax.tasks import protocol
+from atlas_jax.tasks import task as task_lib
 from atlas_jax.training import state as state_lib
 from atlas_jax.training import train_step
 from atlas_jax.training.optimizer import OptimizerConfig
@@ -111,9 +111,9 @@ class Loaded:
     """
 
     atlas: api.Atlas
-    examples: Sequence[protocol.TaskExample]
+    examples: Sequence[task_lib.TaskExample]
     index: prepare.Searched = None
-    eval_examples: Sequence[protocol.TaskExample] = ()
+    eval_examples: Sequence[task_lib.TaskExample] = ()
     use_file_passages: bool = False
 
 
@@ -236,7 +236,7 @@ class _Batches:
     rows: int  # of a batch, all micro-batches together
 
     @classmethod
-    def of(cls, examples: Sequence[protocol.TaskExample], prepared: prepare.Prepared, run: RunConfig) -> '_Batches':
+    def of(cls, examples: Sequence[task_lib.TaskExample], prepared: prepare.Prepared, run: RunConfig) -> '_Batches':
         rows = run.batch_size * prepared.spec.step.accumulation_steps
         if prepared.on_host:
             return cls(pipeline.training_examples(examples, prepared.encoder, rows, run.seed), rows)

@@ -45,7 +45,7 @@ def open_or_build(work: pathlib.Path, atlas, passages: list) -> tuple[object, di
     folder = work / f'index-{len(passages)}'
     if (folder / 'manifest.json').is_file():
         return api.Index.open(folder), {'passages': len(passages)}
-    store.PassageStore.build(passages, work / f'store-{len(passages)}', progress=False)
+    store.PassageStore.from_passages(passages, work / f'store-{len(passages)}', progress=False)
     opened = api.PassageStore.open(work / f'store-{len(passages)}')
     opened.tokenize(atlas.reader_tokenizer, atlas.retriever_tokenizer, progress=False)
     start = time.perf_counter()
@@ -58,9 +58,9 @@ def measure(atlas, index, asked: list[tuple[str, str]], searcher: str) -> dict:
     """Recall and speed of one searcher, its first batch (compiling, building, opening) not timed."""
     from atlas_jax.searchers.config import SearchConfig
     from atlas_jax.steps import prepare
-    from atlas_jax.tasks import protocol
+    from atlas_jax.tasks import task as task_lib
     config = SearchConfig('hybrid', fusion='weighted') if searcher == 'hybrid_weighted' else SearchConfig(searcher)
-    examples = [protocol.ask(atlas.task, question, number) for number, (question, _) in enumerate(asked)]
+    examples = [task_lib.ask(atlas.task, question, number) for number, (question, _) in enumerate(asked)]
     start = time.perf_counter()
     prepared = prepare.prepare(atlas, examples, index, TOP_K, BATCH, search=config)
     params = atlas.device_params()

@@ -9,7 +9,7 @@ from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.knowledge import group as index_group
 from atlas_jax.searchers.config import SearchConfig
-from atlas_jax.tasks.protocol import TaskExample
+from atlas_jax.tasks.task import TaskExample
 from tests.testing import tiny_run
 
 QUESTIONS = ['what is thing 3 ?', 'red thing', 'black thing 11']

@@ -34,7 +34,7 @@ def _passages(options: argparse.Namespace) -> None:
     reader_dir, retriever_dir = _tokenizer_folders(options)
     from atlas_jax.corpus import documents, passages, store
     from atlas_jax.tokenizers import bert, t5
-    built = store.PassageStore.build(
+    built = store.PassageStore.from_passages(
         passages.split_passages(documents.read_documents(options.documents), options.max_words), options.out,
         reader_tokenizer=t5.T5Tokenizer.from_folder(reader_dir), retriever_tokenizer=bert.BertTokenizer.from_folder(retriever_dir))
     print(f'{options.out}: {len(built)} passages')

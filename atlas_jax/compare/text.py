@@ -10,7 +10,7 @@ from atlas_jax.compare import inputs as compare_inputs
 from atlas_jax.input import pipeline
 from atlas_jax.steps import retrieve
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.tasks import protocol
+from atlas_jax.tasks import task as task_lib
 
 
 def from_text(data: str | os.PathLike, index: str | os.PathLike, store: str | os.PathLike | None, reader: str | None, retriever: str | None,
@@ -21,7 +21,7 @@ def from_text(data: str | os.PathLike, index: str | os.PathLike, store: str | os
     ModelFolderError as their readers do.
     """
     atlas = api.ModelSource(model, reader, retriever).load(api.Atlas)
-    examples = protocol.read_examples(data, atlas.task)[:batches * batch]
+    examples = task_lib.read_examples(data, atlas.task)[:batches * batch]
     if len(examples) < batches * batch:
         raise errors.ConfigError(f'{data}: {len(examples)} questions, but {batches} batches of {batch} need {batches * batch}; take fewer')
     opened = api.Index.open(index, store)

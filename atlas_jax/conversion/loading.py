@@ -9,7 +9,8 @@ from typing import Any
 from atlas_jax import errors
 from atlas_jax.conversion import hf, kinds, original, original_options, own, t5x, t5x_files, weights
 from atlas_jax.models import atlas, contriever, t5
-from atlas_jax.tasks import protocol, registry
+from atlas_jax.tasks import registry
+from atlas_jax.tasks import task as task_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Opened:
     tokenizer_places: Mapping[str, list[pathlib.Path]]
     inputs: atlas.InputConfig | None = None
     n_context: int | None = None
-    task: protocol.Task | None = None
+    task: task_lib.Task | None = None
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     step: int = 0
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from atlas_jax import errors
 from atlas_jax.models import atlas
-from atlas_jax.tasks import protocol, registry
+from atlas_jax.tasks import registry
+from atlas_jax.tasks import task as task_lib
 
 # The option's name in the original -> ours, and its kind.
 _Wanted = dict[str, tuple[str, type]]
@@ -40,7 +41,7 @@ def n_context(path: Any, options: dict[str, Any]) -> int:
     return 0 if options.get('closed_book') is True else _values(path, options, {'n_context': ('n_context', int)}).get('n_context', 1)
 
 
-def task(path: Any, options: dict[str, Any]) -> protocol.Task:
+def task(path: Any, options: dict[str, Any]) -> task_lib.Task:
     """The task with its options; question answering where none is named.
 
     Raises ModelFolderError for an option of the wrong kind; ConfigError or FormatError for a value that the task does not take.

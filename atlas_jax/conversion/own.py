@@ -8,7 +8,8 @@ import numpy as np
 from atlas_jax.checkpoints import run_folder, streaming
 from atlas_jax.conversion import hf_names, weights
 from atlas_jax.models import atlas
-from atlas_jax.tasks import protocol, registry
+from atlas_jax.tasks import registry
+from atlas_jax.tasks import task as task_lib
 
 
 class Run:
@@ -51,7 +52,7 @@ class Run:
         return weights.Weights(config, shapes, read)
 
 
-def describe(config: atlas.AtlasConfig, task: protocol.Task, has_passage_encoder: bool) -> dict[str, Any]:
+def describe(config: atlas.AtlasConfig, task: task_lib.Task, has_passage_encoder: bool) -> dict[str, Any]:
     """What model.json says of a model."""
     return {**atlas.config_to_dict(config), 'task': registry.to_dict(task), 'has_passage_encoder': has_passage_encoder}
 

@@ -4,13 +4,29 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator
+from typing import Protocol, Self
 
 import numpy as np
 
 from atlas_jax import errors
+from atlas_jax.corpus import documents as corpus_documents
 from atlas_jax.corpus import passages as corpus_passages
 from atlas_jax.corpus import store_arrays, store_manifest, store_reading, store_tokens, store_writing
 from atlas_jax.io.folder import Folder
+
+
+class HasTokenizers(Protocol):
+    """A model as the store knows it: the two tokenizers whose ids it holds. `api.Atlas` is one."""
+
+    @property
+    def reader_tokenizer(self) -> store_tokens.Tokenizer:
+        """The reader's tokenizer."""
+        ...
+
+    @property
+    def retriever_tokenizer(self) -> store_tokens.Tokenizer:
+        """The retriever's tokenizer."""
+        ...
 
 
 class PassageStore(store_reading.StoreReader):
@@ -24,10 +40,35 @@ class PassageStore(store_reading.StoreReader):
     _tokenizers: store_writing.Tokenizers | None = None
 
     @classmethod
-    def build(cls, passages: Iterable[corpus_passages.Passage], path: str | os.PathLike, *,
-              reader_tokenizer: store_tokens.Tokenizer | None = None, retriever_tokenizer: store_tokens.Tokenizer | None = None,
-              progress: bool = True) -> 'PassageStore':
-        """Writes passages into a store folder; a store that is already there stays readable until it gives way to the new one.
+    def build(cls, documents: str | os.PathLike | Iterable[corpus_documents.Document], path: str | os.PathLike, *,
+              atlas: HasTokenizers | None = None, max_words: int = corpus_passages.MAX_WORDS, progress: bool = True) -> Self:
+        """Cuts documents into passages and stores them.
+
+        Args:
+          documents: a file or folder (.jsonl, .txt, .md, .html), or any number of Documents.
+          path: the store's folder; made where missing.
+          atlas: the model whose tokenizers tokenise the passages; None stores text alone, and Index.build tokenises it.
+          max_words: the most words of a passage.
+          progress: whether to show bars.
+
+        Raises:
+          InputFileError: a document file is missing or wrong.
+          ConfigError: max_words below 1.
+          StoreError, DiskFullError: as `from_passages`.
+        """
+        if isinstance(documents, str | os.PathLike):
+            documents = corpus_documents.read_documents(documents)
+        passages = corpus_passages.split_passages(documents, max_words)
+        if atlas is None:
+            return cls.from_passages(passages, path, progress=progress)
+        return cls.from_passages(passages, path, reader_tokenizer=atlas.reader_tokenizer, retriever_tokenizer=atlas.retriever_tokenizer,
+                                 progress=progress)
+
+    @classmethod
+    def from_passages(cls, passages: Iterable[corpus_passages.Passage], path: str | os.PathLike, *,
+                      reader_tokenizer: store_tokens.Tokenizer | None = None, retriever_tokenizer: store_tokens.Tokenizer | None = None,
+                      progress: bool = True) -> Self:
+        """Writes passages into a store folder; a store that is already there stays readable until the new one replaces it.
 
         Args:
           passages: any number, read once.
@@ -55,10 +96,10 @@ class PassageStore(store_reading.StoreReader):
                retriever_tokenizer: store_tokens.Tokenizer | None = None, progress: bool = True) -> None:
         """Adds passages as new rows; one whose docid is there already supersedes it. Appends to what other writers have appended.
 
-        The tokenizers are only needed where this object has not met them yet, in `build`, `tokenize` or `check_tokenizers`.
+        The tokenizers are only needed where this object has not met them yet, in `from_passages`, `tokenize` or `check_tokenizers`.
 
         Raises:
-          StoreError: as `build`; also tokenizers that are unknown or not the store's.
+          StoreError: as `from_passages`; also tokenizers that are unknown or not the store's.
         """
         if (given := store_writing.pair(reader_tokenizer, retriever_tokenizer)) is not None:
             self.check_tokenizers(*given)
@@ -94,7 +135,7 @@ class PassageStore(store_reading.StoreReader):
         _check(self.path, self._manifest, (reader_tokenizer, retriever_tokenizer))
         self._tokenizers = (reader_tokenizer, retriever_tokenizer)
 
-    def copy_kept(self, path: str | os.PathLike, keep: np.ndarray) -> 'PassageStore':
+    def copy_kept(self, path: str | os.PathLike, keep: np.ndarray) -> Self:
         """Writes another store of the rows where `keep` [rows] bool is true, in their order, with their token ids.
 
         Raises StoreError: none is kept, `path` holds something else, or another process is writing there. DiskFullError.

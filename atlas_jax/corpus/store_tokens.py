@@ -17,14 +17,17 @@ _TABLE_ROWS = 8192  # rows of a table that are filled at a time
 
 
 class Tokenizer(Protocol):
-    """What the store needs of a tokenizer.
+    """A tokenizer as the store needs it."""
 
-    fingerprint  changes with anything that changes an id
-    vocab_size   every id is below
-    """
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits; tokenizers with other ids have others."""
+        ...
 
-    fingerprint: str
-    vocab_size: int
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids: every id is below it."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special tokens around it."""

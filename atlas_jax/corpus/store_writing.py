@@ -56,7 +56,7 @@ def write_segment(path: Folder, passages: Iterable[corpus_passages.Passage], tok
                   progress: bool) -> store_manifest.Segment:
     """Writes passages into a new segment of the store folder; nobody sees it before the manifest names it.
 
-    Raises StoreError: as PassageStore.build. DiskFullError.
+    Raises StoreError: as PassageStore.from_passages. DiskFullError.
     """
     clean(path)
     numbers = [int(match[1]) for name in path.children() if (match := _SEGMENT.fullmatch(name))]

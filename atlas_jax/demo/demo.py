@@ -23,7 +23,7 @@ from atlas_jax.index import manifest
 from atlas_jax.io import atomic
 from atlas_jax.metrics import answers as answer_metrics
 from atlas_jax.metrics import statistics
-from atlas_jax.tasks import protocol
+from atlas_jax.tasks import task as task_lib
 
 _SETTINGS_FILE = 'settings.json'
 _BATCH_SIZE = 16
@@ -45,8 +45,8 @@ class Findings:
     edited: evaluate.Evaluation
     stale_exact_match: tuple[float, ...]
     unedited_exact_match: tuple[float, ...]
-    examples: list[protocol.TaskExample]
-    edited_examples: list[protocol.TaskExample]
+    examples: list[task_lib.TaskExample]
+    edited_examples: list[task_lib.TaskExample]
     histories: dict[str, tuple[dict[str, float], ...]]
     replaced_passages: int
     edition: str
@@ -116,7 +116,7 @@ def _evaluate_all(work: pathlib.Path, data: demo_data.DemoData, index: api.Index
     examples_file = getattr(data, split)
     with _timed(seconds, 'closed book: training'):
         closed_book = _train(work / 'closed_book', data, None, seed, steps)
-    examples = sample(protocol.read_examples(examples_file, closed_book.atlas.task), questions, seed)
+    examples = sample(task_lib.read_examples(examples_file, closed_book.atlas.task), questions, seed)
     with _timed(seconds, 'closed book: answering'):
         closed_answers = evaluate.evaluate_examples(closed_book.atlas, examples, None, batch_size=_BATCH_SIZE, label='closed book')
     with _timed(seconds, 'untrained: answering'):
@@ -141,7 +141,7 @@ def _evaluate_all(work: pathlib.Path, data: demo_data.DemoData, index: api.Index
                     '2014' if older else 'swapped', seconds)
 
 
-def sample(examples: list[protocol.TaskExample], count: int | None, seed: int) -> list[protocol.TaskExample]:
+def sample(examples: list[task_lib.TaskExample], count: int | None, seed: int) -> list[task_lib.TaskExample]:
     """`count` examples spread evenly over the file (which is sorted by country), shifted by the seed; all if None."""
     if count is None or count >= len(examples):
         return examples

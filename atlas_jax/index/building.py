@@ -16,7 +16,7 @@ import tqdm
 from atlas_jax import errors, types
 from atlas_jax.index import manifest, quantize, shards, store_rows
 from atlas_jax.io.folder import Folder
-from atlas_jax.runtime import processes, progress
+from atlas_jax.runtime import hosts, progress
 
 SHARD_ROWS = 65536
 CHUNK_ROWS = 4096  # embedded and written at a time: what a killed build loses at most
@@ -86,14 +86,14 @@ def run(folder: Folder, job: Job, store: store_rows.Store, embedder: Embedder, s
       IndexFolderError: an embedding is not finite.
       DiskFullError: finished chunks stay and the same call goes on from there.
     """
-    with processes.together():
-        if processes.is_first():
+    with hosts.together():
+        if hosts.is_first():
             _continue_or_begin(folder, job)
     job = Job(**json.loads(folder.read(manifest.BUILDING_FILE)))
     mine = job.shards()[jax.process_index()::jax.process_count()]
     label = 'Embedding passages' if jax.process_count() == 1 else f'Embedding passages, share 1 of {jax.process_count()}'
     bar = progress.bar(sum(rows for _, _, rows in mine), label, ' passages') if show_progress else None
-    with processes.together(), bar or contextlib.nullcontext():
+    with hosts.together(), bar or contextlib.nullcontext():
         for name, first, rows in mine:
             _embed_shard(folder, name, first, rows, job, store, embedder, bar)
     return tuple(shards.entry_of(folder, name, first, rows, job.generation, job.model_fingerprint) for name, first, rows in job.shards())

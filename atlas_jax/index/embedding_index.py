@@ -19,7 +19,7 @@ from atlas_jax.index import building, compaction, manifest, quantize, shards, st
 from atlas_jax.index.rows import Rows
 from atlas_jax.io import lock
 from atlas_jax.io.folder import Folder
-from atlas_jax.runtime import processes
+from atlas_jax.runtime import hosts
 
 DTYPES = tuple(quantize.DTYPES)
 
@@ -185,8 +185,8 @@ class EmbeddingIndex:
                 raise errors.IndexFolderError(f'{self.path}: every passage is deleted, so nothing would be left; add some first')
             if not compaction.is_due(self._rows, self.deleted):
                 return False
-            with processes.together():
-                if processes.is_first():
+            with hosts.together():
+                if hosts.is_first():
                     compaction.run(self._folder, self._rows, self.deleted, store)
             self._load(manifest.read(self._folder))
             return True
@@ -321,8 +321,8 @@ class EmbeddingIndex:
 
     def _commit(self, current: manifest.Manifest) -> None:
         """Makes `current` the folder's version, in which an unfinished build may lie."""
-        with processes.together():
-            if processes.is_first():
+        with hosts.together():
+            if hosts.is_first():
                 manifest.write(self._folder, current)
                 building.remove_replaced(self._folder, self._manifest, current)
         self._load(current)
@@ -350,8 +350,8 @@ def _outside(entries: Sequence[manifest.ShardEntry], start: int, stop: int) -> I
 def _writing(folder: Folder) -> Iterator[None]:
     """The writer's lock, held by process 0 for all."""
     with contextlib.ExitStack() as stack:
-        with processes.together():
-            if processes.is_first():
+        with hosts.together():
+            if hosts.is_first():
                 stack.enter_context(lock.writing(folder, 'index', errors.IndexFolderError))
         yield
 
@@ -360,8 +360,8 @@ def _embed_and_commit(folder: Folder, job: building.Job, kept: tuple[manifest.Sh
                       store: store_rows.Store, embedder: building.Embedder, progress: bool) -> manifest.Manifest:
     """Embeds the job's rows and commits the version that has them behind the `kept` shards."""
     entries = building.run(folder, job, store, embedder, progress)
-    with processes.together():
-        if processes.is_first():
+    with hosts.together():
+        if hosts.is_first():
             before = manifest.read_whole(folder)
             revision = 1 + (before.revision if before else 0)
             name, sha256 = tombstones.write(folder, deleted, revision)

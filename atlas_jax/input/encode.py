@@ -7,9 +7,9 @@ import numpy as np
 
 from atlas_jax import types
 from atlas_jax.corpus.passages import Passage
-from atlas_jax.input.passages import PassageEncoder
+from atlas_jax.input.text_inputs import PassageEncoder
 from atlas_jax.tasks import text_format
-from atlas_jax.tasks.protocol import Task, TaskExample
+from atlas_jax.tasks.task import Task, TaskExample
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from atlas_jax import errors, types
 from atlas_jax.input import encode
-from atlas_jax.tasks.protocol import Task, TaskExample
+from atlas_jax.tasks.task import Task, TaskExample
 
 
 class ResumableIterator(Protocol):

@@ -13,7 +13,7 @@ from atlas_jax.corpus.passages import Passage
 from atlas_jax.knowledge.index import EmbeddingModel, Index, padded_rows
 from atlas_jax.searchers import host, int8, protocol
 from atlas_jax.searchers.config import SearchConfig
-from atlas_jax.tasks.protocol import TaskExample
+from atlas_jax.tasks.task import TaskExample
 
 
 class IndexGroup:

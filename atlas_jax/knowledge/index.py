@@ -12,7 +12,7 @@ from atlas_jax.corpus.passages import Passage
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index.embed import PassageEmbedder
 from atlas_jax.index.embedding_index import EmbeddingIndex
-from atlas_jax.runtime import processes
+from atlas_jax.runtime import hosts
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
 
@@ -71,10 +71,10 @@ class Index:
         Raises:
           StoreError, IndexFolderError: the folder holds something else, or another process is writing. DiskFullError.
         """
-        with processes.together():
-            if processes.is_first():
+        with hosts.together():
+            if hosts.is_first():
                 store.tokenize(atlas.reader_tokenizer, atlas.retriever_tokenizer, progress=show_progress)
-        store = store if processes.is_first() else PassageStore.open(store.path)
+        store = store if hosts.is_first() else PassageStore.open(store.path)
         return cls(EmbeddingIndex.build(store, atlas.embedder(), path, dtype=dtype, progress=show_progress), store)
 
     @classmethod
@@ -108,10 +108,10 @@ class Index:
         self.store.check_tokenizers(atlas.reader_tokenizer, atlas.retriever_tokenizer)
         self.index.check_model(atlas.embedder(), self.force)
         self.index.add(self.store, atlas.embedder(), force=self.force)
-        with processes.together():
-            if processes.is_first():
+        with hosts.together():
+            if hosts.is_first():
                 self.store.append(passages)
-        if not processes.is_first():
+        if not hosts.is_first():
             self.store = PassageStore.open(self.store.path)
         self.index.add(self.store, atlas.embedder(), force=self.force)
         self._forget()

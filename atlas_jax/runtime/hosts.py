@@ -1,6 +1,8 @@
 """Several processes as one run: how they start and hand arrays to each other. Everything works the same with one process."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -35,6 +37,31 @@ def initialize(initialization_seconds: int = 300) -> None:
     except (RuntimeError, ValueError) as error:
         raise errors.ConfigError(f'the processes of this run did not come together: {" ".join(str(error).split())[:300]}; start the same '
                                  f'command on every host, or set {", ".join(_VARIABLES)}') from error
+
+
+def is_first() -> bool:
+    """Returns whether this is the process that writes what exists once, such as a manifest."""
+    return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Enters and leaves the block with all processes: none leaves before all have ended it.
+
+    Raises UserError in every process when the block has failed in one; that one raises its own error. Without this the others would wait
+    for it for ever.
+    """
+    problem = None
+    try:
+        yield
+    except Exception as error:
+        problem = error
+        raise
+    finally:
+        if jax.process_count() > 1:
+            failed = np.flatnonzero(multihost_utils.process_allgather(np.array(problem is not None)))
+            if problem is None and len(failed):
+                raise errors.UserError(f'process {failed[0]} of {jax.process_count()} failed; its own message says why')
 
 
 def place(tree: Any, shardings: Any) -> Any:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from atlas_jax import errors, partitioning, types
-from atlas_jax.input import encode, passages
+from atlas_jax.input import encode, text_inputs
 from atlas_jax.knowledge import group as index_group
 from atlas_jax.knowledge.index import Index
 from atlas_jax.model import AtlasModel
@@ -25,8 +25,8 @@ from atlas_jax.searchers import protocol as search_protocol
 from atlas_jax.steps import given
 from atlas_jax.steps import search as search_step
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.tasks import protocol
-from atlas_jax.tasks.protocol import TaskExample
+from atlas_jax.tasks import task as task_lib
+from atlas_jax.tasks.task import TaskExample
 from atlas_jax.tokenizers import formats
 
 Searched = Index | Sequence[Index] | index_group.IndexGroup | None
@@ -42,7 +42,7 @@ def read_examples(atlas: AtlasModel, path: str, *, training: bool = False, label
       InputFileError: as the task's read_examples.
     """
     tokenizer = atlas.reader_tokenizer
-    examples = protocol.read_examples(path, atlas.task, training=training, labelled=labelled, max_rows=max_rows,
+    examples = task_lib.read_examples(path, atlas.task, training=training, labelled=labelled, max_rows=max_rows,
                                       count_tokens=lambda text: len(tokenizer.encode(text)))
     cut = atlas.encoder().count_clipped_targets(examples)
     if cut:
@@ -191,10 +191,10 @@ def _given(atlas: AtlasModel, config: AtlasConfig, encoder: encode.ExampleEncode
     """The way of passages that come with the batch."""
     inputs, reader, retriever = config.inputs, atlas.reader_tokenizer, atlas.retriever_tokenizer
     bare = spec_lib.StepSpec(config, atlas.segments, atlas.mesh, read=(), distill=distill, search=options['search'])
-    passage_encoder = passages.PassageEncoder(
-        passages.TextFormat(inputs.closed_book_format if bare.closed_book else inputs.encoder_format, reader.encode,
+    passage_encoder = text_inputs.PassageEncoder(
+        text_inputs.TextFormat(inputs.closed_book_format if bare.closed_book else inputs.encoder_format, reader.encode,
                             inputs.text_max_tokens, suffix_ids=(reader.eos_id,)),
-        None if bare.closed_book else passages.TextFormat(
+        None if bare.closed_book else text_inputs.TextFormat(
             inputs.retriever_format, retriever.encode, config.retriever_max_tokens, prefix_ids=(retriever.cls_id,),
             suffix_ids=(retriever.sep_id,), borders=formats.PUNCTUATION),
         n=max(bare.top_k, 1), query_max_tokens=encoder.query_width)

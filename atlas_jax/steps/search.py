@@ -11,7 +11,7 @@ from atlas_jax.searchers import protocol
 from atlas_jax.steps import retrieve
 from atlas_jax.steps.compile import compile_step
 from atlas_jax.steps.spec import StepSpec
-from atlas_jax.tasks.protocol import TaskExample
+from atlas_jax.tasks.task import TaskExample
 
 Params = dict[str, Any]
 

@@ -5,28 +5,29 @@ from typing import Any
 
 import numpy as np
 
-from atlas_jax.tasks import fields, protocol, text_format
+from atlas_jax.tasks import fields, text_format
+from atlas_jax.tasks import task as task_lib
 
 _REMEDY = 'each row needs "query" and "target", strings'
 
 
 @dataclasses.dataclass(frozen=True)
-class BaseTask(protocol.PlainTask):
+class BaseTask(task_lib.PlainTask):
     """The row's query and target, word for word; `answers` where more than the target counts as right."""
 
     metrics = ('exact_match', 'f1', 'perplexity')
     asks, label, remedy = 'query', 'target', _REMEDY
 
-    def problem(self, row: dict[str, Any]) -> protocol.Problem | None:
-        """See protocol.Task; fields query, target, answers, gold_docids, passages."""
+    def problem(self, row: dict[str, Any]) -> task_lib.Problem | None:
+        """See task.Task; fields query, target, answers, gold_docids, passages."""
         return fields.text_problem(row, 'query', _REMEDY) or fields.optional_problem(row, ('target',), ('answers', 'gold_docids'))
 
     def example(self, row: dict[str, Any], example_id: int, generator: np.random.Generator | None = None,
-                count_tokens: protocol.CountTokens | None = None) -> protocol.TaskExample:
-        """See protocol.Task."""
+                count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample:
+        """See task.Task."""
         self.check(row, example_id)
         answers = list(row.get('answers', ())) or [self.answer_text(row['target'])] if 'target' in row else []
-        return protocol.TaskExample(query=row['query'], target=row.get('target', ''), answers=answers, example_id=example_id,
+        return task_lib.TaskExample(query=row['query'], target=row.get('target', ''), answers=answers, example_id=example_id,
                                     gold_docids=list(row.get('gold_docids', ())), question=row['query'], passages=fields.passages(row))
 
     def answer_text(self, text: str) -> str:

@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from atlas_jax.tasks import fields, protocol, qa, text_format
+from atlas_jax.tasks import fields, qa, text_format
+from atlas_jax.tasks import task as task_lib
 
 WORDS = {'SUPPORTS': 'true', 'REFUTES': 'false', 'NOT ENOUGH INFO': 'maybe'}
 _REMEDY = f'each row needs a "claim" and a "label": {", ".join(WORDS)}'
 
 
 @dataclasses.dataclass(frozen=True)
-class FeverTask(protocol.PlainTask):
+class FeverTask(task_lib.PlainTask):
     """A claim is put like a question; its label becomes true, false or maybe, and any other label no words at all, as in the original."""
 
     qa_prompt_format: str = qa.QA_PROMPT_FORMAT
@@ -23,16 +24,16 @@ class FeverTask(protocol.PlainTask):
     def __post_init__(self):
         text_format.around('qa_prompt_format', self.qa_prompt_format, 'question')
 
-    def problem(self, row: dict[str, Any]) -> protocol.Problem | None:
-        """See protocol.Task; fields claim, label, gold_docids, passages."""
+    def problem(self, row: dict[str, Any]) -> task_lib.Problem | None:
+        """See task.Task; fields claim, label, gold_docids, passages."""
         return fields.text_problem(row, 'claim', _REMEDY) or fields.optional_problem(row, ('label',), ('gold_docids',))
 
     def example(self, row: dict[str, Any], example_id: int, generator: np.random.Generator | None = None,
-                count_tokens: protocol.CountTokens | None = None) -> protocol.TaskExample:
-        """See protocol.Task."""
+                count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample:
+        """See task.Task."""
         self.check(row, example_id)
         word = WORDS.get(row.get('label'), '')
-        return protocol.TaskExample(
+        return task_lib.TaskExample(
             query=text_format.fill('qa_prompt_format', self.qa_prompt_format, 'question', row['claim']),
             target=text_format.fill('target_format', qa.TARGET_FORMAT, 'target', word), answers=[word] if 'label' in row else [],
             example_id=example_id, gold_docids=list(row.get('gold_docids', ())), question=row['claim'], passages=fields.passages(row))

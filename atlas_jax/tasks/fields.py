@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from atlas_jax.corpus.passages import Passage
-from atlas_jax.tasks.protocol import Problem
+from atlas_jax.tasks.task import Problem
 
 
 def text_problem(row: dict[str, Any], name: str, remedy: str) -> Problem | None:

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from atlas_jax.tasks import fever, fields, protocol, qa, text_format
+from atlas_jax.tasks import fever, fields, qa, text_format
+from atlas_jax.tasks import task as task_lib
 
 _REMEDY = 'each row needs "input", a text, and "output", a list of objects of which some have an "answer"'
 
 
 @dataclasses.dataclass(frozen=True)
-class KiltTask(protocol.PlainTask):
+class KiltTask(task_lib.PlainTask):
     """`input` is put like a question; the different answers of `output` count as right, the first one is the target.
 
     With `draw_target` the target is one of them at random, another one every epoch (what the original does). In a file with "fever" in its
@@ -32,8 +33,8 @@ class KiltTask(protocol.PlainTask):
         """Whether targets are drawn."""
         return self.draw_target
 
-    def problem(self, row: dict[str, Any]) -> protocol.Problem | None:
-        """See protocol.Task; fields input, output, filename, passages."""
+    def problem(self, row: dict[str, Any]) -> task_lib.Problem | None:
+        """See task.Task; fields input, output, filename, passages."""
         if wrong := fields.text_problem(row, 'input', _REMEDY):
             return wrong
         output = row.get('output', [])
@@ -44,15 +45,15 @@ class KiltTask(protocol.PlainTask):
         return fields.optional_problem(row, ('filename',))
 
     def example(self, row: dict[str, Any], example_id: int, generator: np.random.Generator | None = None,
-                count_tokens: protocol.CountTokens | None = None) -> protocol.TaskExample:
-        """See protocol.Task."""
+                count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample:
+        """See task.Task."""
         self.check(row, example_id)
         answers = _answers(row)
         target = ''
         if answers:
-            drawn = int(protocol.generator_for(example_id, generator).integers(len(answers))) if self.draw_target else 0
+            drawn = int(task_lib.generator_for(example_id, generator).integers(len(answers))) if self.draw_target else 0
             target = text_format.fill('target_format', qa.TARGET_FORMAT, 'target', answers[drawn])
-        return protocol.TaskExample(
+        return task_lib.TaskExample(
             query=text_format.fill('qa_prompt_format', self.qa_prompt_format, 'question', row['input']),
             target=target, answers=answers, example_id=example_id, gold_docids=_gold_docids(row), question=row['input'],
             passages=fields.passages(row), row=row if self.draw_target else None)

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.tasks import fields, protocol, text_format
+from atlas_jax.tasks import fields, text_format
+from atlas_jax.tasks import task as task_lib
 
 _REMEDY = 'each row needs "text", and "id" where the text is a passage of the index'
 
 
 @dataclasses.dataclass(frozen=True)
-class LMTask(protocol.PlainTask):
+class LMTask(task_lib.PlainTask):
     """Splits a text between two words; the passage itself is not retrieved.
 
     The share of words in the query is drawn between `min_context_ratio` and `max_context_ratio`, anew every epoch; both parts have at least
@@ -36,23 +37,23 @@ class LMTask(protocol.PlainTask):
         """Whether the place of the split is drawn."""
         return self.min_context_ratio < self.max_context_ratio
 
-    def problem(self, row: dict[str, Any]) -> protocol.Problem | None:
-        """See protocol.Task; fields id, text, passages."""
+    def problem(self, row: dict[str, Any]) -> task_lib.Problem | None:
+        """See task.Task; fields id, text, passages."""
         return fields.string_problem(row, 'text', _REMEDY) or fields.id_problem(row, _REMEDY) or fields.optional_problem(row)
 
     def example(self, row: dict[str, Any], example_id: int, generator: np.random.Generator | None = None,
-                count_tokens: protocol.CountTokens | None = None) -> protocol.TaskExample | None:
-        """See protocol.Task."""
+                count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample | None:
+        """See task.Task."""
         self.check(row, example_id)
         words = row['text'].split()
         if len(words) < max(self.min_words, 2):
             return None
         ratio = self.min_context_ratio
         if self.draws:
-            ratio = protocol.generator_for(example_id, generator).uniform(self.min_context_ratio, self.max_context_ratio)
+            ratio = task_lib.generator_for(example_id, generator).uniform(self.min_context_ratio, self.max_context_ratio)
         first = min(max(int(ratio * len(words)), 1), len(words) - 1)
         query, target = ' '.join(words[:first]), ' '.join(words[first:])
-        return protocol.TaskExample(query=query, target=target, answers=[target], example_id=example_id, question=query,
+        return task_lib.TaskExample(query=query, target=target, answers=[target], example_id=example_id, question=query,
                                     passages=fields.passages(row), own_docid=fields.own_docid(row), row=row if self.draws else None)
 
     def answer_text(self, text: str) -> str:

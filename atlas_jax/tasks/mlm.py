@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.tasks import fields, protocol, text_format
+from atlas_jax.tasks import fields, text_format
+from atlas_jax.tasks import task as task_lib
 
 MAX_SPANS = 100  # T5 has as many sentinels
 _REMEDY = 'each row needs "text", and "id" where the text is a passage of the index'
@@ -16,7 +17,7 @@ _SENTINEL = re.compile(r'<extra_id_(\d+)>')
 
 
 @dataclasses.dataclass(frozen=True)
-class MLMTask(protocol.PlainTask):
+class MLMTask(task_lib.PlainTask):
     """Takes spans of words out of a text: a sentinel stands for each in the query, and the target names what it stands for.
 
     `noise_density` of the words are taken out, at least one and never all; there are as many spans as give them a mean of
@@ -38,21 +39,21 @@ class MLMTask(protocol.PlainTask):
         if self.mean_span_tokens < 1:
             raise errors.ConfigError(f'MLMTask.mean_span_tokens is {self.mean_span_tokens}; it must be at least 1')
 
-    def problem(self, row: dict[str, Any]) -> protocol.Problem | None:
-        """See protocol.Task; fields id, text, passages."""
+    def problem(self, row: dict[str, Any]) -> task_lib.Problem | None:
+        """See task.Task; fields id, text, passages."""
         return fields.string_problem(row, 'text', _REMEDY) or fields.id_problem(row, _REMEDY) or fields.optional_problem(row)
 
     def example(self, row: dict[str, Any], example_id: int, generator: np.random.Generator | None = None,
-                count_tokens: protocol.CountTokens | None = None) -> protocol.TaskExample | None:
-        """See protocol.Task."""
+                count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample | None:
+        """See task.Task."""
         self.check(row, example_id)
         # A sentinel in the text itself would be taken for one of ours.
         words = text_format.without_sentinels(row['text']).split()
         if len(words) < max(self.min_words, 2):
             return None
         tokens = len(words) if count_tokens is None else count_tokens(' '.join(words))
-        query, target = corrupt(words, self.noise_density, self.mean_span_tokens, tokens, protocol.generator_for(example_id, generator))
-        return protocol.TaskExample(query=query, target=target, answers=[self.answer_text(target)], example_id=example_id, question=query,
+        query, target = corrupt(words, self.noise_density, self.mean_span_tokens, tokens, task_lib.generator_for(example_id, generator))
+        return task_lib.TaskExample(query=query, target=target, answers=[self.answer_text(target)], example_id=example_id, question=query,
                                     passages=fields.passages(row), own_docid=fields.own_docid(row), row=row)
 
     def answer_text(self, text: str) -> str:

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.tasks import fields, protocol, qa, text_format
+from atlas_jax.tasks import fields, qa, text_format
+from atlas_jax.tasks import task as task_lib
 
 PERMUTATIONS = ('single', 'cyclic', 'all')
 _REMEDY = 'each row needs "question", "options", an object of texts by letters from A on, and "answer", one of the letters'
 
 
 @dataclasses.dataclass(frozen=True)
-class MultipleChoiceTask(protocol.PlainTask):
+class MultipleChoiceTask(task_lib.PlainTask):
     """A question with lettered options; the target is the letter of the right one.
 
     Attributes:
@@ -38,8 +39,8 @@ class MultipleChoiceTask(protocol.PlainTask):
             if getattr(self, name) not in PERMUTATIONS:
                 raise errors.ConfigError(f'MultipleChoiceTask.{name} is "{getattr(self, name)}"; choose one of {", ".join(PERMUTATIONS)}')
 
-    def problem(self, row: dict[str, Any]) -> protocol.Problem | None:
-        """See protocol.Task; fields question, options, answer, gold_docids, passages."""
+    def problem(self, row: dict[str, Any]) -> task_lib.Problem | None:
+        """See task.Task; fields question, options, answer, gold_docids, passages."""
         if wrong := fields.text_problem(row, 'question', _REMEDY):
             return wrong
         for name in ('options', 'answer'):
@@ -59,12 +60,12 @@ class MultipleChoiceTask(protocol.PlainTask):
         return permutations(row, self.train_permutations if training else self.eval_permutations)
 
     def example(self, row: dict[str, Any], example_id: int, generator: np.random.Generator | None = None,
-                count_tokens: protocol.CountTokens | None = None) -> protocol.TaskExample:
-        """See protocol.Task; options stand in the order of the row. A query that is too long loses the beginning of the question."""
+                count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample:
+        """See task.Task; options stand in the order of the row. A query that is too long loses the beginning of the question."""
         self.check(row, example_id)
         options = row['options']
         shown = ' '.join(f'({letter}) {text}' for letter, text in options.items())
-        return protocol.TaskExample(
+        return task_lib.TaskExample(
             query=f'question: {row["question"].strip()} options: {shown} answer: <extra_id_0>', target=_target(row['answer']),
             answers=[row['answer']], example_id=example_id, gold_docids=list(row.get('gold_docids', ())),
             question=row['question'], passages=fields.passages(row), choices=tuple(_target(letter) for letter in sorted(options)),

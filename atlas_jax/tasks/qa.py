@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from atlas_jax.tasks import fields, protocol, text_format
+from atlas_jax.tasks import fields, text_format
+from atlas_jax.tasks import task as task_lib
 
 QA_PROMPT_FORMAT = 'question: {question} answer: <extra_id_0>'
 TARGET_FORMAT = '<extra_id_0> {target}'
@@ -13,7 +14,7 @@ _REMEDY = 'each row needs a question, and "answers", a list of strings, or "targ
 
 
 @dataclasses.dataclass(frozen=True)
-class QATask(protocol.PlainTask):
+class QATask(task_lib.PlainTask):
     """How a question is put and an answer written. The defaults are Atlas's (arXiv 2208.03299): the answer fills in a T5 sentinel.
 
     Without `target` a row's target is the first of its `answers`, or with `draw_target` one of them at random, another one every epoch
@@ -37,8 +38,8 @@ class QATask(protocol.PlainTask):
         """Whether targets are drawn."""
         return self.draw_target
 
-    def problem(self, row: dict[str, Any]) -> protocol.Problem | None:
-        """See protocol.Task; fields question, answers or target, gold_docids, passages."""
+    def problem(self, row: dict[str, Any]) -> task_lib.Problem | None:
+        """See task.Task; fields question, answers or target, gold_docids, passages."""
         if wrong := fields.text_problem(row, 'question', _REMEDY):
             return wrong
         if 'answers' in row and (not fields.is_texts(row['answers']) or not row['answers']):
@@ -46,14 +47,14 @@ class QATask(protocol.PlainTask):
         return fields.optional_problem(row, ('target',), ('gold_docids',))
 
     def example(self, row: dict[str, Any], example_id: int, generator: np.random.Generator | None = None,
-                count_tokens: protocol.CountTokens | None = None) -> protocol.TaskExample:
-        """See protocol.Task; other fields of the row are ignored."""
+                count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample:
+        """See task.Task; other fields of the row are ignored."""
         self.check(row, example_id)
         answers = list(row.get('answers', [row['target']] if 'target' in row else []))
         target = row.get('target')
         if target is None and answers:
-            target = answers[int(protocol.generator_for(example_id, generator).integers(len(answers))) if self.draw_target else 0]
-        return protocol.TaskExample(
+            target = answers[int(task_lib.generator_for(example_id, generator).integers(len(answers))) if self.draw_target else 0]
+        return task_lib.TaskExample(
             query=text_format.fill('qa_prompt_format', self.qa_prompt_format, 'question', row['question']),
             target='' if target is None else text_format.fill('target_format', self.target_format, 'target', target),
             answers=answers, example_id=example_id, gold_docids=list(row.get('gold_docids', ())),

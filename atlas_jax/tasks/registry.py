@@ -4,19 +4,20 @@ import dataclasses
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.tasks import base, fever, kilt, lm, mlm, multiple_choice, protocol, qa, section
+from atlas_jax.tasks import base, fever, kilt, lm, mlm, multiple_choice, qa, section
+from atlas_jax.tasks import task as task_lib
 
 TASKS: dict[str, type] = {
     'base': base.BaseTask, 'fever': fever.FeverTask, 'kilt': kilt.KiltTask, 'lm': lm.LMTask, 'mlm': mlm.MLMTask,
     'multiple_choice': multiple_choice.MultipleChoiceTask, 'qa': qa.QATask, 'section': section.SectionTask}
 
 
-def name_of(task: protocol.Task) -> str:
+def name_of(task: task_lib.Task) -> str:
     """The task's name, such as qa."""
     return next(name for name, kind in TASKS.items() if kind is type(task))
 
 
-def make(name: str, **options: Any) -> protocol.Task:
+def make(name: str, **options: Any) -> task_lib.Task:
     """The task of that name.
 
     Raises:
@@ -30,11 +31,11 @@ def make(name: str, **options: Any) -> protocol.Task:
     return TASKS[name](**options)
 
 
-def to_dict(task: protocol.Task) -> dict[str, Any]:
+def to_dict(task: task_lib.Task) -> dict[str, Any]:
     """Name and options as JSON values."""
     return {'name': name_of(task), **dataclasses.asdict(task)}
 
 
-def from_dict(values: dict[str, Any]) -> protocol.Task:
+def from_dict(values: dict[str, Any]) -> task_lib.Task:
     """The inverse of `to_dict`. Raises ConfigError as `make`."""
     return make(**{'name': 'qa', **values})

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from atlas_jax.tasks import fields, protocol, text_format
+from atlas_jax.tasks import fields, text_format
+from atlas_jax.tasks import task as task_lib
 
 _REMEDY = 'each row needs "id", "title" and "text"; rows with a "section" are used'
 
 
 @dataclasses.dataclass(frozen=True)
-class SectionTask(protocol.PlainTask):
+class SectionTask(task_lib.PlainTask):
     """The query is "title, section", the target the text; the passage itself is not retrieved.
 
     Rows without a section, or with fewer than `min_words` words, are left out.
@@ -22,19 +23,19 @@ class SectionTask(protocol.PlainTask):
     metrics = ('accuracy', 'f1', 'rouge_1', 'rouge_2', 'rouge_L', 'perplexity')
     asks, label, remedy = 'title', 'text', _REMEDY
 
-    def problem(self, row: dict[str, Any]) -> protocol.Problem | None:
-        """See protocol.Task; fields id, title, section, text, passages."""
+    def problem(self, row: dict[str, Any]) -> task_lib.Problem | None:
+        """See task.Task; fields id, title, section, text, passages."""
         return (fields.string_problem(row, 'title', _REMEDY) or fields.string_problem(row, 'text', _REMEDY)
                 or fields.id_problem(row, _REMEDY) or fields.optional_problem(row, ('section',)))
 
     def example(self, row: dict[str, Any], example_id: int, generator: np.random.Generator | None = None,
-                count_tokens: protocol.CountTokens | None = None) -> protocol.TaskExample | None:
-        """See protocol.Task."""
+                count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample | None:
+        """See task.Task."""
         self.check(row, example_id)
         if not row.get('section', '').strip() or len(row['text'].split()) < max(self.min_words, 1):
             return None
         query = f'{row["title"]}, {row["section"]}'
-        return protocol.TaskExample(query=query, target=row['text'], answers=[self.answer_text(row['text'])], example_id=example_id,
+        return task_lib.TaskExample(query=query, target=row['text'], answers=[self.answer_text(row['text'])], example_id=example_id,
                                     question=query, passages=fields.passages(row), own_docid=fields.own_docid(row))
 
     def answer_text(self, text: str) -> str:

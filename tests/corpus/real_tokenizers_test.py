@@ -22,7 +22,8 @@ def test_documents_to_inputs(demo_packages, tmp_path):
     found = list(passages.split_passages(documents.read_documents(tmp_path)))
     assert len(found) > len(texts) + 10  # the long ones were split
     reader, retriever = t5.T5Tokenizer.from_folder(demo_packages.reader_dir), bert.BertTokenizer.from_folder(demo_packages.retriever_dir)
-    built = store.PassageStore.build(found, tmp_path / 'store', reader_tokenizer=reader, retriever_tokenizer=retriever, progress=False)
+    built = store.PassageStore.from_passages(found, tmp_path / 'store', reader_tokenizer=reader, retriever_tokenizer=retriever,
+                                             progress=False)
     assert (built.reader_tokenizer_fingerprint, built.retriever_tokenizer_fingerprint) == (reader.fingerprint, retriever.fingerprint)
     query = 'what is it?'
     for tokenizer, table in ((reader, built.reader_table()), (retriever, built.retriever_table())):

@@ -47,7 +47,7 @@ KILLED = textwrap.dedent("""
         store_manifest.write = write
     tokenizers = dict(reader_tokenizer=READER, retriever_tokenizer=RETRIEVER)
     if verb == 'build':
-        store.PassageStore.build(source(), path, **tokenizers, progress=False)
+        store.PassageStore.from_passages(source(), path, **tokenizers, progress=False)
     elif verb == 'append':
         store.PassageStore.open(path).append(source(), **tokenizers, progress=False)
     else:

@@ -1,4 +1,5 @@
 import concurrent.futures
+import dataclasses
 import threading
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from atlas_jax import errors
 from atlas_jax.corpus import store as corpus_store
 from atlas_jax.corpus import store_arrays, store_text
+from atlas_jax.corpus.documents import Document
 from atlas_jax.corpus.passages import Passage
 from tests.testing.fake_tokenizer import FakeTokenizer
 
@@ -22,7 +24,8 @@ PASSAGES = [passage(i, words=1 + i * 7 % 13) for i in range(17)]
 
 def build(path, passages=PASSAGES, tokenizers=(READER, RETRIEVER)):
     reader, retriever = tokenizers or (None, None)
-    return corpus_store.PassageStore.build(iter(passages), path, reader_tokenizer=reader, retriever_tokenizer=retriever, progress=False)
+    return corpus_store.PassageStore.from_passages(iter(passages), path, reader_tokenizer=reader, retriever_tokenizer=retriever,
+                                                   progress=False)
 
 
 def ids(tokenizer, passage):
@@ -44,6 +47,37 @@ def test_gives_back_what_was_built(tmp_path):
         store.verify()
     with pytest.raises(IndexError):
         built[17]
+
+
+@dataclasses.dataclass
+class Model:
+    """A model as `build` knows it."""
+
+    reader_tokenizer: FakeTokenizer
+    retriever_tokenizer: FakeTokenizer
+
+
+def test_builds_from_documents_and_from_a_folder_of_them(tmp_path):
+    (tmp_path / 'documents').mkdir()
+    (tmp_path / 'documents' / 'a.txt').write_text('One two three. Four five six seven.')
+    documents = [Document('b', 'B', '', 'eight'), Document('c', '', 'C', 'nine ten')]
+    from_folder = corpus_store.PassageStore.build(tmp_path / 'documents', tmp_path / 'one', max_words=5, progress=False)
+    assert [(each.docid, each.text) for each in from_folder] == [('a.txt#0', 'One two three.'), ('a.txt#1', 'Four five six seven.')]
+    from_documents = corpus_store.PassageStore.build(iter(documents), tmp_path / 'two', atlas=Model(READER, RETRIEVER), progress=False)
+    assert list(from_documents) == [Passage('b', 'B', '', 'eight'), Passage('c', '', 'C', 'nine ten')]
+    assert from_documents.reader_lengths.tolist() == [2, 3]
+    with pytest.raises(errors.StoreError, match='not tokenised'):
+        from_folder.reader_table()
+
+
+def test_build_refuses_what_cannot_be_cut_or_read(tmp_path):
+    with pytest.raises(errors.InputFileError, match='no such file or folder'):
+        corpus_store.PassageStore.build(tmp_path / 'missing', tmp_path / 's', progress=False)
+    with pytest.raises(errors.ConfigError, match='max_words is 0'):
+        corpus_store.PassageStore.build([Document('a', '', '', 'a')], tmp_path / 's', max_words=0, progress=False)
+    with pytest.raises(errors.StoreError, match='no passages'):
+        corpus_store.PassageStore.build([], tmp_path / 's', progress=False)
+    assert not (tmp_path / 's').exists()
 
 
 def test_keeps_text_to_the_letter_across_batches(tmp_path):

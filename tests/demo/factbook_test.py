@@ -10,7 +10,8 @@ from atlas_jax import errors
 from atlas_jax.corpus import documents
 from atlas_jax.demo import factbook, factbook_countries
 from atlas_jax.metrics import answers as answer_metrics
-from atlas_jax.tasks import protocol, qa
+from atlas_jax.tasks import qa
+from atlas_jax.tasks import task as task_lib
 
 
 @pytest.fixture(scope='module')
@@ -72,7 +73,7 @@ def test_a_countrys_split_and_questions_do_not_depend_on_the_other_countries(dem
 def test_written_files_are_read_back_by_the_readers_of_documents_and_examples(book, tmp_path):
     book.write(tmp_path)
     assert list(documents.read_documents(tmp_path / 'documents.jsonl')) == list(book.documents)
-    examples = protocol.read_examples(tmp_path / 'test.jsonl', qa.QATask(target_format='{target}'))
+    examples = task_lib.read_examples(tmp_path / 'test.jsonl', qa.QATask(target_format='{target}'))
     assert [(example.target, tuple(example.gold_docids)) for example in examples] == [
         (question.answers[0], question.gold_docids) for question in book.split('test')]
 

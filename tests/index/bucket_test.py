@@ -30,7 +30,8 @@ def server(tmp_path, monkeypatch):
 
 def live(path) -> dict[str, np.ndarray]:
     """Builds, adds, deletes, rewrites and compacts below `path`; the embeddings by docid."""
-    store = PassageStore.build(PASSAGES[:20], f'{path}/store', reader_tokenizer=READER, retriever_tokenizer=RETRIEVER, progress=False)
+    store = PassageStore.from_passages(PASSAGES[:20], f'{path}/store', reader_tokenizer=READER, retriever_tokenizer=RETRIEVER,
+                                       progress=False)
     index = EmbeddingIndex.build(store, FakeEmbedder(), f'{path}/index', dtype='int8', progress=False)
     store.append([*PASSAGES[20:], Passage('p3', 'New', '', 'other words')], progress=False)
     assert index.add(store, FakeEmbedder(), progress=False) == 10
@@ -56,7 +57,8 @@ def test_the_same_as_on_a_disk(server, tmp_path):
 
 
 def test_damage_in_a_bucket_is_noticed(server):
-    store = PassageStore.build(PASSAGES, 'gs://some-bucket/store', reader_tokenizer=READER, retriever_tokenizer=RETRIEVER, progress=False)
+    store = PassageStore.from_passages(PASSAGES, 'gs://some-bucket/store', reader_tokenizer=READER, retriever_tokenizer=RETRIEVER,
+                                       progress=False)
     index = EmbeddingIndex.build(store, FakeEmbedder(), 'gs://some-bucket/index', progress=False)
     name = next(name for owner, name in server.objects if '000000000011-' in name and name.endswith('/c/2/0'))
     generation, content = server.objects['some-bucket', name]
@@ -76,7 +78,8 @@ def test_damage_in_a_bucket_is_noticed(server):
 
 
 def test_a_stopped_build_goes_on_in_a_bucket(server):
-    store = PassageStore.build(PASSAGES, 'gs://some-bucket/store', reader_tokenizer=READER, retriever_tokenizer=RETRIEVER, progress=False)
+    store = PassageStore.from_passages(PASSAGES, 'gs://some-bucket/store', reader_tokenizer=READER, retriever_tokenizer=RETRIEVER,
+                                       progress=False)
     with pytest.raises(RuntimeError):
         EmbeddingIndex.build(store, FakeEmbedder(stop_after=15), 'gs://some-bucket/index', progress=False)
     with pytest.raises(errors.IndexFolderError, match='not finished'):
@@ -88,7 +91,7 @@ def test_a_stopped_build_goes_on_in_a_bucket(server):
 
 def test_a_bucket_that_cannot_be_written(server):
     with pytest.raises(errors.StorageError, match='gs://read-only/store: .*PERMISSION_DENIED'):
-        PassageStore.build(PASSAGES, f'gs://{bucket.READ_ONLY}/store', progress=False)
+        PassageStore.from_passages(PASSAGES, f'gs://{bucket.READ_ONLY}/store', progress=False)
     with pytest.raises(errors.StoreError, match='no such folder'):
         PassageStore.open('gs://some-bucket/nothing')
     with pytest.raises(errors.IndexFolderError, match='no such folder'):

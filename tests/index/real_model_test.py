@@ -31,8 +31,8 @@ def retriever(demo_packages):
 def store(demo_packages, retriever, tmp_path):
     found = real_text.factbook_passages(demo_packages.factbook, 17)
     pieces = [corpus_passages.Passage(f'fact{i}', title, 'facts' if i % 2 else '', text) for i, (title, text) in enumerate(found)]
-    return PassageStore.build(pieces, tmp_path / 'store', reader_tokenizer=T5Tokenizer.from_folder(demo_packages.reader_dir),
-                              retriever_tokenizer=retriever[0], progress=False)
+    return PassageStore.from_passages(pieces, tmp_path / 'store', reader_tokenizer=T5Tokenizer.from_folder(demo_packages.reader_dir),
+                                      retriever_tokenizer=retriever[0], progress=False)
 
 
 def embedder(retriever, template='{title} {text}', limit=LIMIT):
@@ -72,7 +72,8 @@ def test_edited_knowledge_is_found(retriever, store, tmp_path):
     def best(query):
         tokenizer = retriever[0]
         pair = dataclasses.replace(store[0], docid='query', title='', section='', text=query)
-        lone = PassageStore.build([pair], tmp_path / query[:5], reader_tokenizer=tokenizer, retriever_tokenizer=tokenizer, progress=False)
+        lone = PassageStore.from_passages([pair], tmp_path / query[:5], reader_tokenizer=tokenizer, retriever_tokenizer=tokenizer,
+                                          progress=False)
         vector = embedder(retriever, '{text}').embed(lone.retriever_table(), np.array([0]))
         return exact.search(index.device_arrays(mesh), vector, 3, mesh).passage_ids[0].tolist()
 

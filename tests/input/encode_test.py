@@ -7,7 +7,7 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.corpus.passages import Passage
-from atlas_jax.input import encode, passages, pipeline
+from atlas_jax.input import encode, pipeline, text_inputs
 from atlas_jax.tasks import mlm, multiple_choice, qa
 from tests.testing import word_tokenizers
 
@@ -79,8 +79,8 @@ def test_a_long_multiple_choice_loses_its_beginning():
 
 
 def test_given_passages_and_own_rows():
-    form = passages.TextFormat('{query} {title} {text}', T5.encode, 23, suffix_ids=(T5.eos_id,))
-    made = encoder(passages=passages.PassageEncoder(form, None, 2, 13), own_rows={'d': [4, 7], 'e': [5]})
+    form = text_inputs.TextFormat('{query} {title} {text}', T5.encode, 23, suffix_ids=(T5.eos_id,))
+    made = encoder(passages=text_inputs.PassageEncoder(form, None, 2, 13), own_rows={'d': [4, 7], 'e': [5]})
     given = dataclasses.replace(EXAMPLE, passages=(Passage('p', 'red', '', 'the blue'),), own_docid='e')
     batch = encode.stack([made.encode(given), made.encode(given, [Passage('q', 'x', '', 'y')] * 2), made.filler()])
     assert batch.passage_lengths[:, 1].tolist() == [0, len(form.ids('what is 7', 'x', 'y')), 0]

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from atlas_jax import api, evaluate, partitioning, train
-from atlas_jax.runtime import hosts, processes
+from atlas_jax.runtime import hosts
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import refresh
 from atlas_jax.training.optimizer import OptimizerConfig
@@ -31,7 +31,7 @@ loaded = api.Atlas.load(run_dir, mesh=atlas.mesh)
 index.force = True  # training has changed the encoder
 evaluation = evaluate.evaluate_examples(loaded, examples, index, batch_size=8)
 norm = float(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(hosts.to_host(result.atlas.params)))))
-if processes.is_first():
+if hosts.is_first():
     print('RESULT', json.dumps({
         'rows': [{name: row[name] for name in ('step', 'reader_loss', 'retriever_loss', 'gradient_norm', 'index_age_max')}
                  for row in result.history],

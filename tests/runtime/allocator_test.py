@@ -11,7 +11,7 @@ from atlas_jax.runtime import allocator
 
 PROGRAM = """
 import os, sys
-from atlas_jax import allocator
+from atlas_jax.runtime import allocator
 allocator.restart_tuned(verbose=True)
 print(os.getpid(), os.environ.get('MALLOC_MMAP_MAX_'), os.environ.get('GLIBC_TUNABLES'), sys.argv[1:])
 """

@@ -14,7 +14,7 @@ from atlas_jax.runtime import allocator, resources
 _FREES = """
 import pathlib
 import numpy as np
-from atlas_jax.io import resources
+from atlas_jax.runtime import resources
 
 def resident():
     return int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * 4096

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.tasks import protocol, qa
+from atlas_jax.tasks import qa
+from atlas_jax.tasks import task as task_lib
 
 _RECORDED = pathlib.Path(__file__).parents[1] / 'fixtures' / 'parity' / 'tasks.json'
 _QA = [case for case in json.loads(_RECORDED.read_text(encoding='utf-8'))['process'] if case['task'] == 'qa']
@@ -36,7 +37,7 @@ def test_a_drawn_target_depends_on_the_generator_alone():
 def test_the_first_answer_is_the_target_unless_one_is_given():
     row = {'question': 'who {x}?', 'answers': ['a b', 'c'], 'gold_docids': ['d/1'], 'country': 'ignored'}
     task = qa.QATask(qa_prompt_format='Q: {question} {{literal}}\nA:', target_format='{target}')
-    expected = protocol.TaskExample('Q: who {x}? {literal}\nA:', 'a b', ['a b', 'c'], 0, ['d/1'], 'who {x}?')
+    expected = task_lib.TaskExample('Q: who {x}? {literal}\nA:', 'a b', ['a b', 'c'], 0, ['d/1'], 'who {x}?')
     assert task.example(row, 0) == expected
     assert task.example({**row, 'target': 't'}, 0).target == 't'
     assert task.example({'question': 'q', 'target': 't'}, 0).answers == ['t']
@@ -71,7 +72,7 @@ def test_wrong_rows_are_named_by_file_line_and_field(tmp_path, row, field):
     path = tmp_path / 'examples.jsonl'
     path.write_text('{"question": "q", "answers": ["a"]}\n\n' + json.dumps(row) + '\n')
     with pytest.raises(errors.InputFileError) as caught:
-        protocol.read_examples(path, qa.QATask())
+        task_lib.read_examples(path, qa.QATask())
     assert str(caught.value).startswith(f'{path}:3, field "{field}"') and '\n' not in str(caught.value)
     with pytest.raises(errors.ConfigError, match=f'example 4, field "{field}"'):
         qa.QATask().example(row, 4)

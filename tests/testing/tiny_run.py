@@ -10,9 +10,9 @@ from atlas_jax import api
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.models import parameters
-from atlas_jax.runtime import processes
+from atlas_jax.runtime import hosts
 from atlas_jax.tasks import qa
-from atlas_jax.tasks.protocol import TaskExample
+from atlas_jax.tasks.task import TaskExample
 from tests.testing import tiny, word_tokenizers
 
 COLOURS = ['red', 'green', 'blue', 'white', 'black', 'grey', 'pink']
@@ -32,8 +32,8 @@ def atlas(dropout_rate: float = 0.1, mesh: jax.sharding.Mesh | None = None) -> a
 def index(model: api.Atlas, folder: pathlib.Path) -> api.Index:
     """23 things and their colours; several processes may call it together."""
     documents = [documents_lib.Document(f'd{i}', f'thing {i}', '', f'The thing {i} is {COLOURS[i % 7]} .') for i in range(23)]
-    with processes.together():
-        if processes.is_first():
+    with hosts.together():
+        if hosts.is_first():
             api.PassageStore.build(documents, folder / 'store', progress=False)
     store = api.PassageStore.open(folder / 'store')
     return api.Index.build(store, model, folder / 'index', show_progress=False)

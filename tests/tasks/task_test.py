@@ -3,7 +3,8 @@
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.tasks import kilt, multiple_choice, protocol, qa, section
+from atlas_jax.tasks import kilt, multiple_choice, qa, section
+from atlas_jax.tasks import task as task_lib
 
 
 @pytest.fixture
@@ -17,41 +18,41 @@ def file(tmp_path):
 
 def test_ids_count_rows_not_lines(file):
     path = file('', '{"question": "q1", "answers": ["a"]}', '', '{"question": "q2", "target": "b"}', '')
-    assert [(example.example_id, example.answers) for example in protocol.read_examples(path, qa.QATask())] == [(0, ['a']), (1, ['b'])]
-    assert len(protocol.read_examples(path, qa.QATask(), max_rows=1)) == 1
+    assert [(example.example_id, example.answers) for example in task_lib.read_examples(path, qa.QATask())] == [(0, ['a']), (1, ['b'])]
+    assert len(task_lib.read_examples(path, qa.QATask(), max_rows=1)) == 1
     with pytest.raises(errors.InputFileError, match='empty'):
-        protocol.read_examples(file(''), qa.QATask())
+        task_lib.read_examples(file(''), qa.QATask())
 
 
 def test_labels_are_needed_unless_told_otherwise(file):
     path = file('{"question": "q1", "answers": ["a"]}', '{"question": "q2"}')
     with pytest.raises(errors.InputFileError, match=f'^{path}:2, field "answers": missing; each row needs a question'):
-        protocol.read_examples(path, qa.QATask())
-    assert protocol.read_examples(path, qa.QATask(), labelled=False)[1].answers == []
+        task_lib.read_examples(path, qa.QATask())
+    assert task_lib.read_examples(path, qa.QATask(), labelled=False)[1].answers == []
 
 
 def test_rows_left_out_are_counted_and_keep_their_numbers(file, capsys):
     text = '"text": "one two three"'
     path = file(f'{{"title": "T", {text}}}', f'{{"title": "T", "section": "S", {text}}}')
-    assert [example.example_id for example in protocol.read_examples(path, section.SectionTask())] == [1]
+    assert [example.example_id for example in task_lib.read_examples(path, section.SectionTask())] == [1]
     assert '1 of 2 rows' in capsys.readouterr().out
     with pytest.raises(errors.InputFileError, match='left out all of its 2 rows'):
-        protocol.read_examples(path, section.SectionTask(min_words=4))
+        task_lib.read_examples(path, section.SectionTask(min_words=4))
 
 
 def test_permutations_share_their_rows_number(file):
     path = file(*['{"question": "q", "options": {"A": "x", "B": "y", "C": "z"}, "answer": "B"}'] * 2)
     task = multiple_choice.MultipleChoiceTask(train_permutations='all', eval_permutations='cyclic')
-    assert [example.example_id for example in protocol.read_examples(path, task)] == [0] * 3 + [1] * 3
-    assert len(protocol.read_examples(path, task, training=True, max_rows=1)) == 6
+    assert [example.example_id for example in task_lib.read_examples(path, task)] == [0] * 3 + [1] * 3
+    assert len(task_lib.read_examples(path, task, training=True, max_rows=1)) == 6
 
 
 def test_the_name_of_a_file_goes_with_its_rows(file):
     path = file('{"input": "c", "output": [{"answer": "REFUTES"}]}', name='FEVER-dev.jsonl')
-    assert protocol.read_examples(path, kilt.KiltTask())[0].answers == ['false']
+    assert task_lib.read_examples(path, kilt.KiltTask())[0].answers == ['false']
 
 
 def test_a_plain_question_becomes_an_example():
-    assert protocol.ask(qa.QATask('{question}'), 'who?', 3).query == 'who?'
+    assert task_lib.ask(qa.QATask('{question}'), 'who?', 3).query == 'who?'
     with pytest.raises(errors.ConfigError, match='field "options": missing'):
-        protocol.ask(multiple_choice.MultipleChoiceTask(), 'who?', 3)
+        task_lib.ask(multiple_choice.MultipleChoiceTask(), 'who?', 3)
