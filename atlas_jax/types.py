@@ -13,8 +13,7 @@ from flax import struct
 Array = jax.Array
 
 
-@struct.dataclass
-class Batch:
+class Batch(struct.PyTreeNode):
     """Tokenised examples, what the input pipeline yields.
 
     retriever_query_tokens   [batch, retriever_query_length] int32  [CLS] query [SEP], 0 on padding
@@ -56,8 +55,7 @@ class Batch:
     excluded_passage_ids: Array | None = None
 
 
-@struct.dataclass
-class TokenTable:
+class TokenTable(struct.PyTreeNode):
     """Passages as token ids of one tokenizer, no special tokens: the title's ids, then the text's.
 
     tokens         [rows, width] uint16 or uint32, 0 on padding; width a multiple of 128
@@ -70,8 +68,7 @@ class TokenTable:
     lengths: Array
 
 
-@struct.dataclass
-class IndexArrays:
+class IndexArrays(struct.PyTreeNode):
     """The index on the devices, rows sharded over every mesh axis.
 
     embeddings  [rows, dim] float32, bfloat16 or int8
@@ -84,8 +81,7 @@ class IndexArrays:
     scales: Array | None = None
 
 
-@struct.dataclass
-class ScannedRows:
+class ScannedRows(struct.PyTreeNode):
     """An int8 copy of the index, for the int8 searcher to scan.
 
     rows      IndexArrays in int8 with scales, [rows, scan_dim], sharded as the index
@@ -96,8 +92,7 @@ class ScannedRows:
     rotation: Array | None = None
 
 
-@struct.dataclass
-class Retrieved:
+class Retrieved(struct.PyTreeNode):
     """Search results, best first; ties by the lower id.
 
     scores       [batch, top_k] float32  inner products; -inf where fewer than top_k rows are valid
@@ -108,8 +103,7 @@ class Retrieved:
     passage_ids: Array
 
 
-@struct.dataclass
-class TokenStream:
+class TokenStream(struct.PyTreeNode):
     """Passages laid one after another without padding between them (docs/design.md, the flat layout).
 
     tokens           [streams, stream_tokens] int32  0 past the end
@@ -128,8 +122,7 @@ class TokenStream:
     longest: int = struct.field(pytree_node=False)
 
 
-@struct.dataclass
-class Knowledge:
+class Knowledge(struct.PyTreeNode):
     """Everything a step reads besides the batch: the index and the passages' tokens, rows sharded alike.
 
     index            IndexArrays; None where the host searches and no step reads embeddings
@@ -144,8 +137,7 @@ class Knowledge:
     scanned: ScannedRows | None = None
 
 
-@struct.dataclass
-class ReaderInputs:
+class ReaderInputs(struct.PyTreeNode):
     """Assembled reader inputs and what the retriever loss needs of the same passages.
 
     reader_tokens         [batch, top_k, text_max_tokens] int32
