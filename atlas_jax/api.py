@@ -21,7 +21,8 @@ from atlas_jax.knowledge import group
 from atlas_jax.knowledge.index import Index
 from atlas_jax.model import AtlasModel, ModelSource
 from atlas_jax.searchers.config import SearchConfig
-from atlas_jax.steps import answer, prepare
+from atlas_jax.steps import answer as answer_lib
+from atlas_jax.steps import prepare
 from atlas_jax.steps.spec import StepConfig
 from atlas_jax.tasks import task as task_lib
 from atlas_jax.tasks.task import TaskExample
@@ -124,7 +125,7 @@ class Atlas(AtlasModel):
         batch_size = self.whole_batch(batch_size)
         prepared = prepare.prepare(self, examples, index, prepare.passages_to_read(self, index, n_context, use_file_passages), batch_size,
                                    use_file_passages=use_file_passages, search=search, knowledge=knowledge, step=step)
-        run = answer.step_for(prepared.spec, decoding or DecodingConfig())
+        run = answer_lib.step_for(prepared.spec, decoding or DecodingConfig())
         params = self.device_params(prepared.spec.step.param_dtype)
         for chunk, answered in prepared.run(run, params, examples, batch_size, progress_label):
             for row, example in enumerate(chunk):
@@ -159,7 +160,7 @@ class Atlas(AtlasModel):
         return [[found(int(row), float(score)) for row, score in zip(*pair, strict=True) if np.isfinite(score)]
                 for pair in zip(retrieved.passage_ids[:len(questions)], retrieved.scores[:len(questions)], strict=True)]
 
-    def _to_answer(self, example: TaskExample, answered: answer.Answered, row: int, prepared: prepare.Prepared) -> Answer:
+    def _to_answer(self, example: TaskExample, answered: answer_lib.Answered, row: int, prepared: prepare.Prepared) -> Answer:
         texts = [self.task.answer_text(prepared.encoder.written(example, tokens.tolist())) for tokens in answered.tokens[row]]
         scores = [] if answered.scores is None else answered.scores[row].tolist()
         passages: tuple[AnswerPassage, ...] = ()

@@ -87,7 +87,8 @@ def test_the_train_step(monkeypatch, tmp_path, atlas, index, examples):
     found, make = [], train_step.make_train_step
     monkeypatch.setattr(train_step, 'make_train_step', _recording(make, found))
     with pytest.raises(_Seen):
-        train.train_examples(train.RunConfig(str(tmp_path / 'run'), batch_size=4), train.Loaded(atlas, examples, index), OPTIMIZER, DISTILL, step=STEP)
+        run = train.RunConfig(str(tmp_path / 'run'), batch_size=4)
+        train.train_examples(run, train.Loaded(atlas, examples, index), OPTIMIZER, DISTILL, step=STEP)
     monkeypatch.setattr(train_step, 'make_train_step', make)
     (spec, text, (_, batch, knowledge)), = found
     workload = _workload(spec, batch, knowledge, optimizer=OPTIMIZER, distill=DISTILL, step=STEP)
