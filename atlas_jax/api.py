@@ -151,10 +151,10 @@ class Atlas(AtlasModel):
         size = self.whole_batch(len(examples))
         prepared = prepare.prepare(self, examples, index, top_k, size, search=search)
         [(_, retrieved)] = prepared.search(self.device_params(), examples, size)
-        assert prepared.index is not None  # an index was given
+        index_group = types.required(prepared.index)
 
         def found(row: int, score: float) -> Found:
-            part, place = prepared.index.locate(row, self.mesh)
+            part, place = index_group.locate(row, self.mesh)
             return Found(part.store[place], score, str(part.index.path))
 
         return [[found(int(row), float(score)) for row, score in zip(*pair, strict=True) if np.isfinite(score)]

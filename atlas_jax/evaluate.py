@@ -157,8 +157,10 @@ def evaluate_examples(atlas: api.Atlas, examples: Sequence[task_lib.TaskExample]
                                               options.search, use_file_passages=options.use_file_passages, knowledge=options.knowledge,
                                               step=options.step))
         scores = _score_texts(atlas.task, answers, examples)
-    return Evaluation(answers, scores, *_ranks(answers, firsts), time.perf_counter() - start,
-                      _likelihoods(atlas, firsts, index, options), choices)
+    answer_ranks, gold_ranks = _ranks(answers, firsts)
+    seconds = time.perf_counter() - start  # of the answers alone
+    likelihoods = _likelihoods(atlas, firsts, index, options)
+    return Evaluation(answers, scores, answer_ranks, gold_ranks, seconds, likelihoods, choices)
 
 
 def _prepare(atlas: api.Atlas, examples: Sequence[task_lib.TaskExample], index: prepare.Searched, options: Options) -> prepare.Prepared:
@@ -224,7 +226,8 @@ def _groups(examples: Sequence[task_lib.TaskExample]) -> list[list[task_lib.Task
 def _ranks(answers: Sequence[api.Answer], examples):
     """(answer_ranks, gold_ranks) of what was retrieved."""
     gold = [set(example.gold_docids) for example in examples]
-    by_answer = by_gold = ()
+    by_answer: tuple[int | None, ...] = ()
+    by_gold: tuple[int | None, ...] = ()
     if all(example.answers for example in examples) and not examples[0].choices:
         by_answer = tuple(retrieval_metrics.first_answer_rank([passage.text for passage in answer.passages], example.answers)
                           for answer, example in zip(answers, examples, strict=True))
@@ -240,7 +243,10 @@ def _likelihoods(atlas: api.Atlas, examples, index: prepare.Searched, options: O
         return None
     prepared = _prepare(atlas, examples, index, options)
     step = eval_step.make_eval_step(prepared.spec, options.cross_attention_statistics)
-    nll, tokens, retriever, attention = [], [], [], {name: [] for name in options.cross_attention_statistics}
+    nll: list[float] = []
+    tokens: list[float] = []
+    retriever: list[list[float]] = []
+    attention: dict[str, list[list[float]]] = {name: [] for name in options.cross_attention_statistics}
     params = atlas.device_params(options.param_dtype)
     for chunk, found in prepared.run(step, params, examples, atlas.whole_batch(options.batch_size), 'likelihoods'):
         rows = slice(len(chunk))

@@ -14,7 +14,7 @@ from atlas_jax.conversion import kinds, loading, own, tokenizer_files
 from atlas_jax.index import embed
 from atlas_jax.input import encode
 from atlas_jax.models import atlas as atlas_lib
-from atlas_jax.models import parameters
+from atlas_jax.models import contriever, parameters, t5
 from atlas_jax.runtime import hosts
 from atlas_jax.tasks import registry
 from atlas_jax.tasks import task as task_lib
@@ -99,6 +99,7 @@ class AtlasModel:
         places = opened.tokenizer_places
         tokenizers = (tokenizer_files.reader_tokenizer(reader_tokenizer, places['reader'], reader.config.vocab_size),
                       tokenizer_files.retriever_tokenizer(retriever_tokenizer, places['retriever'], retriever.config.vocab_size))
+        assert isinstance(reader.config, t5.T5Config) and isinstance(retriever.config, contriever.ContrieverConfig)  # by `part`
         config = atlas_lib.AtlasConfig(reader.config, retriever.config, opened.inputs or atlas_lib.InputConfig(),
                                        1 if opened.n_context is None else opened.n_context)
         params = {name: opened.part(name).stacked_params() for name in opened.openers}

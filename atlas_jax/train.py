@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from atlas_jax import api, errors, evaluate, partitioning
+from atlas_jax import api, errors, evaluate, partitioning, types
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.input import pipeline
 from atlas_jax.model import ModelSource
@@ -93,7 +93,7 @@ class TrainData:
     eval_file: str | None = None
 
     def __post_init__(self):
-        if not self.use_file_passages and (self.loaded.index_dir is None) != (self.n_context == 0):
+        if not self.use_file_passages and (self.index_dir is None) != (self.n_context == 0):
             raise errors.ConfigError('training needs an index and n_context >= 1, or neither (n_context 0: closed book), or '
                                      'use_file_passages')
 
@@ -209,10 +209,10 @@ def _refresher(config: RefreshConfig | None, prepared: prepare.Prepared) -> Refr
         raise errors.ConfigError('a refresh embeds the index again by a passage encoder that is trained: it needs an index that is '
                                  'searched on the devices, and retriever_training "joint" or "untied"')
     # Its buffers are overwritten: nobody else may hold them.
-    prepared.knowledge = prepared.knowledge.replace(index=jax.tree.map(lambda leaf: leaf.copy(), prepared.knowledge.index),
-                                                    scanned=jax.tree.map(lambda leaf: leaf.copy(), prepared.knowledge.scanned))
-    lengths = prepared.index.token_lengths(np.zeros(1, np.int64))
-    return Refresher(prepared.spec, config, prepared.knowledge.index.valid.shape[0], lengths)
+    index, scanned = jax.tree.map(lambda leaf: leaf.copy(), (prepared.knowledge.index, prepared.knowledge.scanned))
+    prepared.knowledge = prepared.knowledge.replace(index=index, scanned=scanned)
+    lengths = types.required(prepared.index).token_lengths(np.zeros(1, np.int64))
+    return Refresher(prepared.spec, config, index.valid.shape[0], lengths)
 
 
 def _write_description(folder: pathlib.Path, atlas: api.Atlas, keep_passage_encoder: bool) -> None:
@@ -241,7 +241,7 @@ class _Batches:
         if prepared.on_host:
             return cls(pipeline.training_examples(examples, prepared.encoder, rows, run.seed), rows)
         own_rows = hosts.local_rows(prepared.sharding, rows)
-        return cls(pipeline.training_batches(examples, prepared.encoder, rows, run.seed, rows=own_rows), rows)
+        return cls(pipeline.training_batches(examples, prepared.encoder, rows, run.seed, rows=own_rows.tolist()), rows)
 
 
 @dataclasses.dataclass
@@ -269,7 +269,7 @@ class _Loop:
             self.batches.iterator.set_state(position['examples'])
             self.state = state_lib.from_items(params, moments, spec.trains_passage_encoder)
             if self.refresher is not None:
-                self._restore_index(position['refresh'])
+                self._restore_index(self.refresher, position['refresh'])
         else:
             params = {name: self.loaded.atlas.params[name] for name in ('reader', 'retriever')}
             self.state = state_lib.create(params, spec, transformation, self.loaded.atlas.params.get('passage_encoder'))
@@ -303,12 +303,12 @@ class _Loop:
     def _update(self, done: int) -> dict[str, float]:
         start = time.perf_counter()
         batch, retrieved = self.prepared.training_batch(next(self.batches.iterator), self.state.params, self.batches.rows)
-        self.state, metrics = self.step(self.state, batch, self.prepared.knowledge, retrieved)
-        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self.state, on_device = self.step(self.state, batch, self.prepared.knowledge, retrieved)
+        metrics = {name: float(value) for name, value in jax.device_get(on_device).items()}
         _stop_if_diverged(done + 1, metrics, batch)
         if self.refresher is not None:
             metrics |= self.refresher.ages(done)
-            self.prepared.knowledge = self.refresher.after_update(self.prepared.knowledge, self.state.params, done + 1)
+            self.prepared.knowledge = self.refresher.after_update(types.required(self.prepared.knowledge), self.state.params, done + 1)
         seconds = time.perf_counter() - start
         return metrics | {'seconds': round(seconds, 4), 'reader_tokens_per_second': round(metrics['reader_tokens'] / seconds, 1),
                           **run_profile.utilisation(metrics['model_flops'], seconds), **run_profile.memory()}
@@ -329,27 +329,32 @@ class _Loop:
         return float(next(iter(figures.values())))
 
     def _save(self, done: int, score: float | None) -> None:
-        position = {'examples': self.batches.iterator.get_state()}
+        position: dict[str, Any] = {'examples': self.batches.iterator.get_state()}
         index = None
         if self.refresher is not None:
             position['refresh'] = self.refresher.state()
-            knowledge = self.prepared.knowledge
-            index = {'index': (knowledge.index.embeddings, knowledge.index.scales)}
+            index = {'index': _numbers_of(self.prepared.knowledge)}
         self.checkpoints.save(done, *state_lib.to_items(self.state), input_position=position, score=score, index=index)
 
-    def _restore_index(self, position: dict[str, Any]) -> None:
-        """The embeddings as they were refreshed so far."""
-        knowledge = self.prepared.knowledge
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding),
-                              (knowledge.index.embeddings, knowledge.index.scales))
+    def _restore_index(self, refresher: Refresher, position: dict[str, Any]) -> None:
+        """Takes the embeddings as they were refreshed so far."""
+        knowledge = types.required(self.prepared.knowledge)
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), _numbers_of(knowledge))
         embeddings, scales = self.checkpoints.restore_index({'index': shapes})['index']
-        index = knowledge.index.replace(embeddings=embeddings, scales=scales)
+        index = types.required(knowledge.index).replace(embeddings=embeddings, scales=scales)
         scanned = scanned_again(knowledge.scanned, index, self.prepared.spec)
         self.prepared.knowledge = knowledge.replace(index=index, scanned=scanned)
-        self.refresher.restore(position)
+        refresher.restore(position)
 
 
-def _stop_if_diverged(step: int, metrics: dict[str, float], batch) -> None:
+def _numbers_of(knowledge: types.Knowledge | None) -> tuple[jax.Array, jax.Array | None]:
+    """Returns what a refresh changes of the index: embeddings [rows, dim] and their scales [rows]."""
+    index = types.required(types.required(knowledge).index)
+    return index.embeddings, index.scales
+
+
+def _stop_if_diverged(step: int, metrics: dict[str, float], batch: types.Batch) -> None:
+    """Raises DivergedError, naming learning rates and examples, where loss or gradients are not finite."""
     for name, what in (('loss', 'the loss'), ('gradient_norm', 'the norm of the gradients')):
         if not math.isfinite(metrics[name]):
             rates = ' and '.join(f'{metrics[rate]:.3g}' for rate in ('learning_rate', 'retriever_learning_rate'))

@@ -5,12 +5,20 @@ index (a multiple of the device count), `streams` token streams (one per device)
 """
 
 import dataclasses
+from typing import TypeVar
 
 import jax
 import numpy as np
 from flax import struct
 
 Array = jax.Array
+T = TypeVar('T')
+
+
+def required(value: T | None) -> T:
+    """Returns a part that a step of this kind always has. Its lack is a fault of ours, so it is an AssertionError."""
+    assert value is not None
+    return value
 
 
 class Batch(struct.PyTreeNode):

@@ -190,7 +190,7 @@ def place(table_of: Callable[..., types.TokenTable], max_tokens: int, rows: int,
 
     def put(name: str, empty: np.ndarray) -> jax.Array:
         sharding = partitioning.sharding(mesh, 'passages', *(None,) * (empty.ndim - 1))
-        return jax.make_array_from_callback((rows, *empty.shape[1:]), sharding, lambda where: getattr(part(where), name))
+        return jax.make_array_from_callback((rows, *empty.shape[1:]), sharding, lambda where: getattr(part(types.required(where)), name))
 
     empty = table_of(max_tokens=max_tokens, rows=(0, 0))
     return types.TokenTable(**{name: put(name, getattr(empty, name)) for name in ('tokens', 'title_lengths', 'lengths')})

@@ -84,13 +84,14 @@ def _read(params: Any, inputs: types.ReaderInputs, prefix: sequences.Prefix | No
     batch_size, reader, sizes = inputs.reader_tokens.shape[0], spec.reader, spec.config.reader
     passages = read.encode(params, inputs.reader_tokens, inputs.reader_lengths, spec, capacity, None)
     keys_values, key_mask = fid.fuse(*passages, batch_size)
-    params, keys_values = reader.step_by_step(params, keys_values, key_mask)  # once: the beams of an example share them
+    params, by_step = reader.step_by_step(params, keys_values, key_mask)  # once: the beams of an example share them
 
-    def tokens_to_logits(token, position, cache):
-        logits, cache, shares = reader.apply({'params': params}, token, position, cache, keys_values, key_mask, method='decode_step')
+    def tokens_to_logits(token: jax.Array, position: jax.Array, cache: Any) -> tuple[jax.Array, Any, jax.Array]:
+        decoded: Any = reader.apply({'params': params}, token, position, cache, by_step, key_mask, method='decode_step')
+        logits, cache, shares = decoded
         return logits, cache, shares.reshape(len(token), spec.passages_read, -1).sum(axis=-1)  # [rows, keys] to [rows, n]
 
-    cache = reader.init_cache(batch_size * config.num_beams, config.max_length - 1)
+    cache = reader.init_cache(batch_size * config.num_beams, types.required(config.max_length) - 1)
     special = sequences.SpecialTokens(sizes.decoder_start_id, sizes.eos_id, sizes.pad_id)
     return decoding.decode(tokens_to_logits, cache, batch_size, config, special, prefix)
 
@@ -98,4 +99,4 @@ def _read(params: Any, inputs: types.ReaderInputs, prefix: sequences.Prefix | No
 def _prefix(batch: types.Batch) -> sequences.Prefix | None:
     if batch.decoder_prompt_tokens is None:
         return None
-    return sequences.Prefix(batch.decoder_prompt_tokens, batch.decoder_prompt_lengths)
+    return sequences.Prefix(batch.decoder_prompt_tokens, types.required(batch.decoder_prompt_lengths))

@@ -10,7 +10,7 @@ from flax import struct
 
 from atlas_jax import errors, types
 from atlas_jax.losses import attention_scores, reader_xent
-from atlas_jax.models import fid, t5
+from atlas_jax.models import t5
 from atlas_jax.steps import buckets, read, retrieve
 from atlas_jax.steps.compile import compile_step
 from atlas_jax.steps.spec import StepSpec
@@ -72,7 +72,6 @@ def _read(params: Any, batch: types.Batch, inputs: types.ReaderInputs, spec: Ste
     passages = read.encode(params, inputs.reader_tokens[:, :n], inputs.reader_lengths[:, :n], spec, capacity, None)
     statistics = {name: attention_scores.STATISTICS[name] for name in names}
     kinds = tuple(sorted({statistic.kind for statistic in statistics.values()}))
-    logits, recorded = spec.reader.apply({'params': params}, decoder_inputs, *fid.fuse(*passages, decoder_inputs.shape[0]), record=kinds,
-                                         method='decode_recording')
+    logits, recorded = read.decode_recording(params, decoder_inputs, passages, spec, kinds)
     nll = jnp.sum(reader_xent.token_nll(logits, batch.decoder_target_tokens) * batch.decoder_loss_weights, axis=-1)
     return nll, {name: read.attended(recorded, statistic, batch, inputs, spec) for name, statistic in statistics.items()}

@@ -55,18 +55,19 @@ def inputs_of(batch: types.Batch, spec: spec_lib.StepSpec, retrieved: types.Retr
       embed_queries: gives query embeddings [batch, dim].
       embed_passages: gives embeddings [batch, n, dim] of tokens [batch, n, width] and lengths [batch, n], by the passage encoder.
     """
-    inputs = types.ReaderInputs(reader_tokens=batch.passage_tokens, reader_lengths=batch.passage_lengths)
+    lengths = types.required(batch.passage_lengths)
+    inputs = types.ReaderInputs(reader_tokens=types.required(batch.passage_tokens), reader_lengths=lengths)
     if spec.closed_book:
         return inputs
-    there = batch.passage_lengths > 0
-    tokens, lengths, n = batch.retriever_passage_tokens, batch.retriever_passage_lengths, spec.passages_scored
+    there, n = lengths > 0, spec.passages_scored  # [batch, top_k]
     if spec.embeds_passages:
-        inputs = inputs.replace(retriever_tokens=tokens[:, :n], retriever_lengths=lengths[:, :n])
+        inputs = inputs.replace(retriever_tokens=types.required(batch.retriever_passage_tokens)[:, :n],
+                                retriever_lengths=types.required(batch.retriever_passage_lengths)[:, :n])
     if retrieved is not None:
         return inputs.replace(retrieved=retrieved)
     scores = jnp.zeros(there.shape, jnp.float32)
     if spec.reranked and (n or spec.distill is None):
-        embeddings = embed_passages(tokens, lengths)  # [batch, n, dim]
+        embeddings = embed_passages(types.required(batch.retriever_passage_tokens), types.required(batch.retriever_passage_lengths))
         scores = jnp.einsum('bd,bnd->bn', embed_queries(), embeddings)  # b batch, n passages, d dim
         inputs = inputs.replace(passage_embeddings=embeddings[:, :n] if n else None)
     places = jnp.broadcast_to(jnp.arange(there.shape[1], dtype=jnp.int32), there.shape)

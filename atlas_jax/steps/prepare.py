@@ -104,13 +104,12 @@ class Prepared:
     def run(self, step: Callable[..., Any], params: Any, examples: Sequence[TaskExample], size: int,
             label: str | None = None) -> Iterator[tuple[Sequence[TaskExample], Any]]:
         """Yields examples and what `step(params, batch, knowledge, retrieved)` says of them, on the host; with a label shows a bar."""
-        bar = progress.bar(len(examples), label, ' questions') if label else contextlib.nullcontext()
-        with bar:
+        with progress.bar(len(examples), label, ' questions') if label else contextlib.nullcontext() as bar:
             for start in range(0, len(examples), size):
                 chunk = examples[start:start + size]
                 batch, retrieved = self.batch(chunk, size, params)
                 yield chunk, hosts.to_host(step(params, batch, self.knowledge, retrieved))
-                if label:
+                if bar is not None:
                     bar.update(len(chunk))
 
     def search(self, params: Any, examples: Sequence[TaskExample], size: int,
@@ -167,53 +166,68 @@ def prepare(atlas: AtlasModel, examples: Sequence[TaskExample], index: Searched,
     Raises:
       ConfigError: the options contradict each other.
     """
-    index, options = index_group.of(index), {'step': step, 'search': search_config.of(search)}
-    if use_file_passages and (index is not None or n_context == 0):
+    group = index_group.of(index)
+    if use_file_passages and (group is not None or n_context == 0):
         raise errors.ConfigError('use_file_passages reads the examples\' own passages: it needs n_context of at least 1, and no index')
     config, encoder = dataclasses.replace(atlas.config, n_context=n_context), atlas.encoder()
+    # The search alone, where it is a program of its own; it computes in the model's own dtypes.
+    searching = spec_lib.StepSpec(config, atlas.segments, atlas.mesh, read=(), distill=distill, search=search_config.of(search))
     query_lengths = encoder.fit_queries(examples)
-    encoder.own_rows = index_group.own_rows(index, examples, atlas.mesh)
-    template = config.inputs.encoder_format if n_context else config.inputs.closed_book_format
-    reason = formats.touching(template)
+    encoder.own_rows = index_group.own_rows(group, examples, atlas.mesh)
+    reason = formats.touching(config.inputs.encoder_format if n_context else config.inputs.closed_book_format)
     if use_file_passages or reason or force_host:
         if reason:
             print(f'{reason}; so the host puts the inputs together, which is slower than in the compiled step', flush=True)
-        return _given(atlas, config, encoder, examples, index, query_lengths, batch_size, distill, options, knowledge)
+        encoder.passages = _passage_encoder(atlas, searching, encoder)
+        if group is None:
+            lengths = _measured(encoder.passages, examples)
+        else:
+            lengths = _assembled_lengths(encoder.passages, group.token_lengths(query_lengths))
+        spec = given.make_spec(config, None, atlas.mesh, *_within_limits(lengths, config), batch_size, distill, step=step,
+                               search=searching.search)
+        if group is None:
+            return Prepared(spec, encoder)
+        return Prepared(spec, encoder, *_held(atlas, group, searching, knowledge), group, searching)
     nothing = np.zeros(1, np.int64)
-    lengths = types.TokenLengths(nothing, nothing, query_lengths) if index is None else index.token_lengths(query_lengths)
-    spec = spec_lib.make_spec(config, atlas.segments, atlas.mesh, lengths, batch_size, distill, **options)
-    return Prepared(spec, encoder, *_held(atlas, index, spec, knowledge), index)
+    token_lengths = types.TokenLengths(nothing, nothing, query_lengths) if group is None else group.token_lengths(query_lengths)
+    spec = spec_lib.make_spec(config, atlas.segments, atlas.mesh, token_lengths, batch_size, distill, step, searching.search)
+    return Prepared(spec, encoder, *_held(atlas, group, spec, knowledge), group)
 
 
-def _given(atlas: AtlasModel, config: AtlasConfig, encoder: encode.ExampleEncoder, examples: Sequence[TaskExample],
-           index: index_group.IndexGroup | None, query_lengths: np.ndarray, batch_size: int, distill: spec_lib.DistillConfig | None,
-           options: dict[str, Any], knowledge: types.Knowledge | None) -> Prepared:
-    """The way of passages that come with the batch."""
-    inputs, reader, retriever = config.inputs, atlas.reader_tokenizer, atlas.retriever_tokenizer
-    bare = spec_lib.StepSpec(config, atlas.segments, atlas.mesh, read=(), distill=distill, search=options['search'])
-    passage_encoder = text_inputs.PassageEncoder(
-        text_inputs.TextFormat(inputs.closed_book_format if bare.closed_book else inputs.encoder_format, reader.encode,
-                            inputs.text_max_tokens, suffix_ids=(reader.eos_id,)),
-        None if bare.closed_book else text_inputs.TextFormat(
-            inputs.retriever_format, retriever.encode, config.retriever_max_tokens, prefix_ids=(retriever.cls_id,),
-            suffix_ids=(retriever.sep_id,), borders=formats.PUNCTUATION),
-        n=max(bare.top_k, 1), query_max_tokens=encoder.query_width)
-    encoder.passages = passage_encoder
-    if index is None:
-        rows = [passage_encoder.encode(example.query, example.passages) for example in examples[:_SAMPLED_EXAMPLES]]
-        measured = [np.concatenate([row.get(name, np.zeros(1, np.int32)) for row in rows])
-                    for name in ('passage_lengths', 'retriever_passage_lengths')]
-    else:
-        lengths = index.token_lengths(query_lengths)
-        queries = np.resize(query_lengths, len(lengths.reader_passages))
-        literals = len(passage_encoder.reader.ids('', '', '')), len(passage_encoder.retriever.ids('', '', ''))
-        measured = [lengths.reader_passages + queries + literals[0], np.asarray(lengths.retriever_passages) + literals[1]]
-    reader_lengths, retriever_lengths = (np.append(np.minimum(values, limit), limit) for values, limit in zip(
-        measured, (inputs.text_max_tokens, config.retriever_max_tokens), strict=True))
-    spec = given.make_spec(config, None, atlas.mesh, reader_lengths, retriever_lengths, batch_size, distill, **options)
-    if index is None:
-        return Prepared(spec, encoder)
-    return Prepared(spec, encoder, *_held(atlas, index, bare, knowledge), index, bare)
+def _passage_encoder(atlas: AtlasModel, spec: spec_lib.StepSpec, encoder: encode.ExampleEncoder) -> text_inputs.PassageEncoder:
+    """Returns what puts given passages together with queries, on the host."""
+    inputs, reader, retriever = spec.config.inputs, atlas.reader_tokenizer, atlas.retriever_tokenizer
+    template = inputs.closed_book_format if spec.closed_book else inputs.encoder_format
+    reader_format = text_inputs.TextFormat(template, reader.encode, inputs.text_max_tokens, suffix_ids=(reader.eos_id,))
+    retriever_format = None
+    if not spec.closed_book:
+        retriever_format = text_inputs.TextFormat(
+            inputs.retriever_format, retriever.encode, spec.config.retriever_max_tokens, prefix_ids=(retriever.cls_id,),
+            suffix_ids=(retriever.sep_id,), borders=formats.PUNCTUATION)
+    return text_inputs.PassageEncoder(reader_format, retriever_format, n=max(spec.top_k, 1), query_max_tokens=encoder.query_width)
+
+
+def _measured(encoder: text_inputs.PassageEncoder, examples: Sequence[TaskExample]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns token counts [n] int of assembled inputs, the reader's and the retriever's, of a sample of the examples' own passages."""
+    rows = [encoder.encode(example.query, example.passages) for example in examples[:_SAMPLED_EXAMPLES]]
+    reader = [row['passage_lengths'] for row in rows]
+    retriever = [row.get('retriever_passage_lengths', np.zeros(1, np.int32)) for row in rows]  # none in a closed book
+    return np.concatenate(reader), np.concatenate(retriever)
+
+
+def _assembled_lengths(encoder: text_inputs.PassageEncoder, lengths: types.TokenLengths) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the same of an index's passages: every passage with some query and what the format adds."""
+    queries = np.resize(lengths.reader_queries, len(lengths.reader_passages))
+    retriever_literals = 0 if encoder.retriever is None else len(encoder.retriever.ids('', '', ''))
+    return (lengths.reader_passages + queries + len(encoder.reader.ids('', '', '')),
+            np.asarray(lengths.retriever_passages) + retriever_literals)
+
+
+def _within_limits(lengths: tuple[np.ndarray, np.ndarray], config: AtlasConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Returns token counts cut at the limits, with the limit itself as the last: any input may be that long."""
+    reader, retriever = lengths
+    return (np.append(np.minimum(reader, config.inputs.text_max_tokens), config.inputs.text_max_tokens),
+            np.append(np.minimum(retriever, config.retriever_max_tokens), config.retriever_max_tokens))
 
 
 def _held(atlas: AtlasModel, index: index_group.IndexGroup | None, spec: spec_lib.StepSpec,

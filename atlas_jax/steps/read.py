@@ -1,6 +1,7 @@
 """The reader's forward pass over retrieved passages. Training, answering, scoring and evaluation share it; gradients flow through it."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -48,12 +49,34 @@ def encode(params: Any, tokens: Array, lengths: Array, spec: StepSpec, capacity:
     return fid.encode_passages(spec.reader, params, stream, dropout_key)
 
 
+def decode_recording(params: Any, decoder_inputs: Array, passages: EncodedPassages, spec: StepSpec, kinds: Sequence[str] = (),
+                     dropout_key: Array | None = None) -> tuple[Array, dict[str, Array]]:
+    """Reads an example's passages together and decodes given tokens.
+
+    Args:
+      params: the reader's.
+      decoder_inputs: [batch, target_length] int32, targets shifted right.
+      passages: of `encode`.
+      spec: static side of the step.
+      kinds: of cross attention to record (losses/attention_scores.py); a kind that is left out costs nothing.
+      dropout_key: None switches dropout off.
+
+    Returns:
+      Logits [batch, target_length, vocab] float32, and by kind the attention [layers, batch, target_length, n * longest].
+    """
+    rngs = None if dropout_key is None else {'dropout': dropout_key}
+    read = spec.reader.apply({'params': params}, decoder_inputs, *fid.fuse(*passages, decoder_inputs.shape[0]), dropout_key is None,
+                             record=tuple(kinds), rngs=rngs, method='decode_recording')
+    # Linen's apply is typed as a union with (output, variables), which it gives only where variables are mutable.
+    return cast(tuple[Array, dict[str, Array]], read)
+
+
 def attended(recorded: dict[str, Array], statistic: attention_scores.Statistic, batch: types.Batch, inputs: types.ReaderInputs,
              spec: StepSpec) -> Array:
     """Reduces recorded attention to the first passages of each example to one score a passage.
 
     Args:
-      recorded: of `T5.decode_recording`, [layers, batch, target_length, n * longest] each.
+      recorded: of `decode_recording`, [layers, batch, target_length, n * longest] each.
       statistic: which of it, and how it is reduced.
       batch: targets, and the queries.
       inputs: the assembled passages, n or more of each example.

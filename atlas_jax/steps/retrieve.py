@@ -1,5 +1,7 @@
 """In graph: embed queries, search the index, gather the passages' tokens, assemble reader inputs. Train and answer steps share it."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 
@@ -22,7 +24,8 @@ def embed_queries(params, batch: types.Batch, spec: spec_lib.StepSpec, dropout_k
 def embed(params, stream: types.TokenStream, spec: spec_lib.StepSpec, dropout_key: Array | None = None) -> Array:
     """Embeddings [streams, passages, dim] float32 of every passage in the stream."""
     rngs = None if dropout_key is None else {'dropout': dropout_key}
-    return spec.retriever.apply({'params': params}, stream, deterministic=dropout_key is None, rngs=rngs)
+    # Linen's apply is typed as a union with (output, variables), which it gives only where variables are mutable.
+    return cast(Array, spec.retriever.apply({'params': params}, stream, deterministic=dropout_key is None, rngs=rngs))
 
 
 def retrieve_and_assemble(params, batch: types.Batch, knowledge: types.Knowledge | None, spec: spec_lib.StepSpec,
@@ -41,17 +44,19 @@ def retrieve_and_assemble(params, batch: types.Batch, knowledge: types.Knowledge
     if batch.passage_tokens is not None:
         inputs = given.inputs_of(batch, spec, retrieved, lambda: embed_queries(params, batch, spec),
                                  lambda tokens, lengths: _embed_now(passage_params, tokens, lengths, spec))
-        of_index = retrieved is not None and spec.keeps_passage_encoder
-        return _add_retriever_side(inputs, retrieved.passage_ids[:, :spec.passages_scored], knowledge, spec) if of_index else inputs
+        if retrieved is None or not spec.keeps_passage_encoder:
+            return inputs
+        return _add_retriever_side(inputs, retrieved.passage_ids[:, :spec.passages_scored], types.required(knowledge), spec)
     if spec.closed_book:
         return _closed_book_inputs(batch, spec)
+    knowledge = types.required(knowledge)
     retrieved = find(params, batch, knowledge, spec, retrieved, passage_params)
     found = jnp.isfinite(retrieved.scores)  # [batch, top_k]
     ids = retrieved.passage_ids
     rows = _take_rows(knowledge.reader_table, ids.reshape(-1), spec)
     limit = spec.config.inputs.text_max_tokens
     tokens, lengths = assembly.assemble(
-        spec.segments.reader, jnp.repeat(batch.reader_query_tokens, spec.top_k, axis=0),
+        types.required(spec.segments.reader), jnp.repeat(batch.reader_query_tokens, spec.top_k, axis=0),
         jnp.repeat(batch.reader_query_lengths, spec.top_k), rows, limit)
     lengths = jnp.where(found, lengths.reshape(ids.shape), 0)
     whole = _whole_lengths(batch, jax.tree.map(lambda column: column.reshape(*ids.shape, *column.shape[1:]), rows), spec)
@@ -67,21 +72,21 @@ def find(params, batch: types.Batch, knowledge: types.Knowledge, spec: spec_lib.
         return retrieved
     queries = jax.lax.stop_gradient(embed_queries(params, batch, spec))
     if retrieved is None:
-        retrieved = in_graph.search(knowledge.index, queries, spec.candidates, spec.mesh, spec.search, scanned=knowledge.scanned,
-                                    excluded=batch.excluded_passage_ids)
+        retrieved = in_graph.search(types.required(knowledge.index), queries, spec.candidates, spec.mesh, spec.search,
+                                    scanned=knowledge.scanned, excluded=batch.excluded_passage_ids)
     return _rerank(passage_params, queries, retrieved, knowledge, spec) if spec.reranked else retrieved
 
 
 def _rerank(passage_params, queries: Array, retrieved: types.Retrieved, knowledge: types.Knowledge,
             spec: spec_lib.StepSpec) -> types.Retrieved:
     """The best top_k of the candidates by embeddings that the passage encoder makes now, at the smallest capacity that fits."""
-    rows = _take_rows(knowledge.retriever_table, retrieved.passage_ids.reshape(-1), spec)
+    rows = _take_rows(types.required(knowledge.retriever_table), retrieved.passage_ids.reshape(-1), spec)
     tokens, lengths = retriever_inputs(rows, retrieved.passage_ids.shape, spec)  # [batch, candidates, width], [batch, candidates]
     embeddings = _embed_now(passage_params, tokens, jnp.where(jnp.isfinite(retrieved.scores), lengths, 0), spec)
     score = exact.score(spec.search.metric)
 
     def of_one(embeddings: Array, query: Array) -> Array:
-        return score(types.IndexArrays(embeddings=embeddings, valid=None), query[None])[:, 0]
+        return score(types.IndexArrays(embeddings=embeddings, valid=jnp.ones(len(embeddings), bool)), query[None])[:, 0]
 
     scores = jax.vmap(of_one)(embeddings, exact.prepare(queries, spec.search.metric))
     scores = jnp.where(jnp.isfinite(retrieved.scores), scores, -jnp.inf)
@@ -101,15 +106,15 @@ def _embed_now(params, tokens: Array, lengths: Array, spec: spec_lib.StepSpec) -
 def _add_retriever_side(inputs: types.ReaderInputs, ids: Array, knowledge: types.Knowledge, spec: spec_lib.StepSpec) -> types.ReaderInputs:
     if not spec.passages_scored:
         return inputs
-    if spec.distill.retriever_training == 'query_side':
-        rows = jax.tree.map(lambda column: jnp.take(column, ids.reshape(-1), axis=0), knowledge.index)
+    if spec.distillation.retriever_training == 'query_side':
+        rows = jax.tree.map(lambda column: jnp.take(column, ids.reshape(-1), axis=0), types.required(knowledge.index))
         embeddings = rows.embeddings.astype(jnp.float32) * (1 if rows.scales is None else rows.scales[:, None])
         return inputs.replace(passage_embeddings=embeddings.reshape(*ids.shape, -1))
-    tokens, lengths = retriever_inputs(_take_rows(knowledge.retriever_table, ids.reshape(-1), spec), ids.shape, spec)
+    tokens, lengths = retriever_inputs(_take_rows(types.required(knowledge.retriever_table), ids.reshape(-1), spec), ids.shape, spec)
     return inputs.replace(retriever_tokens=tokens, retriever_lengths=lengths)
 
 
-def retriever_inputs(rows: types.TokenTable, shape: tuple[int, int], spec: spec_lib.StepSpec) -> tuple[Array, Array]:
+def retriever_inputs(rows: types.TokenTable, shape: tuple[int, ...], spec: spec_lib.StepSpec) -> tuple[Array, Array]:
     """Passages as the retriever sees them: rows of the retriever's table to tokens [*shape, retriever_max_tokens] and lengths [*shape]."""
     size = shape[0] * shape[1]
     tokens, lengths = assembly.assemble(spec.segments.retriever, jnp.zeros((size, 1), jnp.int32), jnp.zeros((size,), jnp.int32), rows,
@@ -120,16 +125,18 @@ def retriever_inputs(rows: types.TokenTable, shape: tuple[int, int], spec: spec_
 def _whole_lengths(batch: types.Batch, rows: types.TokenTable, spec: spec_lib.StepSpec) -> Array:
     """Tokens that the reader inputs would have without a limit, [batch, top_k]; of the fields that the format names."""
     by_kind = {'query': batch.reader_query_lengths[:, None], 'title': rows.title_lengths, 'text': rows.lengths - rows.title_lengths}
-    segments = spec.segments.reader
-    return sum(by_kind[segment.kind] if segment.kind in by_kind else len(segment.ids) for segment in segments)
+    whole = jnp.zeros_like(rows.lengths)
+    for segment in types.required(spec.segments.reader):
+        whole += by_kind[segment.kind] if segment.kind in by_kind else len(segment.ids)
+    return whole
 
 
 def _closed_book_inputs(batch: types.Batch, spec: spec_lib.StepSpec) -> types.ReaderInputs:
     size = batch.reader_query_tokens.shape[0]
     nothing = types.TokenTable(tokens=jnp.zeros((size, 1), jnp.int32), title_lengths=jnp.zeros((size,), jnp.int32),
                                lengths=jnp.zeros((size,), jnp.int32))
-    tokens, lengths = assembly.assemble(spec.segments.closed_book, batch.reader_query_tokens, batch.reader_query_lengths, nothing,
-                                        spec.config.inputs.text_max_tokens)
+    tokens, lengths = assembly.assemble(types.required(spec.segments.closed_book), batch.reader_query_tokens, batch.reader_query_lengths,
+                                        nothing, spec.config.inputs.text_max_tokens)
     return types.ReaderInputs(reader_tokens=tokens[:, None], reader_lengths=lengths[:, None])
 
 

@@ -52,7 +52,7 @@ def score_step(spec: StepSpec, params: Params, batch: types.Batch, knowledge: ty
 
 def _score(params: Any, inputs: types.ReaderInputs, batch: types.Batch, spec: StepSpec, capacity: buckets.Capacity) -> jax.Array:
     """Returns log likelihoods [batch, choices] float32 at one capacity."""
-    targets, weights = batch.choice_tokens, batch.choice_weights  # [batch, choices, choice_length]
+    targets, weights = types.required(batch.choice_tokens), types.required(batch.choice_weights)  # [batch, choices, choice_length]
     passages = read.encode(params, inputs.reader_tokens, inputs.reader_lengths, spec, capacity, None)
     keys_values, key_mask = fid.fuse(*passages, len(targets))
     decoder_inputs = t5.shift_right(targets, spec.config.reader.decoder_start_id).reshape(-1, targets.shape[-1])

@@ -28,7 +28,7 @@ def _search(spec: StepSpec, params: Params, batch: types.Batch, knowledge: types
             retrieved: types.Retrieved | None = None) -> types.Retrieved | None:
     retriever, passage_encoder = params['retriever'], params.get('passage_encoder')
     if batch.passage_tokens is None:
-        return retrieve.find(retriever, batch, knowledge, spec, retrieved, passage_encoder)
+        return retrieve.find(retriever, batch, types.required(knowledge), spec, retrieved, passage_encoder)
     return retrieve.retrieve_and_assemble(retriever, batch, knowledge, spec, passage_params=passage_encoder).retrieved
 
 

@@ -13,6 +13,7 @@ from atlas_jax.models import atlas, contriever, t5
 from atlas_jax.nn import flash_attention, layer_scan
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import buckets
+from atlas_jax.tokenizers.formats import Segment
 
 # 'adist' is what the paper calls attention distillation: the family's evalnormssum.
 ATTENTION_MODES = {f'{source}{name}': (source, statistic) for source in ('eval', 'std')
@@ -149,6 +150,11 @@ class StepSpec:
     reranked: tuple[buckets.Capacity, ...] = ()
 
     @property
+    def distillation(self) -> DistillConfig:
+        """How the retriever learns, of a step that trains; an answer step has none."""
+        return types.required(self.distill)
+
+    @property
     def streams(self) -> int:
         return self.mesh.size
 
@@ -164,32 +170,32 @@ class StepSpec:
     @property
     def passages_scored(self) -> int:
         """Passages an example has in the distillation loss; 0 where the retriever is not trained."""
-        if self.distill is None or self.closed_book or self.distill.retriever_training == 'frozen':
+        if self.distill is None or self.closed_book or self.distillation.retriever_training == 'frozen':
             return 0
-        return self.passages_read if self.distill.from_training_forward else self.distill.retriever_n_context
+        return self.passages_read if self.distillation.from_training_forward else self.distill.retriever_n_context
 
     @property
     def encoded_for_gold(self) -> slice:
         """Which of an example's passages are encoded for gold scores alone; the others' states come from the training forward."""
         scored = self.passages_scored
-        if not scored or self.distill.from_training_forward:
+        if not scored or self.distillation.from_training_forward:
             return slice(0, 0)
-        return slice(0 if self.distill.gold_scores == 'exact' else min(self.passages_read, scored), scored)
+        return slice(0 if self.distillation.gold_scores == 'exact' else min(self.passages_read, scored), scored)
 
     @property
     def embeds_passages(self) -> bool:
         """Whether the step embeds passages, or takes their embeddings from the index."""
-        return self.passages_scored > 0 and self.distill.retriever_training != 'query_side'
+        return self.passages_scored > 0 and self.distillation.retriever_training != 'query_side'
 
     @property
     def keeps_passage_encoder(self) -> bool:
         """Whether the encoder that made the index stays, as it is, beside the trained query encoder."""
-        return self.passages_scored > 0 and self.distill.retriever_training == 'query_side'
+        return self.passages_scored > 0 and self.distillation.retriever_training == 'query_side'
 
     @property
     def trains_passage_encoder(self) -> bool:
         """Whether passages have a trained encoder of their own, `params['passage_encoder']`."""
-        return self.passages_scored > 0 and self.distill.retriever_training == 'untied'
+        return self.passages_scored > 0 and self.distillation.retriever_training == 'untied'
 
     @property
     def top_k(self) -> int:
@@ -244,21 +250,23 @@ def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sha
     bare = StepSpec(config, segments, mesh, read=(), distill=distill, step=step or StepConfig(),
                     search=search or SearchConfig())
     examples = batch_size // mesh.size
-    reader_inputs, reader_limit = _input_lengths(segments.closed_book if bare.closed_book else segments.reader, lengths,
-                                                 config.inputs.text_max_tokens)
+    format_ = types.required(segments.closed_book if bare.closed_book else segments.reader)
+    reader_inputs, reader_limit = _input_lengths(format_, lengths, config.inputs.text_max_tokens)
     retriever_inputs, retriever_limit = embedded_lengths(segments.retriever, lengths, config.retriever_max_tokens)
-    changes = {'read': buckets.capacities(reader_inputs, examples * bare.passages_read, reader_limit, bare.streams)}
+    kinds = {'read': buckets.capacities(reader_inputs, examples * bare.passages_read, reader_limit, bare.streams)}
     only_for_gold = bare.encoded_for_gold.stop - bare.encoded_for_gold.start
     if only_for_gold:
-        changes['scored'] = buckets.capacities(reader_inputs, examples * only_for_gold, reader_limit, bare.streams)
+        kinds['scored'] = buckets.capacities(reader_inputs, examples * only_for_gold, reader_limit, bare.streams)
     if bare.embeds_passages:
-        changes['embedded'] = buckets.capacities(retriever_inputs, examples * bare.passages_scored, retriever_limit, bare.streams)
-    changes = buckets.distinct(changes)
-    _check_attention(bare, changes['read'][-1].longest)
+        kinds['embedded'] = buckets.capacities(retriever_inputs, examples * bare.passages_scored, retriever_limit, bare.streams)
+    kinds = buckets.distinct(kinds)
+    _check_attention(bare, kinds['read'][-1].longest)
+    reranked: tuple[buckets.Capacity, ...] = ()
     if bare.search.rerank_candidates and not bare.closed_book:
-        candidates = examples * bare.candidates
-        changes |= buckets.distinct({'reranked': buckets.capacities(retriever_inputs, candidates, retriever_limit, bare.streams)})
-    return dataclasses.replace(bare, **changes)
+        candidates = buckets.capacities(retriever_inputs, examples * bare.candidates, retriever_limit, bare.streams)
+        reranked = buckets.distinct({'reranked': candidates})['reranked']
+    return dataclasses.replace(bare, read=kinds['read'], scored=kinds.get('scored', ()), embedded=kinds.get('embedded', ()),
+                               reranked=reranked)
 
 
 def _check_attention(spec: StepSpec, longest: int) -> None:
@@ -268,11 +276,11 @@ def _check_attention(spec: StepSpec, longest: int) -> None:
                                  f'{reader.num_heads} heads of {reader.head_dim}; lower text_max_tokens (512 at most), or choose "auto"')
 
 
-def _literal_tokens(segments) -> int:
+def _literal_tokens(segments: tuple[Segment, ...]) -> int:
     return sum(len(segment.ids) for segment in segments)
 
 
-def _input_lengths(segments, lengths: types.TokenLengths, limit: int) -> tuple[np.ndarray, int]:
+def _input_lengths(segments: tuple[Segment, ...], lengths: types.TokenLengths, limit: int) -> tuple[np.ndarray, int]:
     """A sample of reader input lengths and their bound: passages and queries of all lengths, paired evenly."""
     reads_passage = any(segment.kind in ('title', 'text') for segment in segments)
     passages = np.sort(np.asarray(lengths.reader_passages)) if reads_passage else np.zeros(1, np.int64)
@@ -286,7 +294,7 @@ def _input_lengths(segments, lengths: types.TokenLengths, limit: int) -> tuple[n
     return np.minimum(sample, limit), min(limit, greatest)
 
 
-def embedded_lengths(segments, lengths: types.TokenLengths, limit: int) -> tuple[np.ndarray, int]:
+def embedded_lengths(segments: tuple[Segment, ...], lengths: types.TokenLengths, limit: int) -> tuple[np.ndarray, int]:
     """Token counts of the passages as the retriever sees them, and their bound."""
     sample = np.asarray(lengths.retriever_passages) + _literal_tokens(segments)
     if len(sample) == 0:

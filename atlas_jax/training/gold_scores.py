@@ -35,7 +35,7 @@ def passage_log_likelihoods(params: Any, scored: read.EncodedPassages, batch: ty
     The logits are divided by the gold temperature first.
     """
     logits = fid.passage_logits(spec.reader, params, *scored, decoder_inputs)
-    return -_nll(logits / spec.distill.temperature_gold, batch)
+    return -_nll(logits / spec.distillation.temperature_gold, batch)
 
 
 def gold_scores(params: Any, scored: read.EncodedPassages, batch: types.Batch, decoder_inputs: Array, inputs: types.ReaderInputs,
@@ -49,13 +49,11 @@ def gold_scores(params: Any, scored: read.EncodedPassages, batch: types.Batch, d
       inputs: the assembled passages.
       spec: static side of the step.
     """
-    if spec.distill.attention is not None:
-        statistic = spec.distill.attention
-        keys_values, mask = fid.fuse(*scored, decoder_inputs.shape[0])
-        _, recorded = spec.reader.apply({'params': params}, decoder_inputs, keys_values, mask, record=(statistic.kind,),
-                                        method='decode_recording')
+    if spec.distillation.attention is not None:
+        statistic = spec.distillation.attention
+        _, recorded = read.decode_recording(params, decoder_inputs, scored, spec, (statistic.kind,))
         return read.attended(recorded, statistic, batch, inputs, spec)
-    if spec.distill.gold_score_mode == 'loop':
+    if spec.distillation.gold_score_mode == 'loop':
         logits = fid.leave_one_out_logits(spec.reader, params, *scored, decoder_inputs)
         return distill.loop_gold_scores(_nll(logits, batch), batch.decoder_loss_weights)
     logits = fid.passage_logits(spec.reader, params, *scored, decoder_inputs)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from atlas_jax import types
 from atlas_jax.losses import distill, emdr, reader_xent
-from atlas_jax.models import fid, t5
+from atlas_jax.models import t5
 from atlas_jax.steps import read, retrieve
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import gold_scores as gold_scores_lib
@@ -35,14 +35,12 @@ def joint_loss(params: Params, batch: types.Batch, inputs: types.ReaderInputs, s
     reader_key, query_key, passage_key = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
     encoder_key, decoder_key = (None,) * 2 if reader_key is None else (reader_key, jax.random.fold_in(reader_key, 1))
     decoder_inputs = t5.shift_right(batch.decoder_target_tokens, spec.config.reader.decoder_start_id)
-    from_here = spec.passages_scored > 0 and spec.distill.from_training_forward
+    from_here = spec.passages_scored > 0 and spec.distillation.from_training_forward
     with jax.named_scope('read'):
         passages = read.encode(params['reader'], inputs.reader_tokens[:, :spec.passages_read],
-                                      inputs.reader_lengths[:, :spec.passages_read], spec, spec.read[level], encoder_key)
-        logits, recorded = spec.reader.apply(
-            {'params': params['reader']}, decoder_inputs, *fid.fuse(*passages, decoder_inputs.shape[0]), decoder_key is None,
-            record=(spec.distill.attention.kind,) if from_here else (), rngs=None if decoder_key is None else {'dropout': decoder_key},
-            method='decode_recording')
+                               inputs.reader_lengths[:, :spec.passages_read], spec, spec.read[level], encoder_key)
+        kinds = (types.required(spec.distillation.attention).kind,) if from_here else ()
+        logits, recorded = read.decode_recording(params['reader'], decoder_inputs, passages, spec, kinds, decoder_key)
         nll = reader_xent.token_nll(logits, batch.decoder_target_tokens)
         reader_loss = reader_xent.reader_loss(nll, batch.decoder_loss_weights)
     metrics = {'reader_loss': reader_loss}
@@ -52,32 +50,32 @@ def joint_loss(params: Params, batch: types.Batch, inputs: types.ReaderInputs, s
         frozen_reader, frozen_passages = jax.lax.stop_gradient((params['reader'], passages))
         scores = _retriever_scores(params, batch, inputs, spec, level, query_key, passage_key)
         if from_here:
-            gold_scores = read.attended(recorded, spec.distill.attention, batch, inputs, spec)
+            gold_scores = read.attended(recorded, types.required(spec.distillation.attention), batch, inputs, spec)
             retriever_loss = _distilled(scores, gold_scores, batch, spec)
         else:
             scored = gold_scores_lib.scored_passages(frozen_reader, frozen_passages, inputs, spec, level)
             retriever_loss, gold_scores = _taught(frozen_reader, scored, scores, batch, decoder_inputs, inputs, spec)
     metrics |= {'retriever_loss': retriever_loss, 'scores': scores, 'gold_scores': gold_scores}
-    if updates_done is not None and spec.distill.freeze_retriever_steps:
-        retriever_loss = jnp.where(updates_done < spec.distill.freeze_retriever_steps, 0.0, retriever_loss)
+    if updates_done is not None and spec.distillation.freeze_retriever_steps:
+        retriever_loss = jnp.where(updates_done < spec.distillation.freeze_retriever_steps, 0.0, retriever_loss)
     return reader_loss + retriever_loss, metrics
 
 
 def _taught(reader_params, scored, scores: Array, batch: types.Batch, decoder_inputs: Array, inputs: types.ReaderInputs,
             spec: spec_lib.StepSpec) -> tuple[Array, Array]:
     """The retriever's loss, and gold scores [batch, n], from the scored passages read without dropout."""
-    if spec.distill.gold_score_mode != 'emdr':
+    if spec.distillation.gold_score_mode != 'emdr':
         gold_scores = gold_scores_lib.gold_scores(reader_params, scored, batch, decoder_inputs, inputs, spec)
         return _distilled(scores, gold_scores, batch, spec), gold_scores
     log_likelihoods = gold_scores_lib.passage_log_likelihoods(reader_params, scored, batch, decoder_inputs, spec)
-    loss = emdr.emdr_loss(scores, log_likelihoods, batch.decoder_loss_weights, temperature_score=spec.distill.temperature_score)
+    loss = emdr.emdr_loss(scores, log_likelihoods, batch.decoder_loss_weights, temperature_score=spec.distillation.temperature_score)
     return loss, distill.pdist_gold_scores(-log_likelihoods, batch.decoder_loss_weights)
 
 
 def _distilled(scores: Array, gold_scores: Array, batch: types.Batch, spec: spec_lib.StepSpec) -> Array:
     return distill.distillation_loss(
-        scores, jax.lax.stop_gradient(gold_scores), temperature_score=spec.distill.temperature_score,
-        temperature_gold=spec.distill.temperature_gold, example_weights=(batch.example_ids >= 0).astype(jnp.float32))
+        scores, jax.lax.stop_gradient(gold_scores), temperature_score=spec.distillation.temperature_score,
+        temperature_gold=spec.distillation.temperature_gold, example_weights=(batch.example_ids >= 0).astype(jnp.float32))
 
 
 def _retriever_scores(params: Params, batch: types.Batch, inputs: types.ReaderInputs, spec: spec_lib.StepSpec, level: int,
@@ -89,7 +87,8 @@ def _retriever_scores(params: Params, batch: types.Batch, inputs: types.ReaderIn
         passages = inputs.passage_embeddings
     else:
         capacity = spec.embedded[level]
-        stream = retrieve.pack(inputs.retriever_tokens, inputs.retriever_lengths, spec, capacity.stream_tokens, capacity.longest)
+        tokens, lengths = types.required(inputs.retriever_tokens), types.required(inputs.retriever_lengths)
+        stream = retrieve.pack(tokens, lengths, spec, capacity.stream_tokens, capacity.longest)
         encoder = params['passage_encoder'] if spec.trains_passage_encoder else params['retriever']
         passages = retrieve.embed(encoder, stream, spec, passage_key).reshape(queries.shape[0], n, -1)
     scores = jnp.einsum('bd,bnd->bn', queries, passages) / jnp.sqrt(jnp.float32(queries.shape[-1]))  # b batch, n passages, d dim

@@ -26,7 +26,7 @@ def of_step(spec: spec_lib.StepSpec, batch: types.Batch, inputs: types.ReaderInp
     if not spec.passages_scored:
         return total
     if spec.embeds_passages:
-        total += _TRAINED * of_retriever(spec.config.retriever, inputs.retriever_lengths)
+        total += _TRAINED * of_retriever(spec.config.retriever, types.required(inputs.retriever_lengths))
     scored = inputs.reader_lengths[:, :spec.passages_scored]
     return total + _TRAINED * queries + of_passages(reader, only_scored) + _of_gold_scores(spec, targets, scored)
 
@@ -34,11 +34,11 @@ def of_step(spec: spec_lib.StepSpec, batch: types.Batch, inputs: types.ReaderInp
 def _of_gold_scores(spec: spec_lib.StepSpec, targets: Array, scored: Array) -> Array:
     """Of the decoder's passes over the scored passages [batch, n], the reader's own states at hand."""
     reader, together = spec.config.reader, jnp.sum(scored, axis=-1)
-    if spec.distill.from_training_forward:
+    if spec.distillation.from_training_forward:
         return jnp.float32(0)
-    if spec.distill.attention is not None:
+    if spec.distillation.attention is not None:
         return of_decoder(reader, targets, together)
-    contexts = together[:, None] - scored if spec.distill.gold_score_mode == 'loop' else scored
+    contexts = together[:, None] - scored if spec.distillation.gold_score_mode == 'loop' else scored
     return of_decoder(reader, targets[:, None], contexts)
 
 

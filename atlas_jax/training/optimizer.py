@@ -2,14 +2,13 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from atlas_jax import errors
-from atlas_jax.training import freezing
+from atlas_jax import errors, types
 
 OPTIMIZERS = ('adamw', 'adafactor')
 SCHEDULES = ('linear', 'cosine', 'fixed')
@@ -79,7 +78,7 @@ def make_optimizer(config: OptimizerConfig, train_retriever: bool = True, freeze
     It works in float32 whatever the dtype of parameters and gradients: moments are float32, and so are the updates.
     """
     transform = _adamw if config.optimizer == 'adamw' else _adafactor
-    retriever = freezing.frozen_for(transform(config, config.retriever_learning_rate, freeze_retriever_steps), freeze_retriever_steps)
+    retriever = frozen_for(transform(config, config.retriever_learning_rate, freeze_retriever_steps), freeze_retriever_steps)
     transforms = {'reader': transform(config, config.learning_rate), 'retriever': retriever if train_retriever else optax.set_to_zero()}
     clip = _clip_by_global_norm(config.clip) if config.clip else optax.identity()
     return _in_float32(optax.chain(clip, optax.partition(transforms, _part_of)))
@@ -98,10 +97,11 @@ def _part_of(params: Any) -> dict[str, str]:
     return {name: 'reader' if name == 'reader' else 'retriever' for name in params}
 
 
-def apply_updates(params: Any, updates: Any, key: jax.Array) -> Any:
+def apply_updates(params: Any, updates: Any, key: jax.Array | None) -> Any:
     """params + updates; bfloat16 parameters are rounded up or down at random, right on average, or small updates would be lost."""
     leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves)) if any(leaf.dtype == jnp.bfloat16 for leaf in leaves) else [None] * len(leaves)
+    rounds = any(leaf.dtype == jnp.bfloat16 for leaf in leaves)
+    keys = jax.random.split(types.required(key), len(leaves)) if rounds else [None] * len(leaves)
     moved = [_moved(*parts) for parts in zip(leaves, jax.tree.leaves(updates), keys, strict=True)]
     return jax.tree.unflatten(structure, moved)
 
@@ -111,7 +111,8 @@ def _moved(param: jax.Array, update: jax.Array, key: jax.Array | None) -> jax.Ar
     if param.dtype != jnp.bfloat16:
         return moved.astype(param.dtype)
     # bfloat16 is the upper half of a float32: adding random lower halves before the cut carries as often as the lower half is large.
-    bits = jax.lax.bitcast_convert_type(moved, jnp.uint32) + (jax.random.bits(key, moved.shape, jnp.uint16).astype(jnp.uint32))
+    lower = jax.random.bits(types.required(key), moved.shape, jnp.uint16).astype(jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(moved, jnp.uint32) + lower
     rounded = jax.lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
     return jnp.where(jnp.isfinite(moved), rounded, moved.astype(jnp.bfloat16))
 
@@ -135,3 +136,31 @@ def _in_float32(transformation: optax.GradientTransformation) -> optax.GradientT
         return transformation.update(cast(gradients), state, cast(params))
 
     return optax.GradientTransformation(lambda params: transformation.init(cast(params)), update)
+
+
+class FrozenState(NamedTuple):
+    """`updates_done` scalar int32, and the state of the transformation that waits."""
+
+    updates_done: jax.Array
+    inner: Any
+
+
+def frozen_for(transformation: optax.GradientTransformation, steps: int) -> optax.GradientTransformation:
+    """Updates nothing, moments and counters included, in the first `steps` updates; then it is `transformation`.
+
+    Its own counters start at 0 when it sets in. In graph: nothing compiles again.
+    """
+    if steps == 0:
+        return transformation
+
+    def init(params: Any) -> FrozenState:
+        return FrozenState(jnp.zeros((), jnp.int32), transformation.init(params))
+
+    def update(gradients: Any, state: FrozenState, params: Any = None) -> tuple[Any, FrozenState]:
+        frozen = state.updates_done < steps
+        updates, inner = transformation.update(gradients, state.inner, params)
+        updates = jax.tree.map(lambda new: jnp.where(frozen, jnp.zeros_like(new), new), updates)
+        inner = jax.tree.map(lambda old, new: jnp.where(frozen, old, new), state.inner, inner)
+        return updates, FrozenState(state.updates_done + 1, inner)
+
+    return optax.GradientTransformation(init, update)

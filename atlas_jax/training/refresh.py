@@ -59,9 +59,9 @@ def parse_schedule(schedule: str) -> tuple[tuple[int, int, int], ...]:
     for part in schedule.split(','):
         try:
             if ':' in part:
-                bounds, every = part.split(':')
+                bounds, every_text = part.split(':')
                 first, last = bounds.split('-')
-                intervals.append((int(first), int(last), int(every)))
+                intervals.append((int(first), int(last), int(every_text)))
             else:
                 every = int(part)
                 intervals.append((0, _FOREVER, _FOREVER if every == -1 else every))
@@ -106,7 +106,7 @@ class Refresher:
 
     def after_update(self, knowledge: types.Knowledge, params: Any, updates_done: int) -> types.Knowledge:
         """The knowledge for the next update; the old one's index must not be used again where it was changed."""
-        frozen = self.spec.distill.freeze_retriever_steps
+        frozen = self.spec.distillation.freeze_retriever_steps
         if updates_done and is_due(self.config.schedule, updates_done, frozen):
             return self.whole(knowledge, params, updates_done)
         if updates_done < frozen:
@@ -145,12 +145,12 @@ class Refresher:
         start = min(block * self._block, self._local_rows - self._block)  # the last block may repeat some rows
         encoder = params.get('passage_encoder', params['retriever'])
         # Donated are the numbers alone: which rows are valid does not change, nor what the copy is turned by.
-        columns = [_numbers(knowledge.index)] + ([] if knowledge.scanned is None else [_numbers(knowledge.scanned.rows)])
+        columns = [_numbers(types.required(knowledge.index))] + ([] if knowledge.scanned is None else [_numbers(knowledge.scanned.rows)])
         rotation = None if knowledge.scanned is None else knowledge.scanned.rotation
         index, *copy = self._run(columns, encoder, knowledge.retriever_table, np.int32(start), rotation)
         self.generations[block] = updates_done
-        knowledge = knowledge.replace(index=_with_numbers(knowledge.index, index))
-        if not copy:
+        knowledge = knowledge.replace(index=_with_numbers(types.required(knowledge.index), index))
+        if knowledge.scanned is None:
             return knowledge
         return knowledge.replace(scanned=knowledge.scanned.replace(rows=_with_numbers(knowledge.scanned.rows, copy[0])))
 

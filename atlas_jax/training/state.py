@@ -26,7 +26,7 @@ class TrainState(struct.PyTreeNode):
     passage_encoder  the encoder that made the index, where only the query side is trained; else None
     """
 
-    step: jax.Array
+    step: Any  # an array, its shape or its sharding: the state's tree carries all three
     params: dict[str, Any]
     optimizer_state: optax.OptState
     passage_encoder: Any = None
@@ -139,4 +139,4 @@ def _like(shape: tuple[int, ...], param_shape: tuple[int, ...], sharding: jax.sh
         if shape == param_shape[:left_out] + param_shape[left_out + 1:]:
             kept = axes[:left_out] + axes[left_out + 1:]
             return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec(*kept))
-    return partitioning.replicated(sharding.mesh)
+    return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())

@@ -46,7 +46,7 @@ def train_step(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfig, s
             inputs = jax.lax.stop_gradient(retrieve.retrieve_and_assemble(state.params['retriever'], batch, knowledge, spec, retrieved,
                                                                           passage_encoder))
         gradients, metrics = loss_and_gradients(state.params, batch, inputs, spec, key, state.step)
-        return gradients, metrics | {'truncated_passages': inputs.truncated_passages,
+        return gradients, metrics | {'truncated_passages': jnp.asarray(inputs.truncated_passages),
                                      'model_flops': model_flops.of_step(spec, batch, inputs)}
 
     gradients, metrics = accumulate(micro_step, (batch, retrieved), spec, key if _has_dropout(spec) else None)
@@ -61,7 +61,7 @@ def _out_shardings(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfi
 @functools.lru_cache(maxsize=8)  # the same object, so that what was compiled with it is found again
 def optimizer_for(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfig) -> optax.GradientTransformation:
     """The optimiser that fits the spec: the retriever's part does nothing where the retriever is not trained."""
-    freeze = spec.distill.freeze_retriever_steps if spec.passages_scored else 0
+    freeze = spec.distillation.freeze_retriever_steps if spec.passages_scored else 0
     return optimizer_lib.make_optimizer(config, spec.passages_scored > 0, freeze)
 
 
@@ -146,8 +146,8 @@ def _over_micro_batches(name: str, values: jax.Array) -> jax.Array:
 
 def _summary(metrics: Metrics) -> Metrics:
     """Scalars of a step; scores become the agreement of retriever and reader: how often both rank the same passage first."""
-    scores, gold_scores = metrics.pop('scores', None), metrics.pop('gold_scores', None)
-    if scores is not None:
+    if 'scores' in metrics:
+        scores, gold_scores = metrics.pop('scores'), metrics.pop('gold_scores')
         metrics['agreement'] = jnp.mean(jnp.argmax(scores, axis=-1) == jnp.argmax(gold_scores, axis=-1))
     return metrics
 

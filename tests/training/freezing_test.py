@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from atlas_jax.training import freezing, optimizer
+from atlas_jax.training import optimizer
 
 CONFIG = optimizer.OptimizerConfig(learning_rate=0.1, retriever_learning_rate=0.2, warmup_steps=2, total_steps=7, schedule='linear')
 
@@ -33,7 +33,7 @@ def test_nothing_moves_until_it_sets_in():
 
 
 def test_moments_wait_too():
-    frozen = freezing.frozen_for(optax.scale_by_adam(), 2)
+    frozen = optimizer.frozen_for(optax.scale_by_adam(), 2)
     _, moments = _run(frozen, jnp.ones(3), 2)
     jax.tree.map(np.testing.assert_array_equal, moments.inner, optax.scale_by_adam().init(jnp.ones(3)))
     assert int(moments.updates_done) == 2
@@ -41,7 +41,7 @@ def test_moments_wait_too():
 
 def test_no_steps_is_the_transformation_itself():
     inner = optax.sgd(0.1)
-    assert freezing.frozen_for(inner, 0) is inner
+    assert optimizer.frozen_for(inner, 0) is inner
 
 
 def test_the_passage_encoder_goes_with_the_retriever():
