@@ -19,7 +19,7 @@ from atlas_jax.demo import data as demo_data
 from atlas_jax.demo import edition_swap, factbook, office_swap, packages
 from atlas_jax.demo import report as demo_report
 from atlas_jax.gin_files import parse as gin_utils
-from atlas_jax.index import manifest
+from atlas_jax.index import index_manifest
 from atlas_jax.io import atomic
 from atlas_jax.metrics import answers as answer_metrics
 from atlas_jax.metrics import statistics
@@ -159,7 +159,7 @@ def _build_index(work: pathlib.Path, data: demo_data.DemoData) -> api.Index:
     atlas = dataclasses.replace(atlas, config=dataclasses.replace(atlas.config, inputs=gin_utils.value_of('INPUTS')))
     store_dir, index_dir = work / 'store', work / 'index'
     store = api.PassageStore.open(store_dir) if store_dir.is_dir() else api.PassageStore.build(data.documents, store_dir, atlas=atlas)
-    if manifest.exists(index_dir):  # whole: a build that was killed has no manifest yet
+    if index_manifest.exists(index_dir):  # whole: a build that was killed has no manifest yet
         index = api.Index.open(index_dir)
         index.check(atlas)
         return index

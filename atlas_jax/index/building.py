@@ -1,42 +1,40 @@
-"""Embeds rows of a store into new shards, each process its share of them, and takes up where a killed build stopped.
+"""Writes the shards of a new version of an index: by embedding rows of a store, or by copying what a compaction keeps.
 
-`building.json` says what the unfinished shards are shards of. A build of the same rows with the same model goes on with them; any other
-one removes them first.
+A build embeds in several processes, each its share of the shards, and continues a build that was killed. `building.json` describes the
+unfinished shards. A build of the same rows with the same model continues them; any other build removes them first.
+
+A compaction drops the deleted rows and joins small shards. The passages move with it, because a row of the index is a row of the store.
+The new store lies inside the index folder, so that one commit changes both. The old store stays: other indexes may have been made from it.
 """
 
 import contextlib
 import dataclasses
+import itertools
 import json
-from typing import Protocol
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 import tqdm
 
-from atlas_jax import errors, types
-from atlas_jax.index import manifest, quantize, shards, store_rows
+from atlas_jax import errors
+from atlas_jax.corpus.store import PassageStore
+from atlas_jax.index import index_manifest, shards
+from atlas_jax.index.embed import PassageEmbedder
 from atlas_jax.io.folder import Folder
 from atlas_jax.runtime import hosts, progress
 
 SHARD_ROWS = 65536
-CHUNK_ROWS = 4096  # embedded and written at a time: what a killed build loses at most
-
-
-class Embedder(Protocol):
-    """What embeds the passages; embed.PassageEmbedder is one."""
-
-    dim: int
-    fingerprint: str
-    max_tokens: int
-
-    def embed(self, table: types.TokenTable, rows: np.ndarray, progress=None) -> np.ndarray:
-        """[n, dim] float32 embeddings of the table's `rows`, [n] int."""
-        ...
+# Embedded and written at a time. A killed build loses at most one chunk of embeddings.
+CHUNK_ROWS = 4096
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What is being embedded: rows first_row to stop_row of a store by a model; `revision`, in which it began, names the new shards."""
+    """An embedding of rows first_row to stop_row of a store by one model.
+
+    `revision` is the version in which the job began; it names the new shards.
+    """
 
     model_fingerprint: str
     store_fingerprint: str
@@ -55,41 +53,46 @@ class Job:
         return [(shard_name(first, 'build', self.revision), first, min(self.shard_rows, self.stop_row - first)) for first in firsts]
 
 
-def make_job(store: store_rows.Store, embedder: Embedder, first_row: int, dtype: str, revision: int, generation: int) -> Job:
-    """The job of embedding the store's rows from `first_row` on."""
+def make_job(store: PassageStore, embedder: PassageEmbedder, first_row: int, dtype: str, revision: int, generation: int) -> Job:
+    """Returns the job of embedding the store's rows from `first_row` on."""
     return Job(model_fingerprint=embedder.fingerprint, store_fingerprint=store.fingerprint, dtype=dtype, dim=embedder.dim,
                first_row=first_row, stop_row=len(store), shard_rows=SHARD_ROWS, chunk_rows=CHUNK_ROWS, generation=generation,
                revision=revision)
 
 
 def shard_name(first_row: int, verb: str, revision: int) -> str:
-    """Folder of a shard that begins with `first_row`; what wrote it is in the name, because a build may lie unfinished meanwhile."""
+    """Returns the folder of a shard that begins with `first_row`.
+
+    The name holds the verb that wrote the shard, because an unfinished build of the same revision may lie beside it.
+    """
     return f'{first_row:012d}-{verb}{revision:06d}'
 
 
-def run(folder: Folder, job: Job, store: store_rows.Store, embedder: Embedder, show_progress: bool) -> tuple[manifest.ShardEntry, ...]:
+def embed_shards(folder: Folder, job: Job, store: PassageStore, embedder: PassageEmbedder,
+                 show_progress: bool) -> tuple[index_manifest.ShardEntry, ...]:
     """Embeds the job's rows shard by shard; the caller holds the lock and commits the entries afterwards.
 
-    With several processes each embeds every so manyth shard; all must see the same folder.
+    With N processes each embeds every N-th shard. All must see the same folder.
 
     Args:
       folder: the index folder.
-      job: see Job; an unfinished job that differs in nothing but the revision is continued under that one's revision.
+      job: the rows. An unfinished job that differs in nothing but the revision is continued under that job's revision.
       store: the passages.
       embedder: the model.
-      show_progress: whether to show a bar: of process 0's share, with passages a second and the time left.
+      show_progress: whether to show a bar of process 0's share, with passages a second and the time left.
 
     Returns:
-      The manifest's entries of all shards, whoever embedded them.
+      The manifest's entries of all shards, of every process.
 
     Raises:
       IndexFolderError: an embedding is not finite.
-      DiskFullError: finished chunks stay and the same call goes on from there.
+      StoreError: the store has token ids that the model does not have.
+      DiskFullError, StorageError: finished chunks stay, and the same call continues behind them.
     """
     with hosts.together():
         if hosts.is_first():
             _continue_or_begin(folder, job)
-    job = Job(**json.loads(folder.read(manifest.BUILDING_FILE)))
+    job = Job(**json.loads(folder.read(index_manifest.BUILDING_FILE)))
     mine = job.shards()[jax.process_index()::jax.process_count()]
     label = 'Embedding passages' if jax.process_count() == 1 else f'Embedding passages, share 1 of {jax.process_count()}'
     bar = progress.bar(sum(rows for _, _, rows in mine), label, ' passages') if show_progress else None
@@ -99,7 +102,7 @@ def run(folder: Folder, job: Job, store: store_rows.Store, embedder: Embedder, s
     return tuple(shards.entry_of(folder, name, first, rows, job.generation, job.model_fingerprint) for name, first, rows in job.shards())
 
 
-def _embed_shard(folder: Folder, name: str, first: int, rows: int, job: Job, store: store_rows.Store, embedder: Embedder,
+def _embed_shard(folder: Folder, name: str, first: int, rows: int, job: Job, store: PassageStore, embedder: PassageEmbedder,
                  bar: tqdm.tqdm | None) -> None:
     layout = shards.Layout(rows=rows, dim=job.dim, dtype=job.dtype, chunk_rows=min(job.chunk_rows, rows))
     writer = shards.ShardWriter(folder / shards.FOLDER, name, layout)
@@ -112,26 +115,88 @@ def _embed_shard(folder: Folder, name: str, first: int, rows: int, job: Job, sto
         chunk = np.arange(start, min(start + layout.chunk_rows, rows))
         embeddings = embedder.embed(table, chunk, bar)
         check_finite(embeddings, first + start, folder)
-        writer.write(*quantize.encode(embeddings, job.dtype))
+        writer.write(*shards.encode(embeddings, job.dtype))
 
 
 def check_finite(embeddings: np.ndarray, first_row: int, folder: Folder) -> None:
-    """Raises IndexFolderError where an embedding, [n, dim] of the rows from `first_row` on, is not finite."""
+    """Raises IndexFolderError if an embedding is not finite; `embeddings` [n, dim] belong to the rows from `first_row` on."""
     bad = ~np.isfinite(embeddings).all(axis=1)
     if bad.any():
         raise errors.IndexFolderError(f'{folder}: the embedding of passage {first_row + np.flatnonzero(bad)[0]} is not finite '
-                                      f'({bad.sum()} of {len(bad)}); the retriever is damaged: take an earlier checkpoint')
+                                      f'({bad.sum()} of {len(bad)}); the retriever is damaged, so use an earlier checkpoint')
 
 
-def clean(folder: Folder, current: manifest.Manifest) -> None:
-    """Removes what `current`, just committed, does not name: older versions and the traces of the build."""
-    folder.remove(manifest.BUILDING_FILE)
+def needs_compaction(current: index_manifest.Manifest, deleted: np.ndarray) -> bool:
+    """Says whether compaction would change anything: rows are deleted ([rows] bool), or shards can be joined."""
+    return bool(deleted.any()) or len(list(_joined_shards(current, ~deleted))) < len(current.shards)
+
+
+def compact(folder: Folder, stored: shards.StoredEmbeddings, deleted: np.ndarray, store: PassageStore) -> None:
+    """Writes the version without deleted rows and commits it; the caller holds the lock.
+
+    A compaction that is killed leaves the old version, and the next writer removes its traces.
+
+    Args:
+      folder: the index folder.
+      stored: the version to rewrite.
+      deleted: [rows] bool; not all True.
+      store: its passages, of exactly these rows.
+
+    Raises:
+      IndexFolderError, StoreError: embeddings or passages are damaged.
+      DiskFullError, StorageError: the old version stays.
+    """
+    before = stored.manifest
+    revision = before.revision + 1
+    current = dataclasses.replace(before, revision=revision, rows=int((~deleted).sum()), deleted=0, tombstones='', tombstones_sha256='')
+    if deleted.any():
+        name = f'store-r{revision:06d}'
+        current = dataclasses.replace(current, store=name, store_fingerprint=store.copy_kept((folder / name).path, ~deleted).fingerprint)
+    entries: list[index_manifest.ShardEntry] = []
+    first_row = 0
+    for generation, model_fingerprint, kept in _joined_shards(before, ~deleted):
+        name = shard_name(first_row, 'compact', revision)
+        _copy_shard(folder, name, stored, kept)
+        entries.append(shards.entry_of(folder, name, first_row, len(kept), generation, model_fingerprint))
+        first_row += len(kept)
+    current = dataclasses.replace(current, shards=tuple(entries))
+    index_manifest.write(folder, current)
+    clean(folder, current)
+
+
+def _joined_shards(current: index_manifest.Manifest, keep: np.ndarray) -> Iterator[tuple[int, str, np.ndarray]]:
+    """Yields (generation, model fingerprint, kept rows [n] int64) of each shard after a compaction; `keep` is [rows] bool.
+
+    Neighbouring shards are joined only if one retriever embedded them at one step.
+    """
+    runs = itertools.groupby(current.shards, lambda entry: (entry.generation, entry.model_fingerprint))
+    for (generation, model_fingerprint), run in runs:
+        entries = list(run)
+        first, stop = entries[0].first_row, entries[-1].first_row + entries[-1].rows
+        kept = first + np.flatnonzero(keep[first:stop])
+        for start in range(0, len(kept), SHARD_ROWS):
+            yield generation, model_fingerprint, kept[start:start + SHARD_ROWS]
+
+
+def _copy_shard(folder: Folder, name: str, stored: shards.StoredEmbeddings, kept: np.ndarray) -> None:
+    """Copies the numbers as they are stored, so that no embedding changes."""
+    current = stored.manifest
+    layout = shards.Layout(rows=len(kept), dim=current.dim, dtype=current.dtype, chunk_rows=min(CHUNK_ROWS, len(kept)))
+    (folder / shards.FOLDER).remove(name)
+    writer = shards.ShardWriter(folder / shards.FOLDER, name, layout)
+    while (start := writer.next_row) < len(kept):
+        writer.write(*stored.take(kept[start:start + layout.chunk_rows]))
+
+
+def clean(folder: Folder, current: index_manifest.Manifest) -> None:
+    """Removes every file that `current`, just committed, does not name: older versions and the traces of the build."""
+    folder.remove(index_manifest.BUILDING_FILE)
     _remove_other_shards(folder, current)
     remove_replaced(folder, current, current)
 
 
-def remove_replaced(folder: Folder, before: manifest.Manifest, current: manifest.Manifest) -> None:
-    """Removes what `before` named and `current` does not, and other lists of deleted rows and stores; an unfinished build stays."""
+def remove_replaced(folder: Folder, before: index_manifest.Manifest, current: index_manifest.Manifest) -> None:
+    """Removes shards of `before` that `current` does not name, and other lists of deleted rows and stores; an unfinished build stays."""
     for name in {entry.name for entry in before.shards} - {entry.name for entry in current.shards}:
         (folder / shards.FOLDER).remove(name)
     for name in folder.children():
@@ -140,18 +205,18 @@ def remove_replaced(folder: Folder, before: manifest.Manifest, current: manifest
 
 
 def _continue_or_begin(folder: Folder, job: Job) -> None:
-    """Leaves the unfinished job in the folder if it is this one; otherwise records this one and removes the other's shards."""
+    """Leaves an unfinished build of the same job in the folder; otherwise records this job and removes the other's shards."""
     try:
-        unfinished = Job(**json.loads(folder.read(manifest.BUILDING_FILE)))
+        unfinished = Job(**json.loads(folder.read(index_manifest.BUILDING_FILE)))
     except (OSError, ValueError, TypeError):
         unfinished = None
     if unfinished is not None and dataclasses.replace(unfinished, revision=job.revision) == job:
         return
-    _remove_other_shards(folder, manifest.read_whole(folder))
-    folder.write_json(manifest.BUILDING_FILE, dataclasses.asdict(job))
+    _remove_other_shards(folder, index_manifest.read_if_whole(folder))
+    folder.write_json(index_manifest.BUILDING_FILE, dataclasses.asdict(job))
 
 
-def _remove_other_shards(folder: Folder, current: manifest.Manifest | None) -> None:
+def _remove_other_shards(folder: Folder, current: index_manifest.Manifest | None) -> None:
     named = {entry.name for entry in current.shards} if current else set()
     for name in (folder / shards.FOLDER).children() - named:
         (folder / shards.FOLDER).remove(name)

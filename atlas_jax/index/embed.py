@@ -1,8 +1,9 @@
-"""Passages to embeddings: assembled, packed into token streams, encoded on every local device."""
+"""Passages to embeddings: packed into token streams of few shapes, assembled, and encoded on every local device."""
 
+import bisect
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -11,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
+from jax.sharding import Mesh
 
 from atlas_jax import errors, partitioning, types
-from atlas_jax.index import packing
 from atlas_jax.io import checksum
 from atlas_jax.models import contriever
 from atlas_jax.nn import assembly, token_stream
@@ -22,42 +23,109 @@ from atlas_jax.tokenizers import formats
 
 Array = jax.Array
 
-# Packs under way at a time, each from a thread of its own: an accelerator never waits for the host, and where one program has work for a
-# single core, the other cores have the other program's (MiniLM, 512 passages, two cores of a Xeon: 8.5 s one by one, 7.7 s by two).
+# Packs under way at a time, each from a thread of its own. An accelerator then never waits for the host. On a CPU one pack leaves cores
+# idle at its serial parts and the other pack uses them (MiniLM, 512 passages, two cores of a Xeon: 8.5 s one by one, 7.7 s by two).
 _PACKS_AT_ONCE = 2
-# On CPU activations should stay in the cache (MiniLM, two packs at once: 8.0 s at 1024 tokens, 7.7 at 2048); an accelerator wants enough
+# On a CPU activations should stay in the cache (MiniLM, two packs at once: 8.0 s at 1024 tokens, 7.7 at 2048). An accelerator needs enough
 # work at a time.
 _TOKENS_PER_BATCH = {'cpu': 2048, 'tpu': 16384}
+# Widths of the attention rows. Each one used costs a compilation (about 2 s of CPU for 6 layers). Closer ones save less than that on a
+# few thousand passages of 50 to 200 tokens, and no more than 4 % on any number.
+WIDTHS = (64, 128, 160, 208, 256, 320, 416, 512)
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedPassages:
+    """Passages that are embedded at once.
+
+    members  [streams, capacity] int64  positions in the list of lengths; -1 marks empty places of a stream
+    longest  width that holds each of them; with the capacity it determines the compiled shape
+    """
+
+    members: np.ndarray
+    longest: int
 
 
 def default_tokens_per_batch(backend: str, max_tokens: int) -> int:
-    """Tokens that a device of this kind encodes at a time."""
+    """Returns the tokens that a device of this kind ('cpu', 'tpu', …) encodes at a time, for passages of up to max_tokens."""
     return max(_TOKENS_PER_BATCH.get(backend, _TOKENS_PER_BATCH['tpu']), 4 * max_tokens)
 
 
-@functools.partial(jax.jit, static_argnames=('config', 'segments', 'stream_tokens', 'longest'))
-def embed_pack(params: Any, part: types.TokenTable, real: Array, *, config: contriever.ContrieverConfig,
-               segments: tuple[formats.Segment, ...], stream_tokens: int, longest: int) -> tuple[Array, Array]:
-    """The compiled step of index building: embeds one pack, a stream a device.
+def encoder_mesh(devices: Sequence[jax.Device]) -> Mesh:
+    """Returns the mesh of an index build: one token stream a device, and the weights whole on each.
+
+    The devices lie on `data`: on `fsdp` the layers would split the weights, which every device holds already, and gather them again.
+    """
+    return partitioning.make_mesh((len(devices), 1, 1), devices)
+
+
+def pack_passages(lengths: np.ndarray, streams: int, stream_tokens: int, max_tokens: int) -> Iterator[PackedPassages]:
+    """Lays passages of known lengths into token streams of few shapes, with little room left over.
 
     Args:
-      params: the encoder's, on every device.
+      lengths: [n] int, each at most max_tokens.
+      streams: streams in a pack, one a device.
+      stream_tokens: tokens a stream holds, at least max_tokens.
+      max_tokens: the largest width that can be needed.
+
+    Yields:
+      Packs, longest passages first; every passage is in exactly one.
+    """
+    widths = [width for width in WIDTHS if width < max_tokens] + [max_tokens]
+    order = np.argsort(lengths, kind='stable')
+    sizes, passages = lengths[order].tolist(), order.tolist()  # shortest first: the longest are taken from the end
+    while sizes:
+        number = int(np.searchsorted(widths, sizes[-1]))
+        members = np.full((streams, _capacity(widths, number, stream_tokens)), -1, np.int64)
+        for stream in members:
+            taken = _take(sizes, passages, len(stream), stream_tokens)
+            stream[:len(taken)] = taken
+        yield PackedPassages(members, widths[number])
+
+
+def _capacity(widths: Sequence[int], number: int, stream_tokens: int) -> int:
+    """Passages that a stream of this width has room for: as many as fit of the shortest that need the width."""
+    shortest = widths[number - 1] + 1 if number else max(1, widths[0] // 2)
+    return max(1, stream_tokens // shortest)
+
+
+def _take(sizes: list[int], passages: list[int], capacity: int, stream_tokens: int) -> list[int]:
+    """Removes the passages of one stream from both lists, always the longest that still fits, and returns them."""
+    taken: list[int] = []
+    room = stream_tokens
+    while len(taken) < capacity and (place := bisect.bisect_right(sizes, room) - 1) >= 0:
+        room -= sizes.pop(place)
+        taken.append(passages.pop(place))
+    return taken
+
+
+@functools.partial(jax.jit, static_argnames=('config', 'segments', 'stream_tokens', 'longest', 'mesh'))
+def embed_pack(params: Any, part: types.TokenTable, real: Array, *, config: contriever.ContrieverConfig,
+               segments: tuple[formats.Segment, ...], stream_tokens: int, longest: int, mesh: Mesh) -> tuple[Array, Array]:
+    """Embeds one pack, a stream a device: the compiled step of index building.
+
+    Args:
+      params: the encoder's parameters, whole on every device.
       part: the pack's rows of the table, [streams, capacity, ...].
-      real: [streams, capacity] bool, False where a stream has fewer passages.
+      real: [streams, capacity] bool, False at the empty places of a stream.
       config: of the encoder, without dropout.
       segments: the retriever's format.
       stream_tokens: tokens a stream holds.
       longest: width of the attention rows; no passage is longer.
+      mesh: of encoder_mesh, with as many devices as there are streams.
 
     Returns:
-      Embeddings [streams, capacity, dim] float32 and lengths [streams, capacity] int32, 0 where not real.
+      Embeddings [streams, capacity, dim] float32 and lengths [streams, capacity] int32, 0 at empty places.
     """
-    flat = jax.tree.map(lambda column: column.reshape(-1, *column.shape[2:]), part)  # [streams * capacity, ...]
-    no_query = jnp.zeros((flat.lengths.shape[0], 1), jnp.int32)
-    tokens, lengths = assembly.assemble(segments, no_query, jnp.zeros_like(no_query[:, 0]), flat, longest)
-    lengths = jnp.where(real, lengths.reshape(real.shape), 0)
-    stream = token_stream.pack(tokens.reshape(*real.shape, longest), lengths, stream_tokens, longest)
-    return contriever.Contriever(config).apply({'params': params}, stream, deterministic=True), lengths
+    with partitioning.on_mesh(mesh):  # keeps each stream on its device, in the loop over layers too
+        flat = jax.tree.map(lambda column: column.reshape(-1, *column.shape[2:]), part)  # [streams * capacity, ...]
+        no_query = jnp.zeros((flat.lengths.shape[0], 1), jnp.int32)
+        tokens, lengths = assembly.assemble(segments, no_query, jnp.zeros_like(no_query[:, 0]), flat, longest)
+        lengths = jnp.where(real, lengths.reshape(real.shape), 0)
+        # [streams * capacity, longest] -> [streams, capacity, longest]
+        stream = token_stream.pack(tokens.reshape(*real.shape, longest), lengths, stream_tokens, longest)
+        encode = nn.apply(lambda encoder, stream: encoder(stream, deterministic=True), contriever.Contriever(config))
+        return encode({'params': params}, stream), lengths
 
 
 class PassageEmbedder:
@@ -82,7 +150,7 @@ class PassageEmbedder:
           ConfigError: max_tokens exceeds the encoder's positions or tokens_per_batch, or the format has a query.
         """
         if max_tokens > config.max_positions:
-            raise errors.ConfigError(f'passages of up to {max_tokens} tokens, but the retriever has {config.max_positions} positions; '
+            raise errors.ConfigError(f'passages may have {max_tokens} tokens, but the retriever has {config.max_positions} positions; '
                                      f'set the limit to {config.max_positions} or less')
         if tokens_per_batch is None:
             tokens_per_batch = default_tokens_per_batch(jax.default_backend(), max_tokens)
@@ -90,11 +158,11 @@ class PassageEmbedder:
             raise errors.ConfigError(f'tokens_per_batch {tokens_per_batch} must hold a passage of max_tokens {max_tokens}; raise it')
         if any(segment.kind == 'query' for segment in segments):
             raise errors.ConfigError('the retriever format has a {query}; passages are embedded without one: use {title} and {text}')
-        # Dropout is off here: it must not make two models out of one.
+        # Dropout is off here and stands in no fingerprint: two models that differ in it alone embed alike.
         self._config = dataclasses.replace(config, dropout_rate=0.0)
         self._segments, self.max_tokens, self._stream_tokens = tuple(segments), max_tokens, tokens_per_batch
         self.dim = config.emb_dim
-        self._mesh = partitioning.make_mesh(devices=jax.local_devices())
+        self._mesh = encoder_mesh(jax.local_devices())
         self._params = jax.device_put(hosts.to_host(nn.meta.unbox(params)), partitioning.replicated(self._mesh))
 
     @functools.cached_property
@@ -103,7 +171,7 @@ class PassageEmbedder:
         return checksum.fingerprint((self._config, self._segments, self.max_tokens), self._params)
 
     def truncated(self, title_lengths: np.ndarray, lengths: np.ndarray) -> int:
-        """How many passages are longer than the limit; their texts are cut. Both [n] int as in a TokenTable, uncut."""
+        """Counts the passages longer than the limit, whose texts are cut. Both are [n] int as in a TokenTable, uncut."""
         return int((self._whole_lengths(title_lengths, lengths) > self.max_tokens).sum())
 
     def embed(self, table: types.TokenTable, rows: np.ndarray, progress: tqdm.tqdm | None = None) -> np.ndarray:
@@ -123,18 +191,19 @@ class PassageEmbedder:
         lengths = self._assembled_lengths(table, rows)
         embeddings = np.empty((len(rows), self.dim), np.float32)
 
-        def run(pack: packing.PackedPassages) -> np.ndarray:
-            values, encoded = embed_pack(self._params, *self._pack_inputs(table, rows, pack), config=self._config,
-                                         segments=self._segments, stream_tokens=self._stream_tokens, longest=pack.longest)
-            real = pack.members >= 0
-            members = pack.members[real]
-            # A length that differs from the one packed for would have been cut without a word.
-            np.testing.assert_array_equal(np.asarray(encoded)[real], lengths[members])
-            embeddings[members] = np.asarray(values)[real]
+        def run(pack: PackedPassages) -> np.ndarray:
+            part, real = self._pack_inputs(table, rows, pack)
+            values, encoded = embed_pack(self._params, part, real, config=self._config, segments=self._segments,
+                                         stream_tokens=self._stream_tokens, longest=pack.longest, mesh=self._mesh)
+            is_member = pack.members >= 0
+            members = pack.members[is_member]
+            # A length that differs from the one packed for would have been cut silently.
+            np.testing.assert_array_equal(np.asarray(encoded)[is_member], lengths[members])
+            embeddings[members] = np.asarray(values)[is_member]
             return members
 
         with futures.ThreadPoolExecutor(_PACKS_AT_ONCE) as threads:
-            for members in threads.map(run, packing.pack(lengths, self._mesh.size, self._stream_tokens, self.max_tokens)):
+            for members in threads.map(run, pack_passages(lengths, self._mesh.size, self._stream_tokens, self.max_tokens)):
                 if progress is not None:
                     progress.update(len(members))
         return embeddings
@@ -148,9 +217,10 @@ class PassageEmbedder:
         by_kind = {'title': title_lengths, 'text': lengths - title_lengths}
         return np.zeros(len(lengths), np.int64) + sum(by_kind.get(segment.kind, len(segment.ids)) for segment in self._segments)
 
-    def _pack_inputs(self, table: types.TokenTable, rows: np.ndarray, pack: packing.PackedPassages) -> tuple[types.TokenTable, Array]:
-        """The pack's rows of the table, [streams, capacity, ...], and which of them are real, one stream a device."""
+    def _pack_inputs(self, table: types.TokenTable, rows: np.ndarray, pack: PackedPassages) -> tuple[types.TokenTable, Array]:
+        """Puts the pack on the devices, a stream each: its rows of the table, [streams, capacity, ...], and `real` of embed_pack."""
         real = pack.members >= 0
+        # Empty places hold the pack's first passage; `real` gives them length 0.
         chosen = rows[np.where(real, pack.members, pack.members.flat[0])]
         part = jax.tree.map(lambda column: np.asarray(column)[chosen], table)
         if part.tokens.max(initial=0) >= self._config.vocab_size:

@@ -1,7 +1,7 @@
-"""Shards: the embeddings of consecutive rows in zarr3 arrays whose chunks carry crc32c; of int8 also their scales.
+"""The stored embeddings: shards of consecutive rows in zarr3 arrays whose chunks carry crc32c, and all rows of one version of an index.
 
-Each shard lists its files with size and SHA-256 in `shard.json`. The list grows with every chunk written: what it names is finished, and a
-build that was killed goes on behind it.
+Each shard lists its files with size and SHA-256 in `shard.json`. The list grows with every chunk written: a file in the list is finished,
+so a killed build goes on behind the list's end.
 """
 
 import dataclasses
@@ -9,16 +9,39 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 
+import ml_dtypes
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.index import manifest, quantize
+from atlas_jax.index import index_manifest
 from atlas_jax.io import arrays
 from atlas_jax.io.folder import Folder, storage_errors
 
 FOLDER = 'shards'
 FILES = 'shard.json'
-REMEDY = 'restore it or build the index anew'
+REMEDY = 'restore it or build the index again'
+DTYPES = {'float32': np.dtype(np.float32), 'bfloat16': np.dtype(ml_dtypes.bfloat16), 'int8': np.dtype(np.int8)}
+_FLOAT32 = DTYPES['float32']
+_LARGEST = 127  # -128 is left out, so that a number and its negative are stored alike
+# Rows read at a time. The decoded chunks of one block are all that a reader holds besides the rows themselves.
+_BLOCK_ROWS = 16384
+
+
+def encode(embeddings: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Converts [n, dim] float32 to numbers [n, dim] of `dtype` and, for int8, scales [n] float32 (else None).
+
+    int8 is symmetric: scale = max|x| / 127, number = round(x / scale). A row of zeros has scale 0.
+    """
+    if dtype != 'int8':
+        return embeddings.astype(DTYPES[dtype]), None
+    scales = (np.abs(embeddings).max(axis=1) / _LARGEST).astype(np.float32)
+    divisors = np.where(scales > 0, scales, 1)[:, None]
+    return np.clip(np.rint(embeddings / divisors), -_LARGEST, _LARGEST).astype(np.int8), scales
+
+
+def decode(numbers: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
+    """Converts stored numbers [n, dim], for int8 with scales [n] float32, to embeddings [n, dim] float32."""
+    return numbers.astype(np.float32) * (1 if scales is None else scales[:, None])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,15 +60,15 @@ class Layout:
 
     @property
     def headers(self) -> list[str]:
-        """Files that describe the arrays."""
+        """Names of the files that describe the arrays."""
         return ['zarr.json', 'scales/zarr.json'] if self.dtype == 'int8' else ['zarr.json']
 
     def chunk_files(self, chunk: int) -> list[str]:
-        """Files of one chunk."""
+        """Names of the files of one chunk."""
         return [f'c/{chunk}/0', f'scales/c/{chunk}'] if self.dtype == 'int8' else [f'c/{chunk}/0']
 
     def files(self) -> Iterator[tuple[str, int, int]]:
-        """(file, first row, row behind the last) of every file."""
+        """Yields (file, first row, row behind the last) of every file."""
         for name in self.headers:
             yield name, 0, self.rows
         for chunk in range(self.chunks):
@@ -54,69 +77,73 @@ class Layout:
 
 
 class ShardWriter:
-    """Writes one shard chunk by chunk; takes up a shard that was left unfinished.
-
-    next_row  first row that is still to be written
-    """
+    """Writes one shard chunk by chunk; continues a shard that was left unfinished."""
 
     def __init__(self, parent: Folder, name: str, layout: Layout):
-        """Opens or creates the shard `name`; one of another layout or with damaged files is begun anew. Raises DiskFullError."""
+        """Opens or creates the shard `name`. One with another layout or damaged files is begun again.
+
+        Raises DiskFullError, StorageError.
+        """
         self._folder, self._layout = parent / name, layout
-        folder, self._files = self._folder, _finished_files(self._folder, layout)
+        self._files = _finished_files(self._folder, layout)
         if not self._files:
             parent.remove(name)
-        with storage_errors(folder):
-            self._array = arrays.create(folder, [layout.rows, layout.dim], quantize.DTYPES[layout.dtype], [layout.chunk_rows, layout.dim])
+        with storage_errors(self._folder):
+            self._array = arrays.create(self._folder, [layout.rows, layout.dim], DTYPES[layout.dtype], [layout.chunk_rows, layout.dim])
             if layout.dtype == 'int8':
-                self._scales = arrays.create(folder / 'scales', [layout.rows], np.float32, [layout.chunk_rows])
+                self._scales = arrays.create(self._folder / 'scales', [layout.rows], _FLOAT32, [layout.chunk_rows])
         if not self._files:
             self._record(layout.headers)
 
     @property
     def next_row(self) -> int:
-        """First row within the shard that is still to be written; a multiple of chunk_rows, or the number of rows."""
-        headers = len(self._layout.headers)
-        return min(self._layout.rows, (len(self._files) // headers - 1) * self._layout.chunk_rows)
+        """First row of the shard that is still to be written: a multiple of chunk_rows, or the number of rows."""
+        # Every chunk has as many files as there are headers, and the headers come first.
+        finished_chunks = len(self._files) // len(self._layout.headers) - 1
+        return min(self._layout.rows, finished_chunks * self._layout.chunk_rows)
 
-    def write(self, values: np.ndarray, scales: np.ndarray | None = None) -> None:
-        """Writes the next chunk, [chunk_rows, dim] (fewer rows at the end of the shard); afterwards it is finished for good.
+    def write(self, numbers: np.ndarray, scales: np.ndarray | None = None) -> None:
+        """Writes the next chunk: numbers [chunk_rows, dim], scales [chunk_rows] float32 of int8; fewer rows at the end of the shard.
 
-        Raises DiskFullError; the chunks before stay.
+        Raises DiskFullError, StorageError; the chunks before stay.
         """
         start = self.next_row
         stop = min(start + self._layout.chunk_rows, self._layout.rows)
-        assert values.shape == (stop - start, self._layout.dim), (values.shape, start, stop)
+        assert numbers.shape == (stop - start, self._layout.dim), (numbers.shape, start, stop)
         with storage_errors(self._folder):
-            self._array[start:stop].write(values).result()
+            self._array[start:stop].write(numbers).result()
             if scales is not None:
                 self._scales[start:stop].write(scales).result()
         self._record(self._layout.chunk_files(start // self._layout.chunk_rows))
 
     def _record(self, names: Sequence[str]) -> None:
+        """Adds files to the shard's list: from here on they are finished."""
         for name in names:
             content = self._folder.read(name)
             self._files[name] = [len(content), hashlib.sha256(content).hexdigest()]
         self._folder.write_json(FILES, {**dataclasses.asdict(self._layout), 'files': self._files})
 
 
-def entry_of(index_folder: Folder, name: str, first_row: int, rows: int, generation: int, model_fingerprint: str) -> manifest.ShardEntry:
-    """The manifest's entry of a complete shard of `rows` rows."""
-    return manifest.ShardEntry(name=name, first_row=first_row, rows=rows, offset=0, generation=generation,
-                               model_fingerprint=model_fingerprint, sha256=(index_folder / FOLDER / name).sha256(FILES))
+def entry_of(index_folder: Folder, name: str, first_row: int, rows: int, generation: int,
+             model_fingerprint: str) -> index_manifest.ShardEntry:
+    """Returns the manifest's entry of a complete shard of `rows` rows."""
+    return index_manifest.ShardEntry(name=name, first_row=first_row, rows=rows, offset=0, generation=generation,
+                                     model_fingerprint=model_fingerprint, sha256=(index_folder / FOLDER / name).sha256(FILES))
 
 
 class Shard:
     """A finished shard, read-only.
 
-    entry     its line in the manifest: which of its rows the index uses
+    entry     its line in the manifest, with the rows that the index uses
     layout    its shape
     files     {file: [bytes, SHA-256]} as they were written
     """
 
-    def __init__(self, index_folder: Folder, entry: manifest.ShardEntry):
-        """Reads the shard's file list; reads no embeddings.
+    def __init__(self, index_folder: Folder, entry: index_manifest.ShardEntry):
+        """Reads the shard's file list, no embeddings.
 
-        Raises IndexFolderError: the list is missing or belongs to another index.
+        Raises:
+          IndexFolderError: the list is missing or belongs to another index.
         """
         self.folder, self.entry = index_folder / FOLDER / entry.name, entry
         try:
@@ -130,7 +157,7 @@ class Shard:
         self.layout = Layout(**body)
 
     def used_files(self) -> Iterator[tuple[str, int, int]]:
-        """(file, first index row, row behind the last) of the files with rows that the index uses."""
+        """Yields (file, first index row, row behind the last) of the files with rows that the index uses."""
         start, shift = self.entry.offset, self.entry.first_row - self.entry.offset
         for name, first, stop in self.layout.files():
             first, stop = max(first, start), min(stop, start + self.entry.rows)
@@ -138,15 +165,16 @@ class Shard:
                 yield name, first + shift, stop + shift
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """The index rows start to stop, all of this shard: ([n, dim] in the stored type, [n] float32 scales of int8).
+        """Reads the index rows start to stop, all of this shard: numbers [n, dim] as stored and, of int8, scales [n] float32.
 
-        Raises IndexFolderError: a file is missing, cut or damaged.
+        Raises:
+          IndexFolderError: a file is missing, cut or damaged.
         """
         shift = self.entry.offset - self.entry.first_row
         return self._read(slice(start + shift, stop + shift))
 
     def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """The given index rows, [n] int64, as `read`."""
+        """Reads the given index rows, [n] int64; returns and raises as `read`."""
         return self._read(rows + (self.entry.offset - self.entry.first_row))
 
     @property
@@ -156,15 +184,79 @@ class Shard:
 
     def _read(self, rows: slice | np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         with storage_errors(self.folder, errors.IndexFolderError, REMEDY):
+            # Both reads are begun before either is waited for.
             pending = [arrays.open_array(self.folder)[rows].read()]
             if self.layout.dtype == 'int8':
                 pending.append(arrays.open_array(self.folder / 'scales')[rows].read())
-            values, *scales = (np.asarray(future.result()) for future in pending)
-        return values, scales[0] if scales else None
+            numbers, *scales = (np.asarray(future.result()) for future in pending)
+        return numbers, scales[0] if scales else None
+
+
+class StoredEmbeddings:
+    """The embeddings of one version of an index as they are stored, read from its shards.
+
+    manifest  the version
+    shards    its shards
+    """
+
+    def __init__(self, folder: Folder, current: index_manifest.Manifest):
+        """Checks that every file is there in full length; reads no embeddings.
+
+        Raises:
+          IndexFolderError: a file is missing, cut or of another index.
+        """
+        self.manifest = current
+        self.shards = [Shard(folder, entry) for entry in current.shards]
+        self._first_rows = np.array([entry.first_row for entry in current.shards], np.int64)
+        # One listing for all shards: in a bucket each look at a file is a request.
+        there = (folder / FOLDER).sizes()
+        for shard in self.shards:
+            for name, first, stop in shard.used_files():
+                size = there.get(f'{shard.entry.name}/{name}', -1)
+                if size not in (shard.files[name][0], None):
+                    what = 'missing' if size < 0 else f'{size} bytes long instead of {shard.files[name][0]}'
+                    raise errors.IndexFolderError(f'{shard.folder}/{name}: {what} (rows {first} to {stop - 1}); {REMEDY}')
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the stored numbers."""
+        return DTYPES[self.manifest.dtype]
+
+    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Reads the given rows, [n] int64, in their order: numbers [n, dim] as stored and, of int8, scales [n] float32.
+
+        Raises:
+          IndexFolderError: a file is missing, cut or damaged.
+        """
+        numbers, scales = self._empty(len(rows))
+        owners = np.searchsorted(self._first_rows, rows, side='right') - 1
+        for owner in np.unique(owners):
+            chosen = owners == owner
+            numbers[chosen], part = self.shards[owner].take(rows[chosen])
+            if scales is not None:
+                scales[chosen] = part
+        return numbers, scales
+
+    def read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Reads the rows start to stop, zeros past the last row; returns and raises as `take`."""
+        numbers, scales = self._empty(stop - start)
+        for shard in self.shards:
+            entry = shard.entry
+            last = min(stop, entry.first_row + entry.rows)
+            for first in range(max(start, entry.first_row), last, _BLOCK_ROWS):
+                behind = min(last, first + _BLOCK_ROWS)
+                numbers[first - start:behind - start], part = shard.read(first, behind)
+                if scales is not None:
+                    scales[first - start:behind - start] = part
+        return numbers, scales
+
+    def _empty(self, rows: int) -> tuple[np.ndarray, np.ndarray | None]:
+        scales = arrays.aligned((rows,), _FLOAT32) if self.manifest.dtype == 'int8' else None
+        return arrays.aligned((rows, self.manifest.dim), self.dtype), scales
 
 
 def _finished_files(folder: Folder, layout: Layout) -> dict[str, list]:
-    """The files of an unfinished shard that can stay: those listed, chunk by chunk, up to the first damaged one."""
+    """Returns the files of an unfinished shard that can stay: those listed, chunk by chunk, up to the first damaged one."""
     try:
         body = json.loads(folder.read(FILES))
         listed = body.pop('files')

@@ -1,4 +1,4 @@
-"""What is wrong with an index and its passages, as far as reading every byte can tell, and which rows it hits."""
+"""Finds damage in an index by reading every byte, and the rows that it hits."""
 
 import contextlib
 import dataclasses
@@ -6,15 +6,22 @@ import os
 from collections.abc import Callable, Iterator
 
 from atlas_jax import errors
-from atlas_jax.index import building, manifest, shards, tombstones
+from atlas_jax.index import index_manifest, shards
+from atlas_jax.index.embed import PassageEmbedder
 from atlas_jax.io.folder import Folder
 
-_DOCIDS = 3
+_DOCIDS = 3  # named in a message; the first few tell a user which documents to look at
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What verification found: the file or folder, what is wrong, the index rows [first_row, stop_row) it hits and their first docids."""
+    """One finding.
+
+    path                 the file or folder
+    what                 the damage, in a few words
+    first_row, stop_row  the index rows first_row to stop_row - 1 are hit; none if the two are equal
+    docids               of the first rows
+    """
 
     path: str
     what: str
@@ -31,31 +38,42 @@ class Problem:
 
 
 def verify(path: str | os.PathLike) -> list[Problem]:
-    """Reads every file of an index, which may be too damaged to be opened. Raises IndexFolderError: its manifest is missing or damaged."""
+    """Reads every file of an index, which may be too damaged to be opened, and returns the damage.
+
+    Raises:
+      IndexFolderError: its manifest is missing or damaged.
+    """
     folder = Folder(path)
-    current = manifest.read(folder)
-    found, there = [], (folder / shards.FOLDER).sizes()
+    current = index_manifest.read(folder)
+    found: list[Problem] = []
+    there = (folder / shards.FOLDER).sizes()
     for entry in current.shards:
         found += _problems_of_shard(folder, entry, current)
     named = {entry.name for entry in current.shards}
-    unfinished = folder.exists(manifest.BUILDING_FILE)
-    for name in sorted({file.split('/')[0] for file in there} - named):
-        if not unfinished:
+    # Shards of an unfinished build belong there: the next build continues them.
+    if not folder.exists(index_manifest.BUILDING_FILE):
+        for name in sorted({file.split('/')[0] for file in there} - named):
             found.append(Problem(f'{folder / shards.FOLDER}/{name}', 'does not belong to this index', 0, 0))
     try:
-        tombstones.read(folder, current.tombstones, current.tombstones_sha256, current.rows)
+        index_manifest.read_tombstones(folder, current)
     except errors.IndexFolderError:
         found.append(Problem(f'{folder}/{current.tombstones}', 'the list of deleted rows is missing or damaged', 0, current.rows))
     return found
 
 
-def mismatches(path: str | os.PathLike, store_fingerprint: Callable[[int], str], embedder: building.Embedder | None) -> list[Problem]:
-    """The rows that were made from other passages than the store's, or by another model than `embedder`.
+def mismatches(path: str | os.PathLike, store_fingerprint: Callable[[int], str], embedder: PassageEmbedder | None) -> list[Problem]:
+    """Returns the rows that were made from other passages than the store's, or by another model than `embedder`.
 
-    `store_fingerprint` gives the store's fingerprint of its first rows. Raises IndexFolderError as `verify`.
+    Args:
+      path: the index folder.
+      store_fingerprint: gives the fingerprint of the store's first rows, given their number.
+      embedder: the model to compare with; None compares none.
+
+    Raises:
+      IndexFolderError: the manifest is missing or damaged.
     """
     folder = Folder(path)
-    current = manifest.read(folder)
+    current = index_manifest.read(folder)
     found = []
     if store_fingerprint(current.rows) != current.store_fingerprint:
         found.append(Problem(str(folder), 'made from other passages than those of this store', 0, current.rows))
@@ -68,15 +86,15 @@ def mismatches(path: str | os.PathLike, store_fingerprint: Callable[[int], str],
 
 
 def with_docids(problem: Problem, docid: Callable[[int], str]) -> Problem:
-    """The problem with the docids of its first rows, as far as the store can still give them."""
-    names = []
+    """Returns the problem with the docids of its first rows, as far as the store can still give them."""
+    names: list[str] = []
     with contextlib.suppress(errors.UserError, IndexError):
         for row in range(problem.first_row, min(problem.stop_row, problem.first_row + _DOCIDS)):
             names.append(docid(row))
     return dataclasses.replace(problem, docids=tuple(names))
 
 
-def _problems_of_shard(folder: Folder, entry: manifest.ShardEntry, current: manifest.Manifest) -> Iterator[Problem]:
+def _problems_of_shard(folder: Folder, entry: index_manifest.ShardEntry, current: index_manifest.Manifest) -> Iterator[Problem]:
     rows = entry.first_row, entry.first_row + entry.rows
     place = folder / shards.FOLDER / entry.name
     try:

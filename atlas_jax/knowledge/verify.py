@@ -4,7 +4,7 @@ import os
 
 from atlas_jax import errors
 from atlas_jax.corpus.store import PassageStore
-from atlas_jax.index import manifest, verification
+from atlas_jax.index import index_manifest, verification
 from atlas_jax.io.folder import Folder
 from atlas_jax.knowledge.index import EmbeddingModel
 
@@ -25,8 +25,8 @@ def verify(index_dir: str | os.PathLike, store_dir: str | os.PathLike | None = N
       IndexFolderError: the index's manifest is missing or damaged.
     """
     found = verification.verify(index_dir)
-    current = manifest.read(Folder(index_dir))
-    store_dir = manifest.store_path(Folder(index_dir), current) if store_dir is None else store_dir
+    current = index_manifest.read(Folder(index_dir))
+    store_dir = index_manifest.store_path(Folder(index_dir), current) if store_dir is None else store_dir
     try:
         for problem in PassageStore.problems(store_dir):
             first, stop = min(problem.first_row, current.rows), min(problem.stop_row, current.rows)

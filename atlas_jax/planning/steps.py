@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from atlas_jax import partitioning, types
-from atlas_jax.index import embed, packing
+from atlas_jax.index import embed
 from atlas_jax.models import atlas, parameters
 from atlas_jax.planning import slices
 from atlas_jax.planning import workload as workload_lib
@@ -73,7 +73,7 @@ def mesh_of(workload: Workload, slice_: slices.Slice) -> tuple[jax.sharding.Mesh
     """The mesh that the step is compiled for, and how many of them the slice holds: an index is built by every host alone."""
     if workload.kind == 'index':
         host = slices.parse(slices.SMALLEST_FIRST[0])
-        return partitioning.make_mesh(None, slices.devices(host)), slice_.chips // host.chips
+        return embed.encoder_mesh(slices.devices(host)), slice_.chips // host.chips
     return partitioning.make_mesh(slices.check_mesh(workload.mesh_shape, slice_), slices.devices(slice_)), 1
 
 
@@ -193,7 +193,7 @@ def _index_steps(workload: Workload, mesh: jax.sharding.Mesh, hosts: int) -> lis
     lengths = np.resize(lengths.astype(np.int64), _PACKED_SAMPLE)
     stream_tokens = embed.default_tokens_per_batch('tpu', limit)
     packs: dict[tuple[int, int], list[int]] = collections.defaultdict(list)  # passages of each pack, by shape
-    for pack in packing.pack(lengths, mesh.size, stream_tokens, limit):
+    for pack in embed.pack_passages(lengths, mesh.size, stream_tokens, limit):
         packs[pack.longest, pack.members.shape[1]].append(int((pack.members >= 0).sum()))
     calls = sum(len(counts) for counts in packs.values())
     return [dataclasses.replace(index_step(workload, mesh, longest, capacity), share=len(counts) / calls, copies=hosts,
@@ -213,5 +213,5 @@ def index_step(workload: Workload, mesh: jax.sharding.Mesh, longest: int, capaci
                           partitioning.unboxed_shapes(parameters.abstract_params(workload.config))['retriever'])
     table = types.TokenTable(tokens=column(jnp.uint16, workload.table_tokens), title_lengths=column(jnp.int32), lengths=column(jnp.int32))
     static = {'config': config, 'segments': stand_in_segments(workload.config.inputs).retriever,
-              'stream_tokens': embed.default_tokens_per_batch('tpu', limit), 'longest': longest}
+              'stream_tokens': embed.default_tokens_per_batch('tpu', limit), 'longest': longest, 'mesh': mesh}
     return Step(embed.embed_pack, (params, table, column(jnp.bool_)), params, static=static)

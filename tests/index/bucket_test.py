@@ -13,6 +13,7 @@ from atlas_jax.index.embedding_index import EmbeddingIndex
 from tests.testing import bucket
 from tests.testing.fake_store import FakeEmbedder
 from tests.testing.fake_tokenizer import FakeTokenizer
+from tests.testing.rewritten_rows import rewrite_rows
 
 READER, RETRIEVER = FakeTokenizer('reader', 101), FakeTokenizer('retriever', 50)
 PASSAGES = [Passage(f'p{row}', f'Title {row}', '', ' '.join(f'w{row * 7 + word}' for word in range(1 + row % 5))) for row in range(29)]
@@ -36,7 +37,7 @@ def live(path) -> dict[str, np.ndarray]:
     store.append([*PASSAGES[20:], Passage('p3', 'New', '', 'other words')], progress=False)
     assert index.add(store, FakeEmbedder(), progress=False) == 10
     index.delete(['p5', 'p28'], store)
-    index.rewrite_rows(9, np.full((5, 7), 2.5, np.float32), generation=6)
+    index = rewrite_rows(index.path, 9, np.full((5, 7), 2.5, np.float32), generation=6)
     index.compact(store)
     index, store = EmbeddingIndex.open(f'{path}/index'), PassageStore.open(index.store_path)
     index.check(store, FakeEmbedder())

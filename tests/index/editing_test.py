@@ -1,15 +1,15 @@
-"""Rows rewritten in place, compaction, and the types embeddings are stored in."""
+"""Compaction, rows that were rewritten, and the types embeddings are stored in."""
 
 import jax
 import numpy as np
 import pytest
 
 from atlas_jax import errors, partitioning
-from atlas_jax.index import building, manifest, quantize, verification
+from atlas_jax.index import building, index_manifest, shards, verification
 from atlas_jax.index.embedding_index import EmbeddingIndex
-from atlas_jax.io import lock
 from atlas_jax.io.folder import Folder
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
+from tests.testing.rewritten_rows import rewrite_rows
 
 
 @pytest.fixture(autouse=True)
@@ -38,17 +38,17 @@ def index(request, store, tmp_path):
 
 
 def stored(index, embeddings):
-    return quantize.decode(*quantize.encode(embeddings, index.dtype))
+    return shards.decode(*shards.encode(embeddings, index.dtype))
 
 
 def test_types(index, store):
     expected = FakeEmbedder().embed(store.retriever_table(), np.arange(29))
     np.testing.assert_array_equal(values(index), stored(index, expected))
     arrays = index.device_arrays(partitioning.make_mesh(devices=jax.devices()[:1]))
-    assert arrays.embeddings.dtype == quantize.DTYPES[index.dtype] and index.info()['dtype'] == index.dtype
+    assert arrays.embeddings.dtype == shards.DTYPES[index.dtype] and index.info()['dtype'] == index.dtype
     assert (arrays.scales is None) == (index.dtype != 'int8')
     scales = None if arrays.scales is None else np.asarray(arrays.scales)
-    np.testing.assert_array_equal(quantize.decode(np.asarray(arrays.embeddings), scales), values(index))
+    np.testing.assert_array_equal(shards.decode(np.asarray(arrays.embeddings), scales), values(index))
     assert verification.verify(index.path) == []
 
 
@@ -65,14 +65,13 @@ def test_add_and_delete_equal_a_fresh_build(index, store, tmp_path):
 @pytest.mark.parametrize('start, rows', [(0, 29), (0, 4), (3, 5), (9, 14), (11, 11), (25, 4), (8, 0)])
 def test_rewritten_rows(index, start, rows):
     expected, new = values(index), fresh(rows)
-    index.rewrite_rows(start, new, generation=40)
+    rewritten = rewrite_rows(index.path, start, new, generation=40)
     expected[start:start + rows] = stored(index, new)
-    for one in (index, EmbeddingIndex.open(index.path)):
-        np.testing.assert_array_equal(values(one), expected)
-        parts = [(first, count, generation) for first, count, generation in
-                 [(0, start, 0), (start, rows, 40), (start + rows, 29 - start - rows, 0)] if count]
-        assert one.generations() == (parts if rows else [(0, 29, 0)])
-        assert {part['age'] for part in one.info()['generations']} == ({0} if rows in (0, 29) else {0, 40})
+    np.testing.assert_array_equal(values(rewritten), expected)
+    parts = [(first, count, generation) for first, count, generation in
+             [(0, start, 0), (start, rows, 40), (start + rows, 29 - start - rows, 0)] if count]
+    assert rewritten.generations() == (parts if rows else [(0, 29, 0)])
+    assert {part['age'] for part in rewritten.info()['generations']} == ({0} if rows in (0, 29) else {0, 40})
     assert verification.verify(index.path) == []
 
 
@@ -81,9 +80,9 @@ def test_rewriting_again_and_again_keeps_no_more_than_it_needs(index, store):
     for generation, start in enumerate([0, 5, 10, 15, 20, 3, 0, 5, 10], start=1):
         new = fresh(min(5, 29 - start), seed=generation)
         expected[start:start + 5] = stored(index, new)
-        index.rewrite_rows(start, new, generation)
+        index = rewrite_rows(index.path, start, new, generation)
     np.testing.assert_array_equal(values(EmbeddingIndex.open(index.path)), expected)
-    names = {entry.name for entry in manifest.read(Folder(index.path)).shards}
+    names = {entry.name for entry in index_manifest.read(Folder(index.path)).shards}
     assert {path.name for path in (index.path / 'shards').iterdir()} == names
     index.delete(['doc3'], store)
     index.compact(store)
@@ -91,35 +90,21 @@ def test_rewriting_again_and_again_keeps_no_more_than_it_needs(index, store):
     assert [generation for _, _, generation in index.generations()] == [7, 8, 9, 4, 5, 0]
 
 
-def test_rows_that_cannot_be_rewritten(index, store):
-    before = values(index)
-    for start, new in ((-1, fresh(2)), (28, fresh(2)), (0, fresh(2)[:, :5]), (0, np.full((2, 7), np.nan, np.float32))):
-        with pytest.raises(errors.IndexFolderError, match='cannot take embeddings|not finite'):
-            index.rewrite_rows(start, new, 1)
-    with lock.writing(Folder(index.path), 'index', errors.IndexFolderError):
-        with pytest.raises(errors.IndexFolderError, match='another process'):
-            index.rewrite_rows(0, fresh(2), 1)
-    np.testing.assert_array_equal(values(EmbeddingIndex.open(index.path)), before)
-
-
-def test_a_rewrite_or_compaction_that_dies_leaves_what_was(index, store, monkeypatch):
+def test_a_compaction_that_dies_leaves_what_was(index, store, monkeypatch):
     index.delete(['doc4', 'doc28'], store)
     before = values(index)
-    for change in (lambda: index.rewrite_rows(2, fresh(9), 1), lambda: index.compact(store)):
-        with monkeypatch.context() as patch:
-            patch.setattr(manifest, 'write', lambda *_: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                change()
-        opened = EmbeddingIndex.open(index.path)
-        np.testing.assert_array_equal(values(opened), before)
-        assert np.flatnonzero(opened.deleted).tolist() == [4, 28]
-        change()
-        before = values(index)
-    assert len(index) == 27 and verification.verify(index.path) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(index_manifest, 'write', lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            index.compact(store)
+    opened = EmbeddingIndex.open(index.path)
+    np.testing.assert_array_equal(values(opened), before)
+    assert np.flatnonzero(opened.deleted).tolist() == [4, 28]
+    assert index.compact(store) and len(index) == 27 and verification.verify(index.path) == []
 
 
 def test_the_shards_of_another_model_are_named(index, store):
-    index.rewrite_rows(5, fresh(3), 1, model_fingerprint='other')
+    index = rewrite_rows(index.path, 5, fresh(3), 1, model_fingerprint='other')
     with pytest.raises(errors.IndexFolderError, match='index other, this model fake.*--force'):
         index.check(store, FakeEmbedder())
     index.check(store, FakeEmbedder(), force=True)
@@ -129,10 +114,10 @@ def test_the_shards_of_another_model_are_named(index, store):
     assert (problem.first_row, problem.stop_row) == (5, 8)
 
 
-def test_an_unfinished_build_stays(index, store):
+def test_an_unfinished_build_outlives_a_commit(index, store):
     with pytest.raises(RuntimeError):
         EmbeddingIndex.build(store, FakeEmbedder(seed=1, stop_after=15), index.path, progress=False)
-    index.rewrite_rows(0, fresh(3), 1)
+    rewrite_rows(index.path, 0, fresh(3), 1)
     again = FakeEmbedder(seed=1)
     EmbeddingIndex.build(store, again, index.path, progress=False)
     assert again.embedded == 29 - 14

@@ -38,7 +38,7 @@ def test_embeddings_come_in_the_order_asked(tmp_path):
     index = EmbeddingIndex.build(store, embedder, tmp_path / 'index', progress=False)
     rows = np.array([28, 0, 12, 12, 3, 11, 10])
     np.testing.assert_array_equal(index.embeddings(rows), expected(store, embedder)[rows])
-    with pytest.raises(errors.IndexFolderError, match='row 29 asked for'):
+    with pytest.raises(errors.IndexFolderError, match='no row 29; the rows are 0 to 28'):
         index.embeddings(np.array([4, 29]))
 
 

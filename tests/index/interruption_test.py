@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.index import building, manifest, verification
+from atlas_jax.index import building, index_manifest, verification
 from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.io import arrays, atomic, lock
 from atlas_jax.io.folder import Folder
@@ -179,10 +179,10 @@ def test_opening_while_a_writer_commits(tmp_path, monkeypatch):
     store = FakeStore(passages(13))
     index = EmbeddingIndex.build(store, FakeEmbedder(), tmp_path / 'index', progress=False)
     index.delete(['doc1'], store)
-    stale = [manifest.read(Folder(tmp_path / 'index'))]
+    stale = [index_manifest.read(Folder(tmp_path / 'index'))]
     index.delete(['doc2'], store)
-    read = manifest.read
-    monkeypatch.setattr(manifest, 'read', lambda folder: stale.pop() if stale else read(folder))
+    read = index_manifest.read
+    monkeypatch.setattr(index_manifest, 'read', lambda folder: stale.pop() if stale else read(folder))
     assert np.flatnonzero(EmbeddingIndex.open(tmp_path / 'index').deleted).tolist() == [1, 2]
 
 

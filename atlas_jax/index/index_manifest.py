@@ -1,26 +1,30 @@
-"""The manifest of an index folder: what the index is, written last, so that a folder is always the old version or the new one.
+"""The description of an index folder: its manifest and its list of deleted rows.
 
-    manifest.json                      this file; names everything below
+    manifest.json                      names everything below; written last, so that a folder is always the old version or the new one
     shards/000000000000-build000001/   embeddings of consecutive rows (shards.py); named by first row, verb and revision
-    tombstones-000001.bits             deleted rows (tombstones.py)
-    store-r000004/                     the passages, where the index was compacted (compaction.py); else the store is elsewhere
+    tombstones-000001.bits             deleted rows: one bit a row, the first row in the highest bit of the first byte
+    store-r000004/                     the passages, if the index was compacted (building.py); otherwise the store is elsewhere
     building.json                      an unfinished build or add (building.py)
-    lock                               held while somebody writes (io/lock.py)
+    lock                               held while a process writes (io/lock.py)
 
-Nothing the manifest names is ever changed in place: a new version has new names, and what is no longer named is removed afterwards.
+Nothing that the manifest names is changed in place. A new version has new names; files without a name are removed afterwards.
 """
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import os
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from atlas_jax import errors
 from atlas_jax.io import manifest as io_manifest
 from atlas_jax.io.folder import Folder
 
+FILE = io_manifest.FILE
 BUILDING_FILE = 'building.json'
 KIND = io_manifest.Kind('an index', 'atlas_jax index', (1, 2), 'atlas-jax index build', errors.IndexFolderError)
 
@@ -30,11 +34,11 @@ class ShardEntry:
     """Consecutive rows of the index, and where they are.
 
     name               folder below shards/
-    first_row, rows    the index rows first_row to first_row + rows - 1 …
-    offset             … are the folder's rows from `offset` on; others of them may have been rewritten elsewhere
-    generation         step of the retriever that embedded them; 0 before any training
-    model_fingerprint  of that retriever
-    sha256             of the folder's own file list, so that a shard of another index is noticed
+    first_row, rows    the entry covers the index rows first_row to first_row + rows - 1
+    offset             row of the folder that holds first_row; other rows of the folder may be unused
+    generation         training step of the retriever that embedded the rows; 0 before any training
+    model_fingerprint  fingerprint of that retriever
+    sha256             of the folder's own file list; it tells the shard from one of another index
     """
 
     name: str
@@ -50,14 +54,14 @@ class ShardEntry:
 class Manifest:
     """One version of an index.
 
-    revision           counts the versions of this folder, from 1
+    revision           number of the version, from 1
     dtype, dim         of the stored embeddings
     rows               rows with embeddings, deleted ones included
-    deleted            how many of them are deleted
+    deleted            number of deleted rows
     model_fingerprint  of the passage encoder, its input format and length limit (embed.py), when the index was built
-    store              where the passages are: relative to this folder, or gs://…
+    store              path of the passages: relative to this folder, or gs://…
     store_fingerprint  of the passage store when its first `rows` rows had been embedded
-    tombstones         file of deleted rows, '' where none is
+    tombstones         file of deleted rows, '' if no row is deleted
     tombstones_sha256  of that file
     shards             in row order, without gaps
     """
@@ -76,7 +80,7 @@ class Manifest:
 
 
 def exists(folder: str | os.PathLike | Folder) -> bool:
-    """Whether the folder holds a finished index."""
+    """Says whether the folder holds a finished index."""
     return io_manifest.exists(folder if isinstance(folder, Folder) else Folder(folder))
 
 
@@ -91,7 +95,8 @@ def write(folder: Folder, manifest: Manifest) -> None:
 def read(folder: Folder) -> Manifest:
     """Reads the manifest of an index folder.
 
-    Raises IndexFolderError: no index there, one not finished, of another format version, or a damaged manifest.
+    Raises:
+      IndexFolderError: the folder holds no index, an unfinished one or one of another format version, or the manifest is damaged.
     """
     body = io_manifest.read(folder, KIND, BUILDING_FILE)
     try:
@@ -106,8 +111,8 @@ def read(folder: Folder) -> Manifest:
     return manifest
 
 
-def read_whole(folder: Folder) -> Manifest | None:
-    """The manifest, or None where there is none or a damaged one, which a new build may replace."""
+def read_if_whole(folder: Folder) -> Manifest | None:
+    """Returns the manifest, or None if it is missing or damaged: a new build may then replace it."""
     try:
         return read(folder)
     except errors.IndexFolderError:
@@ -115,7 +120,7 @@ def read_whole(folder: Folder) -> Manifest | None:
 
 
 def link_to(folder: Folder, store: str | os.PathLike) -> str:
-    """How the manifest names a store: relative to the index where both are on a disk, so that they may be moved together."""
+    """Returns the manifest's name for a store: relative to the index if both are on a disk, so that they may be moved together."""
     target = Folder(store)
     if folder.local is None or target.local is None:
         return str(target if target.local is None else target.local.absolute())
@@ -123,14 +128,45 @@ def link_to(folder: Folder, store: str | os.PathLike) -> str:
 
 
 def store_path(folder: Folder, manifest: Manifest) -> pathlib.Path | str:
-    """Where the manifest says the passages are."""
+    """Returns the path of the passages that the manifest names."""
     if folder.local is None or manifest.store.startswith('gs://'):
         return manifest.store if manifest.store.startswith(('gs://', '/')) else f'{folder}/{manifest.store}'
     return (folder.local / manifest.store).resolve()
 
 
+def write_tombstones(folder: Folder, deleted: np.ndarray, revision: int) -> tuple[str, str]:
+    """Writes `deleted` [rows] bool to a new file. Returns its name and SHA-256; two empty strings if no row is deleted.
+
+    Raises DiskFullError, StorageError.
+    """
+    if not deleted.any():
+        return '', ''
+    name, content = f'tombstones-{revision:06d}.bits', np.packbits(deleted).tobytes()
+    folder.write(name, content)
+    return name, hashlib.sha256(content).hexdigest()
+
+
+def read_tombstones(folder: Folder, manifest: Manifest) -> np.ndarray:
+    """Reads the deleted rows of a version, [rows] bool.
+
+    Raises:
+      IndexFolderError: the file is missing or damaged.
+    """
+    name, rows = manifest.tombstones, manifest.rows
+    if not name:
+        return np.zeros(rows, bool)
+    try:
+        content = folder.read(name)
+    except OSError as error:
+        raise errors.IndexFolderError(f'{folder}/{name}: cannot read the list of deleted rows ({error.strerror}); '
+                                      'restore it or build the index again') from error
+    if hashlib.sha256(content).hexdigest() != manifest.tombstones_sha256 or len(content) != -(-rows // 8):
+        raise errors.IndexFolderError(f'{folder}/{name}: the list of deleted rows is damaged; restore it or build the index again')
+    return np.unpackbits(np.frombuffer(content, np.uint8), count=rows).astype(bool)
+
+
 def _from_version_1(folder: Folder, body: dict[str, Any]) -> dict[str, Any]:
-    """Version 1 had no offsets, no generations, and a file of its own that named the store."""
+    """Translates version 1, which had no offsets, no generations, and a file of its own that named the store."""
     try:
         store = json.loads(folder.read('store.json'))['store']
     except (OSError, ValueError, KeyError):
