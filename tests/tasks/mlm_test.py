@@ -10,13 +10,21 @@ from hypothesis import strategies as st
 from atlas_jax import errors
 from atlas_jax.tasks import lm, mlm
 
+_SENTINEL = re.compile(r'<extra_id_(\d+)>')
 WORDS = st.lists(st.text('abcé<>{}.', min_size=1, max_size=5), min_size=2, max_size=400)
+
+
+def restore(query: str, target: str) -> str:
+    """Returns the text from which `corrupt` made query and target."""
+    parts = _SENTINEL.split(target)  # '', number, span, number, span …
+    spans = {number: span.strip() for number, span in zip(parts[1::2], parts[2::2], strict=True)}
+    return _SENTINEL.sub(lambda match: spans[match.group(1)], query)
 
 
 @given(WORDS, st.floats(0.01, 0.99), st.floats(1, 9), st.integers(0, 5), st.integers(1, 3))
 def test_query_and_target_restore_the_text(words, density, span, seed, tokens_a_word):
     query, target = mlm.corrupt(words, density, span, tokens_a_word * len(words), np.random.default_rng(seed))
-    assert mlm.restore(query, target) == ' '.join(words)
+    assert restore(query, target) == ' '.join(words)
     sentinels = re.findall(r'<extra_id_\d+>', query)
     assert sentinels == re.findall(r'<extra_id_\d+>', target) == [f'<extra_id_{i}>' for i in range(len(sentinels))]
     taken = len(target.split()) - len(sentinels)
@@ -46,7 +54,7 @@ def test_examples_come_from_the_generator_alone():
     assert make(1) == make(1) and make(1).query != make(2).query
     assert task.example(row, 2) == task.example(row, 2) and task.example(row, 2).query != task.example(row, 3).query
     example = make(1)
-    assert example.own_docid == '7' and mlm.restore(example.query, example.target) == row['text'].replace('<extra_id_3> ', '')
+    assert example.own_docid == '7' and restore(example.query, example.target) == row['text'].replace('<extra_id_3> ', '')
     assert example.answers == [task.answer_text(example.target)] and '<extra' not in example.answers[0]
 
 
