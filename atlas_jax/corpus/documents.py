@@ -1,4 +1,4 @@
-"""Documents read from JSON lines, plain text, Markdown and HTML files, or a folder of them."""
+"""Documents: read from JSON lines, plain text, Markdown and HTML files, or a folder of them."""
 
 import dataclasses
 import os
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from atlas_jax import errors
-from atlas_jax.corpus import html_text, markdown
+from atlas_jax.corpus import markup
 from atlas_jax.io import jsonl
 
 _JSON_LINES, _PLAIN, _MARKDOWN, _HTML = ('.jsonl',), ('.txt',), ('.md',), ('.html', '.htm')
@@ -16,7 +16,7 @@ SUFFIXES = _JSON_LINES + _PLAIN + _MARKDOWN + _HTML
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """A text of any length. `docid` is unique in what was read; title and section may be empty."""
+    """A text of any length. `docid` is unique among the documents read; title and section may be empty."""
 
     docid: str
     title: str
@@ -25,14 +25,15 @@ class Document:
 
 
 def read_documents(path: str | os.PathLike) -> Iterator[Document]:
-    """Reads a file, or all files of a folder in the order of their paths, hidden ones and other kinds skipped.
+    """Reads a file, or all files of a folder in the order of their paths, without hidden ones and other kinds.
 
     Each line of a .jsonl file is a document: `text`, and optionally `id`, `title`, `section`. A .txt file is one document. A .md or .html
-    file is one for each heading with text below it. Where no id is given, documents are called by their file, relative to the folder, and
-    line (file.jsonl:3) or heading (file.md/heading).
+    file is one document for each heading with text below it. A document without an id is called by its file, relative to the folder, and
+    its line (file.jsonl:3) or heading (file.md/heading).
 
-    Raises InputFileError naming file, line and field: no such file, a folder without documents, another kind of file, not UTF-8, no text,
-    a field of the wrong type, an id twice.
+    Raises:
+      InputFileError: no such file, a folder without documents, another kind of file, not UTF-8, no text, a field of the wrong type, or an
+        id twice. The message names file, line and field.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -59,11 +60,12 @@ def _files_of(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _checked(files: list[pathlib.Path], base: pathlib.Path) -> Iterator[Document]:
-    """The files' documents; raises where one is not fit."""
+    """Yields the files' documents. Raises InputFileError: see read_documents."""
     seen: set[str] = set()
     for file in files:
         name = file.relative_to(base).as_posix()
-        for line, document in _read_json_lines(file, name) if file.suffix.lower() in _JSON_LINES else _read_text(file, name):
+        read = _read_json_lines if file.suffix.lower() in _JSON_LINES else _read_text
+        for line, document in read(file, name):
             if document.docid in seen:
                 raise errors.InputFileError(file, f'"{document.docid}" was the id of an earlier document', line=line, field='id',
                                             remedy='give each document its own')
@@ -71,9 +73,10 @@ def _checked(files: list[pathlib.Path], base: pathlib.Path) -> Iterator[Document
             yield document
 
 
-def _read_json_lines(file: pathlib.Path, name: str) -> Iterator[tuple[int, Document]]:
+def _read_json_lines(file: pathlib.Path, name: str) -> Iterator[tuple[int | None, Document]]:
+    """Yields (line, document)."""
     for line, row in jsonl.read(file, required=('text',)):
-        if isinstance(row.get('id'), int) and not isinstance(row['id'], bool):
+        if isinstance(row.get('id'), int) and not isinstance(row['id'], bool):  # Python's bool is an int
             row['id'] = str(row['id'])
         fields = {field: _string(row.get(field), file, line, field) for field in ('id', 'title', 'section', 'text')}
         if not fields['text']:
@@ -81,26 +84,29 @@ def _read_json_lines(file: pathlib.Path, name: str) -> Iterator[tuple[int, Docum
         yield line, Document(fields['id'] or f'{name}:{line}', fields['title'], fields['section'], fields['text'])
 
 
-def _string(value, file: pathlib.Path, line: int, field: str) -> str:
-    """A field's text without white space around it; '' for null or a missing field."""
+def _string(value: object, file: pathlib.Path, line: int, field: str) -> str:
+    """Returns a field's text without white space around it; '' for null or a missing field. Raises InputFileError."""
     if value is None:
         return ''
     if not isinstance(value, str):
         raise errors.InputFileError(file, f'expected text, found {type(value).__name__}', line=line, field=field)
     try:
-        value.encode()
+        value.encode()  # JSON can write half of a surrogate pair; UTF-8 cannot
     except UnicodeEncodeError as error:
         raise errors.InputFileError(file, f'half a surrogate pair (character {error.start})', line=line, field=field,
                                     remedy='write the character in full') from error
     return value.strip()
 
 
-def _read_text(file: pathlib.Path, name: str) -> Iterator[tuple[None, Document]]:
+def _read_text(file: pathlib.Path, name: str) -> Iterator[tuple[int | None, Document]]:
+    """Yields (None, document): a section's line is not known."""
     text, suffix = _decode(file), file.suffix.lower()
     if suffix in _PLAIN:
         title, sections = '', [('', text)]
+    elif suffix in _MARKDOWN:
+        title, sections = markup.read_markdown(text)
     else:
-        title, sections = markdown.read(text) if suffix in _MARKDOWN else html_text.read(text)
+        title, sections = markup.read_html(text)
     sections = [(heading, body.strip()) for heading, body in sections if body.strip()]
     if not sections:
         raise errors.InputFileError(file, 'no text in this file', remedy='remove it or fill it in')
@@ -121,7 +127,7 @@ def _decode(file: pathlib.Path) -> str:
 
 
 def _docids(name: str, headings: list[str]) -> Iterator[str]:
-    """An id for each section: the file, with the heading in small letters; a number where that was taken."""
+    """Yields an id for each section: file/heading in small letters, with a number where that is taken."""
     taken: set[str] = set()
     for heading in headings:
         slug = '-'.join(''.join(letter if letter.isalnum() else ' ' for letter in heading.lower()).split())

@@ -1,18 +1,29 @@
-"""Documents cut into passages of about a hundred words, at sentence borders."""
+"""Documents cut into passages of about a hundred words, at sentence borders found by rules."""
 
 import dataclasses
+import math
+import re
 from collections.abc import Iterable, Iterator
 
 from atlas_jax import errors
 from atlas_jax.corpus import documents as corpus_documents
-from atlas_jax.corpus import sentences
 
-MAX_WORDS = 100
+MAX_WORDS = 100  # as DPR's and Atlas's passages have
+# Chinese and Japanese have no spaces between words: each of their characters counts as a word.
+_UNSPACED = '\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff'
+_WORD = re.compile(f'[{_UNSPACED}][、。，：；！？」』）]*|[^\\s{_UNSPACED}]+')
+_CLOSING = '"\'”’»)\\]}'
+_END = re.compile(f'[.!?…][{_CLOSING}]*$')
+_WIDE_END = re.compile('[。！？][」』）]*$')
+# A full stop behind one of these, or behind an initial, ends no sentence.
+_ABBREVIATION = re.compile(
+    r'(?:^|[(\["\'“‘])(?:[A-Za-z]|(?:[A-Za-z]\.)+[A-Za-z]|Mr|Mrs|Ms|Dr|Prof|Rev|Gen|Col|Capt|Lt|Sgt|Sen|Rep|Gov|Pres|St|Mt|Ft|Jr|Sr|Inc'
+    r'|Ltd|Co|Corp|No|Nos|Vol|pp?|vs?|etc|cf|ca|approx|est|Fig|figs?|Eq|Sec|Ch|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.$')
 
 
 @dataclasses.dataclass(frozen=True)
 class Passage:
-    """What is retrieved and read. `docid` names it outside; title and section may be empty."""
+    """A piece of text that is retrieved and read. `docid` is its name outside; title and section may be empty."""
 
     docid: str
     title: str
@@ -21,15 +32,15 @@ class Passage:
 
     @property
     def full_title(self) -> str:
-        """The title as the models see it: "title: section" where there are both, else the one there is."""
+        """The title as the models see it: "title: section", or the one of the two that is not empty."""
         return f'{self.title}: {self.section}' if self.title and self.section else self.title or self.section
 
 
 def split_passages(documents: Iterable[corpus_documents.Document], max_words: int = MAX_WORDS) -> Iterator[Passage]:
     """Cuts documents into passages of at most `max_words` words and about equal length.
 
-    A document that is short enough is one passage with the document's id; the pieces of a longer one are called id#0, id#1 and so on. They
-    end at sentence borders; only a sentence longer than max_words is cut between words. No word is lost.
+    A short document is one passage with the document's id; the pieces of a longer one are called id#0, id#1 and so on. They end at sentence
+    borders; only a sentence longer than max_words is cut between words. No word is lost.
 
     Raises ConfigError: max_words below 1.
     """
@@ -39,7 +50,7 @@ def split_passages(documents: Iterable[corpus_documents.Document], max_words: in
 
 
 def _split(document: corpus_documents.Document, max_words: int) -> Iterator[Passage]:
-    words = sentences.word_spans(document.text)
+    words = word_spans(document.text)
     if len(words) <= max_words:
         yield Passage(document.docid, document.title, document.section, document.text.strip())
         return
@@ -50,20 +61,23 @@ def _split(document: corpus_documents.Document, max_words: int) -> Iterator[Pass
 
 
 def _unit_ends(text: str, words: list[tuple[int, int]], max_words: int) -> list[int]:
-    """Where a passage may end, as numbers of words from the start: after sentences, and inside those that are too long."""
+    """Returns the places where a passage may end, in words from the start: after sentences, and inside sentences over max_words."""
     ends, start = [], 0
-    for end in sentences.sentence_ends(text, words):
-        pieces = -(-(end - start) // max_words)
+    for end in sentence_ends(text, words):
+        pieces = math.ceil((end - start) / max_words)
         ends += [start + (end - start) * piece // pieces for piece in range(1, pieces + 1)]
         start = end
     return ends
 
 
 def _balanced(ends: list[int], max_words: int) -> list[tuple[int, int]]:
-    """[(first word, word after the last)] of passages that end at `ends`, with the least sum of squared deviations from equal lengths."""
-    target = ends[-1] / -(-ends[-1] // max_words)
+    """Returns [(first word, word after the last)] of passages that end at `ends`, as close to equal lengths as can be.
+
+    Dynamic programming over `ends`: it finds the least sum of squared deviations from the mean length.
+    """
+    target = ends[-1] / math.ceil(ends[-1] / max_words)
     starts = [0, *ends]
-    costs, previous = [0.0], [0]
+    costs, previous = [0.0], [0]  # of the best division that ends at each of `starts`, and its last passage's start
     for number, end in enumerate(ends, start=1):
         best, chosen = float('inf'), number - 1
         for candidate in range(number - 1, -1, -1):
@@ -80,3 +94,31 @@ def _balanced(ends: list[int], max_words: int) -> list[tuple[int, int]]:
         bounds.append((starts[previous[number]], starts[number]))
         number = previous[number]
     return bounds[::-1]
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Returns (start, stop) of each word in characters: what white space separates, or one Chinese or Japanese character."""
+    return [match.span() for match in _WORD.finditer(text)]
+
+
+def sentence_ends(text: str, words: list[tuple[int, int]]) -> list[int]:
+    """Returns the places where sentences end, in words from the start; the last is the number of words.
+
+    A sentence ends before a blank line. It also ends behind . ! ? … unless the next word begins in lower case, or the full stop belongs to
+    a known abbreviation or an initial.
+    """
+    ends = [number for number in range(1, len(words)) if _ends(text, words[number - 1], words[number])]
+    return [*ends, len(words)] if words else []
+
+
+def _ends(text: str, word: tuple[int, int], following: tuple[int, int]) -> bool:
+    if text.count('\n', word[1], following[0]) > 1:
+        return True
+    written = text[slice(*word)]
+    if _WIDE_END.search(written):
+        return True
+    if word[1] == following[0] or not _END.search(written) or text[following[0]].islower():
+        return False
+    # "1." at the beginning of a line numbers a list; eight characters hold any indentation one meets there.
+    numbers_a_line = written[:-1].isdigit() and text[max(0, word[0] - 8):word[0]].rstrip(' \t')[-1:] in ('', '\n')
+    return not numbers_a_line and not _ABBREVIATION.search(written)

@@ -1,17 +1,19 @@
-"""The passage store: passages with their token ids for reader and retriever on disk, appended to by atomic commits."""
+"""The passage store: passages on disk with their token ids for reader and retriever, appended to by atomic commits."""
 
 import contextlib
 import dataclasses
+import functools
+import operator
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, Self
 
 import numpy as np
 
-from atlas_jax import errors
+from atlas_jax import errors, types
 from atlas_jax.corpus import documents as corpus_documents
 from atlas_jax.corpus import passages as corpus_passages
-from atlas_jax.corpus import store_arrays, store_manifest, store_reading, store_tokens, store_writing
+from atlas_jax.corpus import store_arrays, store_text, store_tokens, store_version, store_writing
 from atlas_jax.io.folder import Folder
 
 
@@ -29,7 +31,7 @@ class HasTokenizers(Protocol):
         ...
 
 
-class PassageStore(store_reading.StoreReader):
+class PassageStore:
     """One version of a store folder; `append` and `tokenize` move this object to the version they commit.
 
     A row is a passage; rows are only ever appended, and a later row of the same docid supersedes an earlier one.
@@ -37,7 +39,14 @@ class PassageStore(store_reading.StoreReader):
     path  the folder: a pathlib.Path, or the text gs://…
     """
 
-    _tokenizers: store_writing.Tokenizers | None = None
+    def __init__(self, path: str | os.PathLike):
+        """Opens a store folder; see `open`."""
+        self._folder = Folder(path)
+        self.path = self._folder.path
+        self._tokenizers: store_writing.Tokenizers | None = None
+        self._version = store_version.StoreVersion(())
+        self._texts: list[store_text.TextReader] = []  # of the version's segments
+        self._load()
 
     @classmethod
     def build(cls, documents: str | os.PathLike | Iterable[corpus_documents.Document], path: str | os.PathLike, *,
@@ -73,80 +82,174 @@ class PassageStore(store_reading.StoreReader):
         Args:
           passages: any number, read once.
           path: the folder; made where missing.
-          reader_tokenizer: with the retriever's, tokenises the passages; without both the store holds text alone, see `tokenize`.
+          reader_tokenizer: tokenises the passages, together with the retriever's; without both the store holds text alone.
           retriever_tokenizer: see reader_tokenizer.
           progress: whether to show bars.
 
         Raises:
           StoreError: no passages, a docid twice, an empty passage, another process is writing, or the folder holds something else.
-          ConfigError: one tokenizer only. DiskFullError.
+          ConfigError: one tokenizer only.
+          DiskFullError, StorageError.
         """
         tokenizers = store_writing.pair(reader_tokenizer, retriever_tokenizer)
         folder = Folder(path)
         store_writing.check_folder(folder)
         with store_writing.writing(folder):
             segment = store_writing.write_segment(folder, passages, tokenizers, progress)
-            store_manifest.write(folder, store_manifest.Manifest((segment,), *store_writing.fingerprints(tokenizers)))
+            store_version.write(folder, store_version.StoreVersion((segment,), *store_writing.fingerprints(tokenizers)))
             store_writing.clean(folder)
-            store = cls(path)
+            store = cls(path)  # before another writer can replace it
         store._tokenizers = tokenizers
         return store
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> Self:
+        """Opens a store folder; no passage is read.
+
+        Raises StoreError: no store there, or a file is missing, cut, foreign or damaged. StorageError.
+        """
+        return cls(path)
+
+    def __len__(self) -> int:
+        return self._first_rows[-1]
+
+    def __getitem__(self, row: int) -> corpus_passages.Passage:
+        """Returns the passage of a row. Raises StoreError: that part of the store is damaged. IndexError."""
+        text, row = self._locate(row)
+        return text.passage(row)
+
+    def docid(self, row: int) -> str:
+        """Returns the docid of a row's passage. Raises StoreError, IndexError as `store[row]`."""
+        text, row = self._locate(row)
+        return text.docid(row)
+
+    def rows_of(self, docids: Sequence[str]) -> np.ndarray:
+        """Returns the last row of each docid, [n] int64. Raises StoreError: an unknown docid."""
+        if isinstance(docids, str):
+            raise errors.StoreError(f'{self.path}: expected a list of docids, found "{docids}"; put it into a list')
+        rows = np.zeros(len(docids), np.int64)
+        for number, docid in enumerate(docids):
+            if not isinstance(docid, str) or (row := self._docid_table.last_row(docid)) is None:
+                raise errors.StoreError(f'{self.path}: no passage "{docid}" in this store; check the docid')
+            rows[number] = row
+        return rows
+
+    def superseded(self) -> np.ndarray:
+        """Returns [rows] bool: True where a later row has the same docid. Raises StoreError: damaged."""
+        return self._docid_table.superseded()
+
+    def reader_table(self, width: int | None = None, *, max_tokens: int | None = None,
+                     rows: tuple[int, int] | None = None) -> types.TokenTable:
+        """Returns the passages as the reader's token ids, numpy arrays.
+
+        Args:
+          width: tokens in a row, a multiple of 128; by default as many as the store's longest passage needs.
+          max_tokens: longer passages are cut there, the text first; by default no passage is cut.
+          rows: (first, behind the last); by default all. Rows past the store's end are empty.
+
+        Raises:
+          StoreError: the store has no token ids, or damaged ones.
+          ConfigError: a width that is too small or no multiple of 128, or max_tokens below 1.
+        """
+        return store_tokens.table(self._tokens('reader'), width, max_tokens, rows)
+
+    def retriever_table(self, width: int | None = None, *, max_tokens: int | None = None,
+                        rows: tuple[int, int] | None = None) -> types.TokenTable:
+        """Returns the passages as the retriever's token ids. Raises StoreError, ConfigError: as `reader_table`."""
+        return store_tokens.table(self._tokens('retriever'), width, max_tokens, rows)
+
+    @property
+    def reader_lengths(self) -> np.ndarray:
+        """[rows] int32: the reader's tokens of each passage, title and text together. Raises StoreError: no token ids."""
+        return np.concatenate([reader.lengths for reader in self._tokens('reader')])
+
+    @property
+    def retriever_lengths(self) -> np.ndarray:
+        """[rows] int32: as `reader_lengths`, for the retriever. Raises StoreError: no token ids."""
+        return np.concatenate([reader.lengths for reader in self._tokens('retriever')])
+
+    @property
+    def retriever_title_lengths(self) -> np.ndarray:
+        """[rows] int32: the title's part of `retriever_lengths`. Raises StoreError: no token ids."""
+        return np.concatenate([reader.title_lengths for reader in self._tokens('retriever')])
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with the passages, their order and their tokenizers."""
+        return self._version.fingerprint
+
+    def fingerprint_of(self, rows: int) -> str:
+        """Returns the fingerprint that the store had when it held its first `rows` passages alone; '' if it never did."""
+        return self._version.fingerprint_of(rows)
+
+    @property
+    def reader_tokenizer_fingerprint(self) -> str:
+        """The fingerprint of the tokenizer that made the reader's ids; '' without token ids."""
+        return self._version.reader_tokenizer
+
+    @property
+    def retriever_tokenizer_fingerprint(self) -> str:
+        """As `reader_tokenizer_fingerprint`, for the retriever."""
+        return self._version.retriever_tokenizer
 
     def append(self, passages: Iterable[corpus_passages.Passage], *, reader_tokenizer: store_tokens.Tokenizer | None = None,
                retriever_tokenizer: store_tokens.Tokenizer | None = None, progress: bool = True) -> None:
         """Adds passages as new rows; one whose docid is there already supersedes it. Appends to what other writers have appended.
 
-        The tokenizers are only needed where this object has not met them yet, in `from_passages`, `tokenize` or `check_tokenizers`.
+        The tokenizers are not needed if `from_passages`, `tokenize` or `check_tokenizers` of this object was given them before.
 
         Raises:
-          StoreError: as `from_passages`; also tokenizers that are unknown or not the store's.
+          StoreError: as `from_passages`; also if the tokenizers are not known, or not the store's.
+          ConfigError: one tokenizer only.
+          DiskFullError, StorageError.
         """
         if (given := store_writing.pair(reader_tokenizer, retriever_tokenizer)) is not None:
             self.check_tokenizers(*given)
-        with self._writing() as manifest:
-            if manifest.has_tokens and self._tokenizers is None:
+        with self._writing() as version:
+            if version.has_tokens and self._tokenizers is None:
                 raise errors.StoreError(f'{self.path}: appending to a tokenised store needs its tokenizers; give reader_tokenizer and '
                                         'retriever_tokenizer')
-            tokenizers = self._tokenizers if manifest.has_tokens else None
-            _check(self.path, manifest, tokenizers)
+            tokenizers = self._tokenizers if version.has_tokens else None
+            _check_fingerprints(self.path, version, tokenizers)
             segment = store_writing.write_segment(self._folder, passages, tokenizers, progress)
-            store_manifest.write(self._folder, dataclasses.replace(manifest, segments=(*manifest.segments, segment)))
+            store_version.write(self._folder, dataclasses.replace(version, segments=(*version.segments, segment)))
 
     def tokenize(self, reader_tokenizer: store_tokens.Tokenizer, retriever_tokenizer: store_tokens.Tokenizer,
                  progress: bool = True) -> None:
-        """Adds token ids to a store of text alone; does nothing where it has those of these tokenizers.
+        """Adds token ids to a store of text alone; does nothing if it has these tokenizers' ids.
 
-        Raises StoreError: it has those of other tokenizers, or another process is writing. DiskFullError; the store stays as it was.
+        Raises StoreError: it has other tokenizers' ids, or another process is writing. DiskFullError. The store then stays as it was.
         """
         tokenizers = (reader_tokenizer, retriever_tokenizer)
-        if not self._manifest.has_tokens:
-            with self._writing() as manifest:
-                if not manifest.has_tokens:
-                    segments = store_writing.write_tokens(self._folder, manifest.segments, tokenizers, progress)
-                    store_manifest.write(self._folder, store_manifest.Manifest(segments, *store_writing.fingerprints(tokenizers)))
+        if not self._version.has_tokens:
+            with self._writing() as version:
+                if not version.has_tokens:
+                    segments = store_writing.write_tokens(self._folder, version.segments, tokenizers, progress)
+                    store_version.write(self._folder, store_version.StoreVersion(segments, *store_writing.fingerprints(tokenizers)))
         self.check_tokenizers(*tokenizers)
 
     def check_tokenizers(self, reader_tokenizer: store_tokens.Tokenizer, retriever_tokenizer: store_tokens.Tokenizer) -> None:
-        """Refuses tokenizers whose ids the store does not hold; remembers the right ones for `append`.
+        """Checks that the store holds the ids of these tokenizers, and remembers them for `append`.
 
-        Raises StoreError naming both fingerprints, or that there are no token ids.
+        Raises StoreError: other tokenizers' ids (the message names both fingerprints), or none at all.
         """
         self._require_tokens()
-        _check(self.path, self._manifest, (reader_tokenizer, retriever_tokenizer))
+        _check_fingerprints(self.path, self._version, (reader_tokenizer, retriever_tokenizer))
         self._tokenizers = (reader_tokenizer, retriever_tokenizer)
 
     def copy_kept(self, path: str | os.PathLike, keep: np.ndarray) -> Self:
-        """Writes another store of the rows where `keep` [rows] bool is true, in their order, with their token ids.
+        """Writes a new store of the rows where `keep` [rows] bool is true, in their order, with their token ids.
 
-        Raises StoreError: none is kept, `path` holds something else, or another process is writing there. DiskFullError.
+        Raises StoreError: no row is kept, `path` holds something else, or another process is writing there. DiskFullError.
         """
-        folder, readers = Folder(path), self._token_readers if self._manifest.has_tokens else {}
+        folder = Folder(path)
+        readers = self._token_readers if self._version.has_tokens else {}
         store_writing.check_folder(folder)
         with store_writing.writing(folder):
             store_writing.clean(folder)
-            folder.remove('segment-00000')
-            segment = store_writing.write_kept(folder, (self[row] for row in np.flatnonzero(keep)), keep, readers)
-            store_manifest.write(folder, dataclasses.replace(self._manifest, segments=(segment,)))
+            folder.remove('segment-00000')  # of a store that is there already
+            segment = store_writing.write_kept(folder, (self[row] for row in np.flatnonzero(keep).tolist()), keep, readers)
+            store_version.write(folder, dataclasses.replace(self._version, segments=(segment,)))
         return type(self)(path)
 
     def verify(self) -> None:
@@ -155,26 +258,80 @@ class PassageStore(store_reading.StoreReader):
             raise errors.StoreError(f'{problem.path}: {problem.what}; {store_arrays.REMEDY}')
 
     @staticmethod
-    def problems(path: str | os.PathLike) -> list[store_manifest.Problem]:
-        """Reads every file of a store, which may be too damaged to be opened, and names those that are not as they were written.
+    def problems(path: str | os.PathLike) -> list[store_version.DamagedFile]:
+        """Reads every file of a store, even one too damaged to be opened, and returns the files that are not as they were written.
 
         Raises StoreError: no store there, or its manifest is damaged.
         """
-        return store_manifest.problems(Folder(path), store_manifest.read(Folder(path)), contents=True)
+        return store_version.damaged_files(Folder(path), store_version.read(Folder(path)), contents=True)
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[store_manifest.Manifest]:
-        """Gives the folder's present version under the writer's lock; afterwards this object is the version then committed."""
-        store_manifest.read(self._folder)  # where there is no store, there shall be no lock file either
+    def _writing(self) -> Iterator[store_version.StoreVersion]:
+        """Yields the folder's present version under the writer's lock; at the end this object becomes the version committed meanwhile."""
+        store_version.read(self._folder)  # raises before the lock creates a folder where there is no store
         with store_writing.writing(self._folder):
-            manifest = store_manifest.read(self._folder)
+            version = store_version.read(self._folder)
             store_writing.clean(self._folder)
-            yield manifest
+            yield version
             self._load()
 
+    def _load(self) -> None:
+        """Reads the folder's present version. Raises StoreError: see `open`."""
+        version = store_version.read(self._folder)
+        try:
+            store_version.check_files(self._folder, version)
+            texts = self._open_texts(version)
+        except errors.StoreError:
+            if store_version.read(self._folder) == version:
+                raise
+            return self._load()  # another process has committed a new version and removed this one's files
+        self._version, self._texts = version, texts
+        self._first_rows: list[int] = [0, *np.cumsum([segment.rows for segment in version.segments]).tolist()]
+        for name in ('_docid_table', '_token_readers'):
+            self.__dict__.pop(name, None)  # cached for the version before
 
-def _check(path: object, manifest: store_manifest.Manifest, tokenizers: store_writing.Tokenizers | None) -> None:
-    for side, found, wanted in zip(store_tokens.SIDES, manifest.tokenizers, store_writing.fingerprints(tokenizers), strict=True):
+    def _open_texts(self, version: store_version.StoreVersion) -> list[store_text.TextReader]:
+        """Returns a reader for each segment: the one there is, or a new one."""
+        known = {segment.name: (segment, text) for segment, text in zip(self._version.segments, self._texts, strict=True)}
+        texts = []
+        for segment in version.segments:
+            known_segment, text = known.get(segment.name, (None, None))
+            # A segment of the same name can be another one, of a store that was built anew.
+            if text is None or known_segment != segment:
+                text = store_text.of_segment(self._folder, segment.name, segment.rows, segment.files)
+            texts.append(text)
+        return texts
+
+    def _locate(self, row: int) -> tuple[store_text.TextReader, int]:
+        """Returns a row's segment and its row there; negative rows count from the end. Raises IndexError."""
+        row = operator.index(row)
+        if not -len(self) <= row < len(self):
+            raise IndexError(f'row {row} of a store of {len(self)} passages')
+        row %= len(self)
+        number = int(np.searchsorted(self._first_rows, row, 'right')) - 1
+        return self._texts[number], row - self._first_rows[number]
+
+    @functools.cached_property
+    def _docid_table(self) -> store_text.DocidTable:
+        return store_text.DocidTable(self._texts, self.docid)
+
+    @functools.cached_property
+    def _token_readers(self) -> dict[str, list[store_tokens.TokenReader]]:
+        return {side: [store_tokens.TokenReader(self._folder / segment.name / store_tokens.FOLDER / side, segment.rows)
+                       for segment in self._version.segments] for side in store_tokens.SIDES}
+
+    def _tokens(self, side: str) -> list[store_tokens.TokenReader]:
+        self._require_tokens()
+        return self._token_readers[side]
+
+    def _require_tokens(self) -> None:
+        if not self._version.has_tokens:
+            raise errors.StoreError(f'{self.path}: the passages are not tokenised; call store.tokenize(reader_tokenizer, '
+                                    'retriever_tokenizer) or build the store with the tokenizers')
+
+
+def _check_fingerprints(path: object, version: store_version.StoreVersion, tokenizers: store_writing.Tokenizers | None) -> None:
+    for side, found, wanted in zip(store_tokens.SIDES, version.tokenizers, store_writing.fingerprints(tokenizers), strict=True):
         if found != wanted:
             raise errors.StoreError(f'{path}: its passages have the token ids of {side} tokenizer {found}, not of {wanted}; '
                                     'build a store for this model')

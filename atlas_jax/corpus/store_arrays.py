@@ -1,4 +1,4 @@
-"""Flat arrays of a store: appended to while they are written, read by ranges."""
+"""Flat arrays of a store: written by appending, read by ranges."""
 
 import numpy as np
 import tensorstore
@@ -7,15 +7,15 @@ from atlas_jax import errors
 from atlas_jax.io import arrays
 from atlas_jax.io.folder import Folder, storage_errors
 
-CHUNK_VALUES = 1 << 19
+CHUNK_VALUES = 1 << 19  # 1 to 4 MiB a chunk, by the type of the values
 REMEDY = 'restore it or build the store anew'
 
 
 class ArrayWriter:
-    """Writes one array, [n] of any integer type, without holding more than a chunk of it."""
+    """Writes one array, [n] of any integer type, and holds at most a chunk of it."""
 
     def __init__(self, folder: Folder, dtype: np.dtype | type):
-        """The array will be in `folder`."""
+        """Prepares to write into `folder`; nothing is written yet."""
         self._folder, self._dtype = folder, np.dtype(dtype)
         self._pending: list[np.ndarray] = []
         self._pending_values = self._written = 0
@@ -29,6 +29,7 @@ class ArrayWriter:
             whole = np.concatenate(self._pending)
             full = len(whole) // CHUNK_VALUES * CHUNK_VALUES
             self._write(whole[:full], CHUNK_VALUES)
+            # Chunks are written whole: a chunk cut in two would be read, extended and written again.
             self._pending, self._pending_values = [whole[full:]], len(whole) - full
 
     def finish(self) -> int:
@@ -58,27 +59,28 @@ def write(folder: Folder, values: np.ndarray) -> None:
 
 
 class ArrayReader:
-    """An array on disk.
+    """Reads an array on disk.
 
     dtype         numpy type of its values
-    chunk_values  values to a chunk
+    chunk_values  values in a chunk
     """
 
     def __init__(self, folder: Folder):
-        """Reads the array's description alone. Raises StoreError: it is missing or damaged."""
+        """Reads the array's description, no values. Raises StoreError: it is missing or damaged."""
         self._folder = folder
         with storage_errors(folder, errors.StoreError, REMEDY):
             self._array = arrays.open_array(folder)
-        if self._array.rank != 1:
+        chunk_shape = self._array.chunk_layout.read_chunk.shape
+        if self._array.rank != 1 or chunk_shape is None or chunk_shape[0] is None:
             raise errors.StoreError(f'{folder}: damaged (not a flat array); {REMEDY}')
         self.dtype = self._array.dtype.numpy_dtype
-        self.chunk_values = self._array.chunk_layout.read_chunk.shape[0]
+        self.chunk_values = chunk_shape[0]
 
     def __len__(self) -> int:
         return self._array.shape[0]
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Values start to stop, default all. Raises StoreError: a chunk is missing or damaged."""
+        """Returns values start to stop - 1, [stop - start]; default all. Raises StoreError: a chunk is missing or damaged."""
         stop = len(self) if stop is None else stop
         if start == stop:
             return np.zeros(0, self.dtype)

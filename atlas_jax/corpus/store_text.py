@@ -1,51 +1,55 @@
-"""The text of a segment: an Arrow file read by mmap, with a crc32 for each record batch, and a hash of each docid to find rows by."""
+"""The text of a segment: an Arrow file that is mapped into memory, a crc32 of each record batch, and a hash of each docid."""
 
 import functools
 import hashlib
 import itertools
+import math
 import mmap
 import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
+import tqdm
 
 from atlas_jax import errors
 from atlas_jax.corpus import passages as corpus_passages
 from atlas_jax.corpus import store_arrays
 from atlas_jax.io.folder import Folder
 
-BATCH_ROWS = 1024
+BATCH_ROWS = 1024  # passages in a record batch, whose crc32 is checked when one of them is read
 _MAPPED_BYTES = 1 << 20
 FILE = 'passages.arrow'
 _FIELDS = ('docid', 'title', 'section', 'text')
 _SCHEMA = pa.schema([(name, pa.string()) for name in _FIELDS])
 
 
-def write(folder: Folder, passages: Iterable[corpus_passages.Passage], place: Folder, bar=None) -> int:
-    """Writes passages into a segment's folder.
+def write(folder: Folder, passages: Iterable[corpus_passages.Passage], place: Folder, bar: tqdm.tqdm | None = None) -> int:
+    """Writes passages into a segment's folder and returns their number.
 
     Args:
-      folder: of the segment, on this machine.
+      folder: the segment's, on this machine's disk.
       passages: any number, read once.
       place: the store, for messages.
       bar: a progress bar to advance.
 
-    Returns:
-      Their number.
-
     Raises:
-      StoreError: none at all, a docid twice, an empty docid or text, text that is no Unicode.
+      StoreError: no passages, a docid twice, an empty docid or text, or text that is not valid Unicode.
     """
+    assert folder.local is not None  # Folder.making gives folders of this machine
+    path = folder.local / FILE
     seen: set[str] = set()
     stops, hashes = [0], store_arrays.ArrayWriter(folder / 'docids', np.uint64)
-    with open(folder.local / FILE, 'wb') as file:
+    with open(path, 'wb') as file:
         with pa.ipc.new_file(file, _SCHEMA) as writer:
             iterator = iter(passages)
             while batch := list(itertools.islice(iterator, BATCH_ROWS)):
                 for passage in batch:
-                    _check(passage, seen, place)
+                    _check(passage, place)
+                    if passage.docid in seen:
+                        raise errors.StoreError(f'{place}: docid "{passage.docid}" occurs twice; give each passage its own')
+                    seen.add(passage.docid)
                 columns = [pa.array([getattr(passage, name) for passage in batch], pa.string()) for name in _FIELDS]
                 writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
                 stops.append(file.tell())
@@ -60,13 +64,14 @@ def write(folder: Folder, passages: Iterable[corpus_passages.Passage], place: Fo
     hashes.finish()
     bounds = np.array(stops, np.int64)
     store_arrays.write(folder / 'block_bounds', bounds)
-    with open(folder.local / FILE, 'rb') as file:
+    with open(path, 'rb') as file:
         crcs = [zlib.crc32(file.read(size)) for size in np.diff(bounds).tolist()]
     store_arrays.write(folder / 'block_crc32', np.array(crcs, np.uint32))
     return len(seen)
 
 
-def _check(passage: corpus_passages.Passage, seen: set[str], place: Folder) -> None:
+def _check(passage: object, place: Folder) -> None:
+    """Raises StoreError for what cannot be stored as a passage."""
     if not isinstance(passage, corpus_passages.Passage):
         raise errors.StoreError(f'{place}: expected passages, found {type(passage).__name__}; make them with '
                                 'split_passages(read_documents(path))')
@@ -81,22 +86,20 @@ def _check(passage: corpus_passages.Passage, seen: set[str], place: Folder) -> N
         except UnicodeEncodeError as error:
             raise errors.StoreError(f'{place}: passage {passage.docid!r}: {name} is not valid Unicode ({error.reason}, character '
                                     f'{error.start}); mend the document') from error
-    if passage.docid in seen:
-        raise errors.StoreError(f'{place}: docid "{passage.docid}" occurs twice; give each passage its own')
-    seen.add(passage.docid)
 
 
 def _hash(docid: str) -> int:
+    # A docid that is asked for may hold half of a surrogate pair; it has a hash then, and is not found.
     return int.from_bytes(hashlib.blake2b(docid.encode('utf-8', 'surrogatepass'), digest_size=8).digest(), 'little')
 
 
 class TextReader:
-    """The passages of one segment."""
+    """Reads the passages of one segment."""
 
     def __init__(self, folder: Folder, rows: int, sha256: str = ''):
-        """Maps the file and reads its table of contents; no passage is read.
+        """Maps the file and reads its table of contents, no passage.
 
-        `sha256` of the text file names its copy on this machine where the store is in a bucket. Raises StoreError: something is damaged.
+        `sha256` is the text file's; a store in a bucket keeps its copy on this machine by it. Raises StoreError: the segment is damaged.
         """
         self._path, self.rows = folder.mapped(FILE, sha256), rows
         self._bounds = store_arrays.ArrayReader(folder / 'block_bounds').read()
@@ -109,7 +112,7 @@ class TextReader:
                 self._bytes = memoryview(file.read() if small else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except OSError as error:
             raise self._damaged(str(error.strerror)) from error
-        batches = -(-rows // BATCH_ROWS)
+        batches = math.ceil(rows / BATCH_ROWS)
         if not len(self._bounds) - 1 == len(self._crcs) == batches + 1 or self._bounds[-1] != len(self._bytes) or len(self._hashes) != rows:
             raise self._damaged('its parts do not fit together')
         self._checked: set[int] = set()
@@ -119,26 +122,30 @@ class TextReader:
         self._reader = pa.ipc.open_file(pa.py_buffer(self._bytes))
         if not self._reader.schema.equals(_SCHEMA) or self._reader.num_record_batches != batches:
             raise self._damaged('another layout than expected')
-        self.batch = functools.lru_cache(maxsize=64)(self._batch)
-        self._docids = functools.lru_cache(maxsize=64)(lambda number: self.batch(number).column(0).to_pylist())
+        # Caches of this object, not of its class, which would keep closed stores alive. Searches read neighbouring rows again and again.
+        self._batch = functools.lru_cache(maxsize=64)(self._checked_batch)
+        self._docids = functools.lru_cache(maxsize=64)(self._read_docids)
 
     def passage(self, row: int) -> corpus_passages.Passage:
-        """The passage of a row. Raises StoreError: its part of the file is damaged."""
+        """Returns the passage of a row. Raises StoreError: its part of the file is damaged."""
         number, position = divmod(row, BATCH_ROWS)
-        return corpus_passages.Passage(*(column[position].as_py() for column in self.batch(number).columns))
+        return corpus_passages.Passage(*(column[position].as_py() for column in self._batch(number).columns))
 
     def docid(self, row: int) -> str:
-        """The docid of a row; quick where neighbouring rows were asked for before. Raises as `passage`."""
+        """Returns the docid of a row; docids of neighbouring rows are cached. Raises StoreError as `passage`."""
         number, position = divmod(row, BATCH_ROWS)
         return self._docids(number)[position]
 
     def hashes(self) -> np.ndarray:
-        """[rows] uint64, a hash of each docid. Raises StoreError: damaged."""
+        """Returns a hash of each docid, [rows] uint64. Raises StoreError: damaged."""
         return self._hashes.read()
 
-    def _batch(self, number: int) -> pa.RecordBatch:
+    def _checked_batch(self, number: int) -> pa.RecordBatch:
         self._check_block(number)
         return self._reader.get_batch(number)
+
+    def _read_docids(self, number: int) -> list[str]:
+        return self._batch(number).column(0).to_pylist()
 
     def _check_block(self, number: int) -> None:
         if number not in self._checked:
@@ -152,30 +159,34 @@ class TextReader:
 
 
 def of_segment(store: Folder, name: str, rows: int, files: Mapping[str, tuple[int, str]]) -> TextReader:
-    """The passages of a store's segment; `files` as in the manifest. Raises StoreError: damaged."""
+    """Opens the passages of a store's segment; `files` as in StoreSegment. Raises StoreError: damaged."""
     return TextReader(store / name, rows, files[FILE][1])
 
 
 class DocidTable:
-    """Finds rows by the hashes of their docids; a loop over rows would take minutes where there are millions."""
+    """Finds rows by the hashes of their docids; a loop over millions of rows would take minutes."""
 
-    def __init__(self, readers: Iterable[TextReader], docid):
-        """`docid` gives the docid of a row of the whole store, to tell apart docids of the same hash."""
+    def __init__(self, readers: Iterable[TextReader], docid: Callable[[int], str]):
+        """Reads the hashes; `docid` returns the docid of a row of the whole store, to tell apart docids of the same hash."""
         hashes = np.concatenate([reader.hashes() for reader in readers])  # [rows]
         self._rows = np.argsort(hashes, kind='stable')
         self._hashes, self._docid = hashes[self._rows], docid
 
     def last_row(self, docid: str) -> int | None:
-        """The last row with this docid; None where there is none."""
+        """Returns the last row with this docid, None if there is none."""
         wanted = np.uint64(_hash(docid))
         first, stop = np.searchsorted(self._hashes, wanted, 'left'), np.searchsorted(self._hashes, wanted, 'right')
-        return next((int(row) for row in self._rows[first:stop][::-1] if self._docid(int(row)) == docid), None)
+        for row in reversed(self._rows[first:stop].tolist()):
+            if self._docid(row) == docid:
+                return row
+        return None
 
     def superseded(self) -> np.ndarray:
-        """[rows] bool: True where a later row has the same docid."""
+        """Returns [rows] bool: True where a later row has the same docid."""
+        # Docids are read of those rows only whose hash occurs twice.
         alike = self._hashes[1:] == self._hashes[:-1]
         rows = np.sort(self._rows[np.concatenate([alike, [False]]) | np.concatenate([[False], alike])])
-        last = {self._docid(row): row for row in rows.tolist()}  # only rows whose hash occurs twice
+        last = {self._docid(row): row for row in rows.tolist()}
         mask = np.zeros(len(self._rows), bool)
         mask[np.setdiff1d(rows, np.fromiter(last.values(), np.int64, len(last)))] = True
         return mask

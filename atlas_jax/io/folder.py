@@ -1,4 +1,4 @@
-"""A folder on a disk or in a bucket (gs://bucket/folder), written and read by the same calls."""
+"""Folders on a disk or in a bucket (gs://bucket/folder), written and read by the same calls."""
 
 import contextlib
 import hashlib
@@ -14,7 +14,6 @@ from typing import Any
 import tensorstore
 
 from atlas_jax import errors
-from atlas_jax.demo import packages
 from atlas_jax.io import atomic, checksum
 
 _BUCKET = 'gs://'
@@ -22,19 +21,30 @@ _BUCKET = 'gs://'
 _RETRIES = {'max_retries': 5, 'initial_delay': '0.5s', 'max_delay': '4s'}
 
 
+def default_cache_dir() -> pathlib.Path:
+    """Returns the folder for copies of remote files: `$ATLAS_JAX_CACHE`, or `~/.cache/atlas_jax`."""
+    return pathlib.Path(os.environ.get('ATLAS_JAX_CACHE') or pathlib.Path.home() / '.cache' / 'atlas_jax')
+
+
 class Folder:
-    """Names below it are relative, with `/`; files are written whole and atomically.
+    """A folder whose files are written whole and atomically. File names are relative to it, with `/`.
 
     path   a pathlib.Path, or the text gs://…
     local  the pathlib.Path, None for a bucket
     """
 
+    path: pathlib.Path | str
+    local: pathlib.Path | None
+
     def __init__(self, path: 'str | os.PathLike | Folder'):
-        """Touches nothing. Raises StorageError: a bucket without a name."""
+        """Names a folder, which need not exist. Raises StorageError: a bucket without a name."""
         text = str(path)
-        self.local = None if text.startswith(_BUCKET) else pathlib.Path(text)
-        self.path = self.local if self.local is not None else text.rstrip('/')
-        if self.local is None and not self.path.removeprefix(_BUCKET).split('/')[0]:
+        if not text.startswith(_BUCKET):
+            self.path = self.local = pathlib.Path(text)
+            return
+        self.path, self.local = text.rstrip('/'), None
+        self._bucket, _, self._bucket_path = self.path.removeprefix(_BUCKET).partition('/')
+        if not self._bucket:
             raise errors.StorageError(f'{text}: names no bucket; write gs://bucket/folder')
 
     def __str__(self) -> str:
@@ -49,14 +59,14 @@ class Folder:
         return str(self.path).rsplit('/', 1)[-1]
 
     def kvstore(self) -> dict[str, Any]:
-        """What TensorStore calls this folder."""
+        """Returns TensorStore's specification of this folder."""
         if self.local is not None:
             return {'driver': 'file', 'path': f'{self.local.absolute()}/'}
-        bucket, _, path = self.path.removeprefix(_BUCKET).partition('/')
-        return {'driver': 'gcs', 'bucket': bucket, 'path': f'{path}/' if path else '', 'gcs_request_retries': _RETRIES}
+        path = f'{self._bucket_path}/' if self._bucket_path else ''
+        return {'driver': 'gcs', 'bucket': self._bucket, 'path': path, 'gcs_request_retries': _RETRIES}
 
     def read(self, name: str) -> bytes:
-        """The whole file. Raises FileNotFoundError, OSError, StorageError."""
+        """Returns the whole file. Raises FileNotFoundError, OSError, StorageError."""
         if self.local is not None:
             return (self.local / name).read_bytes()
         with storage_errors(self):
@@ -66,7 +76,7 @@ class Folder:
         return found.value
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes the file, the folder too where it is missing. Raises DiskFullError, OSError, StorageError."""
+        """Writes the file, and creates the folders above it. Raises DiskFullError, OSError, StorageError."""
         if self.local is not None:
             with atomic.writing(self.local / name, 'wb') as file:
                 file.write(content)
@@ -75,11 +85,14 @@ class Folder:
             self.open().write(name, content).result()
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes `value` as indented JSON. Raises as `write`."""
+        """Writes `value` as indented JSON. Raises DiskFullError, OSError, StorageError: as `write`."""
         self.write(name, (json.dumps(value, indent=1, ensure_ascii=False) + '\n').encode())
 
     def sizes(self) -> dict[str, int | None]:
-        """{file at any depth, hidden ones apart: bytes}; in a bucket, where no file is half there, None. {} for no folder."""
+        """Returns {file at any depth: bytes} without hidden files; {} if there is no folder. Raises StorageError.
+
+        A bucket gives None for bytes: it lists names alone, and its files are never cut short.
+        """
         if self.local is None:
             with storage_errors(self):
                 names = [name.decode() for name in self.open().list().result()]
@@ -94,14 +107,14 @@ class Folder:
         return dict(sorted(found.items()))
 
     def children(self) -> set[str]:
-        """Names of the files and folders in it, hidden ones too; empty where there is no folder. Raises OSError, StorageError."""
+        """Returns the names of the files and folders in it, hidden ones too; none if there is no folder. Raises OSError, StorageError."""
         if self.local is not None:
             return set(os.listdir(self.local)) if self.local.is_dir() else set()
         with storage_errors(self):
             return {name.decode().split('/')[0] for name in self.open().list().result()}
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file of this name."""
+        """Returns whether there is a file of this name. Raises StorageError."""
         if self.local is not None:
             return (self.local / name).is_file()
         try:
@@ -110,11 +123,13 @@ class Folder:
             return False
 
     def sha256(self, name: str) -> str:
-        """SHA-256 of the file, in hexadecimal. Raises as `read`."""
-        return checksum.sha256_file(self.local / name) if self.local is not None else hashlib.sha256(self.read(name)).hexdigest()
+        """Returns the file's SHA-256 in hexadecimal. Raises FileNotFoundError, OSError, StorageError: as `read`."""
+        if self.local is not None:
+            return checksum.sha256_file(self.local / name)
+        return hashlib.sha256(self.read(name)).hexdigest()
 
     def remove(self, name: str) -> None:
-        """Removes a file or a folder with all it holds, if it is there."""
+        """Removes a file, or a folder with all its files; does nothing if there is neither. Raises OSError, StorageError."""
         if self.local is None:
             with storage_errors(self):
                 self.open().write(name, None).result()
@@ -125,13 +140,17 @@ class Folder:
             (self.local / name).unlink(missing_ok=True)
 
     def mapped(self, name: str, sha256: str) -> pathlib.Path:
-        """A path on this machine that holds the file, to be mapped: its own, or that of a copy in the cache, kept by its SHA-256.
+        """Returns a path on this machine that holds the file, to be mapped into memory.
 
-        Raises as `read`; StorageError: the bucket holds another file. DiskFullError.
+        It is the file's own path, or that of a copy in the cache, which is named by its SHA-256.
+
+        Raises:
+          StorageError: the bucket holds another file, or as `read`.
+          FileNotFoundError, OSError, DiskFullError.
         """
         if self.local is not None:
             return self.local / name
-        copy = packages.default_cache_dir() / 'buckets' / sha256
+        copy = default_cache_dir() / 'buckets' / sha256
         if not copy.is_file():
             content = self.read(name)
             if hashlib.sha256(content).hexdigest() != sha256:
@@ -142,9 +161,11 @@ class Folder:
 
     @contextlib.contextmanager
     def making(self, name: str) -> 'Iterator[Folder]':
-        """Gives an empty folder on this machine that becomes `name`, which must not exist, when the block ends well.
+        """Yields an empty folder on this machine that becomes `name`, which must not exist, when the block ends without an error.
 
-        On a disk in one step; in a bucket file by file: nothing may name it before the block has ended. Raises DiskFullError, StorageError.
+        A disk takes it in one step. A bucket takes it file by file, so no manifest may name it before the block has ended.
+
+        Raises DiskFullError, StorageError.
         """
         if self.local is not None:
             with atomic.writing_folder(self.local / name) as made:
@@ -156,18 +177,23 @@ class Folder:
                 (self / name).write(file, (pathlib.Path(made) / file).read_bytes())
 
     def open(self) -> tensorstore.KvStore:
-        """TensorStore's key-value store of this folder."""
+        """Opens TensorStore's key-value store of this folder. Raises ValueError: TensorStore's message."""
         return tensorstore.KvStore.open(self.kvstore()).result()
 
 
 @contextlib.contextmanager
-def storage_errors(place: object, damaged: type[errors.UserError] | None = None, remedy: str = '') -> Iterator[None]:
-    """TensorStore reports everything as ValueError with a text: turns it into the user's error.
+def storage_errors(place: Folder, damaged: type[errors.UserError] | None = None, remedy: str = '') -> Iterator[None]:
+    """Turns TensorStore's errors inside the block, which are ValueErrors with a text, into the user's.
+
+    Args:
+      place: the folder, for messages.
+      damaged: the error of damaged files; None makes them StorageErrors.
+      remedy: what to do about damage.
 
     Raises:
       DiskFullError: the disk is full.
-      StorageError: a bucket that is not there or that one may not use.
-      `damaged`, where it is given: everything else, as damage of what is there; `remedy` says what to do.
+      StorageError: a bucket that does not exist, does not answer or may not be used.
+      UserError: `damaged`, for everything else.
     """
     try:
         yield
@@ -176,8 +202,7 @@ def storage_errors(place: object, damaged: type[errors.UserError] | None = None,
         if re.search(r'No space left on device|Disk quota exceeded|ENOSPC|EDQUOT', text):
             raise errors.DiskFullError(f'{place}: the disk is full; free some space and run the same command again') from error
         reason = re.sub(r'\s+', ' ', text.split('[')[0]).strip()
-        is_damage = damaged is not None and not re.match(r'PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|ABORTED', text)
-        if is_damage:
+        if damaged is not None and not re.match(r'PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|ABORTED', text):
             reason = 'a flipped bit or cut file' if 'DATA_LOSS' in text or 'CRC' in text.upper() else reason
             raise damaged(f'{place}: damaged ({reason}); {remedy}') from error
         raise errors.StorageError(f'{place}: cannot be read or written ({reason}); check the name and that you may use it') from error

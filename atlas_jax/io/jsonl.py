@@ -12,7 +12,7 @@ from atlas_jax.io import atomic
 def read(path: str | os.PathLike, required: Iterable[str] = ()) -> Iterator[tuple[int, dict]]:
     """Yields (line number from 1, object) for every line that is not blank.
 
-    Raises InputFileError for a missing or empty file, a line that is not a JSON object, and a `required` field that a line lacks.
+    Raises InputFileError: a missing or empty file, not UTF-8, a line that is not a JSON object, or one that lacks a `required` field.
     """
     path, required, empty = pathlib.Path(path), tuple(required), True
     if not path.is_file():
@@ -45,7 +45,7 @@ def _parse(path: pathlib.Path, number: int, line: str, required: tuple[str, ...]
 
 
 def write(path: str | os.PathLike, rows: Iterable[dict]) -> None:
-    """Writes one JSON object a line, atomically."""
+    """Writes one JSON object a line, atomically. Raises DiskFullError."""
     with atomic.writing(path) as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + '\n')

@@ -8,44 +8,56 @@ import pathlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from atlas_jax import errors
 from atlas_jax.io import atomic
 from atlas_jax.io.folder import Folder, storage_errors
 
 FILE = 'lock'
-# A bucket knows no locks that end with their process: a writer says how long it will hold its own and says so anew in time.
+# A bucket has no locks that end with their process. A writer writes until when its lease runs, and renews it five times in that time.
 LEASE_SECONDS = 300
-_leases: dict[str, Callable[[], None]] = {}  # buckets' folders that this process writes: what `confirm` calls
+_leases: dict[str, '_Lease'] = {}  # of the buckets' folders that this process writes
 
 
 @contextlib.contextmanager
 def writing(folder: Folder, noun: str, error: type[errors.UserError]) -> Iterator[None]:
-    """Holds the folder's writer lock inside the block; creates the folder where missing. A killed process lets go of it, on a disk at once.
+    """Holds the folder's writer lock inside the block; creates the folder if it is missing.
 
-    A folder that holds nothing but the lock afterwards is removed again. `noun` is what the folder holds, for messages.
+    A killed process loses the lock: on a disk at once, in a bucket after LEASE_SECONDS. A folder that holds nothing but the lock at the
+    end is removed.
 
-    Raises `error` at once: another writer holds the lock, or the folder cannot be written. DiskFullError, StorageError.
+    Args:
+      folder: where the lock file is.
+      noun: what the folder holds, for messages.
+      error: the type of error to raise.
+
+    Raises:
+      UserError: `error`, at once: another writer holds the lock, or the folder cannot be written.
+      DiskFullError, StorageError.
     """
-    with _lease(folder, noun, error) if folder.local is None else _flock(folder.local, noun, error):
+    with _leased(folder, noun, error) if folder.local is None else _locked(folder.local, noun, error):
         yield
 
 
 def confirm(folder: Folder) -> None:
-    """Called before what was written becomes the folder's version; does nothing where this process holds no lock of it in a bucket.
+    """Makes sure that this process still holds the folder's lock; call it before a commit. Does nothing on a disk.
 
-    Raises the lock's error where another writer has taken over, because this process slept for longer than LEASE_SECONDS. StorageError.
+    Raises:
+      UserError: the lock's `error`: this process slept for longer than LEASE_SECONDS, and another writer has taken over.
+      StorageError.
     """
-    _leases.get(str(folder), lambda: None)()
+    if lease := _leases.get(str(folder)):
+        lease.confirm()
 
 
 @contextlib.contextmanager
-def _flock(folder: pathlib.Path, noun: str, error: type[errors.UserError]) -> Iterator[None]:
+def _locked(folder: pathlib.Path, noun: str, error: type[errors.UserError]) -> Iterator[None]:
     descriptor = _acquire(folder, noun, error)
     try:
         yield
     finally:
+        # Still under the lock, so that no other writer's folder is removed.
         with contextlib.suppress(OSError):
             if os.listdir(folder) == [FILE]:
                 (folder / FILE).unlink()
@@ -54,6 +66,7 @@ def _flock(folder: pathlib.Path, noun: str, error: type[errors.UserError]) -> It
 
 
 def _acquire(folder: pathlib.Path, noun: str, error: type[errors.UserError]) -> int:
+    """Returns the locked file's descriptor. Raises `error`, DiskFullError."""
     while True:
         try:
             existed = folder.is_dir()
@@ -66,7 +79,7 @@ def _acquire(folder: pathlib.Path, noun: str, error: type[errors.UserError]) -> 
             raise error(f'{folder}: cannot write there ({problem.strerror}); choose another folder') from problem
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_nlink:  # 0: the writer before removed the file, so the lock guards nothing
+            if os.fstat(descriptor).st_nlink:  # 0: the writer before removed the file, so its lock guards nothing
                 return descriptor
         except BlockingIOError as problem:
             os.close(descriptor)
@@ -78,47 +91,63 @@ def _acquire(folder: pathlib.Path, noun: str, error: type[errors.UserError]) -> 
 
 
 @contextlib.contextmanager
-def _lease(folder: Folder, noun: str, error: type[errors.UserError]) -> Iterator[None]:
-    store, writer = folder.open(), f'process {os.getpid()} on {socket.gethostname()}'
-
-    def write(expected: bytes) -> bytes:
-        """Writes the lease if nobody else has since; b'' where somebody has."""
-        content = json.dumps({'writer': writer, 'until': time.time() + LEASE_SECONDS}).encode()
-        return store.write(FILE, content, if_equal=expected).result().generation
-
-    with storage_errors(folder):
-        found = store.read(FILE).result()
-        held = json.loads(found.value) if found.state == 'value' else {'until': 0}
-        mine = write(found.stamp.generation) if held['until'] < time.time() else b''
-    if not mine:
-        raise error(f'{folder}: another process is writing this {noun} ({held.get("writer", "just started")}); wait until it has finished')
-    done, state, turn = threading.Event(), [mine], threading.Lock()
-
-    def renew() -> None:
-        with turn:
-            state[0] = state[0] and write(state[0])
-
-    def keep() -> None:
-        while not done.wait(LEASE_SECONDS / 5) and state[0]:
-            with contextlib.suppress(ValueError):
-                renew()
-
-    def check() -> None:
-        with storage_errors(folder):
-            renew()
-        if not state[0]:
-            raise error(f'{folder}: this process slept for more than {LEASE_SECONDS} s, and another one has begun to write this {noun}; '
-                        'nothing was changed; run the same command again')
-
-    keeper = threading.Thread(target=keep, daemon=True)
+def _leased(folder: Folder, noun: str, error: type[errors.UserError]) -> Iterator[None]:
+    lease = _Lease(folder, noun, error)
+    keeper = threading.Thread(target=lease.keep, daemon=True)
     keeper.start()
-    _leases[str(folder)] = check
+    _leases[str(folder)] = lease
     try:
         yield
     finally:
         del _leases[str(folder)]
-        done.set()
+        lease.done.set()
         keeper.join()
-        with contextlib.suppress(ValueError):
-            if state[0]:  # else another writer has taken over
-                store.write(FILE, None, if_equal=state[0]).result()
+        lease.end()
+
+
+class _Lease:
+    """The lock file of a bucket's folder, as its writer has it: it holds the lease while the file is the generation it wrote last."""
+
+    def __init__(self, folder: Folder, noun: str, error: type[errors.UserError]):
+        """Takes the lease. Raises `error`: another writer has it."""
+        self._folder, self._noun, self._error = folder, noun, error
+        self._store, self._writer = folder.open(), f'process {os.getpid()} on {socket.gethostname()}'
+        self._turn = threading.Lock()
+        self.done = threading.Event()
+        with storage_errors(folder):
+            found = self._store.read(FILE).result()
+            held = json.loads(found.value) if found.state == 'value' else {'until': 0}
+            self._generation = self._write(found.stamp.generation) if held['until'] < time.time() else b''
+        if not self._generation:
+            holder = held.get('writer', 'just started')  # a writer that came between our read and our write
+            raise error(f'{folder}: another process is writing this {noun} ({holder}); wait until it has finished')
+
+    def keep(self) -> None:
+        """Renews the lease until `done`; runs in a thread of its own."""
+        while not self.done.wait(LEASE_SECONDS / 5) and self._generation:
+            with contextlib.suppress(ValueError):  # the bucket does not answer now; there are four more times
+                self._renew()
+
+    def confirm(self) -> None:
+        """Renews the lease now. Raises the lock's error if another writer has taken it."""
+        with storage_errors(self._folder):
+            self._renew()
+        if not self._generation:
+            raise self._error(f'{self._folder}: this process slept for more than {LEASE_SECONDS} s, and another one has begun to write '
+                              f'this {self._noun}; nothing was changed; run the same command again')
+
+    def end(self) -> None:
+        """Removes the lock file, unless another writer has taken over."""
+        with contextlib.suppress(ValueError):  # a bucket that does not answer: the lease ends by itself
+            if self._generation:
+                self._store.write(FILE, None, if_equal=self._generation).result()
+
+    def _renew(self) -> None:
+        with self._turn:
+            if self._generation:
+                self._generation = self._write(self._generation)
+
+    def _write(self, expected: bytes) -> bytes:
+        """Writes the lock file if it is still the generation `expected`; returns the new generation, b'' if it was another one."""
+        content = json.dumps({'writer': self._writer, 'until': time.time() + LEASE_SECONDS}).encode()
+        return self._store.write(FILE, content, if_equal=expected).result().generation

@@ -1,4 +1,4 @@
-"""A folder's manifest: a JSON file with a checksum of its own, written last, so that a folder is always the old version or the new one."""
+"""Manifests: a JSON file with its own checksum, written last, so that a folder is always the old version or the new one."""
 
 import dataclasses
 import hashlib
@@ -14,13 +14,13 @@ FILE = 'manifest.json'
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What a folder holds.
+    """A kind of folder that has a manifest.
 
-    noun      what it is called, with its article
-    format    what the manifest calls it
-    versions  of the format, those that are read; the last is written
-    command   what writes such a folder
-    error     what a wrong folder raises
+    noun      its name in messages, with the article: a passage store
+    format    its name in the manifest
+    versions  the format versions that are read; the last is written
+    command   the command that writes such a folder
+    error     the error that a wrong folder raises
     """
 
     noun: str
@@ -31,14 +31,15 @@ class Kind:
 
 
 def exists(folder: Folder) -> bool:
-    """Whether the folder holds something finished, or what was that."""
+    """Returns whether the folder has a manifest, intact or damaged. Raises StorageError."""
     return folder.exists(FILE)
 
 
 def write(folder: Folder, kind: Kind, body: dict[str, Any]) -> None:
     """Commits `body`: from here on the folder is this version.
 
-    Raises DiskFullError, StorageError; `kind.error` where another writer has taken over the lock. It is then still the version before.
+    Raises UserError: `kind.error`, as another writer has taken over the lock. DiskFullError, StorageError. The folder then stays the
+    version before.
     """
     lock.confirm(folder)
     body = {'format': kind.format, 'version': kind.versions[-1], **body}
@@ -46,10 +47,11 @@ def write(folder: Folder, kind: Kind, body: dict[str, Any]) -> None:
 
 
 def read(folder: Folder, kind: Kind, unfinished: str) -> dict[str, Any]:
-    """The manifest's body with its `version`.
+    """Returns the manifest's body with its `version`.
 
-    Raises `kind.error`: no manifest (where there is a file `unfinished`, because the work on it was not finished), one of something else or
-    of another version, or a damaged one.
+    `unfinished` is a file that stands in the folder while it is written: it tells an unfinished folder from any other.
+
+    Raises UserError: `kind.error`: no manifest, another kind of folder, another format version, or a damaged manifest. StorageError.
     """
     try:
         body = json.loads(folder.read(FILE).decode())
@@ -69,12 +71,12 @@ def read(folder: Folder, kind: Kind, unfinished: str) -> dict[str, Any]:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a JSON value, in hexadecimal."""
+    """Returns the SHA-256 of a JSON value in hexadecimal. Raises TypeError: no JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def damaged(folder: Folder, kind: Kind, why: str) -> errors.UserError:
-    """The error of a damaged manifest."""
+    """Returns the error of a damaged manifest, to be raised."""
     return kind.error(f'{folder}/{FILE}: damaged ({why}); build it anew with `{kind.command}`')
 
 

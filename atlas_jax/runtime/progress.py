@@ -1,4 +1,4 @@
-"""Progress bars with rate and ETA, on process 0 only."""
+"""Progress bars with rate and remaining time, on process 0 only."""
 
 import sys
 
@@ -6,16 +6,19 @@ import jax
 import tqdm
 
 
-def bar(total: int, description: str, unit: str) -> tqdm.tqdm:
-    """A progress bar on standard error; silent on every process but the first, and sparse where it is no terminal."""
-    interval_seconds = 0.1 if sys.stderr.isatty() else 10
+def bar(total: int | None, description: str, unit: str, *, show: bool = True) -> tqdm.tqdm:
+    """Returns a progress bar on standard error; it is silent on all processes but the first, and without `show`.
+
+    `total` None is an unknown number. Use the bar as a context manager.
+    """
+    interval_seconds = 0.1 if sys.stderr.isatty() else 10  # a log file gets a line every ten seconds
     return tqdm.tqdm(total=total, desc=description, unit=unit, mininterval=interval_seconds, maxinterval=max(10, interval_seconds),
-                     disable=jax.process_index() != 0, dynamic_ncols=True, smoothing=0.05)
+                     disable=not show or jax.process_index() != 0, dynamic_ncols=True, smoothing=0.05)
 
 
 def skip(bar: tqdm.tqdm, done: int) -> None:
-    """Counts what an earlier run had done already; it stays out of the rate."""
-    if done and not bar.disable:  # a silent one counts nothing
+    """Counts items that an earlier run has done; they stay out of the rate."""
+    if done and not bar.disable:  # a silent bar counts nothing
         bar.initial += done
         bar.n += done
         bar.refresh()

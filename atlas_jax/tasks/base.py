@@ -1,4 +1,4 @@
-"""Any task from text to text: query and target stand in the row as the models are to see them."""
+"""Any task from text to text: a row has query and target as the models see them."""
 
 import dataclasses
 from typing import Any
@@ -13,12 +13,12 @@ _REMEDY = 'each row needs "query" and "target", strings'
 
 @dataclasses.dataclass(frozen=True)
 class BaseTask(task_lib.PlainTask):
-    """The row's query and target, word for word; `answers` where more than the target counts as right."""
+    """Takes the row's query and target word for word; `answers` are needed if more than the target counts as right."""
 
     metrics = ('exact_match', 'f1', 'perplexity')
     asks, label, remedy = 'query', 'target', _REMEDY
 
-    def problem(self, row: dict[str, Any]) -> task_lib.Problem | None:
+    def problem(self, row: dict[str, Any]) -> fields.FieldProblem | None:
         """See task.Task; fields query, target, answers, gold_docids, passages."""
         return fields.text_problem(row, 'query', _REMEDY) or fields.optional_problem(row, ('target',), ('answers', 'gold_docids'))
 
@@ -26,10 +26,12 @@ class BaseTask(task_lib.PlainTask):
                 count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample:
         """See task.Task."""
         self.check(row, example_id)
-        answers = list(row.get('answers', ())) or [self.answer_text(row['target'])] if 'target' in row else []
+        answers: list[str] = []
+        if 'target' in row:
+            answers = list(row.get('answers', ())) or [self.answer_text(row['target'])]
         return task_lib.TaskExample(query=row['query'], target=row.get('target', ''), answers=answers, example_id=example_id,
                                     gold_docids=list(row.get('gold_docids', ())), question=row['query'], passages=fields.passages(row))
 
     def answer_text(self, text: str) -> str:
-        """The text without sentinels."""
+        """Returns the text without sentinels."""
         return text_format.without_sentinels(text)

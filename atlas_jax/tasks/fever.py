@@ -1,4 +1,4 @@
-"""FEVER: is a claim true, false, or not decided by what is known (Thorne et al. 2018, arXiv 1803.05355)."""
+"""FEVER: is a claim true, false, or not decided by the evidence (Thorne et al. 2018, arXiv 1803.05355)."""
 
 import dataclasses
 from typing import Any
@@ -14,7 +14,7 @@ _REMEDY = f'each row needs a "claim" and a "label": {", ".join(WORDS)}'
 
 @dataclasses.dataclass(frozen=True)
 class FeverTask(task_lib.PlainTask):
-    """A claim is put like a question; its label becomes true, false or maybe, and any other label no words at all, as in the original."""
+    """Asks a claim like a question; its label becomes true, false or maybe. Any other label has an empty target, as in the original."""
 
     qa_prompt_format: str = qa.QA_PROMPT_FORMAT
 
@@ -24,7 +24,7 @@ class FeverTask(task_lib.PlainTask):
     def __post_init__(self):
         text_format.around('qa_prompt_format', self.qa_prompt_format, 'question')
 
-    def problem(self, row: dict[str, Any]) -> task_lib.Problem | None:
+    def problem(self, row: dict[str, Any]) -> fields.FieldProblem | None:
         """See task.Task; fields claim, label, gold_docids, passages."""
         return fields.text_problem(row, 'claim', _REMEDY) or fields.optional_problem(row, ('label',), ('gold_docids',))
 
@@ -32,12 +32,12 @@ class FeverTask(task_lib.PlainTask):
                 count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample:
         """See task.Task."""
         self.check(row, example_id)
-        word = WORDS.get(row.get('label'), '')
+        word = WORDS.get(row.get('label', ''), '')
         return task_lib.TaskExample(
             query=text_format.fill('qa_prompt_format', self.qa_prompt_format, 'question', row['claim']),
             target=text_format.fill('target_format', qa.TARGET_FORMAT, 'target', word), answers=[word] if 'label' in row else [],
             example_id=example_id, gold_docids=list(row.get('gold_docids', ())), question=row['claim'], passages=fields.passages(row))
 
     def answer_text(self, text: str) -> str:
-        """The word alone."""
+        """Returns the word alone."""
         return text_format.without_sentinels(text)

@@ -1,4 +1,4 @@
-"""The KILT suite in its own file format (Petroni et al. 2021, arXiv 2009.02252)."""
+"""KILT: its tasks in their own file format (Petroni et al. 2021, arXiv 2009.02252)."""
 
 import dataclasses
 from typing import Any
@@ -13,10 +13,12 @@ _REMEDY = 'each row needs "input", a text, and "output", a list of objects of wh
 
 @dataclasses.dataclass(frozen=True)
 class KiltTask(task_lib.PlainTask):
-    """`input` is put like a question; the different answers of `output` count as right, the first one is the target.
+    """Asks `input` like a question; every answer in `output` counts as right, and the first is the target.
 
-    With `draw_target` the target is one of them at random, another one every epoch (what the original does). In a file with "fever" in its
-    name SUPPORTS and REFUTES become true and false. The provenance's wikipedia_ids are the gold docids.
+    `draw_target` draws the target among them anew in every epoch, as the original does. In a file with "fever" in its name SUPPORTS and
+    REFUTES become true and false. The provenance's wikipedia_ids are the gold docids.
+
+    Raises FormatError: `qa_prompt_format` does not have {question} once, or has another field.
     """
 
     qa_prompt_format: str = qa.QA_PROMPT_FORMAT
@@ -30,18 +32,18 @@ class KiltTask(task_lib.PlainTask):
 
     @property
     def draws(self) -> bool:
-        """Whether targets are drawn."""
+        """True if targets are drawn."""
         return self.draw_target
 
-    def problem(self, row: dict[str, Any]) -> task_lib.Problem | None:
+    def problem(self, row: dict[str, Any]) -> fields.FieldProblem | None:
         """See task.Task; fields input, output, filename, passages."""
         if wrong := fields.text_problem(row, 'input', _REMEDY):
             return wrong
         output = row.get('output', [])
         if not isinstance(output, list) or not all(isinstance(part, dict) for part in output):
-            return 'output', f'expected a list of objects, found {output!r}', _REMEDY
+            return fields.FieldProblem('output', f'expected a list of objects, found {output!r}', _REMEDY)
         if not all(isinstance(part.get('answer', ''), str) for part in output) or ('output' in row and not _answers(row)):
-            return 'output', 'has no "answer" that is a text and not blank', _REMEDY
+            return fields.FieldProblem('output', 'has no "answer" that is a text and not blank', _REMEDY)
         return fields.optional_problem(row, ('filename',))
 
     def example(self, row: dict[str, Any], example_id: int, generator: np.random.Generator | None = None,
@@ -59,12 +61,12 @@ class KiltTask(task_lib.PlainTask):
             passages=fields.passages(row), row=row if self.draw_target else None)
 
     def answer_text(self, text: str) -> str:
-        """The text without sentinels."""
+        """Returns the text without sentinels."""
         return text_format.without_sentinels(text)
 
 
 def _answers(row: dict[str, Any]) -> list[str]:
-    """The different answers that are not blank, in their order."""
+    """Returns the different answers that are not blank, in their order."""
     answers = [part['answer'] for part in row.get('output', ()) if part.get('answer', '').strip()]
     if 'fever' in row.get('filename', '').lower():
         answers = [fever.WORDS.get(answer, answer) for answer in answers]

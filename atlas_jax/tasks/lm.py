@@ -1,4 +1,4 @@
-"""Language modelling: the beginning of a text is the query, the rest the target."""
+"""Language modelling: the query is the beginning of a text, the target the rest."""
 
 import dataclasses
 from typing import Any
@@ -16,8 +16,10 @@ _REMEDY = 'each row needs "text", and "id" where the text is a passage of the in
 class LMTask(task_lib.PlainTask):
     """Splits a text between two words; the passage itself is not retrieved.
 
-    The share of words in the query is drawn between `min_context_ratio` and `max_context_ratio`, anew every epoch; both parts have at least
-    one word. Texts of fewer than `min_words` words, or of one, are left out.
+    The query's share of words is drawn between `min_context_ratio` and `max_context_ratio`, anew in every epoch; both parts have at least
+    one word. Texts of one word, or of fewer than `min_words`, are left out.
+
+    Raises ConfigError: a ratio outside 0 to 1, or the first above the second.
     """
 
     min_context_ratio: float = 0.5
@@ -34,10 +36,10 @@ class LMTask(task_lib.PlainTask):
 
     @property
     def draws(self) -> bool:
-        """Whether the place of the split is drawn."""
+        """True if the place of the split is drawn."""
         return self.min_context_ratio < self.max_context_ratio
 
-    def problem(self, row: dict[str, Any]) -> task_lib.Problem | None:
+    def problem(self, row: dict[str, Any]) -> fields.FieldProblem | None:
         """See task.Task; fields id, text, passages."""
         return fields.string_problem(row, 'text', _REMEDY) or fields.id_problem(row, _REMEDY) or fields.optional_problem(row)
 
@@ -57,5 +59,5 @@ class LMTask(task_lib.PlainTask):
                                     passages=fields.passages(row), own_docid=fields.own_docid(row), row=row if self.draws else None)
 
     def answer_text(self, text: str) -> str:
-        """The text, words one space apart."""
+        """Returns the text with one space between words."""
         return text_format.without_sentinels(text)

@@ -1,7 +1,6 @@
-"""Masked language modelling with T5's sentinels: the reader fills in the spans that are missing (Raffel et al. 2020, arXiv 1910.10683)."""
+"""Masked language modelling: the reader fills in missing spans, marked by T5's sentinels (Raffel et al. 2020, arXiv 1910.10683)."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,25 +10,25 @@ from atlas_jax import errors
 from atlas_jax.tasks import fields, text_format
 from atlas_jax.tasks import task as task_lib
 
-MAX_SPANS = 100  # T5 has as many sentinels
+MAX_SPANS = 100  # T5 has 100 sentinels
 _REMEDY = 'each row needs "text", and "id" where the text is a passage of the index'
-_SENTINEL = re.compile(r'<extra_id_(\d+)>')
 
 
 @dataclasses.dataclass(frozen=True)
 class MLMTask(task_lib.PlainTask):
-    """Takes spans of words out of a text: a sentinel stands for each in the query, and the target names what it stands for.
+    """Takes spans of words out of a text: the query has a sentinel for each, and the target has each sentinel and its words.
 
-    `noise_density` of the words are taken out, at least one and never all; there are as many spans as give them a mean of
-    `mean_span_tokens` tokens of the reader. Texts of fewer than `min_words` words, or of one, are left out. The passage itself is not
-    retrieved. Unlike in the original no span begins or ends inside a word, where the tokens of the parts would not be those of the text.
+    The share `noise_density` of the words is taken out, at least one word and never all. The number of spans gives them a mean of
+    `mean_span_tokens` reader tokens. Texts of one word, or of fewer than `min_words`, are left out. The passage itself is not retrieved.
+
+    Raises ConfigError: noise_density outside 0 to 1, or mean_span_tokens below 1.
     """
 
+    # The original cuts spans between tokens. A span that begins inside a word would give other tokens than the text has.
     noise_density: float = 0.15
     mean_span_tokens: float = 3.0
     min_words: int = 0
 
-    draws = True
     metrics = ('accuracy', 'f1', 'rouge_1', 'rouge_2', 'rouge_L', 'perplexity')
     asks, label, remedy = 'text', 'text', _REMEDY
 
@@ -39,7 +38,12 @@ class MLMTask(task_lib.PlainTask):
         if self.mean_span_tokens < 1:
             raise errors.ConfigError(f'MLMTask.mean_span_tokens is {self.mean_span_tokens}; it must be at least 1')
 
-    def problem(self, row: dict[str, Any]) -> task_lib.Problem | None:
+    @property
+    def draws(self) -> bool:
+        """True: the spans are drawn."""
+        return True
+
+    def problem(self, row: dict[str, Any]) -> fields.FieldProblem | None:
         """See task.Task; fields id, text, passages."""
         return fields.string_problem(row, 'text', _REMEDY) or fields.id_problem(row, _REMEDY) or fields.optional_problem(row)
 
@@ -47,7 +51,7 @@ class MLMTask(task_lib.PlainTask):
                 count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample | None:
         """See task.Task."""
         self.check(row, example_id)
-        # A sentinel in the text itself would be taken for one of ours.
+        # A sentinel in the text itself would look like one of ours.
         words = text_format.without_sentinels(row['text']).split()
         if len(words) < max(self.min_words, 2):
             return None
@@ -57,25 +61,25 @@ class MLMTask(task_lib.PlainTask):
                                     passages=fields.passages(row), own_docid=fields.own_docid(row), row=row)
 
     def answer_text(self, text: str) -> str:
-        """The words filled in, without sentinels."""
+        """Returns the words filled in, without sentinels."""
         return text_format.without_sentinels(text)
 
 
 def corrupt(words: Sequence[str], density: float, mean_span_tokens: float, tokens: int,
             generator: np.random.Generator) -> tuple[str, str]:
-    """(query, target): taken spans lie anywhere, with at least one kept word between two of them.
+    """Returns (query, target): spans lie anywhere, with at least one kept word between two of them.
 
     Args:
-      words: at least 2.
-      density: the share taken out.
+      words: the text's, at least 2.
+      density: the share of words taken out.
       mean_span_tokens: mean length of a span in tokens.
-      tokens: of all words together.
-      generator: draws where spans begin and end, every division into so many spans alike.
+      tokens: number of tokens of all words together.
+      generator: draws where spans begin and end; all divisions into that many spans are equally likely.
     """
     taken = min(max(round(len(words) * density), 1), len(words) - 1)
     spans = round(tokens * taken / len(words) / mean_span_tokens)
     spans = max(1, min(spans, taken, len(words) - taken + 1, MAX_SPANS))
-    # What is kept before the first span and after the last may be nothing.
+    # The parts before the first span and behind the last may be empty: they are drawn one word longer and shortened.
     kept = _divide(len(words) - taken + 2, spans + 1, generator)
     kept[[0, -1]] -= 1
     query, target, place = [], [], 0
@@ -87,14 +91,7 @@ def corrupt(words: Sequence[str], density: float, mean_span_tokens: float, token
     return ' '.join([*query, *words[place:]]), ' '.join(target)
 
 
-def restore(query: str, target: str) -> str:
-    """The text of which `corrupt` made query and target."""
-    parts = _SENTINEL.split(target)  # '', number, span, number, span …
-    spans = {number: span.strip() for number, span in zip(parts[1::2], parts[2::2], strict=True)}
-    return _SENTINEL.sub(lambda match: spans[match.group(1)], query)
-
-
 def _divide(items: int, parts: int, generator: np.random.Generator) -> np.ndarray:
-    """Lengths [parts] of at least 1 that sum to `items`, every division alike."""
+    """Returns lengths [parts] int of at least 1 that sum to `items`; all divisions are equally likely."""
     ends = np.sort(generator.choice(np.arange(1, items), parts - 1, replace=False))
     return np.diff(np.concatenate([[0], ends, [items]]))

@@ -1,4 +1,4 @@
-"""Multiple choice, such as MMLU: the reader names the letter of an option. Permuted letters take its taste for letters out of account.
+"""Multiple choice, such as MMLU: the reader names the letter of an option. Permuting the letters cancels its bias for some of them.
 
 Source: Izacard et al. 2022, section 4.2 and appendix A.
 """
@@ -21,11 +21,13 @@ _REMEDY = 'each row needs "question", "options", an object of texts by letters f
 
 @dataclasses.dataclass(frozen=True)
 class MultipleChoiceTask(task_lib.PlainTask):
-    """A question with lettered options; the target is the letter of the right one.
+    """Asks a question with lettered options; the target is the letter of the right one.
 
     Attributes:
-      train_permutations: the orders of the options that a row is trained in: single (as it is), cyclic, or all.
-      eval_permutations: the orders that it is answered in; the probabilities of an option in all of them are averaged.
+      train_permutations: the orders of the options in training: single (as given), cyclic, or all.
+      eval_permutations: the orders in evaluation; an option's probabilities in all of them are averaged.
+
+    Raises ConfigError: another value of the two.
     """
 
     train_permutations: str = 'single'
@@ -39,29 +41,30 @@ class MultipleChoiceTask(task_lib.PlainTask):
             if getattr(self, name) not in PERMUTATIONS:
                 raise errors.ConfigError(f'MultipleChoiceTask.{name} is "{getattr(self, name)}"; choose one of {", ".join(PERMUTATIONS)}')
 
-    def problem(self, row: dict[str, Any]) -> task_lib.Problem | None:
+    def problem(self, row: dict[str, Any]) -> fields.FieldProblem | None:
         """See task.Task; fields question, options, answer, gold_docids, passages."""
         if wrong := fields.text_problem(row, 'question', _REMEDY):
             return wrong
         for name in ('options', 'answer'):
             if name not in row:
-                return name, f'missing, found {", ".join(sorted(row))}', _REMEDY
+                return fields.FieldProblem(name, f'missing, found {", ".join(sorted(row))}', _REMEDY)
         options = row['options']
         if not isinstance(options, dict) or not all(isinstance(text, str) for text in options.values()):
-            return 'options', f'expected an object of texts, found {options!r}', _REMEDY
+            return fields.FieldProblem('options', f'expected an object of texts, found {options!r}', _REMEDY)
         if not 2 <= len(options) <= 26 or sorted(options) != list(string.ascii_uppercase[:len(options)]):
-            return 'options', f'expected the letters from A on, at least two, found {", ".join(sorted(options)) or "none"}', _REMEDY
+            found = ', '.join(sorted(options)) or 'none'
+            return fields.FieldProblem('options', f'expected the letters from A on, at least two, found {found}', _REMEDY)
         if row['answer'] not in options:
-            return 'answer', f'expected one of {", ".join(sorted(options))}, found {row["answer"]!r}', _REMEDY
+            return fields.FieldProblem('answer', f'expected one of {", ".join(sorted(options))}, found {row["answer"]!r}', _REMEDY)
         return fields.optional_problem(row, (), ('gold_docids',))
 
     def expand(self, row: dict[str, Any], training: bool) -> list[dict[str, Any]]:
-        """The row with its options in every order of train_permutations or eval_permutations."""
+        """Returns the row with its options in every order of train_permutations or eval_permutations."""
         return permutations(row, self.train_permutations if training else self.eval_permutations)
 
     def example(self, row: dict[str, Any], example_id: int, generator: np.random.Generator | None = None,
                 count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample:
-        """See task.Task; options stand in the order of the row. A query that is too long loses the beginning of the question."""
+        """See task.Task; options keep the row's order. A query that is too long loses the beginning of the question."""
         self.check(row, example_id)
         options = row['options']
         shown = ' '.join(f'({letter}) {text}' for letter, text in options.items())
@@ -72,12 +75,12 @@ class MultipleChoiceTask(task_lib.PlainTask):
             options=tuple(options[letter] for letter in sorted(options)), cut_front=True)
 
     def answer_text(self, text: str) -> str:
-        """The letter."""
+        """Returns the letter."""
         return text_format.without_sentinels(text)
 
 
 def orderings(size: int, kind: str) -> list[tuple[int, ...]]:
-    """The orders of `size` options: the one as given, all rotations, or all there are; the one as given comes first."""
+    """Returns orders of `size` options, the given one first: it alone (single), all rotations (cyclic), or all orders."""
     if kind == 'all':
         return list(itertools.permutations(range(size)))
     rotations = 1 if kind == 'single' else size
@@ -85,7 +88,7 @@ def orderings(size: int, kind: str) -> list[tuple[int, ...]]:
 
 
 def permutations(row: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    """The row with its options, sorted by letter, in every order; the answer is the first letter with the right option's text."""
+    """Returns the row with its options in every order. The answer is the first letter with the right option's text."""
     letters = sorted(row['options'])
     texts, right = [row['options'][letter] for letter in letters], row['options'][row['answer']]
     rows = []
@@ -97,10 +100,10 @@ def permutations(row: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class Marginalized:
-    """What all orders of one question together say.
+    """The probabilities of a question's options over all their orders.
 
-    by_option    probabilities [orders, or more where an option stands there twice] of each option's text
-    by_letter    the mean probability of each different option, under its last letter in the row's first order
+    by_option    each option's probabilities, one for each order (or more, if two options have the same text)
+    by_letter    each different option's mean probability, under its last letter in the first order
     """
 
     by_option: Mapping[str, tuple[float, ...]]
@@ -109,20 +112,20 @@ class Marginalized:
     @property
     def letter(self) -> str:
         """The letter of the most probable option."""
-        return max(self.by_letter, key=self.by_letter.get)
+        return max(self.by_letter, key=self.by_letter.__getitem__)
 
 
 def marginalize(options: Sequence[Sequence[str]], scores: Sequence[Sequence[float]]) -> Marginalized:
-    """Averages an option's probability over the orders it stood in, and so over its letters.
+    """Averages each option's probability over the orders, and so over its letters.
 
     Args:
-      options: for each order the options by letter, A first; the first order is the row's own.
-      scores: for each order the log-probabilities or logits of the letters.
+      options: the options' texts [orders][options], A first; the first order is the row's own.
+      scores: the letters' log-probabilities or logits, [orders][options] float.
     """
     by_option: dict[str, list[float]] = {text: [] for text in options[0]}
     for texts, values in zip(options, scores, strict=True):
         logits = np.asarray(values, np.float64)
-        probabilities = np.exp(logits - logits.max())
+        probabilities = np.exp(logits - logits.max())  # [options], not normalised yet
         for text, probability in zip(texts, probabilities / probabilities.sum(), strict=True):
             by_option[text].append(float(probability))
     last_letter = dict(zip(options[0], string.ascii_uppercase, strict=False))

@@ -1,4 +1,4 @@
-"""Question answering: a question becomes the reader's query, an answer its target."""
+"""Question answering: the query is a question, the target an answer."""
 
 import dataclasses
 from typing import Any
@@ -15,11 +15,13 @@ _REMEDY = 'each row needs a question, and "answers", a list of strings, or "targ
 
 @dataclasses.dataclass(frozen=True)
 class QATask(task_lib.PlainTask):
-    """How a question is put and an answer written. The defaults are Atlas's (arXiv 2208.03299): the answer fills in a T5 sentinel.
+    """Formats questions and answers. The defaults are Atlas's (arXiv 2208.03299): the answer fills in a T5 sentinel.
 
-    Without `target` a row's target is the first of its `answers`, or with `draw_target` one of them at random, another one every epoch
-    (what the original does). Raises FormatError unless `qa_prompt_format` has {question} once, `target_format` {target} once, and neither
-    another field.
+    Without `target` a row's target is the first of its `answers`. `draw_target` draws one of them anew in every epoch, as the original
+    does.
+
+    Raises FormatError: `qa_prompt_format` does not have {question} once, `target_format` does not have {target} once, or there is another
+    field.
     """
 
     qa_prompt_format: str = QA_PROMPT_FORMAT
@@ -35,15 +37,15 @@ class QATask(task_lib.PlainTask):
 
     @property
     def draws(self) -> bool:
-        """Whether targets are drawn."""
+        """True if targets are drawn."""
         return self.draw_target
 
-    def problem(self, row: dict[str, Any]) -> task_lib.Problem | None:
+    def problem(self, row: dict[str, Any]) -> fields.FieldProblem | None:
         """See task.Task; fields question, answers or target, gold_docids, passages."""
         if wrong := fields.text_problem(row, 'question', _REMEDY):
             return wrong
         if 'answers' in row and (not fields.is_texts(row['answers']) or not row['answers']):
-            return 'answers', f'expected a list of at least one string, found {row["answers"]!r}', _REMEDY
+            return fields.FieldProblem('answers', f'expected a list of at least one string, found {row["answers"]!r}', _REMEDY)
         return fields.optional_problem(row, ('target',), ('gold_docids',))
 
     def example(self, row: dict[str, Any], example_id: int, generator: np.random.Generator | None = None,
@@ -61,5 +63,5 @@ class QATask(task_lib.PlainTask):
             question=row['question'], passages=fields.passages(row), row=row if self.draw_target else None)
 
     def answer_text(self, text: str) -> str:
-        """The plain answer: without the target format's own words, sentinels and outer blanks."""
+        """Returns the plain answer: without the target format's own words, sentinels and outer blanks."""
         return text_format.strip('target_format', self.target_format, 'target', text)

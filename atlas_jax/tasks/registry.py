@@ -7,18 +7,18 @@ from atlas_jax import errors
 from atlas_jax.tasks import base, fever, kilt, lm, mlm, multiple_choice, qa, section
 from atlas_jax.tasks import task as task_lib
 
-TASKS: dict[str, type] = {
+TASKS: dict[str, type[task_lib.Task]] = {
     'base': base.BaseTask, 'fever': fever.FeverTask, 'kilt': kilt.KiltTask, 'lm': lm.LMTask, 'mlm': mlm.MLMTask,
     'multiple_choice': multiple_choice.MultipleChoiceTask, 'qa': qa.QATask, 'section': section.SectionTask}
 
 
 def name_of(task: task_lib.Task) -> str:
-    """The task's name, such as qa."""
+    """Returns the task's name, such as qa."""
     return next(name for name, kind in TASKS.items() if kind is type(task))
 
 
 def make(name: str, **options: Any) -> task_lib.Task:
-    """The task of that name.
+    """Returns the task of that name.
 
     Raises:
       ConfigError: an unknown name or option; the message lists the valid ones.
@@ -32,10 +32,11 @@ def make(name: str, **options: Any) -> task_lib.Task:
 
 
 def to_dict(task: task_lib.Task) -> dict[str, Any]:
-    """Name and options as JSON values."""
+    """Returns name and options as JSON values."""
     return {'name': name_of(task), **dataclasses.asdict(task)}
 
 
 def from_dict(values: dict[str, Any]) -> task_lib.Task:
-    """The inverse of `to_dict`. Raises ConfigError as `make`."""
+    """Returns the task of such values, the inverse of `to_dict`. Raises ConfigError as `make`."""
+    # Models written before tasks had names are question answering.
     return make(**{'name': 'qa', **values})

@@ -13,9 +13,9 @@ _REMEDY = 'each row needs "id", "title" and "text"; rows with a "section" are us
 
 @dataclasses.dataclass(frozen=True)
 class SectionTask(task_lib.PlainTask):
-    """The query is "title, section", the target the text; the passage itself is not retrieved.
+    """Asks "title, section"; the target is the text. The passage itself is not retrieved.
 
-    Rows without a section, or with fewer than `min_words` words, are left out.
+    Rows without a section or words, and those of fewer than `min_words` words, are left out.
     """
 
     min_words: int = 0
@@ -23,7 +23,7 @@ class SectionTask(task_lib.PlainTask):
     metrics = ('accuracy', 'f1', 'rouge_1', 'rouge_2', 'rouge_L', 'perplexity')
     asks, label, remedy = 'title', 'text', _REMEDY
 
-    def problem(self, row: dict[str, Any]) -> task_lib.Problem | None:
+    def problem(self, row: dict[str, Any]) -> fields.FieldProblem | None:
         """See task.Task; fields id, title, section, text, passages."""
         return (fields.string_problem(row, 'title', _REMEDY) or fields.string_problem(row, 'text', _REMEDY)
                 or fields.id_problem(row, _REMEDY) or fields.optional_problem(row, ('section',)))
@@ -39,5 +39,5 @@ class SectionTask(task_lib.PlainTask):
                                     question=query, passages=fields.passages(row), own_docid=fields.own_docid(row))
 
     def answer_text(self, text: str) -> str:
-        """The text, words one space apart."""
+        """Returns the text with one space between words."""
         return text_format.without_sentinels(text)

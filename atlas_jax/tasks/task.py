@@ -1,17 +1,17 @@
-"""What a task is: one row of a file becomes one example, and what the reader writes becomes a plain answer."""
+"""Tasks: a row of a file becomes an example, and the reader's text becomes a plain answer."""
 
 import dataclasses
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from atlas_jax import errors
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.io import jsonl
+from atlas_jax.tasks import fields
 
-Problem = tuple[str, str, str]  # the wrong field, what is wrong with it, what to do
 CountTokens = Callable[[str], int]
 
 
@@ -19,18 +19,18 @@ CountTokens = Callable[[str], int]
 class TaskExample:
     """One example as the models see it.
 
-    query        what retriever and reader are asked, the prompt included
-    target       what the reader learns to write
-    answers      what counts as right, plain answers without the target's format; empty where not known
+    query        the text for retriever and reader, prompt included
+    target       the text that the reader learns to write
+    answers      the right answers, plain, without the target's format; empty if unknown
     example_id   row in the examples file, from 0; the permutations of one row share it
-    gold_docids  docids of passages that hold the answer; empty where not known
-    question     the question alone, as a person put it
+    gold_docids  docids of passages that hold the answer; empty if unknown
+    question     the question alone, as a person asked it
     passages     the example's own passages, to be read instead of retrieved ones
-    own_docid    docid of the passage that the example was made of, which must not be retrieved for it
-    choices      targets to choose one of, as the reader writes them; empty where it writes freely
-    options      the plain text behind each of `choices`
-    row          the row itself, where the task draws: another generator then makes another example of it
-    cut_front    whether a query that is too long loses its beginning, not its end
+    own_docid    docid of the passage that the example was made from; the search must not return it
+    choices      targets to choose from, as the reader writes them; empty if it writes freely
+    options      the plain text of each of `choices`
+    row          the row itself if the task draws at random, so that another generator can make another example
+    cut_front    True if a query that is too long loses its beginning, not its end
     """
 
     query: str
@@ -48,87 +48,111 @@ class TaskExample:
 
 
 class Task(Protocol):
-    """A frozen dataclass of options with these members.
+    """A frozen dataclass of options with these members."""
 
-    draws    whether an example depends on the generator, so that every epoch makes another one
-    asks     the field that a plain question goes into
-    label    the field that says what is right; where it is missing the example's target is empty and it has no answers
-    remedy   what a row needs, in a few words
-    metrics  names of the metrics that tell how good its answers are (metrics/scores.py), the main one first
-    """
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
-    draws: bool
-    asks: str
-    label: str
-    remedy: str
-    metrics: tuple[str, ...]
+    @property
+    def draws(self) -> bool:
+        """True if an example depends on the generator, so that every epoch makes another one."""
+        ...
 
-    def problem(self, row: dict[str, Any]) -> Problem | None:
-        """The first wrong field of a row; None where all is well."""
+    @property
+    def asks(self) -> str:
+        """The field for a plain question."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """The field with the right answer; an example of a row without it has an empty target and no answers."""
+        ...
+
+    @property
+    def remedy(self) -> str:
+        """The fields that a row needs, in a few words."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics of its answers (metrics/scores.py), the main one first."""
+        ...
+
+    def problem(self, row: dict[str, Any]) -> fields.FieldProblem | None:
+        """Returns the first wrong field of a row, None if there is none."""
         ...
 
     def expand(self, row: dict[str, Any], training: bool) -> Iterable[dict[str, Any]]:
-        """The rows that one row of the file stands for."""
+        """Returns the rows that one row of the file stands for."""
         ...
 
     def example(self, row: dict[str, Any], example_id: int, generator: np.random.Generator | None = None,
                 count_tokens: CountTokens | None = None) -> TaskExample | None:
-        """The example of one row; None for one that the task leaves out.
+        """Returns the example of one row, None if the task leaves it out.
 
         Args:
-          row: see docs/tasks.md.
-          example_id: row in the file, from 0.
-          generator: where the task draws; None is default_rng(example_id), so that evaluation always draws the same.
-          count_tokens: of a text, by the reader's tokenizer; None counts words.
+          row: its fields, see docs/tasks.md.
+          example_id: the row's number in the file, from 0.
+          generator: source of the task's random choices; None is default_rng(example_id), so that evaluation always makes the same ones.
+          count_tokens: counts a text's tokens by the reader's tokenizer; None counts words.
 
         Raises:
-          ConfigError: the row lacks a field, or has one of the wrong kind.
+          ConfigError: the row lacks a field, or has one of the wrong type.
         """
         ...
 
     def answer_text(self, text: str) -> str:
-        """The plain answer in a text that the reader wrote."""
+        """Returns the plain answer in a text that the reader wrote."""
         ...
 
 
 class PlainTask:
-    """What most tasks share: nothing is drawn, one row is one example."""
+    """The base of most tasks: one row is one example, and nothing is drawn at random."""
 
-    draws = False
+    @property
+    def draws(self) -> bool:
+        """See Task."""
+        return False
+
+    def problem(self, row: dict[str, Any]) -> fields.FieldProblem | None:
+        """See Task; each task checks its own fields."""
+        raise NotImplementedError
 
     def expand(self, row: dict[str, Any], training: bool) -> Iterable[dict[str, Any]]:
         """See Task: the row itself."""
-        return (row,)
+        return [row]
 
     def check(self, row: dict[str, Any], example_id: int) -> None:
         """Raises ConfigError naming the row's first wrong field."""
         if wrong := self.problem(row):
-            raise errors.ConfigError(f'example {example_id}, field "{wrong[0]}": {wrong[1]}; {wrong[2]}')
+            raise errors.ConfigError(f'example {example_id}, field "{wrong.field}": {wrong.what}; {wrong.remedy}')
 
 
 def read_examples(path: str | os.PathLike, task: Task, *, training: bool = False, labelled: bool = True,
                   count_tokens: CountTokens | None = None, max_rows: int | None = None) -> list[TaskExample]:
-    """Reads a JSON-lines file; example_ids count its rows from 0. Says how many rows the task left out.
+    """Reads a JSON-lines file; example_ids count its rows from 0. Prints how many rows the task left out.
 
     Args:
-      path: one object a line, see docs/tasks.md; the file's name goes with every row as `filename`, unless the row has one.
-      task: what the rows are for.
-      training: whether rows expand as for training (letters of a multiple choice).
-      labelled: whether every row must say what is right.
+      path: one object a line, see docs/tasks.md; a row without `filename` gets the file's name.
+      task: turns rows into examples.
+      training: expands rows as for training (letters of a multiple choice).
+      labelled: refuses rows without a right answer.
       count_tokens: see Task.example.
-      max_rows: the first so many rows only.
+      max_rows: reads the first rows only; None reads all.
 
-    Raises InputFileError naming file, line and field where a row lacks a field or has one of the wrong kind, and where no row is left.
+    Raises:
+      InputFileError: no such file, a row lacks a field or has one of the wrong type, or no row is left. The message names file, line and
+        field.
     """
-    examples, rows, left_out = [], 0, 0
+    examples: list[TaskExample] = []
+    rows = left_out = 0
     for line, row in jsonl.read(path):
         if rows == max_rows:
             break
         row = {'filename': os.path.basename(path), **row}
         if wrong := task.problem(row):
-            raise errors.InputFileError(path, wrong[1], line=line, field=wrong[0], remedy=wrong[2])
-        made = [task.example(expanded, rows, count_tokens=count_tokens) for expanded in task.expand(row, training)]
-        made = [example for example in made if example is not None]
+            raise errors.InputFileError(path, wrong.what, line=line, field=wrong.field, remedy=wrong.remedy)
+        expanded = (task.example(each, rows, count_tokens=count_tokens) for each in task.expand(row, training))
+        made = [example for example in expanded if example is not None]
         if labelled and not all(example.answers for example in made):
             raise errors.InputFileError(path, 'missing', line=line, field=task.label, remedy=task.remedy)
         examples += made
@@ -142,7 +166,7 @@ def read_examples(path: str | os.PathLike, task: Task, *, training: bool = False
 
 
 def ask(task: Task, question: str, example_id: int) -> TaskExample:
-    """The example of a plain question, without answers. Raises ConfigError for a task that needs more than one text."""
+    """Returns the example of a plain question, without answers. Raises ConfigError: the task needs more than one text, or a longer one."""
     example = task.example({task.asks: question}, example_id)
     if example is None:
         raise errors.ConfigError(f'"{question}" is too short for the task')
@@ -150,5 +174,5 @@ def ask(task: Task, question: str, example_id: int) -> TaskExample:
 
 
 def generator_for(example_id: int, generator: np.random.Generator | None) -> np.random.Generator:
-    """The generator given, or the one that every evaluation draws this example with."""
+    """Returns the generator given, or the one that every evaluation uses for this example."""
     return np.random.default_rng(example_id) if generator is None else generator

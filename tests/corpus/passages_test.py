@@ -1,3 +1,5 @@
+"""Documents cut into passages at sentence borders."""
+
 import time
 
 import hypothesis
@@ -5,9 +7,8 @@ import pytest
 from hypothesis import strategies
 
 from atlas_jax import errors
-from atlas_jax.corpus import sentences
 from atlas_jax.corpus.documents import Document
-from atlas_jax.corpus.passages import Passage, split_passages
+from atlas_jax.corpus.passages import Passage, sentence_ends, split_passages, word_spans
 
 
 def split(text, max_words=100):
@@ -15,7 +16,7 @@ def split(text, max_words=100):
 
 
 def sizes(passages):
-    return [len(sentences.word_spans(each.text)) for each in passages]
+    return [len(word_spans(each.text)) for each in passages]
 
 
 def test_title_for_the_models():
@@ -68,8 +69,8 @@ def test_max_words_is_checked_at_once():
 @hypothesis.given(strategies.text(strategies.sampled_from('aB1.!? \n"。鐳'), max_size=300), strategies.integers(1, 23))
 def test_no_word_is_lost(text, max_words):
     found = split(text, max_words)
-    wanted = [text[slice(*span)] for span in sentences.word_spans(text)]
-    assert [each.text[slice(*span)] for each in found for span in sentences.word_spans(each.text)] == wanted
+    wanted = [text[slice(*span)] for span in word_spans(text)]
+    assert [each.text[slice(*span)] for each in found for span in word_spans(each.text)] == wanted
     assert max(sizes(found)) <= max_words and len({each.docid for each in found}) == len(found)
     assert all(each.text == each.text.strip() and each.text in text for each in found)
     if len(wanted) <= max_words:
@@ -81,3 +82,39 @@ def test_long_documents_take_no_time():
     assert len(split('One short sentence here. ' * 25_000)) == 1000
     assert len(split('One\n\n' * 20_000)) == 200
     assert time.perf_counter() - start < 10
+
+
+def sentences(text):
+    words = word_spans(text)
+    ends = [0, *sentence_ends(text, words)]
+    return [text[words[first][0]:words[stop - 1][1]] for first, stop in zip(ends, ends[1:], strict=False)]
+
+
+@pytest.mark.parametrize('parts', [
+    ['Radium glows.', 'It was found in 1898.', 'Who found it?', 'Curie!'],
+    ['Dr. M. Curie of the U.S. Navy lived at No. 5 St. James in approx. 1900.', 'She left.'],
+    ['He said "It glows."', 'Then (at night.)', '“It” did…', 'Yes.'],
+    ['It costs 3.50 a gram, i.e. much vs. gold.', 'So be it.'],
+    ['A heading without a full stop', 'A paragraph, e.g. this.'],
+    ['1. First item here.', '2. Second item.'],
+    ['Ångström measured.', 'Ümit too.', '“Quoted.”', '¿Qué?', '3 left.'],
+    ['the end. of nothing'],
+    ['one'],
+])
+def test_sentence_borders(parts):
+    assert sentences('\n\n'.join(parts)) == parts
+    if len(parts) > 1 and not parts[0].startswith(('1.', 'A heading')):
+        assert sentences(' '.join(parts)) == parts and sentences('\n'.join(parts)) == parts
+
+
+def test_lists_keep_their_numbers():
+    assert sentences('1. First item.\n 2. Second one.\nIn 1990. Then.') == ['1. First item.', '2. Second one.', 'In 1990.', 'Then.']
+
+
+def test_languages_without_spaces():
+    assert sentences('鐳是金屬。它發光！「真的？」Radium is 鐳。') == ['鐳是金屬。', '它發光！', '「真的？」', 'Radium is 鐳。']
+    assert len(word_spans('鐳是 metal です')) == 5
+
+
+def test_no_words_no_sentences():
+    assert word_spans(' \n') == [] and sentence_ends('', []) == []

@@ -14,7 +14,7 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.corpus import store as corpus_store
-from atlas_jax.corpus import store_manifest, store_text, store_writing
+from atlas_jax.corpus import store_text, store_version, store_writing
 from atlas_jax.io.folder import Folder
 from tests.corpus.store_test import PASSAGES, READER, RETRIEVER, build, passage, rows_of_table
 
@@ -22,7 +22,7 @@ ROOT = pathlib.Path(corpus_store.__file__).parents[2]
 # Builds, appends to or tokenises the store given, and dies at the place given.
 KILLED = textwrap.dedent("""
     import os, signal, sys
-    from atlas_jax.corpus import store, store_manifest, store_tokens, store_writing
+    from atlas_jax.corpus import store, store_version, store_tokens, store_writing
     from tests.corpus.store_test import READER, RETRIEVER, passage
 
     def die(*_, **__):
@@ -38,13 +38,13 @@ KILLED = textwrap.dedent("""
         whole = store_tokens.write
         store_tokens.write = lambda *a, **k: die() if 'retriever' in str(a[0].name) else whole(*a, **k)
     if place == 'manifest':
-        store_manifest.write = die
+        store_version.write = die
     if place == 'cleaning':
-        whole_write = store_manifest.write
+        whole_write = store_version.write
         def write(*arguments):
             whole_write(*arguments)
             store_writing.clean = die
-        store_manifest.write = write
+        store_version.write = write
     tokenizers = dict(reader_tokenizer=READER, retriever_tokenizer=RETRIEVER)
     if verb == 'build':
         store.PassageStore.from_passages(source(), path, **tokenizers, progress=False)
@@ -293,12 +293,12 @@ def test_opening_does_not_read_the_passages(tmp_path, monkeypatch):
 
 def test_reader_that_meets_a_new_version_goes_on_with_it(tmp_path, monkeypatch):
     build(tmp_path / 's')
-    whole, calls = store_manifest.check_files, []
+    whole, calls = store_version.check_files, []
 
     def check_files(*arguments, **options):
         calls.append(arguments)
         if len(calls) == 1:
             build(tmp_path / 's', PASSAGES[:5])
         return whole(*arguments, **options)
-    monkeypatch.setattr(store_manifest, 'check_files', check_files)
+    monkeypatch.setattr(store_version, 'check_files', check_files)
     assert len(corpus_store.PassageStore.open(tmp_path / 's')) == 5

@@ -1,4 +1,4 @@
-"""Batches: deterministic, resumable at any position, filled up in evaluation; cut queries and targets are counted."""
+"""Batches: deterministic, resumable at any position, filled up in evaluation; long queries and targets are cut."""
 
 import json
 
@@ -72,10 +72,11 @@ def test_rows_hold_query_and_target_with_their_special_tokens():
     assert not row.retriever_query_tokens[length:].any() and not row.reader_query_tokens[int(row.reader_query_lengths):].any()
 
 
-def test_what_is_cut_is_counted():
+def test_long_queries_and_targets_are_cut():
     encoder = _encoder(query_width=4, target_width=3)
     rows = [encoder.encode(example) for example in EXAMPLES]
-    assert encoder.clipped_queries == 13 and encoder.clipped_targets == 7
+    assert encoder.count_clipped_targets(EXAMPLES) == 7
+    assert all(row.reader_query_lengths == 4 == row.retriever_query_lengths for row in rows)
     sep = encoder.retriever_tokenizer.sep_id
     assert all(int(row.retriever_query_lengths) == 4 and row.retriever_query_tokens[3] == sep for row in rows)
 
@@ -84,4 +85,4 @@ def test_queries_get_no_wider_than_they_are():
     encoder = _encoder(query_width=64)
     lengths = encoder.fit_queries(EXAMPLES)
     assert len(lengths) == 13 and encoder.query_width == 16 >= lengths.max()
-    assert encoder.clipped_queries == 0
+    assert encoder.encode(EXAMPLES[4]).reader_query_lengths == lengths.max()

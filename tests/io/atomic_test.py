@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.io import atomic, checksum
+from atlas_jax.io import atomic
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
@@ -31,8 +31,23 @@ def test_other_errors_stay_what_they_are(tmp_path):
         raise PermissionError
 
 
-def test_checksum_reads_all_of_a_file(tmp_path):
-    (tmp_path / 'file').write_bytes(b'abc' * 700_000)
-    other = tmp_path / 'other'
-    other.write_bytes(b'abc' * 699_999 + b'abd')
-    assert len(checksum.sha256_file(other)) == 64 and checksum.sha256_file(other) != checksum.sha256_file(tmp_path / 'file')
+def test_json_is_replaced_whole_or_not_at_all(tmp_path):
+    atomic.write_json(tmp_path / 'new' / 'facts.json', {'name': 'Zürich', 'rows': 3})
+    written = (tmp_path / 'new' / 'facts.json').read_text(encoding='utf-8')
+    assert written == '{\n "name": "Zürich",\n "rows": 3\n}\n'
+    with pytest.raises(TypeError):
+        atomic.write_json(tmp_path / 'new' / 'facts.json', {'rows': {1, 2}})
+    assert (tmp_path / 'new' / 'facts.json').read_text(encoding='utf-8') == written
+    assert [path.name for path in (tmp_path / 'new').iterdir()] == ['facts.json']
+
+
+def test_bytes_are_written_as_they_are(tmp_path):
+    with atomic.writing(tmp_path / 'file', 'wb') as file:
+        file.write(b'\r\n\xff')
+    assert (tmp_path / 'file').read_bytes() == b'\r\n\xff'
+
+
+def test_a_folder_on_a_full_disk_is_not_there(tmp_path):
+    with pytest.raises(errors.DiskFullError, match='out: the disk is full'), atomic.writing_folder(tmp_path / 'out'):
+        raise OSError(errno.ENOSPC, 'no space')
+    assert not list(tmp_path.iterdir())

@@ -8,15 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas_jax import errors
-from atlas_jax.tasks import lm, mlm
+from atlas_jax.tasks import mlm
 
+_SENTINEL = re.compile(r'<extra_id_(\d+)>')
 WORDS = st.lists(st.text('abcé<>{}.', min_size=1, max_size=5), min_size=2, max_size=400)
+
+
+def restore(query: str, target: str) -> str:
+    """Returns the text from which `corrupt` made query and target."""
+    parts = _SENTINEL.split(target)  # '', number, span, number, span …
+    spans = {number: span.strip() for number, span in zip(parts[1::2], parts[2::2], strict=True)}
+    return _SENTINEL.sub(lambda match: spans[match.group(1)], query)
 
 
 @given(WORDS, st.floats(0.01, 0.99), st.floats(1, 9), st.integers(0, 5), st.integers(1, 3))
 def test_query_and_target_restore_the_text(words, density, span, seed, tokens_a_word):
     query, target = mlm.corrupt(words, density, span, tokens_a_word * len(words), np.random.default_rng(seed))
-    assert mlm.restore(query, target) == ' '.join(words)
+    assert restore(query, target) == ' '.join(words)
     sentinels = re.findall(r'<extra_id_\d+>', query)
     assert sentinels == re.findall(r'<extra_id_\d+>', target) == [f'<extra_id_{i}>' for i in range(len(sentinels))]
     taken = len(target.split()) - len(sentinels)
@@ -46,12 +54,12 @@ def test_examples_come_from_the_generator_alone():
     assert make(1) == make(1) and make(1).query != make(2).query
     assert task.example(row, 2) == task.example(row, 2) and task.example(row, 2).query != task.example(row, 3).query
     example = make(1)
-    assert example.own_docid == '7' and mlm.restore(example.query, example.target) == row['text'].replace('<extra_id_3> ', '')
+    assert example.own_docid == '7' and restore(example.query, example.target) == row['text'].replace('<extra_id_3> ', '')
     assert example.answers == [task.answer_text(example.target)] and '<extra' not in example.answers[0]
 
 
 def test_short_texts_are_left_out():
-    assert mlm.MLMTask().example({'text': 'one'}, 0) is None and lm.LMTask().example({'text': ' one '}, 0) is None
+    assert mlm.MLMTask().example({'text': 'one'}, 0) is None and mlm.MLMTask().example({'text': ''}, 0) is None
     assert mlm.MLMTask(min_words=5).example({'text': 'one two three four'}, 0) is None
     assert mlm.MLMTask().example({'text': 'one two'}, 0).target in ('<extra_id_0> one', '<extra_id_0> two')
 
@@ -60,20 +68,3 @@ def test_short_texts_are_left_out():
 def test_wrong_options(options):
     with pytest.raises(errors.ConfigError, match=next(iter(options))):
         mlm.MLMTask(**options)
-
-
-@given(WORDS, st.floats(0.01, 0.99), st.floats(0.01, 0.99), st.integers(0, 3))
-def test_lm_splits_between_words(words, first, second, seed):
-    low, high = min(first, second), max(first, second)
-    example = lm.LMTask(low, high).example({'text': ' \n'.join(words)}, 0, np.random.default_rng(seed))
-    assert example.query.split() + example.target.split() == words and example.query and example.target
-    share = len(example.query.split()) / len(words)
-    assert low - 1 / len(words) - 1e-9 <= share <= high + 1 / len(words) + 1e-9
-    assert lm.LMTask(low, high).draws == (low < high)
-
-
-def test_lm_halves_by_default():
-    example = lm.LMTask().example({'id': 'd', 'text': 'one two three  four five'}, 0)
-    assert (example.query, example.target, example.own_docid) == ('one two', 'three four five', 'd')
-    with pytest.raises(errors.ConfigError, match='min_context_ratio is 0.7 and max_context_ratio 0.5'):
-        lm.LMTask(min_context_ratio=0.7)

@@ -1,0 +1,132 @@
+"""Markdown and HTML as title, sections and plain text."""
+
+import textwrap
+import time
+
+import hypothesis
+import pytest
+from hypothesis import strategies
+
+from atlas_jax.corpus import markup
+
+
+def test_headings_of_both_kinds():
+    title, sections = markup.read_markdown(textwrap.dedent("""\
+        Radium
+        ======
+
+        A metal.
+
+        ## Uses ##
+        Paint.
+
+        History
+        -------
+        Found by Curie.
+
+        #hashtag stays
+    """))
+    assert title == 'Radium'
+    assert sections == [('', 'A metal.'), ('Uses', 'Paint.'), ('History', 'Found by Curie.\n\n#hashtag stays')]
+
+
+def test_code_makes_no_headings():
+    title, sections = markup.read_markdown('# T\n```sh\n# not a heading\n~~~\n[a](b) **c**\n```\n---\n~~~\nx\n```\n# no\n~~~~\nafter')
+    assert title == 'T'
+    assert sections == [('', '# not a heading\n~~~\n[a](b) **c**\n---\nx\n```\n# no\nafter')]
+
+
+def test_rules_and_lists_make_no_headings():
+    _, sections = markup.read_markdown('- item\n---\ntwo\nlines\n---\n| a |\n---\nend')
+    assert [head for head, _ in sections] == ['']
+
+
+@pytest.mark.parametrize('line, plain', [
+    ('See [the page](http://x.org/a_(b) "title") now', 'See the page now'),
+    ('![A photo](a.png) [![badge](b.svg)](http://ci)', 'A photo badge'),
+    ('**Strong** and __init__ and 2**3**4', 'Strong and __init__ and 234'),
+    ('`a[0](b)` and `**kwargs`', '`a[0](b)` and `**kwargs`'),
+    ('x <!-- hidden --> y', 'x  y'),
+    ('- [x] done, a[1][2]', '- [x] done, a[1][2]'),
+])
+def test_marks_become_words(line, plain):
+    assert markup.read_markdown(line) == ('', [('', plain)])
+
+
+def test_front_matter():
+    assert markup.read_markdown('---\ntitle: "My page"\ntags: [a]\n---\n# My page\nText\n# Other\nMore') == (
+        'My page', [('', 'Text'), ('Other', 'More')])
+    assert markup.read_markdown('---\nA paragraph.\n\n---\nMore') == ('', [('', '---\nA paragraph.\n\n---\nMore')])
+
+
+WORDS = strategies.text('abcXYZ', min_size=1, max_size=5)
+LINES = strategies.one_of(
+    strategies.just('') if line is None else WORDS.map(line.format)
+    for line in ['{}', None, '# {}', '### {} ###', '- {}', '**{}**', '[{}](u)', '{}\n===', '> {}', '<!-- -->{}'])
+
+
+@hypothesis.settings(deadline=None)
+@hypothesis.given(strategies.lists(LINES, max_size=20))
+def test_no_word_is_lost(lines):
+    text = '\n'.join(lines)
+    title, sections = markup.read_markdown(text)
+    found = ' '.join([title, *(f'{head}\n{body}' for head, body in sections)])
+    keep = ''.maketrans(dict.fromkeys('#*-<!>[]()=', ' '))
+    wanted = sorted(text.replace('(u)', '').translate(keep).split())
+    assert sorted(found.translate(keep).split()) == wanted
+
+
+@pytest.mark.parametrize('text', ['[' * 50_000, '**a ' * 30_000, '`' * 50_000, '# ' * 50_000, '[a](' + '(' * 50_000, '<!--' * 30_000,
+                                  '---\n' * 20_000, '#' + ' ' * 50_000 + 'x'])
+def test_hostile_text_takes_no_time(text):
+    start = time.perf_counter()
+    markup.read_markdown(text)
+    assert time.perf_counter() - start < 3
+
+
+def test_an_html_page():
+    title, sections = markup.read_html("""<!doctype html><html><head><title>Radium &ndash; Lexicon</title>
+        <style>p { color: red }</style><script>document.write("<p>no</p>")</script></head>
+        <body><nav>Home</nav><h1>Radium</h1><p>A <b>met</b>al.<br>Glows.</p><p>Rare.</p>
+        <h2>Uses</h2><ul><li>Paint<li>Medicine</ul><table><tr><td>a<td>b</table><noscript>no</noscript></body>""")
+    assert title == 'Radium – Lexicon'
+    assert sections == [('', 'Home\n\nA metal. Glows.\n\nRare.'), ('Uses', 'Paint\n\nMedicine\n\na b')]
+
+
+def test_first_heading_is_the_title_where_there_is_none():
+    assert markup.read_html('<h2>Radium</h2>glows') == ('Radium', [('', 'glows')])
+    assert markup.read_html('glows') == ('', [('', 'glows')])
+    assert markup.read_html('') == ('', [('', '')])
+
+
+def test_first_heading_that_is_not_the_title_is_a_section():
+    assert markup.read_html('<title>Lexicon</title><h1>Radium</h1>glows') == ('Lexicon', [('', ''), ('Radium', 'glows')])
+
+
+@pytest.mark.parametrize('page, expected', [
+    ('<h1><div>Radium</div></h1><p>glows', ('Radium', [('', 'glows')])),
+    ('<title>T<body><p>text', ('T', [('', 'text')])),
+    ('<p>a</script>b</p><script>c', ('', [('', 'ab')])),
+    ('<svg><title>icon</title></svg><p>text', ('', [('', 'text')])),
+    ('<template><p>no<template></template></template>yes', ('', [('', 'yes')])),
+    ('<noscript/>text', ('', [('', 'text')])),
+    ('a &lt;b&gt; &#x41; &nosuch; & c', ('', [('', 'a <b> A &nosuch; & c')])),
+    ('<h1></h1><p>text', ('', [('', 'text')])),
+])
+def test_odd_pages(page, expected):
+    assert markup.read_html(page) == expected
+
+
+@hypothesis.settings(deadline=None)
+@hypothesis.given(strategies.lists(strategies.one_of(
+    strategies.sampled_from(['<p>', '</p>', '<h1>', '</h1>', '<title>', '</title>', '<div', '>', '<!--', '-->', '<script>', '</script>',
+                             '<![CDATA[', '&amp', '&#', '<br/>', '"', '<?', '<!', '</']), strategies.text(max_size=5)), max_size=20))
+def test_any_page_is_read(parts):
+    title, sections = markup.read_html(''.join(parts))
+    assert title == ' '.join(title.split()) and sections[0][0] == '' and all(head for head, _ in sections[1:])
+
+
+@hypothesis.given(strategies.lists(strategies.text('abc', min_size=1), min_size=1, max_size=9))
+def test_words_of_paragraphs_are_kept(words):
+    _, ((_, text),) = markup.read_html(''.join(f'<p>{word}</p><div>{word}<b>{word}</b></div>' for word in words))
+    assert text.split() == [part for word in words for part in (word, word + word)]
