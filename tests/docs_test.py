@@ -9,13 +9,17 @@ import sys
 
 import pytest
 
+import atlas_jax
 from atlas_jax.cli import main as cli
 from atlas_jax.gin_files import parse as gin_utils
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
-# Commands that .ci/run itself runs.
-RUN_BY_CI = {'python3 -m venv .venv', '. .venv/bin/activate', "pip install '.[demo]'", "pip install '.[demo,test]'", 'pytest -n 2 tests'}
+DOCS = sorted((ROOT / 'docs').glob('*.md'))
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', *DOCS]
+# Commands that .ci/run itself runs, or that set up what it runs in.
+RUN_BY_CI = {'python3 -m venv .venv', '. .venv/bin/activate', "pip install '.[demo]'", "pip install '.[demo,test]'", 'pytest -n 2 tests',
+             "pip install -e '.[demo,test]'", 'pip install pre-commit', 'pre-commit install', 'pytest -m quick tests', '.ci/run',
+             'ruff check --config .ci/ruff.toml .', 'mypy --config-file .ci/mypy.ini atlas_jax'}
 
 
 def commands_of(page: pathlib.Path) -> list[str]:
@@ -65,4 +69,8 @@ def test_ci_finds_the_two_commands(name, part):
 
 def test_pages_are_reached_from_the_readme():
     readme = PAGES[0].read_text(encoding='utf-8')
-    assert all(f'docs/{page.name}' in readme for page in PAGES[1:])
+    assert all(page.relative_to(ROOT).as_posix() in readme for page in PAGES[1:])
+
+
+def test_the_changelog_has_the_present_version():
+    assert f'\n## {atlas_jax.__version__}\n' in (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8')

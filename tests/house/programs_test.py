@@ -51,11 +51,16 @@ def test_jit_is_found_however_it_is_written(text, lines):
     assert jit_lines(ast.parse(text)) == lines
 
 
+def is_any(annotation: ast.expr) -> bool:
+    """Returns whether an annotation leaves the value's own type open; what a callable takes and returns may be anything."""
+    return not ast.unparse(annotation).startswith('Callable[') and mentions(annotation, 'Any')
+
+
 def untyped(path: pathlib.Path) -> list[str]:
     """The parameters of public functions that stand for a type of ours and are annotated Any."""
     return [f'{function.where}: {parameter.arg}: {ast.unparse(parameter.annotation)}' for function in public_functions(path)
             for parameter in parameters_of(function.node)
-            if parameter.arg in OWN and parameter.annotation is not None and mentions(parameter.annotation, 'Any')]
+            if parameter.arg in OWN and parameter.annotation is not None and is_any(parameter.annotation)]
 
 
 def test_our_own_types_are_named_in_public_signatures():
