@@ -40,18 +40,17 @@ def _plan(options: argparse.Namespace) -> None:
     slices.prepare_environment()
     import dataclasses
 
-    from atlas_jax.planning import advice
     from atlas_jax.planning import plan as plan_lib
-    from atlas_jax.planning import variants as search
+    from atlas_jax.planning import variants
     workload = workload_of(options)
     cache = pathlib.Path(options.cache or pathlib.Path(os.path.expanduser('~')) / '.cache' / 'atlas_jax' / 'plans')
     if options.search:
         topologies = slices.SMALLEST_FIRST if options.topology is None else (options.topology,)
-        planned, workload = search.search(workload, topologies, cache)
+        planned, workload = variants.first_that_fits(workload, topologies, cache)
     else:
         planned = plan_lib.plan(workload, options.topology, cache)
     cli_options.write_json(options.json, dataclasses.asdict(planned))
-    print('\n'.join(advice.lines(planned, workload)))
+    print('\n'.join(plan_lib.lines(planned, workload)))
 
 
 def workload_of(options: argparse.Namespace):
