@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from atlas_jax import errors, partitioning, types
 from atlas_jax.index import embed, packing
@@ -27,7 +26,7 @@ from atlas_jax.training import state as state_lib
 from atlas_jax.training import train_step
 
 Workload = workload_lib.Workload
-Params = Any  # a tree of shapes with shardings, as flax nests parameters
+Params = Any  # a tree of shapes with shardings, nested as flax nests parameters
 _PACKED_SAMPLE = 20_000  # passages that are packed to learn which shapes an index build runs, and how often
 _CHARACTERS_A_TOKEN = 3  # of a format's literal text, without a tokenizer; English has about four
 _ANY_ID = 3  # token ids are compiled in as constants; which ones makes no difference
@@ -57,7 +56,7 @@ class Step:
     arguments: tuple[Any, ...]
     parameters: Params
     static: dict[str, Any] = dataclasses.field(default_factory=dict)
-    optimizer: optax.OptState = ()
+    optimizer: Any = ()
     index: types.Knowledge | None = None
     gradients: Params | None = None
     keys_values_bytes: float = 0.0
