@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -153,7 +152,7 @@ def of_index_build(model: atlas.AtlasConfig, run: dict[str, Any]) -> Workload:
     return Workload(model, kind='index', inputs=run['model'].inputs or model.inputs, index_dtype=run.get('dtype', 'float32'))
 
 
-def of_store(workload: Workload, reader_lengths: Sequence[int], retriever_lengths: Sequence[int]) -> Workload:
+def of_store(workload: Workload, reader_lengths: np.ndarray, retriever_lengths: np.ndarray) -> Workload:
     """Returns the workload with a store's passages: their number, lengths and table width.
 
     Args:
@@ -172,7 +171,7 @@ def _refuse_file_passages(use_file_passages: bool) -> None:
                                  'index of as many passages')
 
 
-def _quantiles(lengths: Sequence[int]) -> tuple[int, ...]:
+def _quantiles(lengths: np.ndarray) -> tuple[int, ...]:
     """All lengths in order, or _SAMPLE quantiles of them with the shortest and the longest: the capacities come out the same."""
     ordered = np.sort(np.asarray(lengths, np.int64))
     places = np.linspace(0, len(ordered) - 1, min(len(ordered), _SAMPLE)).round().astype(np.int64)
