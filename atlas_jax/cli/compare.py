@@ -1,4 +1,4 @@
-"""`atlas-jax compare`."""
+"""`atlas-jax compare`: compares this code with PyTorch, number by number, and in time and memory."""
 
 import argparse
 import re
@@ -16,11 +16,11 @@ def add_commands(commands) -> None:
     models.add_argument('--reader', metavar='DIR', help='folder of a T5')
     models.add_argument('--retriever', metavar='DIR', help='folder of a BERT, Contriever or sentence transformer')
     models.add_argument('--layer_norm', choices=('true', 'second_moment'),
-                        help='of the retriever; released Atlas checkpoints need second_moment (default: what the folder says)')
+                        help="the retriever's layer norm; released Atlas checkpoints need second_moment (default: the folder's setting)")
     _add_inputs(parser.add_argument_group('inputs', 'one of --inputs, --data and --random'))
     _add_comparison(parser.add_argument_group('comparison'))
-    parser.add_argument('--out', required=True, metavar='FILE.npz', help='our quantities, <batch>/<quantity>')
-    parser.add_argument('--report', metavar='FILE.html', help='a page with both tables')
+    parser.add_argument('--out', required=True, metavar='FILE.npz', help='file to write our quantities to, named <batch>/<quantity>')
+    parser.add_argument('--report', metavar='FILE.html', help='HTML page to write, with both tables')
     cli_options.add_json(parser)
 
 
@@ -28,28 +28,30 @@ def _add_inputs(group) -> None:
     group.add_argument('--inputs', metavar='FILE.npz', help='token arrays, batches first (atlas_jax/compare/inputs.py)')
     group.add_argument('--data', metavar='FILE.jsonl', help='questions with answers; needs --index')
     group.add_argument('--index', metavar='DIR', help='finds the passages for the questions')
-    group.add_argument('--store', metavar='DIR', help='passages of the index (default: where they were when it was built)')
+    group.add_argument('--store', metavar='DIR', help='store of its passages (default: where they were when it was built)')
     group.add_argument('--random', type=_size, metavar='BxNxL', help='random tokens: batch x passages x tokens a passage, such as 4x10x162')
     group.add_argument('--batch_size', type=cli_options.positive, default=4, metavar='N', help='questions a batch (default 4)')
     group.add_argument('--n_context', type=cli_options.positive, default=10, metavar='N', help='passages a question (default 10)')
-    group.add_argument('--batches', type=cli_options.positive, default=1, metavar='N', help='of --data or --random (default 1)')
+    group.add_argument('--batches', type=cli_options.positive, default=1, metavar='N', help='batches of --data or --random (default 1)')
 
 
 def _add_comparison(group) -> None:
-    group.add_argument('--against', default='torch', metavar='torch|FILE.npz', help='PyTorch, or recorded quantities (default torch)')
-    group.add_argument('--gold_score_mode', default='pdist', metavar='MODE', help='pdist, emdr, loop or adist (default pdist)')
-    group.add_argument('--temperature_gold', type=float, default=0.01, metavar='T', help='default 0.01')
-    group.add_argument('--temperature_score', type=float, default=0.01, metavar='T', help='default 0.01')
-    group.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
+    group.add_argument('--against', default='torch', metavar='torch|FILE.npz',
+                       help='side to compare with: PyTorch, or recorded quantities (default torch)')
+    group.add_argument('--gold_score_mode', default='pdist', metavar='MODE',
+                       help='distillation loss: pdist, emdr, loop or adist (default pdist)')
+    group.add_argument('--temperature_gold', type=float, default=0.01, metavar='T', help='divides the gold scores (default 0.01)')
+    group.add_argument('--temperature_score', type=float, default=0.01, metavar='T', help="divides the retriever's scores (default 0.01)")
+    group.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32', help='dtype of both sides (default float32)')
     group.add_argument('--max_length', type=cli_options.count, default=12, metavar='N',
-                       help='of generated sequences, the start token counted; 0 generates none (default 12)')
-    group.add_argument('--grads', action='store_true', help='gradients too')
-    group.add_argument('--rtol', type=float, metavar='R', help='relative difference allowed (default: 1e-5, gradients 5e-5, or three times '
+                       help='length of generated sequences with the start token; 0 generates none (default 12)')
+    group.add_argument('--grads', action='store_true', help='compare gradients too')
+    group.add_argument('--rtol', type=float, metavar='R', help='allowed relative difference (default: 1e-5, gradients 5e-5, or three times '
                        'PyTorch\'s own float32 error)')
-    group.add_argument('--rounds', type=cli_options.count, default=3, metavar='N', help='train steps of each side to time (default 3)')
+    group.add_argument('--rounds', type=cli_options.count, default=3, metavar='N', help='train steps to time on each side (default 3)')
     group.add_argument('--variant', default='tuned', metavar='NAME',
-                       help='of PyTorch: original_512, original_200, original_longest, tuned, tuned_compiled, flat, flat_compiled '
-                       '(default tuned)')
+                       help='PyTorch implementation to compare with: original_512, original_200, '
+                       'original_longest, tuned, tuned_compiled, flat, flat_compiled (default tuned)')
     group.add_argument('--repaired', action='store_true', help='give PyTorch our allocator settings, and flush-denormal')
 
 
@@ -67,7 +69,8 @@ def _compare(options: argparse.Namespace) -> None:
     settings = compare.Options(**{name: getattr(options, name) for name in names})
     inputs = options.inputs
     if options.random:
-        inputs = compare.Random(*options.random, options.batches)
+        batch, n_context, length = options.random
+        inputs = compare.Random(batch, n_context, length, options.batches)
     elif options.data:
         inputs = _text(options)
     figures = compare.compare(models, inputs, options.out, settings, options.against, options.report)
@@ -85,8 +88,8 @@ def _text(options: argparse.Namespace):
 
 
 def _size(text: str) -> tuple[int, int, int]:
-    """argparse type: 4x10x162."""
+    """Parses batch x passages x tokens, such as 4x10x162, as a type of argparse."""
     match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)x([1-9]\d*)', text)
     if not match:
-        raise argparse.ArgumentTypeError(f'"{text}" is no size; give batch x passages x tokens, such as 4x10x162')
-    return tuple(int(part) for part in match.groups())
+        raise argparse.ArgumentTypeError(f'"{text}" is not a size; give batch x passages x tokens, such as 4x10x162')
+    return int(match.group(1)), int(match.group(2)), int(match.group(3))

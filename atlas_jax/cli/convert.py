@@ -1,11 +1,11 @@
-"""`atlas-jax convert`."""
+"""`atlas-jax convert`: writes a model as another kind of checkpoint."""
 
 import argparse
 
 from atlas_jax.cli import options as cli_options
 
 _PURPOSE = """Convert a model into another kind: Hugging Face folders, T5X checkpoints, original Atlas checkpoints and runs of atlas_jax \
-are read, told apart by what is in them. Original checkpoints are never unpickled."""
+are read, and recognised by their files. Original checkpoints are never unpickled."""
 
 
 def add_commands(commands) -> None:
@@ -15,10 +15,12 @@ def add_commands(commands) -> None:
     parser.add_argument('source', metavar='SOURCE', help='folder of the model, or an original model.pth.tar')
     parser.add_argument('--to', required=True, choices=('hf', 't5x', 'atlas_jax'), help='kind to write')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder to write; it must not exist yet')
-    parser.add_argument('--part', choices=('reader', 'retriever', 'both'), help='of a model that has both (default: all that DIR can hold)')
-    parser.add_argument('--retriever', metavar='DIR', help='a second source, for a retriever beside a reader')
+    parser.add_argument('--part', choices=('reader', 'retriever', 'both'),
+                        help='part to write of a model that has both (default: all that the kind can hold)')
+    parser.add_argument('--retriever', metavar='DIR', help='second source, for a retriever beside a reader')
     parser.add_argument('--scan', action='store_true', help='T5X only: all layers of a parameter in one array')
-    parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32', help='of the parameters written (default float32)')
+    parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32',
+                        help='dtype of the written parameters (default float32)')
     parser.add_argument('--reader_tokenizer', '--tokenizer', metavar='DIR', help='folder of the T5 tokenizer, or its spiece.model '
                         '(default: what lies with the reader)')
     parser.add_argument('--retriever_tokenizer', metavar='DIR', help='folder of the BERT tokenizer; for an original checkpoint it may have '

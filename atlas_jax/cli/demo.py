@@ -1,4 +1,4 @@
-"""`atlas-jax demo`."""
+"""`atlas-jax demo`: trains and questions a small Atlas on real texts."""
 
 import argparse
 
@@ -16,8 +16,8 @@ def add_commands(commands) -> None:
     cli_data.add_packages(parser)
     parser.add_argument('--questions', type=cli_options.positive, default=200, metavar='N', help='test questions (default 200)')
     parser.add_argument('--steps', type=cli_options.positive, metavar='N', help='training steps')
-    parser.add_argument('--seed', type=cli_options.count, default=0, metavar='N', help='of the training (default 0)')
-    parser.add_argument('--report', metavar='FILE', help='HTML report (default report.html in the folder)')
+    parser.add_argument('--seed', type=cli_options.count, default=0, metavar='N', help='seed of the training (default 0)')
+    parser.add_argument('--report', metavar='FILE', help='HTML report to write (default report.html in the folder)')
     cli_options.add_json(parser)
 
 

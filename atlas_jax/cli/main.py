@@ -1,11 +1,11 @@
-"""The command `atlas-jax`: its commands, and the one line that a user's mistake gets."""
+"""The command `atlas-jax`: parses and runs its commands, and turns a user's mistake into one line and exit code 2."""
 
 import argparse
 import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from atlas_jax import errors
 from atlas_jax.cli import answer as cli_answer
@@ -30,17 +30,18 @@ USER_MISTAKE, INTERRUPTED = 2, 130
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line, and whose --help ends with an example as it was written."""
+    """An argument parser whose errors are one line and whose help ends with an example, its line breaks kept."""
 
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+    def __init__(self, **options: Any):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
+        """Prints the message as one line and exits with 2."""
         self.exit(USER_MISTAKE, f'atlas-jax: {" ".join(message.split())}; see {self.prog} --help\n')
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of all commands; each command's `run` takes the parsed arguments."""
+    """Returns the parser of all commands; a command's `run` takes the parsed arguments."""
     main_parser = Parser(prog='atlas-jax', description='Atlas in JAX: a reader that answers from documents it retrieves.', epilog=_EXAMPLE)
     commands = main_parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     for module in (cli_demo, cli_data, cli_index, cli_runs, cli_answer, cli_compare, cli_convert, cli_plan):
@@ -49,13 +50,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def split_bindings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(other arguments, bindings): takes `--gin.NAME=value` out of a command line; a binding loses its `--gin.`."""
+    """Takes `--gin.NAME=value` out of a command line. Returns (other arguments, bindings without their `--gin.`)."""
     others = [argument for argument in arguments if not argument.startswith('--gin.')]
     return others, [argument.removeprefix('--gin.') for argument in arguments if argument.startswith('--gin.')]
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The parsed command line; `gin_bindings` holds its `--gin.NAME=value`. Exits with 2 and one line where it is wrong."""
+    """Returns the parsed command line; `gin_bindings` holds its `--gin.NAME=value`. Exits with 2 and one line on a mistake."""
     others, bindings = split_bindings(arguments)
     main_parser = parser()
     options = main_parser.parse_args(others)
@@ -66,9 +67,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, 2 for a user's mistake (its one line on standard error), 130 when interrupted.
+    """Runs one command and returns its exit code.
 
-    Only as the program itself (no `arguments`) it may start itself anew with other allocator settings, before jax is imported.
+    0 is success, 2 a user's mistake, whose one line goes to standard error, and 130 an interrupt; other UserErrors have their own code. The
+    program itself (no `arguments`) may start itself anew with other allocator settings, before jax is imported.
     """
     options = parse(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
@@ -78,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except errors.UserError as error:
         return _complain(str(error), options, error.exit_code)
     except BrokenPipeError:
-        # whoever read our output has seen enough; keep Python from flushing into the closed pipe once more
+        # The reader of our output has seen enough. Python would flush into the closed pipe once more at exit, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -92,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _message_of(error: OSError) -> str | None:
-    """One line for those system errors that a user can mend."""
+    """Returns one line for a system error that a user can mend, or None for any other."""
     free_space, another_path = 'free some space and run the same command again', 'give a path that you may use'
     remedies = {
         errno.ENOSPC: free_space, errno.EDQUOT: free_space, errno.EACCES: another_path, errno.EPERM: another_path,

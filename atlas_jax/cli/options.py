@@ -1,4 +1,4 @@
-"""Options and output that several commands share."""
+"""Options and output that several commands share. Nothing heavy is imported before a command runs, so help is quick."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def command(commands, name: str, run, purpose: str, example: str) -> argparse.Ar
 
 
 def group(commands, name: str, purpose: str, example: str):
-    """Adds a command that only has commands of its own, and gives these."""
+    """Adds a command that only has commands of its own, and returns these."""
     parser = _subparser(commands, name, purpose, example)
     return parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
 
 
 def add_documents(parser: argparse.ArgumentParser) -> None:
-    """DOCUMENTS and --max_words."""
+    """Adds DOCUMENTS and --max_words."""
     parser.add_argument('documents', metavar='DOCUMENTS', help='.jsonl, .txt, .md or .html file, or a folder of them')
-    parser.add_argument('--max_words', type=positive, default=100, metavar='N', help='words a passage has at most (default 100)')
+    parser.add_argument('--max_words', type=positive, default=100, metavar='N', help='most words of a passage (default 100)')
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """--model, or --reader and --retriever."""
+    """Adds --model, or --reader and --retriever."""
     options = parser.add_argument_group('model', 'either --model, or both --reader and --retriever')
     options.add_argument('--model', metavar='DIR', help='folder that `atlas-jax train` or `convert` wrote, or an original Atlas checkpoint')
-    options.add_argument('--reader', metavar='DIR', help='folder of a T5: Hugging Face, T5X')
+    options.add_argument('--reader', metavar='DIR', help='folder of a T5, from Hugging Face or T5X')
     options.add_argument('--retriever', metavar='DIR', help='Hugging Face folder of a BERT, Contriever or sentence transformer')
 
 
@@ -46,10 +46,10 @@ def load_model(options: argparse.Namespace) -> api.Atlas:
 
 
 def add_index(parser: argparse.ArgumentParser, required: bool = True, purpose: str = 'from `atlas-jax index build`') -> None:
-    """--index, and --store where its passages were moved."""
+    """Adds --index, and --store for passages that were moved."""
     parser.add_argument('--index', required=required, metavar='DIR', help=purpose)
-    parser.add_argument('--store', metavar='DIR', help='its passages (default: where they were when it was built)')
-    parser.add_argument('--force', action='store_true', help='use it although another model built it')
+    parser.add_argument('--store', metavar='DIR', help='store of its passages (default: where they were when it was built)')
+    parser.add_argument('--force', action='store_true', help='use the index even if another model built it')
 
 
 def open_index(options: argparse.Namespace) -> api.Index:
@@ -59,10 +59,10 @@ def open_index(options: argparse.Namespace) -> api.Index:
 
 
 def add_search(parser: argparse.ArgumentParser) -> None:
-    """--searcher, and --also for further indexes."""
+    """Adds --searcher, and --also for further indexes."""
     parser.add_argument('--searcher', default='exact', choices=['exact', 'approx', 'int8', 'scann', 'bm25', 'hybrid'],
-                        help='how passages are found (default exact; docs/search.md)')
-    parser.add_argument('--also', nargs='+', default=[], metavar='DIR', help='further indexes, searched together with the first')
+                        help='search method, see docs/search.md (default exact)')
+    parser.add_argument('--also', nargs='+', default=[], metavar='DIR', help='further indexes to search together with the first')
 
 
 def open_indexes(options: argparse.Namespace) -> list[api.Index]:
@@ -72,55 +72,55 @@ def open_indexes(options: argparse.Namespace) -> list[api.Index]:
 
 
 def add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
-    """--gin_file, repeated; `--gin.NAME=value` is taken from the command line before argparse sees it."""
+    """Adds --gin_file. `--gin.NAME=value` stands here for the help alone: main.py takes it out before argparse sees it."""
     parser.add_argument('--gin_file', metavar='FILE', action='append', default=[], required=required,
-                        help='gin file, such as runs/few_shot.gin; repeat it to add more, later ones win')
+                        help='gin file, such as runs/few_shot.gin; may be repeated, later files win')
     parser.add_argument('--gin.NAME', metavar='VALUE', dest='gin_bindings',
-                        help="one value, over the files; strings need quotes: --gin.NAME='\"text\"'")
+                        help="value that wins over the files; strings need quotes: --gin.NAME='\"text\"'")
     parser.set_defaults(takes_gin=True)
 
 
 def add_multihost(parser: argparse.ArgumentParser) -> None:
-    """--multihost."""
-    parser.add_argument('--multihost', action='store_true', help='this is one process of several that are one run: a TPU pod, or '
-                        'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say so')
+    """Adds --multihost."""
+    parser.add_argument('--multihost', action='store_true', help='run as one of several processes: on every host of a TPU pod, or with '
+                        'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID set')
 
 
 def join_hosts(options: argparse.Namespace) -> None:
-    """With --multihost, joins the other processes of the run. Raises ConfigError where they do not come."""
+    """Joins the other processes of the run if --multihost was given. Raises ConfigError if they do not come."""
     if options.multihost:
         from atlas_jax.runtime import hosts
         hosts.initialize()
 
 
 def is_first() -> bool:
-    """Whether this process is the one that talks and writes what there is one of."""
+    """Returns True in process 0, which alone prints and writes results."""
     import jax
     return jax.process_index() == 0
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """--json FILE."""
-    parser.add_argument('--json', metavar='FILE', help='write the figures there as JSON')
+    """Adds --json FILE."""
+    parser.add_argument('--json', metavar='FILE', help='file to write the figures to, as JSON')
 
 
 def positive(text: str) -> int:
-    """argparse type: an integer of at least 1."""
+    """Parses an integer of at least 1, as a type of argparse."""
     return _at_least(text, 1)
 
 
 def count(text: str) -> int:
-    """argparse type: an integer of at least 0."""
+    """Parses an integer of at least 0, as a type of argparse."""
     return _at_least(text, 0)
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """Those of the options that were given."""
+    """Returns the options that were given, without those that are None."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def write_json(path: str | pathlib.Path | None, value: Any) -> None:
-    """Writes the figures, where a path is given."""
+    """Writes the figures as JSON if a path is given. Raises DiskFullError."""
     if path:
         from atlas_jax.io import atomic
         atomic.write_json(path, value)

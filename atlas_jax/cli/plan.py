@@ -1,29 +1,36 @@
-"""`atlas-jax plan`: what a run needs on a TPU slice, by compiling its step here."""
+"""`atlas-jax plan`: compiles a run's step for a TPU slice on this machine, and prints what it needs there."""
+
+from __future__ import annotations
 
 import argparse
-import os
 import pathlib
+from typing import TYPE_CHECKING
 
 from atlas_jax.cli import options as cli_options
+
+if TYPE_CHECKING:  # help needs no jax
+    import numpy as np
+
+    from atlas_jax.planning.workload import Workload
 
 
 def add_commands(commands) -> None:
     """Adds `plan`."""
     parser = cli_options.command(
-        commands, 'plan', _plan, 'Compile a step for a TPU slice on this machine, and say whether it fits and what it costs.',
+        commands, 'plan', _plan, 'Compile a step for a TPU slice on this machine, and print whether it fits and what it costs.',
         'atlas-jax plan --gin_file models/xxl.gin --gin_file runs/plan.gin --topology v4:4x4x4')
     cli_options.add_gin(parser, required=True)
-    parser.add_argument('--topology', metavar='v4:AxBxC', help='slice to plan for (with --search: leave it out to try all, smallest first)')
-    parser.add_argument('--step', choices=['train', 'answer', 'score', 'index'], help='which step: train; answer (retrieve and '
-                        "decode); score (of multiple choice); index (embed passages); default: what the gin file's command runs, of "
-                        'runs/plan.gin train')
-    parser.add_argument('--search', action='store_true', help='rank meshes and accumulations by a model, compile the best, print the first '
-                        'that fits')
-    parser.add_argument('--store', metavar='DIR', help='take the number of the passages and their lengths from this store')
+    parser.add_argument('--topology', metavar='v4:AxBxC', help='slice to plan for; --search without it tries all, smallest first')
+    parser.add_argument('--step', choices=['train', 'answer', 'score', 'search', 'index'], help='step to plan: train; answer (retrieve and '
+                        'decode); score (multiple choice); search (retrieve alone); index (embed passages) '
+                        "(default: the step of the gin file's own command; train for runs/plan.gin)")
+    parser.add_argument('--search', action='store_true', help='choose mesh and accumulation: rank them by arithmetic, compile the best, '
+                        'print the first that fits')
+    parser.add_argument('--store', metavar='DIR', help='store whose number and lengths of passages are taken')
     parser.add_argument('--index_rows', metavar='N', type=cli_options.positive,
                         help="passages of the index (default: the store's, else what runs/plan.gin says, else 33 million)")
     parser.add_argument('--index_dtype', choices=['float32', 'bfloat16', 'int8'],
-                        help='of the index (default: what runs/plan.gin says, else bfloat16)')
+                        help='dtype of the index (default: what runs/plan.gin says, else bfloat16)')
     parser.add_argument('--cache', metavar='DIR', help='folder of earlier plans (default: ~/.cache/atlas_jax/plans)')
     cli_options.add_json(parser)
 
@@ -37,27 +44,28 @@ def _plan(options: argparse.Namespace) -> None:
         raise errors.ConfigError(f'--json {options.json}: there is no folder {pathlib.Path(options.json).absolute().parent}')
     if options.topology is not None:
         slices.parse(options.topology)
-    slices.prepare_environment()
+    slices.prepare_environment()  # before anything imports jax
     import dataclasses
 
-    from atlas_jax.planning import advice
     from atlas_jax.planning import plan as plan_lib
-    from atlas_jax.planning import variants as search
+    from atlas_jax.planning import variants
     workload = workload_of(options)
-    cache = pathlib.Path(options.cache or pathlib.Path(os.path.expanduser('~')) / '.cache' / 'atlas_jax' / 'plans')
+    cache = pathlib.Path(options.cache or pathlib.Path.home() / '.cache' / 'atlas_jax' / 'plans')
     if options.search:
         topologies = slices.SMALLEST_FIRST if options.topology is None else (options.topology,)
-        planned, workload = search.search(workload, topologies, cache)
+        planned, workload = variants.first_that_fits(workload, topologies, cache)
     else:
         planned = plan_lib.plan(workload, options.topology, cache)
     cli_options.write_json(options.json, dataclasses.asdict(planned))
-    print('\n'.join(advice.lines(planned, workload)))
+    print('\n'.join(plan_lib.lines(planned, workload)))
 
 
-def workload_of(options: argparse.Namespace):
-    """The workload.Workload that the options name: what the gin files describe, changed by the store and the other options.
+def workload_of(options: argparse.Namespace) -> Workload:
+    """Returns the workload that the gin files describe, with the store and the other options applied.
 
-    Raises ConfigError, StoreError.
+    Raises:
+      ConfigError: the gin files describe no such step, or hold a mistake.
+      StoreError: the store is missing or damaged.
     """
     import dataclasses
 
@@ -73,24 +81,24 @@ def workload_of(options: argparse.Namespace):
                                                              index_dtype=options.index_dtype))
 
 
-def _of_gin(options: argparse.Namespace):
-    """What runs/plan.gin describes, or what the run of another gin file does; folders need not be set for it."""
+def _of_gin(options: argparse.Namespace) -> Workload:
+    """The workload of runs/plan.gin, or of another gin file's run; folders need not be set for it."""
     from atlas_jax import api, evaluate, train
-    from atlas_jax.gin_files import parse as gin_utils
+    from atlas_jax.gin_files import parse as gin_parse
     from atlas_jax.planning import workload
-    gin_utils.parse(options.gin_file, options.gin_bindings, stand_in='not needed for a plan')
-    if gin_utils.is_bound(workload.Workload):
-        return workload.Workload(**gin_utils.arguments_of(workload.Workload))
-    model = gin_utils.value_of('MODEL')
-    if gin_utils.is_bound(evaluate.evaluate):
-        return workload.of_evaluation(model, {'options': evaluate.Options(), **gin_utils.arguments_of(evaluate.evaluate)})
-    if gin_utils.is_bound(api.build_index):
-        return workload.of_index_build(model, gin_utils.arguments_of(api.build_index))
-    return workload.of_training(model, gin_utils.arguments_of(train.train))
+    gin_parse.parse(options.gin_file, options.gin_bindings, stand_in='not needed for a plan')
+    if gin_parse.is_bound(workload.Workload):
+        return workload.Workload(**gin_parse.arguments_of(workload.Workload))
+    model = gin_parse.value_of('MODEL')
+    if gin_parse.is_bound(evaluate.evaluate):
+        return workload.of_evaluation(model, {'options': evaluate.Options(), **gin_parse.arguments_of(evaluate.evaluate)})
+    if gin_parse.is_bound(api.build_index):
+        return workload.of_index_build(model, gin_parse.arguments_of(api.build_index))
+    return workload.of_training(model, gin_parse.arguments_of(train.train))
 
 
-def _lengths(store: str):
-    """Token counts of a store's passages, by the reader's tokenizer and by the retriever's."""
+def _lengths(store: str) -> tuple[np.ndarray, np.ndarray]:
+    """Token counts of a store's passages by the reader's and by the retriever's tokenizer, [rows] int each."""
     from atlas_jax.corpus.store import PassageStore
     opened = PassageStore.open(store)
     return opened.reader_lengths, opened.retriever_lengths

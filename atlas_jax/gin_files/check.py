@@ -17,16 +17,53 @@ from atlas_jax.gin_files import values as gin_values
 DYNAMIC_REGISTRATION = '__gin__.dynamic_registration'
 REQUIRED = 'gin.REQUIRED'
 
+# Names that older gin files use, so that their one line gives the new name. A module's old name, or the package of several -> the new one.
+RENAMED_MODULES = {
+    'atlas_jax.build_index': 'atlas_jax.api',
+    'atlas_jax.training.spec': 'atlas_jax.steps.spec',
+    'atlas_jax.training.step_config': 'atlas_jax.steps.spec',
+    'atlas_jax.steps.step_config': 'atlas_jax.steps.spec',
+}
+_SOURCE = ('model_dir', 'reader_dir', 'retriever_dir', 'task', 'inputs')
+# Old owner, new owner, and the parameters that went from one to the other under their old names.
+_MOVED_PARAMETERS = (
+    ('train.train', 'train.TrainData', ('train_file', 'index_dir', 'n_context', 'max_examples', 'use_file_passages', 'eval_file')),
+    ('train.train', 'train.RunConfig', ('profile_dir',)),
+    ('train.train', 'model.ModelSource', _SOURCE),
+    ('evaluate.evaluate', 'evaluate.EvalData', ('examples_file', 'index_dir', 'results_file', 'write_passages', 'max_examples')),
+    ('evaluate.evaluate', 'model.ModelSource', _SOURCE),
+    ('api.build_index', 'model.ModelSource', _SOURCE),
+)
+RENAMED_PARAMETERS = {(f'atlas_jax.{old}', name): f'{new}.{name}' for old, new, names in _MOVED_PARAMETERS for name in names}
+
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """`; did you mean "x"?` for the nearest of `candidates`, or nothing where none is near."""
+    """Returns `; did you mean "x"?` for the nearest of `candidates`, or nothing where none is near."""
     near = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
     return f'; did you mean "{near[0]}"?' if near else ''
 
 
+def new_module_name(name: str) -> str | None:
+    """Returns the name that a renamed module has now, or None. Modules of a renamed package keep their last name."""
+    if name in RENAMED_MODULES:
+        return RENAMED_MODULES[name]
+    package, _, module = name.rpartition('.')
+    return f'{RENAMED_MODULES[package]}.{module}' if package in RENAMED_MODULES else None
+
+
+def new_selector(selector: str) -> str | None:
+    """Returns a selector such as `step_config.StepConfig` with its module's new name, or None where that did not change."""
+    module, _, rest = selector.rpartition('.')
+    for old, new in RENAMED_MODULES.items():
+        if module and f'.{old}'.endswith(f'.{module}'):
+            renamed = f'{new.rpartition(".")[2]}.{rest}'
+            return None if renamed == selector else renamed
+    return None
+
+
 @dataclasses.dataclass(frozen=True)
 class Binding:
-    """One `owner.name = value` (owner '' for a macro), and where it stands."""
+    """One `owner.name = value` (owner '' for a macro), and the place of it: file and line, or the option."""
 
     owner: str
     name: str
@@ -38,18 +75,33 @@ class Binding:
 class Checker:
     """Checks gin files and command-line bindings in the order in which gin will read them.
 
-    `find_file(name)` gives the path of a gin file, or None. Every method raises ConfigError with one line.
+    Attributes:
+      configurables: the classes and functions that were named so far, by full selector, such as atlas_jax.train.RunConfig.
     """
 
     def __init__(self, find_file: Callable[[str], pathlib.Path | None], known_files: Iterable[str] = ()):
+        """Starts without files.
+
+        Args:
+          find_file: name of a gin file -> its path, or None.
+          known_files: names to suggest where one is misspelt.
+        """
         self._find_file, self._known_files = find_file, sorted(known_files)
-        self._configurables: dict[str, Any] = {}  # full selector, such as atlas_jax.train.RunConfig -> the class or function
+        self.configurables: dict[str, Any] = {}
         self._bindings: dict[tuple[str, str], Binding] = {}  # the last one wins, as in gin
         self._used_macros: dict[str, str] = {}  # name -> the place of its first use
         self._open_files: list[pathlib.Path] = []  # the file being read and those that include it
 
     def check_file(self, name: str, place: str = '--gin_file') -> None:
-        """Checks the file `name` and everything it includes."""
+        """Checks the file `name` and everything it includes.
+
+        Args:
+          name: as it was given.
+          place: of the name: an option, or file and line of an include.
+
+        Raises:
+          ConfigError: the file is missing, not text or includes itself, or a statement of it is wrong.
+        """
         path = self._find_file(name)
         if path is None:
             raise errors.ConfigError(f'{place}: no gin file "{name}"{did_you_mean(name, self._known_files)}')
@@ -65,7 +117,7 @@ class Checker:
         self._open_files.pop()
 
     def check_command_line(self, binding: str) -> None:
-        """Checks one `NAME=value` of the command line; its macro must be one that the files use or set."""
+        """Checks one `NAME=value` of the command line; the files must use or set its macro. Raises ConfigError."""
         place = f'--gin.{binding}'
         if '=' not in binding:
             raise errors.ConfigError(f'{place}: write --gin.NAME=value')
@@ -73,7 +125,7 @@ class Checker:
             self._check(config_parser.ConfigParser(binding, gin_values.Delegate()), lambda line: place, from_command_line=True)
 
     def finish(self) -> None:
-        """Checks what only the whole configuration shows: macros that are not set, values that must be, and types."""
+        """Checks the configuration as a whole: macros without a value, values that must be set, and types. Raises ConfigError."""
         for name, place in self._used_macros.items():
             if ('', name) not in self._bindings:
                 raise errors.ConfigError(f'{place}: macro %{name} is not set{did_you_mean(name, self._macro_names() - {name})}')
@@ -86,14 +138,15 @@ class Checker:
             self._check_type(binding)
 
     def required_macros(self) -> list[str]:
-        """The macros that must be set and are not."""
+        """Returns the macros that must be set and are not."""
         return [binding.name for binding in self._missing() if not binding.owner]
 
     def _missing(self) -> list[Binding]:
         return [binding for binding in self._bindings.values() if binding.value == gin_values.Macro(REQUIRED)]
 
-    def _check(self, parser, place_of: Callable[[int], str], from_command_line: bool = False) -> None:
-        symbols, dynamic = {}, False
+    def _check(self, parser: config_parser.ConfigParser, place_of: Callable[[int], str], from_command_line: bool = False) -> None:
+        symbols: dict[str, Any] = {}
+        dynamic = False
         for statement in parser:
             place = place_of(statement.location.line_num)
             if isinstance(statement, config_parser.IncludeStatement):
@@ -107,7 +160,7 @@ class Checker:
             else:
                 self._check_binding(statement, symbols, dynamic, place, from_command_line)
 
-    def _check_binding(self, statement, symbols: dict, dynamic: bool, place: str, from_command_line: bool) -> None:
+    def _check_binding(self, statement: Any, symbols: dict[str, Any], dynamic: bool, place: str, from_command_line: bool) -> None:
         for value in gin_values.flatten(statement.value):
             if isinstance(value, gin_values.Reference):
                 self._resolve(value.selector, symbols, dynamic, place)
@@ -120,20 +173,26 @@ class Checker:
             self._bindings['', name] = Binding('', name, statement.value, place)
             return
         full_name, configurable = self._resolve(statement.selector, symbols, dynamic, place)
-        names, annotation = gin_values.parameter(configurable, statement.arg_name)
+        names = gin_values.parameter_names(configurable)
         if statement.arg_name not in names and '**' not in names:
+            if new_name := RENAMED_PARAMETERS.get((full_name, statement.arg_name)):
+                raise errors.ConfigError(f'{place}: {statement.selector}.{statement.arg_name} is {new_name} now; bind it there '
+                                         f'(from atlas_jax import {new_name.split(".")[0]})')
             near = did_you_mean(statement.arg_name, names) or f'; it has {", ".join(names)}'
             raise errors.ConfigError(f'{place}: {statement.selector} has no parameter "{statement.arg_name}"{near}')
+        annotation = gin_values.hints_of(configurable).get(statement.arg_name)
         binding = Binding(statement.selector, statement.arg_name, statement.value, place, annotation)
         self._bindings[f'{statement.scope}/{full_name}', statement.arg_name] = binding
 
-    def _resolve(self, selector: str, symbols: dict, dynamic: bool, place: str) -> tuple[str, Any]:
-        """(full selector, the class or function): through the file's imports, or by the end of a selector seen before."""
+    def _resolve(self, selector: str, symbols: dict[str, Any], dynamic: bool, place: str) -> tuple[str, Any]:
+        """Returns (full selector, class or function), found through the file's imports or by the end of a selector seen before."""
         if not dynamic:
-            matches = {name: found for name, found in self._configurables.items() if f'.{name}'.endswith(f'.{selector}')}
+            matches = {name: found for name, found in self.configurables.items() if f'.{name}'.endswith(f'.{selector}')}
+            if not matches and (new_name := new_selector(selector)):
+                raise errors.ConfigError(f'{place}: {selector} is {new_name} now; bind it by that name')
             if len(matches) != 1:
                 problem = f'"{selector}" could be any of {", ".join(matches)}' if matches else f'unknown name "{selector}"'
-                ends = {'.'.join(name.split('.')[-(selector.count('.') + 1):]) for name in self._configurables}
+                ends = {'.'.join(name.split('.')[-(selector.count('.') + 1):]) for name in self.configurables}
                 raise errors.ConfigError(f'{place}: {problem}{did_you_mean(selector, ends) if not matches else "; give more of it"}')
             return next(iter(matches.items()))
         first, *rest = selector.split('.')
@@ -148,7 +207,7 @@ class Checker:
         full_name = f'{found.__module__}.{found.__qualname__}' if hasattr(found, '__qualname__') else selector
         if not callable(found):
             raise errors.ConfigError(f'{place}: "{selector}" is neither a class nor a function')
-        self._configurables[full_name] = found
+        self.configurables[full_name] = found
         return full_name, found
 
     def _check_type(self, binding: Binding) -> None:
@@ -165,10 +224,14 @@ class Checker:
         return {name for owner, name in self._bindings if not owner} | set(self._used_macros)
 
 
-def _import(statement, place: str) -> Any:
+def _import(statement: Any, place: str) -> Any:
     try:
         module = importlib.import_module(statement.module)
     except ImportError as error:
+        if new_name := new_module_name(statement.module):
+            package, _, short = new_name.rpartition('.')
+            raise errors.ConfigError(f'{place}: {statement.module} is {new_name} now; write "from {package} import {short}" and "{short}." '
+                                     'where the file names one of its classes') from error
         raise errors.ConfigError(f'{place}: {statement.format()}: {error}') from error
     return module if statement.is_from or statement.alias else importlib.import_module(statement.module.split('.')[0])
 
@@ -178,7 +241,8 @@ def _syntax_errors(place_of: Callable[[int], str], remedy: str = '') -> Iterator
     try:
         yield
     except SyntaxError as error:
-        line = error.args[1][1] if len(error.args) > 1 else error.lineno
+        # gin's own errors carry (file, line, ...) beside the message.
+        line = int(error.args[1][1] if len(error.args) > 1 else error.lineno or 0)
         problem = error.msg.strip().splitlines()[0].rstrip('.')
         found = remedy or f', found: {(error.text or "").strip()}'
         raise errors.ConfigError(f'{place_of(line)}: {problem}{found}') from error

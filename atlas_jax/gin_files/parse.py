@@ -15,35 +15,39 @@ from atlas_jax.gin_files import check as gin_check
 
 
 def config_folder() -> pathlib.Path:
-    """The folder gin_configs: inside the package once installed, beside it in a checkout."""
+    """Returns the folder gin_configs: inside the package once installed, beside it in a checkout."""
     package = pathlib.Path(__file__).resolve().parents[1]
     installed, checkout = package / 'gin_configs', package.parent / 'gin_configs'
     return installed if installed.is_dir() else checkout
 
 
 def search_path() -> tuple[pathlib.Path, ...]:
-    """Where a gin file is looked for, in order: here, in gin_configs/ (`runs/x.gin`), and beside it (`gin_configs/runs/x.gin`)."""
+    """Returns the folders of gin files in order: here, gin_configs/ (for `runs/x.gin`), and beside it (for `gin_configs/runs/x.gin`)."""
     return pathlib.Path(), config_folder(), config_folder().parent
 
 
 def find_file(name: str) -> pathlib.Path | None:
-    """The gin file that `name` means, or None."""
+    """Returns the path of the gin file that `name` means, or None."""
     return next((folder / name for folder in search_path() if (folder / name).is_file()), None)
 
 
 def known_files() -> list[str]:
-    """The names of the shipped gin files, such as `runs/few_shot.gin`."""
+    """Returns the names of the shipped gin files, such as `runs/few_shot.gin`."""
     return sorted(path.relative_to(config_folder()).as_posix() for path in config_folder().rglob('*.gin'))
 
 
 def parse(files: Sequence[str], bindings: Sequence[str] = (), *, complete: bool = True, stand_in: str | None = None) -> None:
-    """Reads the files, then the bindings, into gin; forgets what was read before.
+    """Reads the files, then the bindings, into gin, and forgets any earlier configuration.
 
-    Without `complete`, what must be set may be missing: enough to look at a macro with `value_of`. With a `stand_in`, macros that must be
-    set and are not have that value.
+    Args:
+      files: names of gin files; later ones win.
+      bindings: `NAME=value` of the command line; they win over the files.
+      complete: False accepts missing values, which is enough to look at a macro with `value_of`.
+      stand_in: value of macros that must be set and are not.
 
-    Raises ConfigError, one line with file and line, for a missing file, a syntax error, an unknown name, a value of the wrong type
-    and a macro that must be set and is not.
+    Raises:
+      ConfigError: one line with file and line, for a missing file, a syntax error, an unknown or renamed name, a value of the wrong type,
+        or a macro that must be set and is not.
     """
     checker = gin_check.Checker(find_file, known_files())
     for file in files:
@@ -64,9 +68,10 @@ def parse(files: Sequence[str], bindings: Sequence[str] = (), *, complete: bool 
 
 
 def arguments_of(function: Callable, **overrides: Any) -> dict[str, Any]:
-    """The keyword arguments that the configuration gives to `function`, references called; `overrides` win.
+    """Returns the keyword arguments that the configuration gives to `function`, references called; `overrides` win.
 
-    Raises ConfigError where the configuration lacks an argument, or one of its values is refused by the class it is made for.
+    Raises:
+      ConfigError: the configuration lacks an argument, or a class refuses one of its values.
     """
     with _one_line():
         given = gin.get_bindings(function) if is_bound(function) else {}
@@ -82,7 +87,7 @@ def arguments_of(function: Callable, **overrides: Any) -> dict[str, Any]:
 
 
 def value_of(macro: str) -> Any:
-    """The value of a macro, references called. Raises ConfigError for a macro that no file sets."""
+    """Returns the value of a macro, references called. Raises ConfigError for a macro that no file sets."""
     with _one_line():
         value = gin.get_bindings(f'{macro}/gin.macro')
     if not value:
@@ -91,9 +96,9 @@ def value_of(macro: str) -> Any:
 
 
 def operative_config(function: Callable) -> str:
-    """The configuration as used, as the text of a gin file: call it after `arguments_of(function)`.
+    """Returns the configuration as used, as the text of a gin file. Call it after `arguments_of(function)`.
 
-    It holds every class that was called with all its values, defaults too, and the values of `function` itself.
+    It holds every class that was called, with all its values, and the values of `function` itself. Defaults are written down too.
     """
     name = f'{function.__module__.rpartition(".")[2]}.{function.__name__}'
     defaults = {key: parameter.default for key, parameter in inspect.signature(function).parameters.items()
@@ -112,16 +117,16 @@ def _extend_gins_search_path() -> None:
 
 
 def is_bound(function: Callable) -> bool:
-    """Whether the configuration gives any argument to `function`."""
+    """Returns True if the configuration gives any argument to `function`."""
     try:
         return bool(gin.get_bindings(function, resolve_references=False))
-    except ValueError:  # no file has named it, in this process
+    except ValueError:  # no file of this process has named it
         return False
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """gin logs an error for every place of its search path where a file is not."""
+    """Silences gin, which logs an error for every folder of its search path that lacks the file."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -132,7 +137,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _one_line() -> Iterator[None]:
-    """Turns gin's own errors into ConfigErrors of one line, and gives back the UserError that gin wrapped."""
+    """Turns gin's own errors into ConfigErrors of one line, and unwraps a UserError that gin wrapped."""
     try:
         yield
     except errors.UserError as error:

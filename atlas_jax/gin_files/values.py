@@ -1,4 +1,4 @@
-"""What a gin file may hold: macros, references and literals, and whether a literal fits a parameter."""
+"""The values that a gin file may hold: macros, references and literals; and which literals fit a parameter."""
 
 import dataclasses
 import inspect
@@ -25,17 +25,17 @@ class Reference:
 
 
 class Delegate(config_parser.ParserDelegate):
-    """Keeps references and macros as plain values."""
+    """Keeps references and macros as plain values, so that a file is read and nothing is called."""
 
-    def configurable_reference(self, scoped_configurable_name, evaluate):
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
         return Reference(scoped_configurable_name.split('/')[-1])
 
-    def macro(self, macro_name):
+    def macro(self, macro_name: str) -> Macro:
         return Macro(macro_name)
 
 
 def flatten(value: Any) -> Iterator[Any]:
-    """The values inside nested lists, tuples, sets and dicts (keys too)."""
+    """Yields the values inside nested lists, tuples, sets and dicts (keys too)."""
     if isinstance(value, dict):
         value = [*value.keys(), *value.values()]
     if isinstance(value, list | tuple | set):
@@ -45,19 +45,22 @@ def flatten(value: Any) -> Iterator[Any]:
         yield value
 
 
-def parameter(configurable: Any, name: str) -> tuple[list[str], Any]:
-    """(parameter names, with '**' where any goes, and the annotation of `name`)."""
+def parameter_names(configurable: Any) -> list[str]:
+    """Returns the names of a class's or function's parameters; '**' stands for any further name."""
     parameters = inspect.signature(configurable).parameters
-    names = ['**' if entry.kind is entry.VAR_KEYWORD else key for key, entry in parameters.items()]
+    return ['**' if entry.kind is entry.VAR_KEYWORD else name for name, entry in parameters.items()]
+
+
+def hints_of(configurable: Any) -> dict[str, Any]:
+    """Returns the parameters' annotations by name; none where they cannot be evaluated."""
     try:
-        hints = typing.get_type_hints(configurable.__init__ if inspect.isclass(configurable) else configurable)
+        return typing.get_type_hints(configurable.__init__ if inspect.isclass(configurable) else configurable)
     except (NameError, TypeError):
-        hints = {}
-    return names, hints.get(name)
+        return {}
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether a literal may be given where `annotation` stands; what is not understood is let through."""
+    """Returns True if the literal may stand for a parameter of this type. Types that are not listed here accept everything."""
     if annotation is None or annotation is type(None):
         return value is None or annotation is None
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
@@ -77,5 +80,5 @@ def fits(value: Any, annotation: Any) -> bool:
 
 
 def type_name(annotation: Any) -> str:
-    """The annotation as one would write it."""
+    """Returns the annotation as one would write it."""
     return str(annotation) if typing.get_args(annotation) else getattr(annotation, '__name__', str(annotation))

@@ -1,4 +1,4 @@
-"""Compiles a step for a slice and says what it needs: memory by part, FLOPs, traffic, time."""
+"""Compiles a step for a slice and reports what it needs: memory by part, FLOPs, traffic, time, and what to change where it does not fit."""
 
 import dataclasses
 import hashlib
@@ -15,31 +15,41 @@ import numpy as np
 
 from atlas_jax import errors
 from atlas_jax.io import atomic
-from atlas_jax.planning import collectives, program, slices, steps
+from atlas_jax.planning import program, slices, steps
 from atlas_jax.planning import workload as workload_lib
 
 GIB = 2**30
-_VERSION = 3  # raise it when plans are made otherwise, so that none is taken from a cache that was made before
+_VERSION = 3  # raise it when plans are made otherwise, so that the cache gives none that was made before
 PARTS = ('parameters', 'optimizer', 'index', 'gradients', 'activations', 'temporaries')
+# A call and its items, as the printed plan names them.
+_CALL = {'train': 'update', 'answer': 'batch', 'score': 'batch', 'search': 'batch', 'index': 'pack'}
+_ITEM = {'train': 'examples', 'answer': 'questions', 'score': 'orders of a question', 'search': 'questions', 'index': 'passages'}
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What one step needs on one slice; figures of memory and traffic are a chip's, `flops` the whole slice's.
+    """The needs of one step on one slice. Memory and traffic are a chip's, `flops` the whole slice's.
 
     Attributes:
-      kind: of the step, workload.STEPS.
-      batch_size: examples of a micro-batch, or of a batch that is answered.
-      fits: whether it compiles into `hbm_limit_gib`.
-      hbm_parts: GiB by PARTS. Gradients and activations are counted on the program, temporaries are what the compiler adds. Of a step
-        that answers, activations are the passages' keys and values.
-      flops: of one call at typical lengths; `flops_at_limit` with every passage at its limit. A call is an update, a batch that is
-        answered, or a pack of passages on every host.
-      step_seconds_roofline: the longest of computing at the peak rate, moving the collectives' bytes over all links, and reading weights,
-        keys and values for every token of an answer.
-      items_per_second: examples, questions or passages, at that speed.
-      mfu_bound: share of the peak that the model's own FLOPs, without what is computed again, can reach at best.
-      collective_bytes: by kind of collective.
+      kind: the step, one of workload.STEPS.
+      topology, chips: the slice's name and size.
+      mesh_shape: (data, fsdp, model).
+      accumulation_steps: micro-batches of an update; 1 where nothing is trained.
+      batch_size: examples of a micro-batch, or of a batch of questions.
+      fits: True if it compiles into `hbm_limit_gib`.
+      hbm_gib_per_chip: GiB that the compiler needs.
+      hbm_limit_gib: GiB that programs may use.
+      hbm_parts: GiB by PARTS. Gradients and activations are counted on the program; temporaries are what the compiler adds. In a step that
+        answers, activations are the passages' keys and values.
+      flops: one call at typical lengths. A call is an update, a batch of questions, or a pack of passages on every host.
+      flops_at_limit: the same with every passage at its limit.
+      step_seconds_roofline: the longest of computing, moving and reading, as if they overlapped.
+      compute_seconds: `flops` at the peak rate.
+      collective_seconds: the collectives' bytes over all links.
+      reading_seconds: reading memory: decoder weights, keys and values for every token of an answer; the index for a search.
+      items_per_second: examples, questions or passages at that speed.
+      mfu_bound: share of the peak that the model's own FLOPs, without recomputation, can reach at best.
+      collective_bytes: bytes by kind of collective.
       compile_seconds: as measured when it was compiled; a plan from the cache keeps it.
     """
 
@@ -69,9 +79,9 @@ def plan(workload: workload_lib.Workload, topology: str, cache_dir: pathlib.Path
     """Plans a step on a slice.
 
     Args:
-      workload: what is trained, answered or embedded.
-      topology: such as v4:4x4x4.
-      cache_dir: plans are kept there under a hash of the lowered program, the topology and the compiler's versions; None keeps none.
+      workload: the run whose step is compiled.
+      topology: the slice's name, such as v4:4x4x4.
+      cache_dir: folder of earlier plans, under a hash of the lowered program, the topology and the compiler's versions; None keeps none.
 
     Raises:
       ConfigError: an unknown topology, or a mesh or batch that does not divide; before anything is compiled.
@@ -81,19 +91,17 @@ def plan(workload: workload_lib.Workload, topology: str, cache_dir: pathlib.Path
     if workload.trains and workload.batch_size % slice_.chips:
         raise errors.ConfigError(f'batch_size {workload.batch_size} (of a micro-batch) does not divide over the {slice_.chips} chips of '
                                  f'{topology}; choose a multiple of {slice_.chips}')
-    if not workload.trains:  # as api.Atlas.whole_batch
-        workload = dataclasses.replace(workload, batch_size=-(-workload.batch_size // slice_.chips) * slice_.chips)
+    if not workload.trains:  # evaluation fills its batches up in the same way
+        workload = dataclasses.replace(workload, batch_size=math.ceil(workload.batch_size / slice_.chips) * slice_.chips)
     mesh, hosts = steps.mesh_of(workload, slice_)
-    parts = steps.steps_of(workload, mesh, hosts)
-    traced = [part.trace() for part in parts]
-    lowered = traced[-1].lower()
-    key = _key('\n'.join([lowered.as_text(), *(f'{part.static} {part.share} {part.items}' for part in parts)]), topology)
-    path = None if cache_dir is None else cache_dir / f'{key}.json'
+    traced = _trace(workload, mesh, hosts)
+    lowered = traced[-1].program.lower()
+    shapes = [f'{each.step.static} {each.step.share} {each.step.items}' for each in traced]
+    path = None if cache_dir is None else cache_dir / f'{_key([lowered.as_text(), *shapes], topology)}.json'
     if path is not None and path.is_file():
         values = json.loads(path.read_text(encoding='utf-8'))
         return Plan(**values | {'mesh_shape': tuple(values['mesh_shape'])})
-    counted = _counted(workload, mesh, hosts, list(zip(parts, traced, strict=True)), slice_)
-    result = _compiled(lowered, counted, workload, shape, slice_)
+    result = _compiled(lowered, _counted(workload, mesh, hosts, traced, slice_), workload, shape, slice_)
     if path is not None:
         atomic.write_json(path, dataclasses.asdict(result))
     return result
@@ -104,9 +112,95 @@ def typical_fraction(planned: Plan) -> float:
     return planned.flops / planned.flops_at_limit
 
 
-def _key(text: str, topology: str) -> str:
+def lines(planned: Plan, workload: workload_lib.Workload) -> list[str]:
+    """Returns the table that `atlas-jax plan` prints, remedies below it where the step does not fit."""
+    call, item, fitting = _CALL[planned.kind], _ITEM[planned.kind], 'fits' if planned.fits else 'DOES NOT FIT'
+    mesh = 'every host alone' if planned.kind == 'index' else 'data {} x fsdp {} x model {}'.format(*planned.mesh_shape)
+    result = [f'{planned.topology}, {planned.chips} chips, {mesh}: {fitting}']
+    if planned.kind == 'train':
+        examples = planned.batch_size * planned.accumulation_steps
+        result.append(f'examples an update     {examples} in {planned.accumulation_steps} micro-batches')
+    elif planned.kind != 'index':
+        result.append(f'questions a batch      {planned.batch_size}')
+    result.append(f'HBM a chip             {planned.hbm_gib_per_chip:.2f} of {planned.hbm_limit_gib} GiB')
+    result += [f'  {name:21}{gib:.2f}' for name, gib in planned.hbm_parts.items() if gib]
+    result.append(f'{f"FLOPs of {call}":23}{planned.flops:.3g} on all chips')
+    if planned.flops < planned.flops_at_limit:
+        result.append(f'  at the limit         {planned.flops_at_limit:.3g}: real lengths take {typical_fraction(planned):.0%}')
+    if planned.fits:
+        result += _speed_lines(planned, workload, call, item)
+    result.append(f'compiled in            {planned.compile_seconds:.0f} s')
+    return result if planned.fits else [*result, *(f'to make it fit: {remedy}' for remedy in remedies(planned, workload))]
+
+
+def _speed_lines(planned: Plan, workload: workload_lib.Workload, call: str, item: str) -> list[str]:
+    moved = ', '.join(f'{kind} {moved / 1e9:.1f}' for kind, moved in planned.collective_bytes.items() if moved)
+    read = 'the index' if planned.kind == 'search' else 'while decoding'
+    reading = f', reading {read} {planned.reading_seconds:.3g}' if planned.reading_seconds else ''
+    result = [f'GB moved by a chip     {sum(planned.collective_bytes.values()) / 1e9:.1f}{": " if moved else ""}{moved}',
+              f'roofline               {planned.step_seconds_roofline:.3g} s of {call} (compute {planned.compute_seconds:.3g}, '
+              f'links {planned.collective_seconds:.3g}{reading}, if they overlap)',
+              f'{f"{item} a second":23}{planned.items_per_second:.3g} at most',
+              f'MFU at most            {planned.mfu_bound:.0%}']
+    chip_hours_a_second = planned.chips / 3600
+    if planned.kind == 'train':
+        result.append(f'chip-hours             {planned.step_seconds_roofline * 1000 * chip_hours_a_second:.3g} a 1000 updates')
+    elif planned.kind == 'index':
+        result.append(f'the whole index        {workload.index_rows / planned.items_per_second * chip_hours_a_second:.3g} chip-hours, '
+                      f'{workload.index_rows} passages')
+    return result
+
+
+def remedies(planned: Plan, workload: workload_lib.Workload) -> list[str]:
+    """Returns what to change where a plan does not fit, cheapest change first."""
+    step, found = workload.step, []
+    if planned.kind == 'index':
+        return ['a smaller retriever, or a lower text_max_tokens']
+    if planned.kind != 'train' and planned.batch_size > planned.chips:
+        found.append(f'fewer questions at a time: batch_size {planned.chips}')
+    if planned.kind == 'train' and planned.batch_size > planned.chips:
+        factor = planned.batch_size // planned.chips
+        found.append(f'accumulate: StepConfig.accumulation_steps={planned.accumulation_steps * factor} with batch_size {planned.chips} '
+                     '(the same examples an update, one a chip at a time)')
+    if planned.hbm_parts['index'] > 1 and workload.index_dtype != 'int8':
+        found.append("an index in int8: --index_dtype int8 with SearchConfig.searcher='int8'")
+    if step.compute_dtype != 'bfloat16':
+        found.append("compute in bfloat16: StepConfig.compute_dtype='bfloat16'")
+    if step.attention == 'plain':
+        found.append("encoders' attention without logits in memory: StepConfig.attention='auto'")
+    if planned.kind == 'train' and step.remat != 'full':
+        found.append("compute layers again in the backward pass: StepConfig.remat='full'")
+    if planned.kind == 'train' and workload.optimizer.optimizer != 'adafactor' and planned.hbm_parts['optimizer'] > 1:
+        found.append("factored moments: OptimizerConfig.optimizer='adafactor'")
+    if step.param_dtype != 'bfloat16':
+        found.append("weights and gradients in bfloat16: StepConfig.param_dtype='bfloat16'")
+    return [*found, f'a larger slice than {planned.topology}']
+
+
+@dataclasses.dataclass(frozen=True)
+class _Traced:
+    """A step and its traced program."""
+
+    step: steps.Step
+    program: jax.stages.Traced
+
+
+@dataclasses.dataclass(frozen=True)
+class _Counted:
+    """Counts on the program before it is compiled: bytes of a chip by part and of its reading, FLOPs and items of a call."""
+
+    parts: dict[str, float]
+    flops: float
+    flops_at_limit: float
+    model_flops: float
+    items: float
+    read_bytes: float
+    copies: int
+
+
+def _key(texts: list[str], topology: str) -> str:
     versions = [f'{name} {_version(name)}' for name in ('jax', 'jaxlib', 'libtpu')]
-    return hashlib.sha256('\n'.join([text, topology, *versions, f'plan {_VERSION}']).encode()).hexdigest()[:32]
+    return hashlib.sha256('\n'.join([*texts, topology, *versions, f'plan {_VERSION}']).encode()).hexdigest()[:32]
 
 
 def _version(package: str) -> str:
@@ -116,66 +210,73 @@ def _version(package: str) -> str:
         return 'none'
 
 
-def _counted(workload: workload_lib.Workload, mesh, hosts: int, traced: list[tuple[steps.Step, Any]],
-             slice_: slices.Slice) -> dict[str, Any]:
-    """What the program says of itself before it is compiled. The shares of its shapes make an item of work an average one."""
-    step, program_ = traced[-1]
+def _counted(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int, traced: list[_Traced],
+             slice_: slices.Slice) -> _Counted:
+    """Counts on the traced programs; the shares of their shapes make an item of work an average one."""
+    step, traced_program = traced[-1].step, traced[-1].program
+    activations = step.keys_values_bytes
     if workload.trains:
-        kept = program.kept_bytes(program_.jaxpr, {leaf.shape for leaf in jax.tree.leaves(step.gradients)}) / slice_.chips
-    else:
-        kept = step.keys_values_bytes
+        gradient_shapes = {leaf.shape for leaf in jax.tree.leaves(step.gradients)}
+        activations = program.kept_bytes(traced_program.jaxpr, gradient_shapes) / slice_.chips
     parts = {'parameters': _chip_bytes(step.parameters), 'optimizer': _chip_bytes(step.optimizer), 'index': _chip_bytes(step.index),
-             'gradients': _chip_bytes(step.gradients), 'activations': kept}
-    flops = _flops([(part, found.jaxpr) for part, found in traced], 0)
-    plain, at_limit = flops, _flops([(part, found.jaxpr) for part, found in traced], -1)
-    items = sum(part.share * part.items for part, _ in traced)
-    if workload.trains:  # nothing computed again, neither layers nor logits
-        step_without = dataclasses.replace(workload.step, remat='none', attention='plain')
-        plain = _flops(_traced(dataclasses.replace(workload, step=step_without), mesh, hosts), 0)
+             'gradients': _chip_bytes(step.gradients), 'activations': activations}
+    flops, items = _flops(traced, 0), _items(traced)
+    model_flops, at_limit = flops, _flops(traced, -1)
+    if workload.trains:  # without recomputation, and without a kernel that makes its logits again for the gradient
+        plain = dataclasses.replace(workload, step=dataclasses.replace(workload.step, remat='none', attention='plain'))
+        model_flops = _flops(_trace(plain, mesh, hosts), 0)
     if workload.at_limit() != workload:
-        limited = _traced(workload.at_limit(), mesh, hosts)
-        # A call of an index build holds fewer passages at the limit: compared is what the same work takes.
-        at_limit = _flops(limited, -1) * items / sum(part.share * part.items for part, _ in limited)
-    return {'parts': parts, 'flops': flops, 'flops_at_limit': at_limit, 'model_flops': plain, 'items': items,
-            'read_bytes': step.read_bytes, 'copies': step.copies}
+        limited = _trace(workload.at_limit(), mesh, hosts)
+        # A call of an index build holds fewer passages at the limit, so FLOPs for the same passages are compared.
+        at_limit = _flops(limited, -1) * items / _items(limited)
+    return _Counted(parts, flops, at_limit, model_flops, items, step.read_bytes, step.copies)
 
 
-def _traced(workload: workload_lib.Workload, mesh, hosts: int) -> list[tuple[steps.Step, Any]]:
-    return [(part, part.trace().jaxpr) for part in steps.steps_of(workload, mesh, hosts)]
+def _trace(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int) -> list[_Traced]:
+    return [_Traced(step, step.trace()) for step in steps.steps_of(workload, mesh, hosts)]
 
 
-def _flops(traced: list[tuple[steps.Step, Any]], branch: int) -> float:
-    return sum(part.share * part.copies * program.flops(jaxpr, branch) for part, jaxpr in traced)
+def _flops(traced: list[_Traced], branch: int) -> float:
+    """FLOPs of an average call on the whole slice, taking one branch of every switch."""
+    return sum(each.step.share * each.step.copies * program.flops(each.program.jaxpr, branch) for each in traced)
 
 
-def _compiled(lowered, counted: dict[str, Any], workload: workload_lib.Workload, shape, slice_: slices.Slice) -> Plan:
+def _items(traced: list[_Traced]) -> float:
+    """Items of an average call on the whole slice."""
+    return sum(each.step.share * each.step.items for each in traced)
+
+
+def _compiled(lowered: jax.stages.Lowered, counted: _Counted, workload: workload_lib.Workload, shape: tuple[int, int, int],
+              slice_: slices.Slice) -> Plan:
     start = time.perf_counter()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        total, moved = _out_of_memory(error), dict.fromkeys(collectives.KINDS, 0.0)
+        total, moved = _out_of_memory(error), dict.fromkeys(program.KINDS, 0.0)
     else:
-        memory = compiled.memory_analysis()
+        memory, text = compiled.memory_analysis(), compiled.as_text()
+        if memory is None or text is None:
+            raise RuntimeError('the TPU compiler gave a program without its memory or text; another version of libtpu may give both')
         total = (memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
                  + memory.generated_code_size_in_bytes)
-        moved = collectives.collective_bytes(compiled.as_text(), slice_.chips // counted['copies'])
+        moved = program.collective_bytes(text, slice_.chips // counted.copies)
     seconds = time.perf_counter() - start
-    parts = _parts(counted['parts'], total)
-    compute, traffic = counted['flops'] / slice_.chips / slice_.flops, sum(moved.values()) / slice_.link_bytes
-    reading = counted['read_bytes'] / slice_.hbm_bytes
+    parts = _parts(counted.parts, total)
+    compute, traffic = counted.flops / slice_.chips / slice_.flops, sum(moved.values()) / slice_.link_bytes
+    reading = counted.read_bytes / slice_.hbm_bytes
     roofline = max(compute, traffic, reading)
     return Plan(
         kind=workload.kind, topology=slice_.name, chips=slice_.chips, mesh_shape=shape,
         accumulation_steps=workload.step.accumulation_steps if workload.trains else 1, batch_size=workload.batch_size,
         fits=total <= slice_.hbm_gib * GIB, hbm_gib_per_chip=total / GIB, hbm_limit_gib=slice_.hbm_gib,
-        hbm_parts={name: parts[name] / GIB for name in PARTS}, flops=counted['flops'], flops_at_limit=counted['flops_at_limit'],
+        hbm_parts={name: parts[name] / GIB for name in PARTS}, flops=counted.flops, flops_at_limit=counted.flops_at_limit,
         step_seconds_roofline=roofline, compute_seconds=compute, collective_seconds=traffic, reading_seconds=reading,
-        items_per_second=counted['items'] / roofline, mfu_bound=counted['model_flops'] / slice_.chips / slice_.flops / roofline,
+        items_per_second=counted.items / roofline, mfu_bound=counted.model_flops / slice_.chips / slice_.flops / roofline,
         collective_bytes=moved, compile_seconds=seconds)
 
 
 def _parts(parts: dict[str, float], total: float) -> dict[str, float]:
-    """Bytes by PARTS that add up to the compiler's total: what is counted on the program gives way to it."""
+    """Returns bytes by PARTS that add up to the compiler's total: counts on the program give way to it."""
     left = max(total - sum(parts[name] for name in ('parameters', 'optimizer', 'index')), 0)
     gradients = min(parts['gradients'], left)
     activations = min(parts['activations'], left - gradients)
@@ -183,7 +284,7 @@ def _parts(parts: dict[str, float], total: float) -> dict[str, float]:
 
 
 def _out_of_memory(error: Exception) -> float:
-    """Bytes the program would have needed, of the compiler's message; raises what is another error."""
+    """Returns the bytes that the program would have needed, as the compiler's message says; raises any other error again."""
     match = re.search(r'Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm|\(([\d.]+)([KMG])\) exceeds available HBM', str(error))
     if 'RESOURCE_EXHAUSTED' not in str(error) or match is None:
         raise error

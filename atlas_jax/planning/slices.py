@@ -1,4 +1,4 @@
-"""TPU slices by name, what a chip of theirs has, and how the compiler for them is started on a machine without a TPU."""
+"""TPU slices by name, a chip's figures, and how the compiler for them starts on a machine without a TPU."""
 
 import dataclasses
 import math
@@ -8,52 +8,64 @@ import sys
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.runtime import accelerators
 
-# Must stand in the environment before jax starts. The type of the accelerator is that of the host; the topology is given later.
+# Must be in the environment before jax starts: libtpu would otherwise ask a metadata server for the TPU that this machine lacks.
+# The accelerator type is that of one host; the topology is given when its devices are described.
 ENVIRONMENT = {'JAX_PLATFORMS': 'cpu', 'TPU_SKIP_MDS_QUERY': '1', 'TPU_ACCELERATOR_TYPE': 'v4-8', 'TPU_WORKER_HOSTNAMES': 'localhost',
                'ALLOW_MULTIPLE_LIBTPU_LOAD': '1'}
-_HOST = (2, 2, 1)  # chips of a host along each side
+_HOST_SIDES = (2, 2, 1)  # chips of a host along each side
 SMALLEST_FIRST = ('v4:2x2x1', 'v4:2x2x2', 'v4:2x2x4', 'v4:2x4x4', 'v4:4x4x4', 'v4:4x4x8', 'v4:4x8x8', 'v4:8x8x8')
 
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """A slice of TPU v4: chips along each side, and a chip's figures.
+    """A slice of TPU v4.
 
-    `hbm_gib` is what programs may use; `flops` bfloat16 operations a second; `link_bytes` what a chip sends a second over all its links,
-    and `hbm_bytes` what it reads from its memory a second.
+    Attributes:
+      name: such as v4:4x4x4.
+      sides: chips along each side.
+      hbm_gib: memory of a chip that programs may use; of 32 GiB the compiler keeps the rest.
+      flops: bfloat16 operations a second of a chip, as in runtime/accelerators.py.
+      link_bytes: bytes a second that a chip sends over all its links together.
+      hbm_bytes: bytes a second that a chip reads from its memory.
     """
 
     name: str
     sides: tuple[int, int, int]
     hbm_gib: float = 30.75
-    flops: float = accelerators.peak_flops('TPU v4')
+    flops: float = 275e12
     link_bytes: float = 300e9
     hbm_bytes: float = 1.2e12
 
     @property
     def chips(self) -> int:
+        """Chips of the slice."""
         return math.prod(self.sides)
 
 
 def parse(name: str) -> Slice:
-    """The slice that `name` (such as v4:4x4x4) means.
+    """Returns the slice that `name` (such as v4:4x4x4) means.
 
-    Raises ConfigError for another generation, sides that are no numbers, or a host's 2 x 2 x 1 chips that do not divide them.
+    Raises:
+      ConfigError: another generation, or a side that is no multiple of a host's 2 x 2 x 1 chips.
     """
     match = re.fullmatch(r'v4:(\d+)x(\d+)x(\d+)', name)
     if match is None:
         raise errors.ConfigError(f'topology "{name}" is unknown; write v4:AxBxC, such as {", ".join(SMALLEST_FIRST[:5])}')
-    sides = tuple(int(side) for side in match.groups())
-    for axis, side, chips in zip('ABC', sides, _HOST, strict=True):
+    sides = int(match.group(1)), int(match.group(2)), int(match.group(3))
+    for axis, side, chips in zip('ABC', sides, _HOST_SIDES, strict=True):
         if side < 1 or side % chips:
             raise errors.ConfigError(f'topology "{name}": side {axis} is {side}, not a multiple of the {chips} chips that a host has there')
     return Slice(name, sides)
 
 
 def prepare_environment() -> None:
-    """Sets what the TPU compiler needs. Raises ConfigError where libtpu is missing, RuntimeError where jax has started without it."""
+    """Sets the variables that the TPU compiler needs.
+
+    Raises:
+      ConfigError: libtpu is not installed.
+      RuntimeError: jax was imported before, without these variables.
+    """
     import importlib.util
     if importlib.util.find_spec('libtpu') is None:
         raise errors.ConfigError('planning needs the TPU compiler: pip install "atlas-jax[plan]" (libtpu)')
@@ -63,15 +75,19 @@ def prepare_environment() -> None:
 
 
 def devices(slice_: Slice) -> list[Any]:
-    """The slice's chips as jax devices that can be compiled for and not run on."""
+    """Returns the slice's chips as jax devices. Programs compile for them and cannot run on them."""
     from jax.experimental import topologies
     description = topologies.get_topology_desc(platform='tpu', topology_name=slice_.name, chip_config_name='megacore',
-                                               chips_per_host_bounds=_HOST)
+                                               chips_per_host_bounds=_HOST_SIDES)
     return list(description.devices)
 
 
 def check_mesh(mesh_shape: tuple[int, int, int] | None, slice_: Slice) -> tuple[int, int, int]:
-    """(data, fsdp, model); None puts every chip on fsdp. Raises ConfigError for a mesh of another number of chips, naming the axis."""
+    """Returns the mesh shape (data, fsdp, model); None puts every chip on fsdp.
+
+    Raises:
+      ConfigError: the mesh does not use exactly the slice's chips; the message names the axis.
+    """
     if mesh_shape is None:
         return 1, slice_.chips, 1
     if len(mesh_shape) != 3:

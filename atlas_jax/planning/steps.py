@@ -1,7 +1,6 @@
-"""The compiled steps themselves, and their arguments as shapes with shardings. Nothing here allocates an array.
+"""The planned steps, with their arguments as shapes with shardings. Nothing here allocates an array.
 
-Each is made by the function that its caller makes it by: train_step.make_train_step, answer_step.make_answer_step,
-score_step.make_score_step, embed.embed_pack.
+Training, answering, scoring, searching and index building make their steps by the same functions, so a plan is of the program that runs.
 """
 
 import collections
@@ -13,64 +12,90 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from atlas_jax import partitioning, types
+from atlas_jax import errors, partitioning, types
 from atlas_jax.index import embed
 from atlas_jax.models import atlas, parameters
 from atlas_jax.planning import slices
 from atlas_jax.planning import workload as workload_lib
 from atlas_jax.steps import answer as answer_step
 from atlas_jax.steps import score as score_step
+from atlas_jax.steps import search as search_step
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tokenizers import formats
 from atlas_jax.training import state as state_lib
 from atlas_jax.training import train_step
 
 Workload = workload_lib.Workload
+Params = Any  # a tree of shapes with shardings, nested as flax nests parameters
 _PACKED_SAMPLE = 20_000  # passages that are packed to learn which shapes an index build runs, and how often
+_CHARACTERS_A_TOKEN = 3  # of a format's literal text, without a tokenizer; English has about four
+_ANY_ID = 3  # token ids are compiled in as constants; which ones makes no difference
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A jitted function and what it is called with.
+    """A jitted function and the arguments it is lowered with.
 
     Attributes:
       run: the jitted function.
-      arguments, static: what it is lowered with.
-      parameters, optimizer, index, gradients: trees of shapes with shardings; what a chip holds of them.
-      keys_values_bytes: of a chip, where the step makes them once for all layers.
-      read_bytes: what a chip reads while it decodes, at least: the decoder's weights and the keys and values at every step.
-      share: of the calls that are of this shape.
+      arguments: positional arguments, trees of shapes with shardings.
+      parameters: weights among the arguments.
+      static: keyword arguments that are compiled in.
+      optimizer: optimiser state among the arguments.
+      index: the index and the passages' tokens among the arguments.
+      gradients: a tree like the parameters that are trained.
+      keys_values_bytes: bytes of a chip for keys and values that the step makes once for all layers.
+      read_bytes: bytes that a chip reads from its memory at least: the decoder's weights, keys and values for every token of an answer,
+        or the index for a search.
+      share: calls of this shape among all calls of the run.
       items: examples or passages of a call, on all chips.
-      copies: how many of it the slice runs side by side.
+      copies: calls that the slice runs side by side.
     """
 
     run: Any
     arguments: tuple[Any, ...]
-    parameters: Any
+    parameters: Params
     static: dict[str, Any] = dataclasses.field(default_factory=dict)
     optimizer: Any = ()
-    index: Any = ()
-    gradients: Any = ()
+    index: types.Knowledge | None = None
+    gradients: Params | None = None
     keys_values_bytes: float = 0.0
     read_bytes: float = 0.0
     share: float = 1.0
     items: float = 0.0
     copies: int = 1
 
-    def trace(self):
-        """The traced program."""
+    def trace(self) -> jax.stages.Traced:
+        """Returns the traced program."""
         return self.run.trace(*self.arguments, **self.static)
 
 
 def steps_of(workload: Workload, mesh: jax.sharding.Mesh, hosts: int = 1) -> list[Step]:
-    """The step's shapes, the one that needs most memory last; more than one in an index build only, where a mesh is that of one host."""
+    """Returns the programs of a run, the one that needs most memory last.
+
+    An index build has one for each shape of pack, and a host's search with re-ranking has two; the others have one.
+
+    Args:
+      workload: the run.
+      mesh: the slice's devices; those of one host for an index build.
+      hosts: hosts that build an index side by side.
+
+    Raises:
+      ConfigError: the batch does not divide over the mesh, or the search compiles nothing.
+    """
     if workload.kind == 'index':
         return _index_steps(workload, mesh, hosts)
-    return [{'train': _train_step, 'answer': _answer_step, 'score': _score_step}[workload.kind](workload, mesh)]
+    spec = make_spec(workload, mesh)
+    if workload.kind == 'search':
+        return _search_steps(workload, spec)
+    if workload.kind == 'train':
+        return [_train_step(workload, spec)]
+    run = score_step.make_score_step(spec) if workload.kind == 'score' else answer_step.make_answer_step(spec, workload.decoding)
+    return [_reading_step(workload, spec, run)]
 
 
 def mesh_of(workload: Workload, slice_: slices.Slice) -> tuple[jax.sharding.Mesh, int]:
-    """The mesh that the step is compiled for, and how many of them the slice holds: an index is built by every host alone."""
+    """Returns the mesh that the step is compiled for, and how many of them the slice holds: every host builds an index alone."""
     if workload.kind == 'index':
         host = slices.parse(slices.SMALLEST_FIRST[0])
         return embed.encoder_mesh(slices.devices(host)), slice_.chips // host.chips
@@ -78,76 +103,104 @@ def mesh_of(workload: Workload, slice_: slices.Slice) -> tuple[jax.sharding.Mesh
 
 
 def stand_in_segments(inputs: atlas.InputConfig) -> atlas.Segments:
-    """The formats as segments without a tokenizer: about a token every three characters of their literal text."""
+    """Returns the formats as segments without a tokenizer, a token for every three characters of their literal text."""
     def encode(text: str) -> list[int]:
-        return [3] * sum(math.ceil(len(word) / 3) for word in text.split())
+        return [_ANY_ID] * sum(math.ceil(len(word) / _CHARACTERS_A_TOKEN) for word in text.split())
 
     return atlas.Segments(
-        reader=formats.cut_format(inputs.encoder_format, encode, suffix_ids=(1,)),
-        closed_book=formats.cut_format(inputs.closed_book_format, encode, suffix_ids=(1,)),
-        retriever=formats.cut_format(inputs.retriever_format, encode, prefix_ids=(2,), suffix_ids=(3,)))
+        reader=formats.cut_format(inputs.encoder_format, encode, suffix_ids=(_ANY_ID,)),
+        closed_book=formats.cut_format(inputs.closed_book_format, encode, suffix_ids=(_ANY_ID,)),
+        retriever=formats.cut_format(inputs.retriever_format, encode, prefix_ids=(_ANY_ID,), suffix_ids=(_ANY_ID,)))
 
 
 def make_spec(workload: Workload, mesh: jax.sharding.Mesh) -> spec_lib.StepSpec:
-    """The static side of the step, by the function that training and answering call. Raises ConfigError where the batch does not divide."""
+    """Returns the static side of the step, made as training and answering make it. Raises ConfigError if the batch does not divide."""
     step = workload.step if workload.trains else dataclasses.replace(workload.step, remat='none', accumulation_steps=1)
     return spec_lib.make_spec(workload.config, stand_in_segments(workload.config.inputs), mesh, workload_lib.token_lengths(workload),
                               workload.batch_size, workload.distill if workload.trains else None, step, workload.search)
 
 
-def _train_step(workload: Workload, mesh: jax.sharding.Mesh) -> Step:
-    spec = make_spec(workload, mesh)
-    state, _, knowledge, *_ = arguments = train_arguments(workload, spec)
+def _train_step(workload: Workload, spec: spec_lib.StepSpec) -> Step:
+    arguments = train_arguments(workload, spec)
+    state, index = arguments[0], arguments[2]
     return Step(train_step.make_train_step(spec, workload.optimizer), arguments, (state.params, state.passage_encoder),
-                optimizer=state.optimizer_state, index=knowledge, gradients=state.params, items=workload.examples_a_step)
-
-
-def _answer_step(workload: Workload, mesh: jax.sharding.Mesh) -> Step:
-    spec = make_spec(workload, mesh)
-    return _reading_step(workload, spec, answer_step.make_answer_step(spec, workload.decoding))
-
-
-def _score_step(workload: Workload, mesh: jax.sharding.Mesh) -> Step:
-    spec = make_spec(workload, mesh)
-    return _reading_step(workload, spec, score_step.make_score_step(spec))
+                optimizer=state.optimizer_state, index=index, gradients=state.params, items=workload.examples_a_step)
 
 
 def _reading_step(workload: Workload, spec: spec_lib.StepSpec, run: Any) -> Step:
-    params, _, knowledge, *_ = arguments = answer_arguments(workload, spec)
+    arguments = answer_arguments(workload, spec)
+    params, index = arguments[0], arguments[2]
     reader, capacity = spec.config.reader, spec.read[-1]
     size = jnp.dtype(spec.step.compute_dtype or reader.dtype).itemsize
-    # One stream a chip: its passages' rows, each as wide as the longest.
+    # One stream a chip: its passages' rows, each as wide as the longest. Keys and values are two arrays in every decoder layer.
     positions = workload.batch_size // spec.streams * spec.passages_read * capacity.longest
     keys_values = 2.0 * size * reader.num_decoder_layers * positions * reader.num_heads * reader.head_dim
     decoded = (workload.decoding.max_length or workload.config.inputs.target_max_tokens + 1) - 1 if workload.kind == 'answer' else 1
     weights = size * sum(leaf.size for leaf in jax.tree.leaves(params['reader']['decoder']))
-    return Step(run, arguments, params, index=knowledge, keys_values_bytes=keys_values, read_bytes=decoded * (weights + keys_values),
+    return Step(run, arguments, params, index=index, keys_values_bytes=keys_values, read_bytes=decoded * (weights + keys_values),
                 items=workload.examples_a_step)
 
 
+def _search_steps(workload: Workload, spec: spec_lib.StepSpec) -> list[Step]:
+    """The search alone: in the graph, or on the host between the queries' embedding and the re-ranking of candidates."""
+    params, queries, index, *found = answer_arguments(workload, spec)
+    retriever, items = {'retriever': params['retriever']}, workload.examples_a_step
+    if not spec.search.on_host:
+        read = _embedding_bytes(index) if index is not None else 0.0
+        return [Step(search_step.search_step(spec), (retriever, queries, index), retriever, index=index, read_bytes=read, items=items)]
+    programs = []
+    if spec.search.searcher != 'bm25':
+        programs.append(Step(search_step.query_embedder(spec), (params['retriever'], queries), retriever, items=items))
+    if spec.reranked:
+        # Both programs run once a batch, whose examples count once.
+        programs = [dataclasses.replace(step, items=0.0) for step in programs]
+        programs.append(Step(search_step.search_step(spec), (retriever, queries, index, *found), retriever, index=index, items=items))
+    if not programs:
+        raise errors.ConfigError('SearchConfig.searcher is "bm25": this search runs on the host alone and compiles nothing. Plan another '
+                                 'searcher, or set rerank_candidates')
+    return programs
+
+
+def _embedding_bytes(index: types.Knowledge) -> float:
+    """Bytes of a chip's rows that a search scans: the int8 copy where there is one, else the index's embeddings."""
+    arrays = index.index if index.scanned is None else index.scanned.rows
+    if arrays is None:
+        return 0.0
+    rows, dim = arrays.embeddings.sharding.shard_shape(arrays.embeddings.shape)
+    return float(rows * dim * arrays.embeddings.dtype.itemsize)
+
+
 def train_arguments(workload: Workload, spec: spec_lib.StepSpec) -> tuple[Any, ...]:
-    """The train step's arguments as shapes with shardings: (state, batch, knowledge), and what the host has found where it searches."""
+    """Returns the train step's arguments as shapes with shardings.
+
+    They are a TrainState, a Batch, Knowledge or None, and Retrieved where the host searches.
+    """
     state = state_lib.abstract(spec, train_step.optimizer_for(spec, workload.optimizer))
     return state, batch(workload, spec.mesh), knowledge(workload, spec), *_found(workload, spec)
 
 
 def answer_arguments(workload: Workload, spec: spec_lib.StepSpec) -> tuple[Any, ...]:
-    """The arguments of an answer or score step likewise, with params in place of the state."""
+    """Returns the arguments of a step that answers, scores or searches: those of training with parameters in place of the state."""
     params = parameters.abstract_param_items(spec.config, spec.mesh, passage_encoder=False)
-    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, spec.step.param_type, sharding=leaf.sharding), params)
+    params = jax.tree.map(lambda leaf: _array(leaf.shape, spec.step.param_type, leaf.sharding), params)
     return params, batch(workload, spec.mesh), knowledge(workload, spec), *_found(workload, spec)
 
 
 def _found(workload: Workload, spec: spec_lib.StepSpec) -> tuple[types.Retrieved, ...]:
+    """The argument that holds what a searcher of the host has found, where there is one."""
     if spec.closed_book or not spec.search.on_host:
         return ()
     shape, spread = (workload.examples_a_step, spec.candidates), partitioning.sharding(spec.mesh, 'batch')
-    return (types.Retrieved(scores=jax.ShapeDtypeStruct(shape, jnp.float32, sharding=spread),
-                            passage_ids=jax.ShapeDtypeStruct(shape, jnp.int32, sharding=spread)),)
+    return (types.Retrieved(scores=_array(shape, jnp.float32, spread), passage_ids=_array(shape, jnp.int32, spread)),)
+
+
+def _array(shape: tuple[int, ...], dtype: Any, sharding: jax.sharding.Sharding) -> Any:
+    """A ShapeDtypeStruct. The fields of batches and indexes are typed as arrays; jax traces and lowers with this in their place."""
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
 
 def batch(workload: Workload, mesh: jax.sharding.Mesh) -> types.Batch:
-    """Shapes of a batch, micro-batches one after another."""
+    """Returns the shapes of a batch, micro-batches one after another."""
     examples, inputs = workload.examples_a_step, workload.config.inputs
     query, target = (examples, workload.query_tokens), (examples, inputs.target_max_tokens)
     shapes = {'retriever_query_tokens': query, 'retriever_query_lengths': query[:1], 'reader_query_tokens': query,
@@ -157,19 +210,19 @@ def batch(workload: Workload, mesh: jax.sharding.Mesh) -> types.Batch:
     if workload.excludes_own_passages:
         shapes['excluded_passage_ids'] = (examples, 1)
     spread = partitioning.sharding(mesh, 'batch')
-    return types.Batch(**{name: jax.ShapeDtypeStruct(shape, jnp.float32 if name.endswith('_weights') else jnp.int32, sharding=spread)
+    return types.Batch(**{name: _array(shape, jnp.float32 if name.endswith('_weights') else jnp.int32, spread)
                           for name, shape in shapes.items()})
 
 
 def knowledge(workload: Workload, spec: spec_lib.StepSpec) -> types.Knowledge | None:
-    """Shapes of the index and of the token tables that the step needs; None in a closed book."""
+    """Returns the shapes of the index and of the token tables that the step needs; None in a closed book."""
     if spec.closed_book:
         return None
     mesh = spec.mesh
-    rows = -(-workload.index_rows // mesh.size) * mesh.size
+    rows = math.ceil(workload.index_rows / mesh.size) * mesh.size  # as the index is padded on the devices
 
-    def column(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=partitioning.sharding(mesh, 'passages', *(None,) * len(shape)))
+    def column(dtype: Any, *shape: int) -> Any:
+        return _array((rows, *shape), dtype, partitioning.sharding(mesh, 'passages', *(None,) * len(shape)))
 
     def table() -> types.TokenTable:
         return types.TokenTable(tokens=column(jnp.uint16, workload.table_tokens), title_lengths=column(jnp.int32),
@@ -182,12 +235,12 @@ def knowledge(workload: Workload, spec: spec_lib.StepSpec) -> types.Knowledge | 
     scans_copy = spec.search.scans_int8 and workload.index_dtype != 'int8'
     return types.Knowledge(index=arrays(workload.index_dtype) if spec.needs_embeddings else None, reader_table=table(),
                            retriever_table=table() if spec.needs_retriever_tokens else None,
-                           # As wide as the index: what the principal components save is known of real embeddings only.
+                           # As wide as the index: how many principal components a scan needs shows on real embeddings only.
                            scanned=types.ScannedRows(arrays('int8')) if scans_copy else None)
 
 
 def _index_steps(workload: Workload, mesh: jax.sharding.Mesh, hosts: int) -> list[Step]:
-    """The shapes of packs that passages of these lengths come in, by how wide they are."""
+    """The shapes of packs that passages of these lengths come in, narrowest first."""
     limit, segments = workload.config.retriever_max_tokens, stand_in_segments(workload.config.inputs).retriever
     lengths, _ = spec_lib.embedded_lengths(segments, workload_lib.token_lengths(workload), limit)
     lengths = np.resize(lengths.astype(np.int64), _PACKED_SAMPLE)
@@ -201,15 +254,15 @@ def _index_steps(workload: Workload, mesh: jax.sharding.Mesh, hosts: int) -> lis
 
 
 def index_step(workload: Workload, mesh: jax.sharding.Mesh, longest: int, capacity: int) -> Step:
-    """The embedding of one pack, `capacity` passages of at most `longest` tokens on each chip of a host."""
+    """Returns the embedding of one pack, `capacity` passages of at most `longest` tokens on each chip of a host."""
     config = dataclasses.replace(workload.config.retriever, dropout_rate=0.0)
     limit, spread = workload.config.retriever_max_tokens, partitioning.sharding(mesh, 'streams')
 
-    def column(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((mesh.size, capacity, *shape), dtype, sharding=spread)
+    def column(dtype: Any, *shape: int) -> Any:
+        return _array((mesh.size, capacity, *shape), dtype, spread)
 
     everywhere = partitioning.replicated(mesh)
-    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+    params = jax.tree.map(lambda leaf: _array(leaf.shape, leaf.dtype, everywhere),
                           partitioning.unboxed_shapes(parameters.abstract_params(workload.config))['retriever'])
     table = types.TokenTable(tokens=column(jnp.uint16, workload.table_tokens), title_lengths=column(jnp.int32), lengths=column(jnp.int32))
     static = {'config': config, 'segments': stand_in_segments(workload.config.inputs).retriever,

@@ -1,9 +1,10 @@
-"""Which mesh and accumulation: ranked by arithmetic, and compiled one after another until one fits."""
+"""Chooses mesh and accumulation: ranks them by arithmetic, and compiles the best ones until one fits (`plan --search`)."""
 
 import dataclasses
 import math
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,12 +16,29 @@ from atlas_jax.planning import plan as plan_lib
 from atlas_jax.planning import slices
 from atlas_jax.planning import workload as workload_lib
 
-FINALISTS = 2  # compiled of each slice, at most
+FINALISTS = 2  # candidates that are compiled on each slice, at most: each takes minutes
+_MODEL_AXIS = (1, 2, 4, 8)  # sizes of `model`; the heads of every T5 divide by 8
+
+# The arithmetic of `estimate`. It is rough: it ranks candidates, and the compiler has the last word.
+_BYTES = {'float32': 4, 'bfloat16': 2, 'int8': 1}
+_TOKEN_ID_BYTES = 2  # token tables are uint16
+_ADAM_BYTES = 8  # two float32 moments of a weight; Adafactor keeps rows and columns, which are few
+# FLOPs of a token for a weight it passes: a multiplication and an addition forward, twice that backward.
+_FORWARD_FLOPS, _TRAINING_FLOPS = 2, 6
+_ENCODER_SHARE = 1 / 2  # of the weights; nearly all tokens are passages', which pass the encoder alone
+# A weight moves once for the forward pass, once for the backward pass, and its gradient goes back once.
+_TRAINING_MOVES = 3
+_MOVED_BYTES = 2  # weights are gathered, and gradients sent, in the compute dtype: bfloat16
+# Activations that an encoder layer keeps of a token, in multiples of emb_dim, by `remat`. full: its input. dots: the results of T5 1.1's
+# products with weights: q, k, v, o and wo are 1 wide, the two wi 2.5 each. none: about three times that, for norms, gates and dropout.
+# On the traced step of models/xxl.gin with runs/plan.gin `program.kept_bytes` counts 1.1, 6.1 and 42 (68 with plain attention), the
+# decoder's keys and values included.
+_KEPT = {'full': 1, 'dots': 10, 'none': 30}
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A mesh and an accumulation, with what arithmetic says of them: seconds an update, of which on the links, and GiB a chip."""
+    """A workload on one mesh with one accumulation: estimated seconds of a call, of which on the links, and GiB of a chip."""
 
     workload: workload_lib.Workload
     seconds: float
@@ -28,12 +46,17 @@ class Candidate:
     hbm_gib: float
 
 
-def search(workload: workload_lib.Workload, topologies: Sequence[str], cache_dir: pathlib.Path | None
-           ) -> tuple[plan_lib.Plan, workload_lib.Workload]:
-    """The first finalist that fits, quickest first, on the first of the slices where one does; and its workload.
+def first_that_fits(workload: workload_lib.Workload, topologies: Sequence[str], cache_dir: pathlib.Path | None
+                    ) -> tuple[plan_lib.Plan, workload_lib.Workload]:
+    """Returns the plan and workload of the quickest finalist that fits, on the first slice that holds one.
+
+    Args:
+      workload: the run; its mesh and accumulation are replaced.
+      topologies: names of slices, tried in this order.
+      cache_dir: folder of earlier plans; None keeps none.
 
     Raises:
-      ConfigError: none fits on any of them, the batch divides over none, or there is nothing to choose.
+      ConfigError: nothing fits on any slice, the batch divides over none, or the step has no mesh to choose.
     """
     if workload.kind == 'index':
         raise errors.ConfigError('every host embeds passages alone, so that there is no mesh to search for: give --topology')
@@ -41,7 +64,7 @@ def search(workload: workload_lib.Workload, topologies: Sequence[str], cache_dir
     for name in topologies:
         slice_ = slices.parse(name)
         possible = candidates(workload, slice_)
-        # The estimate leaves out what the compiler adds: what does not fit by it does not fit.
+        # The estimate leaves out what the compiler adds, so a candidate that does not fit by it does not fit.
         likely = [candidate for candidate in possible if candidate.hbm_gib <= slice_.hbm_gib]
         needed = []
         for candidate in likely[:FINALISTS]:
@@ -58,15 +81,15 @@ def search(workload: workload_lib.Workload, topologies: Sequence[str], cache_dir
 
 
 def candidates(workload: workload_lib.Workload, slice_: slices.Slice) -> list[Candidate]:
-    """All meshes (data 1) and accumulations of the same examples an update, quickest first; equally quick ones by memory, then by traffic.
+    """Returns all meshes (data 1) and accumulations that keep the examples of an update.
 
-    Questions are answered in one batch, which is rounded up to whole chips.
+    They come quickest first; equally quick ones by memory, then by traffic. Questions come in one batch, rounded up to whole chips.
     """
     examples, found = workload.examples_a_step, []
     counts = [steps for steps in range(1, examples + 1) if examples % steps == 0 and examples // steps % slice_.chips == 0]
     for mesh_shape in meshes(slice_.chips):
         for steps in counts if workload.trains else (1,):
-            batch_size = examples // steps if workload.trains else -(-examples // slice_.chips) * slice_.chips
+            batch_size = examples // steps if workload.trains else math.ceil(examples / slice_.chips) * slice_.chips
             changed = dataclasses.replace(workload, mesh_shape=mesh_shape, batch_size=batch_size,
                                           step=dataclasses.replace(workload.step, accumulation_steps=steps))
             found.append(estimate(changed, slice_))
@@ -74,45 +97,84 @@ def candidates(workload: workload_lib.Workload, slice_: slices.Slice) -> list[Ca
 
 
 def meshes(chips: int) -> Iterator[tuple[int, int, int]]:
-    """Shapes (1, fsdp, model) with model up to 8."""
-    return ((1, chips // model, model) for model in (1, 2, 4, 8) if chips % model == 0)
+    """Yields the mesh shapes (1, fsdp, model) with model up to 8."""
+    return ((1, chips // model, model) for model in _MODEL_AXIS if chips % model == 0)
 
 
 def estimate(workload: workload_lib.Workload, slice_: slices.Slice) -> Candidate:
-    """What arithmetic says: states by their size, a chip's tokens by their layers, the weights that are moved."""
-    config, step, chips = workload.config, workload.step, slice_.chips
-    params = _size(parameters.abstract_params(config))
-    reader, size = config.reader, 2 if step.compute_dtype == 'bfloat16' else 4
-    width = {'float32': 4, 'bfloat16': 2, 'int8': 1}[workload.index_dtype] * config.retriever.emb_dim
+    """Estimates a call's seconds and a chip's memory: parameters by their size, tokens by the layers they pass, weights by their moves."""
+    params = _size(parameters.abstract_params(workload.config))
+    tokens = workload.batch_size / slice_.chips * max(workload.n_context, 1) * _mean_tokens(workload)  # reader tokens of a chip
+    if workload.trains:
+        flops, moved_bytes, held_bytes = _training(workload, slice_, params, tokens)
+    else:
+        flops, moved_bytes, held_bytes = _answering(workload, slice_, params, tokens)
+    link_seconds = moved_bytes / slice_.link_bytes
+    held_bytes += _index_bytes(workload) / slice_.chips
+    return Candidate(workload, max(flops / slice_.flops, link_seconds), link_seconds, held_bytes / plan_lib.GIB)
+
+
+def _training(workload: workload_lib.Workload, slice_: slices.Slice, params: int, tokens: float) -> tuple[float, float, float]:
+    """(FLOPs, moved bytes, held bytes) of a chip in an update, without the index."""
+    step, reader = workload.step, workload.config.reader
+    computes_again = step.remat == 'full'  # layers are gathered and run a second time in the backward pass
+    flops_a_weight = _TRAINING_FLOPS + (_FORWARD_FLOPS if computes_again else 0)
+    moves = _TRAINING_MOVES + (1 if computes_again else 0)
+    flops = flops_a_weight * params * _ENCODER_SHARE * tokens * step.accumulation_steps
+    moved_bytes = step.accumulation_steps * moves * params * _MOVED_BYTES * _gather_cost(workload)
+    kept = _KEPT[step.remat] * _compute_bytes(workload) * reader.num_encoder_layers * reader.emb_dim
+    if not computes_again:
+        kept += _keys_values_bytes(workload)
+    moments = 0 if workload.optimizer.optimizer == 'adafactor' else _ADAM_BYTES
+    weights_and_gradients = 2 * _BYTES[step.param_dtype]
+    return flops, moved_bytes, params * (weights_and_gradients + moments) / slice_.chips + tokens * kept
+
+
+def _answering(workload: workload_lib.Workload, slice_: slices.Slice, params: int, tokens: float) -> tuple[float, float, float]:
+    """(FLOPs, moved bytes, held bytes) of a chip in a batch of questions, without the index."""
+    abstract, move = parameters.abstract_params(workload.config), _compute_bytes(workload) * _gather_cost(workload)
+    weight_bytes = _BYTES[workload.step.param_dtype]
+    if workload.kind == 'search':
+        retriever, query_tokens = _size(abstract['retriever']), workload.batch_size / slice_.chips * workload.query_tokens
+        return _FORWARD_FLOPS * retriever * query_tokens, move * retriever, retriever * weight_bytes / slice_.chips
+    decoded = workload.config.inputs.target_max_tokens if workload.kind == 'answer' else 1  # the decoder's weights move for every token
+    moved_bytes = move * (params + decoded * _size(abstract['reader']['decoder']))
+    # Keys and values are held twice: as they are made, and laid out by head.
+    held_bytes = params * weight_bytes / slice_.chips + 2 * tokens * _keys_values_bytes(workload)
+    return _FORWARD_FLOPS * params * _ENCODER_SHARE * tokens, moved_bytes, held_bytes
+
+
+def _gather_cost(workload: workload_lib.Workload) -> int:
+    """1 where weights are gathered in two stages; 2 over a whole slice, where the compiler makes an all-reduce of twice the bytes of it."""
+    return 2 if workload.mesh_shape is None or workload.mesh_shape[2] == 1 else 1
+
+
+def _compute_bytes(workload: workload_lib.Workload) -> int:
+    return 2 if workload.step.compute_dtype == 'bfloat16' else 4
+
+
+def _keys_values_bytes(workload: workload_lib.Workload) -> int:
+    """Bytes of a token's keys and values in all decoder layers."""
+    reader = workload.config.reader
+    return 2 * _compute_bytes(workload) * reader.num_decoder_layers * reader.num_heads * reader.head_dim
+
+
+def _index_bytes(workload: workload_lib.Workload) -> int:
+    """Bytes of the index on all chips: embeddings and token tables, the retriever's only where passages are embedded."""
+    if not workload.n_context:
+        return 0
     tables = 2 if workload.trains else 1
-    index = workload.index_rows * (width + 2 * tables * workload.table_tokens) / chips if workload.n_context else 0
-    weight = 2 if step.param_dtype == 'bfloat16' else 4
-    tokens = workload.batch_size / chips * max(workload.n_context, 1) * _mean_tokens(workload)
-    keys_values = 2 * size * reader.num_decoder_layers * reader.num_heads * reader.head_dim
-    stages = 1 if workload.mesh_shape[2] > 1 else 2  # a gather over the whole slice becomes an all-reduce
-    if not workload.trains:
-        decoder = _size(parameters.abstract_params(config)['reader']['decoder'])
-        flops = params * tokens
-        moved = size * stages * (params + decoder * (config.inputs.target_max_tokens if workload.kind == 'answer' else 1))
-        # The keys and values once as they are made, and once by head.
-        return Candidate(workload, max(flops / slice_.flops, moved / slice_.link_bytes), moved / slice_.link_bytes,
-                         (params * weight / chips + index + 2 * tokens * keys_values) / plan_lib.GIB)
-    moments = 0 if workload.optimizer.optimizer == 'adafactor' else 8
-    kept = {'full': 1, 'dots': 10, 'none': 30}[step.remat] * size * reader.num_encoder_layers * reader.emb_dim
-    kept += 0 if step.remat == 'full' else keys_values
-    full = step.remat == 'full'
-    flops = (8 if full else 6) * params / 2 * tokens * step.accumulation_steps
-    moved = step.accumulation_steps * (4 if full else 3) * params * 2 * stages
-    return Candidate(workload, max(flops / slice_.flops, moved / slice_.link_bytes), moved / slice_.link_bytes,
-                     (params * (2 * weight + moments) / chips + index + tokens * kept) / plan_lib.GIB)
+    embedding = _BYTES[workload.index_dtype] * workload.config.retriever.emb_dim
+    return workload.index_rows * (embedding + tables * _TOKEN_ID_BYTES * workload.table_tokens)
 
 
-def _size(params) -> int:
+def _size(params: Any) -> int:
+    """Numbers in a tree of parameters."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nn.unbox(params)))
 
 
 def _mean_tokens(workload: workload_lib.Workload) -> float:
-    """Tokens of a reader input, at the mean."""
+    """Mean tokens of a reader input."""
     limit = workload.config.inputs.text_max_tokens
     if workload.passage_lengths is not None:
         return min(limit, float(np.mean(workload.passage_lengths[0])) + workload.query_tokens)

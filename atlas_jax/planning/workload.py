@@ -1,7 +1,7 @@
-"""What is planned: the sizes of a training run, an evaluation or an index build, as far as its compiled step depends on them."""
+"""The workload of a plan: the sizes of a run that its compiled step depends on, read from a gin file's arguments or given by hand."""
 
 import dataclasses
-from collections.abc import Sequence
+import math
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,16 @@ from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tasks import lm, mlm, multiple_choice, section
 from atlas_jax.training import optimizer as optimizer_lib
 
-STEPS = ('train', 'answer', 'score', 'index')
-# What a gin file says enough for, by the step that its own command runs.
-PLANNED = {'train': STEPS, 'answer': STEPS[1:], 'score': STEPS[1:], 'index': ('index',)}
+STEPS = ('train', 'answer', 'score', 'search', 'index')
+# The steps that a gin file describes, by the step that its own command runs: only a training run says how to train.
+PLANNED = {'train': STEPS, 'answer': STEPS[1:], 'score': STEPS[1:], 'search': STEPS[1:], 'index': ('index',)}
 INDEX_DTYPES = ('float32', 'bfloat16', 'int8')
-_SAMPLE = 20_000  # passage lengths that stand for a store's, or are drawn from a mean and a deviation
-_OF_PASSAGES = (mlm.MLMTask, lm.LMTask, section.SectionTask)
-CHOICES = (4, 3)  # of a multiple choice, and tokens that each takes: a letter after <extra_id_0>
+# Passage lengths that stand for a store's, or are drawn from a mean and a deviation. Capacities are quantiles, which this many fix to
+# within a token.
+_SAMPLE = 20_000
+_TABLE_STEP = 128  # token tables are padded to this width, the lanes of a TPU
+_TASKS_ON_PASSAGES = (mlm.MLMTask, lm.LMTask, section.SectionTask)  # their examples are made from passages of the index
+CHOICES = (4, 3)  # options of a multiple-choice question, and tokens of each: <extra_id_0>, a letter, the end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,21 +32,28 @@ class Workload:
 
     Attributes:
       model: sizes and formats.
-      kind: which step: train; answer (retrieve and decode); score (of multiple choice); index (embed passages).
-      batch_size: examples of a micro-batch, as RunConfig.batch_size; of an answer or score step it is rounded up to whole chips, as there.
-      n_context: passages read; 0 is a closed book.
+      kind: the step: train; answer (retrieve and decode); score (multiple choice); search (retrieve alone); index (embed passages).
+      batch_size: examples of a micro-batch, as RunConfig.batch_size. Steps that do not train round it up to whole chips, as
+        evaluation does.
+      n_context: passages read, or found by a search; 0 is a closed book.
       index_rows: passages of the index, which lies on the devices.
       index_dtype: float32, bfloat16 or int8.
       table_tokens: width of the passages' token tables, a multiple of 128.
       query_tokens: width of the queries.
-      passage_tokens: (mean, standard deviation) of the passages' tokens, titles included; None: every input is at its limit.
-      passage_lengths: token counts of a store's passages in place of that, by the reader's and by the retriever's tokenizer (`of_store`);
-        not for gin.
+      passage_tokens: (mean, standard deviation) of the passages' tokens, titles included; None puts every input at its limit.
+      passage_lengths: token counts of a store's passages by the reader's and the retriever's tokenizer, in place of passage_tokens. Set by
+        `of_store`, not by gin.
       mesh_shape: (data, fsdp, model); None puts every device on fsdp. An index is built by every host alone.
       dropout_rate: None keeps the models' own.
-      optimizer, distill, step, search, inputs: as in training; inputs None keeps the model's. Of `step` answering takes the dtypes.
+      optimizer: the optimiser of a training run.
+      distill: how the reader teaches the retriever in a training run.
+      step: memory layout and dtypes; steps that do not train take the dtypes alone.
+      search: how passages are found.
+      inputs: formats and token limits; None keeps the model's.
       decoding: how answers are generated.
-      excludes_own_passages: whether examples are made of passages, which the search must not give them.
+      excludes_own_passages: True where examples are made from passages of the index, which the search must not return to them.
+
+    Raises ConfigError for an unknown kind or dtype, and for a size that is too small.
     """
 
     model: atlas.AtlasConfig
@@ -73,8 +83,10 @@ class Workload:
         for name, least in (('batch_size', 1), ('n_context', 0), ('index_rows', 1), ('query_tokens', 2)):
             if getattr(self, name) < least:
                 raise errors.ConfigError(f'Workload.{name} is {getattr(self, name)}; it must be at least {least}')
-        if self.table_tokens < 1 or self.table_tokens % 128:
-            raise errors.ConfigError(f'Workload.table_tokens is {self.table_tokens}; it must be a multiple of 128')
+        if self.table_tokens < 1 or self.table_tokens % _TABLE_STEP:
+            raise errors.ConfigError(f'Workload.table_tokens is {self.table_tokens}; it must be a multiple of {_TABLE_STEP}')
+        if self.kind == 'search' and self.n_context == 0:
+            raise errors.ConfigError('Workload.kind is "search" and n_context is 0; it must be at least 1 to find passages')
 
     @property
     def config(self) -> atlas.AtlasConfig:
@@ -87,77 +99,95 @@ class Workload:
 
     @property
     def trains(self) -> bool:
+        """True for a training run."""
         return self.kind == 'train'
 
     @property
     def examples_a_step(self) -> int:
-        """Examples of an update, or of a batch that is answered."""
+        """Examples of an update, or of a batch of questions."""
         return self.batch_size * (self.step.accumulation_steps if self.trains else 1)
 
     def at_limit(self) -> 'Workload':
-        """The same with every passage at its limit."""
+        """Returns the workload with every passage at its limit."""
         return dataclasses.replace(self, passage_tokens=None, passage_lengths=None)
 
 
 def of_training(model: atlas.AtlasConfig, run: dict[str, Any]) -> Workload:
-    """The workload of train.train's arguments. Raises ConfigError."""
+    """Returns the workload of train.train's arguments.
+
+    Raises:
+      ConfigError: the run reads the examples' own passages, or a size is out of range.
+    """
     data, source, options = run['data'], run['model'], run['run']
-    _check(data.use_file_passages)
+    _refuse_file_passages(data.use_file_passages)
     given = {name: run[name] for name in ('optimizer', 'distill', 'step', 'search') if run.get(name) is not None}
     inputs = source.inputs or model.inputs
     return Workload(model, batch_size=options.batch_size, mesh_shape=options.mesh_shape, dropout_rate=options.dropout_rate,
                     query_tokens=inputs.query_max_tokens, inputs=inputs, n_context=data.n_context,
-                    excludes_own_passages=isinstance(source.task, _OF_PASSAGES), **given)
+                    excludes_own_passages=isinstance(source.task, _TASKS_ON_PASSAGES), **given)
 
 
 def of_evaluation(model: atlas.AtlasConfig, run: dict[str, Any]) -> Workload:
-    """The workload of evaluate.evaluate's arguments; what the model's folder would say is taken from `model`. Raises ConfigError."""
+    """Returns the workload of evaluate.evaluate's arguments. `model` stands in for the configuration in the model's folder.
+
+    Raises:
+      ConfigError: the examples' own passages are read, or a size is out of range.
+    """
     options, source = run['options'], run['model']
     inputs = source.inputs or model.inputs
-    _check(options.use_file_passages)
+    _refuse_file_passages(options.use_file_passages)
     closed_book = run['data'].index_dir is None
     n_context = 0 if closed_book else max(model.n_context if options.n_context is None else options.n_context, 1)
     kind = 'score' if isinstance(source.task, multiple_choice.MultipleChoiceTask) else 'answer'
+    if options.retrieve_only and not closed_book:
+        kind = 'search'
     return Workload(model, kind=kind, batch_size=options.batch_size, n_context=n_context, query_tokens=inputs.query_max_tokens,
                     inputs=inputs, step=options.step, search=search_config.of(options.search),
                     decoding=options.decoding or decoding_lib.DecodingConfig(),
-                    excludes_own_passages=isinstance(source.task, _OF_PASSAGES))
+                    excludes_own_passages=isinstance(source.task, _TASKS_ON_PASSAGES))
 
 
 def of_index_build(model: atlas.AtlasConfig, run: dict[str, Any]) -> Workload:
-    """The workload of api.build_index's arguments."""
+    """Returns the workload of api.build_index's arguments. Raises ConfigError for a dtype that an index cannot have."""
     return Workload(model, kind='index', inputs=run['model'].inputs or model.inputs, index_dtype=run.get('dtype', 'float32'))
 
 
-def of_store(workload: Workload, reader_lengths: Sequence[int], retriever_lengths: Sequence[int]) -> Workload:
-    """The workload over a store's passages: their number, their lengths [rows] int and the width of their tables."""
+def of_store(workload: Workload, reader_lengths: np.ndarray, retriever_lengths: np.ndarray) -> Workload:
+    """Returns the workload with a store's passages: their number, lengths and table width.
+
+    Args:
+      workload: the run.
+      reader_lengths, retriever_lengths: [rows] int, tokens of each passage by either tokenizer.
+    """
     longest = max(int(np.max(lengths, initial=1)) for lengths in (reader_lengths, retriever_lengths))
-    width = -(-min(longest, workload.config.inputs.text_max_tokens) // 128) * 128
+    width = math.ceil(min(longest, workload.config.inputs.text_max_tokens) / _TABLE_STEP) * _TABLE_STEP
     return dataclasses.replace(workload, index_rows=max(len(reader_lengths), 1), table_tokens=width,
                                passage_lengths=(_quantiles(reader_lengths), _quantiles(retriever_lengths)))
 
 
-def _check(use_file_passages: bool) -> None:
+def _refuse_file_passages(use_file_passages: bool) -> None:
     if use_file_passages:
-        raise errors.ConfigError('a step that reads the examples\' own passages is not planned; plan it with an index of as many passages')
+        raise errors.ConfigError('use_file_passages is set: a step that reads the examples\' own passages is not planned. Plan it with an '
+                                 'index of as many passages')
 
 
-def _quantiles(lengths: Sequence[int]) -> tuple[int, ...]:
-    """All lengths, or so many quantiles of them that the capacities come out the same, the longest among them."""
+def _quantiles(lengths: np.ndarray) -> tuple[int, ...]:
+    """All lengths in order, or _SAMPLE quantiles of them with the shortest and the longest: the capacities come out the same."""
     ordered = np.sort(np.asarray(lengths, np.int64))
     places = np.linspace(0, len(ordered) - 1, min(len(ordered), _SAMPLE)).round().astype(np.int64)
     return tuple(ordered[places].tolist())
 
 
 def token_lengths(workload: Workload) -> types.TokenLengths:
-    """What the capacities are chosen from: the store's lengths, a normal distribution, or everything at its limit."""
+    """Returns the lengths that capacities are chosen from: a store's, a normal distribution, or everything at its limit."""
     inputs, queries = workload.config.inputs, np.full(1, workload.query_tokens)
     if workload.passage_lengths is not None:
-        return types.TokenLengths(*(np.asarray(lengths) for lengths in workload.passage_lengths), queries)
+        by_reader, by_retriever = workload.passage_lengths
+        return types.TokenLengths(np.asarray(by_reader), np.asarray(by_retriever), queries)
     if workload.passage_tokens is not None:
         mean, deviation = workload.passage_tokens
         passages = np.clip(np.random.default_rng(0).normal(mean, deviation, _SAMPLE), 1, inputs.text_max_tokens).astype(np.int64)
-        queries = np.full(1, min(workload.query_tokens, inputs.query_max_tokens) // 2)
+        queries = np.full(1, min(workload.query_tokens, inputs.query_max_tokens) // 2)  # questions are about half as long as their limit
     else:
         passages = np.full(1, inputs.text_max_tokens)
     return types.TokenLengths(passages, passages, queries)

@@ -1,4 +1,4 @@
-"""A report as one HTML file: style and charts inside, nothing loaded from elsewhere, light and dark."""
+"""Writes a report as one HTML file: style and charts inside, nothing loaded from elsewhere, light and dark."""
 
 import html
 import os
@@ -7,14 +7,54 @@ from typing import Any
 
 from atlas_jax.io import atomic
 from atlas_jax.metrics import answers as answer_metrics
-from atlas_jax.report import bars as bar_charts
-from atlas_jax.report import lines, style
+from atlas_jax.report import charts
 
 _NUMBER = ' class="number"'
+# Light and dark; text has a contrast of at least 4.5 to 1 (WCAG AA). charts.py draws with --series-0 to --series-5.
+_STYLE = """\
+:root {
+  color-scheme: light dark;
+  --page: #fbfaf8; --card: #ffffff; --ink: #1d2430; --soft: #55606f; --rule: #d9dde3; --right: #1b6e3c; --wrong: #a32a1f;
+  --series-0: #1f5fa8; --series-1: #c2570c; --series-2: #1b7a4b; --series-3: #8a2f8f; --series-4: #7a5c00; --series-5: #b02a50;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #14181f; --card: #1c222b; --ink: #e8ebf0; --soft: #a8b2c0; --rule: #38414d; --right: #6fce94; --wrong: #ff9a8f;
+    --series-0: #7db4f5; --series-1: #f2a566; --series-2: #74d1a1; --series-3: #dd96e2; --series-4: #e0c15c; --series-5: #f58fae;
+  }
+}
+body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
+main { max-width: 46rem; margin: 0 auto; padding: 2rem 1rem 4rem; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 1rem; }
+h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; border-bottom: 1px solid var(--rule); padding-bottom: .3rem; }
+h3 { font-size: 1rem; margin: 0; }
+small { color: var(--soft); font-weight: normal; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-size: .95rem; }
+th, td { text-align: left; padding: .4rem .7rem; border-bottom: 1px solid var(--rule); }
+th { color: var(--soft); font-weight: 600; }
+th.number, td.number { text-align: right; font-variant-numeric: tabular-nums; }
+figure { margin: 1.25rem 0; padding: .9rem; background: var(--card); border: 1px solid var(--rule); border-radius: .5rem; }
+figcaption { font-weight: 600; margin-bottom: .4rem; }
+svg { display: block; width: 100%; height: auto; }
+svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
+svg text.label, svg text.value { fill: var(--ink); font-size: 13px; }
+svg .grid { stroke: var(--rule); fill: none; }
+svg .whisker { stroke: var(--ink); stroke-width: 1.5; fill: none; }
+article { margin: 1rem 0; padding: .9rem; background: var(--card); border: 1px solid var(--rule); border-radius: .5rem; }
+.answer { margin: .3rem 0 .6rem; font-size: 1.1rem; }
+.right { color: var(--right); }
+.wrong { color: var(--wrong); }
+details { border-top: 1px solid var(--rule); padding: .4rem 0; }
+summary { cursor: pointer; }
+details p { margin: .5rem 0 .2rem; font-size: .95rem; }
+.meter { display: block; height: 4px; margin-top: .3rem; background: var(--rule); border-radius: 2px; }
+.meter span { display: block; height: 100%; background: var(--series-0); border-radius: 2px; }
+"""
 
 
 class Report:
-    """Collects sections, text, tables, charts and answers in order, and writes them as one page. All text is escaped."""
+    """A page that collects sections, text, tables, charts and answers in order. All text is escaped."""
 
     def __init__(self, title: str):
         self._title = title
@@ -29,7 +69,7 @@ class Report:
         self._parts.append(f'<p>{html.escape(text)}</p>')
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Adds a table; numbers are set right, floats with three decimals. Raises ValueError for a row of another width than the header."""
+        """Adds a table; numbers are aligned right, floats have three decimals. Raises ValueError for a row unlike the header."""
         for row in rows:
             if len(row) != len(header):
                 raise ValueError(f'table row {list(row)!r} has {len(row)} cells, the header {len(header)}')
@@ -39,17 +79,23 @@ class Report:
         body = ''.join(f'<tr>{"".join(_cell(cell) for cell in row)}</tr>' for row in rows)
         self._parts.append(f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
 
-    def line_chart(self, title: str, x_label: str, y_label: str, series: lines.Series) -> None:
-        """Adds a chart of lines, name -> (xs, ys). Raises ValueError as `lines.line_chart`."""
-        self._figure(title, lines.line_chart(title, x_label, y_label, series))
+    def line_chart(self, title: str, x_label: str, y_label: str, series: charts.Series) -> None:
+        """Adds a chart of lines, name -> (xs, ys). Raises ValueError as `charts.line_chart`."""
+        self._figure(title, charts.line_chart(title, x_label, y_label, series))
 
     def bar_chart(self, title: str, label: str, bars: Mapping[str, float], standard_errors: Mapping[str, float] | None = None) -> None:
         """Adds horizontal bars, name -> value, with whiskers of one standard error where given."""
-        self._figure(title, bar_charts.bar_chart(title, label, bars, standard_errors))
+        self._figure(title, charts.bar_chart(title, label, bars, standard_errors))
 
     def answer_card(self, question: str, answer: str, expected: str | Sequence[str],
                     passages: Sequence[tuple[str, str, float, float]] = ()) -> None:
-        """Adds a question with the given answer, the expected one(s), and the passages read: (title, text, score, attention 0 to 1)."""
+        """Adds a question with its answer, judged as the exact-match metric judges it.
+
+        Args:
+          question, answer: as they were asked and generated.
+          expected: the right answer, or several.
+          passages: passages read: (title, text, score, attention from 0 to 1).
+        """
         accepted = [expected] if isinstance(expected, str) else list(expected)
         right = bool(accepted) and answer_metrics.exact_match(answer, accepted)
         first = html.escape(accepted[0]) if accepted else ''
@@ -64,7 +110,7 @@ class Report:
         with atomic.writing(path) as file:
             file.write('<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
                        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-                       f'<title>{title}</title>\n<style>\n{style.STYLE}</style>\n</head>\n'
+                       f'<title>{title}</title>\n<style>\n{_STYLE}</style>\n</head>\n'
                        f'<body>\n<main>\n<h1>{title}</h1>\n')
             file.write('\n'.join(self._parts))
             file.write('\n</main>\n</body>\n</html>\n')

@@ -1,41 +1,55 @@
-"""What a run records of itself: a row of metrics a step, as JSON lines, for TensorBoard, and in memory."""
+"""A run's metrics, a row a step: as JSON lines, for TensorBoard and in memory; and the table of its parameters.
+
+TensorBoard's event file is written without TensorFlow. Format: TFRecord (length, masked crc32c, bytes, masked crc32c) of tensorflow.Event
+messages (wall_time 1, step 2, file_version 3, summary 5). A summary holds values (1) of tag 1 and simple_value 2.
+"""
 
 import json
+import os
 import pathlib
+import socket
+import struct
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from atlas_jax.io import atomic
-from atlas_jax.report import tensorboard
 
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tensorboard'
+_VARINT, _DOUBLE, _BYTES, _FLOAT = 0, 1, 2, 5  # protobuf's wire types
 
 
 class RunLog:
-    """Metrics of every step. Rows after a restored step are dropped, for they are trained again. Process 0 alone writes."""
+    """The metrics of every step, written by process 0.
+
+    Attributes:
+      path: the file of JSON lines.
+      rows: a row a step, with `step` and scalars. Rows after a restored step are dropped, for those steps are trained again.
+    """
 
     def __init__(self, folder: pathlib.Path, step: int):
-        """Goes on from `step`; 0 begins anew."""
-        self.path, self.rows = folder / METRICS_FILE, []
-        self._writes = jax.process_index() == 0
-        self._events: tensorboard.EventFile | None = None
+        """Goes on from `step`; 0 begins anew. Raises DiskFullError."""
+        self.path = folder / METRICS_FILE
+        self.rows: list[dict[str, Any]] = []
         if step and self.path.is_file():
             lines = self.path.read_text(encoding='utf-8').splitlines(keepends=True)
             # A killed run may leave half a line at the end.
             rows = [json.loads(line) for line in lines if line.endswith('\n')]
             self.rows = [row for row in rows if row['step'] <= step]
-        if self._writes:
+        self._events: EventFile | None = None  # None in the processes that do not write
+        if jax.process_index() == 0:
             self._write_all()
             with atomic.disk_full_is_a_user_error(folder):
-                self._events = tensorboard.EventFile(folder / TENSORBOARD_FOLDER)
+                self._events = EventFile(folder / TENSORBOARD_FOLDER)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Adds a step's row; it has `step`, and scalars."""
+        """Adds a step's row. Raises DiskFullError."""
         self.rows.append(row)
-        if not self._writes:
+        if self._events is None:
             return
         with atomic.disk_full_is_a_user_error(self.path):
             with open(self.path, 'a', encoding='utf-8') as file:
@@ -43,9 +57,9 @@ class RunLog:
             self._events.write(row['step'], {name: value for name, value in row.items() if name != 'step'})
 
     def add(self, step: int, scalars: dict[str, float]) -> None:
-        """Adds scalars to the row of the step that was appended last, and writes the file anew."""
+        """Adds scalars to the row that was appended last, and writes the file anew. Raises DiskFullError."""
         self.rows[-1] |= scalars
-        if self._writes:
+        if self._events is not None:
             self._write_all()
             self._events.write(step, scalars)
 
@@ -55,7 +69,12 @@ class RunLog:
 
 
 def parameter_overview(params: Any, depth: int = 2) -> str:
-    """A table of the parameters, one line for each part `depth` levels down: number, share, bytes, dtype, bytes on one device."""
+    """Returns a table of the parameters: number, share, MiB, MiB on one device and dtype of each part.
+
+    Args:
+      params: a tree of arrays.
+      depth: levels of the tree that name a part, such as reader/encoder.
+    """
     parts: dict[str, list[Any]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = [str(getattr(key, 'key', key)) for key in path]
@@ -79,3 +98,69 @@ def _mib(leaves: list[Any], on_one_device: bool = False) -> float:
         return leaf.sharding.shard_shape(leaf.shape) if on_one_device and isinstance(leaf, jax.Array) else leaf.shape
 
     return sum(int(np.prod(shape(leaf))) * leaf.dtype.itemsize for leaf in leaves) / 2**20
+
+
+class EventFile:
+    """Appends scalars to a new event file in `folder`; every row is on disk when `write` returns."""
+
+    def __init__(self, folder: str | os.PathLike):
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f'events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}'
+        self._append(_double(1, time.time()) + _bytes(3, b'brain.Event:2'))
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Adds one event with all scalars of a step."""
+        values = b''.join(_bytes(1, _bytes(1, name.encode()) + _float(2, value)) for name, value in scalars.items())
+        self._append(_double(1, time.time()) + _key(2, _VARINT) + _varint(step) + _bytes(5, values))
+
+    def _append(self, event: bytes) -> None:
+        length = struct.pack('<Q', len(event))
+        with open(self.path, 'ab') as file:
+            file.write(length + _masked_crc(length) + event + _masked_crc(event))
+
+
+def crc32c(data: bytes) -> int:
+    """The Castagnoli checksum (RFC 3720)."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value = _TABLE[(value ^ byte) & 0xFF] ^ (value >> 8)
+    return value ^ 0xFFFFFFFF
+
+
+def _table_entry(value: int) -> int:
+    for _ in range(8):
+        value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+    return value
+
+
+_TABLE = tuple(_table_entry(byte) for byte in range(256))
+
+
+def _masked_crc(data: bytes) -> bytes:
+    value = crc32c(data)
+    return struct.pack('<I', (((value >> 15) | (value << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def _key(field: int, wire_type: int) -> bytes:
+    return _varint(field << 3 | wire_type)
+
+
+def _bytes(field: int, value: bytes) -> bytes:
+    return _key(field, _BYTES) + _varint(len(value)) + value
+
+
+def _double(field: int, value: float) -> bytes:
+    return _key(field, _DOUBLE) + struct.pack('<d', value)
+
+
+def _float(field: int, value: float) -> bytes:
+    return _key(field, _FLOAT) + struct.pack('<f', value)

@@ -1,31 +1,47 @@
-"""A look at a run's time and memory: a profile of a few steps, how well devices are used, and what lies on one."""
+"""A run's time and memory: a profile of a few steps, the device time of each part of the step, utilisation, and memory in use.
 
+A profile (.xplane.pb) holds the operations that ran and the compiled programs themselves (HloProto), in which every operation names its
+scopes: `transpose(jvp(read))/...` is the backward pass of `read`. So nothing is compiled again, and a profile that was fetched from a TPU
+reads like one made here. Formats: tsl's xplane.proto and xla's hlo.proto, whose field numbers stand below.
+"""
+
+import bisect
+import collections
 import contextlib
+import dataclasses
 import pathlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 
-from atlas_jax.report import device_time
+from atlas_jax.io import atomic
+from atlas_jax.report import html
 from atlas_jax.runtime import accelerators
 from atlas_jax.training import train_step
 
-FIRST_STEP, STEPS = 3, 3  # counted from where this process began: the first ones compile
+FIRST_STEP, STEPS = 3, 3  # profiled steps, counted from where this process began: the first ones compile
+OTHER = 'other'  # operations of the program under no part's name
+_CONTROL = ('while', 'conditional', 'call')  # the operations inside them have events of their own
+_NS = 1e-9
 
 
 class Profile:
-    """Writes a profile (xprof reads it) of some steps into a folder, and beside it where their time went; without a folder it does nothing.
+    """A context manager that writes a profile of a few steps, for xprof, and the device time of each part beside it.
 
-    A context manager.
+    Attributes:
+      folder: the folder to write; None profiles nothing.
     """
 
     def __init__(self, folder: str | None):
+        """Waits for step FIRST_STEP."""
         self.folder, self._seen, self._running = folder, 0, False
 
     def __enter__(self) -> 'Profile':
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop()
 
     @contextlib.contextmanager
@@ -43,7 +59,7 @@ class Profile:
             yield
 
     def _stop(self) -> None:
-        if self._running:
+        if self._running and self.folder is not None:
             self._running = False
             jax.profiler.stop_trace()
             if jax.process_index() == 0:
@@ -53,7 +69,7 @@ class Profile:
 
 def _where_time_went(folder: str) -> list[str]:
     try:
-        found = device_time.of_profile(pathlib.Path(folder), train_step.PARTS, 'train_step', jax.local_device_count())
+        found = device_time(pathlib.Path(folder), train_step.PARTS, 'train_step', jax.local_device_count())
     except (ValueError, OSError) as error:  # a run is not lost for its profile
         return [f'{folder}: where the time went is not known: {error}']
     found.write(pathlib.Path(folder))
@@ -61,13 +77,194 @@ def _where_time_went(folder: str) -> list[str]:
 
 
 def utilisation(flops: float, seconds: float) -> dict[str, float]:
-    """What all devices did of the models' own FLOPs a second; and MFU, the share of their bfloat16 peak, where that is known."""
-    found, peak = {'tflops_per_second': round(flops / seconds / 1e12, 4)}, accelerators.peak_flops(jax.devices()[0].device_kind)
+    """Returns TFLOP/s of all devices, and `mfu`, their share of the bfloat16 peak, where that is known.
+
+    Args:
+      flops: FLOPs that the models need, without padding and recomputation.
+      seconds: wall-clock time that they took.
+    """
+    found = {'tflops_per_second': round(flops / seconds / 1e12, 4)}
+    peak = accelerators.peak_flops(jax.devices()[0].device_kind)
     return found if peak is None else found | {'mfu': round(flops / seconds / peak / jax.device_count(), 4)}
 
 
 def memory() -> dict[str, float]:
-    """GiB in use, and at most so far, on the first device of this process; nothing where the device does not say."""
+    """Returns GiB in use, and at most so far, on the first device of this process; nothing on a device without these counters."""
     stats = jax.local_devices()[0].memory_stats() or {}
     names = {'hbm_gib': 'bytes_in_use', 'hbm_peak_gib': 'peak_bytes_in_use'}
     return {name: round(stats[key] / 2**30, 3) for name, key in names.items() if key in stats}
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceTime:
+    """Seconds of operations on this host's devices, by part; those of several threads or devices add up.
+
+    Attributes:
+      seconds: part -> seconds of all steps, in the order of the parts; OTHER last.
+      steps: number of times that the program ran.
+      devices: of this host.
+    """
+
+    seconds: dict[str, float]
+    steps: int
+    devices: int
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of each part in all seconds."""
+        total = sum(self.seconds.values()) or 1.0
+        return {name: seconds / total for name, seconds in self.seconds.items()}
+
+    def lines(self) -> list[str]:
+        """Returns a table, one line a part: seconds a step of a device, and the share."""
+        calls = max(self.steps * self.devices, 1)
+        width = max(len('device time'), *(len(name) for name in self.seconds))
+        return [f'{"device time":{width}}  s a step  share',
+                *(f'{name:{width}}  {seconds / calls:8.4f}  {self.shares[name]:5.0%}' for name, seconds in self.seconds.items())]
+
+    def write(self, folder: pathlib.Path) -> None:
+        """Writes device_time.json and device_time.html. Raises DiskFullError."""
+        calls = max(self.steps * self.devices, 1)
+        by_step = {name: seconds / calls for name, seconds in self.seconds.items()}
+        atomic.write_json(folder / 'device_time.json', dataclasses.asdict(self) | {'seconds_a_step': by_step, 'shares': self.shares})
+        report = html.Report('Where the step\'s time goes')
+        report.paragraph(f'{self.steps} steps on {self.devices} devices of one host; forward and backward pass of each part together.')
+        report.bar_chart('Device time', 'seconds a step of a device', by_step)
+        report.table(('part', 'seconds a step', 'share'), [(name, by_step[name], share) for name, share in self.shares.items()])
+        report.write(folder / 'device_time.html')
+
+
+def device_time(folder: pathlib.Path, parts: Sequence[str], program: str, devices: int) -> DeviceTime:
+    """Returns the device time in the newest profile under `folder`.
+
+    Args:
+      folder: the folder that jax.profiler.start_trace was given.
+      parts: names of scopes; an operation belongs to the innermost one.
+      program: the jitted function's name.
+      devices: devices of the host that made the profile.
+
+    Raises:
+      FileNotFoundError: there is no profile.
+      ValueError: the program did not run while the profile was made.
+    """
+    files = sorted(folder.glob('plugins/profile/*/*.xplane.pb'), key=lambda path: path.stat().st_mtime)
+    if not files:
+        raise FileNotFoundError(f'{folder}: no profile (plugins/profile/*/*.xplane.pb)')
+    return device_time_of_bytes(files[-1].read_bytes(), parts, program, devices)
+
+
+def device_time_of_bytes(data: bytes, parts: Sequence[str], program: str, devices: int) -> DeviceTime:
+    """Returns the device time in an .xplane.pb's content, as `device_time`. Raises ValueError where the program did not run."""
+    module = f'jit_{program}'
+    scopes = _scopes(data, module, parts)
+    seconds, runs = dict.fromkeys((*parts, OTHER), 0.0), set()
+    for run, operation, duration in _operations(data, module):
+        runs.add(run)
+        if (part := scopes.get(operation, OTHER)) is not None:
+            seconds[part] += duration
+    if not runs:
+        raise ValueError(f'the profile holds no operation of {program}')
+    return DeviceTime(seconds, len(runs), devices)
+
+
+def part_of(op_name: str, parts: Sequence[str]) -> str | None:
+    """Returns the innermost part in an operation's name, such as jit(step)/transpose(jvp(read))/while/body/dot_general."""
+    named = [word for word in re.split(r'[/()]', op_name) if word in parts]
+    return named[-1] if named else None
+
+
+def _operations(data: bytes, module: str) -> Iterator[tuple[Any, str, float]]:
+    """Yields (run, operation, seconds) of every operation of the program."""
+    for plane in jax.profiler.ProfileData.from_serialized_xspace(data).planes:
+        lines = {line.name: line for line in plane.lines}
+        if 'XLA Ops' in lines:  # a TPU: events are named like their instruction, and the line of modules says which program runs
+            programs = sorted((event.start_ns, event.start_ns + event.duration_ns, event.name) for event in lines['XLA Modules'].events)
+            starts = [start for start, _, _ in programs]
+            for event in lines['XLA Ops'].events:
+                at = bisect.bisect_right(starts, event.start_ns) - 1
+                if at >= 0 and event.start_ns < programs[at][1] and programs[at][2].split('(')[0] == module:  # jit_step(123)
+                    yield at, event.name.split(' = ')[0].lstrip('%'), event.duration_ns * _NS
+            continue
+        for event in (event for line in plane.lines for event in line.events):
+            stats = dict(event.stats)
+            if stats.get('hlo_module') == module and 'hlo_op' in stats:
+                yield stats.get('run_id'), stats['hlo_op'], event.duration_ns * _NS
+
+
+def _scopes(data: bytes, module: str, parts: Sequence[str]) -> dict[str, str | None]:
+    """Returns operation -> part for every compiled form of the program in the profile; None for those that only run others.
+
+    Operations that the compiler made without a name, such as copies, count with the commonest part of their loop's body or branch.
+    """
+    found: dict[str, str | None] = {}
+    for name, computations in _programs(data):
+        if name != module:
+            continue
+        for index, instructions in enumerate(computations):
+            own = {instruction: part_of(op_name, parts) for instruction, _, op_name in instructions}
+            commonest = collections.Counter(part for part in own.values() if part is not None).most_common(1)
+            around = commonest[0][0] if commonest and index < len(computations) - 1 else OTHER  # the last one is the whole program
+            found |= {instruction: None if opcode in _CONTROL else own[instruction] or around for instruction, opcode, _ in instructions}
+    return found
+
+
+def _programs(data: bytes) -> Iterator[tuple[str, list[list[tuple[str, str, str]]]]]:
+    """Yields (name, computations) of the compiled programs in a profile; an instruction is (name, opcode, op_name)."""
+    for plane in _all(_fields(data), 1):  # XSpace.planes
+        fields = _fields(plane)
+        if _text(fields, 2) != '/host:metadata':
+            continue
+        for entry in _all(fields, 4):  # XPlane.event_metadata, a map: key 1, value 2
+            for stat in _all(_fields(_all(_fields(entry), 2)[0]), 5):  # XEventMetadata.stats
+                for program in _all(_fields(stat), 6):  # XStat.bytes_value, an HloProto
+                    for module in _all(_fields(program), 1):  # HloProto.hlo_module
+                        fields_of_module = _fields(module)
+                        yield _text(fields_of_module, 1), [_instructions(each) for each in _all(fields_of_module, 3)]
+
+
+def _instructions(computation: memoryview) -> list[tuple[str, str, str]]:
+    found = []
+    for instruction in _all(_fields(computation), 2):  # HloComputationProto.instructions
+        fields = _fields(instruction)  # name 1, opcode 2, metadata 7: OpMetadata, whose op_name is 2
+        found.append((_text(fields, 1), _text(fields, 2), next((_text(_fields(metadata), 2) for metadata in _all(fields, 7)), '')))
+    return found
+
+
+def _fields(message: bytes | memoryview) -> list[tuple[int, Any]]:
+    """Returns the fields of a protobuf message as (number, value): bytes as views, varints as integers, fixed-width ones left out."""
+    data, at = memoryview(message), 0
+    found: list[tuple[int, Any]] = []
+    while at < len(data):
+        key, at = _varint(data, at)
+        kind = key & 7
+        if kind == 0:
+            value, at = _varint(data, at)
+            found.append((key >> 3, value))
+        elif kind == 2:
+            size, at = _varint(data, at)
+            found.append((key >> 3, data[at:at + size]))
+            at += size
+        elif kind in (1, 5):
+            at += 8 if kind == 1 else 4
+        else:
+            raise ValueError(f'not a protobuf message: wire type {kind}')
+    return found
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def _all(fields: list[tuple[int, Any]], number: int) -> list[Any]:
+    return [value for field, value in fields if field == number]
+
+
+def _text(fields: list[tuple[int, Any]], number: int) -> str:
+    return next((bytes(value).decode() for field, value in fields if field == number), '')

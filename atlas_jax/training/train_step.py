@@ -19,7 +19,7 @@ from atlas_jax.training import state as state_lib
 TrainStep = Callable[..., tuple[state_lib.TrainState, dict[str, jax.Array]]]
 Metrics = dict[str, jax.Array]
 
-PARTS = ('retrieve', 'read', 'distil', 'update')  # the step's scopes, by which a profile is taken apart (report/device_time.py)
+PARTS = ('retrieve', 'read', 'distil', 'update')  # the step's scopes, by which a profile is taken apart (report/run_profile.py)
 _ROUNDING = 1  # folded into the seed: the stream of random numbers that rounds bfloat16 parameters
 
 

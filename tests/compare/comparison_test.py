@@ -57,7 +57,7 @@ def test_what_differs_is_said_and_exit_code_1(capsys):
     (['--reader', 'x'], ['--out']),
     (['--reader', 'x', '--out', 'o.npz'], ['--inputs', '--data', '--random']),
     (['--reader', 'x', '--model', 'y', '--random', '1x1x4', '--out', 'o.npz'], ['--model DIR, or --reader DIR']),
-    (['--reader', 'x', '--random', '1x4', '--out', 'o.npz'], ['"1x4" is no size']),
+    (['--reader', 'x', '--random', '1x4', '--out', 'o.npz'], ['"1x4" is not a size']),
     (['--reader', 'x', '--random', '1x1x4', '--out', 'o.npz', '--variant', 'fast'], ['"fast" is unknown', 'tuned']),
     (['--reader', 'x', '--data', 'd.jsonl', '--out', 'o.npz'], ['--index DIR']),
     (['--reader', 'x', '--inputs', 'nowhere.npz', '--out', 'o.npz', '--against', 'recorded.npz'], ['recorded.npz']),

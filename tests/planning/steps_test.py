@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax import api, evaluate, partitioning, train
+from atlas_jax import api, errors, evaluate, partitioning, train
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.decoding import DecodingConfig
 from atlas_jax.index import embed
@@ -16,6 +16,8 @@ from atlas_jax.models import parameters
 from atlas_jax.planning import steps
 from atlas_jax.planning import workload as workload_lib
 from atlas_jax.steps import answer as answer_step
+from atlas_jax.steps import prepare
+from atlas_jax.steps import search as search_step
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tasks import qa
 from atlas_jax.training import train_step
@@ -158,3 +160,37 @@ def test_choices_and_own_passages_are_in_the_batch():
     batch = steps.batch(workload, partitioning.make_mesh(devices=jax.devices()[:1]))
     assert batch.choice_tokens.shape == batch.choice_weights.shape == (4, 4, 3) and batch.choice_weights.dtype == np.float32
     assert batch.excluded_passage_ids.shape == (4, 1)
+
+
+def _search_workload(searcher, **changes):
+    return workload_lib.Workload(tiny.config(), kind='search', batch_size=4, n_context=3, index_rows=56, index_dtype='float32',
+                                 search=workload_lib.search_config.SearchConfig(searcher=searcher, **changes))
+
+
+def test_a_search_alone_is_the_one_that_prepare_runs(atlas, index, examples):
+    prepared = prepare.prepare(atlas, examples, index, 2, 4)
+    batch, _ = prepared.batch(examples[:4], 4, atlas.params)
+    text = search_step.search_step(prepared.spec).lower(atlas.device_params(), batch, prepared.knowledge).as_text()
+    workload = dataclasses.replace(_workload(prepared.spec, batch, prepared.knowledge, kind='search'), index_dtype='float32')
+    planned = dataclasses.replace(steps.make_spec(workload, prepared.spec.mesh), segments=prepared.spec.segments, read=prepared.spec.read)
+    assert planned == prepared.spec
+    (step,) = steps._search_steps(workload, prepared.spec)
+    assert step.run.lower(*step.arguments).as_text() == text
+    assert step.read_bytes == ROWS * atlas.config.retriever.emb_dim * 4 and list(step.parameters) == ['retriever']
+
+
+@pytest.mark.parametrize('searcher, rerank, programs', [('exact', 0, 1), ('scann', 0, 1), ('hybrid', 7, 2), ('bm25', 7, 1)])
+def test_a_search_of_the_host_embeds_queries_and_embeds_candidates_again(searcher, rerank, programs):
+    workload = _search_workload(searcher, rerank_candidates=rerank)
+    found = steps.steps_of(workload, partitioning.make_mesh(devices=jax.devices()[:1]))
+    assert len(found) == programs and sum(step.share * step.items for step in found) == 4
+    out = found[-1].trace().out_info
+    if searcher == 'scann':
+        assert (out.shape, out.dtype) == ((4, tiny.RETRIEVER.emb_dim), np.float32)
+    else:
+        assert out.passage_ids.shape == out.scores.shape == (4, 3)
+
+
+def test_a_search_by_words_alone_compiles_nothing():
+    with pytest.raises(errors.ConfigError, match='"bm25": this search runs on the host alone and compiles nothing'):
+        steps.steps_of(_search_workload('bm25'), partitioning.make_mesh(devices=jax.devices()[:1]))

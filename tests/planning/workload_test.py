@@ -86,5 +86,14 @@ def test_400_million_passages_overflow_no_index(kind, searcher):
                                      search=search)
     (step,) = steps.steps_of(workload, partitioning.make_mesh(devices=jax.devices()[:1]))
     assert step.index.reader_table.tokens.size > 2**31 and step.index.index.embeddings.size > 2**31
-    largest = program.largest_side(step.trace().jaxpr)
+    sides = (side for equation in program.walk(step.trace().jaxpr) for var in equation.outvars for side in getattr(var.aval, 'shape', ()))
+    largest = max(sides)
     assert 400_000_000 <= largest < 2**31
+
+
+def test_a_run_that_only_retrieves_is_planned_as_a_search():
+    gin_utils.parse(['models/small.gin', 'runs/evaluate.gin'], ['RETRIEVE_ONLY=True', 'N_CONTEXT=7'], stand_in='no folder')
+    workload = workload_lib.of_evaluation(gin_utils.value_of('MODEL'), gin_utils.arguments_of(evaluate.evaluate))
+    assert (workload.kind, workload.n_context) == ('search', 7) and not workload.trains
+    with pytest.raises(errors.ConfigError, match='n_context is 0; it must be at least 1 to find passages'):
+        dataclasses.replace(workload, n_context=0)

@@ -1,3 +1,5 @@
+"""Pages are well formed, escaped and self-contained; tables and answers say what they were given."""
+
 import html.parser
 import math
 import re

@@ -1,0 +1,185 @@
+"""Charts of a report as SVG text: lines and bars, without a script or a library.
+
+Colours are the page's CSS variables, so charts follow light and dark. Each picture carries a <title> and a <desc> for readers that do not
+see it.
+"""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+
+# Places in SVG units. The page scales a chart to its own width.
+WIDTH, HEIGHT = 720, 320
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 44, 48
+COLORS = 6  # series colours the page defines, --series-0 to --series-5
+_BAR_TOP, _BAR_STEP = 4, 34  # bars have no legend above them; the distance from bar to bar
+_DASHES = ('', '6 3', '2 3', '8 3 2 3')  # beside the colours, for those who do not see them
+_MOST_DOTS = 40  # points of a line that are marked; more would hide the line
+
+Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+
+
+def line_chart(title: str, x_label: str, y_label: str, series: Series) -> str:
+    """Returns a chart of lines as SVG.
+
+    Args:
+      title: for readers that do not see the chart.
+      x_label, y_label: names of the axes.
+      series: name -> (xs, ys). Points that are not finite leave a gap.
+
+    Raises:
+      ValueError: xs and ys of a series differ in length.
+    """
+    points = {name: _points(name, xs, ys) for name, (xs, ys) in series.items()}
+    finite = [point for line in points.values() for point in line if _is_finite(point)]
+    if not finite:
+        return _empty(title)
+    x_ticks, y_ticks = (ticks(min(values), max(values)) for values in zip(*finite, strict=True))
+
+    def place(point: tuple[float, float]) -> tuple[float, float]:
+        x, y = point
+        return _scale(x, x_ticks, LEFT, WIDTH - RIGHT), _scale(y, y_ticks, HEIGHT - BOTTOM, TOP)
+
+    marks = _axes(x_label, y_label, x_ticks, y_ticks)
+    for number, line in enumerate(points.values()):
+        for run in _finite_runs(line):
+            marks.append(_line(number, [place(point) for point in run], with_dots=len(line) <= _MOST_DOTS))
+    marks += _legend(list(series))
+    description = f'{", ".join(series)}; {x_label} from {x_ticks[0]:g} to {x_ticks[-1]:g}, {y_label} from {y_ticks[0]:g} to {y_ticks[-1]:g}'
+    return _picture(HEIGHT, title, description, marks)
+
+
+def _axes(x_label: str, y_label: str, x_ticks: list[float], y_ticks: list[float]) -> list[str]:
+    marks = []
+    for tick in y_ticks:
+        y = _scale(tick, y_ticks, HEIGHT - BOTTOM, TOP)
+        marks.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+        marks.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    marks += [_vertical_grid(_scale(tick, x_ticks, LEFT, WIDTH - RIGHT), f'{tick:g}', HEIGHT) for tick in x_ticks]
+    middle_x, middle_y = (LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2
+    marks.append(f'<text x="{middle_x:.1f}" y="{HEIGHT - 8}" text-anchor="middle">{_escape(x_label)}</text>')
+    marks.append(f'<text transform="translate(16 {middle_y:.1f}) rotate(-90)" text-anchor="middle">{_escape(y_label)}</text>')
+    return marks
+
+
+def _line(number: int, run: list[tuple[float, float]], with_dots: bool) -> str:
+    color = _color(number)
+    path = 'M' + 'L'.join(f'{x:.1f} {y:.1f}' for x, y in run)
+    dash = f' stroke-dasharray="{_DASHES[number % len(_DASHES)]}"' if number % len(_DASHES) else ''
+    dots = ''.join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{color}"/>' for x, y in run) if with_dots or len(run) == 1 else ''
+    return f'<path fill="none" stroke="{color}" stroke-width="2" stroke-linejoin="round"{dash} d="{path}"/>{dots}'
+
+
+def _legend(names: list[str]) -> list[str]:
+    marks, x = [], float(LEFT)
+    for number, name in enumerate(names):
+        dash = f' stroke-dasharray="{_DASHES[number % len(_DASHES)]}"' if number % len(_DASHES) else ''
+        marks.append(f'<path fill="none" stroke="{_color(number)}" stroke-width="3"{dash} d="M{x:.0f} 20h24"/>'
+                     f'<text class="label" x="{x + 30:.0f}" y="24">{_escape(name)}</text>')
+        x += 54 + 7.5 * len(name)
+    return marks
+
+
+def _points(name: str, xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
+    if len(xs) != len(ys):
+        raise ValueError(f'series "{name}" has {len(xs)} x values and {len(ys)} y values: they must be as many')
+    return [(float(x), float(y)) for x, y in zip(xs, ys, strict=True)]
+
+
+def _is_finite(point: tuple[float, float]) -> bool:
+    return math.isfinite(point[0]) and math.isfinite(point[1])
+
+
+def _finite_runs(line: list[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+    runs: list[list[tuple[float, float]]] = [[]]
+    for point in line:
+        if _is_finite(point):
+            runs[-1].append(point)
+        else:
+            runs.append([])
+    return [run for run in runs if run]
+
+
+def bar_chart(title: str, label: str, bars: Mapping[str, float], standard_errors: Mapping[str, float] | None = None) -> str:
+    """Returns horizontal bars as SVG, with the value beside each.
+
+    Args:
+      title: for readers that do not see the chart.
+      label: name of the axis.
+      bars: name -> value; one that is not finite is shown as "no value".
+      standard_errors: name -> standard error, shown as a whisker each way.
+    """
+    standard_errors = standard_errors or {}
+    ends = [value + sign * standard_errors.get(name, 0) for name, value in bars.items() if math.isfinite(value) for sign in (-1, 1)]
+    if not ends:
+        return _empty(title)
+    x_ticks = ticks(min(0.0, *ends), max(0.0, *ends))
+    left, right = 190, WIDTH - 72
+    height = _BAR_TOP + _BAR_STEP * len(bars) + BOTTOM
+    marks = [_vertical_grid(_scale(tick, x_ticks, left, right), f'{tick:g}', height, _BAR_TOP) for tick in x_ticks]
+    for row, (name, value) in enumerate(bars.items()):
+        y = _BAR_TOP + _BAR_STEP * row + 6
+        marks.append(f'<text class="label" x="{left - 10}" y="{y + 15}" text-anchor="end">{_escape(name)}</text>')
+        if not math.isfinite(value):
+            marks.append(f'<text x="{left + 6}" y="{y + 15}">no value</text>')
+            continue
+        marks += _bar(row, y, value, standard_errors.get(name, 0), x_ticks, (left, right))
+    marks.append(f'<text x="{(left + right) / 2:.1f}" y="{height - 8}" text-anchor="middle">{_escape(label)}</text>')
+    description = '; '.join(f'{name}: {value:.4g}' for name, value in bars.items())
+    return _picture(height, title, f'{label}. {description}', marks)
+
+
+def _bar(row: int, y: float, value: float, error: float, x_ticks: list[float], span: tuple[float, float]) -> list[str]:
+    zero, end = _scale(0.0, x_ticks, *span), _scale(value, x_ticks, *span)
+    marks = [f'<rect x="{min(zero, end):.1f}" y="{y}" width="{abs(end - zero):.1f}" height="22" rx="3" fill="{_color(row)}"/>']
+    beside = max(zero, end)
+    if error:
+        low, beside = _scale(value - error, x_ticks, *span), max(beside, _scale(value + error, x_ticks, *span))
+        high = _scale(value + error, x_ticks, *span)
+        marks.append(f'<path class="whisker" d="M{low:.1f} {y + 11}H{high:.1f}M{low:.1f} {y + 6}v10M{high:.1f} {y + 6}v10"/>')
+    marks.append(f'<text class="value" x="{beside + 6:.1f}" y="{y + 15}">{value:.3g}</text>')
+    return marks
+
+
+def _picture(height: float, title: str, description: str, marks: list[str]) -> str:
+    """The marks as one <svg> element, WIDTH wide."""
+    return (f'<svg role="img" viewBox="0 0 {WIDTH} {height}" xmlns="http://www.w3.org/2000/svg"><title>{_escape(title)}</title>'
+            f'<desc>{_escape(description)}</desc>{"".join(marks)}</svg>')
+
+
+def _empty(title: str) -> str:
+    """The picture in place of a chart without a finite value."""
+    return _picture(64, title, 'no data', ['<text x="16" y="36">no data</text>'])
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Returns four to eight round numbers that span low to high."""
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+    rough = (high - low) / 5  # five steps read well at this height and width
+    unit = 10 ** math.floor(math.log10(rough))
+    step = next(factor * unit for factor in (1, 2, 2.5, 5, 10) if factor * unit >= rough)
+    # Without the slack, rounding would add an empty step at either end.
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [float(f'{number * step:.12g}') for number in range(first, last + 1)]
+
+
+def _scale(value: float, ticks: list[float], start: float, end: float) -> float:
+    """The place of a value where the first tick lies at `start` and the last at `end`, in SVG units."""
+    return start + (value - ticks[0]) / (ticks[-1] - ticks[0]) * (end - start)
+
+
+def _vertical_grid(x: float, text: str, height: float, top: float = TOP) -> str:
+    """A grid line from `top` down, with its number under it, in a picture of `height`."""
+    return (f'<path class="grid" d="M{x:.1f} {top}V{height - BOTTOM}"/>'
+            f'<text x="{x:.1f}" y="{height - BOTTOM + 18}" text-anchor="middle">{text}</text>')
+
+
+def _color(number: int) -> str:
+    """The CSS colour of the series with this number, from 0."""
+    return f'var(--series-{number % COLORS})'
+
+
+def _escape(text: str) -> str:
+    """The text, safe inside an element or a quoted attribute."""
+    return html.escape(str(text))

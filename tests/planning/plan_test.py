@@ -1,0 +1,126 @@
+"""Plans from a compiler that is made up: parts that add up, the cache, memory that is exceeded, and the printed table."""
+
+import dataclasses
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from atlas_jax import errors, partitioning
+from atlas_jax.planning import plan as plan_lib
+from atlas_jax.planning import slices, steps
+from atlas_jax.planning import workload as workload_lib
+from tests.testing import tiny
+
+WORKLOAD = workload_lib.Workload(tiny.config(), kind='answer', batch_size=5, n_context=3, index_rows=56)
+CHIPS = 4
+COMPILED = 'ENTRY %main (x: f32[10]) -> f32[10] {\n  %y = f32[10]{0} all-reduce(%x), to_apply=%add\n}'
+
+
+class _Lowered:
+    """A lowered program whose compilation needs `gib`, or does not fit."""
+
+    def __init__(self, gib: float, limit: float = 30.75):
+        self.gib, self.limit, self.compiled = gib, limit, 0
+
+    def as_text(self) -> str:
+        return 'not compiled' if not self.compiled else COMPILED
+
+    def compile(self):
+        self.compiled += 1
+        if self.gib > self.limit:
+            raise jax.errors.JaxRuntimeError(f'RESOURCE_EXHAUSTED: Used {self.gib}G of {self.limit}G hbm. Exceeded hbm capacity')
+        return self
+
+    def memory_analysis(self):
+        return types.SimpleNamespace(argument_size_in_bytes=self.gib * plan_lib.GIB, output_size_in_bytes=0, alias_size_in_bytes=0,
+                                     temp_size_in_bytes=0, generated_code_size_in_bytes=0)
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """A step of one matrix product on this machine's device, whose compilation is made up; gives the list of what was compiled."""
+    lowered = []
+    mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+    weights = jax.ShapeDtypeStruct((7, 11), jnp.float32, sharding=partitioning.replicated(mesh))
+
+    class Step(steps.Step):
+        def trace(self):
+            traced = jax.jit(lambda w: w @ w.T).trace(weights)
+            lowered.append(_Lowered(compiler.gib))
+            return types.SimpleNamespace(jaxpr=traced.jaxpr, lower=lambda step=lowered[-1]: step)
+
+    def compiler():
+        return [each for each in lowered if each.compiled]
+
+    compiler.gib = 2.0
+    monkeypatch.setattr(steps, 'mesh_of', lambda workload, slice_: (mesh, 1))
+    monkeypatch.setattr(steps, 'steps_of', lambda workload, mesh, hosts: [
+        Step(None, (), weights, items=workload.examples_a_step, keys_values_bytes=0.5 * plan_lib.GIB, read_bytes=2.4e12)])
+    return compiler
+
+
+def test_a_plan_adds_up(compiler):
+    planned = plan_lib.plan(WORKLOAD, 'v4:2x2x1')
+    assert planned.fits and planned.batch_size == 8 and planned.chips == CHIPS and planned.accumulation_steps == 1  # whole chips
+    assert planned.hbm_gib_per_chip == pytest.approx(sum(planned.hbm_parts.values())) == 2
+    assert planned.hbm_parts['activations'] == 0.5 and planned.hbm_parts['parameters'] == 7 * 11 * 4 / plan_lib.GIB
+    assert planned.flops == planned.flops_at_limit == 2 * 7 * 7 * 11 and planned.collective_bytes['all-reduce'] == 2 * 3 / 4 * 40
+    assert planned.step_seconds_roofline == planned.reading_seconds == 2.0 and planned.items_per_second == 4.0
+
+
+def test_a_plan_is_found_again(compiler, tmp_path):
+    first = plan_lib.plan(WORKLOAD, 'v4:2x2x1', tmp_path)
+    assert plan_lib.plan(WORKLOAD, 'v4:2x2x1', tmp_path) == first and len(compiler()) == 1
+    plan_lib.plan(WORKLOAD, 'v4:2x2x2', tmp_path)
+    assert len(compiler()) == 2 and len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_does_not_fit_says_how_much_it_needs(compiler):
+    compiler.gib = 40.5
+    planned = plan_lib.plan(WORKLOAD, 'v4:2x2x1')
+    assert not planned.fits and planned.hbm_gib_per_chip == 40.5 and sum(planned.collective_bytes.values()) == 0
+    shown = plan_lib.lines(planned, WORKLOAD)
+    assert 'DOES NOT FIT' in shown[0] and any('fewer questions at a time: batch_size 4' in line for line in shown)
+    assert not any('roofline' in line for line in shown)
+
+
+@pytest.mark.parametrize('text, needed', [('RESOURCE_EXHAUSTED: Used 40.5G of 30.75G hbm', 40.5 * 2**30),
+                                          ('RESOURCE_EXHAUSTED: the total (512.0M) exceeds available HBM', 2**29)])
+def test_the_compilers_messages(text, needed):
+    assert plan_lib._out_of_memory(ValueError(text)) == needed
+    with pytest.raises(ValueError, match='INTERNAL'):
+        plan_lib._out_of_memory(ValueError(text.replace('RESOURCE_EXHAUSTED', 'INTERNAL')))
+
+
+def test_mistakes_come_before_the_compiler(monkeypatch):
+    monkeypatch.setattr(steps, 'steps_of', lambda *_: pytest.fail('traced'))
+    with pytest.raises(errors.ConfigError, match='batch_size 6 .* does not divide over the 4 chips of v4:2x2x1; choose a multiple of 4'):
+        plan_lib.plan(dataclasses.replace(WORKLOAD, kind='train', batch_size=6), 'v4:2x2x1')
+    with pytest.raises(errors.ConfigError, match='axis fsdp is 3'):
+        plan_lib.plan(dataclasses.replace(WORKLOAD, mesh_shape=(1, 3, 1)), 'v4:2x2x1')
+
+
+def test_counts_give_way_to_the_compilers_total():
+    counted = {'parameters': 3.0, 'optimizer': 2.0, 'index': 1.0, 'gradients': 5.0, 'activations': 7.0}
+    parts = plan_lib._parts(counted, 13.0)
+    assert (parts['gradients'], parts['activations'], parts['temporaries']) == (5.0, 2.0, 0.0) and sum(parts.values()) == 13.0
+    assert plan_lib._parts(counted, 20.0)['temporaries'] == 2.0
+
+
+def test_bytes_of_a_chip_are_those_of_its_shards():
+    mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+    tree = {'a': jax.ShapeDtypeStruct((3, 5), np.int8, sharding=partitioning.replicated(mesh)), 'b': None}
+    assert plan_lib._chip_bytes(tree) == 15.0 and plan_lib._chip_bytes(()) == 0.0
+
+
+@pytest.mark.parametrize('kind, words', [('train', 'chip-hours'), ('index', 'the whole index'), ('score', 'orders of a question a second'),
+                                         ('search', 'reading the index')])
+def test_every_kind_has_its_lines(kind, words):
+    slice_ = slices.parse('v4:2x2x1')
+    planned = plan_lib.Plan(kind, slice_.name, 4, (1, 4, 1), 2, 8, True, 3.0, 30.75, {'parameters': 3.0}, 1e12, 2e12, 2.0, 2.0, 0.5, 0.25,
+                            4.0, 0.5, {'all-gather': 1e9}, 7.0)
+    shown = '\n'.join(plan_lib.lines(planned, dataclasses.replace(WORKLOAD, kind=kind)))
+    assert words in shown and 'fits' in shown and 'all-gather 1.0' in shown and 'real lengths take 50%' in shown
