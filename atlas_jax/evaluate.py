@@ -31,7 +31,7 @@ _TOP = (1, 2, 5, 10, 20, 50, 100)
 
 @dataclasses.dataclass(frozen=True)
 class Likelihoods:
-    """How likely the reader finds the targets.
+    """The likelihood of the targets by the reader.
 
     nll            per question: sum over the target's tokens of their negative log likelihood
     target_tokens  per question: their number
@@ -43,7 +43,7 @@ class Likelihoods:
     correlations: Mapping[str, float | None]
 
     def summary(self) -> dict[str, Any]:
-        """The perplexity of all target tokens together, and the correlations."""
+        """Returns the perplexity of all target tokens together, and the correlations."""
         loss = sum(self.nll) / max(sum(self.target_tokens), 1)
         return {'eval_loss': loss, 'perplexity': math.exp(min(loss, 700)),
                 **{f'correlation_{name}': value for name, value in self.correlations.items()}}
@@ -77,7 +77,7 @@ class Evaluation:
         return self.scores['exact_match']
 
     def summary(self, top_k: int) -> dict[str, Any]:
-        """The figures that programs read; recalls up to `top_k` passages. `stderr` is that of the first metric."""
+        """Returns the figures that programs read; recalls up to `top_k` passages. `stderr` is that of the first metric."""
         figures: dict[str, Any] = {}
         for name, values in self.scores.items():
             figures[name], error = statistics.mean_and_standard_error(values)
@@ -93,7 +93,7 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What an evaluation does.
+    """Options of an evaluation.
 
     Attributes:
       n_context: passages read (or retrieved), default what the model was trained with.
@@ -140,6 +140,9 @@ def evaluate_examples(atlas: api.Atlas, examples: Sequence[task_lib.TaskExample]
       index: an api.Index or several; None is a closed book, or reads the examples' own passages.
       label: of the progress bar.
       options, changes: see Options; `changes` are fields of it.
+
+    Raises:
+      ConfigError: no examples, or options that contradict each other. IndexFolderError, StoreError: as the index's check.
     """
     start = time.perf_counter()
     options = dataclasses.replace(options or Options(), **changes)
@@ -186,7 +189,7 @@ def _score_texts(task: task_lib.Task, answers: Sequence[api.Answer], examples) -
 
 
 def _choose(atlas: api.Atlas, examples, index: prepare.Searched, options: Options, label: str):
-    """(answers, what all orders of each question say, accuracies), one of each a question."""
+    """Returns (answers, probabilities over all orders of the options, accuracies), one of each a question."""
     prepared = _prepare(atlas, examples, index, options)
     step, passages, likelihoods = score_step.make_score_step(prepared.spec), [], []
     params = atlas.device_params(options.param_dtype)
@@ -213,7 +216,7 @@ def _place(letter: str) -> int:
 
 
 def _groups(examples: Sequence[task_lib.TaskExample]) -> list[list[task_lib.TaskExample]]:
-    """The permutations of one row together."""
+    """Groups the permutations of one row."""
     groups: list[list[task_lib.TaskExample]] = []
     for example in examples:
         if groups and groups[-1][0].example_id == example.example_id:
@@ -224,7 +227,7 @@ def _groups(examples: Sequence[task_lib.TaskExample]) -> list[list[task_lib.Task
 
 
 def _ranks(answers: Sequence[api.Answer], examples):
-    """(answer_ranks, gold_ranks) of what was retrieved."""
+    """Returns (answer_ranks, gold_ranks) of what was retrieved."""
     gold = [set(example.gold_docids) for example in examples]
     by_answer: tuple[int | None, ...] = ()
     by_gold: tuple[int | None, ...] = ()
@@ -262,7 +265,7 @@ def _likelihoods(atlas: api.Atlas, examples, index: prepare.Searched, options: O
 
 def write_results(path: str | os.PathLike, evaluation: Evaluation, examples: Sequence[task_lib.TaskExample],
                   write_passages: bool = True) -> None:
-    """One JSON line a question: query, answers, prediction, scores, and where wanted the passages."""
+    """Writes one JSON line a question: query, answers, prediction, scores, and where wanted the passages."""
     def row(number: int, answer: api.Answer, example: task_lib.TaskExample) -> dict[str, Any]:
         values: dict[str, Any] = {'example_id': example.example_id, 'question': answer.question, 'query': example.query,
                                   'answers': list(example.answers)}
@@ -283,7 +286,7 @@ def write_results(path: str | os.PathLike, evaluation: Evaluation, examples: Seq
 
 @dataclasses.dataclass(frozen=True)
 class EvalData:
-    """What an evaluation reads and writes.
+    """The files that an evaluation reads and writes.
 
     Attributes:
       examples_file: lines as the task wants them (docs/tasks.md).
@@ -318,7 +321,7 @@ def evaluate(data: EvalData, model: ModelSource, options: Options | None = None)
       The task's metrics with their standard errors, questions, seconds, answer_recall_at_k, gold_recall_at_k.
 
     Raises:
-      UserError: anything the user can mend, before the first question is answered.
+      UserError: anything the user can mend, before the first question is answered; ConfigError where options contradict each other.
     """
     options = options or Options()
     if options.retrieve_only and not data.results_file:

@@ -163,7 +163,7 @@ class AtlasModel:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSource:
-    """Where a model comes from, and what of it is to differ from what its folder says.
+    """The folders of a model, and the settings that replace those of its folder.
 
     Attributes:
       model_dir: a folder that train wrote, an original Atlas checkpoint, or a folder with reader/ and retriever/; or instead

@@ -31,7 +31,7 @@ _SHOWN = ('reader_loss', 'retriever_loss', 'index_age_max', 'tflops_per_second',
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """Where and how a run goes; steps are counted in updates.
+    """Folder, sizes and intervals of a run; steps are counted in updates.
 
     Attributes:
       run_dir: folder for checkpoints, metrics and the configuration as used.
@@ -71,7 +71,7 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainData:
-    """What a run learns from.
+    """The examples and the index that a run learns from.
 
     Attributes:
       train_file: lines as the task wants them (docs/tasks.md).
@@ -157,7 +157,7 @@ def train(run: RunConfig, data: TrainData, model: ModelSource, optimizer: Optimi
 
 
 def configure(atlas: api.Atlas, mesh: jax.sharding.Mesh, n_context: int, dropout_rate: float | None) -> api.Atlas:
-    """The model with another number of passages and dropout rate."""
+    """Returns the model with another number of passages and dropout rate."""
     config = dataclasses.replace(atlas.config, n_context=n_context)
     if dropout_rate is not None:
         config = dataclasses.replace(config, reader=dataclasses.replace(config.reader, dropout_rate=dropout_rate),
@@ -202,7 +202,7 @@ def _check_encoders(atlas: api.Atlas, spec: StepSpec) -> None:
 
 
 def _refresher(config: RefreshConfig | None, prepared: prepare.Prepared) -> Refresher | None:
-    """What keeps the index up; None where nothing is ever embedded again."""
+    """Returns the refresher of the index; None where nothing is ever embedded again. Raises ConfigError for an index it cannot refresh."""
     if config is None or not config.refreshes:
         return None
     if not prepared.spec.embeds_passages or prepared.knowledge is None or prepared.knowledge.index is None:
@@ -314,7 +314,7 @@ class _Loop:
                           **run_profile.utilisation(metrics['model_flops'], seconds), **run_profile.memory()}
 
     def _evaluate(self, done: int) -> float | None:
-        """The score of the evaluation, where one is due: the task's first metric."""
+        """Evaluates where it is due, and returns the task's first metric."""
         if not self.loaded.eval_examples or done % self.run.evaluate_every_steps:
             return None
         params, _ = state_lib.to_items(self.state)

@@ -24,7 +24,7 @@ _MADE: dict[tuple[StepSpec, decoding.DecodingConfig], AnswerStep] = {}
 
 
 class Answered(struct.PyTreeNode):
-    """What the reader said of each example, and from where.
+    """The answers to a batch, and the passages they were read from.
 
     tokens     [batch, num_return_sequences, max_length - 1] int32  best first; up to and including eos, then padding
     scores     [batch, num_return_sequences] float32  log likelihood / length ** length_penalty; None if greedy

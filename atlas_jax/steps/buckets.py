@@ -29,7 +29,7 @@ class Capacity:
 
 
 def capacities(lengths: np.ndarray, passages: int, limit: int, streams: int = 1) -> tuple[Capacity, ...]:
-    """Capacities for streams of `passages` passages, smallest first; the last one holds `passages` of the greatest length.
+    """Returns capacities for streams of `passages` passages, smallest first; the last one holds `passages` of the greatest length.
 
     Args:
       lengths: [n] int, token counts of the inputs that will come (of a sample, or of all).
@@ -54,14 +54,14 @@ def capacities(lengths: np.ndarray, passages: int, limit: int, streams: int = 1)
 
 
 def distinct(kinds: Mapping[str, tuple[Capacity, ...]]) -> dict[str, tuple[Capacity, ...]]:
-    """The same without levels at which every kind of stream has the capacity that the next level gives it: each level is compiled."""
+    """Drops levels at which every kind of stream has the capacity of the next level: each level costs a compilation."""
     by_level = list(zip(*kinds.values(), strict=True))
     kept = [i for i, sizes in enumerate(by_level) if i + 1 == len(by_level) or sizes != by_level[i + 1]]
     return {name: tuple(sizes[i] for i in kept) for name, sizes in kinds.items()}
 
 
 def level(streams: Sequence[tuple[jax.Array, Sequence[Capacity]]]) -> jax.Array:
-    """The smallest level at which every stream fits: scalar int32, in graph.
+    """Returns the smallest level at which every stream fits: scalar int32, in graph.
 
     Args:
       streams: for each kind of stream its lengths [streams, passages] int32 and its capacities, one a level.

@@ -1,4 +1,4 @@
-"""The evaluation step: how likely the reader finds each target, and which passages it looked at, in one jitted program."""
+"""The evaluation step: how likely the reader finds each target, and which passages it looked at, in one compiled program."""
 
 import functools
 from collections.abc import Callable, Sequence

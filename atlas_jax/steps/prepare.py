@@ -76,7 +76,7 @@ class Prepared:
 
     @property
     def on_host(self) -> bool:
-        """Whether a batch is made between two programs, so that it takes the examples and the current parameters."""
+        """True where a batch is made between two programs, so that it takes the examples and the current parameters."""
         return self.searcher is not None or self.searched is not None
 
     def batch(self, examples: Sequence[TaskExample], size: int, params: Any) -> tuple[types.Batch, types.Retrieved | None]:
@@ -114,7 +114,7 @@ class Prepared:
 
     def search(self, params: Any, examples: Sequence[TaskExample], size: int,
                label: str | None = None) -> Iterator[tuple[Sequence[TaskExample], types.Retrieved]]:
-        """As `run`, of the search alone: spec.top_k passages an example, or its own with their scores."""
+        """Yields, as `run` does, the search alone: spec.top_k passages an example, or its own with their scores."""
         def step(params, batch: types.Batch, knowledge: types.Knowledge | None, retrieved: types.Retrieved | None) -> types.Retrieved:
             rerank = retrieved is not None and self.spec.reranked and batch.passage_tokens is None
             if retrieved is not None and not rerank:
@@ -125,7 +125,7 @@ class Prepared:
 
     @property
     def sharding(self) -> jax.sharding.NamedSharding:
-        """How a batch lies on the devices."""
+        """The layout of a batch on the devices."""
         return partitioning.sharding(self.spec.mesh, 'batch')
 
     def _made(self, examples: Sequence[TaskExample], size: int, passages_of: Callable[[int], Any] | None = None,

@@ -15,14 +15,14 @@ Array = jax.Array
 
 
 def embed_queries(params, batch: types.Batch, spec: spec_lib.StepSpec, dropout_key: Array | None = None) -> Array:
-    """Query embeddings [batch, dim] float32; without a key, without dropout."""
+    """Returns query embeddings [batch, dim] float32; without a key, without dropout."""
     stream = _stream(batch.retriever_query_tokens[:, None], batch.retriever_query_lengths[:, None], spec)
     embeddings = embed(params, stream, spec, dropout_key)  # [streams, batch / streams, dim]
     return embeddings.reshape(-1, embeddings.shape[-1])
 
 
 def embed(params, stream: types.TokenStream, spec: spec_lib.StepSpec, dropout_key: Array | None = None) -> Array:
-    """Embeddings [streams, passages, dim] float32 of every passage in the stream."""
+    """Returns embeddings [streams, passages, dim] float32 of every passage in the stream."""
     rngs = None if dropout_key is None else {'dropout': dropout_key}
     # Linen's apply is typed as a union with (output, variables), which it gives only where variables are mutable.
     return cast(Array, spec.retriever.apply({'params': params}, stream, deterministic=dropout_key is None, rngs=rngs))
@@ -30,7 +30,7 @@ def embed(params, stream: types.TokenStream, spec: spec_lib.StepSpec, dropout_ke
 
 def retrieve_and_assemble(params, batch: types.Batch, knowledge: types.Knowledge | None, spec: spec_lib.StepSpec,
                           retrieved: types.Retrieved | None = None, passage_params=None) -> types.ReaderInputs:
-    """Everything from the queries to the reader inputs; no gradient flows through it.
+    """Goes from the queries to the reader inputs; no gradient flows through it.
 
     Args:
       params: the (query) retriever's parameters.
@@ -67,7 +67,10 @@ def retrieve_and_assemble(params, batch: types.Batch, knowledge: types.Knowledge
 
 def find(params, batch: types.Batch, knowledge: types.Knowledge, spec: spec_lib.StepSpec, retrieved: types.Retrieved | None = None,
          passage_params=None) -> types.Retrieved:
-    """The top_k passages of every example: searched for, or given; re-ranked where spec says so."""
+    """Returns the top_k passages of every example: searched for, or given; re-ranked where spec says so.
+
+    Scores [batch, top_k] float32 and ids [batch, top_k] int32, best first.
+    """
     if retrieved is not None and not spec.reranked:
         return retrieved
     queries = jax.lax.stop_gradient(embed_queries(params, batch, spec))
@@ -80,7 +83,7 @@ def find(params, batch: types.Batch, knowledge: types.Knowledge, spec: spec_lib.
 
 def _rerank(passage_params, queries: Array, retrieved: types.Retrieved, knowledge: types.Knowledge,
             spec: spec_lib.StepSpec) -> types.Retrieved:
-    """The best top_k of the candidates by embeddings that the passage encoder makes now, at the smallest capacity that fits."""
+    """Returns the best top_k of the candidates by embeddings that the passage encoder makes now, at the smallest capacity that fits."""
     rows = _take_rows(types.required(knowledge.retriever_table), retrieved.passage_ids.reshape(-1), spec)
     tokens, lengths = retriever_inputs(rows, retrieved.passage_ids.shape, spec)  # [batch, candidates, width], [batch, candidates]
     embeddings = _embed_now(passage_params, tokens, jnp.where(jnp.isfinite(retrieved.scores), lengths, 0), spec)
@@ -95,7 +98,7 @@ def _rerank(passage_params, queries: Array, retrieved: types.Retrieved, knowledg
 
 
 def _embed_now(params, tokens: Array, lengths: Array, spec: spec_lib.StepSpec) -> Array:
-    """Embeddings [batch, n, dim] of passages [batch, n, width] at the smallest of the capacities `spec.reranked` that fits."""
+    """Returns embeddings [batch, n, dim] float32 of passages [batch, n, width] at the smallest of the capacities `spec.reranked` that fits."""
     def embed_at(capacity: buckets.Capacity):
         return lambda: embed(params, pack(tokens, lengths, spec, capacity.stream_tokens, capacity.longest), spec)
 
@@ -116,7 +119,7 @@ def _add_retriever_side(inputs: types.ReaderInputs, ids: Array, knowledge: types
 
 
 def retriever_inputs(rows: types.TokenTable, shape: tuple[int, ...], spec: spec_lib.StepSpec) -> tuple[Array, Array]:
-    """Passages as the retriever sees them: rows of the retriever's table to tokens [*shape, retriever_max_tokens] and lengths [*shape]."""
+    """Assembles passages as the retriever sees them: rows of the retriever's table to tokens [*shape, retriever_max_tokens] and lengths [*shape]."""
     size = shape[0] * shape[1]
     tokens, lengths = assembly.assemble(spec.segments.retriever, jnp.zeros((size, 1), jnp.int32), jnp.zeros((size,), jnp.int32), rows,
                                         spec.config.retriever_max_tokens)
@@ -124,7 +127,7 @@ def retriever_inputs(rows: types.TokenTable, shape: tuple[int, ...], spec: spec_
 
 
 def _whole_lengths(batch: types.Batch, rows: types.TokenTable, spec: spec_lib.StepSpec) -> Array:
-    """Tokens that the reader inputs would have without a limit, [batch, top_k]; of the fields that the format names."""
+    """Counts the tokens that the reader inputs would have without a limit, [batch, top_k]; of the fields that the format names."""
     by_kind = {'query': batch.reader_query_lengths[:, None], 'title': rows.title_lengths, 'text': rows.lengths - rows.title_lengths}
     whole = jnp.zeros_like(rows.lengths)
     for segment in types.required(spec.segments.reader):
@@ -142,20 +145,20 @@ def _closed_book_inputs(batch: types.Batch, spec: spec_lib.StepSpec) -> types.Re
 
 
 def _take_rows(table: types.TokenTable, ids: Array, spec: spec_lib.StepSpec) -> types.TokenTable:
-    """The table's rows `ids` [n], laid out over the devices like the batch."""
+    """Takes the table's rows `ids` [n] int32, laid out over the devices like the batch."""
     rows = jax.tree.map(lambda column: jnp.take(column, ids, axis=0).astype(jnp.int32), table)
     return jax.tree.map(lambda column: partitioning.constrain(column, spec.mesh, 'batch'), rows)
 
 
 def _stream(tokens: Array, lengths: Array, spec: spec_lib.StepSpec) -> types.TokenStream:
-    """Short inputs as streams with room for every token: no levels needed."""
+    """Packs short inputs [batch, n, width] into streams with room for every token: no levels needed."""
     width = tokens.shape[-1]
     per_stream = tokens.shape[0] * tokens.shape[1] // spec.streams
     return pack(tokens, lengths, spec, per_stream * width, width)
 
 
 def pack(tokens: Array, lengths: Array, spec: spec_lib.StepSpec, stream_tokens: int, longest: int) -> types.TokenStream:
-    """Passages of each example [batch, n, width] as one stream a device, whole examples in each."""
+    """Packs the passages of each example [batch, n, width] into one stream a device, whole examples in each."""
     width = tokens.shape[-1]
     tokens = partitioning.constrain(tokens.reshape(spec.streams, -1, width), spec.mesh, 'streams')
     return token_stream.pack(tokens, lengths.reshape(spec.streams, -1), stream_tokens, longest)

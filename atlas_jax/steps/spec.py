@@ -1,4 +1,4 @@
-"""What is fixed when a step is traced: model, formats, numbers of passages, stream capacities, mesh."""
+"""The static side of a step, fixed when it is traced: model, formats, numbers of passages, stream capacities, mesh."""
 
 import dataclasses
 from typing import TypeVar
@@ -31,7 +31,7 @@ Network = TypeVar('Network', t5.T5Config, contriever.ContrieverConfig)
 
 @dataclasses.dataclass(frozen=True)
 class DistillConfig:
-    """How the reader teaches the retriever (paper section 2.2).
+    """Settings of the distillation from reader to retriever (paper section 2.2).
 
     Attributes:
       gold_score_mode: where the teacher's scores come from.
@@ -75,12 +75,12 @@ class DistillConfig:
 
     @property
     def attention(self) -> attention_scores.Statistic | None:
-        """What the gold scores are made of in the attention modes; None in the others."""
+        """The statistic of cross attention that the gold scores are, in the attention modes; None in the others."""
         return ATTENTION_MODES[self.gold_score_mode][1] if self.gold_score_mode in ATTENTION_MODES else None
 
     @property
     def from_training_forward(self) -> bool:
-        """Whether the gold scores are the attention of the training forward itself (the std modes)."""
+        """True where the gold scores are the attention of the training forward itself (the std modes)."""
         return self.gold_score_mode in ATTENTION_MODES and ATTENTION_MODES[self.gold_score_mode][0] == 'std'
 
 
@@ -151,7 +151,7 @@ class StepSpec:
 
     @property
     def distillation(self) -> DistillConfig:
-        """How the retriever learns, of a step that trains; an answer step has none."""
+        """The distillation of a step that trains; an answer step has none."""
         return types.required(self.distill)
 
     @property
@@ -176,7 +176,7 @@ class StepSpec:
 
     @property
     def encoded_for_gold(self) -> slice:
-        """Which of an example's passages are encoded for gold scores alone; the others' states come from the training forward."""
+        """The passages of an example that are encoded for gold scores alone; the others' states come from the training forward."""
         scored = self.passages_scored
         if not scored or self.distillation.from_training_forward:
             return slice(0, 0)
@@ -184,17 +184,17 @@ class StepSpec:
 
     @property
     def embeds_passages(self) -> bool:
-        """Whether the step embeds passages, or takes their embeddings from the index."""
+        """True where the step embeds the scored passages; else their embeddings come from the index."""
         return self.passages_scored > 0 and self.distillation.retriever_training != 'query_side'
 
     @property
     def keeps_passage_encoder(self) -> bool:
-        """Whether the encoder that made the index stays, as it is, beside the trained query encoder."""
+        """True where the encoder that made the index stays, as it is, beside the trained query encoder."""
         return self.passages_scored > 0 and self.distillation.retriever_training == 'query_side'
 
     @property
     def trains_passage_encoder(self) -> bool:
-        """Whether passages have a trained encoder of their own, `params['passage_encoder']`."""
+        """True where passages have a trained encoder of their own, `params['passage_encoder']`."""
         return self.passages_scored > 0 and self.distillation.retriever_training == 'untied'
 
     @property
@@ -208,12 +208,12 @@ class StepSpec:
 
     @property
     def needs_retriever_tokens(self) -> bool:
-        """Whether the step embeds passages, so that it needs them in the retriever's tokens."""
+        """True where the step embeds passages, so that it needs them in the retriever's tokens."""
         return bool(self.embedded or self.reranked)
 
     @property
     def needs_embeddings(self) -> bool:
-        """Whether the step reads the index's embeddings: to search them, or as the retriever's side of the loss."""
+        """True where the step reads the index's embeddings: to search them, or as the retriever's side of the loss."""
         return not self.closed_book and (not self.search.on_host or self.keeps_passage_encoder)
 
     @property
@@ -226,7 +226,7 @@ class StepSpec:
 
     @property
     def flash(self) -> bool:
-        """Whether encoders attend by the kernel."""
+        """True where encoders attend by the kernel."""
         return self.step.attention == 'flash' or (self.step.attention == 'auto' and self.mesh.devices.flat[0].platform == 'tpu')
 
     @property
@@ -281,7 +281,7 @@ def _literal_tokens(segments: tuple[Segment, ...]) -> int:
 
 
 def _input_lengths(segments: tuple[Segment, ...], lengths: types.TokenLengths, limit: int) -> tuple[np.ndarray, int]:
-    """A sample of reader input lengths and their bound: passages and queries of all lengths, paired evenly."""
+    """Returns a sample [n] int of reader input lengths and their bound: passages and queries of all lengths, paired evenly."""
     reads_passage = any(segment.kind in ('title', 'text') for segment in segments)
     passages = np.sort(np.asarray(lengths.reader_passages)) if reads_passage else np.zeros(1, np.int64)
     queries = np.asarray(lengths.reader_queries)
@@ -295,7 +295,7 @@ def _input_lengths(segments: tuple[Segment, ...], lengths: types.TokenLengths, l
 
 
 def embedded_lengths(segments: tuple[Segment, ...], lengths: types.TokenLengths, limit: int) -> tuple[np.ndarray, int]:
-    """Token counts of the passages as the retriever sees them, and their bound."""
+    """Returns token counts [rows] int of the passages as the retriever sees them, and their bound."""
     sample = np.asarray(lengths.retriever_passages) + _literal_tokens(segments)
     if len(sample) == 0:
         return np.zeros(0), limit

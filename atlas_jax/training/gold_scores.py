@@ -1,4 +1,4 @@
-"""Gold scores: what the reader thinks of each passage, for the retriever to learn. No gradient flows into them."""
+"""Gold scores: the reader's judgement of each passage, for the retriever to learn. No gradient flows into them."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def passage_log_likelihoods(params: Any, scored: read.EncodedPassages, batch: ty
 
 def gold_scores(params: Any, scored: read.EncodedPassages, batch: types.Batch, decoder_inputs: Array, inputs: types.ReaderInputs,
                 spec: spec_lib.StepSpec) -> Array:
-    """[batch, n] float32 in every mode but emdr and those that take the training forward's attention (read.attended).
+    """Returns [batch, n] float32 in every mode but emdr and those that take the training forward's attention (read.attended).
 
     Args:
       params: the reader's.
@@ -61,6 +61,6 @@ def gold_scores(params: Any, scored: read.EncodedPassages, batch: types.Batch, d
 
 
 def _nll(logits: Array, batch: types.Batch) -> Array:
-    """Of each target token, [batch, n, target_length]."""
+    """Returns the negative log likelihood of each target token, [batch, n, target_length] float32."""
     targets = jnp.broadcast_to(batch.decoder_target_tokens[:, None], logits.shape[:-1])
     return reader_xent.token_nll(logits, targets)

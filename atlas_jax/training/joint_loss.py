@@ -1,4 +1,4 @@
-"""The joint loss: the reader's on fused passages, and the retriever's distilled from what the reader thinks of each passage."""
+"""The joint loss: the reader's on fused passages, and the retriever's distilled from the reader's judgement of each passage."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ Params = dict[str, Any]
 
 def joint_loss(params: Params, batch: types.Batch, inputs: types.ReaderInputs, spec: spec_lib.StepSpec, level: int,
                dropout_key: Array | None = None, updates_done: Array | int | None = None) -> tuple[Array, dict[str, Array]]:
-    """Reader loss plus retriever loss (paper section 2.2) at one level of the stream capacities.
+    """Returns reader loss plus retriever loss (paper section 2.2) at one level of the stream capacities.
 
     Args:
       params: {'reader', 'retriever'}, and 'passage_encoder' where it is trained.
@@ -63,7 +63,7 @@ def joint_loss(params: Params, batch: types.Batch, inputs: types.ReaderInputs, s
 
 def _taught(reader_params, scored, scores: Array, batch: types.Batch, decoder_inputs: Array, inputs: types.ReaderInputs,
             spec: spec_lib.StepSpec) -> tuple[Array, Array]:
-    """The retriever's loss, and gold scores [batch, n], from the scored passages read without dropout."""
+    """Returns the retriever's loss, and gold scores [batch, n], from the scored passages read without dropout."""
     if spec.distillation.gold_score_mode != 'emdr':
         gold_scores = gold_scores_lib.gold_scores(reader_params, scored, batch, decoder_inputs, inputs, spec)
         return _distilled(scores, gold_scores, batch, spec), gold_scores
@@ -80,7 +80,7 @@ def _distilled(scores: Array, gold_scores: Array, batch: types.Batch, spec: spec
 
 def _retriever_scores(params: Params, batch: types.Batch, inputs: types.ReaderInputs, spec: spec_lib.StepSpec, level: int,
                       query_key: Array | None, passage_key: Array | None) -> Array:
-    """query . passage / sqrt(dim) [batch, n] float32; -inf where nothing was retrieved."""
+    """Returns query . passage / sqrt(dim), [batch, n] float32; -inf marks empty slots."""
     queries = retrieve.embed_queries(params['retriever'], batch, spec, query_key)
     n = spec.passages_scored
     if inputs.passage_embeddings is not None:

@@ -16,7 +16,7 @@ _TRAINED = 3  # forward and backward, in forward passes
 
 
 def of_step(spec: spec_lib.StepSpec, batch: types.Batch, inputs: types.ReaderInputs) -> Array:
-    """FLOPs of the joint loss and its gradients for one (micro-)batch, and of the queries' embedding for the search: float32 scalar."""
+    """Counts the FLOPs of the joint loss and its gradients for one (micro-)batch, and of the queries' embedding for the search: float32 scalar."""
     reader, targets = spec.config.reader, jnp.sum(batch.decoder_loss_weights > 0, axis=-1, dtype=jnp.float32)  # [batch]
     read, only_scored = inputs.reader_lengths[:, :spec.passages_read], inputs.reader_lengths[:, spec.encoded_for_gold]
     total = _TRAINED * (of_passages(reader, read) + of_decoder(reader, targets, jnp.sum(read, axis=-1)))
@@ -32,7 +32,7 @@ def of_step(spec: spec_lib.StepSpec, batch: types.Batch, inputs: types.ReaderInp
 
 
 def _of_gold_scores(spec: spec_lib.StepSpec, targets: Array, scored: Array) -> Array:
-    """Of the decoder's passes over the scored passages [batch, n], the reader's own states at hand."""
+    """Counts the decoder's passes over the scored passages [batch, n]; the encoder states are there already."""
     reader, together = spec.config.reader, jnp.sum(scored, axis=-1)
     if spec.distillation.from_training_forward:
         return jnp.float32(0)
@@ -43,7 +43,7 @@ def _of_gold_scores(spec: spec_lib.StepSpec, targets: Array, scored: Array) -> A
 
 
 def of_passages(config: t5.T5Config, lengths: Array) -> Array:
-    """A forward pass of the encoder over passages of these lengths, and the keys and values that the decoder's layers read."""
+    """Counts a forward pass of the encoder over passages of these lengths, and the keys and values that the decoder's layers read."""
     joined = config.num_heads * config.head_dim
     weights = 4 * config.emb_dim * joined + _of_mlp(config)
     keys_values = config.num_decoder_layers * 2 * config.emb_dim * joined
@@ -51,7 +51,7 @@ def of_passages(config: t5.T5Config, lengths: Array) -> Array:
 
 
 def of_decoder(config: t5.T5Config, targets: Array, contexts: Array) -> Array:
-    """A forward pass of the decoder over sequences of `targets` tokens that read `contexts` tokens each, shapes that broadcast."""
+    """Counts a forward pass of the decoder over sequences of `targets` tokens that read `contexts` tokens each, shapes that broadcast."""
     joined = config.num_heads * config.head_dim
     layer = 6 * config.emb_dim * joined + _of_mlp(config)  # the keys and values of what is read come with the passages
     targets, contexts = jnp.broadcast_arrays(jnp.asarray(targets, jnp.float32), jnp.asarray(contexts, jnp.float32))
@@ -61,7 +61,7 @@ def of_decoder(config: t5.T5Config, targets: Array, contexts: Array) -> Array:
 
 
 def of_retriever(config: contriever.ContrieverConfig, lengths: Array) -> Array:
-    """A forward pass over inputs of these lengths."""
+    """Counts a forward pass of the retriever over inputs of these lengths [...] int."""
     weights = 4 * config.emb_dim**2 + 2 * config.emb_dim * config.mlp_dim
     return _of_layers(config.num_layers, weights, config.emb_dim, lengths)
 

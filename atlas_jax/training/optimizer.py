@@ -47,7 +47,7 @@ class OptimizerConfig:
 
 
 def schedule_factor(config: OptimizerConfig, updates_done: Any) -> Any:
-    """The factor on the learning rate after `updates_done` updates; scalar int32 or int in, float32 out.
+    """Returns the factor on the learning rate after `updates_done` updates; scalar int32 or int in, float32 out.
 
     linear: 0.1 to 1 over the warm-up, then down to 0.1 at total_steps and on to 0. cosine: 0 to 1, then 0.1 + 0.9 cos(pi/2 s), held at
     0.1 past total_steps (the original's turns negative there). fixed: 0 to 1, then 1.
@@ -71,7 +71,7 @@ def learning_rates(config: OptimizerConfig, updates_done: Any) -> dict[str, Any]
 
 
 def make_optimizer(config: OptimizerConfig, train_retriever: bool = True, freeze_retriever_steps: int = 0) -> optax.GradientTransformation:
-    """The optimiser over `{'reader', 'retriever'}`, and 'passage_encoder' where it is trained, which goes with the retriever.
+    """Returns the optimiser over `{'reader', 'retriever'}`, and 'passage_encoder' where it is trained, which goes with the retriever.
 
     Without `train_retriever` the retriever stays as it is, else it does so in the first `freeze_retriever_steps` updates.
 
@@ -98,7 +98,7 @@ def _part_of(params: Any) -> dict[str, str]:
 
 
 def apply_updates(params: Any, updates: Any, key: jax.Array | None) -> Any:
-    """params + updates; bfloat16 parameters are rounded up or down at random, right on average, or small updates would be lost."""
+    """Returns params + updates; bfloat16 parameters are rounded up or down at random, right on average, or small updates would be lost."""
     leaves, structure = jax.tree.flatten(params)
     rounds = any(leaf.dtype == jnp.bfloat16 for leaf in leaves)
     keys = jax.random.split(types.required(key), len(leaves)) if rounds else [None] * len(leaves)

@@ -33,7 +33,7 @@ class RefreshConfig:
       rolling_fraction: share of the index that is embedded again after each update, 0 to 1; 0 for none.
       block_passages: passages that a device embeds at a time.
 
-    Raises ConfigError for a schedule that is none, or a value out of its range.
+    Raises ConfigError for an invalid schedule, or a value out of its range.
     """
 
     schedule: str = '-1'
@@ -49,7 +49,7 @@ class RefreshConfig:
 
     @property
     def refreshes(self) -> bool:
-        """Whether anything is ever embedded again."""
+        """True where anything is ever embedded again."""
         return self.rolling_fraction > 0 or any(every < _FOREVER for _, _, every in parse_schedule(self.schedule))
 
 
@@ -68,13 +68,13 @@ def parse_schedule(schedule: str) -> tuple[tuple[int, int, int], ...]:
             if intervals[-1][2] == 0:  # the original divides by it
                 raise ValueError
         except ValueError as error:
-            raise errors.ConfigError(f'RefreshConfig.schedule "{schedule}": "{part}" is no interval; write first-last:every, as '
+            raise errors.ConfigError(f'RefreshConfig.schedule "{schedule}": "{part}" is not an interval; write first-last:every, as '
                                      '0-1000:500,1000-10000:2000, or one number, -1 for never') from error
     return tuple(intervals)
 
 
 def is_due(schedule: str, updates_done: int, freeze_retriever_steps: int = 0) -> bool:
-    """Whether the whole index is to be embedded before the next update.
+    """Returns whether the whole index is due to be embedded before the next update.
 
     While the retriever is frozen only what is due before the first update is. A schedule asks for step 0 too; the index that a run starts
     with has been embedded by its first encoder already.
@@ -102,10 +102,10 @@ class Refresher:
         self._next, self._owed = 0, 0.0
         sample, limit = spec_lib.embedded_lengths(spec.segments.retriever, lengths, spec.config.retriever_max_tokens)
         capacities = buckets.capacities(sample, self._block, limit, spec.streams)
-        self._run = compile_step(_embed_block, spec, self._block, capacities, donate=(0,))
+        self.program = compile_step(_embed_block, spec, self._block, capacities, donate=(0,))
 
     def after_update(self, knowledge: types.Knowledge, params: Any, updates_done: int) -> types.Knowledge:
-        """The knowledge for the next update; the old one's index must not be used again where it was changed."""
+        """Returns the knowledge for the next update; the old one's index must not be used again where it was changed."""
         frozen = self.spec.distillation.freeze_retriever_steps
         if updates_done and is_due(self.config.schedule, updates_done, frozen):
             return self.whole(knowledge, params, updates_done)
@@ -130,11 +130,11 @@ class Refresher:
         return {'index_age_mean': float(ages.mean()), 'index_age_max': float(ages.max())}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds besides the embeddings, as JSON values."""
+        """Returns a checkpoint's part besides the embeddings, as JSON values."""
         return {'generations': self.generations.tolist(), 'next': self._next, 'owed': self._owed}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """The inverse of `state`. Raises ConfigError where the index was cut into other blocks."""
+        """Restores a `state`. Raises ConfigError where the index was cut into other blocks."""
         if len(state['generations']) != len(self.generations):
             raise errors.ConfigError(f'the checkpoint\'s index was refreshed in {len(state["generations"])} blocks, this run has '
                                      f'{len(self.generations)}; give the same block_passages and number of devices, or another run_dir')
@@ -147,7 +147,7 @@ class Refresher:
         # Donated are the numbers alone: which rows are valid does not change, nor what the copy is turned by.
         columns = [_numbers(types.required(knowledge.index))] + ([] if knowledge.scanned is None else [_numbers(knowledge.scanned.rows)])
         rotation = None if knowledge.scanned is None else knowledge.scanned.rotation
-        index, *copy = self._run(columns, encoder, knowledge.retriever_table, np.int32(start), rotation)
+        index, *copy = self.program(columns, encoder, knowledge.retriever_table, np.int32(start), rotation)
         self.generations[block] = updates_done
         knowledge = knowledge.replace(index=_with_numbers(types.required(knowledge.index), index))
         if knowledge.scanned is None:
@@ -156,7 +156,7 @@ class Refresher:
 
 
 def scanned_again(scanned: types.ScannedRows | None, index: types.IndexArrays, spec: spec_lib.StepSpec) -> types.ScannedRows | None:
-    """The int8 copy of an index that has changed, where there was one; turned as it was."""
+    """Makes the int8 copy of an index that has changed, where there was one; turned as it was."""
     return None if scanned is None else int8.scanned_by(index, spec.mesh, spec.search.metric, scanned.rotation)
 
 

@@ -17,7 +17,7 @@ from atlas_jax.steps.compile import compile_step
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything a step changes, and the frozen passage encoder beside it.
+    """All that a step changes, and the frozen passage encoder beside it.
 
     step             scalar int32, updates done
     params           {'reader', 'retriever'} and 'passage_encoder' where that is trained too, float32 master weights,
@@ -34,7 +34,7 @@ class TrainState(struct.PyTreeNode):
 
 def create(params: dict[str, Any], spec: spec_lib.StepSpec, optimizer: optax.GradientTransformation,
            passage_encoder: Any = None) -> TrainState:
-    """A state at step 0 on the spec's mesh.
+    """Makes a state at step 0 on the spec's mesh.
 
     Args:
       params: {'reader', 'retriever'} as unboxed arrays (host or device); they are copied.
@@ -64,7 +64,7 @@ def _moments_shardings(spec: spec_lib.StepSpec, optimizer: optax.GradientTransfo
 
 
 def abstract(spec: spec_lib.StepSpec, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state's shapes with their shardings, to restore into or to compile for."""
+    """Returns the state's shapes with their shardings, to restore into or to compile for."""
     params = _abstract_values(spec)
     shapes = TrainState(step=jax.ShapeDtypeStruct((), jnp.int32), params=params, optimizer_state=jax.eval_shape(optimizer.init, params),
                         passage_encoder=params['retriever'] if spec.keeps_passage_encoder else None)
@@ -72,7 +72,7 @@ def abstract(spec: spec_lib.StepSpec, optimizer: optax.GradientTransformation) -
 
 
 def state_shardings(spec: spec_lib.StepSpec, optimizer: optax.GradientTransformation) -> TrainState:
-    """The NamedSharding of every leaf of the state."""
+    """Returns the NamedSharding of every leaf of the state."""
     shardings = _with_passage_encoder(parameters.param_shardings(spec.config, spec.mesh), spec)
     params = _abstract_values(spec)
     return TrainState(step=partitioning.replicated(spec.mesh), params=shardings,
@@ -93,7 +93,7 @@ def _with_passage_encoder(params: dict[str, Any], spec: spec_lib.StepSpec) -> di
 
 
 def _copy(tree: Any, shardings: Any, dtype: Any) -> Any:
-    """The tree on the mesh, in buffers of its own: the step donates its state, and a buffer can be donated once.
+    """Copies the tree to the mesh, into buffers of its own: the step donates its state, and a buffer can be donated once.
 
     device_put alone may go on using a shard that lies on its device already, even with may_alias=False.
     """
@@ -101,7 +101,7 @@ def _copy(tree: Any, shardings: Any, dtype: Any) -> Any:
 
 
 def to_items(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The state as the items of a checkpoint: (params, optimizer)."""
+    """Returns the state as the items of a checkpoint: (params, optimizer)."""
     params = dict(state.params)
     if state.passage_encoder is not None:
         params['passage_encoder'] = state.passage_encoder
@@ -109,7 +109,7 @@ def to_items(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def from_items(params: dict[str, Any], optimizer: dict[str, Any], trains_passage_encoder: bool = False) -> TrainState:
-    """The inverse of to_items; a passage encoder that is not trained lies beside the parameters."""
+    """Makes a state of what `to_items` gave; a passage encoder that is not trained lies beside the parameters."""
     params = dict(params)
     frozen = None if trains_passage_encoder else params.pop('passage_encoder', None)
     return TrainState(step=optimizer['step'], params=params, optimizer_state=optimizer['moments'], passage_encoder=frozen)
@@ -131,7 +131,7 @@ def _optimizer_shardings(optimizer: optax.GradientTransformation, params: Any, s
 
 
 def _like(shape: tuple[int, ...], param_shape: tuple[int, ...], sharding: jax.sharding.NamedSharding) -> jax.sharding.NamedSharding:
-    """The sharding of an array of a parameter's shape, or of that shape without one dimension; else replicated."""
+    """Returns the sharding of an array of a parameter's shape, or of that shape without one dimension; else replicated."""
     if shape == param_shape:
         return sharding
     axes = (*sharding.spec, *[None] * (len(param_shape) - len(sharding.spec)))

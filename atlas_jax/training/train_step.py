@@ -1,4 +1,4 @@
-"""The train step: one jitted program from query tokens to updated reader and retriever (docs/design.md, section 1)."""
+"""The train step: one compiled program from query tokens to updated reader and retriever (docs/design.md, section 1)."""
 
 import functools
 from collections.abc import Callable
@@ -60,14 +60,14 @@ def _out_shardings(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfi
 
 @functools.lru_cache(maxsize=8)  # the same object, so that what was compiled with it is found again
 def optimizer_for(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfig) -> optax.GradientTransformation:
-    """The optimiser that fits the spec: the retriever's part does nothing where the retriever is not trained."""
+    """Returns the optimiser that fits the spec: the retriever's part does nothing where the retriever is not trained."""
     freeze = spec.distillation.freeze_retriever_steps if spec.passages_scored else 0
     return optimizer_lib.make_optimizer(config, spec.passages_scored > 0, freeze)
 
 
 def accumulate(compute: Callable[[Any, jax.Array | None], tuple[Any, Metrics]], batch: Any, spec: spec_lib.StepSpec,
                key: jax.Array | None = None) -> tuple[Any, Metrics]:
-    """Gradients summed over the micro-batches, as the original sums them, or averaged by option; one micro-batch is in memory at a time.
+    """Sums gradients over the micro-batches, as the original sums them, or averaged by option; one micro-batch is in memory at a time.
 
     Args:
       compute: (micro-batch, dropout key) -> (gradients, scalar metrics).
@@ -101,7 +101,7 @@ def accumulate(compute: Callable[[Any, jax.Array | None], tuple[Any, Metrics]], 
 
 def loss_and_gradients(params, batch: types.Batch, inputs: types.ReaderInputs, spec: spec_lib.StepSpec,
                        dropout_key: jax.Array | None = None, updates_done: jax.Array | None = None) -> tuple[dict, Metrics]:
-    """Gradients and metrics of the joint loss at the smallest stream capacities that fit.
+    """Returns gradients and metrics of the joint loss at the smallest stream capacities that fit.
 
     The gradient is taken inside each branch of the switch: differentiating through the switch would keep every branch's residuals.
     """
@@ -120,7 +120,7 @@ def loss_and_gradients(params, batch: types.Batch, inputs: types.ReaderInputs, s
 
 def apply_gradients(state: state_lib.TrainState, gradients, optimizer: optax.GradientTransformation,
                     rounding_key: jax.Array | None = None) -> state_lib.TrainState:
-    """One optimiser update; the key is needed where parameters are bfloat16."""
+    """Makes one optimiser update; the key is needed where parameters are bfloat16."""
     with jax.named_scope('update'):
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
         params = optimizer_lib.apply_updates(state.params, updates, rounding_key)
@@ -145,7 +145,7 @@ def _over_micro_batches(name: str, values: jax.Array) -> jax.Array:
 
 
 def _summary(metrics: Metrics) -> Metrics:
-    """Scalars of a step; scores become the agreement of retriever and reader: how often both rank the same passage first."""
+    """Returns scalars of a step; scores become the agreement of retriever and reader: how often both rank the same passage first."""
     if 'scores' in metrics:
         scores, gold_scores = metrics.pop('scores'), metrics.pop('gold_scores')
         metrics['agreement'] = jnp.mean(jnp.argmax(scores, axis=-1) == jnp.argmax(gold_scores, axis=-1))

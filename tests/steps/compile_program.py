@@ -1,0 +1,68 @@
+"""Compiles every kind of step for a mesh, from shapes alone: `python compile_program.py tpu|cpu`. compile_test.py runs it.
+
+It is a program of its own because jax learns of devices once, when it starts.
+"""
+
+import dataclasses
+import sys
+
+from atlas_jax.planning import slices
+
+ATTENTION_KERNEL = 'tpu_custom_call'
+
+
+def main(kind: str) -> None:
+    """Prints a line `NAME kernels=N` for every step that compiled."""
+    if kind == 'tpu':
+        slices.prepare_environment()
+    import jax
+
+    from atlas_jax import partitioning, types
+    from atlas_jax.models import atlas, contriever, t5
+    from atlas_jax.planning import steps
+    from atlas_jax.planning import workload as workload_lib
+    from atlas_jax.searchers.config import SearchConfig
+    from atlas_jax.steps import eval as eval_step
+    from atlas_jax.steps import spec as spec_lib
+    from atlas_jax.training import refresh
+
+    # Two heads of 64 fill the 128 lanes that the attention kernel works on.
+    model = atlas.AtlasConfig(
+        t5.T5Config(vocab_size=256, emb_dim=128, num_heads=2, head_dim=64, mlp_dim=256, num_encoder_layers=2, num_decoder_layers=2),
+        contriever.ContrieverConfig(vocab_size=256, emb_dim=128, num_heads=2, num_layers=2, mlp_dim=256, max_positions=64),
+        atlas.InputConfig(text_max_tokens=64, query_max_tokens=16, target_max_tokens=8), n_context=2)
+    shape = (1, 2, 2) if kind == 'tpu' else (2, 2, 2)
+    attention = 'flash' if kind == 'tpu' else 'plain'
+    devices = slices.devices(slices.parse('v4:2x2x1')) if kind == 'tpu' else jax.devices()
+    mesh = partitioning.make_mesh(shape, devices)
+    workload = workload_lib.Workload(
+        model, batch_size=8, n_context=2, index_rows=1024, table_tokens=128, query_tokens=16, mesh_shape=shape,
+        distill=spec_lib.DistillConfig(retriever_n_context=3), step=spec_lib.StepConfig(attention=attention, compute_dtype='bfloat16'))
+
+    def compiled(name: str, traced: jax.stages.Traced) -> None:
+        text = traced.lower().compile().as_text()
+        print(name, f'kernels={text.count(ATTENTION_KERNEL)}', flush=True)
+
+    reranked = SearchConfig('scann', rerank_candidates=4)
+    for name, changes in {'train': {}, 'answer': {}, 'score': {}, 'search': {},
+                          'search on the host': {'kind': 'search', 'search': reranked}, 'index': {'mesh_shape': None}}.items():
+        planned = dataclasses.replace(workload, **{'kind': name, **changes})
+        on = partitioning.make_mesh(None, devices) if name == 'index' else mesh
+        for number, step in enumerate(steps.steps_of(planned, on)):
+            compiled(f'{name} {number}', step.trace())
+    answering = dataclasses.replace(workload, kind='answer')
+    spec = steps.make_spec(answering, mesh)
+    compiled('eval', eval_step.make_eval_step(spec).trace(*steps.answer_arguments(answering, spec)))
+
+    spec = steps.make_spec(workload, mesh)
+    state, _, knowledge = steps.train_arguments(workload, spec)
+    refresher = refresh.Refresher(spec, refresh.RefreshConfig(rolling_fraction=0.5, block_passages=8), 1024,
+                                  workload_lib.token_lengths(workload))
+    index = types.required(knowledge.index)
+    start = jax.ShapeDtypeStruct((), 'int32')
+    compiled('refresh', refresher.program.trace([(index.embeddings, index.scales)], state.params['retriever'], knowledge.retriever_table,
+                                                start, None))
+
+
+if __name__ == '__main__':
+    main(sys.argv[1])

@@ -1,0 +1,83 @@
+"""Every kind of step compiles for four TPU chips with the attention kernel on, and for eight CPU devices."""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from atlas_jax import partitioning, types
+from atlas_jax.steps import spec as spec_lib
+from atlas_jax.steps.compile import compile_step
+from tests.testing import tiny
+
+PROGRAM = pathlib.Path(__file__).with_name('compile_program.py')
+STEPS = ['train 0', 'answer 0', 'score 0', 'search 0', 'search on the host 0', 'search on the host 1', 'index 0', 'eval', 'refresh']
+
+
+def run(kind: str, **variables: str) -> dict[str, int]:
+    """Returns how often the attention kernel stands in each step's compiled program."""
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(PROGRAM.parents[2]), **variables}
+    done = subprocess.run([sys.executable, str(PROGRAM), kind], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [line.rsplit(' kernels=', 1) for line in done.stdout.splitlines() if ' kernels=' in line]
+    return {name: int(count) for name, count in rows}
+
+
+@pytest.mark.slow  # the TPU compiler takes seconds a step; only it can say that the kernel is partitioned
+@pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed: pip install "atlas-jax[plan]"')
+def test_every_step_compiles_for_four_tpu_chips():
+    kernels = run('tpu')
+    assert set(STEPS) <= set(kernels)
+    # Without the kernel the test would prove nothing. An index build attends plainly.
+    assert all(count > 0 for name, count in kernels.items() if not name.startswith('index')), kernels
+
+
+@pytest.mark.slow  # nine programs are compiled
+def test_every_step_compiles_for_eight_devices():
+    kernels = run('cpu', XLA_FLAGS='--xla_force_host_platform_device_count=8')
+    assert set(STEPS) <= set(kernels)
+
+
+def _double(spec: spec_lib.StepSpec, offset: int, values: jax.Array) -> jax.Array:
+    return values * 2 + offset + spec.streams
+
+
+def _platform(spec: spec_lib.StepSpec, values: jax.Array) -> jax.Array:
+    return values if partitioning.platform() == spec.mesh.devices.flat[0].platform else values[:0]
+
+
+def _spread(spec: spec_lib.StepSpec, offset: int) -> jax.sharding.NamedSharding:
+    return partitioning.sharding(spec.mesh, 'batch')
+
+
+def spec() -> spec_lib.StepSpec:
+    lengths = types.TokenLengths(*(jnp.arange(3, 9),) * 2, jnp.arange(2, 5))
+    return spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, partitioning.make_mesh(devices=jax.devices()[:1]), lengths, 2)
+
+
+def test_a_program_takes_the_spec_then_what_is_fixed_then_arrays():
+    run_step = compile_step(_double, spec(), 5, out_shardings=_spread)
+    values = run_step(jnp.arange(3))
+    assert values.tolist() == [6, 8, 10] and values.sharding.is_equivalent_to(_spread(spec(), 5), 1)
+
+
+def test_the_same_program_is_compiled_once():
+    assert compile_step(_double, spec(), 5) is compile_step(_double, spec(), 5)
+    assert compile_step(_double, spec(), 5) is not compile_step(_double, spec(), 7)
+
+
+def test_programs_are_traced_on_the_mesh_under_their_name():
+    traced = compile_step(_platform, spec()).lower(jnp.ones(3))
+    assert traced.out_info.shape == (3,)
+    assert '_double/' in compile_step(_double, spec(), 11).lower(jnp.ones(3)).as_text(debug_info=True)
+
+
+def test_donated_arguments_are_given_up():
+    values = jnp.ones(3)
+    compile_step(_double, spec(), 13, donate=(0,))(values)
+    assert values.is_deleted()
