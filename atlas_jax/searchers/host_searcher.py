@@ -131,7 +131,7 @@ def fetch_until_enough(fetch: Callable[[int], tuple[np.ndarray, np.ndarray]], ro
       top_k: passages a query gets.
       excluded: [batch, m] int; -1 marks unused places.
     """
-    wanted = min(top_k, int(valid.sum()) - (0 if excluded is None else excluded.shape[1]))
+    wanted = np.minimum(top_k, _findable(valid, excluded))
     fetched = top_k + (0 if excluded is None else excluded.shape[1])
     while True:
         fetched = min(fetched, rows)
@@ -140,6 +140,15 @@ def fetch_until_enough(fetch: Callable[[int], tuple[np.ndarray, np.ndarray]], ro
         if fetched == rows or (found.sum(axis=1) >= wanted).all():
             return best(np.where(found, scores, -np.inf), ids, top_k)
         fetched *= _FETCH_FACTOR
+
+
+def _findable(valid: np.ndarray, excluded: np.ndarray | None) -> np.ndarray:
+    """Counts the rows that each query may get, [batch] int: valid and not excluded; one number [] if nothing is excluded."""
+    rows = valid.sum()
+    if excluded is None:
+        return rows
+    # An excluded row may be deleted anyway, or named twice; -1 names none.
+    return np.array([rows - valid[np.unique(ids[ids >= 0])].sum() for ids in excluded], np.int64)
 
 
 def write_saved(folder: pathlib.Path, description: dict[str, Any], write_files: Callable[[pathlib.Path], None]) -> None:

@@ -3,6 +3,8 @@
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from atlas_jax import partitioning
 from atlas_jax.searchers import host_searcher
@@ -38,6 +40,29 @@ def test_candidates_in_any_order_are_sorted():
     assert found.passage_ids.tolist() == [[2, 8, 0, 4, 0, 0, 0], [0] * 7]
     assert found.scores.dtype == np.float32 and found.passage_ids.dtype == np.int32
     assert host_searcher.nothing(5).scores.shape == host_searcher.nothing(5).passage_ids.shape == (0, 5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), rows=st.integers(1, 23), batch=st.integers(1, 3), top_k=st.integers(1, 29), excluded=st.integers(0, 5))
+def test_fetching_goes_on_until_enough_are_valid(data, rows, batch, top_k, excluded):
+    generator = np.random.default_rng(data.draw(st.integers(0, 2**16)))
+    scores, valid = generator.integers(-3, 4, (batch, rows)).astype(np.float64), generator.random(rows) < 0.5
+    ids = generator.integers(-1, rows, (batch, excluded)) if excluded else None
+    asked = []
+
+    def fetch(number):
+        asked.append(number)
+        order = np.argsort(-scores, axis=1, kind='stable')[:, :number]
+        return np.take_along_axis(scores, order, axis=1), order
+
+    found = host_searcher.fetch_until_enough(fetch, rows, valid, top_k, ids)
+    expected = by_sorting_scores(scores, valid, top_k, ids)
+    padding = ((0, 0), (0, top_k - expected[0].shape[1]))
+    np.testing.assert_array_equal(found.scores, np.pad(expected[0], padding, constant_values=-np.inf))
+    # Among equal scores a search that stops early may have fetched any of them; what is found is never deleted or excluded.
+    is_found = np.isfinite(found.scores)
+    assert valid[found.passage_ids[is_found]].all() and not host_searcher.is_excluded(found.passage_ids, ids)[is_found].any()
+    assert asked == sorted(asked) and asked[-1] <= rows
 
 
 def test_excluded_ids_are_those_of_their_own_query():
