@@ -132,7 +132,7 @@ def fuse(dense: HostRetrieved, lexical: HostRetrieved, top_k: int, fusion: str, 
 
 
 def _worths(scores: np.ndarray, fusion: str) -> np.ndarray:
-    """What a side gives to each of its candidates, [batch, candidates]; 0 at empty places."""
+    """Converts a side's scores [batch, candidates] to the numbers that are added up, of the same shape; 0 at empty places."""
     found = np.isfinite(scores)
     if fusion == 'reciprocal_rank':
         return np.where(found, 1 / (_RANK_CONSTANT + 1 + np.arange(scores.shape[1])), 0)
