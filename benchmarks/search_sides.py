@@ -99,14 +99,14 @@ def int8_index(path: pathlib.Path, top_k: int) -> dict[str, Search]:
 
 def scann(path: pathlib.Path, top_k: int) -> dict[str, Search]:
     """Ours, ScaNN with the parameters that searchers/scann.py chooses, and with fewer and more leaves."""
-    from atlas_jax.searchers import protocol, scann
+    from atlas_jax.searchers import host_searcher, scann
     vectors = search_vectors.read(path)
     searcher = scann.build(vectors, np.ones(len(vectors), bool))
     chosen = dict(searcher.parameters)
 
     def search(queries: np.ndarray, leaves: int) -> np.ndarray:
         searcher.parameters = {**chosen, 'leaves_searched': leaves}
-        return searcher.search(protocol.HostQueries([''] * len(queries), queries), top_k).passage_ids
+        return searcher.search(host_searcher.HostQueries([''] * len(queries), queries), top_k).passage_ids
 
     sides = {'scann': functools.partial(search, leaves=chosen['leaves_searched'])}
     if chosen['leaves']:

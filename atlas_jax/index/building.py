@@ -24,6 +24,7 @@ from atlas_jax.index.embed import PassageEmbedder
 from atlas_jax.io.folder import Folder
 from atlas_jax.runtime import hosts, progress
 
+# Rows of a shard, the share that one process embeds at a time.
 SHARD_ROWS = 65536
 # Embedded and written at a time. A killed build loses at most one chunk of embeddings.
 CHUNK_ROWS = 4096
@@ -90,8 +91,9 @@ def embed_shards(folder: Folder, job: Job, store: PassageStore, embedder: Passag
       DiskFullError, StorageError: finished chunks stay, and the same call continues behind them.
     """
     with hosts.together():
-        if hosts.is_first():
+        if hosts.is_first():  # the others wait: it may remove shards
             _continue_or_begin(folder, job)
+    # The recorded job, not the one given: a continued build keeps its revision, and all processes must use the same shard names.
     job = Job(**json.loads(folder.read(index_manifest.BUILDING_FILE)))
     mine = job.shards()[jax.process_index()::jax.process_count()]
     label = 'Embedding passages' if jax.process_count() == 1 else f'Embedding passages, share 1 of {jax.process_count()}'
@@ -109,7 +111,7 @@ def _embed_shard(folder: Folder, name: str, first: int, rows: int, job: Job, sto
     if bar is not None:
         progress.skip(bar, writer.next_row)
     if writer.next_row == rows:
-        return
+        return  # before the tokens are read
     table = store.retriever_table(max_tokens=embedder.max_tokens, rows=(first, first + rows))
     while (start := writer.next_row) < rows:
         chunk = np.arange(start, min(start + layout.chunk_rows, rows))
@@ -148,6 +150,7 @@ def compact(folder: Folder, stored: shards.StoredEmbeddings, deleted: np.ndarray
     """
     before = stored.manifest
     revision = before.revision + 1
+    # model_fingerprint stays: it is that of the model that built the index.
     current = dataclasses.replace(before, revision=revision, rows=int((~deleted).sum()), deleted=0, tombstones='', tombstones_sha256='')
     if deleted.any():
         name = f'store-r{revision:06d}'
@@ -160,6 +163,7 @@ def compact(folder: Folder, stored: shards.StoredEmbeddings, deleted: np.ndarray
         entries.append(shards.entry_of(folder, name, first_row, len(kept), generation, model_fingerprint))
         first_row += len(kept)
     current = dataclasses.replace(current, shards=tuple(entries))
+    # Everything the manifest names is on disk before it; nothing that the old one names is removed before the new one is there.
     index_manifest.write(folder, current)
     clean(folder, current)
 
@@ -182,6 +186,7 @@ def _copy_shard(folder: Folder, name: str, stored: shards.StoredEmbeddings, kept
     """Copies the numbers as they are stored, so that no embedding changes."""
     current = stored.manifest
     layout = shards.Layout(rows=len(kept), dim=current.dim, dtype=current.dtype, chunk_rows=min(CHUNK_ROWS, len(kept)))
+    # A killed compaction may have left a shard of this name; it is written again, not continued.
     (folder / shards.FOLDER).remove(name)
     writer = shards.ShardWriter(folder / shards.FOLDER, name, layout)
     while (start := writer.next_row) < len(kept):
@@ -208,7 +213,7 @@ def _continue_or_begin(folder: Folder, job: Job) -> None:
     """Leaves an unfinished build of the same job in the folder; otherwise records this job and removes the other's shards."""
     try:
         unfinished = Job(**json.loads(folder.read(index_manifest.BUILDING_FILE)))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError):  # none, a cut one, or one of another version's fields
         unfinished = None
     if unfinished is not None and dataclasses.replace(unfinished, revision=job.revision) == job:
         return

@@ -108,6 +108,7 @@ class EmbeddingIndex:
             first = len(self)
             if len(store) == first:
                 return 0
+            # superseded() compares old and new rows alike, so passages embedded long ago are deleted here too.
             job = building.make_job(store, embedder, first, self._manifest.dtype, self._manifest.revision + 1, generation)
             deleted = np.concatenate([self.deleted, np.zeros(len(store) - first, bool)]) | store.superseded()
             self._load(_embed_and_commit(self._folder, job, self._manifest.shards, deleted, store, embedder, progress))
@@ -127,7 +128,7 @@ class EmbeddingIndex:
         with _writing(self._folder):
             self._load(index_manifest.read(self._folder))
             self._check_store(store)
-            rows = np.unique(store.rows_of(docids))
+            rows = np.unique(store.rows_of(docids))  # a docid may be given twice
             if len(rows) and rows[-1] >= len(self):
                 raise errors.IndexFolderError(f'{self.path}: passage "{store.docid(int(rows[-1]))}" is in the store but not yet in '
                                               'the index; run `atlas-jax index add` first')
@@ -155,6 +156,7 @@ class EmbeddingIndex:
         """
         with _writing(self._folder):
             self._load(index_manifest.read(self._folder))
+            # Not _check_store: the new store would lack the passages that are not yet in the index.
             self.check_store(store)
             if self.deleted.all():
                 raise errors.IndexFolderError(f'{self.path}: every passage is deleted, so nothing would be left; add some first')
@@ -189,6 +191,7 @@ class EmbeddingIndex:
     def rows_digest(self) -> str:
         """16 hexadecimal digits that change with any embedding; deletions leave them."""
         current = self._manifest
+        # Searchers of the host are saved under it. They drop deleted rows themselves, so a deletion must not make them invalid.
         rows = [current.dtype, current.dim, current.rows, [dataclasses.astuple(entry) for entry in current.shards]]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
@@ -232,6 +235,7 @@ class EmbeddingIndex:
         if embedder.dim != self.dim:
             raise errors.IndexFolderError(f'{self.path}: has embeddings of {self.dim} numbers, this model makes {embedder.dim}; '
                                           'build it again with `atlas-jax index build`')
+        # Shards may be of different models, after `add --force`; an index without rows has no shard.
         known = [entry.model_fingerprint for entry in self._manifest.shards] or [self.model_fingerprint]
         other = next((fingerprint for fingerprint in known if fingerprint != embedder.fingerprint), None)
         if other is not None and not force:
@@ -249,6 +253,7 @@ class EmbeddingIndex:
         Raises:
           IndexFolderError: a file is missing, cut or damaged, or a later version has replaced this one.
         """
+        # Rows are split evenly over the devices, and a search needs at least one row on each.
         rows = max(1, -(-len(self) // mesh.size)) * mesh.size
         valid = np.zeros(rows, bool)
         valid[:len(self)] = ~self.deleted
@@ -296,6 +301,7 @@ class EmbeddingIndex:
             yield
         except errors.IndexFolderError as error:
             newer = index_manifest.read(self._folder)
+            # `add` and `delete` keep all shards. So if they are still named, the file is damaged.
             if newer.shards[:len(self._manifest.shards)] == self._manifest.shards:
                 raise
             raise errors.IndexFolderError(f'{self.path}: was changed since it was opened; open it again') from error
@@ -330,6 +336,7 @@ def _bounds(where: tuple[slice, ...] | None, rows: int) -> tuple[int, int]:
 def _writing(folder: Folder) -> Iterator[None]:
     """Holds the writer's lock, in process 0 for all processes."""
     with contextlib.ExitStack() as stack:
+        # `together`: if process 0 does not get the lock, the others fail too and do not wait for it.
         with hosts.together():
             if hosts.is_first():
                 stack.enter_context(lock.writing(folder, 'index', errors.IndexFolderError))
@@ -360,5 +367,6 @@ def _check_folder(folder: Folder) -> None:
     if folder.local is not None and folder.local.exists() and not folder.local.is_dir():
         raise errors.IndexFolderError(f'{folder}: is a file; give the name of a new folder')
     names = folder.children()
+    # A writer that was killed early leaves its lock alone, or the description of its build.
     if names and not names & {index_manifest.FILE, index_manifest.BUILDING_FILE, lock.FILE}:
         raise errors.IndexFolderError(f'{folder}: not empty and not an index; give the name of a new folder')

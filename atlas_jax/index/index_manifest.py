@@ -26,6 +26,7 @@ from atlas_jax.io.folder import Folder
 
 FILE = io_manifest.FILE
 BUILDING_FILE = 'building.json'
+# Version 1 is read, for indexes from before generations; version 2 is written.
 KIND = io_manifest.Kind('an index', 'atlas_jax index', (1, 2), 'atlas-jax index build', errors.IndexFolderError)
 
 
@@ -105,6 +106,7 @@ def read(folder: Folder) -> Manifest:
         manifest = Manifest(**{**body, 'shards': tuple(ShardEntry(**entry) for entry in body['shards'])})
     except (TypeError, KeyError) as error:
         raise io_manifest.damaged(folder, KIND, str(error)) from error
+    # Rows are found by the shards' first rows: a gap would be read as zeros.
     first_rows = list(itertools.accumulate((entry.rows for entry in manifest.shards), initial=0))
     if [entry.first_row for entry in manifest.shards] + [manifest.rows] != first_rows:
         raise io_manifest.damaged(folder, KIND, 'its shards do not cover its rows')
@@ -129,6 +131,7 @@ def link_to(folder: Folder, store: str | os.PathLike) -> str:
 
 def store_path(folder: Folder, manifest: Manifest) -> pathlib.Path | str:
     """Returns the path of the passages that the manifest names."""
+    # In a bucket the store is named in full, unless it lies in the index folder after a compaction.
     if folder.local is None or manifest.store.startswith('gs://'):
         return manifest.store if manifest.store.startswith(('gs://', '/')) else f'{folder}/{manifest.store}'
     return (folder.local / manifest.store).resolve()
@@ -141,6 +144,7 @@ def write_tombstones(folder: Folder, deleted: np.ndarray, revision: int) -> tupl
     """
     if not deleted.any():
         return '', ''
+    # A bit a row: 4 MB for 33 million passages, so that every deletion may write the whole list.
     name, content = f'tombstones-{revision:06d}.bits', np.packbits(deleted).tobytes()
     folder.write(name, content)
     return name, hashlib.sha256(content).hexdigest()

@@ -119,6 +119,7 @@ class ShardWriter:
     def _record(self, names: Sequence[str]) -> None:
         """Adds files to the shard's list: from here on they are finished."""
         for name in names:
+            # Read back from where it was written: the sum is that of the bytes on disk.
             content = self._folder.read(name)
             self._files[name] = [len(content), hashlib.sha256(content).hexdigest()]
         self._folder.write_json(FILES, {**dataclasses.asdict(self._layout), 'files': self._files})
@@ -150,6 +151,7 @@ class Shard:
             content = self.folder.read(FILES)
         except OSError as error:
             raise errors.IndexFolderError(f'{self.folder}/{FILES}: {error.strerror}; {REMEDY}') from error
+        # The list holds the sums of all files, so its own sum stands for the whole shard.
         if hashlib.sha256(content).hexdigest() != entry.sha256:
             raise errors.IndexFolderError(f'{self.folder}: not the shard that this index was built with; {REMEDY}')
         body = json.loads(content)
@@ -230,7 +232,7 @@ class StoredEmbeddings:
         """
         numbers, scales = self._empty(len(rows))
         owners = np.searchsorted(self._first_rows, rows, side='right') - 1
-        for owner in np.unique(owners):
+        for owner in np.unique(owners):  # one read a shard, whatever the order of the rows
             chosen = owners == owner
             numbers[chosen], part = self.shards[owner].take(rows[chosen])
             if scales is not None:
@@ -267,6 +269,7 @@ def _finished_files(folder: Folder, layout: Layout) -> dict[str, list]:
     there = folder.sizes()
 
     def is_whole(name: str) -> bool:
+        # In a bucket sizes are unknown (None), and the sum alone decides.
         return name in listed and there.get(name, 0) in (listed[name][0], None) and folder.sha256(name) == listed[name][1]
 
     kept: dict[str, list] = {}

@@ -88,6 +88,7 @@ def mismatches(path: str | os.PathLike, store_fingerprint: Callable[[int], str],
 def with_docids(problem: Problem, docid: Callable[[int], str]) -> Problem:
     """Returns the problem with the docids of its first rows, as far as the store can still give them."""
     names: list[str] = []
+    # The store may be damaged too: what is found until then is given.
     with contextlib.suppress(errors.UserError, IndexError):
         for row in range(problem.first_row, min(problem.stop_row, problem.first_row + _DOCIDS)):
             names.append(docid(row))
@@ -108,6 +109,7 @@ def _problems_of_shard(folder: Folder, entry: index_manifest.ShardEntry, current
     there = place.sizes()
     for name, first, stop in shard.used_files():
         size, sha256 = shard.files[name]
+        # In a bucket sizes are unknown (None), and the sum alone decides.
         if name not in there:
             yield Problem(f'{place}/{name}', 'missing', first, stop)
         elif there[name] not in (size, None):

@@ -11,8 +11,9 @@ import numpy as np
 from atlas_jax import errors, partitioning, types
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.knowledge.index import EmbeddingModel, Index, padded_rows
-from atlas_jax.searchers import host, int8, protocol
+from atlas_jax.searchers import int8, on_host
 from atlas_jax.searchers.config import SearchConfig
+from atlas_jax.searchers.host_searcher import HostSearcher
 from atlas_jax.tasks.task import TaskExample
 
 
@@ -61,7 +62,7 @@ class IndexGroup:
                              lambda: int8.scanned_rows(arrays, atlas.mesh, search.metric, search.scan_share))
         return whole.replace(scanned=scanned)
 
-    def host_searcher(self, atlas: EmbeddingModel, search: SearchConfig) -> protocol.HostSearcher:
+    def host_searcher(self, atlas: EmbeddingModel, search: SearchConfig) -> HostSearcher:
         """Returns the searcher of the host that `search` names, kept for the next call.
 
         Raises:
@@ -70,10 +71,10 @@ class IndexGroup:
         for index in self.indexes:
             index.check(atlas)
         first_rows = self._first_rows(atlas.mesh)
-        parts = [host.Part(index.index, index.store, first) for index, first in zip(self.indexes, first_rows, strict=True)]
+        parts = [on_host.Part(index.index, index.store, first) for index, first in zip(self.indexes, first_rows, strict=True)]
         # Every change of an index reads its deletions anew.
         made_of = [index.index.deleted for index in self.indexes]
-        return self._keep(search, made_of, lambda: host.make(search, parts, lambda: self.knowledge(atlas, search=search), atlas.mesh))
+        return self._keep(search, made_of, lambda: on_host.make(search, parts, lambda: self.knowledge(atlas, search=search), atlas.mesh))
 
     def locate(self, row: int, mesh: jax.sharding.Mesh) -> tuple[Index, int]:
         """Returns the index that a row of the whole belongs to, and its row there."""

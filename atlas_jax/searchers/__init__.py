@@ -1,1 +1,1 @@
-"""Search of an index: one interface, several backends."""
+"""Searchers of an index: in the graph (in_graph.py) and on the host (on_host.py)."""

@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from atlas_jax import errors, types
-from atlas_jax.searchers import host_top_k, protocol, saved
+from atlas_jax import errors
+from atlas_jax.searchers import host_searcher
+from atlas_jax.searchers.host_searcher import HostQueries, HostRetrieved
 
 FOLDER = 'bm25'
-_STOPWORDS = 'en'
+_STOPWORDS = 'en'  # English words such as "the" are left out of passages and questions alike
 
 
 class BM25:
-    """A HostSearcher by words: a passage without any word of the question is not found. See protocol.HostSearcher.
+    """A SavedSearcher by words: a passage without any word of the question is not found.
 
-    `valid` [rows] bool is False for deleted rows.
+    valid  [rows] bool, False for deleted rows
     """
 
     needs_embeddings = False
@@ -25,26 +26,27 @@ class BM25:
     def __init__(self, library_index: Any, valid: np.ndarray):
         self._index, self.valid = library_index, np.asarray(valid)
 
-    def search(self, queries: protocol.HostQueries, top_k: int, excluded: np.ndarray | None = None) -> types.Retrieved:
-        """See protocol.HostSearcher; scores are BM25's."""
+    def search(self, queries: HostQueries, top_k: int, excluded: np.ndarray | None = None) -> HostRetrieved:
+        """Finds the best passages by BM25's scores; see HostSearcher."""
         rows = [self._one(text, top_k, None if excluded is None else excluded[number]) for number, text in enumerate(queries.texts)]
         if not rows:
-            return host_top_k.best(np.zeros((0, top_k)), np.zeros((0, top_k)), top_k)
-        return types.Retrieved(scores=np.concatenate([row.scores for row in rows]),
-                               passage_ids=np.concatenate([row.passage_ids for row in rows]))
+            return host_searcher.nothing(top_k)
+        return HostRetrieved(scores=np.concatenate([row.scores for row in rows]),
+                             passage_ids=np.concatenate([row.passage_ids for row in rows]))
 
-    def _one(self, text: str, top_k: int, excluded: np.ndarray | None) -> types.Retrieved:
+    def _one(self, text: str, top_k: int, excluded: np.ndarray | None) -> HostRetrieved:
+        """Finds the passages of one question; excluded [n] int, -1 at unused places."""
         words = _package().tokenize([text], stopwords=_STOPWORDS, return_ids=False, show_progress=False)[0]
-        known = self._index.get_tokens_ids(words)
+        known = self._index.get_tokens_ids(words)  # words that no passage has are left out
         scores = self._index.get_scores_from_ids(known) if known else np.zeros(len(self.valid), np.float32)
         scores = np.where(self.valid & (scores > 0), scores, -np.inf)
         if excluded is not None:
             scores[excluded[excluded >= 0]] = -np.inf
-        return host_top_k.best_of_all(scores, top_k)
+        return host_searcher.best_of_all(scores, top_k)
 
     def save(self, folder: pathlib.Path, digest: str) -> None:
         """Writes the searcher of the store version `digest`, whole or not at all. Raises DiskFullError."""
-        saved.write(folder, {'digest': digest}, lambda place: self._index.save(place, show_progress=False))
+        host_searcher.write_saved(folder, {'digest': digest}, lambda place: self._index.save(place, show_progress=False))
 
 
 def build(texts: Iterable[str], valid: np.ndarray) -> BM25:
@@ -60,15 +62,19 @@ def build(texts: Iterable[str], valid: np.ndarray) -> BM25:
     library = _package()
     words = library.tokenize(list(texts), stopwords=_STOPWORDS, show_progress=False)
     if not words.vocab:
-        raise errors.ConfigError('BM25 needs passages with words in them; these have none')
+        raise errors.ConfigError('BM25 needs passages with words in them, and these have none; choose searcher "exact"')
     index = library.BM25()
     index.index(words, show_progress=False)
     return BM25(index, valid)
 
 
 def open_saved(folder: pathlib.Path, digest: str, valid: np.ndarray) -> BM25 | None:
-    """The searcher that `save` wrote, memory-mapped; None where there is none for this store version. Raises ConfigError as `build`."""
-    if saved.read(folder, {'digest': digest}) is None:
+    """Opens the searcher that `save` wrote, memory-mapped; None if there is none for this store version.
+
+    Raises:
+      ConfigError: bm25s is not installed.
+    """
+    if host_searcher.read_saved(folder, {'digest': digest}) is None:
         return None
     return BM25(_package().BM25.load(folder, mmap=True, load_corpus=False), valid)
 

@@ -1,4 +1,4 @@
-"""How passages are found: which searcher, and what happens to its candidates."""
+"""The options of search: the searcher, and what happens to its candidates."""
 
 import dataclasses
 
@@ -15,20 +15,22 @@ class SearchConfig:
     """Options of search; docs/search.md says which to choose.
 
     Attributes:
-      searcher: exact, approx or int8 run inside the compiled step; scann, bm25 and hybrid on the host, between two of them.
-      metric: max_inner_product, or cosine: both sides are normalised for the search.
-      overfetch: int8: candidates of the int8 scan that are scored again in float, times the passages wanted.
-      scan_share: int8: the scan compares as many principal components of the embeddings as hold this share of their squared length, in
+      searcher: exact, approx and int8 run inside the compiled step; scann, bm25 and hybrid on the host, between two compiled programs.
+      metric: max_inner_product, or cosine, which normalises queries and passages for the search.
+      overfetch: int8: candidates of the int8 scan that are scored again in float, as a multiple of the passages wanted.
+      scan_share: int8: the scan compares the principal components of the embeddings that hold this share of their squared length, in
         steps of 128; 1 scans whole embeddings. An index that is int8 itself is always scanned whole.
-      recall_target: approx: share of the true passages that it finds at least, on average (jax.lax.approx_max_k).
-      filtering_overretrieve_ratio: passages fetched, times those wanted, where an example's own passages are filtered out.
-      rerank_candidates: the best so many passages are embedded again by the passage encoder of the moment and put in its order; 0 for
-        none. The original re-ranks 128.
+      recall_target: approx: least share of the true passages that it finds, on average (jax.lax.approx_max_k).
+      filtering_overretrieve_ratio: passages fetched, as a multiple of those wanted, if an example's own passages are filtered out.
+      rerank_candidates: passages that the current passage encoder embeds again and sorts, the best ones of the search; 0 re-ranks none.
+        The original re-ranks 128.
       dense_searcher: hybrid: the searcher beside BM25.
-      fusion: hybrid: what of either side is added up: reciprocal_rank, 1 / (60 + rank) (Cormack et al. 2009), or weighted, the scores
-        scaled to 0 to 1 over an example's candidates.
+      fusion: hybrid: what is added up. reciprocal_rank: 1 / (60 + rank) (Cormack et al. 2009). weighted: the scores, scaled to 0 to 1
+        over an example's candidates.
       lexical_weight: hybrid: BM25's share of the sum, 0 to 1.
-      fusion_candidates: hybrid: passages fetched from either side.
+      fusion_candidates: hybrid: passages fetched from each of the two searchers.
+
+    Raises ConfigError for an unknown name or a number out of its range.
     """
 
     searcher: str = 'exact'
@@ -59,27 +61,20 @@ class SearchConfig:
 
     @property
     def on_host(self) -> bool:
-        """Whether the search runs between two compiled programs and not inside one."""
+        """True if the search runs between two compiled programs, False if inside one."""
         return self.searcher in ON_HOST
 
     @property
     def scans_int8(self) -> bool:
-        """Whether an int8 copy of the embeddings is scanned."""
+        """True if an int8 copy of the embeddings is scanned."""
         return 'int8' in (self.searcher, self.dense_searcher if self.searcher == 'hybrid' else '')
-
-    @property
-    def needs_scann(self) -> bool:
-        """Whether ScaNN takes part."""
-        return 'scann' in (self.searcher, self.dense_searcher if self.searcher == 'hybrid' else '')
-
-    @property
-    def is_lexical(self) -> bool:
-        """Whether BM25 takes part."""
-        return self.searcher in ('bm25', 'hybrid')
 
 
 def of(search: 'SearchConfig | str | None') -> SearchConfig:
-    """A SearchConfig from one, from a searcher's name, or the default from None. Raises ConfigError for an unknown name."""
+    """Returns a SearchConfig: the one given, one with the searcher of that name, or the default for None.
+
+    Raises ConfigError for an unknown name.
+    """
     if isinstance(search, SearchConfig):
         return search
     return SearchConfig() if search is None else SearchConfig(searcher=search)

@@ -1,8 +1,7 @@
-"""Exact search in the graph: the scores of all rows, in float32."""
+"""Exact and approximate search in the graph: the scores of all rows, in float32."""
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax.sharding import Mesh
 
 from atlas_jax import types
@@ -12,24 +11,9 @@ Array = jax.Array
 _TINY = 1e-30  # added to squared norms: the zero vector has cosine 0 with everything
 
 
-@struct.dataclass
-class Exact:
-    """A Searcher over device arrays; a pytree, so it can be an argument of a jitted function.
-
-    arrays  the index, rows sharded over every axis of `mesh`
-    """
-
-    arrays: types.IndexArrays
-    mesh: Mesh = struct.field(pytree_node=False)
-
-    def search(self, queries: Array, top_k: int) -> types.Retrieved:
-        """See protocol.Searcher."""
-        return search(self.arrays, queries, top_k, self.mesh)
-
-
 def search(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, chunk_rows: int | None = None,
            metric: str = 'max_inner_product') -> types.Retrieved:
-    """The rows with the largest inner products (or cosines), exactly. Works inside jit; no gradient flows through it.
+    """Finds the rows with the largest inner products (or cosines), exactly. Works inside jit; no gradient flows through it.
 
     Args:
       arrays: the index; rows a multiple of the device count.
@@ -49,24 +33,50 @@ def search(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, ch
     return scan.top_rows(arrays, prepare(queries, metric), top_k, mesh, score(metric), chunk_rows=chunk_rows)
 
 
+def search_approximately(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, recall_target: float = 0.95,
+                         chunk_rows: int | None = None, metric: str = 'max_inner_product') -> types.Retrieved:
+    """Finds only `recall_target` of the best rows on average, by XLA's partial reduction (Chern et al. 2022).
+
+    The reduction is fast on TPU, and exact on other devices.
+
+    Args:
+      recall_target: of the merged result, however many devices share the index.
+
+    The other arguments, results and errors are those of `search`.
+    """
+    scan.check(arrays, queries, top_k, mesh, chunk_rows)
+    rows = arrays.valid.shape[0]
+
+    def select(scores: Array, top_k: int) -> tuple[Array, Array]:
+        # The recall is that of the merged result, so each device may reduce as if it held all rows.
+        values, places = jax.lax.approx_max_k(scores, top_k, reduction_dimension=0, recall_target=recall_target,
+                                              reduction_input_size_override=rows, aggregate_to_topk=True)
+        negated, places = jax.lax.sort((-values.T, places.T), num_keys=2)  # ties by the lower row
+        return -negated, places
+
+    return scan.top_rows(arrays, prepare(queries, metric), top_k, mesh, score(metric), select, chunk_rows)
+
+
 def prepare(queries: Array, metric: str) -> Array:
-    """The queries in float32, normalised for cosine."""
+    """Returns the queries [batch, dim] in float32, normalised for cosine."""
     queries = queries.astype(jnp.float32)
     return queries if metric == 'max_inner_product' else queries * jax.lax.rsqrt(_squares(queries) + _TINY)[:, None]
 
 
 def score(metric: str) -> scan.Score:
-    """Scores in float32 whatever the rows' type: float32, bfloat16, or int8 with scales."""
+    """Returns the function that scores rows in float32, whatever their type: float32, bfloat16, or int8 with scales."""
     def run(arrays: types.IndexArrays, queries: Array) -> Array:
         embeddings = arrays.embeddings.astype(jnp.float32)
         # r: rows, n: batch, d: dim. Rows first: this way round XLA's product is the faster one on CPU.
         scores = jnp.einsum('rd,nd->rn', embeddings, queries, precision=jax.lax.Precision.HIGHEST)
         if metric == 'cosine':
-            return scores * jax.lax.rsqrt(_squares(embeddings) + _TINY)[:, None]  # a row's scale stands above and below, and goes
+            # A row's scale would multiply numerator and denominator alike, so it is left out.
+            return scores * jax.lax.rsqrt(_squares(embeddings) + _TINY)[:, None]
         return scores if arrays.scales is None else scores * arrays.scales[:, None]
 
     return run
 
 
 def _squares(vectors: Array) -> Array:
+    """Squared lengths [n] of vectors [n, dim]."""
     return jnp.sum(jnp.square(vectors), axis=-1)

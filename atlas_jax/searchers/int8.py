@@ -1,10 +1,11 @@
 """Search in int8 in the graph: scan with whole-number products, then score the best candidates again in float.
 
-What is scanned beside a float index is its principal components: most of an embedding's length lies in a part of its dimensions, and the
-scan has only to find candidates.
+A float index has an int8 copy of its principal components that is scanned. Most of an embedding's length lies in a part of its dimensions,
+and the scan has only to find candidates.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,28 +19,37 @@ Array = jax.Array
 _LARGEST = 127
 # XLA on CPU multiplies a matrix with one int8 vector thirty times slower than with two (100,000 x 768: 152 against 5 ms).
 _LEAST_BATCH = 2
-_SAMPLE = 16_384  # rows that the principal components are those of
+_SAMPLE = 16_384  # rows from which the principal components are computed
 _SCAN_STEP = 128  # dimensions scanned are a multiple of it: a TPU pads to it
-_COPIED_ROWS = 8192  # a device turns and quantises so many rows at a time
+_COPIED_ROWS = 8192  # a device turns and quantises so many rows at a time: in float the turned rows are large
 
 
 def quantize(vectors: Array) -> tuple[Array, Array]:
-    """Vectors [n, dim] ~ numbers [n, dim] int8 x scales [n] float32, by a vector's largest number."""
+    """Rounds vectors [n, dim] to numbers [n, dim] int8 x scales [n] float32, by a vector's largest number."""
     largest = jnp.max(jnp.abs(vectors), axis=-1)
     scales = jnp.where(largest > 0, largest, 1) / _LARGEST
     return jnp.round(vectors / scales[..., None]).astype(jnp.int8), scales
 
 
 def scan_form(vectors: Array, rotation: Array | None, metric: str) -> tuple[Array, Array]:
-    """Embeddings as a ScannedRows holds them: of unit length for cosine, turned, quantised."""
+    """Converts embeddings [n, dim] to the form of a ScannedRows: numbers [n, scan_dim] int8 and scales [n] float32.
+
+    They are of unit length for cosine, turned by `rotation` [dim, scan_dim] (None: not turned), and quantised.
+    """
     vectors = exact.prepare(vectors, metric)
     return quantize(vectors if rotation is None else _product(vectors, rotation))
 
 
 def scanned_rows(index: types.IndexArrays, mesh: Mesh, metric: str = 'max_inner_product', share: float = 1.0) -> types.ScannedRows:
-    """The copy of a float index that is scanned: the principal components that hold `share` of the rows' squared length.
+    """Makes the copy of a float index that is scanned: the principal components that hold `share` of the rows' squared length.
 
-    They are those of a sample of the rows, not centred, since an inner product is not either.
+    The components come from a sample of the rows. They are not centred, since an inner product is not either.
+
+    Args:
+      index: [rows, dim] in float32 or bfloat16, sharded over the mesh.
+      mesh: the mesh.
+      metric: max_inner_product or cosine.
+      share: 0 to 1; 1 keeps all dimensions as they are.
     """
     dim, rotation = index.embeddings.shape[1], None
     if share < 1 and dim > _SCAN_STEP:
@@ -51,14 +61,14 @@ def scanned_rows(index: types.IndexArrays, mesh: Mesh, metric: str = 'max_inner_
 
 
 def scanned_by(index: types.IndexArrays, mesh: Mesh, metric: str, rotation: Array | None) -> types.ScannedRows:
-    """The copy that a given rotation makes."""
+    """Makes the copy of a float index that is scanned, by a given rotation [dim, scan_dim]; None keeps all dimensions."""
     values, scales = _copy(mesh, metric)(index.embeddings, rotation)
     return types.ScannedRows(types.IndexArrays(embeddings=values, valid=index.valid, scales=scales), rotation)
 
 
 def search(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, overfetch: int = 2,
            scanned: types.ScannedRows | None = None, chunk_rows: int | None = None, metric: str = 'max_inner_product') -> types.Retrieved:
-    """The best rows by an int8 scan; the scores returned are those of `arrays`. Works inside jit; no gradient flows through it.
+    """Finds the best rows by an int8 scan; the scores returned are those of `arrays`. Works inside jit; no gradient flows through it.
 
     The scan is exact in whole numbers, so candidates do not depend on the number of devices.
 
@@ -67,13 +77,12 @@ def search(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, ov
       queries: [batch, dim] float32.
       top_k: rows a query gets.
       mesh: the mesh whose axes shard the rows.
-      overfetch: candidates scored again, times top_k.
-      scanned: the copy that is scanned; None where the index is int8 itself.
+      overfetch: candidates scored again, as a multiple of top_k.
+      scanned: the copy that is scanned; None if the index is int8 itself.
       chunk_rows: rows of a device that are scored at a time; None chooses by memory.
       metric: max_inner_product or cosine.
 
-    Returns and raises:
-      As exact.search.
+    Results and errors are those of exact.search.
     """
     scan.check(arrays, queries, top_k, mesh, chunk_rows)
     batch = queries.shape[0]
@@ -82,7 +91,7 @@ def search(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, ov
     candidates = min(top_k * overfetch, max(arrays.valid.shape[0], top_k))
     if scanned is None:
         rows, compared, score = arrays, quantize(padded), _score(metric)
-    else:  # cosine is an inner product there
+    else:  # the copy holds vectors of unit length for cosine, so that it is an inner product there
         rows, compared, score = scanned.rows, scan_form(padded, scanned.rotation, metric), _score('max_inner_product')
     found = scan.top_rows(rows, compared, candidates, mesh, score, chunk_rows=chunk_rows)
     found = jax.tree.map(lambda column: column[:batch], found)
@@ -90,12 +99,13 @@ def search(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, ov
 
 
 def _product(vectors: Array, rotation: Array) -> Array:
+    """[n, dim] @ [dim, scan_dim] in float32 whatever the device: a TPU would round to bfloat16."""
     return jnp.matmul(vectors, rotation, precision=jax.lax.Precision.HIGHEST)
 
 
 @functools.lru_cache(maxsize=8)
-def _principal(mesh: Mesh, metric: str):
-    """The jitted index -> (components [dim, dim], the share of the squared length that the first so many hold [dim])."""
+def _principal(mesh: Mesh, metric: str) -> Callable[[types.IndexArrays], tuple[Array, Array]]:
+    """Compiles index -> (components [dim, dim], shares [dim] of the squared length that the first 1, 2, … components hold)."""
     everywhere = NamedSharding(mesh, PartitionSpec())
 
     def run(index: types.IndexArrays) -> tuple[Array, Array]:
@@ -111,8 +121,8 @@ def _principal(mesh: Mesh, metric: str):
 
 
 @functools.lru_cache(maxsize=8)
-def _copy(mesh: Mesh, metric: str):
-    """The jitted (embeddings, rotation) -> (numbers, scales); a few rows at a time, since the turned rows in float are large."""
+def _copy(mesh: Mesh, metric: str) -> Callable[[Array, Array | None], tuple[Array, Array]]:
+    """Compiles (embeddings [rows, dim], rotation) -> scan_form of all rows, _COPIED_ROWS at a time."""
     by_rows, everywhere = PartitionSpec(mesh.axis_names), PartitionSpec()
 
     def local(embeddings: Array, rotation: Array | None) -> tuple[Array, Array]:
@@ -131,6 +141,7 @@ def _copy(mesh: Mesh, metric: str):
 
 
 def _score(metric: str) -> scan.Score:
+    """Returns the function that scores int8 rows for queries as (numbers [batch, dim] int8, scales [batch])."""
     def run(arrays: types.IndexArrays, queries: tuple[Array, Array]) -> Array:
         values, scales = queries
         # [rows, dim] x [batch, dim] -> [rows, batch]
@@ -139,6 +150,7 @@ def _score(metric: str) -> scan.Score:
             squares = jnp.sum(jnp.square(arrays.embeddings.astype(jnp.int32)), axis=-1)
             row_scales = jax.lax.rsqrt(jnp.maximum(squares, 1).astype(jnp.float32))
         else:
+            assert arrays.scales is not None  # rows in int8 have scales
             row_scales = arrays.scales
         return products * row_scales[:, None] * scales
 

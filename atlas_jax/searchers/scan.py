@@ -1,4 +1,4 @@
-"""The scan under every searcher in the graph: each device scores its own rows and keeps the best, then the candidates are merged."""
+"""The scan of every searcher in the graph: each device scores its own rows and keeps the best, then the candidates are merged."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,17 +14,20 @@ Array = jax.Array
 Score = Callable[[types.IndexArrays, Any], Array]
 Select = Callable[[Array, int], tuple[Array, Array]]
 
-# Rows are scored all at once while their scores take no more than this on a device; otherwise in chunks, small ones, because XLA on CPU
-# copies each chunk before it multiplies: at 200,000 x 384, batch 64, 8192 rows cost 8 % over the whole, 131072 rows 85 %.
+# Rows are scored all at once if their scores take no more than this on a device, otherwise in chunks. The chunks are small because XLA on
+# CPU copies each one before it multiplies: at 200,000 x 384, batch 64, 8192 rows cost 8 % over the whole, 131072 rows 85 %.
 _WHOLE_SCORES_BYTES = 256 * 2**20
 _CHUNK_ROWS = 8192
-# Width of the blocks of the two-level top-k, and the fewest blocks a candidate at which it pays.
+# Width of the blocks of the two-level top-k, and the fewest blocks a candidate at which it is faster than one level.
 _BLOCK = 64
 _MIN_BLOCKS_PER_CANDIDATE = 4
 
 
 def check(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, chunk_rows: int | None = None) -> None:
-    """Raises ConfigError for shapes that do not fit, or a top_k or chunk_rows below 1."""
+    """Checks the arguments of a search, queries [batch, dim] among them.
+
+    Raises ConfigError for shapes that do not fit, or a top_k or chunk_rows below 1.
+    """
     rows, dim = arrays.embeddings.shape
     if queries.ndim != 2 or queries.shape[1] != dim:
         raise errors.ConfigError(f'queries have shape {queries.shape}, the index needs [batch, {dim}]; '
@@ -34,20 +37,21 @@ def check(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, chu
     if chunk_rows is not None and chunk_rows < 1:
         raise errors.ConfigError(f'chunk_rows is {chunk_rows}; it must be at least 1')
     if rows == 0 or rows % mesh.size:
-        raise errors.ConfigError(f'{rows} index rows do not divide over {mesh.size} devices; load them with Index.device_arrays(mesh)')
+        raise errors.ConfigError(f'{rows} index rows do not divide over {mesh.size} devices; load them with '
+                                 'EmbeddingIndex.device_arrays(mesh)')
 
 
 def top_rows(arrays: types.IndexArrays, queries: Any, top_k: int, mesh: Mesh, score: Score, select: Select | None = None,
              chunk_rows: int | None = None) -> types.Retrieved:
-    """The rows that `score` puts first; no gradient flows through it.
+    """Finds the rows with the highest scores by `score`; no gradient flows through it.
 
     Args:
       arrays: rows sharded over every axis of `mesh`; a multiple of the device count.
-      queries: what `score` needs of the queries, batch axis first.
+      queries: the queries as `score` reads them: one array or more, batch axis first.
       top_k: rows a query gets; may exceed the number of rows.
       mesh: the mesh.
-      score: of some rows and the queries; deleted rows are masked here.
-      select: which rows of a chunk to keep; None keeps the best, exactly.
+      score: scores some rows; deleted rows are masked here.
+      select: chooses the rows of a chunk to keep; None keeps the best, exactly.
       chunk_rows: rows of a device that are scored at a time; None chooses by memory.
 
     Returns:
@@ -77,7 +81,16 @@ def top_rows(arrays: types.IndexArrays, queries: Any, top_k: int, mesh: Mesh, sc
 
 def rescore(found: types.Retrieved, arrays: types.IndexArrays, queries: Any, top_k: int, mesh: Mesh,
             score: Score) -> types.Retrieved:
-    """Candidates in the order of another score: each device scores those among its own rows. Ties by the lower id."""
+    """Sorts candidates by another score: each device scores those among its own rows. Ties by the lower id.
+
+    Args:
+      found: candidates [batch, n]; those of score -inf stay last.
+      arrays, queries, mesh, score: as top_rows.
+      top_k: columns of the result, at most n.
+
+    Returns:
+      scores [batch, top_k] float32, passage_ids [batch, top_k] int32; -inf and 0 at empty places.
+    """
     axes, local_rows = mesh.axis_names, arrays.valid.shape[0] // mesh.size
 
     def local(ids: Array, arrays: types.IndexArrays, queries: Any) -> Array:
@@ -90,6 +103,7 @@ def rescore(found: types.Retrieved, arrays: types.IndexArrays, queries: Any, top
             return score(rows, jax.tree.map(lambda part: part[None], query))[:, 0]
 
         scores = jax.vmap(of_one)(places, queries)
+        # A candidate lies on one device alone: the sum gives every device its score.
         return jax.lax.psum(jnp.where(mine, scores, 0), axes)
 
     by_rows, whole = PartitionSpec(axes), PartitionSpec()
@@ -100,7 +114,7 @@ def rescore(found: types.Retrieved, arrays: types.IndexArrays, queries: Any, top
 
 
 def best(scores: Array, ids: Array, top_k: int) -> types.Retrieved:
-    """The best of some candidates [batch, n] in any order: highest score first, ties by the lower id."""
+    """Sorts candidates, scores and ids [batch, n] in any order: the highest `top_k` scores first, ties by the lower id."""
     negated, ids = jax.lax.sort((-scores, ids), num_keys=2)
     scores, ids = -negated[:, :top_k], ids[:, :top_k]
     return types.Retrieved(scores=scores, passage_ids=jnp.where(scores > -jnp.inf, ids, 0))
@@ -108,7 +122,7 @@ def best(scores: Array, ids: Array, top_k: int) -> types.Retrieved:
 
 def _scan(arrays: types.IndexArrays, queries: Any, top_k: int, score: Score, select: Select,
           chunk_rows: int) -> tuple[Array, Array]:
-    """Running top-k over the chunks of one device: scores [batch, top_k] float32 and local ids [batch, top_k] int32."""
+    """Keeps a running top-k over the chunks of one device: scores [batch, top_k] float32 and local ids [batch, top_k] int32."""
     rows, batch = arrays.valid.shape[0], jax.tree.leaves(queries)[0].shape[0]
     so_far = (jnp.full((batch, top_k), -jnp.inf, jnp.float32), jnp.zeros((batch, top_k), jnp.int32))
 
@@ -130,28 +144,29 @@ def _masked(scores: Array, valid: Array) -> Array:
 
 
 def _merge(so_far: tuple[Array, Array], scores: Array, ids: Array, top_k: int, select: Select) -> tuple[Array, Array]:
-    """The best of the candidates so far and a chunk's scores [rows, batch]; `so_far` holds lower ids, so it stands first."""
+    """Merges the candidates so far, [batch, top_k] each, with a chunk's scores [rows, batch] and ids [rows]."""
     if scores.shape[0] >= top_k:
         scores, chosen = select(scores, top_k)
         ids = ids[chosen]
     else:
         scores = scores.T
         ids = jnp.broadcast_to(ids, scores.shape)
+    # `so_far` holds lower ids and stands first, so the stable top_k gives ties to the lower id.
     scores, chosen = jax.lax.top_k(jnp.concatenate([so_far[0], scores], axis=1), top_k)
     return scores, jnp.take_along_axis(jnp.concatenate([so_far[1], ids], axis=1), chosen, axis=1)
 
 
 def stable_top_k(scores: Array, top_k: int) -> tuple[Array, Array]:
-    """The largest of scores [rows, batch] and their rows, [batch, top_k] each, ties by the lower row, in two levels.
+    """Returns the largest of scores [rows, batch] and their rows, [batch, top_k] each, ties by the lower row.
 
-    The top_k blocks by their maxima hold the top_k elements: a block left out lies behind top_k blocks with a larger maximum or an equal
-    one further up. What is left over at the end is a candidate as it is.
+    In two levels: the top_k blocks with the largest maxima hold the top_k elements, since each of them has an element at least as large as
+    any in the other blocks, and on a tie the block further up is chosen. Rows behind the last whole block are all candidates.
     """
     rows, batch = scores.shape
     blocks = rows // _BLOCK
     if blocks < _MIN_BLOCKS_PER_CANDIDATE * top_k:
         return jax.lax.top_k(scores.T, top_k)
-    # Windows, not scores[:blocks * _BLOCK].reshape(...): that slice is a copy of all scores wherever the rows are no multiple of the block.
+    # Windows, not scores[:blocks * _BLOCK].reshape(...): that slice is a copy of all scores unless the rows are a multiple of the block.
     maxima = jax.lax.reduce_window(scores, -jnp.inf, jax.lax.max, (_BLOCK, 1), (_BLOCK, 1), 'VALID')  # [blocks, batch]
     _, chosen = jax.lax.top_k(maxima.T, top_k)
     chosen = jnp.sort(chosen, axis=-1)  # [batch, top_k], in row order for the ties

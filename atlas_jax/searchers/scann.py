@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from atlas_jax import errors, types
-from atlas_jax.searchers import host_top_k, protocol, saved
+from atlas_jax import errors
+from atlas_jax.searchers import host_searcher
+from atlas_jax.searchers.host_searcher import HostQueries, HostRetrieved
 
 FOLDER = 'scann'
 # ScaNN's guide (scann/docs/algorithms.md): brute force below 20,000 rows, hashing without a tree below 100,000, leaves ~ sqrt(rows).
@@ -17,49 +18,60 @@ _BRUTE_FORCE_ROWS, _TREE_ROWS = 20_000, 100_000
 _LEAVES = 2.0
 _LEAVES_SEARCHED = 1.3
 _SOAR = {'soar_lambda': 1.5, 'overretrieve_factor': 2.0}  # rows lie in two leaves (Sun et al. 2023): half the leaves for the same recall
-# Rows are hashed by the principal components that hold this share of their variance: 1.3 to 1.5 times the speed at equal recall. Nothing is
-# cut off where that takes more than _WHOLE of the dimensions. Only below a tree: without one ScaNN refuses to project.
+# Rows are hashed by the principal components that hold this share of their variance: 1.3 to 1.5 times the speed at equal recall. All
+# dimensions are hashed if that takes more than _WHOLE of them. Only below a tree: without one ScaNN refuses to project.
 _HASHED_SHARE, _WHOLE = 0.93, 0.99
 _REORDER = 15  # candidates rescored, times top_k; never fewer than _LEAST_REORDER
 _LEAST_REORDER = 300
-_TRAINING_ROWS_A_LEAF = 125
-_TRAINING_ROWS = 100_000
+_TRAINING_ROWS_A_LEAF = 125  # docs/search.md: 40 lose .05 of recall
+_TRAINING_ROWS = 100_000  # for hashing
+_LEAST_NORM = 1e-15  # the zero vector stays zero
 
 
 class Scann:
-    """A HostSearcher; see protocol.HostSearcher."""
+    """A SavedSearcher by embeddings.
+
+    valid       [rows] bool, False for deleted rows
+    cosine      True if rows and queries are normalised
+    parameters  of `parameters_for`
+    """
 
     needs_embeddings = True
 
     def __init__(self, searcher: Any, valid: np.ndarray, cosine: bool, parameters: dict[str, Any]):
         self._searcher, self.valid, self.cosine, self.parameters = searcher, np.asarray(valid), cosine, parameters
 
-    def serialize(self, folder: str) -> None:
-        """Writes ScaNN's own files into a folder that exists; they may be moved together."""
-        self._searcher.serialize(folder, relative_path=True)
+    def save(self, folder: pathlib.Path, digest: str) -> None:
+        """Writes the searcher of the index version `digest`, whole or not at all. Raises DiskFullError."""
+        # relative_path: the folder may be moved afterwards.
+        host_searcher.write_saved(folder, {'digest': digest, 'cosine': self.cosine, 'parameters': self.parameters},
+                                  lambda place: self._searcher.serialize(str(place), relative_path=True))
 
-    def search(self, queries: protocol.HostQueries, top_k: int, excluded: np.ndarray | None = None) -> types.Retrieved:
-        """See protocol.HostSearcher; deleted and excluded rows are made up for by fetching more."""
+    def search(self, queries: HostQueries, top_k: int, excluded: np.ndarray | None = None) -> HostRetrieved:
+        """Finds the nearest rows; see HostSearcher. More are fetched in place of deleted and excluded ones."""
+        assert queries.embeddings is not None  # needs_embeddings
         embeddings = _normalized(queries.embeddings) if self.cosine else np.asarray(queries.embeddings, np.float32)
         if not len(embeddings):
-            return host_top_k.best(np.zeros((0, top_k)), np.zeros((0, top_k)), top_k)
-        return host_top_k.fetch_until_enough(lambda n: self._fetch(embeddings, n), len(self.valid), self.valid, top_k, excluded)
+            return host_searcher.nothing(top_k)
+        return host_searcher.fetch_until_enough(lambda n: self._fetch(embeddings, n), len(self.valid), self.valid, top_k, excluded)
 
     def _fetch(self, embeddings: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the best `number` of all rows for embeddings [batch, dim]: scores and rows, [batch, number] each."""
         options: dict[str, int] = {}
         if self.parameters['reorder']:
             options['pre_reorder_num_neighbors'] = max(_REORDER * number, _LEAST_REORDER)
         if self.parameters['leaves']:
+            # Leaves for twice the rows fetched, since leaves differ in size: a long list would otherwise have empty places.
             rows_in_leaf = len(self.valid) / self.parameters['leaves']
             options['leaves_to_search'] = min(self.parameters['leaves'], max(self.parameters['leaves_searched'],
                                                                               math.ceil(2 * number / rows_in_leaf)))
         ids, scores = self._searcher.search_batched_parallel(embeddings, final_num_neighbors=number, **options)
-        none = ~np.isfinite(scores) | (ids >= len(self.valid))  # where the leaves held fewer rows
-        return np.where(none, -np.inf, scores), np.where(none, 0, ids).astype(np.int64)
+        is_empty = ~np.isfinite(scores) | (ids >= len(self.valid))  # the leaves held fewer rows
+        return np.where(is_empty, -np.inf, scores), np.where(is_empty, 0, ids).astype(np.int64)
 
 
 def parameters_for(rows: int) -> dict[str, Any]:
-    """ScaNN's parameters for an index of so many rows: leaves and leaves_searched (0 without a tree), hashing, reorder."""
+    """Returns ScaNN's parameters for an index of so many rows: leaves and leaves_searched (0 without a tree), hashing, reorder."""
     leaves = round(_LEAVES * math.sqrt(rows)) if rows >= _TREE_ROWS else 0
     hashing = rows >= _BRUTE_FORCE_ROWS
     return {'leaves': leaves, 'leaves_searched': round(_LEAVES_SEARCHED * math.sqrt(leaves)), 'hashing': hashing,
@@ -67,7 +79,7 @@ def parameters_for(rows: int) -> dict[str, Any]:
 
 
 def build(embeddings: np.ndarray, valid: np.ndarray, metric: str = 'max_inner_product') -> Scann:
-    """Trains and fills a searcher.
+    """Builds a searcher: trains its tree and its hashing, and fills it with the rows.
 
     Args:
       embeddings: [rows, dim] float32.
@@ -78,7 +90,7 @@ def build(embeddings: np.ndarray, valid: np.ndarray, metric: str = 'max_inner_pr
       ConfigError: scann is not installed, or there are no rows.
     """
     if len(embeddings) == 0:
-        raise errors.ConfigError('ScaNN needs at least one passage; build the index first')
+        raise errors.ConfigError('ScaNN needs at least one passage, and the index has none; build the index first')
     scann, parameters, cosine = _package(), parameters_for(len(embeddings)), metric == 'cosine'
     rows = _normalized(embeddings) if cosine else np.ascontiguousarray(embeddings, np.float32)
     builder = scann.builder(rows, min(10, len(rows)), 'dot_product')
@@ -94,33 +106,29 @@ def build(embeddings: np.ndarray, valid: np.ndarray, metric: str = 'max_inner_pr
     return Scann(builder.build(), valid, cosine, parameters)
 
 
-def save(searcher: Scann, folder: pathlib.Path, digest: str) -> None:
-    """Writes the searcher of the index version `digest`, whole or not at all. Raises DiskFullError."""
-    saved.write(folder, {'digest': digest, 'cosine': searcher.cosine, 'parameters': searcher.parameters},
-                lambda place: searcher.serialize(str(place)))
-
-
 def open_saved(folder: pathlib.Path, digest: str, valid: np.ndarray, metric: str = 'max_inner_product') -> Scann | None:
-    """The searcher that `save` wrote, without building; None where there is none for this index version and metric.
+    """Opens the searcher that `save` wrote; None if there is none for this index version and metric.
 
-    Raises ConfigError: scann is not installed.
+    Raises:
+      ConfigError: scann is not installed.
     """
     cosine = metric == 'cosine'
-    described = saved.read(folder, {'digest': digest, 'cosine': cosine})
+    described = host_searcher.read_saved(folder, {'digest': digest, 'cosine': cosine})
     if described is None:
         return None
     return Scann(_package().load_searcher(str(folder)), valid, cosine, described['parameters'])
 
 
 def _normalized(vectors: np.ndarray) -> np.ndarray:
+    """Scales vectors [n, dim] to length 1, float32."""
     vectors = np.asarray(vectors, np.float32)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-15)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), _LEAST_NORM)
 
 
 def _package() -> Any:
     try:
         from scann.scann_ops.py import scann_ops_pybind
     except ImportError as error:
-        raise errors.ConfigError('the searcher "scann" needs the package scann (Linux only): pip install scann; or take searcher '
+        raise errors.ConfigError('the searcher "scann" needs the package scann (Linux only): pip install scann; or choose searcher '
                                  f'"exact" ({error})') from error
     return scann_ops_pybind

@@ -21,7 +21,7 @@ from atlas_jax.model import AtlasModel
 from atlas_jax.models.atlas import AtlasConfig
 from atlas_jax.runtime import hosts, progress
 from atlas_jax.searchers import config as search_config
-from atlas_jax.searchers import protocol as search_protocol
+from atlas_jax.searchers.host_searcher import HostSearcher
 from atlas_jax.steps import given
 from atlas_jax.steps import search as search_step
 from atlas_jax.steps import spec as spec_lib
@@ -70,7 +70,7 @@ class Prepared:
     spec: spec_lib.StepSpec
     encoder: encode.ExampleEncoder
     knowledge: types.Knowledge | None = None
-    searcher: search_protocol.HostSearcher | None = None
+    searcher: HostSearcher | None = None
     index: index_group.IndexGroup | None = None
     searched: spec_lib.StepSpec | None = None
 
@@ -231,7 +231,7 @@ def _within_limits(lengths: tuple[np.ndarray, np.ndarray], config: AtlasConfig) 
 
 
 def _held(atlas: AtlasModel, index: index_group.IndexGroup | None, spec: spec_lib.StepSpec,
-          knowledge: types.Knowledge | None) -> tuple[types.Knowledge | None, search_protocol.HostSearcher | None]:
+          knowledge: types.Knowledge | None) -> tuple[types.Knowledge | None, HostSearcher | None]:
     """Returns what a step reads, and the searcher of the host where the step does not search itself."""
     if index is None or knowledge is not None:
         return knowledge, None

@@ -7,7 +7,7 @@ import jax
 
 from atlas_jax import partitioning, types
 from atlas_jax.runtime import hosts
-from atlas_jax.searchers import protocol
+from atlas_jax.searchers.host_searcher import HostQueries, HostSearcher
 from atlas_jax.steps import retrieve
 from atlas_jax.steps.compile import compile_step
 from atlas_jax.steps.spec import StepSpec
@@ -41,7 +41,7 @@ def _embed_queries(spec: StepSpec, params: Any, batch: types.Batch) -> jax.Array
     return retrieve.embed_queries(params, batch, spec)
 
 
-def find_on_host(params: Any, batch: types.Batch, examples: Sequence[TaskExample], searcher: protocol.HostSearcher,
+def find_on_host(params: Any, batch: types.Batch, examples: Sequence[TaskExample], searcher: HostSearcher,
                  spec: StepSpec) -> types.Retrieved:
     """Embeds a batch's queries, searches on the host, and lays what was found out like the batch.
 
@@ -57,5 +57,5 @@ def find_on_host(params: Any, batch: types.Batch, examples: Sequence[TaskExample
     texts += [''] * (batch.example_ids.shape[0] - len(texts))
     embeddings = hosts.to_host(query_embedder(spec)(params, batch)) if searcher.needs_embeddings else None
     excluded = None if batch.excluded_passage_ids is None else hosts.to_host(batch.excluded_passage_ids)
-    found = searcher.search(protocol.HostQueries(texts, embeddings), spec.candidates, excluded)
-    return hosts.place(found, partitioning.sharding(spec.mesh, 'batch'))
+    found = searcher.search(HostQueries(texts, embeddings), spec.candidates, excluded)
+    return found.on_devices(partitioning.sharding(spec.mesh, 'batch'))

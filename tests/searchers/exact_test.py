@@ -56,12 +56,15 @@ def test_no_valid_row(mesh):
     assert np.all(np.asarray(found.scores) == -np.inf) and np.all(np.asarray(found.passage_ids) == 0)
 
 
-def test_searcher_runs_inside_jit_and_passes_no_gradient(mesh):
+def test_runs_inside_jit_and_passes_no_gradient(mesh):
     embeddings, valid, queries = made(101, 3)
-    searcher = exact.Exact(types.IndexArrays(jnp.asarray(embeddings), jnp.asarray(valid)), mesh)
-    found = jax.jit(lambda s, q: s.search(q, 6))(searcher, queries)
-    np.testing.assert_array_equal(found.passage_ids, by_sorting(embeddings, valid, queries, 6)[1])
-    gradient = jax.grad(lambda q: jnp.sum(q) + searcher.search(q, 6).scores.sum())(jnp.asarray(queries))
+    arrays = types.IndexArrays(jnp.asarray(embeddings), jnp.asarray(valid))
+
+    def search(arrays, queries):
+        return exact.search(arrays, queries, 6, mesh)
+
+    np.testing.assert_array_equal(jax.jit(search)(arrays, queries).passage_ids, by_sorting(embeddings, valid, queries, 6)[1])
+    gradient = jax.grad(lambda q: jnp.sum(q) + search(arrays, q).scores.sum())(jnp.asarray(queries))
     np.testing.assert_array_equal(gradient, np.ones_like(queries))
 
 
@@ -83,3 +86,19 @@ def test_shapes_that_do_not_fit_are_named(mesh):
         exact.search(arrays, queries, 4, mesh, chunk_rows=0)
     with pytest.raises(errors.ConfigError, match='0 index rows'):
         exact.search(types.IndexArrays(embeddings[:0], valid[:0]), queries, 4, mesh)
+
+
+@pytest.mark.parametrize('rows, top_k, chunk_rows', [(101, 20, None), (101, 7, 17), (5, 9, None)])
+def test_the_approximate_search_is_exact_off_a_tpu(mesh, rows, top_k, chunk_rows):
+    embeddings, valid, queries = made(rows, 3)
+    arrays = types.IndexArrays(jnp.asarray(embeddings), jnp.asarray(valid))
+    found = exact.search_approximately(arrays, queries, top_k, mesh, 0.5, chunk_rows)
+    scores, ids = by_sorting(embeddings, valid, queries, top_k)
+    np.testing.assert_array_equal(found.scores, scores)
+    np.testing.assert_array_equal(found.passage_ids, ids)
+
+
+def test_the_approximate_search_refuses_what_the_exact_one_does(mesh):
+    embeddings, valid, queries = made(11, 3)
+    with pytest.raises(errors.ConfigError, match='top_k is -2'):
+        exact.search_approximately(types.IndexArrays(embeddings, valid), queries, -2, mesh)
