@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Protocol
 
 import numpy as np
 
@@ -16,6 +17,20 @@ from atlas_jax.runtime import progress
 
 Tokenizers = tuple[store_tokens.Tokenizer, store_tokens.Tokenizer]
 _SEGMENT = re.compile(r'segment-(\d{5,})')
+
+
+class HasTokenizers(Protocol):
+    """A model as the store knows it: the two tokenizers whose ids it holds. `api.Atlas` is one."""
+
+    @property
+    def reader_tokenizer(self) -> store_tokens.Tokenizer:
+        """The reader's tokenizer."""
+        ...
+
+    @property
+    def retriever_tokenizer(self) -> store_tokens.Tokenizer:
+        """The retriever's tokenizer."""
+        ...
 
 
 def pair(reader: store_tokens.Tokenizer | None, retriever: store_tokens.Tokenizer | None) -> Tokenizers | None:
@@ -31,6 +46,14 @@ def pair(reader: store_tokens.Tokenizer | None, retriever: store_tokens.Tokenize
 def fingerprints(tokenizers: Tokenizers | None) -> tuple[str, str]:
     """Returns the tokenizers' fingerprints as StoreVersion has them."""
     return ('', '') if tokenizers is None else (tokenizers[0].fingerprint, tokenizers[1].fingerprint)
+
+
+def check_tokenizers(path: object, version: store_version.StoreVersion, tokenizers: Tokenizers | None) -> None:
+    """Raises StoreError naming both fingerprints if the store holds the ids of other tokenizers."""
+    for side, found, wanted in zip(store_tokens.SIDES, version.tokenizers, fingerprints(tokenizers), strict=True):
+        if found != wanted:
+            raise errors.StoreError(f'{path}: its passages have the token ids of {side} tokenizer {found}, not of {wanted}; '
+                                    'build a store for this model')
 
 
 @contextlib.contextmanager
