@@ -79,7 +79,7 @@ class PassageStore:
         """
         tokenizers = store_writing.pair(reader_tokenizer, retriever_tokenizer)
         folder = Folder(path)
-        store_writing.check_folder(folder)
+        store_writing.check_folder(folder)  # before the lock file makes it a folder of ours
         with store_writing.writing(folder):
             segment = store_writing.write_segment(folder, passages, tokenizers, progress)
             store_version.write(folder, store_version.StoreVersion((segment,), *store_writing.fingerprints(tokenizers)))
@@ -112,7 +112,7 @@ class PassageStore:
     def rows_of(self, docids: Sequence[str]) -> np.ndarray:
         """Returns the last row of each docid, [n] int64. Raises StoreError: an unknown docid."""
         if isinstance(docids, str):
-            raise errors.StoreError(f'{self.path}: expected a list of docids, found "{docids}"; put it into a list')
+            raise errors.StoreError(f'{self.path}: expected a list of docids, found "{docids}"; give a list')
         rows = np.zeros(len(docids), np.int64)
         for number, docid in enumerate(docids):
             if not isinstance(docid, str) or (row := self._docid_table.last_row(docid)) is None:
@@ -199,7 +199,7 @@ class PassageStore:
         tokenizers = (reader_tokenizer, retriever_tokenizer)
         if not self._version.has_tokens:
             with self._writing() as version:
-                if not version.has_tokens:
+                if not version.has_tokens:  # another process may have done it meanwhile
                     segments = store_writing.write_tokens(self._folder, version.segments, tokenizers, progress)
                     store_version.write(self._folder, store_version.StoreVersion(segments, *store_writing.fingerprints(tokenizers)))
         self.check_tokenizers(*tokenizers)
@@ -272,7 +272,7 @@ class PassageStore:
         texts = []
         for segment in version.segments:
             known_segment, text = known.get(segment.name, (None, None))
-            # A segment of the same name can be another one, of a store that was built anew.
+            # A segment of the same name can be another one, of a store that was built again.
             if text is None or known_segment != segment:
                 text = store_text.of_segment(self._folder, segment.name, segment.rows, segment.files)
             texts.append(text)
@@ -283,7 +283,7 @@ class PassageStore:
         row = operator.index(row)
         if not -len(self) <= row < len(self):
             raise IndexError(f'row {row} of a store of {len(self)} passages')
-        row %= len(self)
+        row %= len(self)  # negative rows count from the end
         number = int(np.searchsorted(self._first_rows, row, 'right')) - 1
         return self._texts[number], row - self._first_rows[number]
 

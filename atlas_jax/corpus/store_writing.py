@@ -69,6 +69,7 @@ def check_folder(path: Folder) -> None:
         raise errors.StoreError(f'{path}: a file, not a folder; choose another folder')
     if not (names := path.children()):
         return
+    # A first build that was killed leaves segments or a lock, and no manifest.
     ours = any(_SEGMENT.fullmatch(name) or _is_temporary(name) for name in names) or names <= {lock.FILE}
     with contextlib.suppress(OSError, ValueError, AttributeError):
         ours = json.loads(path.read(manifest.FILE)).get('format') == store_version.KIND.format
@@ -82,7 +83,7 @@ def write_segment(path: Folder, passages: Iterable[corpus_passages.Passage], tok
 
     Raises StoreError: as PassageStore.from_passages. DiskFullError.
     """
-    clean(path)
+    clean(path)  # so that no leftover takes the next number
     numbers = [int(match[1]) for name in path.children() if (match := _SEGMENT.fullmatch(name))]
     name = f'segment-{max(numbers, default=-1) + 1:05d}'
     total = len(passages) if isinstance(passages, Sized) else None
@@ -132,6 +133,7 @@ def clean(path: Folder) -> None:
     version = store_version.StoreVersion(())
     with contextlib.suppress(errors.StoreError):
         version = store_version.read(path)
+    # Segments of a damaged manifest may still be saved, by restoring it.
     if store_version.exists(path) and not version.segments:
         return  # its manifest is damaged, so nobody knows what it named
     named = {segment.name for segment in version.segments}

@@ -25,6 +25,7 @@ def tuned_environment(environment: Mapping[str, str]) -> dict[str, str] | None:
     if environment.get(KEEP, '0') not in ('', '0') or any(name in environment for name in SETTINGS):
         return None
     tunables = [part for part in environment.get('GLIBC_TUNABLES', '').split(':') if part]
+    # The user's own choice of huge pages stays.
     if not any(part.startswith('glibc.malloc.hugetlb=') for part in tunables):
         tunables.append(TUNABLE)
     return {**environment, **SETTINGS, 'GLIBC_TUNABLES': ':'.join(tunables)}
@@ -49,6 +50,7 @@ def restart_tuned(verbose: bool = False) -> None:
         return
     if verbose:
         print(f'atlas-jax: restarting with glibc allocator settings for speed; {KEEP}=1 switches this off', file=sys.stderr)
+    # exec replaces the process: what is buffered would be lost.
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

@@ -38,6 +38,7 @@ class StopRequest:
     def now(self, step: int) -> bool:
         """Returns whether to save and stop after `step`; every process must ask after every step."""
         if jax.process_count() > 1:
+            # All processes get the same answer, at the same step.
             return multihost_utils.reached_preemption_sync_point(step)
         return self._asked
 

@@ -58,6 +58,7 @@ class Watch:
         from jax._src import distributed  # no public name leads to the key-value store that the processes share
         client = distributed.global_state.client
         assert client is not None  # the thread runs only if there are several processes
+        # Six messages in the shorter time: one that is late by chance is no death.
         mine, interval = jax.process_index(), min(self.dead_seconds, self.hang_seconds) / 6
         while not self._stop.wait(interval):
             try:
@@ -80,6 +81,7 @@ class Watch:
           now: the time in seconds.
         """
         for process, value in told.items():
+            # By our clock: those of other machines may differ.
             if self._seen.get(process, ('', 0.0))[0] != value:
                 self._seen[process] = (value, now)
         for process, (value, when) in self._seen.items():
@@ -100,6 +102,6 @@ class Watch:
 
 def _end_process(reason: str) -> None:
     """Ends this process at once, as its main thread may wait for another process for ever."""
-    print(f'atlas-jax: process {jax.process_index()}: {reason}; the last checkpoint is intact, the same command goes on from it',
+    print(f'atlas-jax: process {jax.process_index()}: {reason}; the last checkpoint is intact, the same command continues from it',
           file=sys.stderr, flush=True)
     os._exit(RESUMABLE)

@@ -47,7 +47,7 @@ def test_missing_damaged_and_foreign_arrays(tmp_path, monkeypatch):
     (tmp_path / 'a' / 'c' / '1').unlink()
     reader = store_arrays.ArrayReader(Folder(tmp_path / 'a'))
     assert reader.read(0, 3).tolist() == [0, 1, 2]
-    with pytest.raises(errors.StoreError, match='a: damaged .*; restore it or build the store anew') as caught:
+    with pytest.raises(errors.StoreError, match='a: damaged .*; restore it or build the store again') as caught:
         reader.read()
     assert '\n' not in str(caught.value)
     with pytest.raises(errors.StoreError, match='none: damaged'):

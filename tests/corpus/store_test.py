@@ -251,7 +251,7 @@ def test_failing_source_leaves_nothing(tmp_path):
 
 def test_unknown_docids(tmp_path):
     store = build(tmp_path / 's')
-    for docids, message in ((['p1', 'nobody'], 'no passage "nobody"'), ([7], 'no passage "7"'), ('p1', 'put it into a list'),
+    for docids, message in ((['p1', 'nobody'], 'no passage "nobody"'), ([7], 'no passage "7"'), ('p1', 'give a list'),
                             (['\ud800'], 'no passage')):
         with pytest.raises(errors.StoreError, match=message):
             store.rows_of(docids)

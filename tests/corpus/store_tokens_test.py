@@ -85,7 +85,7 @@ def test_ids_outside_the_vocabulary_and_damaged_parts(tmp_path):
         def encode(self, text):
             return [101] if text else []
 
-    with pytest.raises(errors.StoreError, match='the tokenizer gave id 101, its vocabulary has 101; mend the tokenizer'):
+    with pytest.raises(errors.StoreError, match='the tokenizer gave id 101, its vocabulary has 101; correct the tokenizer'):
         store_tokens.write(Folder(tmp_path / 'a'), Text(PASSAGES[:1]), Wrong())
     store_tokens.write(Folder(tmp_path / 'b'), Text(PASSAGES[:2]), TOKENIZER)
     with pytest.raises(errors.StoreError, match='its parts do not fit together'):
