@@ -1,16 +1,19 @@
-"""Errors a user can cause: one line saying what is wrong, where, and what to do."""
+"""Errors a user can cause: one line that says where something is wrong, what, and what to do."""
+
+import os
 
 
 class UserError(Exception):
-    """A mistake the user can mend; the command line prints its one line and exits with `exit_code`."""
+    """A mistake that the user can correct; the command line prints its one line and exits with `exit_code`."""
 
     exit_code = 2
 
 
 class InputFileError(UserError):
-    """Something is wrong in an input file; the message starts with the file and, where known, the line and field."""
+    """Something is wrong in an input file; the message starts with the file and, if known, the line and field."""
 
-    def __init__(self, path, problem: str, *, line: int | None = None, field: str | None = None, remedy: str = ''):
+    def __init__(self, path: str | os.PathLike, problem: str, *, line: int | None = None, field: str | None = None, remedy: str = ''):
+        """Makes the message "path:line, field "name": problem; remedy" of the parts that are given."""
         place = f'{path}' if line is None else f'{path}:{line}'
         if field is not None:
             place += f', field "{field}"'
@@ -39,7 +42,7 @@ class ConfigError(UserError):
 
 
 class DownloadError(UserError):
-    """A package could not be fetched, or its hash is not the pinned one."""
+    """A package could not be downloaded, or its hash is not the pinned one."""
 
 
 class StorageError(UserError):

@@ -38,7 +38,7 @@ def read_documents(path: str | os.PathLike) -> Iterator[Document]:
     path = pathlib.Path(path)
     if not path.exists():
         raise errors.InputFileError(path, 'no such file or folder', remedy='give a document file or a folder of them')
-    files = _files_of(path)
+    files = _files_of(path)  # before the first document is asked for, so that a wrong path is an error at once
     return _checked(files, path if path.is_dir() else path.parent)
 
 
@@ -49,6 +49,7 @@ def _files_of(path: pathlib.Path) -> list[pathlib.Path]:
         return [path]
     found = []
     for folder, folders, names in os.walk(path):
+        # In place: os.walk then skips the hidden folders, such as .git.
         folders[:] = [name for name in folders if not name.startswith('.')]
         found += [pathlib.Path(folder, name) for name in names if not name.startswith('.')]
     files = sorted(file for file in found if file.suffix.lower() in SUFFIXES)
@@ -120,6 +121,7 @@ def _decode(file: pathlib.Path) -> str:
     except OSError as error:
         raise errors.InputFileError(file, f'cannot be read ({error.strerror})') from error
     try:
+        # utf-8-sig: some editors put a byte order mark first.
         return content.decode('utf-8-sig').replace('\r\n', '\n').replace('\r', '\n')
     except UnicodeDecodeError as error:
         line = content.count(b'\n', 0, error.start) + 1

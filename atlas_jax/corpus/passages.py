@@ -51,6 +51,7 @@ def split_passages(documents: Iterable[corpus_documents.Document], max_words: in
 
 def _split(document: corpus_documents.Document, max_words: int) -> Iterator[Passage]:
     words = word_spans(document.text)
+    # A passage that is a whole document can be replaced by the document's id.
     if len(words) <= max_words:
         yield Passage(document.docid, document.title, document.section, document.text.strip())
         return
@@ -64,6 +65,7 @@ def _unit_ends(text: str, words: list[tuple[int, int]], max_words: int) -> list[
     """Returns the places where a passage may end, in words from the start: after sentences, and inside sentences over max_words."""
     ends, start = [], 0
     for end in sentence_ends(text, words):
+        # Equal pieces: a sentence of max_words + 1 words is halved, and leaves no piece of one word.
         pieces = math.ceil((end - start) / max_words)
         ends += [start + (end - start) * piece // pieces for piece in range(1, pieces + 1)]
         start = end
@@ -83,7 +85,7 @@ def _balanced(ends: list[int], max_words: int) -> list[tuple[int, int]]:
         for candidate in range(number - 1, -1, -1):
             size = end - starts[candidate]
             if size > max_words:
-                break
+                break  # the candidates before are farther away
             cost = costs[candidate] + (size - target) ** 2
             if cost < best:
                 best, chosen = cost, candidate

@@ -6,7 +6,7 @@ import functools
 import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 
@@ -15,20 +15,6 @@ from atlas_jax.corpus import documents as corpus_documents
 from atlas_jax.corpus import passages as corpus_passages
 from atlas_jax.corpus import store_arrays, store_text, store_tokens, store_version, store_writing
 from atlas_jax.io.folder import Folder
-
-
-class HasTokenizers(Protocol):
-    """A model as the store knows it: the two tokenizers whose ids it holds. `api.Atlas` is one."""
-
-    @property
-    def reader_tokenizer(self) -> store_tokens.Tokenizer:
-        """The reader's tokenizer."""
-        ...
-
-    @property
-    def retriever_tokenizer(self) -> store_tokens.Tokenizer:
-        """The retriever's tokenizer."""
-        ...
 
 
 class PassageStore:
@@ -50,7 +36,7 @@ class PassageStore:
 
     @classmethod
     def build(cls, documents: str | os.PathLike | Iterable[corpus_documents.Document], path: str | os.PathLike, *,
-              atlas: HasTokenizers | None = None, max_words: int = corpus_passages.MAX_WORDS, progress: bool = True) -> Self:
+              atlas: store_writing.HasTokenizers | None = None, max_words: int = corpus_passages.MAX_WORDS, progress: bool = True) -> Self:
         """Cuts documents into passages and stores them.
 
         Args:
@@ -93,7 +79,7 @@ class PassageStore:
         """
         tokenizers = store_writing.pair(reader_tokenizer, retriever_tokenizer)
         folder = Folder(path)
-        store_writing.check_folder(folder)
+        store_writing.check_folder(folder)  # before the lock file makes it a folder of ours
         with store_writing.writing(folder):
             segment = store_writing.write_segment(folder, passages, tokenizers, progress)
             store_version.write(folder, store_version.StoreVersion((segment,), *store_writing.fingerprints(tokenizers)))
@@ -126,7 +112,7 @@ class PassageStore:
     def rows_of(self, docids: Sequence[str]) -> np.ndarray:
         """Returns the last row of each docid, [n] int64. Raises StoreError: an unknown docid."""
         if isinstance(docids, str):
-            raise errors.StoreError(f'{self.path}: expected a list of docids, found "{docids}"; put it into a list')
+            raise errors.StoreError(f'{self.path}: expected a list of docids, found "{docids}"; give a list')
         rows = np.zeros(len(docids), np.int64)
         for number, docid in enumerate(docids):
             if not isinstance(docid, str) or (row := self._docid_table.last_row(docid)) is None:
@@ -182,16 +168,6 @@ class PassageStore:
         """Returns the fingerprint that the store had when it held its first `rows` passages alone; '' if it never did."""
         return self._version.fingerprint_of(rows)
 
-    @property
-    def reader_tokenizer_fingerprint(self) -> str:
-        """The fingerprint of the tokenizer that made the reader's ids; '' without token ids."""
-        return self._version.reader_tokenizer
-
-    @property
-    def retriever_tokenizer_fingerprint(self) -> str:
-        """As `reader_tokenizer_fingerprint`, for the retriever."""
-        return self._version.retriever_tokenizer
-
     def append(self, passages: Iterable[corpus_passages.Passage], *, reader_tokenizer: store_tokens.Tokenizer | None = None,
                retriever_tokenizer: store_tokens.Tokenizer | None = None, progress: bool = True) -> None:
         """Adds passages as new rows; one whose docid is there already supersedes it. Appends to what other writers have appended.
@@ -210,7 +186,7 @@ class PassageStore:
                 raise errors.StoreError(f'{self.path}: appending to a tokenised store needs its tokenizers; give reader_tokenizer and '
                                         'retriever_tokenizer')
             tokenizers = self._tokenizers if version.has_tokens else None
-            _check_fingerprints(self.path, version, tokenizers)
+            store_writing.check_tokenizers(self.path, version, tokenizers)
             segment = store_writing.write_segment(self._folder, passages, tokenizers, progress)
             store_version.write(self._folder, dataclasses.replace(version, segments=(*version.segments, segment)))
 
@@ -223,7 +199,7 @@ class PassageStore:
         tokenizers = (reader_tokenizer, retriever_tokenizer)
         if not self._version.has_tokens:
             with self._writing() as version:
-                if not version.has_tokens:
+                if not version.has_tokens:  # another process may have done it meanwhile
                     segments = store_writing.write_tokens(self._folder, version.segments, tokenizers, progress)
                     store_version.write(self._folder, store_version.StoreVersion(segments, *store_writing.fingerprints(tokenizers)))
         self.check_tokenizers(*tokenizers)
@@ -234,7 +210,7 @@ class PassageStore:
         Raises StoreError: other tokenizers' ids (the message names both fingerprints), or none at all.
         """
         self._require_tokens()
-        _check_fingerprints(self.path, self._version, (reader_tokenizer, retriever_tokenizer))
+        store_writing.check_tokenizers(self.path, self._version, (reader_tokenizer, retriever_tokenizer))
         self._tokenizers = (reader_tokenizer, retriever_tokenizer)
 
     def copy_kept(self, path: str | os.PathLike, keep: np.ndarray) -> Self:
@@ -296,7 +272,7 @@ class PassageStore:
         texts = []
         for segment in version.segments:
             known_segment, text = known.get(segment.name, (None, None))
-            # A segment of the same name can be another one, of a store that was built anew.
+            # A segment of the same name can be another one, of a store that was built again.
             if text is None or known_segment != segment:
                 text = store_text.of_segment(self._folder, segment.name, segment.rows, segment.files)
             texts.append(text)
@@ -307,7 +283,7 @@ class PassageStore:
         row = operator.index(row)
         if not -len(self) <= row < len(self):
             raise IndexError(f'row {row} of a store of {len(self)} passages')
-        row %= len(self)
+        row %= len(self)  # negative rows count from the end
         number = int(np.searchsorted(self._first_rows, row, 'right')) - 1
         return self._texts[number], row - self._first_rows[number]
 
@@ -328,10 +304,3 @@ class PassageStore:
         if not self._version.has_tokens:
             raise errors.StoreError(f'{self.path}: the passages are not tokenised; call store.tokenize(reader_tokenizer, '
                                     'retriever_tokenizer) or build the store with the tokenizers')
-
-
-def _check_fingerprints(path: object, version: store_version.StoreVersion, tokenizers: store_writing.Tokenizers | None) -> None:
-    for side, found, wanted in zip(store_tokens.SIDES, version.tokenizers, store_writing.fingerprints(tokenizers), strict=True):
-        if found != wanted:
-            raise errors.StoreError(f'{path}: its passages have the token ids of {side} tokenizer {found}, not of {wanted}; '
-                                    'build a store for this model')

@@ -8,7 +8,7 @@ from atlas_jax.io import arrays
 from atlas_jax.io.folder import Folder, storage_errors
 
 CHUNK_VALUES = 1 << 19  # 1 to 4 MiB a chunk, by the type of the values
-REMEDY = 'restore it or build the store anew'
+REMEDY = 'restore it or build the store again'
 
 
 class ArrayWriter:

@@ -56,12 +56,13 @@ def write(folder: Folder, passages: Iterable[corpus_passages.Passage], place: Fo
                 hashes.append(np.array([_hash(passage.docid) for passage in batch], np.uint64))
                 if bar is not None:
                     bar.update(len(batch))
-        stops.append(file.tell())
+        stops.append(file.tell())  # behind the footer, the last block
         file.flush()
         os.fsync(file.fileno())
     if not seen:
         raise errors.StoreError(f'{place}: there are no passages to store; give at least one')
     hashes.finish()
+    # Blocks end where Arrow's record batches do, so that reading a passage checks one block.
     bounds = np.array(stops, np.int64)
     store_arrays.write(folder / 'block_bounds', bounds)
     with open(path, 'rb') as file:
@@ -85,7 +86,7 @@ def _check(passage: object, place: Folder) -> None:
             value.encode()
         except UnicodeEncodeError as error:
             raise errors.StoreError(f'{place}: passage {passage.docid!r}: {name} is not valid Unicode ({error.reason}, character '
-                                    f'{error.start}); mend the document') from error
+                                    f'{error.start}); correct the document') from error
 
 
 def _hash(docid: str) -> int:

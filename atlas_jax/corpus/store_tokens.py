@@ -44,7 +44,7 @@ def write(folder: Folder, text: store_text.TextReader, tokenizer: Tokenizer, bar
       StoreError: the tokenizer gives an id that its vocabulary does not have.
       DiskFullError.
     """
-    dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+    dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32  # T5's and BERT's ids fit 16 bits: half the disk and memory
     ids, lengths, title_lengths = _writers(folder, dtype)
     for first in range(0, text.rows, store_text.BATCH_ROWS):
         rows = range(first, min(first + store_text.BATCH_ROWS, text.rows))
@@ -55,7 +55,7 @@ def write(folder: Folder, text: store_text.TextReader, tokenizer: Tokenizer, bar
         flat = np.fromiter(itertools.chain.from_iterable(passage_ids), np.int64)
         if len(flat) and not 0 <= flat.min() <= flat.max() < tokenizer.vocab_size:
             raise errors.StoreError(f'{folder}: the tokenizer gave id {flat.max()}, its vocabulary has {tokenizer.vocab_size}; '
-                                    'mend the tokenizer')
+                                    'correct the tokenizer')
         ids.append(flat)
         title_lengths.append(np.array([len(title) for title in titles]))
         lengths.append(np.array([len(each) for each in passage_ids]))
@@ -137,6 +137,7 @@ def table(readers: Sequence[TokenReader], width: int | None, max_tokens: int | N
         raise errors.ConfigError(f'width is {width}; it must be a multiple of {WIDTH_MULTIPLE} and hold {longest} tokens, '
                                  'else set max_tokens')
     start, stop = (0, len(lengths)) if rows is None else rows
+    # The largest array of all: on a CPU jax must not copy it.
     tokens = arrays.aligned((stop - start, width), max(reader.dtype for reader in readers))
     first = 0
     for reader in readers:

@@ -4,7 +4,7 @@
     segment-00000/                     passages of one build or append
       passages.arrow                   text; block_bounds/ and block_crc32/ guard it, docids/ finds rows (store_text.py)
       tokens/{reader,retriever}/       token ids (store_tokens.py), where the store is tokenised
-    lock                               held while somebody writes (io/lock.py)
+    lock                               held by a writer (io/lock.py)
 
 Nothing that manifest.json names is changed in place. Segments that it does not name, `tokens` of a store without token ids, and hidden
 temporary folders are leftovers of a killed writer; the next writer removes them.
@@ -62,6 +62,7 @@ class StoreVersion:
 
     def fingerprint_of(self, rows: int) -> str:
         """Returns the fingerprint that the store had when it ended after `rows` passages; '' if it never did."""
+        # Commits add whole segments, so an earlier version is the first segments of this one.
         stops = list(itertools.accumulate(segment.rows for segment in self.segments))
         return _fingerprint(self, self.segments[:stops.index(rows) + 1]) if rows in stops else ''
 
@@ -138,7 +139,7 @@ def damaged_files(folder: Folder, version: StoreVersion, *, contents: bool) -> l
 
 
 def _affected_rows(folder: Folder, name: str, rows: int) -> tuple[int, int]:
-    """Returns the rows [first, stop) of a segment that a damaged file affects; all of them where that cannot be told.
+    """Returns the rows [first, stop) of a segment that a damaged file affects; all rows if that cannot be told.
 
     Args:
       folder: the segment.

@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Protocol
 
 import numpy as np
 
@@ -16,6 +17,20 @@ from atlas_jax.runtime import progress
 
 Tokenizers = tuple[store_tokens.Tokenizer, store_tokens.Tokenizer]
 _SEGMENT = re.compile(r'segment-(\d{5,})')
+
+
+class HasTokenizers(Protocol):
+    """A model as the store knows it: the two tokenizers whose ids it holds. `api.Atlas` is one."""
+
+    @property
+    def reader_tokenizer(self) -> store_tokens.Tokenizer:
+        """The reader's tokenizer."""
+        ...
+
+    @property
+    def retriever_tokenizer(self) -> store_tokens.Tokenizer:
+        """The retriever's tokenizer."""
+        ...
 
 
 def pair(reader: store_tokens.Tokenizer | None, retriever: store_tokens.Tokenizer | None) -> Tokenizers | None:
@@ -33,6 +48,14 @@ def fingerprints(tokenizers: Tokenizers | None) -> tuple[str, str]:
     return ('', '') if tokenizers is None else (tokenizers[0].fingerprint, tokenizers[1].fingerprint)
 
 
+def check_tokenizers(path: object, version: store_version.StoreVersion, tokenizers: Tokenizers | None) -> None:
+    """Raises StoreError naming both fingerprints if the store holds the ids of other tokenizers."""
+    for side, found, wanted in zip(store_tokens.SIDES, version.tokenizers, fingerprints(tokenizers), strict=True):
+        if found != wanted:
+            raise errors.StoreError(f'{path}: its passages have the token ids of {side} tokenizer {found}, not of {wanted}; '
+                                    'build a store for this model')
+
+
 @contextlib.contextmanager
 def writing(folder: Folder) -> Iterator[None]:
     """Holds the writer's lock of a store folder. Raises StoreError: another writer holds it; see io/lock.py."""
@@ -46,6 +69,7 @@ def check_folder(path: Folder) -> None:
         raise errors.StoreError(f'{path}: a file, not a folder; choose another folder')
     if not (names := path.children()):
         return
+    # A first build that was killed leaves segments or a lock, and no manifest.
     ours = any(_SEGMENT.fullmatch(name) or _is_temporary(name) for name in names) or names <= {lock.FILE}
     with contextlib.suppress(OSError, ValueError, AttributeError):
         ours = json.loads(path.read(manifest.FILE)).get('format') == store_version.KIND.format
@@ -59,7 +83,7 @@ def write_segment(path: Folder, passages: Iterable[corpus_passages.Passage], tok
 
     Raises StoreError: as PassageStore.from_passages. DiskFullError.
     """
-    clean(path)
+    clean(path)  # so that no leftover takes the next number
     numbers = [int(match[1]) for name in path.children() if (match := _SEGMENT.fullmatch(name))]
     name = f'segment-{max(numbers, default=-1) + 1:05d}'
     total = len(passages) if isinstance(passages, Sized) else None
@@ -109,6 +133,7 @@ def clean(path: Folder) -> None:
     version = store_version.StoreVersion(())
     with contextlib.suppress(errors.StoreError):
         version = store_version.read(path)
+    # Segments of a damaged manifest may still be saved, by restoring it.
     if store_version.exists(path) and not version.segments:
         return  # its manifest is damaged, so nobody knows what it named
     named = {segment.name for segment in version.segments}

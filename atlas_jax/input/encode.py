@@ -83,6 +83,7 @@ class ExampleEncoder:
         reader_query = self.reader_tokenizer.encode(example.query)
         retriever_query = self.retriever_tokenizer.encode(example.query)
         width = self.query_width
+        # The answer's place stands at the end of a multiple choice, and must not be cut.
         if example.cut_front:
             reader_query, retriever_query = reader_query[-width:], retriever_query[-(width - 2):]
         prompt = self._prompt_ids(example)
@@ -124,6 +125,7 @@ class ExampleEncoder:
         if self.passages is not None and not bare:
             fields |= self.passages.encode(example.query, example.passages if passages is None else passages)
         if self.own_rows is not None:
+            # The width is that of the longest: all batches have one shape.
             width = max([1, *map(len, self.own_rows.values())])
             own = [] if example.own_docid is None else list(self.own_rows.get(example.own_docid, ()))
             fields['excluded_passage_ids'] = np.array([*own, *[-1] * (width - len(own))], np.int32)

@@ -41,6 +41,7 @@ def training_batches(examples: Sequence[TaskExample], encoder: encode.ExampleEnc
       ConfigError: no examples.
     """
     rows = range(batch_size) if rows is None else rows
+    # Whole batches on every process, of which each makes its rows: so one position serves all.
     batches = _drawn(examples, encoder, seed).batch(batch_size, drop_remainder=True, batch_fn=list)
     return _iterate(batches.map(lambda batch: encode.stack([encoder.encode(batch[row]) for row in rows])))
 

@@ -56,6 +56,7 @@ class TextFormat:
           cut: False keeps inputs over the limit.
         """
         values = {'query': query, 'title': title, 'text': text}
+        # A tokenizer may join letters across the border of a field, so that parts cannot be tokenised one by one.
         if formats.touching(self.template, self.borders):
             return self._ids_of_joined_text(values, query_max_tokens, cut)
         pieces = {name: self.encode(value) for name, value in values.items()}

@@ -7,7 +7,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 from atlas_jax import errors
 
@@ -24,7 +24,7 @@ def disk_full_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike, mode: str = 'w') -> Iterator[Any]:
+def writing(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
     """Opens a temporary file beside `path` and moves it to `path` when the block ends without an error.
 
     Raises DiskFullError: the disk is full, and `path` is unchanged.
@@ -60,6 +60,7 @@ def writing_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside `path`: a rename is atomic within one file system only.
     temporary = path.with_name(f'.{path.name}.tmp{os.getpid()}')
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -73,6 +74,7 @@ def writing_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def _sync_folder(folder: pathlib.Path) -> None:
+    # A rename is on the disk when its folder is.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

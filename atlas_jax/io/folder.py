@@ -71,6 +71,7 @@ class Folder:
             return (self.local / name).read_bytes()
         with storage_errors(self):
             found = self.open().read(name).result()
+        # The error that a local file gives, so that callers know one.
         if found.state == 'missing':
             raise FileNotFoundError(2, 'No such file or directory', f'{self.path}/{name}')
         return found.value
@@ -117,6 +118,7 @@ class Folder:
         """Returns whether there is a file of this name. Raises StorageError."""
         if self.local is not None:
             return (self.local / name).is_file()
+        # By reading it: the files asked for are small.
         try:
             return bool(self.read(name))
         except FileNotFoundError:
@@ -132,6 +134,7 @@ class Folder:
         """Removes a file, or a folder with all its files; does nothing if there is neither. Raises OSError, StorageError."""
         if self.local is None:
             with storage_errors(self):
+                # A bucket has no folders: `name` is a file, or the beginning of files' names.
                 self.open().write(name, None).result()
                 (self / name).open().delete_range(tensorstore.KvStore.KeyRange()).result()
         elif (self.local / name).is_dir():
@@ -150,6 +153,7 @@ class Folder:
         """
         if self.local is not None:
             return self.local / name
+        # By its hash: a store that was replaced has another copy, and equal files of two stores have one.
         copy = default_cache_dir() / 'buckets' / sha256
         if not copy.is_file():
             content = self.read(name)
@@ -199,6 +203,7 @@ def storage_errors(place: Folder, damaged: type[errors.UserError] | None = None,
         yield
     except ValueError as error:
         text = str(error)
+        # The text is all that tells the errors apart.
         if re.search(r'No space left on device|Disk quota exceeded|ENOSPC|EDQUOT', text):
             raise errors.DiskFullError(f'{place}: the disk is full; free some space and run the same command again') from error
         reason = re.sub(r'\s+', ' ', text.split('[')[0]).strip()

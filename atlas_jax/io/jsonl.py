@@ -4,12 +4,13 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from atlas_jax import errors
 from atlas_jax.io import atomic
 
 
-def read(path: str | os.PathLike, required: Iterable[str] = ()) -> Iterator[tuple[int, dict]]:
+def read(path: str | os.PathLike, required: Iterable[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number from 1, object) for every line that is not blank.
 
     Raises InputFileError: a missing or empty file, not UTF-8, a line that is not a JSON object, or one that lacks a `required` field.
@@ -29,7 +30,7 @@ def read(path: str | os.PathLike, required: Iterable[str] = ()) -> Iterator[tupl
         raise errors.InputFileError(path, 'the file is empty', remedy='it needs one JSON object a line')
 
 
-def _parse(path: pathlib.Path, number: int, line: str, required: tuple[str, ...]) -> dict:
+def _parse(path: pathlib.Path, number: int, line: str, required: tuple[str, ...]) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
@@ -44,7 +45,7 @@ def _parse(path: pathlib.Path, number: int, line: str, required: tuple[str, ...]
     return value
 
 
-def write(path: str | os.PathLike, rows: Iterable[dict]) -> None:
+def write(path: str | os.PathLike, rows: Iterable[dict[str, Any]]) -> None:
     """Writes one JSON object a line, atomically. Raises DiskFullError."""
     with atomic.writing(path) as file:
         for row in rows:

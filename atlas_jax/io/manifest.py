@@ -41,7 +41,7 @@ def write(folder: Folder, kind: Kind, body: dict[str, Any]) -> None:
     Raises UserError: `kind.error`, as another writer has taken over the lock. DiskFullError, StorageError. The folder then stays the
     version before.
     """
-    lock.confirm(folder)
+    lock.confirm(folder)  # a lease in a bucket may have ended meanwhile
     body = {'format': kind.format, 'version': kind.versions[-1], **body}
     folder.write_json(FILE, {**body, 'manifest_sha256': digest(body)})
 
@@ -57,13 +57,14 @@ def read(folder: Folder, kind: Kind, unfinished: str) -> dict[str, Any]:
         body = json.loads(folder.read(FILE).decode())
     except (FileNotFoundError, NotADirectoryError) as problem:
         raise kind.error(_why_missing(folder, kind, unfinished)) from problem
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError) as problem:  # ValueError: not UTF-8 or not JSON
         raise damaged(folder, kind, str(problem)) from problem
     if not isinstance(body, dict) or body.get('format') != kind.format:
         raise kind.error(f'{folder}/{FILE}: not the manifest of {kind.noun}; give the folder that `{kind.command}` wrote')
     if body.get('version') not in kind.versions:
+        # The last word of the noun: "a passage store" gives "store format 2".
         raise kind.error(f'{folder}: {kind.noun.split()[-1]} format {body.get("version")}, this version of atlas_jax reads '
-                         f'{kind.versions[-1]}; install the version that wrote it, or build it anew')
+                         f'{kind.versions[-1]}; install the version that wrote it, or build it again')
     if body.pop('manifest_sha256', None) != digest(body):
         raise damaged(folder, kind, 'its checksum does not match')
     del body['format']
@@ -72,15 +73,17 @@ def read(folder: Folder, kind: Kind, unfinished: str) -> dict[str, Any]:
 
 def digest(value: Any) -> str:
     """Returns the SHA-256 of a JSON value in hexadecimal. Raises TypeError: no JSON value."""
+    # Sorted keys: a dict that was read from JSON has the digest of the one that was written.
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def damaged(folder: Folder, kind: Kind, why: str) -> errors.UserError:
     """Returns the error of a damaged manifest, to be raised."""
-    return kind.error(f'{folder}/{FILE}: damaged ({why}); build it anew with `{kind.command}`')
+    return kind.error(f'{folder}/{FILE}: damaged ({why}); build it again with `{kind.command}`')
 
 
 def _why_missing(folder: Folder, kind: Kind, unfinished: str) -> str:
+    # From the most to the least specific: what to do differs.
     if folder.exists(unfinished):
         return f'{folder}: {kind.noun} that was not finished; run the same `{kind.command}` again'
     if not folder.children() and (folder.local is None or not folder.local.exists()):

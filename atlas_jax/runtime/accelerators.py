@@ -1,6 +1,6 @@
-"""What accelerators can do at best, by the name that jax gives them."""
+"""Peak speeds of accelerators, by the name that jax gives them."""
 
-# Dense bfloat16 operations a second of one jax device, as the makers state them. A TPU v2 or v3 chip has two devices, later ones are one.
+# Dense bfloat16 operations a second of one jax device, as the makers state them. A TPU v2 or v3 chip is two devices, a later chip is one.
 _PEAK_FLOPS = {
     'TPU v2': 22.5e12, 'TPU v3': 61.5e12, 'TPU v4': 275e12, 'TPU v5 lite': 197e12, 'TPU v5e': 197e12, 'TPU v5': 459e12, 'TPU v5p': 459e12,
     'TPU v6 lite': 918e12, 'TPU v6e': 918e12,
@@ -9,6 +9,7 @@ _PEAK_FLOPS = {
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Of the longest name that `device_kind` begins with; None for a device that is not known, such as a CPU."""
+    """Returns the operations a second of a device, None for one that is not in the table, such as a CPU."""
+    # The longest name that fits: "NVIDIA H100 PCIe" begins with "NVIDIA H100", which is another device.
     known = [name for name in _PEAK_FLOPS if device_kind == name or device_kind.startswith((f'{name} ', f'{name}-'))]
     return _PEAK_FLOPS[max(known, key=len)] if known else None

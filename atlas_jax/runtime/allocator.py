@@ -1,4 +1,4 @@
-"""glibc's allocator, tuned before the process starts: it saves a third of a CPU step (docs/design.md, measured facts)."""
+"""Settings of glibc's allocator, made before the process starts: they save a third of a CPU step (docs/design.md, measured facts)."""
 
 import os
 import platform
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 KEEP = 'ATLAS_JAX_KEEP_ALLOCATOR'
 
-# Freed memory stays with the process and comes in huge pages, so that a step does not fault every page in again.
+# Freed memory stays with the process, in huge pages, so that a step does not fault every page in again.
 SETTINGS = {
     'MALLOC_MMAP_MAX_': '0',
     'MALLOC_TRIM_THRESHOLD_': str(16 << 30),
@@ -17,30 +17,31 @@ TUNABLE = 'glibc.malloc.hugetlb=1'
 
 
 def tuned_environment(environment: Mapping[str, str]) -> dict[str, str] | None:
-    """The environment with the allocator's settings added, or None where nothing is to change.
+    """Returns the environment with the allocator's settings added, or None if it is to stay as it is.
 
-    Nothing changes if any of the settings is there already (the user's choice, or this process was started anew by us) or
-    ATLAS_JAX_KEEP_ALLOCATOR is set to anything but 0. Other GLIBC_TUNABLES are kept.
+    It stays if any of the settings is there already (the user's, or ours in a process started again), or if ATLAS_JAX_KEEP_ALLOCATOR is set
+    to anything but 0. Other GLIBC_TUNABLES are kept.
     """
     if environment.get(KEEP, '0') not in ('', '0') or any(name in environment for name in SETTINGS):
         return None
     tunables = [part for part in environment.get('GLIBC_TUNABLES', '').split(':') if part]
+    # The user's own choice of huge pages stays.
     if not any(part.startswith('glibc.malloc.hugetlb=') for part in tunables):
         tunables.append(TUNABLE)
     return {**environment, **SETTINGS, 'GLIBC_TUNABLES': ':'.join(tunables)}
 
 
 def plain_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without these settings: what a program gets that nobody tuned."""
+    """Returns the environment without these settings, for programs to compare with."""
     tunables = [part for part in environment.get('GLIBC_TUNABLES', '').split(':') if part and part != TUNABLE]
     plain = {name: value for name, value in environment.items() if name not in SETTINGS and name != 'GLIBC_TUNABLES'}
     return {**plain, 'GLIBC_TUNABLES': ':'.join(tunables)} if tunables else plain
 
 
 def restart_tuned(verbose: bool = False) -> None:
-    """Starts this very command anew with the tuned environment; returns where that does not apply.
+    """Starts this command again in the tuned environment; returns if that does not apply.
 
-    Call it before jax is imported: nothing done so far survives. It applies on Linux with glibc only.
+    It applies on Linux with glibc only. Call it before jax is imported: the process starts from the beginning.
     """
     if not sys.platform.startswith('linux') or platform.libc_ver()[0] != 'glibc' or not sys.executable:
         return
@@ -49,6 +50,7 @@ def restart_tuned(verbose: bool = False) -> None:
         return
     if verbose:
         print(f'atlas-jax: restarting with glibc allocator settings for speed; {KEEP}=1 switches this off', file=sys.stderr)
+    # exec replaces the process: what is buffered would be lost.
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

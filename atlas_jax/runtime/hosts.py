@@ -1,4 +1,4 @@
-"""Several processes as one run: how they start and hand arrays to each other. Everything works the same with one process."""
+"""Several processes as one run: how they start, wait for each other and share arrays. One process takes the same path."""
 
 import contextlib
 import os
@@ -15,28 +15,34 @@ _VARIABLES = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
 
 
 def initialize(initialization_seconds: int = 300) -> None:
-    """Joins the processes of a run; call it before anything touches a device.
+    """Joins the processes of a run; call it before anything uses a device.
 
-    JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID say who is who; without them jax finds it out
-    from the cluster (a TPU pod, Slurm, ...).
+    JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID tell the processes apart; without them jax asks
+    the cluster (a TPU pod, Slurm, ...).
 
     Raises:
-      ConfigError: some of the variables are set and others not, one is no number, or the others did not come in time.
+      ConfigError: only some of the variables are set, one is not a number, or not all processes started within `initialization_seconds`.
     """
-    given = [os.environ.get(name) for name in _VARIABLES]
-    arguments: dict[str, Any] = {}
-    if any(given):
-        if not all(given) or not (given[1].isdigit() and given[2].isdigit()) or int(given[2]) >= int(given[1]):
-            shown = ', '.join(f'{name}={value}' for name, value in zip(_VARIABLES, given, strict=True))
-            raise errors.ConfigError(f'{shown}: give all three, as host:port, a number of processes and this one\'s number from 0')
-        arguments = {'coordinator_address': given[0], 'num_processes': int(given[1]), 'process_id': int(given[2])}
+    arguments = _arguments()
     if os.environ.get('JAX_PLATFORMS') == 'cpu':
+        # Collectives between processes on CPUs need an implementation; gloo comes with jax.
         jax.config.update('jax_cpu_collectives_implementation', 'gloo')
     try:
         jax.distributed.initialize(**arguments, initialization_timeout=initialization_seconds)
     except (RuntimeError, ValueError) as error:
         raise errors.ConfigError(f'the processes of this run did not come together: {" ".join(str(error).split())[:300]}; start the same '
                                  f'command on every host, or set {", ".join(_VARIABLES)}') from error
+
+
+def _arguments() -> dict[str, Any]:
+    """Returns jax.distributed.initialize's arguments from the variables, {} if none is set. Raises ConfigError."""
+    address, count, number = given = [os.environ.get(name) or '' for name in _VARIABLES]
+    if not any(given):
+        return {}
+    if not address or not count.isdigit() or not number.isdigit() or int(number) >= int(count):
+        shown = ', '.join(f'{name}={os.environ.get(name)}' for name in _VARIABLES)
+        raise errors.ConfigError(f'{shown}: give all three, as host:port, a number of processes and this one\'s number from 0')
+    return {'coordinator_address': address, 'num_processes': int(count), 'process_id': int(number)}
 
 
 def is_first() -> bool:
@@ -46,10 +52,10 @@ def is_first() -> bool:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Enters and leaves the block with all processes: none leaves before all have ended it.
+    """Keeps all processes together: none leaves the block before all have ended it.
 
-    Raises UserError in every process when the block has failed in one; that one raises its own error. Without this the others would wait
-    for it for ever.
+    Raises UserError in every process if the block has failed in one; that one raises its own error. Without this the others would wait for
+    it for ever.
     """
     problem = None
     try:
@@ -65,11 +71,15 @@ def together() -> Iterator[None]:
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """Global arrays of a tree of host arrays that every process has whole; each process copies its own shards only."""
+    """Returns global arrays of a tree of host arrays that every process has whole; each process copies its own shards only.
+
+    `shardings` is one sharding, or a tree of them.
+    """
     def put(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
         if sharding.is_fully_addressable:
             return jax.device_put(leaf, sharding)
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            # No process has the whole array: only a program can move it.
             return jax.jit(lambda x: x, out_shardings=sharding)(leaf)
         leaf = np.asarray(leaf)
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
@@ -80,14 +90,14 @@ def place(tree: Any, shardings: Any) -> Any:
 
 
 def from_local(tree: Any, sharding: jax.sharding.Sharding, rows: int) -> Any:
-    """Global arrays of `rows` rows, of a tree of host arrays with this process's rows of them (`local_rows`)."""
+    """Returns global arrays [rows, ...] of a tree of host arrays [this process's rows, ...]; see `local_rows`."""
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf, (rows, *leaf.shape[1:])), tree)
 
 
 def to_host(tree: Any) -> Any:
-    """The whole arrays as numpy arrays, on every process; all processes must call it together."""
+    """Returns the whole arrays as numpy arrays on every process; all processes must call it together."""
     def get(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
             return jax.device_get(leaf)
@@ -97,8 +107,9 @@ def to_host(tree: Any) -> Any:
 
 
 def local_rows(sharding: jax.sharding.Sharding, rows: int) -> np.ndarray:
-    """The rows of a global array of `rows` rows that lie on this process's devices, ascending, int."""
+    """Returns the rows of a global array [rows, ...] that lie on this process's devices, ascending, [n] int."""
     mine = np.zeros(rows, bool)
-    for where in sharding.addressable_devices_indices_map((rows,)).values():
-        mine[where[0]] = True
+    for index in sharding.addressable_devices_indices_map((rows,)).values():
+        assert index is not None  # every addressable device has a shard
+        mine[index[0]] = True
     return np.flatnonzero(mine)

@@ -1,10 +1,12 @@
-"""A worker process that is asked in JSON lines and answers in JSON lines: two of them can be timed in turn, each in its own environment.
+"""Worker processes that read requests and write answers as JSON lines: two can be timed in turn, each in its own environment.
 
-The worker's own standard output goes to standard error, so that nothing a library prints is taken for an answer.
+The worker's standard output goes to standard error, so that no library's print is taken for an answer.
 """
 
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -14,29 +16,32 @@ from atlas_jax import errors
 
 
 class Worker:
-    """A running `python -m module`, asked one thing at a time. Use it as a context manager."""
+    """A running `python -m module` that takes one request at a time. Use it as a context manager."""
 
     def __init__(self, module: str, environment: Mapping[str, str] | None = None):
+        """Starts the worker in `environment`, by default this process's."""
         self._name = module
         self._process = subprocess.Popen([sys.executable, '-m', module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                          env=None if environment is None else dict(environment))
+        assert self._process.stdin is not None and self._process.stdout is not None  # they are pipes
+        self._requests, self._answers = self._process.stdin, self._process.stdout
 
     def ask(self, action: str, **arguments: Any) -> Any:
-        """What the worker's handler of this action returns.
+        """Returns the JSON value that the worker's handler of this action returns.
 
         Raises:
-          UserError: the worker raised one; with its line.
+          UserError: the handler raised one; the message is the same.
           RuntimeError: the worker died.
         """
         try:
-            self._process.stdin.write(json.dumps({'action': action, **arguments}) + '\n')
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
+            self._requests.write(json.dumps({'action': action, **arguments}) + '\n')
+            self._requests.flush()
+            line = self._answers.readline()
         except BrokenPipeError:
             line = ''
         if not line:
             code = self._process.wait()
-            memory = '; it was probably killed for want of memory, take a smaller size' if code == -9 else ''
+            memory = '; it was probably killed for lack of memory, take a smaller size' if code == -signal.SIGKILL else ''
             raise RuntimeError(f'{self._name} ended with code {code} during "{action}"{memory}')
         answer = json.loads(line)
         if 'user_error' in answer:
@@ -45,9 +50,9 @@ class Worker:
 
     def close(self) -> None:
         """Ends the worker."""
-        self._process.stdin.close()
+        self._requests.close()
         self._process.wait()
-        self._process.stdout.close()
+        self._answers.close()
 
     def __enter__(self) -> 'Worker':
         return self
@@ -57,10 +62,11 @@ class Worker:
 
 
 def serve(handlers: Mapping[str, Callable[..., Any]]) -> None:
-    """Answers requests on standard input until it ends: action -> handler(**arguments) -> a JSON value."""
+    """Answers requests on standard input until it ends. A handler takes its action's arguments and returns a JSON value."""
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)
-    sys.stdout.reconfigure(line_buffering=True)  # like standard error: what it said is not lost when it dies
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # as standard error is: the last lines of a worker that dies are not lost
     for line in sys.stdin:
         request = json.loads(line)
         try:

@@ -1,7 +1,9 @@
-"""Stops a run in good order when the machine is to be taken away: SIGTERM asks for a checkpoint and an end."""
+"""Preemption: on SIGTERM, when the machine is about to be taken away, a run saves its state and stops."""
 
 import signal
 import threading
+import types
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -11,33 +13,34 @@ from atlas_jax.runtime import watch
 
 
 class PreemptedError(errors.UserError):
-    """The run was asked to stop, and has saved its state; the same command goes on."""
+    """The run was asked to stop and has saved its state; the same command continues it."""
 
     exit_code = watch.RESUMABLE
 
 
 class StopRequest:
-    """Notes a SIGTERM while the block runs. With several processes, one that is told tells the others, and all stop at the same step."""
+    """Notes a SIGTERM while the block runs. If one of several processes gets it, all stop after the same step."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._asked = False
-        self._before = None
+        self._before: Any = None  # the handler before ours
 
     def __enter__(self) -> 'StopRequest':
-        # With several processes jax listens for the signal; and only a main thread may.
+        # With several processes jax handles the signal. Python sets handlers in the main thread only.
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._note)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
 
     def now(self, step: int) -> bool:
-        """Whether to save and stop after `step`; every process asks after every step."""
+        """Returns whether to save and stop after `step`; every process must ask after every step."""
         if jax.process_count() > 1:
+            # All processes get the same answer, at the same step.
             return multihost_utils.reached_preemption_sync_point(step)
         return self._asked
 
-    def _note(self, *_) -> None:
+    def _note(self, number: int, frame: types.FrameType | None) -> None:
         self._asked = True

@@ -1,4 +1,4 @@
-"""What a process has used, processor time and memory, and giving memory back."""
+"""Processor time and memory of this process, and giving memory back."""
 
 import contextlib
 import ctypes
@@ -10,19 +10,19 @@ from typing import Any
 
 import jax
 
-_COMPILED = '/jax/core/compile/backend_compile_duration'  # the event's name in jax
+_COMPILED = '/jax/core/compile/backend_compile_duration'  # jax's name of the event
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had resident."""
+    """Returns the peak of this process's resident memory."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == 'darwin' else peak * 1024
+    return peak if sys.platform == 'darwin' else peak * 1024  # KiB on Linux
 
 
 def release_freed() -> None:
-    """Gives memory that was freed back to the system, where the C library can: before a first step, what loading a model took.
+    """Gives freed memory back to the system, if the C library can. Call it before a first step, which needs the memory that loading took.
 
-    A step's temporaries are one block, which does not fit between what is left; the allocator's settings would keep both (docs/design.md).
+    A step's temporaries are one large block, which does not fit into the holes; the allocator's settings would keep both (docs/design.md).
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # no glibc
         ctypes.CDLL(None).malloc_trim(0)
@@ -30,12 +30,12 @@ def release_freed() -> None:
 
 @contextlib.contextmanager
 def releasing_freed(least_seconds: float = 1.0) -> Iterator[None]:
-    """`release_freed` now, and within the block after every compilation of so many seconds: before what it made first runs.
+    """Calls `release_freed` now, and in the block after each compilation of at least `least_seconds`, before the program runs.
 
-    A large program's compiler leaves holes of some 100 MB between what stays.
+    The compiler of a large program leaves some 100 MB in holes.
     """
-    def compiled(event: str, seconds: float, **_: Any) -> None:
-        if event == _COMPILED and seconds >= least_seconds:
+    def compiled(event: str, duration_secs: float, **_: str | int) -> None:
+        if event == _COMPILED and duration_secs >= least_seconds:
             release_freed()
 
     release_freed()
@@ -47,7 +47,7 @@ def releasing_freed(least_seconds: float = 1.0) -> Iterator[None]:
 
 
 def timed(run: Callable[[], Any]) -> dict[str, float]:
-    """Wall and processor seconds of a call (user and system, all threads)."""
+    """Returns a call's wall and processor seconds (user and system, all threads) as `seconds` and `cpu_seconds`."""
     before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     run()
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)

@@ -1,4 +1,4 @@
-"""Ends a run of several processes when one of them is dead or hangs: without it the others would wait for ever."""
+"""The watchdog of several processes: ends the run when one of them dies or hangs, as the others would wait for it for ever."""
 
 import os
 import socket
@@ -6,26 +6,28 @@ import sys
 import threading
 import time
 import traceback
+import types
 from collections.abc import Callable
 
 import jax
 
 from atlas_jax import errors
 
-# What a run exits with when the same command goes on from its last checkpoint (EX_TEMPFAIL); tpu_scripts/keep_running.sh knows it.
+# The exit code of a run that the same command continues from its last checkpoint (EX_TEMPFAIL); tpu_scripts/keep_running.sh tests for it.
 RESUMABLE = 75
 
 
 class Watch:
-    """Ends the run on every process when one of them is dead or hangs, with a line that names it. A context manager.
+    """Ends the run on every process when one of them dies or hangs, with a line that names it. A context manager.
 
-    Every process calls `beat` with a growing position just before it starts what the others wait for. A thread tells the others, and
-    looks at theirs. A process that is not heard from for `dead_seconds` is dead; when nobody has got further for `hang_seconds`, those that
-    are furthest behind hang.
+    Every process calls `beat` with a growing position just before a step that the others wait for. A thread publishes the position and
+    reads the others'. A process that publishes nothing for `dead_seconds` is dead. If the lowest position does not grow for `hang_seconds`,
+    the processes at it hang.
     """
 
     def __init__(self, hang_seconds: float, dead_seconds: float = 60.0, end: Callable[[str], None] | None = None,
                  processes: int | None = None):
+        """Prepares the watch; `end` takes the reason and ends the process, `processes` is their number (by default jax's)."""
         self.hang_seconds, self.dead_seconds = hang_seconds, dead_seconds
         self._processes = jax.process_count() if processes is None else processes
         self._position, self._heard = 0, 0
@@ -40,28 +42,30 @@ class Watch:
             self._thread.start()
         return self
 
-    def __exit__(self, kind, error, _) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: types.TracebackType | None) -> None:
         if error is not None and not isinstance(error, errors.UserError) and self._thread.is_alive():
-            # Another process's death shows as an error here. Leaving as usual would wait for it for ever, and no thread runs meanwhile.
+            # Another process's death shows as an error here. jax's own end would wait for that process, and no thread of ours would run.
             traceback.print_exception(error)
             self._thread.join(2 * self.dead_seconds)
             os._exit(1)
         self._stop.set()
 
     def beat(self, position: int) -> None:
-        """Says that this process has got to `position`."""
+        """Records that this process has reached `position`."""
         self._position = position
 
     def _run(self) -> None:
-        from jax._src import distributed  # the one way to the key-value store that the processes share
+        from jax._src import distributed  # no public name leads to the key-value store that the processes share
         client = distributed.global_state.client
+        assert client is not None  # the thread runs only if there are several processes
+        # Six messages in the shorter time: one that is late by chance is no death.
         mine, interval = jax.process_index(), min(self.dead_seconds, self.hang_seconds) / 6
         while not self._stop.wait(interval):
             try:
                 self._heard += 1
                 client.key_value_set(f'atlas/watch/{mine}', f'{self._heard} {self._position} {socket.gethostname()}', allow_overwrite=True)
                 told = dict(client.key_value_dir_get('atlas/watch/'))
-            except Exception as error:  # whatever the service raises, it is gone
+            except Exception as error:  # any error of the service means that process 0, which runs it, is gone
                 if not self._stop.is_set():
                     self._end(f'process 0, the coordinator, does not answer ({str(error).splitlines()[0][:120]})')
                 return
@@ -70,8 +74,14 @@ class Watch:
                 return
 
     def judge(self, told: dict[int, str], now: float) -> str | None:
-        """Why the run is to end, or None; `told` is what each process said last ("count position host"), `now` in seconds."""
+        """Returns why the run is to end, or None if all is well.
+
+        Args:
+          told: each process's last message, "count position host"; the count grows while the process lives.
+          now: the time in seconds.
+        """
         for process, value in told.items():
+            # By our clock: those of other machines may differ.
             if self._seen.get(process, ('', 0.0))[0] != value:
                 self._seen[process] = (value, now)
         for process, (value, when) in self._seen.items():
@@ -91,7 +101,7 @@ class Watch:
 
 
 def _end_process(reason: str) -> None:
-    """Ends this process at once: its main thread may wait for another process for ever."""
-    print(f'atlas-jax: process {jax.process_index()}: {reason}; the last checkpoint is intact, the same command goes on from it',
+    """Ends this process at once, as its main thread may wait for another process for ever."""
+    print(f'atlas-jax: process {jax.process_index()}: {reason}; the last checkpoint is intact, the same command continues from it',
           file=sys.stderr, flush=True)
     os._exit(RESUMABLE)

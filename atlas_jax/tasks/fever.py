@@ -32,6 +32,7 @@ class FeverTask(task_lib.PlainTask):
                 count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample:
         """See task.Task."""
         self.check(row, example_id)
+        # Rows with another label stay, as in the original, with an empty answer.
         word = WORDS.get(row.get('label', ''), '')
         return task_lib.TaskExample(
             query=text_format.fill('qa_prompt_format', self.qa_prompt_format, 'question', row['claim']),

@@ -68,6 +68,7 @@ class KiltTask(task_lib.PlainTask):
 def _answers(row: dict[str, Any]) -> list[str]:
     """Returns the different answers that are not blank, in their order."""
     answers = [part['answer'] for part in row.get('output', ()) if part.get('answer', '').strip()]
+    # The rows of KILT's FEVER do not say that they are claims; the file's name does.
     if 'fever' in row.get('filename', '').lower():
         answers = [fever.WORDS.get(answer, answer) for answer in answers]
     return list(dict.fromkeys(answers))

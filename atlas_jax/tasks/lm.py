@@ -53,6 +53,7 @@ class LMTask(task_lib.PlainTask):
         ratio = self.min_context_ratio
         if self.draws:
             ratio = task_lib.generator_for(example_id, generator).uniform(self.min_context_ratio, self.max_context_ratio)
+        # At least one word on either side.
         first = min(max(int(ratio * len(words)), 1), len(words) - 1)
         query, target = ' '.join(words[:first]), ' '.join(words[first:])
         return task_lib.TaskExample(query=query, target=target, answers=[target], example_id=example_id, question=query,

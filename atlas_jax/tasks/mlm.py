@@ -76,8 +76,10 @@ def corrupt(words: Sequence[str], density: float, mean_span_tokens: float, token
       tokens: number of tokens of all words together.
       generator: draws where spans begin and end; all divisions into that many spans are equally likely.
     """
+    # At least one word is taken, and one is kept.
     taken = min(max(round(len(words) * density), 1), len(words) - 1)
     spans = round(tokens * taken / len(words) / mean_span_tokens)
+    # No more than there are words to take, gaps to separate them, or sentinels.
     spans = max(1, min(spans, taken, len(words) - taken + 1, MAX_SPANS))
     # The parts before the first span and behind the last may be empty: they are drawn one word longer and shortened.
     kept = _divide(len(words) - taken + 2, spans + 1, generator)

@@ -51,6 +51,7 @@ class MultipleChoiceTask(task_lib.PlainTask):
         options = row['options']
         if not isinstance(options, dict) or not all(isinstance(text, str) for text in options.values()):
             return fields.FieldProblem('options', f'expected an object of texts, found {options!r}', _REMEDY)
+        # The reader answers by a letter, so 26 options are the most.
         if not 2 <= len(options) <= 26 or sorted(options) != list(string.ascii_uppercase[:len(options)]):
             found = ', '.join(sorted(options)) or 'none'
             return fields.FieldProblem('options', f'expected the letters from A on, at least two, found {found}', _REMEDY)
@@ -128,6 +129,7 @@ def marginalize(options: Sequence[Sequence[str]], scores: Sequence[Sequence[floa
         probabilities = np.exp(logits - logits.max())  # [options], not normalised yet
         for text, probability in zip(texts, probabilities / probabilities.sum(), strict=True):
             by_option[text].append(float(probability))
+    # Options of the same text are one option, under its last letter.
     last_letter = dict(zip(options[0], string.ascii_uppercase, strict=False))
     return Marginalized({text: tuple(values) for text, values in by_option.items()},
                         {last_letter[text]: float(np.mean(values)) for text, values in by_option.items()})

@@ -50,6 +50,7 @@ class TaskExample:
 class Task(Protocol):
     """A frozen dataclass of options with these members."""
 
+    # A dataclass, so that model.json can hold its options (registry.to_dict).
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     @property
@@ -146,9 +147,9 @@ def read_examples(path: str | os.PathLike, task: Task, *, training: bool = False
     examples: list[TaskExample] = []
     rows = left_out = 0
     for line, row in jsonl.read(path):
-        if rows == max_rows:
+        if rows == max_rows:  # before the row is checked: a file may be damaged behind the rows asked for
             break
-        row = {'filename': os.path.basename(path), **row}
+        row = {'filename': os.path.basename(path), **row}  # KILT's answers depend on it
         if wrong := task.problem(row):
             raise errors.InputFileError(path, wrong.what, line=line, field=wrong.field, remedy=wrong.remedy)
         expanded = (task.example(each, rows, count_tokens=count_tokens) for each in task.expand(row, training))

@@ -24,7 +24,7 @@ def test_documents_to_inputs(demo_packages, tmp_path):
     reader, retriever = t5.T5Tokenizer.from_folder(demo_packages.reader_dir), bert.BertTokenizer.from_folder(demo_packages.retriever_dir)
     built = store.PassageStore.from_passages(found, tmp_path / 'store', reader_tokenizer=reader, retriever_tokenizer=retriever,
                                              progress=False)
-    assert (built.reader_tokenizer_fingerprint, built.retriever_tokenizer_fingerprint) == (reader.fingerprint, retriever.fingerprint)
+    built.check_tokenizers(reader, retriever)
     query = 'what is it?'
     for tokenizer, table in ((reader, built.reader_table()), (retriever, built.retriever_table())):
         segments = formats.cut_format(FORMAT, tokenizer.encode)

@@ -171,7 +171,9 @@ def test_append_goes_on_from_what_others_appended(tmp_path):
     other.append([passage(61)], reader_tokenizer=READER, retriever_tokenizer=RETRIEVER, progress=False)
     assert [other.docid(row) for row in (17, 18)] == ['p60', 'p61'] and len(first) == 18
     second.append([passage(60)], progress=False)
-    assert len(second) == 18 and not second.reader_tokenizer_fingerprint
+    assert len(second) == 18
+    with pytest.raises(errors.StoreError, match='not tokenised'):
+        second.check_tokenizers(READER, RETRIEVER)
 
 
 def test_text_alone_is_tokenised_later(tmp_path):
@@ -186,7 +188,7 @@ def test_text_alone_is_tokenised_later(tmp_path):
     for each in (store, corpus_store.PassageStore.open(tmp_path / 's')):
         np.testing.assert_array_equal(each.reader_table().tokens, whole.reader_table().tokens)
         np.testing.assert_array_equal(each.retriever_table().tokens, whole.retriever_table().tokens)
-        assert (each.reader_tokenizer_fingerprint, each.retriever_tokenizer_fingerprint) == ('reader-101', 'retriever-70001')
+        each.check_tokenizers(READER, RETRIEVER)
         assert each.fingerprint == whole.fingerprint
         each.verify()
     store.append([passage(71)], progress=False)
@@ -249,7 +251,7 @@ def test_failing_source_leaves_nothing(tmp_path):
 
 def test_unknown_docids(tmp_path):
     store = build(tmp_path / 's')
-    for docids, message in ((['p1', 'nobody'], 'no passage "nobody"'), ([7], 'no passage "7"'), ('p1', 'put it into a list'),
+    for docids, message in ((['p1', 'nobody'], 'no passage "nobody"'), ([7], 'no passage "7"'), ('p1', 'give a list'),
                             (['\ud800'], 'no passage')):
         with pytest.raises(errors.StoreError, match=message):
             store.rows_of(docids)

@@ -1,0 +1,22 @@
+"""Errors of users: one line, and the exit code of the command line."""
+
+import pathlib
+
+import pytest
+
+from atlas_jax import errors
+
+
+@pytest.mark.parametrize('options, message', [
+    ({}, 'a/b.jsonl: broken'), ({'line': 3}, 'a/b.jsonl:3: broken'), ({'field': 'text'}, 'a/b.jsonl, field "text": broken'),
+    ({'line': 0, 'field': 'text', 'remedy': 'mend it'}, 'a/b.jsonl:0, field "text": broken; mend it')])
+def test_input_files_are_named_with_line_and_field(options, message):
+    error = errors.InputFileError(pathlib.Path('a', 'b.jsonl'), 'broken', **options)
+    assert str(error) == message and error.path == pathlib.Path('a', 'b.jsonl')
+    assert (error.line, error.field) == (options.get('line'), options.get('field'))
+
+
+def test_exit_codes():
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.UserError)]
+    assert len(kinds) > 10 and {kind.exit_code for kind in kinds if kind is not errors.DifferenceError} == {2}
+    assert errors.DifferenceError.exit_code == 1  # as diff(1) tells a difference from trouble
