@@ -74,3 +74,10 @@ def test_pages_are_reached_from_the_readme():
 
 def test_the_changelog_has_the_present_version():
     assert f'\n## {atlas_jax.__version__}\n' in (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_source_files_that_are_named_exist(page):
+    text = re.sub(r'^```.*?^```', '', page.read_text(encoding='utf-8'), flags=re.MULTILINE | re.DOTALL)
+    for name in re.findall(r'`((?:[a-z_]+/)+[a-z_0-9]+\.(?:py|sh))`', text):
+        assert (ROOT / name).is_file() or (ROOT / 'atlas_jax' / name).is_file(), f'{page.name}: {name} does not exist'

@@ -22,7 +22,7 @@ def test_files_and_functions_are_short():
 
 def test_a_file_has_about_a_dozen_functions():
     counts = [sum(isinstance(node, FUNCTION) for node in ast.walk(tree_of(path))) for path in SOURCES if path.name != '__init__.py']
-    assert statistics.mean(counts) <= 12 and max(counts) <= 30
+    assert statistics.mean(counts) <= 12 and max(counts) <= 40
 
 
 def test_every_folder_is_a_package():
