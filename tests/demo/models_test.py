@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.demo import onnx_t5, packages
+from atlas_jax.demo import models, packages
 
 onnx = pytest.importorskip('onnx')
 VOCAB, EMB, HEADS, HEAD_DIM, MLP, BUCKETS = 23, 6, 2, 5, 7, 4
@@ -90,7 +90,7 @@ def export(tmp_path):
 def test_every_weight_comes_back_under_its_hugging_face_name(export, tmp_path):
     safetensors = pytest.importorskip('safetensors.numpy')
     folder, expected = export
-    out = onnx_t5.convert(folder, tmp_path / 'out')
+    out = models.convert_onnx(folder, tmp_path / 'out')
     weights = safetensors.load_file(out / 'model.safetensors')
     assert set(weights) == set(expected)
     for name, value in expected.items():
@@ -112,7 +112,7 @@ def test_two_embeddings_that_differ_are_refused(export, tmp_path):
             tensor.CopyFrom(onnx.numpy_helper.from_array(rng.integers(-128, 128, (VOCAB, EMB)).astype(np.int8), tensor.name))
     onnx.save(model, str(folder / 'decoder.onnx'))
     with pytest.raises(errors.ModelFolderError, match='different token embeddings'):
-        onnx_t5.convert(folder, tmp_path / 'out')
+        models.convert_onnx(folder, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
 
 
@@ -126,7 +126,7 @@ def test_missing_tensors_are_named(export, tmp_path, dropped, problem):
     model.graph.initializer.extend(kept)
     onnx.save(model, str(folder / 'decoder.onnx'))
     with pytest.raises(errors.ModelFolderError, match=problem):
-        onnx_t5.convert(folder, tmp_path / 'out')
+        models.convert_onnx(folder, tmp_path / 'out')
 
 
 @pytest.mark.parametrize('name', ['encoder.onnx', 'decoder.onnx', 'tokenizer.json'])
@@ -134,17 +134,17 @@ def test_broken_and_missing_files_are_named(export, tmp_path, name):
     folder, _ = export
     (folder / name).write_bytes(b'\xff broken')
     with pytest.raises(errors.ModelFolderError, match=name):
-        onnx_t5.convert(folder, tmp_path / 'out')
+        models.convert_onnx(folder, tmp_path / 'out')
     (folder / name).unlink()
     with pytest.raises(errors.ModelFolderError, match=name):
-        onnx_t5.convert(folder, tmp_path / 'out')
+        models.convert_onnx(folder, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
 
 
 def test_without_onnx_the_extra_is_named(export, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnx', None)
     with pytest.raises(errors.ConfigError, match=r'pip install "atlas_jax\[demo\]"'):
-        onnx_t5.convert(export[0], tmp_path / 'out')
+        models.convert_onnx(export[0], tmp_path / 'out')
 
 
 def _as_float_graph(model):

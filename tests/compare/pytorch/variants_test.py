@@ -5,15 +5,15 @@ import importlib.util
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.compare.pytorch import installed, variants
+from atlas_jax.compare.pytorch import variants
 
 
 def test_names_what_is_missing_and_the_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'torch' else object())
     with pytest.raises(errors.ConfigError, match=r'^torch not installed.*pip install "atlas-jax\[torch\]"$'):
-        installed.require()
+        variants.require_torch()
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: object())
-    installed.require()
+    variants.require_torch()
 
 
 def test_unknown_variant():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.conversion import sentence_transformer
+from atlas_jax.conversion import hf
 
 
 def _write(folder, kinds, **pooling):
@@ -17,14 +17,14 @@ def _write(folder, kinds, **pooling):
 
 
 def test_a_plain_folder_says_nothing(tmp_path):
-    assert sentence_transformer.describe(tmp_path) == sentence_transformer.Description(tmp_path)
+    assert hf.describe_retriever(tmp_path) == hf.Description(tmp_path)
 
 
 @pytest.mark.parametrize('pooling', ['average', 'sqrt', 'cls'])
 @pytest.mark.parametrize('normalize', [False, True])
 def test_round_trip(tmp_path, pooling, normalize):
-    sentence_transformer.write(tmp_path, 6, pooling, normalize)
-    assert sentence_transformer.describe(tmp_path) == sentence_transformer.Description(tmp_path, pooling, normalize)
+    hf.write_modules(tmp_path, 6, pooling, normalize)
+    assert hf.describe_retriever(tmp_path) == hf.Description(tmp_path, pooling, normalize)
 
 
 def test_the_transformer_may_lie_in_a_folder_of_its_own(tmp_path):
@@ -32,7 +32,7 @@ def test_the_transformer_may_lie_in_a_folder_of_its_own(tmp_path):
     modules = json.loads((tmp_path / 'modules.json').read_text())
     modules[0]['path'] = '0_Transformer'
     (tmp_path / 'modules.json').write_text(json.dumps(modules))
-    assert sentence_transformer.describe(tmp_path).bert_folder == tmp_path / '0_Transformer'
+    assert hf.describe_retriever(tmp_path).bert_folder == tmp_path / '0_Transformer'
 
 
 @pytest.mark.parametrize(('kinds', 'pooling', 'message'), [
@@ -43,18 +43,18 @@ def test_the_transformer_may_lie_in_a_folder_of_its_own(tmp_path):
 def test_what_a_retriever_cannot_be(tmp_path, kinds, pooling, message):
     _write(tmp_path, kinds, **pooling)
     with pytest.raises(errors.ModelFolderError, match=message):
-        sentence_transformer.describe(tmp_path)
+        hf.describe_retriever(tmp_path)
 
 
 def test_broken_pooling(tmp_path):
     _write(tmp_path, ['Transformer', 'Pooling'])
     (tmp_path / '1_Pooling' / 'config.json').write_text('[]')
     with pytest.raises(errors.ModelFolderError, match='expected a JSON object'):
-        sentence_transformer.describe(tmp_path)
+        hf.describe_retriever(tmp_path)
 
 
 @pytest.mark.parametrize('text', ['{}', '[3]', '['])
 def test_broken_modules(tmp_path, text):
     (tmp_path / 'modules.json').write_text(text)
     with pytest.raises(errors.ModelFolderError, match='modules.json'):
-        sentence_transformer.describe(tmp_path)
+        hf.describe_retriever(tmp_path)
