@@ -82,3 +82,19 @@ def test_where_the_folders_of_an_option_may_lie():
     assert found[0] == pathlib.Path('models/contriever')
     assert {pathlib.Path('/runs/nq/contriever'), pathlib.Path('/runs/nq/models/contriever')} <= set(found)
     assert original.named_folders(pathlib.Path('/x'), None) == original.named_folders(pathlib.Path('/x'), 'none') == []
+
+
+def _opened(path, *parts):
+    return loading.Opened('some kind', path, {part: lambda part=part: f'{path} {part}' for part in parts}, {part: [path] for part in parts},
+                          n_context=7)
+
+
+def test_joining_takes_the_reader_of_one_and_the_encoders_of_the_other(tmp_path):
+    joined = loading.join(_opened('a', 'reader', 'retriever'), _opened('b', 'reader', 'retriever', 'passage_encoder'))
+    assert [joined.part(name) for name in joined.openers] == ['a reader', 'b retriever', 'b passage_encoder']
+    assert joined.tokenizer_places == {'reader': ['a'], 'retriever': ['b']} and joined.n_context == 7
+
+
+def test_a_part_that_is_not_there():
+    with pytest.raises(errors.ModelFolderError, match='a: holds no retriever, only reader; give a folder that has one'):
+        _opened('a', 'reader').retriever()

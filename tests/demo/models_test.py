@@ -1,3 +1,5 @@
+"""An int8 ONNX export becomes the float32 folder it was made from; broken exports are refused."""
+
 import json
 import sys
 
