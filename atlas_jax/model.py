@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from atlas_jax import errors, partitioning
 from atlas_jax.checkpoints import run_folder
-from atlas_jax.conversion import kinds, loading, own, tokenizer_files
+from atlas_jax.conversion import loading, own
 from atlas_jax.index import embed
 from atlas_jax.input import encode
 from atlas_jax.models import atlas as atlas_lib
@@ -77,8 +77,8 @@ class AtlasModel:
         Raises:
           ModelFolderError: no model in the folder, one of another version, or a tokenizer is missing.
         """
-        found = kinds.detect(path)
-        if found.kind != kinds.ATLAS_JAX:
+        found = loading.detect(path)
+        if found.kind != loading.ATLAS_JAX:
             return cls._of_opened(loading.open_model(path, retriever_tokenizer), mesh, reader_tokenizer, retriever_tokenizer)
         path = found.path
         description = run_folder.read_model_file(path)
@@ -97,8 +97,8 @@ class AtlasModel:
                    retriever_tokenizer: str | os.PathLike | None) -> Self:
         reader, retriever = opened.part('reader'), opened.part('retriever')
         places = opened.tokenizer_places
-        tokenizers = (tokenizer_files.reader_tokenizer(reader_tokenizer, places['reader'], reader.config.vocab_size),
-                      tokenizer_files.retriever_tokenizer(retriever_tokenizer, places['retriever'], retriever.config.vocab_size))
+        tokenizers = (loading.reader_tokenizer(reader_tokenizer, places['reader'], reader.config.vocab_size),
+                      loading.retriever_tokenizer(retriever_tokenizer, places['retriever'], retriever.config.vocab_size))
         assert isinstance(reader.config, t5.T5Config) and isinstance(retriever.config, contriever.ContrieverConfig)  # by `part`
         config = atlas_lib.AtlasConfig(reader.config, retriever.config, opened.inputs or atlas_lib.InputConfig(),
                                        1 if opened.n_context is None else opened.n_context)

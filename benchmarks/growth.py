@@ -11,7 +11,7 @@ from typing import Any
 import process_pairs
 import workload
 
-from atlas_jax.compare import timing as compare_timing
+from atlas_jax.compare import comparison
 from atlas_jax.io import atomic
 from atlas_jax.report import html
 
@@ -65,7 +65,7 @@ def _seconds(axis: str, point: Any, side: str, options) -> float:
     inputs = process_pairs.save_inputs(work / 'growth.npz', arrays)
     ours = side == 'ours'
     with process_pairs.ours(models, inputs, options.dtype) if ours else process_pairs.theirs(side, models, inputs, options.dtype) as worker:
-        found = compare_timing.alternate({side: lambda number: worker.ask('step', batch=number % _BATCHES)}, options.rounds)
+        found = comparison.alternate({side: lambda number: worker.ask('step', batch=number % _BATCHES)}, options.rounds)
         return found[side]['seconds']
 
 

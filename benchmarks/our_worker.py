@@ -25,7 +25,7 @@ class Side(compare_ours.Side):
         """Embeds `embed_ids` [n, width] with `embed_lengths` [n]; writes the embeddings as npy where asked."""
         if not hasattr(self, '_embedder'):
             # the first and last token of every passage are given as they are: the format adds nothing
-            self._embedder = embed.PassageEmbedder(self._configs['retriever'], self._params['retriever'], (Segment('text'),), max_tokens)
+            self._embedder = embed.PassageEmbedder(self._configs.retriever, self._params['retriever'], (Segment('text'),), max_tokens)
             self._table = _table(self._arrays['embed_ids'], self._arrays['embed_lengths'])
         found: list[np.ndarray] = []
         seconds = resources.timed(lambda: found.append(self._embedder.embed(self._table, np.arange(len(self._table.lengths)))))
@@ -53,8 +53,8 @@ class Side(compare_ours.Side):
         arrays = self._arrays
         queries = arrays['query_ids'].shape[-1], arrays['reader_query_ids'].shape[-1]
         inputs = atlas.InputConfig(text_max_tokens=limit, query_max_tokens=max(queries), target_max_tokens=max_length - 1)
-        configs = {name: dataclasses.replace(config, dropout_rate=0.0) for name, config in self._configs.items()}
-        config = atlas.AtlasConfig(configs['reader'], configs['retriever'], inputs, n_context)
+        reader, retriever = (dataclasses.replace(config, dropout_rate=0.0) for config in (self._configs.reader, self._configs.retriever))
+        config = atlas.AtlasConfig(reader, retriever, inputs, n_context)
         segments = atlas.Segments((Segment('query'), Segment('text'), Segment('literal', (1,))), (), ())
         lengths = types.TokenLengths(arrays['table_lengths'], np.zeros(1, np.int64), arrays['reader_query_lengths'].reshape(-1))
         self._answer_spec = spec_lib.make_spec(config, segments, self._spec.mesh, lengths, arrays['query_ids'].shape[1],

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import workload
 
-from atlas_jax.compare import timing as compare_timing
+from atlas_jax.compare import comparison
 from atlas_jax.io import atomic
 from atlas_jax.report import html
 from atlas_jax.runtime import allocator, line_process
 
-# name -> (variant of baseline/variants.py, whether it gets our allocator settings and flush-denormal)
+# name -> (variant of atlas_jax/compare/pytorch/variants.py, whether it gets our allocator settings and flush-denormal)
 OPPONENTS = {
     'original_512': ('original_512', False), 'original_200': ('original_200', False), 'original_longest': ('original_longest', False),
     'tuned': ('tuned', False), 'tuned_compiled': ('tuned_compiled', False),
@@ -109,7 +109,7 @@ def against_each(opponents: Sequence[str], models: workload.Workload, inputs: pa
         found = {}
         for each in ('ours', name):
             with side(each) as (worker, run):
-                found |= compare_timing.alternate({each: run}, options.rounds)
+                found |= comparison.alternate({each: run}, options.rounds)
                 found[each] |= worker.ask('memory') | {'runs_on': worker.info}
         add(name, found)
     together = [name for name in opponents if name not in alone]
@@ -117,7 +117,7 @@ def against_each(opponents: Sequence[str], models: workload.Workload, inputs: pa
         with side('ours') as (mine, our_turn):
             for name in together:
                 with side(name) as (opponent, their_turn):
-                    found = compare_timing.alternate({'ours': our_turn, name: their_turn}, options.rounds)
+                    found = comparison.alternate({'ours': our_turn, name: their_turn}, options.rounds)
                     found[name] |= opponent.ask('memory') | {'runs_on': opponent.info}
                 add(name, found)
             sides['ours'] |= mine.ask('memory') | {'runs_on': mine.info}

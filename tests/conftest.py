@@ -11,7 +11,7 @@ import types
 import jax
 import pytest
 
-from atlas_jax.demo import packaged_models, packages
+from atlas_jax.demo import models, packages
 
 _CONVERSION_VERSION = '1'  # raise it when the conversion writes other bytes, so that no old folder is used
 _PROGRAMS_BYTES = 3 * 2**30  # resident bytes of a test process above which its compiled programs are dropped
@@ -44,8 +44,8 @@ def demo_packages() -> types.SimpleNamespace:
             pytest.fail(reason)
         pytest.skip(reason)
     return types.SimpleNamespace(
-        reader_dir=_converted(wheels, packages.READER, packaged_models.write_reader),
-        retriever_dir=_converted(wheels, packages.RETRIEVER, packaged_models.write_retriever),
+        reader_dir=_converted(wheels, packages.READER, models.write_reader),
+        retriever_dir=_converted(wheels, packages.RETRIEVER, models.write_retriever),
         wheels=wheels, factbook=packages.find(packages.FACTBOOK, wheels), factbook_2014=packages.find(packages.FACTBOOK_2014, wheels))
 
 

@@ -1,6 +1,6 @@
 """A run's folder: model.json, the tokenizers, and Orbax checkpoints of parameters, optimiser and input position.
 
-    RUN/model.json            sizes, formats, task: what Atlas.load needs besides the parameters
+    RUN/model.json            sizes, formats, task: everything that Atlas.load needs besides the parameters
     RUN/tokenizers/reader/    spiece.model;  RUN/tokenizers/retriever/  tokenizer.json or vocab.txt
     RUN/checkpoints/STEP/     params, optimizer, input; written under another name first, so a step is whole or absent
 """
@@ -20,7 +20,7 @@ FORMAT_VERSION = 1
 
 
 def write_model_file(folder: pathlib.Path, description: dict[str, Any]) -> None:
-    """Writes model.json atomically."""
+    """Writes model.json atomically. Raises DiskFullError."""
     atomic.write_json(folder / MODEL_FILE, {'format': 'atlas_jax', 'version': FORMAT_VERSION, **description})
 
 
@@ -28,7 +28,7 @@ def read_model_file(folder: pathlib.Path) -> dict[str, Any]:
     """Reads model.json.
 
     Raises:
-      ModelFolderError: the folder holds none, or one of another version.
+      ModelFolderError: the folder has no model.json, or one that is broken or of another version.
     """
     path = folder / MODEL_FILE
     if not path.is_file():
@@ -43,10 +43,14 @@ def read_model_file(folder: pathlib.Path) -> dict[str, Any]:
     return values
 
 
+def _score(metrics: dict[str, float]) -> float:
+    return metrics['score']
+
+
 class RunCheckpoints:
     """The numbered checkpoints of a run; a context manager, so that pending writes finish.
 
-    A checkpoint has the items `params`, `optimizer` (trees of arrays), `input` (JSON) and, where the index is refreshed, `index` (arrays).
+    A checkpoint has the items `params` and `optimizer` (trees of arrays), `input` (JSON) and, if the index is refreshed, `index` (arrays).
     """
 
     def __init__(self, folder: pathlib.Path, keep: int | None = 2, *, create: bool = False, keep_best: int = 0,
@@ -54,23 +58,26 @@ class RunCheckpoints:
         """Opens the checkpoints of a run.
 
         Args:
-          folder: the run's.
-          keep: how many of the newest stay; None keeps all.
+          folder: the run's folder.
+          keep: number of the newest checkpoints that stay; None keeps all.
           create: makes the folder.
-          keep_best: how many of those saved with the highest `score` stay besides.
-          asynchronous: writes while the run goes on; by default on accelerators. On a CPU the step would overwrite what is being written,
-            for the state is donated and lies in host memory.
+          keep_best: number of checkpoints with the highest `score` that stay besides.
+          asynchronous: writes while the run goes on; None does so on accelerators.
+
+        Raises:
+          ModelFolderError: there are no checkpoints, and `create` is off.
         """
         path = (folder / 'checkpoints').absolute()
         if not create and not path.is_dir():
             raise errors.ModelFolderError(f'{folder}: it has a {MODEL_FILE} but no checkpoints; train it again or give another folder')
+        # On a CPU the donated state lies in host memory: the next step would overwrite it while it is being written.
         self._asynchronous = jax.default_backend() != 'cpu' if asynchronous is None else asynchronous
         policies = ocp.checkpoint_managers
-        kept = [policies.LatestN(keep)]
+        kept: list[Any] = [policies.LatestN(keep)]
         if keep_best:
-            kept.append(policies.BestN(n=keep_best, get_metric_fn=lambda metrics: metrics['score'], keep_checkpoints_without_metrics=False))
+            kept.append(policies.BestN(n=keep_best, get_metric_fn=_score, keep_checkpoints_without_metrics=False))
         options = ocp.CheckpointManagerOptions(preservation_policy=policies.AnyPreservationPolicy(kept), create=create,
-                                               best_fn=(lambda metrics: metrics['score']) if keep_best else None,
+                                               best_fn=_score if keep_best else None,
                                                enable_async_checkpointing=self._asynchronous)
         self._manager = ocp.CheckpointManager(path, options=options, item_names=('params', 'optimizer', 'input', 'index'))
 
@@ -83,19 +90,26 @@ class RunCheckpoints:
 
     @property
     def latest_step(self) -> int | None:
-        """The newest whole checkpoint, or None."""
+        """The step of the newest whole checkpoint, or None."""
         return self._manager.latest_step()
 
     @property
     def best_step(self) -> int | None:
-        """The checkpoint saved with the highest score, or None; needs keep_best."""
+        """The step of the checkpoint saved with the highest score, or None; needs keep_best."""
         return self._manager.best_step()
 
     def save(self, step: int, params: Any, optimizer: Any = None, input_position: Any = None, score: float | None = None,
              index: Any = None) -> None:
-        """Saves trees of arrays and the input iterator's position (JSON); without an optimiser, parameters alone.
+        """Saves a checkpoint. Every process of a run calls it and writes its own shards.
 
-        `score` is what keep_best goes by: higher is better. Every process of a run calls it, and writes its own shards.
+        Args:
+          params, optimizer: trees of arrays; without an optimiser only the parameters are saved.
+          input_position: the input iterator's position, JSON.
+          score: keep_best keeps the highest.
+          index: a tree of arrays, for a refreshed index.
+
+        Raises:
+          DiskFullError: the disk is full; the checkpoints before stay whole.
         """
         items = {'params': ocp.args.StandardSave(params)}
         if optimizer is not None:
@@ -108,16 +122,16 @@ class RunCheckpoints:
                 self._manager.wait_until_finished()
 
     def restore(self, params: Any, optimizer: Any, step: int | None = None) -> tuple[Any, Any, Any]:
-        """(params, optimizer, input position) of `step` (default: the newest); the arguments give shapes and shardings."""
+        """Restores (params, optimizer, input position) of `step`, by default the newest; the arguments give shapes and shardings."""
         restored = self._manager.restore(self.latest_step if step is None else step, args=ocp.args.Composite(
             params=ocp.args.StandardRestore(params), optimizer=ocp.args.StandardRestore(optimizer), input=ocp.args.JsonRestore()))
         return restored['params'], restored['optimizer'], restored['input']['position']
 
     def restore_params(self, params: Any, step: int | None = None) -> Any:
-        """The params item alone."""
+        """Restores only the params item of `step`, by default the newest; `params` gives shapes and shardings."""
         step = self.latest_step if step is None else step
         return self._manager.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(params)))['params']
 
     def restore_index(self, index: Any) -> Any:
-        """The index item of the newest checkpoint; the argument gives shapes and shardings."""
+        """Restores the index item of the newest checkpoint; `index` gives shapes and shardings."""
         return self._manager.restore(self.latest_step, args=ocp.args.Composite(index=ocp.args.StandardRestore(index)))['index']

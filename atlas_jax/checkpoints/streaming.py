@@ -17,7 +17,7 @@ from atlas_jax.io import atomic
 
 @dataclasses.dataclass(frozen=True)
 class LazyArray:
-    """A float32 array that is made when it is written. A leaf of the tree that `save` takes."""
+    """A float32 array that is read when it is written: a leaf of the tree that `save` takes."""
 
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
@@ -26,7 +26,7 @@ class LazyArray:
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes, which Orbax asks for."""
+        """Size in bytes; Orbax asks for it."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     @property
@@ -39,7 +39,7 @@ class _LazyHandler(ocp.type_handlers.NumpyHandler):
     """Writes LazyArrays as Orbax writes numpy arrays, but one after another and without copies."""
 
     async def serialize(self, values: Sequence[LazyArray], infos: Sequence[Any], args: Sequence[Any] | None = None) -> list[Any]:
-        """Everything is on disk on return, so that no future is left."""
+        """Writes everything before it returns, so that no future is left."""
         for i, value in enumerate(values):
             array = await asyncio.to_thread(value.read)
             await self._background_serialize([array], [infos[i]], [args[i] if args else ocp.SaveArgs()])
@@ -47,7 +47,7 @@ class _LazyHandler(ocp.type_handlers.NumpyHandler):
 
 
 def save(folder: pathlib.Path, params: Any) -> None:
-    """Writes a tree of LazyArrays as checkpoint 0 of a run folder that has none yet. Raises DiskFullError."""
+    """Writes a tree of LazyArrays as checkpoint 0 of a run folder without checkpoints. Raises DiskFullError."""
     registry = ocp.type_handlers.create_type_handler_registry(
         (jax.Array, ocp.type_handlers.ArrayHandler()), (LazyArray, _LazyHandler()))
     with atomic.disk_full_is_a_user_error(folder), _manager(folder, registry) as manager:
@@ -56,9 +56,9 @@ def save(folder: pathlib.Path, params: Any) -> None:
 
 
 def _manager(folder: pathlib.Path, registry: Any = None) -> ocp.CheckpointManager:
-    """As run_folder.RunCheckpoints makes it, but for trees of which a part is asked for."""
+    """Makes a manager as run_folder.RunCheckpoints does, but for trees of which only a part is read."""
     options = ocp.CheckpointManagerOptions(create=registry is not None, enable_async_checkpointing=False)
-    # Those of a training too, or Orbax warns that it could not restore them.
+    # Handlers for the optimiser and the input too: without them Orbax warns that it cannot restore these items of a run.
     handlers = {'params': ocp.PyTreeCheckpointHandler(**({} if registry is None else {'type_handler_registry': registry})),
                 'optimizer': ocp.PyTreeCheckpointHandler(), 'input': ocp.JsonCheckpointHandler()}
     return ocp.CheckpointManager((folder / 'checkpoints').absolute(), options=options, item_handlers=handlers)
@@ -67,7 +67,11 @@ def _manager(folder: pathlib.Path, registry: Any = None) -> ocp.CheckpointManage
 class StoredParams:
     """The parameters of a run folder's newest checkpoint, read one at a time; the last one is kept.
 
-    Raises ModelFolderError where there is no checkpoint.
+    step: training steps done.
+    shapes: shape of every array by path.
+
+    Raises:
+      ModelFolderError: there is no checkpoint.
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -75,16 +79,17 @@ class StoredParams:
             raise errors.ModelFolderError(f'{folder}: it has a {run_folder.MODEL_FILE} but no checkpoints; train it again or give another '
                                           'folder')
         self._manager = _manager(folder)
-        self.step = self._manager.latest_step()
-        if self.step is None:
+        newest = self._manager.latest_step()
+        if newest is None:
             raise errors.ModelFolderError(f'{folder}: no checkpoint was saved yet; let the training reach its first checkpoint')
+        self.step: int = newest
         self.shapes = _shapes(self._manager.item_metadata(self.step)['params'].tree, ())
         self._cached: tuple[str, np.ndarray] | None = None
 
     def read(self, path: str) -> np.ndarray:
-        """One array by its path, as `reader/encoder/layers/mlp/wo/kernel`."""
+        """Reads one array by its path, as `reader/encoder/layers/mlp/wo/kernel`."""
         if self._cached is None or self._cached[0] != path:
-            self._cached = None  # before the next one is read
+            self._cached = None  # freed before the next array is read: two would double the memory
             item: Any = np.zeros(())
             restore: Any = ocp.RestoreArgs(restore_type=np.ndarray)
             for key in reversed(path.split('/')):
@@ -98,7 +103,7 @@ class StoredParams:
 
 
 def _shapes(node: Any, parents: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    """Path -> shape of every array."""
+    """Returns the shape of every array by path."""
     if not isinstance(node, dict):
         return {'/'.join(parents): tuple(node.shape)}
     return {path: shape for key, child in node.items() for path, shape in _shapes(child, (*parents, key)).items()}

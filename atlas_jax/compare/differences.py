@@ -1,30 +1,33 @@
-"""How two sets of arrays differ: per quantity the largest difference, where, and whether it is allowed."""
+"""Compares two sets of arrays quantity by quantity: the largest difference, its place, whether it is allowed; and shows the tables."""
 
 import dataclasses
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from atlas_jax import errors
+from atlas_jax.report import html
 
 Arrays = Mapping[str, np.ndarray]
 
 OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 5e-5
-# A gradient that is zero but for rounding: softmax does not see what is added to all keys alike.
+# The true gradient is zero: softmax does not change when the same number is added to all keys. Rounding alone is left to compare.
 _ZERO_GRADIENT, _ZERO_TOLERANCE = re.compile(r'grads/retriever/.*key\.bias$'), 1e-6
 _TOKENS = 'generated'
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """One quantity over all batches.
+    """The difference of one quantity over all batches.
 
     Attributes:
       quantity: its name without the batch.
-      absolute: largest |ours - theirs|; of tokens, how many differ.
-      relative: largest of |ours - theirs| / max |theirs| over the batches.
-      allowed: what `relative` may be at most.
+      absolute: largest |ours - theirs|; for tokens, the number that differ.
+      relative: largest |ours - theirs| / max |theirs| over the batches.
+      allowed: upper bound of `relative`.
       where: batch and indices of the largest difference.
     """
 
@@ -36,21 +39,22 @@ class Difference:
 
     @property
     def agrees(self) -> bool:
-        """Whether the difference is allowed; a NaN never is."""
+        """True if the difference is allowed; a NaN never is."""
         return self.relative <= self.allowed
 
 
 def differences(ours: Arrays, theirs: Arrays, reference: Arrays | None = None, rtol: float | None = None,
                 against: str = 'the other side') -> list[Difference]:
-    """Compares every quantity that both have.
+    """Compares every quantity that both sides have.
 
     Args:
-      ours, theirs: `<batch>/<quantity>` to arrays.
-      reference: theirs in float64, which ours is then judged by; their own error against it widens what is allowed, threefold.
-      rtol: what is allowed, in place of 1e-5 (5e-5 for gradients) or thrice their own float32 error.
-      against: what an error calls the other side.
+      ours, theirs: arrays by `<batch>/<quantity>`.
+      reference: their values in float64. Ours are then compared with these, and three times their own error against them is allowed.
+      rtol: allowed relative difference, in place of 1e-5 (5e-5 for gradients) or three times their own float32 error.
+      against: name of the other side in messages.
 
-    Raises ConfigError for arrays of different shapes, or none in common.
+    Raises:
+      ConfigError: two arrays differ in shape, or the sides have no quantity in common.
     """
     common = [key for key in ours if key in theirs]
     if not common:
@@ -66,7 +70,7 @@ def differences(ours: Arrays, theirs: Arrays, reference: Arrays | None = None, r
 
 
 def summarised(found: list[Difference]) -> list[Difference]:
-    """The same with the gradients of each model as one entry, that of the worst parameter (as a share of what is allowed)."""
+    """Returns the differences with the gradients of each model as one entry: the worst parameter's, as a share of what is allowed."""
     rows = [difference for difference in found if not difference.quantity.startswith('grads/')]
     for part in ('reader', 'retriever'):
         gradients = [difference for difference in found if difference.quantity.startswith(f'grads/{part}/')]
@@ -82,7 +86,7 @@ def _share(difference: Difference) -> float:
 
 
 def _difference(name: str, keys: list[str], ours: Arrays, theirs: Arrays, reference: Arrays, rtol: float | None) -> Difference:
-    measured = []
+    measured: list[tuple[float, float, str, float]] = []  # relative, absolute, where, their own relative error
     for key in keys:
         expected = reference.get(key, theirs[key])
         absolute, relative, place = _error(ours[key], expected, _scale(name, key, expected, theirs))
@@ -99,7 +103,7 @@ def _difference(name: str, keys: list[str], ours: Arrays, theirs: Arrays, refere
 
 
 def _scale(name: str, key: str, expected: np.ndarray, theirs: Arrays) -> float:
-    """What a difference is divided by: the largest value, of the quantity itself or of all gradients where its own are zero."""
+    """Returns the divisor of a difference: the largest value, of the quantity itself or of all gradients where its own are zero."""
     if not _ZERO_GRADIENT.match(name):
         return float(np.abs(expected).max(initial=0.0))
     beginning = key[:key.index('grads/')] + 'grads/retriever/'
@@ -107,7 +111,7 @@ def _scale(name: str, key: str, expected: np.ndarray, theirs: Arrays) -> float:
 
 
 def _error(found: np.ndarray, expected: np.ndarray, scale: float) -> tuple[float, float, str]:
-    """Largest absolute and relative difference, and its indices as text."""
+    """Returns the largest absolute and relative difference, and its indices as text."""
     gap = np.abs(np.asarray(found, np.float64) - np.asarray(expected, np.float64))
     if gap.size == 0:
         return 0.0, 0.0, ''
@@ -115,3 +119,62 @@ def _error(found: np.ndarray, expected: np.ndarray, scale: float) -> tuple[float
     absolute = float(gap[place])
     relative = 0.0 if absolute == 0 else absolute / scale if scale else float('inf')
     return absolute, relative, f' [{", ".join(str(i) for i in place)}]' if place else ''
+
+
+def as_text(rows: Sequence[Difference], figures: dict[str, Any], variant: str, repaired: bool) -> str:
+    """Returns both tables for a terminal."""
+    lines = _aligned([('quantity', 'largest difference', 'relative', 'allowed', '', 'where'), *map(_row, rows)])
+    lines += ['', 'all agree' if figures['agrees'] else 'THEY DIFFER']
+    if 'ratio' in figures:
+        lines += ['', *_aligned([('', 'step', 'reader tokens/s', 'peak memory', 'runs on'), *_sides(figures, variant, repaired)])]
+    return '\n'.join(lines)
+
+
+def write_page(path: str | os.PathLike, rows: Sequence[Difference], figures: dict[str, Any], variant: str, repaired: bool) -> None:
+    """Writes a self-contained HTML page: summary, sides, every single quantity."""
+    page = html.Report('Comparison with PyTorch' if figures['against'] == 'torch' else f'Comparison with {figures["against"]}')
+    page.paragraph('Every quantity agrees within what is allowed.' if figures['agrees'] else 'Some differ by more than is allowed.')
+    page.section('Differences')
+    page.paragraph('Relative: largest difference over the largest value. Allowed: 1e-5 for outputs and 5e-5 for gradients, or three times '
+                   'the float32 error of the other side where its float64 values are known.')
+    header = ('quantity', 'largest difference', 'relative', 'allowed', '', 'where')
+    page.table(header, [_row(row) for row in summarised(list(rows))])
+    if 'ratio' in figures:
+        page.section('Speed and memory')
+        page.table(('', 'step', 'reader tokens/s', 'peak memory', 'runs on'), _sides(figures, variant, repaired))
+        page.bar_chart('Seconds of a train step', 'seconds', {'atlas_jax': figures['ours']['step_seconds'],
+                                                              f'PyTorch, {variant}': figures['theirs']['step_seconds']})
+    single = [row for row in rows if row.quantity.startswith('grads/')]
+    if single:
+        page.section('Gradients of every parameter')
+        page.table(header, [_row(row) for row in single])
+    page.write(path)
+
+
+def _row(row: Difference) -> tuple[str, ...]:
+    verdict = 'ok' if row.agrees else 'DIFFERS'
+    if row.quantity == 'generated':
+        return row.quantity, f'{row.absolute:.0f} tokens', '', 'identical', verdict, '' if row.agrees else row.where
+    return row.quantity, f'{row.absolute:.2e}', f'{row.relative:.2e}', f'{row.allowed:.2e}', verdict, row.where
+
+
+def _sides(figures: dict[str, Any], variant: str, repaired: bool) -> list[tuple[str, ...]]:
+    ratio = figures['ratio']
+    named = (('ours', 'atlas_jax'), ('theirs', f'PyTorch, {variant}{" (allocator, flush-denormal)" if repaired else ""}'))
+    rows = []
+    for key, name in named:
+        side = figures[key]
+        memory = side.get('device_bytes', side['peak_bytes']) / 2**20
+        rows.append((name, f'{side["step_seconds"]:.3f} s', f'{side["tokens_per_second"]:.0f}', f'{memory:.0f} MiB', _place(side)))
+    memory_ratio = ratio.get('device_bytes', ratio.get('peak_bytes'))
+    return [*rows, ('ratio', f'{ratio["step_seconds"]:.2f} ×', '', f'{memory_ratio:.2f} ×', 'theirs / ours')]
+
+
+def _place(side: dict[str, Any]) -> str:
+    allocator = 'allocator tuned' if side['allocator'] else 'allocator as it is'
+    return f'{side["device"]}, {side["version"]}, {allocator}'
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,23 +1,25 @@
-"""The token arrays that a comparison runs on: read from a file and checked, drawn at random, or made from real text.
+"""The token arrays that a comparison runs on: read from a file and checked, or drawn at random (from real text: text.py).
 
 Every array has the batches first:
 
     reader_ids, reader_mask            [batches, batch, n, length]   reader inputs, one a passage
-    query_mask_reader                  [batches, batch, length]      how much of each reader input is query
+    query_mask_reader                  [batches, batch, length]      1 on the query at the start of reader inputs
     query_ids, query_mask              [batches, batch, length]      the retriever's queries
     passage_ids, passage_mask          [batches, batch, m, length]   the retriever's passages, m <= n
-    target_ids, target_mask            [batches, batch, length]      what the reader is to write
-    labels, decoder_input_ids          [batches, batch, length]      the same, -100 on padding; and shifted right
+    target_ids, target_mask            [batches, batch, length]      the reader's targets
+    labels, decoder_input_ids          [batches, batch, length]      targets with -100 on padding; targets shifted right
 
-Ids and masks are int; a mask is 1 on the tokens of a row, which stand at its start.
+Ids and masks are integers; a mask is 1 on the tokens of a row, which stand at its start.
 """
 
 import os
 import zipfile
+from typing import Any
 
 import numpy as np
 
 from atlas_jax import errors
+from atlas_jax.io import atomic
 
 Arrays = dict[str, np.ndarray]
 
@@ -25,13 +27,14 @@ _PARTS = {'reader': 4, 'query': 3, 'passage': 4, 'target': 3}  # number of dimen
 
 
 def read(path: str | os.PathLike, needs_retriever: bool = False, needs_targets: bool = False) -> Arrays:
-    """The arrays of an npz file, checked, as int32, with targets in all their forms.
+    """Reads and checks the arrays of an npz file; returns them as int32, with targets in all their forms.
 
     Args:
-      needs_retriever: queries and passages must be there.
-      needs_targets: targets must be there.
+      needs_retriever: requires queries and passages.
+      needs_targets: requires targets.
 
-    Raises InputFileError naming the key that is missing or wrong.
+    Raises:
+      InputFileError: an array is missing or wrong; names its key.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -41,8 +44,15 @@ def read(path: str | os.PathLike, needs_retriever: bool = False, needs_targets: 
     return check(arrays, path, needs_retriever, needs_targets)
 
 
+def write(path: str | os.PathLike, arrays: Arrays) -> None:
+    """Writes arrays as an npz file, atomically. Raises DiskFullError."""
+    named: dict[str, Any] = dict(arrays)  # numpy's stub takes any keyword for an option of its own
+    with atomic.writing(path, 'wb') as file:
+        np.savez(file, **named)
+
+
 def check(arrays: Arrays, path: str | os.PathLike, needs_retriever: bool = False, needs_targets: bool = False) -> Arrays:
-    """As `read`, of arrays in memory; `path` is what an error names."""
+    """Checks arrays in memory as `read` does; errors name `path`. Raises InputFileError."""
     arrays = _with_targets(dict(arrays), path)
     needed = ['reader', *(['query', 'passage'] if needs_retriever or 'query_ids' in arrays or 'passage_ids' in arrays else []),
               *(['target'] if needs_targets or 'target_ids' in arrays else [])]
@@ -64,7 +74,7 @@ def check(arrays: Arrays, path: str | os.PathLike, needs_retriever: bool = False
 
 def random(batch: int, n: int, length: int, batches: int, reader_vocab: int, retriever_vocab: int | None, target_length: int = 16,
            seed: int = 0) -> Arrays:
-    """Random tokens: passages of `length` tokens, give or take a fifth; queries of an eighth; targets of 2 to `target_length`."""
+    """Draws random tokens: passages of `length` tokens, give or take a fifth; queries of an eighth; targets of 2 to `target_length`."""
     generator = np.random.default_rng(seed)
 
     def rows(shape: tuple[int, ...], low: int, high: int, vocab: int, last: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -86,19 +96,21 @@ def random(batch: int, n: int, length: int, batches: int, reader_vocab: int, ret
 
 
 def _with_targets(arrays: Arrays, path: str | os.PathLike) -> Arrays:
-    """target_ids and target_mask from labels where they are not given; both must agree where they are."""
+    """Makes target_ids and target_mask of labels; where the arrays have both, they must agree."""
     if 'labels' not in arrays:
         return arrays
     labels = arrays['labels']
     ids, mask = np.where(labels >= 0, labels, 0), (labels >= 0).astype(np.int32)
-    if 'target_ids' in arrays and not (np.array_equal(arrays.get('target_mask'), mask)
-                                       and np.array_equal(np.where(mask > 0, arrays['target_ids'], 0), ids)):
+    if 'target_ids' in arrays:
+        given = arrays.get('target_mask', np.zeros(0))
+        if np.array_equal(given, mask) and np.array_equal(np.where(mask > 0, arrays['target_ids'], 0), ids):
+            return {**arrays, 'target_ids': ids, 'target_mask': mask}
         raise errors.InputFileError(path, 'differs from target_ids and target_mask', field='labels', remedy='leave one of the two out')
     return {**arrays, 'target_ids': ids, 'target_mask': mask}
 
 
 def _part(arrays: Arrays, part: str, path: str | os.PathLike) -> Arrays:
-    """Ids and mask of one part. Raises InputFileError for a missing key, a wrong shape, a mask that is no prefix, an empty row."""
+    """Checks ids and mask of one part: key, shape, tokens at the start of each row, no empty row. Raises InputFileError."""
     names = (f'{part}_ids', f'{part}_mask')
     for name in names:
         if name not in arrays:
@@ -123,7 +135,7 @@ def _part(arrays: Arrays, part: str, path: str | os.PathLike) -> Arrays:
 
 
 def _shifted(checked: Arrays, arrays: Arrays, path: str | os.PathLike) -> np.ndarray:
-    """Targets moved right by one behind the start token, which is what decoder_input_ids has to be where it is given."""
+    """Returns the targets shifted right behind the start token. Raises InputFileError if decoder_input_ids is given and differs."""
     start = np.zeros_like(checked['target_ids'][..., :1])
     shifted = np.concatenate([start, checked['target_ids'][..., :-1]], axis=-1)
     given = arrays.get('decoder_input_ids')

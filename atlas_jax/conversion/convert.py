@@ -5,12 +5,19 @@ import os
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from atlas_jax import errors
-from atlas_jax.conversion import hf, kinds, loading, original_options, own, t5x, tokenizer_files, weights
+from atlas_jax.conversion import hf, loading, original, own, t5x, weights
 from atlas_jax.io import atomic
 from atlas_jax.models import atlas
 from atlas_jax.runtime import progress
 from atlas_jax.tasks import qa
+from atlas_jax.tokenizers import bert as bert_tokenizer
+from atlas_jax.tokenizers import t5 as t5_tokenizer
+
+Parts = dict[str, weights.Weights[weights.Config]]
+Tokenizers = dict[str, t5_tokenizer.T5Tokenizer | bert_tokenizer.BertTokenizer]
 
 TARGETS = ('hf', 't5x', 'atlas_jax')
 PARTS = ('reader', 'retriever', 'both')
@@ -20,15 +27,19 @@ OPTIONS_FILE = 'original_options.json'
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to convert, and into what.
+    """A conversion.
 
-    source: any kind of model. to: one of TARGETS. out: folder to write.
-    part: one of PARTS; None is all there is, of which T5X takes the reader.
-    retriever: a second source, where `source` has no retriever.
-    scan: T5X's scanned layers. dtype: one of DTYPES, of the parameters written.
-    reader_tokenizer, retriever_tokenizer: where they do not lie with their models.
+    source: a model of any kind.
+    to: one of TARGETS.
+    out: folder to write.
+    part: one of PARTS; None converts all parts, and only the reader to T5X.
+    retriever: a second source, for a `source` without retriever.
+    scan: writes T5X's scanned layers.
+    dtype: one of DTYPES, for the parameters written.
+    reader_tokenizer, retriever_tokenizer: folders of tokenizers that are not beside their models.
 
-    Raises ConfigError for options that do not go together.
+    Raises:
+      ConfigError: options contradict each other.
     """
 
     source: str | os.PathLike
@@ -53,11 +64,13 @@ class Request:
             raise errors.ConfigError('--to atlas_jax takes both parts, in float32; leave --part and --dtype out')
 
 
-def convert(request: Request) -> dict[str, weights.Weights]:
-    """Writes the folder `out`, which is there as a whole or not at all; returns the parts that were written.
+def convert(request: Request) -> Parts:
+    """Writes the folder `out`, whole or not at all; returns the parts that were written.
 
-    Raises ConfigError where `out` exists; ModelFolderError for a source that is broken or lacks a part, and for missing tokenizers of a run
-    folder; DiskFullError.
+    Raises:
+      ConfigError: `out` exists.
+      ModelFolderError: the source is broken or lacks a part, or the tokenizers of a run folder are missing.
+      DiskFullError: the disk is full.
     """
     out = pathlib.Path(request.out)
     if out.exists():
@@ -71,7 +84,7 @@ def convert(request: Request) -> dict[str, weights.Weights]:
         watched = {name: _watched(part, bar) for name, part in parts.items()}
         with atomic.writing_folder(out) as folder:
             if request.to == 't5x':
-                t5x.write(folder, watched['reader'], request.scan, request.dtype, opened.step)
+                t5x.write(folder, weights.reader(watched['reader']), request.scan, request.dtype, opened.step)
                 _save(tokenizers, {'reader': folder})
             elif request.to == 'hf':
                 folders = {name: folder if len(parts) == 1 else folder / name for name in parts}
@@ -85,11 +98,11 @@ def convert(request: Request) -> dict[str, weights.Weights]:
 
 
 def distillation_hint(source: str | os.PathLike) -> dict[str, Any]:
-    """Fields of DistillConfig that an original checkpoint was trained with; empty for other kinds."""
-    found = kinds.detect(source)
-    if found.kind != kinds.ORIGINAL:
+    """Returns the fields of DistillConfig that an original checkpoint was trained with; empty for other kinds. Raises ModelFolderError."""
+    found = loading.detect(source)
+    if found.kind != loading.ORIGINAL:
         return {}
-    return original_options.distillation(found.path, loading.open_model(source).options)
+    return original.distillation(found.path, loading.open_model(source).options)
 
 
 def _wanted(request: Request, opened: loading.Opened) -> tuple[str, ...]:
@@ -106,40 +119,39 @@ def _wanted(request: Request, opened: loading.Opened) -> tuple[str, ...]:
     return tuple(opened.openers)
 
 
-def _tokenizers(request: Request, opened: loading.Opened, parts: dict[str, weights.Weights]) -> dict[str, Any]:
-    """Of the parts; a run folder needs them, other kinds go without where none is found."""
-    finders = {'reader': (tokenizer_files.reader_tokenizer, request.reader_tokenizer),
-               'retriever': (tokenizer_files.retriever_tokenizer, request.retriever_tokenizer)}
-    found = {}
-    for name in (name for name in finders if name in parts):
-        find, given = finders[name]
+def _tokenizers(request: Request, opened: loading.Opened, parts: Parts) -> Tokenizers:
+    """Finds the tokenizers of the parts. A run folder needs them; other kinds do without if none is found."""
+    found: Tokenizers = {}
+    for name, given in (('reader', request.reader_tokenizer), ('retriever', request.retriever_tokenizer)):
         places = opened.tokenizer_places.get(name, [])
-        if request.to == 'atlas_jax' or given is not None or tokenizer_files.has_tokenizer(places):
+        needed = request.to == 'atlas_jax' or given is not None or loading.has_tokenizer(places)
+        if name in parts and needed:
+            find = loading.reader_tokenizer if name == 'reader' else loading.retriever_tokenizer
             found[name] = find(given, places, parts[name].config.vocab_size)
     return found
 
 
-def _save(tokenizers: dict[str, Any], folders: dict[str, pathlib.Path]) -> None:
+def _save(tokenizers: Tokenizers, folders: dict[str, pathlib.Path]) -> None:
     for name, tokenizer in tokenizers.items():
         tokenizer.save(folders[name])
 
 
-def _write_run(folder: pathlib.Path, opened: loading.Opened, parts: dict[str, weights.Weights]) -> None:
-    config = atlas.AtlasConfig(parts['reader'].config, parts['retriever'].config, opened.inputs or atlas.InputConfig(),
-                               1 if opened.n_context is None else opened.n_context)
+def _write_run(folder: pathlib.Path, opened: loading.Opened, parts: Parts) -> None:
+    config = atlas.AtlasConfig(weights.reader(parts['reader']).config, weights.retriever(parts['retriever']).config,
+                               opened.inputs or atlas.InputConfig(), 1 if opened.n_context is None else opened.n_context)
     own.write(folder, own.describe(config, opened.task or qa.QATask(), 'passage_encoder' in parts), parts)
     if opened.options:
-        atomic.write_json(folder / OPTIONS_FILE, original_options.to_json(opened.options))
+        atomic.write_json(folder / OPTIONS_FILE, original.options_to_json(opened.options))
 
 
-def _watched(part: weights.Weights, bar: Any) -> weights.Weights:
-    """The same weights; every parameter that is read moves the bar."""
-    def read(path: str):
+def _watched(part: weights.Weights[weights.Config], bar: Any) -> weights.Weights[weights.Config]:
+    """Returns the same weights; every parameter that is read moves the bar."""
+    def read(path: str) -> np.ndarray:
         bar.update()
         return part.read(path)
     return dataclasses.replace(part, read=read)
 
 
 def _folder(given: str | os.PathLike | None) -> pathlib.Path | None:
-    """The folder, where it has the config.json that an original's retriever is described by."""
+    """Returns the folder if it has a config.json, which describes an original's retriever; else None."""
     return pathlib.Path(given) if given is not None and (pathlib.Path(given) / 'config.json').is_file() else None

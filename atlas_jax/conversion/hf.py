@@ -3,6 +3,7 @@
 Params are nested dicts of float32 numpy arrays under our names.
 """
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -12,103 +13,272 @@ from typing import Any
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.conversion import hf_configs, hf_files, hf_names, sentence_transformer, weights
+from atlas_jax.conversion import hf_files, hf_names, weights
+from atlas_jax.io import atomic
 from atlas_jax.models import contriever, t5
+
+_POOLING_KEYS = {'average': 'pooling_mode_mean_tokens', 'sqrt': 'pooling_mode_mean_sqrt_len_tokens', 'cls': 'pooling_mode_cls_token'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """The settings of a retriever's folder.
+
+    bert_folder: holds config.json and the weights.
+    pooling, normalize: as in ContrieverConfig; None where modules.json does not state them.
+    """
+
+    bert_folder: pathlib.Path
+    pooling: str | None = None
+    normalize: bool | None = None
+
+
+def describe_retriever(folder: pathlib.Path) -> Description:
+    """Reads modules.json of a sentence-transformers folder and its pooling; a folder without modules.json is a plain BERT folder.
+
+    Raises:
+      ModelFolderError: a module is not Transformer, Pooling or Normalize, or the pooling is not mean, sum / sqrt(length) or first token.
+    """
+    path = folder / 'modules.json'
+    if not path.is_file():
+        return Description(folder)
+    bert_folder, pooling, normalize = folder, None, False
+    modules = hf_files.read_json(path)
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise errors.ModelFolderError(f'{path}: expected a list of objects; copy the folder again')
+    for module in modules:
+        kind, place = str(module.get('type')).rsplit('.', 1)[-1], folder / str(module.get('path', ''))
+        if kind == 'Transformer':
+            bert_folder = place
+        elif kind == 'Pooling':
+            pooling = _pooling(place / 'config.json')
+        elif kind == 'Normalize':
+            normalize = True
+        else:
+            raise errors.ModelFolderError(f'{path}: module {kind!r} is not supported; a retriever is a Transformer, a Pooling and perhaps '
+                                          'a Normalize')
+    return Description(bert_folder, pooling, normalize)
+
+
+def _pooling(path: pathlib.Path) -> str:
+    options = hf_files.read_json(path)
+    if not isinstance(options, dict):
+        raise errors.ModelFolderError(f'{path}: expected a JSON object; copy the folder again')
+    found = sorted(key for key, on in options.items() if key.startswith('pooling_mode_') and on is True)
+    for pooling, key in _POOLING_KEYS.items():
+        if found == [key]:
+            return pooling
+    raise errors.ModelFolderError(f'{path}: pools by {", ".join(found) or "nothing"}; exactly one of '
+                                  f'{", ".join(_POOLING_KEYS.values())} must be true')
+
+
+def write_modules(folder: pathlib.Path, emb_dim: int, pooling: str, normalize: bool) -> None:
+    """Writes modules.json and 1_Pooling/config.json beside a BERT's own files, for sentence-transformers. Raises DiskFullError."""
+    options: dict[str, Any] = {'word_embedding_dimension': emb_dim, 'pooling_mode_max_tokens': False}
+    options.update({key: name == pooling for name, key in _POOLING_KEYS.items()})
+    atomic.write_json(folder / '1_Pooling' / 'config.json', options)
+    parts = [('Transformer', ''), ('Pooling', '1_Pooling')]
+    if normalize:
+        parts.append(('Normalize', '2_Normalize'))
+    modules = [{'idx': i, 'name': str(i), 'path': path, 'type': f'sentence_transformers.models.{kind}'}
+               for i, (kind, path) in enumerate(parts)]
+    atomic.write_json(folder / 'modules.json', modules)
+
+
+# Activations by the name in `feed_forward_proj`. Hugging Face computes "gated-gelu" in the tanh form and an ungated "gelu" in the erf form.
+_T5_ACTIVATIONS = {'relu': ('relu',), 'gelu': ('gelu_erf',), 'gelu_new': ('gelu',), 'silu': ('silu',),
+                   'gated-gelu': ('gelu', 'linear'), 'gated-relu': ('relu', 'linear'), 'gated-silu': ('silu', 'linear')}
+
+
+def read_t5_config(folder: pathlib.Path) -> t5.T5Config:
+    """Reads the T5Config of a folder. Raises ModelFolderError if config.json is missing, broken or another model's."""
+    config, path = hf_files.read_config(folder, ('t5',)), folder / 'config.json'
+    activations = config.get('feed_forward_proj', 'relu')
+    if activations not in _T5_ACTIVATIONS:
+        raise errors.ModelFolderError(f'{path}: feed_forward_proj is {activations!r}; known are {", ".join(_T5_ACTIVATIONS)}')
+    num_layers = _size(path, config, 'num_layers')
+    # transformers 5 always writes tie_word_embeddings true; scale_decoder_outputs holds the true setting.
+    tied = config.get('scale_decoder_outputs', config.get('tie_word_embeddings', True))
+    return t5.T5Config(
+        vocab_size=_size(path, config, 'vocab_size'), emb_dim=_size(path, config, 'd_model'), num_heads=_size(path, config, 'num_heads'),
+        head_dim=_size(path, config, 'd_kv'), mlp_dim=_size(path, config, 'd_ff'), num_encoder_layers=num_layers,
+        num_decoder_layers=num_layers if config.get('num_decoder_layers') is None else _size(path, config, 'num_decoder_layers'),
+        mlp_activations=_T5_ACTIVATIONS[activations], logits_via_embedding=bool(tied),
+        relpos_buckets=_size(path, config, 'relative_attention_num_buckets', 32),
+        relpos_max_distance=_size(path, config, 'relative_attention_max_distance', 128),
+        dropout_rate=_fraction(path, config, 'dropout_rate', 0.1),
+        layer_norm_epsilon=_fraction(path, config, 'layer_norm_epsilon', 1e-6), pad_id=_size(path, config, 'pad_token_id', 0),
+        eos_id=_size(path, config, 'eos_token_id', 1), decoder_start_id=_size(path, config, 'decoder_start_token_id', 0))
+
+
+def t5_json(config: t5.T5Config) -> dict[str, Any]:
+    """Returns the config.json of a T5Config. Raises ConfigError if Hugging Face has no name for its activations."""
+    names = {activations: name for name, activations in _T5_ACTIVATIONS.items()}
+    if config.mlp_activations not in names:
+        raise errors.ConfigError(f'mlp_activations {config.mlp_activations} have no name at Hugging Face; it knows {sorted(names)}')
+    return {
+        'architectures': ['T5ForConditionalGeneration'], 'model_type': 't5', 'is_encoder_decoder': True, 'vocab_size': config.vocab_size,
+        'd_model': config.emb_dim, 'num_heads': config.num_heads, 'd_kv': config.head_dim, 'd_ff': config.mlp_dim,
+        'num_layers': config.num_encoder_layers, 'num_decoder_layers': config.num_decoder_layers,
+        'feed_forward_proj': names[config.mlp_activations], 'tie_word_embeddings': config.logits_via_embedding,
+        'relative_attention_num_buckets': config.relpos_buckets, 'relative_attention_max_distance': config.relpos_max_distance,
+        'dropout_rate': config.dropout_rate, 'layer_norm_epsilon': config.layer_norm_epsilon, 'pad_token_id': config.pad_id,
+        'eos_token_id': config.eos_id, 'decoder_start_token_id': config.decoder_start_id,
+    }
+
+
+def read_contriever_config(described: Description, layer_norm: str | None) -> contriever.ContrieverConfig:
+    """Reads the ContrieverConfig of a folder; `layer_norm` None uses the folder's setting.
+
+    Raises:
+      ModelFolderError: config.json is missing, broken or another model's.
+      ConfigError: `layer_norm` is unknown.
+    """
+    path = described.bert_folder / 'config.json'
+    config = hf_files.read_config(described.bert_folder, ('bert', 'contriever'))
+    for key, needed in (('hidden_act', 'gelu'), ('position_embedding_type', 'absolute')):
+        if config.get(key, needed) != needed:
+            raise errors.ModelFolderError(f'{path}: {key} is {config[key]!r}; only {needed!r} is supported')
+    pooling = described.pooling or config.get('pooling', 'average')
+    normalize = config.get('normalize', False) if described.normalize is None else described.normalize
+    return contriever.ContrieverConfig(
+        vocab_size=_size(path, config, 'vocab_size'), emb_dim=_size(path, config, 'hidden_size'),
+        num_heads=_size(path, config, 'num_attention_heads'), num_layers=_size(path, config, 'num_hidden_layers'),
+        mlp_dim=_size(path, config, 'intermediate_size'), max_positions=_size(path, config, 'max_position_embeddings'),
+        type_vocab_size=_size(path, config, 'type_vocab_size'), layer_norm=layer_norm or config.get('layer_norm', 'true'),
+        layer_norm_epsilon=_fraction(path, config, 'layer_norm_eps', 1e-12),
+        dropout_rate=_fraction(path, config, 'hidden_dropout_prob', 0.1),
+        pooling=pooling, normalize=bool(normalize))
+
+
+def contriever_json(config: contriever.ContrieverConfig) -> dict[str, Any]:
+    """Returns the config.json of a ContrieverConfig."""
+    options = {
+        'architectures': ['BertModel'], 'model_type': 'bert', 'vocab_size': config.vocab_size, 'hidden_size': config.emb_dim,
+        'num_attention_heads': config.num_heads, 'num_hidden_layers': config.num_layers, 'intermediate_size': config.mlp_dim,
+        'max_position_embeddings': config.max_positions, 'type_vocab_size': config.type_vocab_size, 'hidden_act': 'gelu',
+        'position_embedding_type': 'absolute', 'layer_norm_eps': config.layer_norm_epsilon, 'hidden_dropout_prob': config.dropout_rate,
+        'attention_probs_dropout_prob': config.dropout_rate, 'pad_token_id': 0, 'pooling': config.pooling, 'normalize': config.normalize,
+    }
+    return options if config.layer_norm == 'true' else {**options, 'layer_norm': config.layer_norm}
+
+
+def _size(path: pathlib.Path, config: dict[str, Any], key: str, default: int | None = None) -> int:
+    """Returns a whole number of config.json; without a default it must be there and at least 1."""
+    value, least = (config.get(key), 1) if default is None else (config.get(key, default), 0)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise errors.ModelFolderError(f'{path}: {key} is {value!r}, expected an integer of at least {least}')
+    return value
+
+
+def _fraction(path: pathlib.Path, config: dict[str, Any], key: str, default: float) -> float:
+    value = config.get(key, default)
+    if not isinstance(value, int | float) or not 0 <= value < 1:
+        raise errors.ModelFolderError(f'{path}: {key} is {value!r}, expected a number of at least 0 and below 1')
+    return float(value)
+
 
 Params = weights.Params
 
-# Copies of the shared embedding, and of the output kernel where it is tied.
+# Names under which files repeat the shared embedding.
 _T5_ALIASES = ('encoder.embed_tokens.weight', 'decoder.embed_tokens.weight')
 # An unused parameter of the first T5 checkpoints.
 _T5_UNUSED = 'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight'
 _BERT_PREFIXES = ('bert.', 'contriever.')
-# Parts of BERT that a Contriever does without: the pooler, heads of pre-training, and a buffer that is no parameter.
+# Parts of BERT that a Contriever does not use: the pooler, heads of pre-training, and buffers that are no parameters.
 _BERT_IGNORED = re.compile(r'pooler\.|cls\.|embeddings\.(position_ids|token_type_ids)$')
-# Names that TensorFlow gave a layer norm, still in old BERT files.
+# TensorFlow's names of a layer norm's parameters, still in old BERT files.
 _BERT_OLD = (('LayerNorm.gamma', 'LayerNorm.weight'), ('LayerNorm.beta', 'LayerNorm.bias'))
 
 
-def open_t5(folder: str | os.PathLike) -> weights.Weights:
+def open_t5(folder: str | os.PathLike) -> weights.Weights[t5.T5Config]:
     """Opens a T5 v1.0, v1.1 or FLAN folder.
 
-    Raises ModelFolderError for a missing or broken file, another kind of model, an option that T5Config lacks, and a parameter that is
-    missing, unknown, mis-shaped, or tied by config.json and yet different from its copy.
+    Raises:
+      ModelFolderError: a file is missing or broken, the model is of another kind or has an option that T5Config lacks, or a parameter is
+        missing, unknown, mis-shaped, or tied by config.json and yet different from its copy.
     """
     folder = pathlib.Path(folder)
-    config, tensors = hf_configs.read_t5(folder), hf_files.Tensors(folder)
-    return of_tensors(config, tensors, t5_names(tensors, tensors.names(), config.logits_via_embedding), folder)
+    config, tensors = read_t5_config(folder), hf_files.Tensors(folder)
+    return of_tensors(config, tensors, t5_names(tensors, config.logits_via_embedding), folder)
 
 
-def open_contriever(folder: str | os.PathLike, layer_norm: str | None = None) -> weights.Weights:
-    """Opens a BERT, Contriever or sentence-transformers folder; its pooler is left out.
+def open_contriever(folder: str | os.PathLike, layer_norm: str | None = None) -> weights.Weights[contriever.ContrieverConfig]:
+    """Opens a BERT, Contriever or sentence-transformers folder without its pooler.
 
     Args:
-      layer_norm: 'true' or 'second_moment'; None takes the folder's own word and, where it has none, 'true', as everywhere but in
-        released Atlas checkpoints.
+      layer_norm: 'true' or 'second_moment'. None uses the folder's setting, by default 'true', which all retrievers but those of released
+        Atlas checkpoints have.
 
-    Raises ModelFolderError for a missing or broken file, another kind of model, an option or module that ContrieverConfig lacks, and a
-    parameter that is missing, unknown or mis-shaped; ConfigError for an unknown `layer_norm`.
+    Raises:
+      ModelFolderError: a file is missing or broken, the model is of another kind or has an option or module that ContrieverConfig lacks,
+        or a parameter is missing, unknown or mis-shaped.
+      ConfigError: `layer_norm` is unknown.
     """
-    described = sentence_transformer.describe(pathlib.Path(folder))
-    config = hf_configs.read_contriever(described, layer_norm)
+    described = describe_retriever(pathlib.Path(folder))
+    config = read_contriever_config(described, layer_norm)
     tensors = hf_files.Tensors(described.bert_folder)
     return of_tensors(config, tensors, contriever_names(tensors.names()), described.bert_folder)
 
 
 def load_t5(folder: str | os.PathLike) -> tuple[t5.T5Config, Params]:
-    """Reads what `open_t5` opens, as (config, params)."""
+    """Reads a folder as `open_t5`, to (config, params). Raises ModelFolderError."""
     opened = open_t5(folder)
     return opened.config, opened.params()
 
 
 def load_contriever(folder: str | os.PathLike, layer_norm: str | None = None) -> tuple[contriever.ContrieverConfig, Params]:
-    """Reads what `open_contriever` opens, as (config, params)."""
+    """Reads a folder as `open_contriever`, to (config, params). Raises ModelFolderError, ConfigError."""
     opened = open_contriever(folder, layer_norm)
     return opened.config, opened.params()
 
 
 def write_t5(folder: str | os.PathLike, config: t5.T5Config, params: Params) -> None:
-    """Writes config.json and model.safetensors that transformers loads; raises DiskFullError."""
+    """Writes config.json and model.safetensors, which transformers loads. Raises DiskFullError, ConfigError."""
     write(folder, weights.of_params(config, params))
 
 
 def write_contriever(folder: str | os.PathLike, config: contriever.ContrieverConfig, params: Params) -> None:
-    """Writes a BERT folder that transformers and sentence-transformers load; raises DiskFullError.
+    """Writes a BERT folder, which transformers and sentence-transformers load. Raises DiskFullError.
 
-    A second-moment layer norm is noted in config.json under `layer_norm`, which `load_contriever` heeds and others do not.
+    config.json notes a second-moment layer norm under `layer_norm`. `load_contriever` uses it; other programs do not.
     """
     write(folder, weights.of_params(config, params))
 
 
-def write(folder: str | os.PathLike, opened: weights.Weights, dtype: str = 'float32', shard_bytes: int = hf_files.SHARD_BYTES) -> None:
+def write(folder: str | os.PathLike, opened: weights.Weights[weights.Config], dtype: str = 'float32',
+          shard_bytes: int = hf_files.SHARD_BYTES) -> None:
     """Writes a reader or retriever, one parameter in memory at a time.
 
     Args:
-      dtype, shard_bytes: of hf_files.write.
+      dtype, shard_bytes: as in hf_files.write.
 
-    Raises DiskFullError, and ConfigError for a configuration that Hugging Face has no name for.
+    Raises:
+      ConfigError: Hugging Face has no name for the configuration's activations.
+      DiskFullError: the disk is full.
     """
     config = opened.config
     if isinstance(config, t5.T5Config):
-        table, options = hf_names.t5_table(config), hf_configs.t5_json(config)
+        table, options = hf_names.t5_table(config), t5_json(config)
     else:
-        table, options = hf_names.contriever_table(config), hf_configs.contriever_json(config)
-        sentence_transformer.write(pathlib.Path(folder), config.emb_dim, config.pooling, config.normalize)
+        table, options = hf_names.contriever_table(config), contriever_json(config)
+        write_modules(pathlib.Path(folder), config.emb_dim, config.pooling, config.normalize)
     paths = {table[path].name: path for path in opened.order()}
     shapes = {name: table[path].shape(opened.shapes[path]) for name, path in paths.items()}
     hf_files.write(folder, options, shapes, lambda name: table[paths[name]].transform(opened.read(paths[name])), dtype, shard_bytes)
 
 
-def t5_names(tensors: Any, names: Iterable[str], tied: bool, prefix: str = '') -> dict[str, str]:
-    """Hugging Face's name of each parameter -> its name in the file.
+def t5_names(tensors: hf_files.TensorSource, tied: bool, prefix: str = '') -> dict[str, str]:
+    """Returns each parameter's name in the file by Hugging Face's name.
 
     Args:
-      tensors: whose names begin with `prefix`, such as 'reader.'.
-      tied: whether the output kernel is the embedding.
+      tensors: a T5's, under names that begin with `prefix`, such as 'reader.'.
+      tied: True if the output kernel is the embedding.
 
-    Raises ModelFolderError where a copy of the embedding differs from it.
+    Raises:
+      ModelFolderError: a copy of the embedding differs from it.
     """
-    names = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
+    names = {name.removeprefix(prefix): name for name in tensors.names() if name.startswith(prefix)}
     names.pop(_T5_UNUSED, None)
     if 'shared.weight' not in names and _T5_ALIASES[0] in names:
         names['shared.weight'] = names[_T5_ALIASES[0]]
@@ -122,13 +292,16 @@ def t5_names(tensors: Any, names: Iterable[str], tied: bool, prefix: str = '') -
 
 
 def contriever_names(names: Iterable[str], prefix: str = '') -> dict[str, str]:
-    """Hugging Face's name of each parameter of a Contriever -> its name in the file; the parts it does without are left out."""
+    """Returns each parameter's name in the file by Hugging Face's name, without the parts that a Contriever does not use."""
     found = {}
     for name in names:
         if not name.startswith(prefix):
             continue
         short = name.removeprefix(prefix)
-        short = short.removeprefix(next((start for start in _BERT_PREFIXES if short.startswith(start)), ''))
+        for start in _BERT_PREFIXES:
+            if short.startswith(start):
+                short = short.removeprefix(start)
+                break
         for old, new in _BERT_OLD:
             short = short.replace(old, new)
         if not _BERT_IGNORED.match(short):
@@ -136,16 +309,16 @@ def contriever_names(names: Iterable[str], prefix: str = '') -> dict[str, str]:
     return found
 
 
-def of_tensors(config: t5.T5Config | contriever.ContrieverConfig, tensors: Any, names: dict[str, str], where: Any,
-               source: str = 'config.json') -> weights.Weights:
-    """Weights of tensors under Hugging Face's names.
+def of_tensors(config: weights.ConfigT, tensors: hf_files.TensorSource, names: dict[str, str], where: pathlib.Path,
+               source: str = 'config.json') -> weights.Weights[weights.ConfigT]:
+    """Makes Weights of tensors under Hugging Face's names.
 
     Args:
-      tensors: has `shape(name)` and `read(name)`.
-      names: of `t5_names` or `contriever_names`.
-      where, source: for messages: the folder, and what the configuration comes from.
+      names: as `t5_names` or `contriever_names` returns them.
+      where, source: for messages: the folder, and the origin of the configuration.
 
-    Raises ModelFolderError naming a parameter that is missing, unknown or mis-shaped.
+    Raises:
+      ModelFolderError: a parameter is missing, unknown or mis-shaped; names it.
     """
     table = hf_names.t5_table(config) if isinstance(config, t5.T5Config) else hf_names.contriever_table(config)
     shapes = weights.expected_shapes(config)

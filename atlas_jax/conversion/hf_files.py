@@ -3,14 +3,81 @@
 import json
 import os
 import pathlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
+import ml_dtypes
 import numpy as np
+import safetensors
 
 from atlas_jax import errors
-from atlas_jax.conversion import tensor_file, torch_file
+from atlas_jax.conversion import torch_file
 from atlas_jax.io import atomic
+
+# Names of dtypes in a safetensors header, by numpy's name.
+_DTYPE_NAMES = {'float32': 'F32', 'bfloat16': 'BF16', 'float16': 'F16'}
+
+
+class SafetensorsFile:
+    """The tensors of one safetensors file, read one at a time. Raises ModelFolderError if the file is missing or broken."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+        with self._open() as file:
+            self._shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+
+    def names(self) -> set[str]:
+        """Returns the names of all tensors."""
+        return set(self._shapes)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of one tensor, without reading it."""
+        return self._shapes[name]
+
+    def read(self, name: str) -> np.ndarray:
+        """Reads one tensor as float32."""
+        # Opened anew each time: every page that was ever read of a file that stays mapped counts as resident memory.
+        with self._open() as file:
+            return np.asarray(file.get_tensor(name), dtype=np.float32)
+
+    def _open(self) -> Any:
+        try:
+            return safetensors.safe_open(self._path, 'numpy')
+        except (safetensors.SafetensorError, OSError) as error:
+            raise errors.ModelFolderError(f'{self._path}: not a whole safetensors file ({error}); copy it again') from error
+
+
+def write_safetensors(path: pathlib.Path, tensors: Sequence[tuple[str, tuple[int, ...]]], read: Callable[[str], np.ndarray],
+                      dtype: str = 'float32') -> None:
+    """Writes a safetensors file atomically, one tensor in memory at a time.
+
+    Args:
+      tensors: (name, shape) in the order they are written.
+      read: returns the tensor of a name.
+      dtype: float32, bfloat16 or float16.
+
+    Raises:
+      DiskFullError: the disk is full; the file then is as it was.
+      ValueError: a tensor has another shape than announced.
+    """
+    # The library's own writer takes all tensors at once, and a model of 11B parameters does not fit memory twice.
+    numpy_dtype = np.dtype(ml_dtypes.bfloat16) if dtype == 'bfloat16' else np.dtype(dtype)
+    header: dict[str, Any] = {'__metadata__': {'format': 'pt'}}
+    offset = 0
+    for name, shape in tensors:
+        end = offset + int(np.prod(shape, dtype=np.int64)) * numpy_dtype.itemsize
+        header[name] = {'dtype': _DTYPE_NAMES[dtype], 'shape': list(shape), 'data_offsets': [offset, end]}
+        offset = end
+    encoded = json.dumps(header).encode()
+    encoded += b' ' * (-len(encoded) % 8)  # the data starts at a multiple of 8
+    with atomic.writing(path, 'wb') as file:
+        file.write(len(encoded).to_bytes(8, 'little') + encoded)
+        for name, shape in tensors:
+            array = np.asarray(read(name), dtype=numpy_dtype, order='C')
+            if array.shape != tuple(shape):
+                raise ValueError(f'{name} has shape {array.shape}, announced as {tuple(shape)}')
+            file.write(array.reshape(-1).view(np.uint8).data)
+
 
 _SINGLE, _INDEX = 'model.safetensors', 'model.safetensors.index.json'
 _TORCH_SINGLE, _TORCH_INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'
@@ -18,7 +85,7 @@ SHARD_BYTES = 5_000_000_000
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """The value in a JSON file of a model folder; raises ModelFolderError when it is missing or broken."""
+    """Reads a JSON file of a model folder. Raises ModelFolderError if it is missing or broken."""
     if not path.is_file():
         raise errors.ModelFolderError(f'{path}: no such file; give a Hugging Face model folder (config.json and {_SINGLE})')
     try:
@@ -28,7 +95,7 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def read_config(folder: pathlib.Path, model_types: tuple[str, ...]) -> dict[str, Any]:
-    """config.json of `folder`; raises ModelFolderError when it is missing, broken or of none of these model types."""
+    """Reads config.json of `folder`. Raises ModelFolderError if it is missing, broken or of none of these model types."""
     path = folder / 'config.json'
     config = read_json(path)
     if not isinstance(config, dict):
@@ -40,17 +107,36 @@ def read_config(folder: pathlib.Path, model_types: tuple[str, ...]) -> dict[str,
     return config
 
 
+class TensorSource(Protocol):
+    """Named tensors that are read one at a time: a Hugging Face folder's (Tensors), or a PyTorch file's (torch_file.TorchFile)."""
+
+    path: pathlib.Path
+
+    def names(self) -> set[str]:
+        """Returns the names of all tensors."""
+        ...
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of one tensor, without reading it."""
+        ...
+
+    def read(self, name: str) -> np.ndarray:
+        """Reads one tensor as float32. Raises ModelFolderError if its file is broken."""
+        ...
+
+
 class Tensors:
-    """The tensors of a model folder, read one at a time as float32; safetensors before .bin where both are there.
+    """The tensors of a model folder, read one at a time as float32; safetensors are preferred to .bin files.
 
     path: the folder.
 
-    Raises ModelFolderError when there is neither, when a file is broken, or when a shard lacks what the index promises.
+    Raises:
+      ModelFolderError: there are no weights, a file is broken, or a shard lacks a tensor that the index names.
     """
 
     def __init__(self, folder: pathlib.Path):
         self.path = folder
-        self._files: dict[str, Any] = {}
+        self._files: dict[str, SafetensorsFile | torch_file.TorchFile] = {}
         self._file_of: dict[str, str] = {}
         for single, index in ((_SINGLE, _INDEX), (_TORCH_SINGLE, _TORCH_INDEX)):
             if (folder / single).is_file():
@@ -63,35 +149,37 @@ class Tensors:
                                       'folder')
 
     def names(self) -> set[str]:
-        """Names of all tensors."""
+        """Returns the names of all tensors."""
         return set(self._file_of)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of one tensor, without reading it."""
+        """Returns the shape of one tensor, without reading it."""
         return self._files[self._file_of[name]].shape(name)
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor as float32."""
+        """Reads one tensor as float32."""
         return self._files[self._file_of[name]].read(name)
 
     def _read_index(self, index_name: str) -> None:
         path = self.path / index_name
         index = read_json(path)
-        self._file_of = index.get('weight_map') if isinstance(index, dict) else None
-        if not isinstance(self._file_of, dict):
+        weight_map = index.get('weight_map') if isinstance(index, dict) else None
+        if not isinstance(weight_map, dict):
             raise errors.ModelFolderError(f'{path}: no "weight_map"; copy the folder again')
-        for name, file in self._file_of.items():
+        self._file_of = weight_map
+        for name, file in weight_map.items():
+            # A name with folders in it could lead out of the model folder.
             if not isinstance(file, str) or pathlib.PurePath(file).name != file:
                 raise errors.ModelFolderError(f'{path}: the shard {file!r} of {name} is not a file name in this folder')
             if name not in self._open(file, index_name).names():
                 raise errors.ModelFolderError(f'{self.path / file}: lacks {name}, which {index_name} promises; copy the folder again')
 
-    def _open(self, file: str, named_by: str):
+    def _open(self, file: str, named_by: str) -> SafetensorsFile | torch_file.TorchFile:
         if file not in self._files:
             path = self.path / file
             if not path.is_file():
                 raise errors.ModelFolderError(f'{path}: no such file, though {named_by} names it; copy the folder again')
-            self._files[file] = tensor_file.SafetensorsFile(path) if named_by in (_SINGLE, _INDEX) else torch_file.TorchFile(path)
+            self._files[file] = SafetensorsFile(path) if named_by in (_SINGLE, _INDEX) else torch_file.TorchFile(path)
         return self._files[file]
 
 
@@ -100,18 +188,20 @@ def write(folder: str | os.PathLike, config: dict[str, Any], shapes: dict[str, t
     """Writes weights and config.json, each file atomically, the config last; makes the folder. One tensor is in memory at a time.
 
     Args:
-      shapes: name -> shape, in the order they are read.
-      read: name -> the tensor.
+      config: content of config.json.
+      shapes: shape of each tensor by name, in the order they are read.
+      read: returns the tensor of a name.
       dtype: float32, bfloat16 or float16.
-      shard_bytes: weights beyond that go into several files with an index, as Hugging Face's.
+      shard_bytes: larger weights go into several files with an index, as Hugging Face writes them.
 
-    Raises DiskFullError.
+    Raises:
+      DiskFullError: the disk is full.
     """
     folder = pathlib.Path(folder)
     shards = _shards(shapes, 4 if dtype == 'float32' else 2, shard_bytes)
     names = [f'model-{i:05}-of-{len(shards):05}.safetensors' for i in range(1, len(shards) + 1)] if len(shards) > 1 else [_SINGLE]
     for file, shard in zip(names, shards, strict=True):
-        tensor_file.write(folder / file, [(name, shapes[name]) for name in shard], read, dtype)
+        write_safetensors(folder / file, [(name, shapes[name]) for name in shard], read, dtype)
     if len(shards) > 1:
         total = sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes.values()) * (4 if dtype == 'float32' else 2)
         weight_map = {name: file for file, shard in zip(names, shards, strict=True) for name in shard}
@@ -120,7 +210,7 @@ def write(folder: str | os.PathLike, config: dict[str, Any], shapes: dict[str, t
 
 
 def _shards(shapes: dict[str, tuple[int, ...]], item_bytes: int, shard_bytes: int) -> list[list[str]]:
-    """Names file by file; a tensor larger than `shard_bytes` has a file of its own."""
+    """Distributes names over files; a tensor larger than `shard_bytes` gets a file of its own."""
     shards: list[list[str]] = [[]]
     filled = 0
     for name, shape in shapes.items():

@@ -1,7 +1,7 @@
 """Parameter names of Hugging Face beside ours, with the transform between them.
 
-A table maps our path (`encoder/layers_0/attention/query/kernel`) to Hugging Face's name and whether its matrix is transposed: PyTorch's
-linear layers keep [out, in], ours [in, out].
+A table maps our path (`encoder/layers_0/attention/query/kernel`) to Hugging Face's name and states whether the matrix is transposed.
+PyTorch's linear layers keep [out, in], ours [in, out].
 """
 
 import dataclasses
@@ -15,17 +15,17 @@ from atlas_jax.models import contriever, t5
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One parameter at Hugging Face: its name, and whether its two dimensions are swapped against ours."""
+    """One parameter at Hugging Face: its name, and True if its two dimensions are swapped against ours."""
 
     name: str
     transpose: bool = False
 
     def transform(self, array: np.ndarray) -> np.ndarray:
-        """Our layout to Hugging Face's or back, for the swap is its own inverse; C-contiguous."""
+        """Converts an array from our layout to Hugging Face's or back, for the swap is its own inverse; C-contiguous."""
         return np.ascontiguousarray(array.T if self.transpose else array)
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape that `transform` gives an array of this shape."""
+        """Returns the shape that `transform` gives an array of this shape."""
         return tuple(shape[::-1] if self.transpose else shape)
 
 
@@ -33,12 +33,12 @@ Table = dict[str, Entry]
 
 
 def t5_table(config: t5.T5Config) -> Table:
-    """The table of a T5."""
+    """Returns the table of a T5."""
     return t5_table_of(config.num_encoder_layers, config.num_decoder_layers, len(config.mlp_activations) > 1, config.logits_via_embedding)
 
 
 def t5_table_of(num_encoder_layers: int, num_decoder_layers: int, gated: bool, tied: bool) -> Table:
-    """The table of a T5 of which no more is known than this."""
+    """Returns the table of a T5 from its numbers of layers, and whether its MLPs are gated and its embeddings tied."""
     table = {'token_embedder/embedding': Entry('shared.weight')}
     if not tied:
         table['decoder/logits_dense/kernel'] = Entry('lm_head.weight', True)
@@ -46,9 +46,10 @@ def t5_table_of(num_encoder_layers: int, num_decoder_layers: int, gated: bool, t
     stacks = {
         'encoder': (num_encoder_layers, (('pre_attention_layer_norm', 'attention', 'SelfAttention'),)),
         'decoder': (num_decoder_layers, (('pre_self_attention_layer_norm', 'self_attention', 'SelfAttention'),
-                                                ('pre_cross_attention_layer_norm', 'encoder_decoder_attention', 'EncDecAttention'))),
+                                         ('pre_cross_attention_layer_norm', 'encoder_decoder_attention', 'EncDecAttention'))),
     }
     for side, (num_layers, attentions) in stacks.items():
+        # Hugging Face keeps the one position bias of a stack in its first layer.
         bias_name = f'{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight'
         table[f'{side}/relpos_bias/rel_embedding'] = Entry(bias_name, True)
         table[f'{side}/{side}_norm/scale'] = Entry(f'{side}.final_layer_norm.weight')
@@ -66,7 +67,7 @@ def t5_table_of(num_encoder_layers: int, num_decoder_layers: int, gated: bool, t
 
 
 def contriever_table(config: contriever.ContrieverConfig) -> Table:
-    """The table of a Contriever; names without the `bert.` or `contriever.` that some files put before them."""
+    """Returns the table of a Contriever; names without the `bert.` or `contriever.` that some files put before them."""
     table: Table = {}
     for ours, theirs in (('token', 'word'), ('position', 'position'), ('type', 'token_type')):
         table[f'bert/{ours}_embedder/embedding'] = Entry(f'embeddings.{theirs}_embeddings.weight')
@@ -84,19 +85,19 @@ def contriever_table(config: contriever.ContrieverConfig) -> Table:
 
 
 def _add_pair(table: Table, ours: str, theirs: str, norm: bool = False) -> None:
-    """A weight and its bias; a norm's weight is a scale and has nothing to transpose."""
+    """Adds a weight and its bias; a norm's weight is a vector of scales, which nothing transposes."""
     table[f'{ours}/{"scale" if norm else "kernel"}'] = Entry(f'{theirs}.weight', not norm)
     table[f'{ours}/bias'] = Entry(f'{theirs}.bias')
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """A nested dict as {'encoder/layers_0/...': leaf}."""
+    """Flattens a nested dict: leaves by path, as `encoder/layers_0/...`."""
     paths = jax.tree_util.tree_leaves_with_path(tree)
     return {'/'.join(key.key for key in path): leaf for path, leaf in paths}
 
 
 def nest(flat: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
+    """Makes a nested dict of leaves by path: the inverse of `flatten`."""
     tree: dict[str, Any] = {}
     for path, leaf in flat.items():
         *parents, last = path.split('/')

@@ -1,33 +1,183 @@
-"""Opens and loads a model, a reader or a retriever of any kind: the one place that knows them all."""
+"""Opens and loads a model, a reader or a retriever of any kind, told from the content of its folder, and finds its tokenizers."""
 
 import dataclasses
+import functools
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.conversion import hf, kinds, original, original_options, own, t5x, t5x_files, weights
+from atlas_jax.conversion import hf, hf_files, original, own, t5x, weights
 from atlas_jax.models import atlas, contriever, t5
 from atlas_jax.tasks import registry
 from atlas_jax.tasks import task as task_lib
+from atlas_jax.tokenizers import bert as bert_tokenizer
+from atlas_jax.tokenizers import t5 as t5_tokenizer
+
+ATLAS_JAX, READER, RETRIEVER, T5X, ORIGINAL, PAIR = 'atlas_jax', 'hugging_face_reader', 'hugging_face_retriever', 't5x', 'original', 'pair'
+ORIGINAL_FILE = 'model.pth.tar'
+_KNOWN = ('atlas_jax wrote (model.json), a Hugging Face T5, BERT or sentence-transformers folder (config.json), a T5X checkpoint '
+          f'(checkpoint_<step>/checkpoint), an original Atlas checkpoint ({ORIGINAL_FILE}), or a folder with reader/ and retriever/')
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A model that was found.
+
+    kind: one of the constants of this module.
+    path: the folder (ORIGINAL: the file) that holds the model.
+    """
+
+    kind: str
+    path: pathlib.Path
+
+
+def detect(path: str | os.PathLike) -> Found:
+    """Tells the kind of model in a folder, or in the folder of one of its files.
+
+    Raises:
+      ModelFolderError: nothing is there, or a model of a kind that is not read; names the kind.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise errors.ModelFolderError(f'{path}: no such file or folder; give a model that {_KNOWN}')
+    if path.is_file():
+        if path.name == ORIGINAL_FILE:
+            return Found(ORIGINAL, path)
+        if path.name not in ('checkpoint', 'config.json', 'model.json'):
+            raise errors.ModelFolderError(f'{path}: give the folder of the model, or an original {ORIGINAL_FILE}')
+        path = path.parent
+    if (path / 'model.json').is_file():
+        return Found(ATLAS_JAX, path)
+    if (path / 'modules.json').is_file():
+        return Found(RETRIEVER, path)
+    if (path / 'config.json').is_file():
+        return Found(_hugging_face_kind(path), path)
+    for find in (_original, _t5x):
+        if found := find(path):
+            return found
+    if (path / 'reader').is_dir() and (path / 'retriever').is_dir():
+        return Found(PAIR, path)
+    _refuse_other_kinds(path)
+    raise errors.ModelFolderError(f'{path}: no model that is known here; give one that {_KNOWN}')
+
+
+def _hugging_face_kind(path: pathlib.Path) -> str:
+    config: Any = hf_files.read_config(path, ('t5', 'bert', 'contriever'))
+    return READER if config['model_type'] == 't5' else RETRIEVER
+
+
+def _original(path: pathlib.Path) -> Found | None:
+    """Finds an original checkpoint in the step folder itself, or the newest step of the run's folder."""
+    steps = _numbered(path / 'checkpoint', 'step-', ORIGINAL_FILE) or _numbered(path, 'step-', ORIGINAL_FILE)
+    for folder in (path, *(path / 'checkpoint' / name for name in ('', 'latest')), *steps):
+        if (folder / ORIGINAL_FILE).is_file():
+            return Found(ORIGINAL, folder / ORIGINAL_FILE)
+    return None
+
+
+def _t5x(path: pathlib.Path) -> Found | None:
+    """Finds a T5X checkpoint: the folder itself, or the newest checkpoint of the model's folder."""
+    for folder in (path, *_numbered(path, 'checkpoint_', 'checkpoint')):
+        if (folder / 'checkpoint').is_file():
+            _refuse_other_kinds(folder)
+            return Found(T5X, folder)
+    return None
+
+
+def _numbered(path: pathlib.Path, start: str, file: str) -> list[pathlib.Path]:
+    """Returns subfolders `<start><number>` that hold `file`, the highest number first; unfinished saves have other names."""
+    found = [folder for folder in path.glob(f'{start}*')
+             if re.fullmatch(re.escape(start) + r'\d+', folder.name) and (folder / file).is_file()]
+    return sorted(found, key=lambda folder: -int(folder.name.removeprefix(start)))
+
+
+def _refuse_other_kinds(path: pathlib.Path) -> None:
+    if (path / '_METADATA').is_file() or (path / '_CHECKPOINT_METADATA').is_file():
+        raise errors.ModelFolderError(f'{path}: an Orbax checkpoint (_METADATA) and no T5X one; convert it with T5X, or give the run '
+                                      'folder if atlas_jax wrote it')
+    with_index = list(path.glob('*.ckpt*.index'))
+    index = path / 'checkpoint'  # TensorFlow gives its list of checkpoints the name of T5X's msgpack file
+    if with_index or (index.is_file() and index.open('rb').read(22) == b'model_checkpoint_path:'):
+        raise errors.ModelFolderError(f'{path}: a TensorFlow checkpoint, which is not read; convert it with T5X '
+                                      '(t5x.scripts.convert_tf_checkpoint) or give the Hugging Face folder of the model')
+
+
+_TOKENIZER_FILES = {'T5': (t5_tokenizer.SPIECE_FILE, t5_tokenizer.TOKENIZER_FILE),
+                    'BERT': (bert_tokenizer.VOCABULARY_FILE, bert_tokenizer.TOKENIZER_FILE)}
+
+
+def has_tokenizer(places: Iterable[pathlib.Path]) -> bool:
+    """Returns True if one of the places has a tokenizer's file."""
+    return any((place / file).is_file() for place in places for files in _TOKENIZER_FILES.values() for file in files)
+
+
+def reader_tokenizer(given: str | os.PathLike | None, places: Iterable[pathlib.Path], vocab_size: int) -> t5_tokenizer.T5Tokenizer:
+    """Reads the T5 tokenizer at `given` (a folder or a spiece.model), else of the first place that has one.
+
+    Raises:
+      ModelFolderError: there is none (names the option for it), or it has more tokens than the model.
+    """
+    tokenizer = _reader_tokenizer(given, places)
+    _check_size(tokenizer.vocab_size, vocab_size)
+    return tokenizer
+
+
+def _reader_tokenizer(given: str | os.PathLike | None, places: Iterable[pathlib.Path]) -> t5_tokenizer.T5Tokenizer:
+    if given is not None and pathlib.Path(given).is_file():
+        try:
+            return t5_tokenizer.T5Tokenizer(pathlib.Path(given).read_bytes())
+        except errors.ModelFolderError as error:
+            raise errors.ModelFolderError(f'{given}: {error}; give the spiece.model of the T5') from error
+    return t5_tokenizer.T5Tokenizer.from_folder(_find(given, places, 'T5', '--reader_tokenizer'))
+
+
+def retriever_tokenizer(given: str | os.PathLike | None, places: Iterable[pathlib.Path], vocab_size: int) -> bert_tokenizer.BertTokenizer:
+    """Reads the BERT tokenizer in the folder `given`, else of the first place that has one.
+
+    Raises:
+      ModelFolderError: there is none (names the option for it), or it has more tokens than the model.
+    """
+    tokenizer = bert_tokenizer.BertTokenizer.from_folder(_find(given, places, 'BERT', '--retriever_tokenizer'))
+    _check_size(tokenizer.vocab_size, vocab_size)
+    return tokenizer
+
+
+def _check_size(tokens: int, vocab_size: int) -> None:
+    # A model may have more rows than its tokenizer has tokens, as T5 has; a token without a row would silently read another one.
+    if tokens > vocab_size:
+        raise errors.ModelFolderError(f'the tokenizer has {tokens} tokens and the model {vocab_size}; give the tokenizer '
+                                      'that belongs to it')
+
+
+def _find(given: str | os.PathLike | None, places: Iterable[pathlib.Path], kind: str, option: str) -> pathlib.Path:
+    if given is not None:
+        return pathlib.Path(given)
+    places = list(places)
+    for place in places:
+        if any((place / file).is_file() for file in _TOKENIZER_FILES[kind]):
+            return place
+    looked = f'{places[0]} nor beside it' if places else 'any known place'
+    raise errors.ModelFolderError(f'no {kind} tokenizer ({" or ".join(_TOKENIZER_FILES[kind])}) in {looked}; give its folder by {option}')
 
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
     """A model in a folder, its parameters not read yet.
 
-    kind, path: of kinds.detect.
-    openers: 'reader', 'retriever', 'passage_encoder' (where it is not the retriever), as far as they are there -> what opens that part.
-    tokenizer_places: 'reader' and 'retriever' -> folders that may have the tokenizer.
-    inputs, n_context, task: None where the folder does not say.
+    kind, path: as `detect` found them.
+    openers: a function that opens each part that is there: 'reader', 'retriever', and 'passage_encoder' where it is another encoder.
+    tokenizer_places: for 'reader' and 'retriever' the folders that may have the tokenizer.
+    inputs, n_context, task: None if the folder does not state them.
     options: `opt` of an original checkpoint.
     step: training steps done.
     """
 
     kind: str
     path: pathlib.Path
-    openers: Mapping[str, Callable[[], weights.Weights]]
+    openers: Mapping[str, Callable[[], weights.Weights[weights.Config]]]
     tokenizer_places: Mapping[str, list[pathlib.Path]]
     inputs: atlas.InputConfig | None = None
     n_context: int | None = None
@@ -35,88 +185,97 @@ class Opened:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     step: int = 0
 
-    def part(self, name: str) -> weights.Weights:
-        """One part. Raises ModelFolderError where it is not there or is broken."""
+    def part(self, name: str) -> weights.Weights[weights.Config]:
+        """Opens one part. Raises ModelFolderError if it is not there or is broken."""
         if name not in self.openers:
             raise errors.ModelFolderError(f'{self.path}: holds no {name}, only {", ".join(self.openers)}; give a folder that has one')
         return self.openers[name]()
+
+    def reader(self) -> weights.Weights[t5.T5Config]:
+        """Opens the reader. Raises ModelFolderError if it is not there or is broken."""
+        return weights.reader(self.part('reader'))
+
+    def retriever(self) -> weights.Weights[contriever.ContrieverConfig]:
+        """Opens the retriever, of two encoders the one of queries. Raises ModelFolderError if it is not there or is broken."""
+        return weights.retriever(self.part('retriever'))
 
 
 def open_model(path: str | os.PathLike, retriever_config: str | os.PathLike | None = None) -> Opened:
     """Opens a folder of any kind.
 
     Args:
-      retriever_config: folder whose config.json describes the retriever of an original checkpoint; None looks beside it.
+      retriever_config: folder whose config.json describes the retriever of an original checkpoint; None looks beside the checkpoint.
 
-    Raises ModelFolderError: nothing known is there, or it is broken.
+    Raises:
+      ModelFolderError: there is no model of a known kind, or it is broken.
     """
-    found = kinds.detect(path)
-    if found.kind == kinds.PAIR:
+    found = detect(path)
+    if found.kind == PAIR:
         return _open_pair(found.path)
-    if found.kind == kinds.ORIGINAL:
+    if found.kind == ORIGINAL:
         return _open_original(found.path, retriever_config)
-    if found.kind == kinds.ATLAS_JAX:
+    if found.kind == ATLAS_JAX:
         return _open_own(found.path)
-    if found.kind == kinds.RETRIEVER:
+    if found.kind == RETRIEVER:
         return Opened(found.kind, found.path, {'retriever': lambda: hf.open_contriever(found.path)}, {'retriever': [found.path]})
     places = {'reader': [found.path, found.path.absolute().parent]}
-    if found.kind == kinds.READER:
+    if found.kind == READER:
         return Opened(found.kind, found.path, {'reader': lambda: hf.open_t5(found.path)}, places)
-    checkpoint = t5x_files.Checkpoint(found.path)
+    checkpoint = t5x.Checkpoint(found.path)
     return Opened(found.kind, found.path, {'reader': lambda: t5x.of_checkpoint(checkpoint)}, places, step=checkpoint.step)
 
 
 def join(reader: Opened, retriever: Opened) -> Opened:
-    """The reader of one model with the retriever of another; all else is the first one's."""
-    openers = {name: opener for name, opener in retriever.openers.items() if name != 'reader'}
-    openers = {name: opener for name, opener in reader.openers.items() if name == 'reader'} | openers
+    """Joins the reader of one model with the retriever of another; all else is the first one's."""
+    openers = {name: opener for name, opener in reader.openers.items() if name == 'reader'}
+    openers |= {name: opener for name, opener in retriever.openers.items() if name != 'reader'}
     places = {'reader': reader.tokenizer_places.get('reader', []), 'retriever': retriever.tokenizer_places.get('retriever', [])}
     return dataclasses.replace(reader, openers=openers, tokenizer_places=places)
 
 
 def load_reader(path: str | os.PathLike) -> tuple[t5.T5Config, weights.Params]:
-    """(config, params) of the reader in a folder of any kind; params float32, layers apart. Raises ModelFolderError."""
-    opened = open_model(path).part('reader')
+    """Reads (config, params) of the reader in a folder of any kind; params float32, layers apart. Raises ModelFolderError."""
+    opened = open_model(path).reader()
     return opened.config, opened.params()
 
 
 def load_retriever(path: str | os.PathLike) -> tuple[contriever.ContrieverConfig, weights.Params]:
-    """(config, params) of the retriever in a folder of any kind; params float32, layers apart. Raises ModelFolderError.
+    """Reads (config, params) of the retriever in a folder of any kind; params float32, layers apart. Raises ModelFolderError.
 
     Of two encoders it is the one of queries; `open_model(path).part('passage_encoder')` is the other.
     """
-    opened = open_model(path).part('retriever')
+    opened = open_model(path).retriever()
     return opened.config, opened.params()
 
 
 def _open_pair(path: pathlib.Path) -> Opened:
-    """Folders reader/, retriever/ and perhaps passage_encoder/."""
-    openers, places = {}, {}
-    for name in ('reader', 'retriever', 'passage_encoder'):
-        if (path / name).is_dir():
-            kind = 'reader' if name == 'reader' else 'retriever'
-            openers[name] = lambda name=name, kind=kind: open_model(path / name).part(kind)
-            places[name] = [path / name]
-    return Opened(kinds.PAIR, path, openers, places)
+    """Opens folders reader/, retriever/ and perhaps passage_encoder/."""
+    def open_part(name: str) -> weights.Weights[weights.Config]:
+        return open_model(path / name).part('reader' if name == 'reader' else 'retriever')
+
+    parts = [name for name in ('reader', 'retriever', 'passage_encoder') if (path / name).is_dir()]
+    return Opened(PAIR, path, {name: functools.partial(open_part, name) for name in parts}, {name: [path / name] for name in parts})
 
 
 def _open_original(path: pathlib.Path, retriever_config: str | os.PathLike | None) -> Opened:
     checkpoint = original.Original(path)
     options = checkpoint.options
     beside = [parent / name for parent in list(path.absolute().parents)[:3] for name in ('', 'tokenizers')]
-    places = {part: [folder / part for folder in beside] + original_options.folders(path, options.get(option))
+    places = {part: [folder / part for folder in beside] + original.named_folders(path, options.get(option))
               for part, option in (('reader', 'reader_model_type'), ('retriever', 'retriever_model_path'))}
-    described = [pathlib.Path(retriever_config)] if retriever_config else [place for place in places['retriever']
-                                                                           if (place / 'config.json').is_file()]
+    described = [place for place in places['retriever'] if (place / 'config.json').is_file()]
+    if retriever_config:
+        described = [pathlib.Path(retriever_config)]
     config_folder = described[0] if described else None
-    openers = {'reader': checkpoint.reader, 'retriever': lambda: checkpoint.retriever(config_folder),
-               'passage_encoder': lambda: checkpoint.passage_encoder(config_folder)}
-    return Opened(kinds.ORIGINAL, path, {part: openers[part] for part in checkpoint.parts}, places, original_options.inputs(path, options),
-                  original_options.n_context(path, options), original_options.task(path, options), options, checkpoint.step)
+    openers: dict[str, Callable[[], weights.Weights[weights.Config]]] = {
+        'reader': checkpoint.reader, 'retriever': lambda: checkpoint.retriever(config_folder),
+        'passage_encoder': lambda: checkpoint.passage_encoder(config_folder)}
+    return Opened(ORIGINAL, path, {part: openers[part] for part in checkpoint.parts}, places, original.inputs(path, options),
+                  original.n_context(path, options), original.task(path, options), options, checkpoint.step)
 
 
 def _open_own(path: pathlib.Path) -> Opened:
     run = own.Run(path)
-    return Opened(kinds.ATLAS_JAX, path, {name: lambda name=name: run.part(name) for name in run.parts},
-                  {part: [path / 'tokenizers' / part] for part in ('reader', 'retriever')}, run.config.inputs, run.config.n_context,
-                  registry.from_dict(run.description['task']), step=run.step)
+    places = {part: [path / 'tokenizers' / part] for part in ('reader', 'retriever')}
+    return Opened(ATLAS_JAX, path, {name: functools.partial(run.part, name) for name in run.parts}, places, run.config.inputs,
+                  run.config.n_context, registry.from_dict(run.description['task']), step=run.step)

@@ -5,17 +5,111 @@ retriever is one encoder (`retriever.contriever.`) or two (`retriever.query_cont
 """
 
 import dataclasses
+import json
 import pathlib
 from typing import Any
 
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.conversion import hf, hf_configs, hf_names, sentence_transformer, t5_sizes, torch_file, weights
-from atlas_jax.models import contriever
+from atlas_jax.conversion import hf, hf_names, torch_file, weights
+from atlas_jax.models import atlas, contriever, t5
+from atlas_jax.tasks import registry
+from atlas_jax.tasks import task as task_lib
+
+# Options by their name in the original: our name and the type.
+_Wanted = dict[str, tuple[str, type]]
+_INPUTS: _Wanted = {
+    'encoder_format': ('encoder_format', str), 'retriever_format': ('retriever_format', str), 'decoder_format': ('decoder_format', str),
+    'decoder_prompt_format': ('decoder_prompt_format', str), 'text_maxlength': ('text_max_tokens', int),
+    'target_maxlength': ('target_max_tokens', int)}
+_DISTILL: _Wanted = {
+    'gold_score_mode': ('gold_score_mode', str), 'temperature_gold': ('temperature_gold', float),
+    'temperature_score': ('temperature_score', float), 'retriever_n_context': ('retriever_n_context', int)}
+_TASK: _Wanted = {
+    'qa_prompt_format': ('qa_prompt_format', str), 'mlm_noise_density': ('noise_density', float),
+    'mlm_mean_noise_span_length': ('mean_span_tokens', float), 'min_words_per_lm_instance': ('min_words', int),
+    'min_lm_context_ratio': ('min_context_ratio', float), 'max_lm_context_ratio': ('max_context_ratio', float),
+    'multiple_choice_train_permutations': ('train_permutations', str), 'multiple_choice_eval_permutations': ('eval_permutations', str)}
+
+
+def inputs(path: pathlib.Path, options: dict[str, Any]) -> atlas.InputConfig:
+    """Returns formats and lengths. The original does not limit queries; here they get at most half of the text's tokens.
+
+    Raises:
+      ModelFolderError: an option has the wrong type; names `path`.
+      ConfigError: a length is too small.
+    """
+    values = _values(path, options, _INPUTS)
+    text = values.get('text_max_tokens', atlas.InputConfig.text_max_tokens)
+    return atlas.InputConfig(**values, query_max_tokens=max(2, min(atlas.InputConfig.query_max_tokens, text // 2)))
+
+
+def n_context(path: pathlib.Path, options: dict[str, Any]) -> int:
+    """Returns the number of passages read; 0 is closed book. Raises ModelFolderError if an option has the wrong type."""
+    if options.get('closed_book') is True:
+        return 0
+    return _values(path, options, {'n_context': ('n_context', int)}).get('n_context', 1)
+
+
+def task(path: pathlib.Path, options: dict[str, Any]) -> task_lib.Task:
+    """Returns the task with its options; question answering where the options name none.
+
+    Raises:
+      ModelFolderError: an option has the wrong type.
+      ConfigError, FormatError: the task does not take a value.
+    """
+    name = _values(path, options, {'task': ('task', str)}).get('task', 'qa')
+    fields = {field.name for field in dataclasses.fields(registry.TASKS[name])} if name in registry.TASKS else set()
+    return registry.make(name, **{option: value for option, value in _values(path, options, _TASK).items() if option in fields})
+
+
+def distillation(path: pathlib.Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of DistillConfig with which training goes on. Raises ModelFolderError if an option has the wrong type."""
+    values = _values(path, options, _DISTILL)
+    if options.get('query_side_retriever_training') is True:
+        values['retriever_training'] = 'query_side'
+    elif options.get('train_retriever') is False:
+        values['retriever_training'] = 'frozen'
+    return values
+
+
+def options_to_json(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the options that JSON can hold, for a file beside the converted model."""
+    def plain(value: Any) -> bool:
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError, RecursionError):
+            return False
+        return True
+    return {name: value for name, value in sorted(options.items()) if plain(value)}
+
+
+def named_folders(path: pathlib.Path, option: Any) -> list[pathlib.Path]:
+    """Returns the places where the folder that an option names may be: as named, and beside the checkpoint or up to 3 folders above it."""
+    if not isinstance(option, str) or option in ('', 'none'):
+        return []
+    above = list(path.absolute().parents)[:4]
+    return [pathlib.Path(option), *(parent / option for parent in above), *(parent / pathlib.PurePath(option).name for parent in above)]
+
+
+def _values(path: pathlib.Path, options: dict[str, Any], wanted: _Wanted) -> dict[str, Any]:
+    """Returns the options that are set, by our names."""
+    values: dict[str, Any] = {}
+    for theirs, (ours, kind) in wanted.items():
+        value = options.get(theirs)
+        if value is None:
+            continue
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise errors.ModelFolderError(f'{path}: opt.{theirs} is {str(value)[:80]!r}, expected {kind.__name__}')
+        values[ours] = value
+    return values
+
 
 _TIED, _QUERY, _PASSAGE = 'retriever.contriever.', 'retriever.query_contriever.', 'retriever.passage_contriever.'
-# Heads do not show in shapes. All BERTs that Google released have 64 dimensions a head; others need their config.json.
+# Shapes do not show the number of heads. All BERTs that Google released have 64 dimensions a head; others need their config.json.
 _HEADS_OF_BERT = {128: 2, 256: 4, 512: 8, 768: 12, 1024: 16}
 _SOURCE = 'the sizes of its other parameters'
 
@@ -23,9 +117,12 @@ _SOURCE = 'the sizes of its other parameters'
 class Original:
     """An original checkpoint, its parameters not read yet.
 
-    path: the file. options: `opt` as a dict. step: training steps done.
+    path: the file.
+    options: `opt` as a dict.
+    step: training steps done.
 
-    Raises ModelFolderError for a broken file, and one that holds Python objects.
+    Raises:
+      ModelFolderError: the file is broken, or holds Python objects.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -37,32 +134,33 @@ class Original:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Those of 'reader', 'retriever' and 'passage_encoder' that are in the file."""
+        """The parts in the file, of 'reader', 'retriever' and 'passage_encoder'."""
         prefixes = {'reader': ('reader.',), 'retriever': (_TIED, _QUERY), 'passage_encoder': (_PASSAGE,)}
         return tuple(part for part, starts in prefixes.items() if any(name.startswith(starts) for name in self._file.names()))
 
-    def reader(self) -> weights.Weights:
-        """The T5. Raises ModelFolderError naming a parameter that is missing, unknown or mis-shaped."""
+    def reader(self) -> weights.Weights[t5.T5Config]:
+        """Opens the T5. Raises ModelFolderError if a parameter is missing, unknown or mis-shaped; names it."""
         self._need('reader')
         tied = self._output_is_tied()
-        names = hf.t5_names(self._file, self._file.names(), tied, 'reader.')
-        config = t5_sizes.infer(self.path, _our_shapes(self._file, names), tied)
+        names = hf.t5_names(self._file, tied, 'reader.')
+        config = weights.infer_t5(self.path, _our_shapes(self._file, names), tied)
         return hf.of_tensors(self._with_dropout(config), self._file, names, self.path, _SOURCE)
 
-    def retriever(self, config_folder: pathlib.Path | None = None) -> weights.Weights:
-        """The encoder of queries, and of passages where there is one for both.
+    def retriever(self, config_folder: pathlib.Path | None = None) -> weights.Weights[contriever.ContrieverConfig]:
+        """Opens the encoder of queries, which is the encoder of passages too where the file has one for both.
 
         Args:
-          config_folder: has the config.json of the BERT or Contriever, which tells the number of heads; None will do for Google's sizes.
+          config_folder: holds the config.json of the BERT or Contriever, for the number of heads; None suffices for Google's sizes.
 
-        Raises ModelFolderError naming a parameter that is missing, unknown or mis-shaped, and where the number of heads is unknown.
+        Raises:
+          ModelFolderError: a parameter is missing, unknown or mis-shaped, or the number of heads is unknown.
         """
         self._need('retriever')
         tied = any(name.startswith(_TIED) for name in self._file.names())
         return self._encoder(_TIED if tied else _QUERY, config_folder)
 
-    def passage_encoder(self, config_folder: pathlib.Path | None = None) -> weights.Weights:
-        """The encoder of passages, where it is another one; as `retriever`."""
+    def passage_encoder(self, config_folder: pathlib.Path | None = None) -> weights.Weights[contriever.ContrieverConfig]:
+        """Opens the encoder of passages where it is another one, as `retriever` does. Raises ModelFolderError."""
         self._need('passage_encoder')
         return self._encoder(_PASSAGE, config_folder)
 
@@ -77,11 +175,12 @@ class Original:
             return output not in names
         return self._file.shape(output) == self._file.shape(shared) and np.array_equal(self._file.read(output), self._file.read(shared))
 
-    def _encoder(self, prefix: str, config_folder: pathlib.Path | None) -> weights.Weights:
+    def _encoder(self, prefix: str, config_folder: pathlib.Path | None) -> weights.Weights[contriever.ContrieverConfig]:
         names = hf.contriever_names(self._file.names(), prefix)
         if config_folder is not None and (config_folder / 'config.json').is_file():
-            described = sentence_transformer.describe(config_folder)
-            config, source = hf_configs.read_contriever(described, 'second_moment'), f'{config_folder / "config.json"}'
+            # Released checkpoints were trained with a layer norm that divides by the second moment (docs/design.md, section 6).
+            config = hf.read_contriever_config(hf.describe_retriever(config_folder), 'second_moment')
+            source = str(config_folder / 'config.json')
         else:
             config, source = self._bert_config(names), _SOURCE
         return hf.of_tensors(self._with_dropout(config), self._file, names, self.path, source)
@@ -103,13 +202,13 @@ class Original:
             mlp_dim=need('encoder.layer.0.intermediate.dense.weight')[0], max_positions=need('embeddings.position_embeddings.weight')[0],
             type_vocab_size=need('embeddings.token_type_embeddings.weight')[0], layer_norm='second_moment')
 
-    def _with_dropout(self, config: Any) -> Any:
+    def _with_dropout(self, config: weights.ConfigT) -> weights.ConfigT:
         rate = self.options.get('dropout')
         return dataclasses.replace(config, dropout_rate=float(rate)) if isinstance(rate, int | float) and 0 <= rate < 1 else config
 
 
 def _our_shapes(tensors: torch_file.TorchFile, names: dict[str, str]) -> dict[str, tuple[int, ...]]:
-    """Shapes of a T5's parameters by our paths, for those that are there."""
+    """Returns the shapes of those of a T5's parameters that the file has, by our paths."""
     def layers(side: str) -> int:
         return max(1, len({name.split('.')[2] for name in names if name.startswith(f'{side}.block.')}))
 

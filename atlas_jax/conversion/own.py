@@ -1,6 +1,8 @@
-"""Our own run folders as weights that are read, and written, one parameter at a time."""
+"""Our own run folders, read and written one parameter at a time."""
 
+import functools
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,13 @@ from atlas_jax.tasks import task as task_lib
 class Run:
     """The newest checkpoint of a run folder.
 
-    description: model.json. config: the AtlasConfig in it. parts: 'reader', 'retriever' and perhaps 'passage_encoder'.
+    description: content of model.json.
+    config: the AtlasConfig in it.
+    step: training steps done.
+    parts: 'reader', 'retriever' and perhaps 'passage_encoder'.
 
-    Raises ModelFolderError for a folder without model or checkpoint.
+    Raises:
+      ModelFolderError: the folder has no model or no checkpoint.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -29,19 +35,22 @@ class Run:
         found = {name.split('/')[0] for name in self._stored.shapes}
         self.parts = tuple(part for part in ('reader', 'retriever', 'passage_encoder') if part in found)
 
-    def part(self, name: str) -> weights.Weights:
-        """Weights of one part. Raises ModelFolderError where its parameters are not those of its configuration."""
-        config = self.config.reader if name == 'reader' else self.config.retriever
-        # path with layers apart -> (path in the checkpoint, layer or None), shape
+    def part(self, name: str) -> weights.Weights[weights.Config]:
+        """Opens one part. Raises ModelFolderError if its parameters are not those of its configuration."""
+        config: weights.Config = self.config.reader if name == 'reader' else self.config.retriever
+        # A checkpoint keeps the layers of a parameter together, Weights has them apart: path -> (path in the checkpoint, layer or None).
         places: dict[str, tuple[str, int | None]] = {}
-        shapes = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for stored, shape in self._stored.shapes.items():
             if not stored.startswith(f'{name}/'):
                 continue
             path = stored.removeprefix(f'{name}/')
-            for layer in range(shape[0]) if '/layers/' in path else (None,):
-                own = path if layer is None else path.replace('/layers/', f'/layers_{layer}/')
-                places[own], shapes[own] = (stored, layer), shape if layer is None else shape[1:]
+            if '/layers/' not in path:
+                places[path], shapes[path] = (stored, None), shape
+                continue
+            for layer in range(shape[0]):
+                apart = path.replace('/layers/', f'/layers_{layer}/')
+                places[apart], shapes[apart] = (stored, layer), shape[1:]
         weights.check(self.path, shapes, weights.expected_shapes(config), run_folder.MODEL_FILE)
 
         def read(path: str) -> np.ndarray:
@@ -53,24 +62,26 @@ class Run:
 
 
 def describe(config: atlas.AtlasConfig, task: task_lib.Task, has_passage_encoder: bool) -> dict[str, Any]:
-    """What model.json says of a model."""
+    """Returns the content of model.json for a model."""
     return {**atlas.config_to_dict(config), 'task': registry.to_dict(task), 'has_passage_encoder': has_passage_encoder}
 
 
-def write(path: pathlib.Path, description: dict[str, Any], parts: dict[str, weights.Weights]) -> None:
-    """Writes model.json and checkpoint 0 of a run folder, one parameter in memory at a time; the tokenizers are the caller's.
+def write(path: pathlib.Path, description: dict[str, Any], parts: Mapping[str, weights.Weights[weights.Config]]) -> None:
+    """Writes model.json and checkpoint 0 of a run folder, one parameter in memory at a time; the caller writes the tokenizers.
 
-    Raises DiskFullError.
+    Raises:
+      DiskFullError: the disk is full.
     """
     tree = {}
     for name, opened in parts.items():
-        flat = {stacked: streaming.LazyArray(_stacked_shape(opened, stacked, paths), lambda opened=opened, stacked=stacked, paths=paths:
-                                             opened.stack(stacked, paths)) for stacked, paths in opened.stacked().items()}
-        tree[name] = hf_names.nest(flat)
+        arrays = {}
+        for stacked, paths in opened.stacked().items():
+            arrays[stacked] = streaming.LazyArray(_stacked_shape(opened, stacked, paths), functools.partial(opened.stack, stacked, paths))
+        tree[name] = hf_names.nest(arrays)
     streaming.save(path, tree)
     run_folder.write_model_file(path, description)
 
 
-def _stacked_shape(opened: weights.Weights, stacked: str, paths: list[str]) -> tuple[int, ...]:
+def _stacked_shape(opened: weights.Weights[weights.Config], stacked: str, paths: list[str]) -> tuple[int, ...]:
     shape = tuple(opened.shapes[paths[0]])
     return shape if paths == [stacked] else (len(paths), *shape)

@@ -1,66 +1,325 @@
 """T5X checkpoints of a T5: opened in all their layouts, and written in T5X's own, layers apart or scanned.
 
-T5X's names are ours but for scanned layers: `encoder/encoder/X` holds all layers of `encoder/layers_n/X`, on axis 1. Heads are joined to
+A checkpoint is one msgpack file with the tree, and a zarr folder for every array that is not inlined in it.
+
+T5X's names are ours except in scanned layers: `encoder/encoder/X` holds all layers of `encoder/layers_n/X`, on axis 1. Heads are joined to
 one axis or apart: [embed, heads * kv] or [embed, heads, kv].
 """
 
 import dataclasses
+import functools
+import itertools
+import math
 import pathlib
 import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import ml_dtypes
+import msgpack
 import numpy as np
+import tensorstore as ts
 
 from atlas_jax import errors
-from atlas_jax.conversion import t5_sizes, t5x_files, t5x_writing, weights
+from atlas_jax.conversion import hf_files, hf_names, weights
+from atlas_jax.io import atomic
 from atlas_jax.models import t5
+
+FILE = 'checkpoint'
+VERSION = 3
+BLOCK_BYTES = 1 << 30
+# msgpack's extension types as flax numbers them.
+ARRAY, COMPLEX, SCALAR = 1, 2, 3
+_CHUNKED = '__msgpack_chunked_array__'
+_NUMPY_DTYPES = ('float16', 'float32', 'float64', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64', 'bool')
+_DTYPES = {name: np.dtype(name) for name in _NUMPY_DTYPES} | {'bfloat16': np.dtype(ml_dtypes.bfloat16)}
+_ZARR_DTYPES = ('<f2', '<f4', '<f8', '>f2', '>f4', '>f8', 'bfloat16')
+_BROKEN = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError,
+           msgpack.exceptions.UnpackException)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Inlined:
+    """An array in the msgpack file."""
+
+    array: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    def read(self, layers: slice | None) -> np.ndarray:
+        return self.array if layers is None else self.array[:, layers]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chunked:
+    """An array in the msgpack file in flat pieces, for it is above 1 GiB."""
+
+    shape: tuple[int, ...]
+    pieces: tuple[np.ndarray, ...]
+
+    def read(self, layers: slice | None) -> np.ndarray:
+        array = np.concatenate([piece.reshape(-1) for piece in self.pieces]).reshape(self.shape)
+        return array if layers is None else array[:, layers]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Zarr:
+    """An array in its own zarr folder."""
+
+    folder: pathlib.Path
+    shape: tuple[int, ...]
+
+    def read(self, layers: slice | None) -> np.ndarray:
+        try:
+            spec = {'driver': 'zarr', 'kvstore': {'driver': 'file', 'path': str(self.folder.absolute())}}
+            store = ts.open(spec, open=True, read=True).result()
+            return np.asarray((store if layers is None else store[:, layers]).read().result())
+        except (ValueError, OSError) as error:  # TensorStore raises ValueError for damaged data too
+            problem = f'not a whole zarr array ({str(error)[:200]})'
+            raise errors.ModelFolderError(f'{self.folder}: {problem}; copy the checkpoint again') from error
+
+
+class Checkpoint:
+    """A checkpoint's parameters (`target`), read one array at a time; optimiser state is skipped.
+
+    path: the folder.
+    step: the training step; 0 if the file does not state it.
+
+    Raises:
+      ModelFolderError: a file is broken, the version is unknown, or an array's folder, metadata or chunk is missing.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        tree = _state_tree(path)
+        self.step = _step(tree)
+        self._leaves: dict[str, _Inlined | _Chunked | _Zarr] = {}
+        self._cached: tuple[str, slice, np.ndarray] | None = None
+        if not isinstance(tree.get('target'), dict):
+            raise errors.ModelFolderError(f'{path / FILE}: no parameters ("target") in it; give a T5X checkpoint of a T5')
+        try:
+            self._collect(tree['target'], ())
+        except _BROKEN as error:
+            raise _not_whole(path, error) from error
+
+    def names(self) -> set[str]:
+        """Returns the paths of all parameters, as `encoder/layers_0/mlp/wo/kernel`."""
+        return set(self._leaves)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of one array as it is stored."""
+        return self._leaves[name].shape
+
+    def read(self, name: str) -> np.ndarray:
+        """Reads one array as float32. Raises ModelFolderError if it is damaged."""
+        return self._float32(name, self._leaves[name].read(None))
+
+    def read_layer(self, name: str, layer: int) -> np.ndarray:
+        """Reads one layer of an array that has the layers on axis 1, as float32. Raises ModelFolderError if it is damaged."""
+        if self._cached is None or self._cached[0] != name or not self._cached[1].start <= layer < self._cached[1].stop:
+            self._cached = None  # freed before the next layers are read: two blocks would double the memory
+            # A chunk holds parts of all layers, so each layer alone would decompress every chunk; an array of the largest models is 4 GB.
+            # Blocks of layers up to BLOCK_BYTES are kept in between, for layers are asked for one after another.
+            shape = self.shape(name)
+            together = max(1, BLOCK_BYTES // max(1, 4 * math.prod(shape) // shape[1]))
+            block = slice(layer, min(layer + together, shape[1]))
+            self._cached = name, block, self._leaves[name].read(block)
+        return self._float32(name, self._cached[2][:, layer - self._cached[1].start])
+
+    def _float32(self, name: str, array: np.ndarray) -> np.ndarray:
+        if array.dtype.kind not in 'fV':
+            raise errors.ModelFolderError(f'{self.path}: {name} holds {array.dtype}, expected floating-point numbers')
+        return np.ascontiguousarray(array, np.float32)
+
+    def _collect(self, node: dict[str, Any], parents: tuple[str, ...]) -> None:
+        for key, value in node.items():
+            here = (*parents, str(key))
+            if isinstance(value, _Inlined):
+                self._leaves['/'.join(here)] = value
+            elif isinstance(value, dict) and {'driver', 'kvstore', 'metadata'} <= set(value):
+                self._leaves['/'.join(here)] = _open_zarr(self.path, '/'.join(here), value)
+            elif isinstance(value, dict) and _CHUNKED in value:
+                self._leaves['/'.join(here)] = _chunked(value)
+            elif isinstance(value, dict):
+                self._collect(value, here)
+            elif value is not None:
+                raise ValueError(f'{"/".join(here)} is no array')
+
+
+def _state_tree(path: pathlib.Path) -> dict[str, Any]:
+    """Reads the tree that T5X calls the optimizer: `target` and `state`."""
+    try:
+        with open(path / FILE, 'rb') as file:
+            contents = msgpack.Unpacker(file, raw=False, strict_map_key=False, ext_hook=_extension, max_buffer_size=0).unpack()
+    except _BROKEN as error:
+        raise _not_whole(path, error) from error
+    if not isinstance(contents, dict):
+        raise errors.ModelFolderError(f'{path / FILE}: not a T5X checkpoint; give the folder checkpoint_<step> that T5X wrote')
+    version = contents.get('version', VERSION)
+    if version not in (2, VERSION):
+        raise errors.ModelFolderError(f'{path / FILE}: T5X format version {str(version)[:20]}; versions 2 and {VERSION} are read')
+    tree = contents.get('optimizer', contents)
+    return tree if isinstance(tree, dict) else {}
+
+
+def _step(tree: dict[str, Any]) -> int:
+    state = tree.get('state')
+    step = state.get('step') if isinstance(state, dict) else None
+    array = step.array if isinstance(step, _Inlined) else np.asarray(step if isinstance(step, int) else 0)
+    return int(array) if array.size == 1 and array.dtype.kind in 'iu' else 0
+
+
+def _not_whole(path: pathlib.Path, error: BaseException) -> errors.ModelFolderError:
+    if isinstance(error, errors.ModelFolderError):
+        return error
+    return errors.ModelFolderError(f'{path / FILE}: not a whole msgpack file of T5X ({type(error).__name__}); copy the checkpoint again')
+
+
+def _extension(code: int, data: bytes) -> Any:
+    if code == COMPLEX:
+        return None
+    if code not in (ARRAY, SCALAR):
+        raise ValueError(f'msgpack extension {code}')
+    shape, dtype, content = msgpack.unpackb(data, raw=True)
+    return _Inlined(np.frombuffer(content, _DTYPES[dtype.decode()]).reshape([int(size) for size in shape]))
+
+
+def _chunked(value: dict[str, Any]) -> _Chunked:
+    shape = tuple(int(value['shape'][str(i)]) for i in range(len(value['shape'])))
+    pieces = tuple(value['chunks'][str(i)].array for i in range(len(value['chunks'])))
+    if sum(piece.size for piece in pieces) != math.prod(shape) or len({piece.dtype for piece in pieces}) != 1:
+        raise ValueError('pieces of an array that do not fill it')
+    return _Chunked(shape, pieces)
+
+
+def _open_zarr(path: pathlib.Path, name: str, placeholder: dict[str, Any]) -> _Zarr:
+    """Checks the array's folder and that every chunk is there: TensorStore reads a missing chunk as zeros."""
+    kvstore = placeholder['kvstore']
+    place = kvstore.get('path') or placeholder.get('path')  # TensorStore before 0.1.14 kept `path` beside `kvstore`
+    folder = path / pathlib.PurePosixPath(str(place).rstrip('/')).name
+    metadata = hf_files.read_json(folder / '.zarray') if (folder / '.zarray').is_file() else None
+    if not isinstance(metadata, dict) or not place:
+        raise errors.ModelFolderError(f'{folder}: no .zarray in it, though {FILE} puts {name} there; copy the checkpoint again')
+    shape, chunks, dtype = metadata['shape'], metadata['chunks'], metadata['dtype']
+    announced = placeholder['metadata'].get('shape', shape)
+    if not _are_sizes(shape) or not _are_sizes(chunks) or len(shape) != len(chunks) or 0 in chunks or dtype not in _ZARR_DTYPES:
+        raise errors.ModelFolderError(f'{folder}/.zarray: shape {shape}, chunks {chunks}, dtype {dtype!r} describe no array of '
+                                      'floating-point numbers; copy the checkpoint again')
+    if list(announced) != list(shape):
+        raise errors.ModelFolderError(f'{folder}: {name} has shape {list(shape)}, expected {list(announced)} by {FILE}; the two do not '
+                                      'belong together')
+    separator = metadata.get('dimension_separator', '.')
+    for indices in itertools.product(*(range(-(-size // chunk)) for size, chunk in zip(shape, chunks, strict=True))):
+        if not (folder / (separator.join(map(str, indices)) or '0')).is_file():
+            raise errors.ModelFolderError(f'{folder}: chunk {separator.join(map(str, indices)) or "0"} of {name} is missing; '
+                                          'copy the checkpoint again')
+    return _Zarr(folder, tuple(shape))
+
+
+def _are_sizes(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+
+
+Read = Callable[[], np.ndarray]
+CHUNK_BYTES = 64 << 20
+# T5X's own compression: readers take any, but a test compares our files with recorded ones.
+_COMPRESSOR = {'id': 'gzip', 'level': 1}
+_ZARR_NAMES = {'float32': '<f4', 'bfloat16': 'bfloat16', 'float16': '<f2'}
+
+
+def write_files(folder: pathlib.Path, arrays: Mapping[str, tuple[tuple[int, ...], Read]], dtype: str, step: int) -> None:
+    """Writes a checkpoint's arrays one by one, the msgpack file last: without it there is no checkpoint.
+
+    Args:
+      arrays: for each path in T5X's tree its shape and the function that reads it.
+
+    Raises:
+      DiskFullError: the disk is full.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    placeholders = {}
+    with atomic.disk_full_is_a_user_error(folder):
+        for path, (shape, read) in arrays.items():
+            placeholders[path] = _write_array(folder, 'target.' + path.replace('/', '.'), shape, read, dtype)
+    tree = {'version': VERSION, 'optimizer': {'target': hf_names.nest(placeholders), 'state': {'step': _inlined(np.int32(step))}}}
+    with atomic.writing(folder / FILE, 'wb') as file:
+        file.write(msgpack.packb(tree))
+
+
+def chunk_shape(shape: tuple[int, ...], item_bytes: int, limit_bytes: int = CHUNK_BYTES) -> list[int]:
+    """Returns T5X's chunks: the whole array up to the limit, else the largest dimension falls to its next divisor until a chunk fits."""
+    chunks = list(shape)
+    while math.prod(chunks) * item_bytes > limit_bytes:
+        largest = max(range(len(chunks)), key=lambda axis: chunks[axis])
+        chunks[largest] = next(size for size in range(chunks[largest] - 1, 0, -1) if shape[largest] % size == 0)
+    return chunks
+
+
+def _write_array(folder: pathlib.Path, name: str, shape: tuple[int, ...], read: Read, dtype: str) -> dict[str, Any]:
+    """Writes one array; returns its placeholder in the tree."""
+    numpy_dtype = np.dtype(ml_dtypes.bfloat16) if dtype == 'bfloat16' else np.dtype(dtype)
+    metadata = {'shape': list(shape), 'chunks': chunk_shape(shape, numpy_dtype.itemsize), 'compressor': _COMPRESSOR}
+    store = ts.open({'driver': 'zarr', 'kvstore': {'driver': 'file', 'path': str((folder / name).absolute())},
+                     'metadata': {**metadata, 'dtype': _ZARR_NAMES[dtype], 'fill_value': None}}, create=True).result()
+    store.write(np.asarray(read(), numpy_dtype), can_reference_source_data_indefinitely=True).result()
+    return {'driver': 'zarr', 'dtype': dtype, 'kvstore': {'driver': 'file', 'path': f'{name}/'}, 'metadata': metadata}
+
+
+def _inlined(value: np.generic) -> msgpack.ExtType:
+    return msgpack.ExtType(ARRAY, msgpack.packb((value.shape, value.dtype.name, value.tobytes())))
+
 
 _SCANNED = re.compile(r'(encoder/encoder|decoder/decoder)/(.+)')
 _ATTENTION = re.compile(r'attention/(query|key|value|out)/kernel$')
 _RELPOS = re.compile(r'(encoder|decoder)/layers_\d+/(relpos_bias/rel_embedding)')
-# (name in the checkpoint, layer to take on axis 1 or None)
+# A parameter's place: its name in the checkpoint, and the layer to take on axis 1 or None.
 _Place = tuple[str, int | None]
 
 
-def open_t5(folder: pathlib.Path) -> weights.Weights:
-    """Opens the folder checkpoint_<step>, as `of_checkpoint`. Raises ModelFolderError for a broken or incomplete one too."""
-    return of_checkpoint(t5x_files.Checkpoint(folder))
+def open_t5(folder: pathlib.Path) -> weights.Weights[t5.T5Config]:
+    """Opens the folder checkpoint_<step>. Raises ModelFolderError as Checkpoint and `of_checkpoint` do."""
+    return of_checkpoint(Checkpoint(folder))
 
 
-def of_checkpoint(checkpoint: t5x_files.Checkpoint) -> weights.Weights:
-    """Weights of a checkpoint.
+def of_checkpoint(checkpoint: Checkpoint) -> weights.Weights[t5.T5Config]:
+    """Makes Weights of a checkpoint; sizes come from the shapes (weights.infer_t5).
 
-    Sizes come from the shapes; what they do not say is T5's own (t5_sizes.py).
-
-    Raises ModelFolderError for position biases that differ between layers, and a parameter that is missing, unknown or mis-shaped.
+    Raises:
+      ModelFolderError: position biases differ between layers, or a parameter is missing, unknown or mis-shaped.
     """
     places = _places(checkpoint)
     found = {path: _joined(path, _shape(checkpoint, place[0])) for path, place in places.items()}
-    config = t5_sizes.infer(checkpoint.path, found)
+    config = weights.infer_t5(checkpoint.path, found)
     expected = weights.expected_shapes(config)
     weights.check(checkpoint.path, found, expected, 'the sizes of its other parameters')
     return weights.Weights(config, expected, lambda path: _take(checkpoint, places[path]).reshape(expected[path]))
 
 
-def write(folder: pathlib.Path, opened: weights.Weights, scan: bool = False, dtype: str = 'float32', step: int = 0) -> None:
+def write(folder: pathlib.Path, opened: weights.Weights[t5.T5Config], scan: bool = False, dtype: str = 'float32', step: int = 0) -> None:
     """Writes a checkpoint of version 3, one array in memory at a time.
 
     Args:
       folder: becomes the checkpoint_<step> that T5X reads.
-      scan: all layers of a parameter in one array, heads apart, as T5X's scalable_t5; else T5X's minimal names.
+      scan: writes all layers of a parameter in one array, heads apart, as T5X's scalable_t5. Without it the names are T5X's minimal ones.
       dtype: float32 or bfloat16.
 
-    Raises DiskFullError, and ConfigError for a model that would be another one when it is read again: the format has no configuration.
+    Raises:
+      ConfigError: the model has a setting that the format cannot store, so that it would be read as another model.
+      DiskFullError: the disk is full.
     """
     _check_defaults(opened)
+    arrays: dict[str, tuple[tuple[int, ...], Read]]
     if scan:
-        arrays = {_scanned_name(path): _scanned(opened.config, opened, path, paths) for path, paths in opened.stacked().items()}
+        arrays = {_scanned_name(path): _scanned(opened, path, paths) for path, paths in opened.stacked().items()}
     else:
-        arrays = {path: (opened.shapes[path], lambda path=path: opened.read(path)) for path in opened.order()}
-    t5x_writing.write(folder, arrays, dtype, step)
+        arrays = {path: (opened.shapes[path], functools.partial(opened.read, path)) for path in opened.order()}
+    write_files(folder, arrays, dtype, step)
 
 
-def _check_defaults(opened: weights.Weights) -> None:
-    inferred = t5_sizes.infer('', opened.shapes)
+def _check_defaults(opened: weights.Weights[t5.T5Config]) -> None:
+    inferred = weights.infer_t5('', opened.shapes)
     for field in dataclasses.fields(inferred):
         wanted, found = getattr(opened.config, field.name), getattr(inferred, field.name)
         if wanted != found and field.name not in ('dropout_rate', 'dtype'):
@@ -68,8 +327,8 @@ def _check_defaults(opened: weights.Weights) -> None:
                                      'the reader to another kind')
 
 
-def _places(checkpoint: t5x_files.Checkpoint) -> dict[str, _Place]:
-    """Our path -> where it lies; layers that each have a position bias must have the same, and the first serves."""
+def _places(checkpoint: Checkpoint) -> dict[str, _Place]:
+    """Returns each parameter's place by our path. Layers that each have a position bias must have the same; the first one is taken."""
     places: dict[str, _Place] = {}
     for name in sorted(checkpoint.names()):
         scanned = _SCANNED.fullmatch(name)
@@ -84,7 +343,7 @@ def _places(checkpoint: t5x_files.Checkpoint) -> dict[str, _Place]:
     return places
 
 
-def _add(checkpoint: t5x_files.Checkpoint, places: dict[str, _Place], path: str, place: _Place) -> None:
+def _add(checkpoint: Checkpoint, places: dict[str, _Place], path: str, place: _Place) -> None:
     relpos = _RELPOS.fullmatch(path)
     if relpos:
         path = f'{relpos[1]}/{relpos[2]}'
@@ -96,18 +355,19 @@ def _add(checkpoint: t5x_files.Checkpoint, places: dict[str, _Place], path: str,
     places.setdefault(path, place)
 
 
-def _take(checkpoint: t5x_files.Checkpoint, place: _Place) -> np.ndarray:
-    return checkpoint.read(place[0]) if place[1] is None else checkpoint.read_layer(*place)
+def _take(checkpoint: Checkpoint, place: _Place) -> np.ndarray:
+    name, layer = place
+    return checkpoint.read(name) if layer is None else checkpoint.read_layer(name, layer)
 
 
-def _shape(checkpoint: t5x_files.Checkpoint, name: str) -> tuple[int, ...]:
-    """Of one layer."""
+def _shape(checkpoint: Checkpoint, name: str) -> tuple[int, ...]:
+    """Returns the shape of one layer."""
     shape = checkpoint.shape(name)
     return shape[:1] + shape[2:] if _SCANNED.fullmatch(name) else shape
 
 
 def _joined(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape with heads and their dimensions on one axis, where it has them apart."""
+    """Returns the shape with heads and their dimensions on one axis."""
     attention = _ATTENTION.search(path)
     if not attention or len(shape) != 3:
         return shape
@@ -116,14 +376,14 @@ def _joined(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _scanned_name(path: str) -> str:
-    """`encoder/layers/X` and `encoder/relpos_bias/X` as T5X names them where layers are scanned."""
+    """Returns T5X's name, with scanned layers, of `encoder/layers/X` and `encoder/relpos_bias/X`."""
     return re.sub(r'^(encoder|decoder)/(?:layers/|(?=relpos_bias/))', r'\1/\1/', path)
 
 
-def _scanned(config: t5.T5Config, opened: weights.Weights, path: str, paths: list[str]) -> tuple[tuple[int, ...], t5x_writing.Read]:
-    """Shape of a parameter with its layers on axis 1, and what reads it."""
-    side, shape = path.split('/')[0], opened.shapes[paths[0]]
-    if '/relpos_bias/' in path:  # one for all layers, which T5X repeats
+def _scanned(opened: weights.Weights[t5.T5Config], path: str, paths: list[str]) -> tuple[tuple[int, ...], Read]:
+    """Returns the shape of a parameter with its layers on axis 1, and the function that reads it."""
+    config, side, shape = opened.config, path.split('/')[0], opened.shapes[paths[0]]
+    if '/relpos_bias/' in path:  # T5X repeats the one bias for every layer
         paths = paths * (config.num_encoder_layers if side == 'encoder' else config.num_decoder_layers)
     elif '/layers/' not in path:
         return shape, lambda: opened.read(paths[0])

@@ -1,35 +1,302 @@
-"""Files of torch.save, zip and the older layout, read without PyTorch and without unpickling (torch_pickle.py)."""
+"""Files of torch.save, zip and the older layout, read without PyTorch and without unpickling.
+
+An interpreter of pickle opcodes knows a closed list of names. Nothing is imported, called or built but the entries of `_CALLS`; any other
+name is refused with one line that names it. `pickletools` only cuts the bytes into opcodes.
+"""
 
 import argparse
 import contextlib
+import dataclasses
 import math
 import pathlib
+import pickletools
 import zipfile
 import zlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any
 
+import ml_dtypes
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.conversion import torch_pickle
 
-# torch.save(_use_new_zipfile_serialization=False): magic number, version, system, object and storage keys, each a pickle; then the storages
+# Element type of a storage, by the class that PyTorch names in the file.
+_STORAGES = {
+    'FloatStorage': np.float32, 'DoubleStorage': np.float64, 'HalfStorage': np.float16, 'BFloat16Storage': ml_dtypes.bfloat16,
+    'LongStorage': np.int64, 'IntStorage': np.int32, 'ShortStorage': np.int16, 'CharStorage': np.int8, 'ByteStorage': np.uint8,
+    'BoolStorage': np.bool_,
+}
+# Errors that truncated and altered files provoke in the interpreter and in pickletools.
+_BROKEN_PICKLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, EOFError, RecursionError, MemoryError)
+
+
+class Refused(errors.ModelFolderError):
+    """The pickle holds something that is no tensor, number, string, container or Namespace."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """A record of the file that holds the elements of tensors: its key, dtype and number of elements."""
+
+    key: str
+    dtype: np.dtype
+    elements: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor that is not read yet: a strided view of a storage; offset and strides in elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Name:
+    """A Python name that the pickle mentions; one of the closed list."""
+
+    name: str
+
+
+_MARK = object()
+
+
+def load_pickle(file: IO[bytes], storages: dict[str, Storage] | None = None) -> Any:
+    """Reads the object of one pickle and leaves the file behind its end.
+
+    Dicts, lists, tuples, numbers, strings, bytes and argparse.Namespaces are themselves. An OrderedDict becomes a dict, a tensor a
+    `Tensor`, a torch.device a string.
+
+    Args:
+      storages: filled with the storages of the tensors, by key.
+
+    Raises:
+      Refused: the pickle holds anything else.
+      ValueError, EOFError, and others of _BROKEN_PICKLE: the pickle is not whole.
+    """
+    machine = _Machine({} if storages is None else storages)
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name == 'STOP':
+            return machine.pop()
+        machine.run(opcode.name, argument)
+    raise EOFError('the pickle has no end')
+
+
+class _Machine:
+    """The pickle machine: a stack and a memo."""
+
+    def __init__(self, storages: dict[str, Storage]):
+        self._storages = storages
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+
+    def pop(self) -> Any:
+        """Takes the top of the stack."""
+        value = self._stack.pop()
+        if value is _MARK:
+            raise ValueError('a mark where a value should be')
+        return value
+
+    def run(self, name: str, argument: Any) -> None:
+        """Carries out one opcode. Raises Refused for one that is not known here."""
+        if name in _IGNORED:
+            return
+        if name in _LITERALS:
+            self._stack.append(argument)
+        elif name in _CONSTANTS:
+            self._stack.append(_CONSTANTS[name])
+        elif name in _EMPTY:
+            self._stack.append(_EMPTY[name]())
+        else:
+            self._act(name, argument)
+
+    def _act(self, name: str, argument: Any) -> None:
+        match name:
+            case 'MARK':
+                self._stack.append(_MARK)
+            case 'POP':
+                self._stack.pop()
+            case 'POP_MARK':
+                self._since_mark()
+            case 'DUP':
+                self._stack.append(self._stack[-1])
+            case 'TUPLE1' | 'TUPLE2' | 'TUPLE3':
+                self._tuple(int(name.removeprefix('TUPLE')))
+            case 'TUPLE':
+                self._stack.append(tuple(self._since_mark()))
+            case 'LIST':
+                self._stack.append(self._since_mark())
+            case 'APPEND':
+                self._append([self.pop()])
+            case 'APPENDS':
+                self._append(self._since_mark())
+            case 'DICT':
+                self._dict()
+            case 'SETITEM':
+                value, key = self.pop(), self.pop()
+                self._set([key, value])
+            case 'SETITEMS':
+                self._set(self._since_mark())
+            case 'PUT' | 'BINPUT' | 'LONG_BINPUT' | 'MEMOIZE':
+                self._remember(argument)
+            case 'GET' | 'BINGET' | 'LONG_BINGET':
+                self._stack.append(self._memo[int(argument)])
+            case 'GLOBAL':
+                self._name(argument.replace(' ', '.'))
+            case 'STACK_GLOBAL':
+                self._stack_name()
+            case 'REDUCE':
+                self._call(constructing=False)
+            case 'NEWOBJ':
+                self._call(constructing=True)
+            case 'BUILD':
+                self._build()
+            case 'BINPERSID':
+                self._storage()
+            case _:
+                raise Refused(f'pickle operation {name}')
+
+    def _since_mark(self) -> list[Any]:
+        position = max(i for i, value in enumerate(self._stack) if value is _MARK)
+        values = self._stack[position + 1:]
+        del self._stack[position:]
+        return values
+
+    def _tuple(self, length: int) -> None:
+        values = [self.pop() for _ in range(length)]
+        self._stack.append(tuple(reversed(values)))
+
+    def _append(self, values: list[Any]) -> None:
+        target = self._stack[-1]
+        if type(target) is not list:
+            raise ValueError('append to something that is no list')
+        target.extend(values)
+
+    def _set(self, values: list[Any]) -> None:
+        target = self._stack[-1]
+        if type(target) is not dict or len(values) % 2:
+            raise ValueError('items for something that is no dict')
+        _fill(target, zip(values[::2], values[1::2], strict=True))
+
+    def _dict(self) -> None:
+        values = self._since_mark()
+        self._stack.append({})
+        self._set(values)
+
+    def _remember(self, number: int | None) -> None:
+        self._memo[len(self._memo) if number is None else int(number)] = self._stack[-1]
+
+    def _name(self, name: str) -> None:
+        if name not in _CALLS and name not in _STORAGE_NAMES:
+            raise Refused(f'the Python name {" ".join(name.split())[:100]}')
+        self._stack.append(_Name(name))
+
+    def _stack_name(self) -> None:
+        attribute, module = self.pop(), self.pop()
+        if not isinstance(module, str) or not isinstance(attribute, str):
+            raise ValueError('a name that is no string')
+        self._name(f'{module}.{attribute}')
+
+    def _call(self, constructing: bool) -> None:
+        arguments, function = self.pop(), self.pop()
+        if not isinstance(function, _Name) or function.name not in _CALLS or (function.name in _CONSTRUCTED) != constructing:
+            raise Refused(f'a call of {getattr(function, "name", "something that is no function")}')
+        if type(arguments) is not tuple:
+            raise ValueError('arguments that are no tuple')
+        self._stack.append(_CALLS[function.name](*arguments))
+
+    def _build(self) -> None:
+        state, target = self.pop(), self._stack[-1]
+        if type(target) is argparse.Namespace and type(state) is dict and all(isinstance(name, str) for name in state):
+            vars(target).update(state)
+        elif not (type(target) is dict and type(state) is dict and set(state) <= {'_metadata'}):  # _metadata: versions of modules
+            raise Refused(f'a state for {type(target).__name__}')
+
+    def _storage(self) -> None:
+        values = self.pop()
+        kind, storage_type, key, _, elements, *view = values
+        if kind != 'storage' or not isinstance(storage_type, _Name) or storage_type.name not in _STORAGE_NAMES:
+            raise Refused(f'a persistent id of {getattr(storage_type, "name", "no known storage")}')
+        if view and view != [None]:
+            raise Refused('a view of a storage, as PyTorch before 0.4 wrote them')
+        if not isinstance(key, str) or not _is_count(elements):
+            raise ValueError('a storage without key or size')
+        self._storages[key] = Storage(key, np.dtype(_STORAGE_NAMES[storage_type.name]), elements)
+        self._stack.append(self._storages[key])
+
+
+def _fill(target: dict, items: Iterable[tuple[Any, Any]]) -> None:
+    for key, value in items:
+        if type(key) not in (str, int):  # hashing nested tuples can take exponential time
+            raise ValueError('a key that is no string or whole number')
+        target[key] = value
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> Tensor:
+    counts = [offset, *shape, *strides]
+    if not isinstance(storage, Storage) or not all(_is_count(value) for value in counts) or len(shape) != len(strides):
+        raise ValueError('a tensor that is not described as one')
+    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    if 0 not in shape and (last >= storage.elements or math.prod(shape) > storage.elements):
+        raise ValueError('a tensor that reaches beyond its storage')
+    return Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def _parameter(data: Any, *_) -> Tensor:
+    if not isinstance(data, Tensor):
+        raise ValueError('a parameter that is no tensor')
+    return data
+
+
+def _ordered_dict(items: Any = ()) -> dict:
+    result: dict = {}
+    _fill(result, items)
+    return result
+
+
+def _device(kind: Any, index: Any = None) -> str:
+    if not isinstance(kind, str) or not (index is None or _is_count(index)):
+        raise ValueError('a device that is not named')
+    return kind if index is None else f'{kind}:{index}'
+
+
+_IGNORED = ('PROTO', 'FRAME')
+_LITERALS = ('INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT', 'STRING', 'BINSTRING', 'SHORT_BINSTRING',
+             'UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE', 'BINUNICODE8', 'BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8')
+_CONSTANTS: dict[str, Any] = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 'EMPTY_TUPLE': ()}
+_EMPTY: dict[str, type] = {'EMPTY_LIST': list, 'EMPTY_DICT': dict}
+_STORAGE_NAMES = {f'torch.{name}': dtype for name, dtype in _STORAGES.items()}
+# The only Python names that a pickle may mention beside storages, and the function that stands for each.
+_CALLS: dict[str, Callable[..., Any]] = {
+    'torch._utils._rebuild_tensor_v2': _tensor, 'torch._utils._rebuild_tensor': _tensor, 'torch._utils._rebuild_parameter': _parameter,
+    'collections.OrderedDict': _ordered_dict, 'torch.device': _device, 'argparse.Namespace': argparse.Namespace,
+}
+# Made by NEWOBJ (a class); the others by REDUCE (a call).
+_CONSTRUCTED = ('argparse.Namespace',)
+
+
+# The layout of torch.save(_use_new_zipfile_serialization=False): magic number, version, system, object and storage keys, each a pickle;
+# then the storages.
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
-_BROKEN = (*torch_pickle.BROKEN, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError)
-
-
+_BROKEN = (*_BROKEN_PICKLE, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError)
 _PIECE_BYTES = 16 << 20
 
 
 class TorchFile:
     """Tensors of one file, read one at a time.
 
-    path: for messages.
-    root: what was saved: dicts, lists, numbers, strings, a Namespace, and `torch_pickle.Tensor`s.
+    path: the file.
+    root: the saved object: dicts, lists, numbers, strings, a Namespace, and `Tensor`s.
 
-    Raises ModelFolderError when the file is missing or broken, when something in it is neither tensor, number, string, container nor
-    Namespace, and when `within` names no dict of tensors.
+    Raises:
+      ModelFolderError: the file is missing or broken, holds something that is neither tensor, number, string, container nor Namespace, or
+        `within` names no dict of tensors.
     """
 
     def __init__(self, path: pathlib.Path, within: str | None = None):
@@ -39,32 +306,34 @@ class TorchFile:
         with self._mistakes_of_the_file(), open(path, 'rb') as file:
             self._is_zip = file.read(4) == b'PK\x03\x04'
             self.root = self._read_zip() if self._is_zip else self._read_legacy(file)
-        tensors = self.root if within is None else self.root.get(within) if isinstance(self.root, dict) else None
+        tensors = self.root
+        if within is not None:
+            tensors = self.root.get(within) if isinstance(self.root, dict) else None
         if not isinstance(tensors, dict):
             raise errors.ModelFolderError(f'{path}: expected a dict of tensors{f" under {within!r}" if within else ""}, found '
                                           f'{type(tensors).__name__}; give a file of model weights')
-        self._tensors: dict[str, torch_pickle.Tensor] = tensors
+        self._tensors: dict[str, Tensor] = tensors
         for name, tensor in tensors.items():
-            if not isinstance(name, str) or not isinstance(tensor, torch_pickle.Tensor):
+            if not isinstance(name, str) or not isinstance(tensor, Tensor):
                 raise errors.ModelFolderError(f'{path}: {str(name)[:100]} is no tensor but {type(tensor).__name__}; give a file of model '
                                               'weights')
 
     @property
     def options(self) -> dict[str, Any]:
-        """The Namespace saved as `opt`, as a dict; empty where there is none."""
+        """The Namespace saved as `opt`, as a dict; empty if there is none."""
         found = self.root.get('opt') if isinstance(self.root, dict) else None
         return dict(vars(found)) if isinstance(found, argparse.Namespace) else {}
 
     def names(self) -> set[str]:
-        """Names of all tensors."""
+        """Returns the names of all tensors."""
         return set(self._tensors)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of one tensor."""
+        """Returns the shape of one tensor, without reading it."""
         return self._tensors[name].shape
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor as float32. Raises ModelFolderError where its bytes are missing or damaged."""
+        """Reads one tensor as float32. Raises ModelFolderError if its bytes are missing or damaged."""
         tensor = self._tensors[name]
         with self._mistakes_of_the_file():
             data = np.frombuffer(self._storage(tensor), tensor.storage.dtype)
@@ -78,10 +347,10 @@ class TorchFile:
 
     @contextlib.contextmanager
     def _mistakes_of_the_file(self) -> Iterator[None]:
-        """Turns what a broken or unwelcome file provokes into one line."""
+        """Turns the errors that a broken or unwelcome file provokes into one line."""
         try:
             yield
-        except torch_pickle.Refused as error:
+        except Refused as error:
             raise errors.ModelFolderError(f'{self.path}: its pickle holds {error}, which is neither a tensor, a number, a string nor a '
                                           'Namespace and is never executed; save the weights alone') from error
         except FileNotFoundError as error:
@@ -89,12 +358,12 @@ class TorchFile:
         except _BROKEN as error:
             raise errors.ModelFolderError(f'{self.path}: not a whole PyTorch file ({type(error).__name__}); copy it again') from error
 
-    def _storage(self, tensor: torch_pickle.Tensor) -> bytearray:
-        """Its storage; one that holds more than this tensor is kept for the next."""
+    def _storage(self, tensor: Tensor) -> bytearray:
+        """Reads a tensor's storage; keeps one that holds other tensors too."""
         storage = tensor.storage
         if self._cached is not None and self._cached[0] == storage.key:
             return self._cached[1]
-        self._cached = None  # before the next one is read
+        self._cached = None  # freed before the next storage is read: two would double the memory
         if self._is_zip:
             with zipfile.ZipFile(self.path) as archive, archive.open(self._places[storage.key]) as file:
                 content = _read_all(file)  # to the end, where zipfile compares the checksum
@@ -120,16 +389,16 @@ class TorchFile:
             self._places = {name.removeprefix(folder + 'data/'): record for name, record in records.items()
                             if name.startswith(folder + 'data/')}
             with archive.open(pickles[0]) as file:
-                return torch_pickle.load(file)
+                return load_pickle(file)
 
-    def _read_legacy(self, file) -> Any:
+    def _read_legacy(self, file: IO[bytes]) -> Any:
         file.seek(0)
-        if torch_pickle.load(file) != _LEGACY_MAGIC or torch_pickle.load(file) != _LEGACY_VERSION:
+        if load_pickle(file) != _LEGACY_MAGIC or load_pickle(file) != _LEGACY_VERSION:
             raise ValueError('not the file of torch.save')
-        torch_pickle.load(file)
-        storages: dict[str, torch_pickle.Storage] = {}
-        root = torch_pickle.load(file, storages)
-        for key in torch_pickle.load(file):
+        load_pickle(file)  # the writer's system
+        storages: dict[str, Storage] = {}
+        root = load_pickle(file, storages)
+        for key in load_pickle(file):
             elements = int.from_bytes(file.read(8), 'little')
             size = elements * storages[key].dtype.itemsize
             self._places[key] = file.tell(), size
@@ -137,8 +406,8 @@ class TorchFile:
         return root
 
 
-def _read_all(file) -> bytearray:
-    """Piece by piece: reading at once holds the content twice."""
+def _read_all(file: IO[bytes]) -> bytearray:
+    """Reads to the end, piece by piece: reading at once would hold the content twice."""
     content = bytearray()
     while piece := file.read(_PIECE_BYTES):
         content += piece

@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
+import os
 import re
 import types
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import flax.linen as nn
 import jax
@@ -17,39 +18,43 @@ from atlas_jax.models import contriever, t5
 
 Params = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
+Config = t5.T5Config | contriever.ContrieverConfig
+ConfigT = TypeVar('ConfigT', bound=Config)
+# Covariant: the weights of a T5 are the weights of a model.
+_ConfigT = TypeVar('_ConfigT', bound=Config, covariant=True)
 _LAYER = re.compile(r'layers_(\d+)')
 
 
 @dataclasses.dataclass(frozen=True)
-class Weights:
+class Weights(Generic[_ConfigT]):
     """A reader's or a retriever's configuration and parameters.
 
     config: T5Config or ContrieverConfig.
-    shapes: our path, layers apart (`encoder/layers_0/mlp/wo/kernel`) -> shape; every parameter of the model and no other.
-    read: our path -> that parameter, float32. Raises ModelFolderError where its file is broken.
+    shapes: shape of every parameter of the model by our path, layers apart (`encoder/layers_0/mlp/wo/kernel`).
+    read: returns the parameter of a path, float32. Raises ModelFolderError if its file is broken.
     """
 
-    config: t5.T5Config | contriever.ContrieverConfig
+    config: _ConfigT
     shapes: Shapes
     read: Callable[[str], np.ndarray]
 
     def order(self) -> list[str]:
-        """All paths, the layers of one parameter after another: sources that keep layers together read each array once in this order."""
+        """Returns all paths, the layers of a parameter one after another: a file that keeps layers together is then read once."""
         def key(path: str) -> tuple[str, int]:
             layer = _LAYER.search(path)
             return _LAYER.sub('layers', path), int(layer[1]) if layer else 0
         return sorted(self.shapes, key=key)
 
     def params(self) -> Params:
-        """All parameters, a nested dict of float32 arrays, layers apart."""
+        """Reads all parameters: a nested dict of float32 arrays, layers apart."""
         return hf_names.nest({path: self.read(path) for path in self.order()})
 
     def stacked_params(self) -> Params:
-        """All parameters, a nested dict of float32 arrays, layers together."""
+        """Reads all parameters: a nested dict of float32 arrays, layers together."""
         return hf_names.nest({path: self.stack(path, paths) for path, paths in self.stacked().items()})
 
     def stack(self, path: str, paths: list[str]) -> np.ndarray:
-        """One parameter with its layers together, layers first; `path` and `paths` are an item of `stacked`."""
+        """Reads one parameter with its layers together: [layers, ...]; `path` and `paths` are an item of `stacked`."""
         if paths == [path]:
             return self.read(path)
         array = np.empty((len(paths), *self.shapes[paths[0]]), np.float32)
@@ -58,15 +63,15 @@ class Weights:
         return array
 
     def stacked(self) -> dict[str, list[str]]:
-        """Path with layers together (`encoder/layers/mlp/wo/kernel`) -> its paths, layer after layer."""
+        """Returns for each path with layers together (`encoder/layers/mlp/wo/kernel`) its paths with layers apart, in order."""
         groups: dict[str, list[str]] = {}
         for path in self.order():
             groups.setdefault(_LAYER.sub('layers', path), []).append(path)
         return groups
 
 
-def of_params(config: t5.T5Config | contriever.ContrieverConfig, params: Params) -> Weights:
-    """Weights of parameters in memory, layers together or apart."""
+def of_params(config: ConfigT, params: Params) -> Weights[ConfigT]:
+    """Makes Weights of parameters in memory, layers together or apart."""
     views: dict[str, np.ndarray] = {}
     for path, leaf in hf_names.flatten(params).items():
         if '/layers/' in path:
@@ -76,23 +81,40 @@ def of_params(config: t5.T5Config | contriever.ContrieverConfig, params: Params)
     return Weights(config, {path: tuple(view.shape) for path, view in views.items()}, lambda path: np.asarray(views[path], np.float32))
 
 
+def reader(found: Weights[Config]) -> Weights[t5.T5Config]:
+    """Returns the same weights as a reader's. Raises TypeError if they are not."""
+    if not isinstance(found.config, t5.T5Config):
+        raise TypeError(f'expected the weights of a T5, found those of a {type(found.config).__name__}')
+    return Weights(found.config, found.shapes, found.read)
+
+
+def retriever(found: Weights[Config]) -> Weights[contriever.ContrieverConfig]:
+    """Returns the same weights as a retriever's. Raises TypeError if they are not."""
+    if not isinstance(found.config, contriever.ContrieverConfig):
+        raise TypeError(f'expected the weights of a Contriever, found those of a {type(found.config).__name__}')
+    return Weights(found.config, found.shapes, found.read)
+
+
 @functools.lru_cache(64)
-def expected_shapes(config: t5.T5Config | contriever.ContrieverConfig) -> Shapes:
-    """Our path, layers apart -> shape, as the model itself makes its parameters."""
-    init = t5.init_params if isinstance(config, t5.T5Config) else contriever.init_params
-    boxed = jax.eval_shape(lambda key: init(config, key), jax.random.key(0))
+def expected_shapes(config: Config) -> Shapes:
+    """Returns the shape of every parameter of the model by our path, layers apart, without allocating one."""
+    def init(key: jax.Array) -> Params:
+        return t5.init_params(config, key) if isinstance(config, t5.T5Config) else contriever.init_params(config, key)
+
+    boxed = jax.eval_shape(init, jax.random.key(0))
     return types.MappingProxyType({path: leaf.shape for path, leaf in hf_names.flatten(nn.unbox(boxed)).items()})
 
 
-def check(where: Any, found: Shapes, expected: Shapes, source: str = 'config.json') -> None:
-    """Compares parameters with those that the configuration asks for.
+def check(where: str | os.PathLike, found: Shapes, expected: Shapes, source: str = 'config.json') -> None:
+    """Compares parameters with those that a configuration asks for.
 
     Args:
-      where: file or folder, for the message.
-      found, expected: the source's name of each parameter -> shape.
-      source: what the expectation comes from.
+      where: file or folder, for messages.
+      found, expected: shape of each parameter by its name in the file.
+      source: origin of the expectation, for messages.
 
-    Raises ModelFolderError naming the parameters that are missing, unknown or mis-shaped, with the shapes expected and found.
+    Raises:
+      ModelFolderError: parameters are missing, unknown or mis-shaped; names them with both shapes.
     """
     _refuse(where, 'lacks', {name: expected[name] for name in set(expected) - set(found)},
             f'expected by {source}: the weights belong to another model, or the copy is not whole')
@@ -104,8 +126,47 @@ def check(where: Any, found: Shapes, expected: Shapes, source: str = 'config.jso
                                           'the two do not belong together')
 
 
-def _refuse(where: Any, verb: str, shapes: Shapes, reason: str) -> None:
+def _refuse(where: str | os.PathLike, verb: str, shapes: Shapes, reason: str) -> None:
     if shapes:
         named = ', '.join(f'{name} {list(shapes[name])}' for name in sorted(shapes)[:3])
         more = f' and {len(shapes) - 3} more' if len(shapes) > 3 else ''
         raise errors.ModelFolderError(f'{where}: {verb} parameters {named}{more}, {reason}')
+
+
+def infer_t5(where: str | os.PathLike, shapes: Shapes, tied: bool | None = None) -> t5.T5Config:
+    """Reads a T5's configuration off the shapes of its parameters, where no config.json states it.
+
+    Shapes do not show the max distance, the epsilon and the activations: those are T5's own (128, tanh-gelu if gated, else relu).
+
+    Args:
+      where: file or folder, for messages.
+      shapes: shape by our path, layers apart, heads joined.
+      tied: True if the output kernel is the embedding; None: True if there is no output kernel.
+
+    Raises:
+      ModelFolderError: a parameter that shows a size is missing or is no matrix, or the sizes contradict each other.
+    """
+    def need(path: str) -> tuple[int, ...]:
+        shape = shapes.get(path)
+        if shape is None or len(shape) != 2:
+            raise errors.ModelFolderError(f'{where}: {path} {"is missing" if shape is None else f"has shape {list(shape)}"}, expected a '
+                                          'matrix, as every T5 has; give the checkpoint of a T5')
+        return shape
+
+    def layers(side: str) -> int:
+        return max(1, len({path.split('/')[1] for path in shapes if path.startswith(f'{side}/layers_')}))
+
+    (vocab_size, emb_dim), (num_heads, buckets) = need('token_embedder/embedding'), need('encoder/relpos_bias/rel_embedding')
+    joined_kv = need('encoder/layers_0/attention/query/kernel')[1]
+    gated = 'encoder/layers_0/mlp/wi_0/kernel' in shapes
+    if num_heads == 0 or joined_kv % num_heads:
+        raise errors.ModelFolderError(f'{where}: encoder/layers_0/attention/query/kernel has {joined_kv} columns, expected a multiple of '
+                                      f'the {num_heads} heads of encoder/relpos_bias/rel_embedding')
+    try:
+        return t5.T5Config(
+            vocab_size=vocab_size, emb_dim=emb_dim, num_heads=num_heads, head_dim=joined_kv // num_heads,
+            mlp_dim=need(f'encoder/layers_0/mlp/{"wi_0" if gated else "wi"}/kernel')[1], num_encoder_layers=layers('encoder'),
+            num_decoder_layers=layers('decoder'), mlp_activations=('gelu', 'linear') if gated else ('relu',),
+            logits_via_embedding='decoder/logits_dense/kernel' not in shapes if tied is None else tied, relpos_buckets=buckets)
+    except errors.ConfigError as error:
+        raise errors.ModelFolderError(f'{where}: its parameters describe no T5: {error}') from error

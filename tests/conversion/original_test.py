@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.conversion import loading, original, original_options
+from atlas_jax.conversion import loading, original
 from atlas_jax.models import atlas
 from atlas_jax.tasks import mlm, multiple_choice, qa
 from tests.testing import streams, tiny_checkpoints
@@ -43,23 +43,23 @@ def test_options_that_matter(tmp_path):
     assert opened.inputs == atlas.InputConfig(encoder_format='{query} {text}', retriever_format='{text}', text_max_tokens=48,
                                               query_max_tokens=24, target_max_tokens=9)
     assert opened.n_context == 20 and opened.task == mlm.MLMTask(noise_density=0.2, mean_span_tokens=4.0)
-    assert original_options.distillation('x', opened.options) == {
+    assert original.distillation('x', opened.options) == {
         'gold_score_mode': 'ppmean', 'temperature_gold': 1.0, 'temperature_score': 0.1, 'retriever_n_context': 6,
         'retriever_training': 'query_side'}
 
 
 def test_defaults_tasks_and_wrong_options():
-    assert original_options.inputs('x', {}) == atlas.InputConfig()
-    assert original_options.n_context('x', {'closed_book': True, 'n_context': 4}) == 0
-    assert original_options.task('x', {}) == qa.QATask()
-    assert original_options.task('x', {'task': 'multiple_choice', 'multiple_choice_eval_permutations': 'all', 'qa_prompt_format': '?'}) == \
+    assert original.inputs('x', {}) == atlas.InputConfig()
+    assert original.n_context('x', {'closed_book': True, 'n_context': 4}) == 0
+    assert original.task('x', {}) == qa.QATask()
+    assert original.task('x', {'task': 'multiple_choice', 'multiple_choice_eval_permutations': 'all', 'qa_prompt_format': '?'}) == \
         multiple_choice.MultipleChoiceTask(eval_permutations='all')
-    assert original_options.distillation('x', {'train_retriever': False}) == {'retriever_training': 'frozen'}
-    assert original_options.to_json({'b': [1, None], 'a': object()}) == {'b': [1, None]}
+    assert original.distillation('x', {'train_retriever': False}) == {'retriever_training': 'frozen'}
+    assert original.options_to_json({'b': [1, None], 'a': object()}) == {'b': [1, None]}
     with pytest.raises(errors.ConfigError, match='no task "sleep"'):
-        original_options.task('x', {'task': 'sleep'})
-    for call, options in ((original_options.inputs, {'text_maxlength': '200'}), (original_options.n_context, {'n_context': 1.5}),
-                          (original_options.distillation, {'temperature_gold': True})):
+        original.task('x', {'task': 'sleep'})
+    for call, options in ((original.inputs, {'text_maxlength': '200'}), (original.n_context, {'n_context': 1.5}),
+                          (original.distillation, {'temperature_gold': True})):
         with pytest.raises(errors.ModelFolderError, match=f'x: opt.{next(iter(options))} is .* expected (int|float)'):
             call('x', options)
 

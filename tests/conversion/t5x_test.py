@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable, Iterator
 
 import ml_dtypes
 import msgpack
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.conversion import hf, hf_names, loading, t5x, t5x_files, t5x_writing, weights
+from atlas_jax.conversion import hf, hf_names, loading, t5x, weights
 from tests.testing import streams, tiny_checkpoints
 from tests.testing.tiny_checkpoints import V10, V11, inlined, model, zarr
 
@@ -101,7 +102,7 @@ def test_round_trips(tmp_path, config):
     tiny_checkpoints.assert_equal(hf.open_t5(tmp_path / 'back'), model(config))
 
 
-def _encodings():
+def _encodings() -> Iterator[tuple[str, Callable]]:
     yield 'many chunks', lambda folder, name, array: zarr(folder, name, array, [max(1, -(-n // 2)) for n in array.shape])
     yield 'zstd', lambda folder, name, array: zarr(folder, name, array, compressor={'id': 'zstd', 'level': 1})
     yield 'slashes', lambda folder, name, array: zarr(folder, name, array, [1 if n < 8 else n for n in array.shape], separator='/')
@@ -111,7 +112,7 @@ def _encodings():
     yield 'pieces', lambda folder, name, array: tiny_checkpoints.chunked(array, 11)
 
 
-@pytest.mark.parametrize(('encoding', 'put'), _encodings(), ids=[name for name, _ in _encodings()])
+@pytest.mark.parametrize(('encoding', 'put'), list(_encodings()), ids=[name for name, _ in _encodings()])
 def test_encodings(tmp_path, encoding, put):
     tiny_checkpoints.write_t5x(tmp_path, _scanned(V11, False, False), put)
     tiny_checkpoints.assert_equal(t5x.open_t5(tmp_path), model(V11))
@@ -147,12 +148,12 @@ def test_optimiser_state_and_empty_leaves_are_skipped(tmp_path):
     leaves = hf_names.nest({path: inlined(array) for path, array in _apart(V11).items()}) | {'nothing': {}, 'none': None}
     contents = {'version': 3, 'optimizer': {'target': leaves, 'state': state, 'flax_mutables': {}}}
     (tmp_path / 'checkpoint').write_bytes(msgpack.packb(contents))
-    assert t5x_files.Checkpoint(tmp_path).step == 5
+    assert t5x.Checkpoint(tmp_path).step == 5
     tiny_checkpoints.assert_equal(t5x.open_t5(tmp_path), model(V11))
 
 
 def test_layers_are_read_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(t5x_files, 'BLOCK_BYTES', 2 * 4 * V11.emb_dim * V11.mlp_dim)  # two layers of an MLP
+    monkeypatch.setattr(t5x, 'BLOCK_BYTES', 2 * 4 * V11.emb_dim * V11.mlp_dim)  # two layers of an MLP
     tiny_checkpoints.write_t5x(tmp_path, _scanned(V11, False, False), zarr)
     tiny_checkpoints.assert_equal(t5x.open_t5(tmp_path), model(V11))
 
@@ -178,7 +179,7 @@ def test_zeros_are_written_too(tmp_path):
     ((6, 4), 96, [6, 4]), ((6, 4), 95, [3, 4]), ((6, 4), 47, [3, 2]), ((7, 2), 50, [1, 2]), ((1024, 24, 32, 128), 64 << 20, None),
     ((), 4, [])])
 def test_chunk_rule(shape, limit, chunks):
-    found = t5x_writing.chunk_shape(shape, 4, limit)
+    found = t5x.chunk_shape(shape, 4, limit)
     assert chunks is None or found == chunks
     assert all(size % chunk == 0 for size, chunk in zip(shape, found, strict=True)) and 4 * np.prod(found) <= limit
 
@@ -235,7 +236,7 @@ def test_altered_msgpack_gives_one_line(tmp_path):
             content[position] = generator.integers(256)
         (tmp_path / 'checkpoint').write_bytes(content)
         try:
-            checkpoint = t5x_files.Checkpoint(tmp_path)
+            checkpoint = t5x.Checkpoint(tmp_path)
             for name in checkpoint.names():
                 checkpoint.read(name)
         except errors.UserError:

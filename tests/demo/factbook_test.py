@@ -1,3 +1,5 @@
+"""The Factbook as documents and questions."""
+
 import collections
 import json
 import pathlib
@@ -5,13 +7,51 @@ import re
 import zipfile
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from atlas_jax import errors
 from atlas_jax.corpus import documents
-from atlas_jax.demo import factbook, factbook_countries
+from atlas_jax.demo import factbook
 from atlas_jax.metrics import answers as answer_metrics
 from atlas_jax.tasks import qa
 from atlas_jax.tasks import task as task_lib
+
+
+@pytest.mark.parametrize('raw, text', [
+    ('<strong>note:</strong>&nbsp;C&ocirc;te d&rsquo;Ivoire', "note: Côte d'Ivoire"),
+    ('one<br><br>two<br/>three', 'one; two; three'), ('one.<br>two;<br> three', 'one. two; three'), ('a ++ b', 'a; b'),
+    ('other &lt;1%', 'other <1%'), (' spaced ( out ) , text ', 'spaced (out), text'), ('', ''), ('<br>', '')])
+def test_clean(raw, text):
+    assert factbook.clean(raw) == text
+
+
+def test_parts_are_named_once():
+    value = {'Exports 2024': {'text': '$1 trillion'}, 'Exports 2023': {'text': '$2 trillion.'}, 'note': '<b>note:</b> in dollars'}
+    assert factbook.statement('Exports', value) == 'Exports: 2024: $1 trillion; 2023: $2 trillion; note: in dollars.'
+    value = {'improved: urban': {'text': 'urban: 99%'}, 'unimproved: urban': {'text': 'urban: 1%'}}
+    assert factbook.statement('Water', value) == 'Water: improved: urban: 99%; unimproved: urban: 1%.'
+    assert factbook.statement('Languages', {'Languages': {'text': 'French (official)'}}) == 'Languages: French (official).'
+    assert factbook.statement('Area', {'total ': {'text': '5 sq km'}, 'water': {'text': 'none'}}) == 'Area: total: 5 sq km.'
+    assert factbook.statement('Empty', {'a': {'text': 'NA'}, 'b': {}}) == ''
+
+
+def test_fields_are_grouped_and_a_long_one_is_cut_at_a_sentence():
+    body = {'One': {'text': 'a b c'}, 'Two': {'text': 'd e'}, 'None': {'text': 'none'},
+            'Long': {'text': ' '.join(f'w{i}' + ('.' if i == 8 else '') for i in range(17))}, 'Last': {'text': 'end'}}
+    packed = list(factbook.pack(body, 11))
+    assert packed == [('One: a b c. Two: d e.', ('One', 'Two')),
+                      ('Long: w0 w1 w2 w3 w4 w5 w6 w7 w8.', ('Long',)),
+                      ('Long: w9 w10 w11 w12 w13 w14 w15 w16. Last: end.', ('Long', 'Last'))]
+
+
+@given(st.dictionaries(st.text('abc', min_size=1, max_size=3), st.lists(st.text('xyz', min_size=1, max_size=4), max_size=40), max_size=7),
+       st.integers(5, 17))
+def test_packing_keeps_every_word_in_order_and_the_limit(fields, max_words):
+    packed = list(factbook.pack({name: {'text': ' '.join(words)} for name, words in fields.items()}, max_words))
+    assert all(len(text.split()) <= max_words for text, _ in packed)
+    kept = [word.rstrip('.') for text, _ in packed for word in text.split() if not word.endswith(':')]
+    assert kept == [word for words in fields.values() for word in words]
 
 
 @pytest.fixture(scope='module')
@@ -30,7 +70,7 @@ def _check(book: factbook.Factbook, countries: int) -> None:
         splits[question.country].add(question.split)
         assert question.gold_docids and question.answers and '{' not in question.question
         for docid in question.gold_docids:
-            assert docid.startswith(factbook_countries.slug(question.country) + '/')
+            assert docid.startswith(factbook.slug(question.country) + '/')
             assert answer_metrics.contains_answer(texts[docid], question.answers[:1])
         assert not answer_metrics.contains_answer(question.question, question.answers)
     assert len(splits) == countries and all(len(names) == 1 for names in splits.values())
@@ -85,9 +125,9 @@ def test_written_files_are_read_back_by_the_readers_of_documents_and_examples(bo
     ('Democratic Republic of the Congo', 'the Democratic Republic of the Congo', "the Democratic Republic of the Congo's",
      'democratic-republic-of-the-congo'), ('Solomon Islands', 'the Solomon Islands', "the Solomon Islands'", 'solomon-islands')])
 def test_country_names(name, in_sentence, possessive, slug):
-    assert factbook_countries.with_article(name) == in_sentence
-    assert factbook_countries.possessive(name) == possessive
-    assert factbook_countries.slug(name) == slug
+    assert factbook.with_article(name) == in_sentence
+    assert factbook.possessive(name) == possessive
+    assert factbook.slug(name) == slug
 
 
 def _package(path: pathlib.Path, profiles: dict[str, dict]) -> pathlib.Path:

@@ -1,12 +1,12 @@
-"""The flat layout in PyTorch: Hugging Face's weights and layers, passages one after another, padding in attention alone.
+"""The flat layout in PyTorch: Hugging Face's weights and layers, passages one after another, padding only in attention.
 
-What a PyTorch user could build with the same idea; without it a comparison would credit JAX with the layout.
+A PyTorch user could build it with the same idea. Without it a comparison would credit JAX with the layout.
 """
 
 import torch
 import transformers
 
-from atlas_jax.compare.pytorch import models, padding, readers
+from atlas_jax.compare.pytorch import models
 
 
 class _GatherPairs(torch.autograd.Function):
@@ -24,9 +24,9 @@ class _GatherPairs(torch.autograd.Function):
 
 
 class Layout:
-    """Where each token of padded rows [rows, longest] stands in a stream of all tokens, and back."""
+    """Maps between padded rows [rows, longest] and a stream of all their tokens [tokens]."""
 
-    def __init__(self, rows: padding.Rows, dtype: torch.dtype):
+    def __init__(self, rows: models.Rows, dtype: torch.dtype):
         flat = rows.flat
         self.mask = flat.mask.bool()  # [rows, longest]
         self.shape = tuple(flat.mask.shape)
@@ -38,16 +38,16 @@ class Layout:
         self.ones = torch.ones((), dtype=dtype, device=flat.ids.device)
 
     def to_rows(self, values: torch.Tensor) -> torch.Tensor:
-        """[tokens, dim] to [rows, longest, dim]."""
+        """Gathers a stream [tokens, dim] into rows [rows, longest, dim], 0 on padding."""
         return _GatherPairs.apply(values, self.places, self.real, self.slots, self.ones).view(*self.shape, -1)
 
     def to_stream(self, values: torch.Tensor) -> torch.Tensor:
-        """[rows, longest, dim] to [tokens, dim]."""
+        """Gathers rows [rows, longest, dim] into a stream [tokens, dim]."""
         return _GatherPairs.apply(values.flatten(0, 1), self.slots, self.ones, self.places, self.real)
 
 
 def embed(retriever: models.Contriever, layout: Layout) -> torch.Tensor:
-    """Embeddings [rows, dim] of every row of the layout."""
+    """Embeds every row of the layout: [rows, dim]."""
     bert = retriever.bert
     table = bert.embeddings
     hidden = table.word_embeddings(layout.tokens) + table.position_embeddings(layout.positions) + table.token_type_embeddings.weight[0]
@@ -62,21 +62,24 @@ def embed(retriever: models.Contriever, layout: Layout) -> torch.Tensor:
     return retriever.pool(layout.to_rows(hidden), layout.mask)
 
 
-class FlatReader(readers.PaddedReader):
-    """Memory is the decoder layers' keys and values, made once from the stream: [layers] pairs of [rows, keys, heads * head_dim]."""
+class FlatReader(models.PaddedReader):
+    """A reader whose memory is the decoder layers' keys and values, made once from the stream.
+
+    Memory.content is a pair of [rows, keys, heads * head_dim] for each layer.
+    """
 
     def __init__(self, t5: transformers.T5ForConditionalGeneration):
         super().__init__(t5)
         self.heads = t5.config.num_heads
 
-    def encode(self, rows: padding.Rows) -> readers.Memory:
-        """[batch, n, length] to one row of keys and values a passage."""
+    def encode(self, rows: models.Rows) -> models.Memory:
+        """Encodes rows [batch, n, length] to one row of keys and values a passage."""
         layout = Layout(rows, self.t5.dtype)
         hidden = self.encode_stream(layout)
-        return readers.Memory(self.keys_values(layout, hidden), layout.mask)
+        return models.Memory(self.keys_values(layout, hidden), layout.mask)
 
     def encode_stream(self, layout: Layout) -> torch.Tensor:
-        """Encoder states [tokens, dim]."""
+        """Returns encoder states [tokens, dim]."""
         encoder = self.t5.encoder
         hidden = encoder.embed_tokens(layout.tokens)
         bias = encoder.block[0].layer[0].SelfAttention.compute_bias(layout.shape[1], layout.shape[1])  # [1, heads, queries, keys]
@@ -90,12 +93,12 @@ class FlatReader(readers.PaddedReader):
         return encoder.final_layer_norm(hidden)
 
     def keys_values(self, layout: Layout, hidden: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Of each decoder layer's attention to the passages."""
+        """Returns keys and values [rows, longest, heads * head_dim] of each decoder layer's cross attention."""
         parts = [block.layer[1].EncDecAttention for block in self.t5.decoder.block]
         return [(layout.to_rows(part.k(hidden)), layout.to_rows(part.v(hidden))) for part in parts]
 
-    def decode(self, memory: readers.Memory, decoder_ids: torch.Tensor) -> torch.Tensor:
-        """Logits [rows, target_length, vocab]."""
+    def decode(self, memory: models.Memory, decoder_ids: torch.Tensor) -> torch.Tensor:
+        """Returns logits [rows, target_length, vocab] of decoder_ids [rows, target_length]."""
         decoder, length = self.t5.decoder, decoder_ids.shape[1]
         hidden = decoder.embed_tokens(decoder_ids)
         bias = decoder.block[0].layer[0].SelfAttention.compute_bias(length, length)
@@ -110,6 +113,7 @@ class FlatReader(readers.PaddedReader):
             hidden = hidden + cross.o(_attend(query, _heads(keys, self.heads), _heads(values, self.heads), None, hidden_keys))
             hidden = block.layer[2](hidden)
         hidden = decoder.final_layer_norm(hidden)
+        # T5 1.0 ties its embeddings and scales the decoder output; T5 1.1 does neither.
         scale = self.t5.config.d_model**-0.5 if self.t5.lm_head.weight is self.t5.shared.weight else 1.0
         return self.t5.lm_head(hidden * scale)
 
@@ -119,12 +123,12 @@ class FlatReader(readers.PaddedReader):
 
 
 def _heads(joined: torch.Tensor, heads: int) -> torch.Tensor:
-    """[rows, length, heads * head_dim] to [rows, heads, length, head_dim]."""
+    """Splits heads: [rows, length, heads * head_dim] to [rows, heads, length, head_dim]."""
     return joined.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, hidden: torch.Tensor) -> torch.Tensor:
-    """T5's attention, [rows, queries, heads * head_dim]; `hidden` is True on keys that must not be seen."""
+    """Attends without scaling, as T5: [rows, queries, heads * head_dim]; `hidden` is True on keys that must not be seen."""
     logits = query @ key.transpose(-1, -2)
     if bias is not None:
         logits = logits + bias

@@ -1,23 +1,24 @@
-"""The ways in which PyTorch may run the same computation, from the original's to all that we know of."""
+"""Names the ways in which PyTorch may run the same computation, and says whether PyTorch is installed; imports nothing heavy."""
 
 import dataclasses
+import importlib.util
 
 from atlas_jax import errors
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One way.
+    """One way to run the computation.
 
     Attributes:
       pad_to: length to which retriever queries, retriever passages and reader passages are padded (at most the retriever's positions for
         the former two); None pads to the longest of the batch.
-      share_states: gold scores use the encoder states of the training forward; else the encoder runs again for them.
-      attention: of Hugging Face's modules, 'eager' or 'sdpa'.
-      flat: no padding at all but in attention, by own loops over Hugging Face's layers.
-      compiled: through torch.compile.
+      share_states: gold scores use the encoder states of the training forward; without it the encoder runs again for them.
+      attention: implementation of Hugging Face's modules, 'eager' or 'sdpa'.
+      flat: pads nothing outside attention, by our own loops over Hugging Face's layers (flat.py).
+      compiled: runs through torch.compile.
       fused_adamw: AdamW in one kernel.
-      sorted_embedding: passages are embedded in the order of their lengths.
+      sorted_embedding: embeds passages in the order of their lengths.
     """
 
     pad_to: int | None = None
@@ -42,7 +43,14 @@ VARIANTS = {
 
 
 def variant(name: str) -> Variant:
-    """The variant of this name; raises ConfigError for an unknown one."""
+    """Returns the variant of this name. Raises ConfigError for an unknown one."""
     if name not in VARIANTS:
         raise errors.ConfigError(f'PyTorch variant "{name}" is unknown; choose one of {", ".join(VARIANTS)}')
     return VARIANTS[name]
+
+
+def require_torch() -> None:
+    """Checks that PyTorch and transformers are installed. Raises ConfigError, which names the extra, if one is missing."""
+    missing = [name for name in ('torch', 'transformers') if importlib.util.find_spec(name) is None]
+    if missing:
+        raise errors.ConfigError(f'{" and ".join(missing)} not installed, and the PyTorch side needs it; pip install "atlas-jax[torch]"')

@@ -1,7 +1,11 @@
-"""The PyTorch side as a worker process: loads models and token arrays, computes, is timed. Run as `python -m atlas_jax.compare.pytorch`."""
+"""The PyTorch side as a worker process: loads models and token arrays, computes, searches, answers, is timed.
+
+Run as `python -m atlas_jax.compare.pytorch`, asked through line_process.
+"""
 
 import copy
 import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,28 +13,136 @@ import torch
 import transformers
 
 from atlas_jax import errors
-from atlas_jax.compare.pytorch import joint_step, models, outputs, variants
-from atlas_jax.compare.pytorch import retrieval as search
-from atlas_jax.io import atomic
+from atlas_jax.compare import inputs as compare_inputs
+from atlas_jax.compare.pytorch import flat, joint_step, models, variants
 from atlas_jax.runtime import line_process, resources
 
+# Makes reader inputs (ids, mask) of passage rows.
+Assemble = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 _DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
 
 
+def flat_search(embeddings: torch.Tensor, queries: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Searches queries [batch, dim] in embeddings [rows, dim] by inner product: (scores, rows) [batch, top_k], best first."""
+    return torch.topk(queries @ embeddings.T, top_k, dim=1)
+
+
+@torch.inference_mode()
+def embed_passages(model: joint_step.Model, ids: np.ndarray, lengths: np.ndarray, batch_size: int) -> np.ndarray:
+    """Embeds passages ids [n, width] of these lengths [n], `batch_size` at a time, in the variant's order and padding: [n, dim]."""
+    order = np.argsort(-lengths, kind='stable') if model.variant.sorted_embedding else np.arange(len(lengths))
+    parts = [model.embed(rows).float().cpu().numpy() for rows in _chunks(model, ids[order], lengths[order], batch_size)]
+    embeddings = np.concatenate(parts)
+    result = np.empty_like(embeddings)
+    result[order] = embeddings
+    return result
+
+
+@torch.inference_mode()
+def answer(model: joint_step.Model, index: torch.Tensor, queries: models.Rows, assemble: Assemble, n_context: int,
+           max_length: int, beams: int) -> tuple[np.ndarray, np.ndarray]:
+    """Answers queries: embeds them, searches, reads, decodes.
+
+    Args:
+      index: [rows, dim] embeddings.
+      queries: the retriever's, [batch, length].
+      assemble: makes reader inputs (ids, mask), each [batch, n_context, width], of passage rows [batch, n_context] int.
+
+    Returns:
+      Sequences [batch, <= max_length] with the start token first, and passage rows [batch, n_context].
+    """
+    found = flat_search(index, model.embed(queries), n_context)[1].cpu().numpy()
+    passages = models.pad_rows(*assemble(found), model.variant.pad_to, model.device)
+    memory = model.reader.fuse(model.reader.encode(passages), found.shape[0])
+    return model.reader.generate(memory, max_length, beams).cpu().numpy(), found
+
+
+def _chunks(model: joint_step.Model, ids: np.ndarray, lengths: np.ndarray, size: int) -> Iterator[models.Rows]:
+    for start in range(0, len(lengths), size):
+        mask = np.arange(ids.shape[1]) < lengths[start:start + size, None]
+        yield model.retriever_rows(ids[start:start + size], mask)
+
+
+def outputs(model: joint_step.Model, arrays: dict[str, np.ndarray], max_length: int, gradients: bool) -> dict[str, np.ndarray]:
+    """Computes one batch's quantities under the names of `atlas-jax compare`.
+
+    Args:
+      model: computes them as its variant does.
+      arrays: the batch's; quantities whose inputs are missing are left out.
+      max_length: length of the greedy sequences, the start token counted; 0 generates none.
+      gradients: adds grads/reader/<name> and grads/retriever/<name>, of the reader's and of the retriever's loss.
+    """
+    inputs = model.inputs(arrays)
+    found = {'encoder_states': _states(model, inputs, arrays['reader_ids'].shape[-1])}
+    if max_length:
+        found['generated'] = _generate(model, inputs, max_length)
+    if inputs.targets is None:
+        if inputs.retriever is not None:
+            with torch.no_grad():
+                found['query_embeddings'] = model.embed(inputs.retriever.queries)
+                found['passage_embeddings'] = model.embed(inputs.retriever.passages)
+        return _arrays(found)
+    with torch.set_grad_enabled(gradients):
+        results = model.losses(inputs)
+    if gradients:
+        for part in model.parameters():
+            part.grad = None
+        (results['reader_loss'] + results.get('retriever_loss', 0)).backward()
+        found |= _gradients('reader', model.t5)
+        if inputs.retriever is not None and model.retriever is not None:
+            found |= _gradients('retriever', model.retriever.bert)
+    return _arrays(found | results)
+
+
+@torch.no_grad()
+def _states(model: joint_step.Model, inputs: joint_step.Inputs, width: int) -> torch.Tensor:
+    """Returns encoder states [batch, n * width, dim], zeros on padding."""
+    if isinstance(model.reader, flat.FlatReader):
+        layout = flat.Layout(inputs.passages, model.dtype)
+        rows = layout.to_rows(model.reader.encode_stream(layout))
+    else:
+        memory = model.reader.encode(inputs.passages)
+        rows = memory.content * memory.mask[..., None]
+    rows = torch.nn.functional.pad(rows[:, :width], (0, 0, 0, max(width - rows.shape[1], 0)))
+    return rows.reshape(inputs.passages.ids.shape[0], -1, rows.shape[-1])
+
+
+@torch.no_grad()
+def _generate(model: joint_step.Model, inputs: joint_step.Inputs, max_length: int) -> torch.Tensor:
+    """Generates [batch, max_length] int64 greedily, the start token first, 0 after the end."""
+    reader = models.PaddedReader(model.t5)
+    memory = reader.fuse(reader.encode(inputs.passages), inputs.passages.ids.shape[0])
+    tokens = reader.generate(memory, max_length, beams=1)
+    return torch.nn.functional.pad(tokens, (0, max_length - tokens.shape[1]), value=model.t5.config.pad_token_id)
+
+
+def _gradients(part: str, module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {f'grads/{part}/{name}': torch.zeros_like(value) if value.grad is None else value.grad.clone()
+            for name, value in module.named_parameters()}
+
+
+def _arrays(found: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    def to_numpy(value: torch.Tensor) -> np.ndarray:
+        value = value.detach().cpu()
+        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+
+    return {name: to_numpy(value) for name, value in found.items()}
+
+
 class Side:
-    """What the worker knows; its public methods answer requests."""
+    """The PyTorch side's models and arrays; its public methods answer requests."""
 
     def load(self, reader: str, retriever: str | None, inputs: str, variant: str, gold_score_mode: str = 'pdist',
              temperature_gold: float = 0.01, temperature_score: float = 0.01, layer_norm: str = 'true', pooling: str = 'average',
              normalize: bool = False, dtype: str = 'float32', flush_denormal: bool = False) -> dict[str, Any]:
-        """Loads Hugging Face folders and an npz file of token arrays, first axis batch; says on what it runs."""
+        """Loads Hugging Face folders and an npz file of token arrays, first axis batch; returns device, version, threads and allocator."""
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         torch.set_flush_denormal(flush_denormal)
         chosen = variants.variant(variant)
         if gold_score_mode == 'adist' and chosen.flat:
             raise errors.ConfigError('the flat PyTorch variant has no adist; compare with another variant')
-        # the attention probabilities that adist sums exist in eager attention alone
+        # adist sums attention probabilities, which only eager attention returns.
         attention = 'eager' if gold_score_mode == 'adist' else chosen.attention
         device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
         t5 = models.load_reader(reader, attention).to(device, _DTYPES[dtype])
@@ -42,12 +154,13 @@ class Side:
         with np.load(inputs) as file:
             self._arrays = {name: file[name] for name in file.files}
         self._step: joint_step.TrainStep | None = None
+        self._index: torch.Tensor | None = None
         self._device = device
         return {'device': torch.cuda.get_device_name() if device.type == 'cuda' else 'cpu', 'version': f'torch {torch.__version__}',
                 'threads': torch.get_num_threads(), 'allocator': os.environ.get('MALLOC_MMAP_MAX_') is not None}
 
     def outputs(self, out: str, reference: str | None, max_length: int, grads: bool) -> None:
-        """Writes every batch's quantities as `out`, npz; computed again in float64 as `reference`."""
+        """Writes every batch's quantities as `out`, npz, and computed again in float64 as `reference`."""
         _write(out, self._model, self._arrays, max_length, grads)
         if reference is not None:
             t5 = copy.deepcopy(self._model.t5).double()
@@ -56,39 +169,37 @@ class Side:
             _write(reference, model, self._arrays, 0, grads)
 
     def step(self, batch: int) -> dict[str, float]:
-        """One train step on this batch: seconds, cpu_seconds and the losses before it."""
+        """Runs one train step on this batch; returns seconds, cpu_seconds and the losses before it."""
         if self._step is None:
             self._step = joint_step.TrainStep(self._model)
-        # host to device is part of a step, padding on the host is not
+        step = self._step
+        # The transfer to the device is part of a step, padding on the host is not.
         inputs = self._model.inputs({name: values[batch] for name, values in self._arrays.items()})
         losses: dict[str, float] = {}
-        return resources.timed(lambda: losses.update(self._step(inputs))) | losses
+        return resources.timed(lambda: losses.update(step(inputs))) | losses
 
     def embed(self, batch_size: int, out: str | None = None) -> dict[str, float]:
-        """Embeds `embed_ids` [n, width] with `embed_lengths` [n]; writes the embeddings as npy where asked."""
+        """Embeds `embed_ids` [n, width] with `embed_lengths` [n]; writes the embeddings as npy where `out` names a file."""
         found: list[np.ndarray] = []
         seconds = resources.timed(lambda: found.append(
-            search.embed_passages(self._model, self._arrays['embed_ids'], self._arrays['embed_lengths'], batch_size)))
+            embed_passages(self._model, self._arrays['embed_ids'], self._arrays['embed_lengths'], batch_size)))
         if out is not None:
             np.save(out, found[0])
         return seconds
 
     def answer(self, batch: int, n_context: int, max_length: int, beams: int, limit: int) -> dict[str, Any]:
-        """Answers the queries of a batch from `index_embeddings`: seconds, tokens, passages; reader inputs are cut at `limit` tokens."""
+        """Answers the queries of a batch from `index_embeddings`: seconds, tokens, passages; cuts reader inputs at `limit` tokens."""
         arrays, model = self._arrays, self._model
-        if not hasattr(self, '_index'):
+        if self._index is None:
             self._index = torch.from_numpy(arrays['index_embeddings']).to(self._device, model.dtype)
-        pad_to = model.variant.pad_to
-        queries = joint_step.padding.rows(arrays['query_ids'][batch], arrays['query_mask'][batch],
-                                          None if pad_to is None else min(pad_to, model.retriever.bert.config.max_position_embeddings),
-                                          self._device)
+        queries, index = model.retriever_rows(arrays['query_ids'][batch], arrays['query_mask'][batch]), self._index
         found: list[tuple[np.ndarray, np.ndarray]] = []
-        seconds = resources.timed(lambda: found.append(search.answer(
-            model, self._index, queries, lambda rows: _assemble(arrays, batch, rows, limit), n_context, max_length, beams)))
+        seconds = resources.timed(lambda: found.append(answer(
+            model, index, queries, lambda rows: _assemble(arrays, batch, rows, limit), n_context, max_length, beams)))
         return seconds | {'tokens': found[0][0].tolist(), 'passages': found[0][1].tolist()}
 
     def memory(self) -> dict[str, int]:
-        """The most memory used so far: of the process, and on the accelerator."""
+        """Returns the most memory used so far: the process's, and the accelerator's."""
         accelerator = {'device_bytes': torch.cuda.max_memory_allocated()} if self._device.type == 'cuda' else {}
         return {'peak_bytes': resources.peak_bytes(), **accelerator}
 
@@ -99,16 +210,15 @@ class Side:
 
 
 def _write(path: str, model: joint_step.Model, arrays: dict[str, np.ndarray], max_length: int, grads: bool) -> None:
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for i in range(len(arrays['reader_ids'])):
-        batch = outputs.outputs(model, {name: values[i] for name, values in arrays.items()}, max_length, grads)
+        batch = outputs(model, {name: values[i] for name, values in arrays.items()}, max_length, grads)
         found |= {f'{i}/{name}': value for name, value in batch.items()}
-    with atomic.writing(path, 'wb') as file:
-        np.savez(file, **found)
+    compare_inputs.write(path, found)
 
 
 def _assemble(arrays: dict[str, np.ndarray], batch: int, rows: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reader inputs of the passages `rows` [batch, n]: query, as much of the passage as `limit` leaves room for, eos."""
+    """Makes reader inputs of the passages `rows` [batch, n]: query, as much of the passage as `limit` leaves room for, eos."""
     queries, lengths = arrays['reader_query_ids'][batch], arrays['reader_query_lengths'][batch]
     width = int(lengths.max() + arrays['table_lengths'][rows].max()) + 1
     ids, mask = np.zeros((*rows.shape, width), np.int32), np.zeros((*rows.shape, width), np.int32)

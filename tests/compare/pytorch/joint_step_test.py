@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from atlas_jax.compare import inputs as compare_inputs
@@ -74,31 +73,21 @@ def test_gradients_and_twenty_steps_of_training(arrays, variant):
 
 def test_generates_what_the_original_does(arrays):
     """Greedily: the rules of beam search have changed since the transformers that the numbers were recorded with."""
-    from atlas_jax.compare.pytorch import outputs, padding, readers
+    from atlas_jax.compare.pytorch import models, worker
     recorded = json.loads((PARITY / 'generation_v11.json').read_text())['records']
     batch = {name: values[0] for name, values in arrays.items()}
-    found = outputs.outputs(make('flat'), batch, max_length=12, gradients=False)
+    found = worker.outputs(make('flat'), batch, max_length=12, gradients=False)
     assert found['generated'].tolist() == recorded[0]['sequences']
-    reader = readers.PaddedReader(make('tuned').t5)
-    rows = padding.rows(batch['reader_ids'], batch['reader_mask'], 60, torch.device('cpu'))
+    reader = models.PaddedReader(make('tuned').t5)
+    rows = models.pad_rows(batch['reader_ids'], batch['reader_mask'], 60, torch.device('cpu'))
     with torch.no_grad():
         tokens = reader.generate(reader.fuse(reader.encode(rows), 3), 12, beams=3)
     assert tokens.shape[0] == 3 and tokens.shape[1] <= 12 and (tokens[:, 0] == 0).all()
 
 
 def test_parts_that_are_not_given_are_left_out(arrays):
-    from atlas_jax.compare.pytorch import outputs
+    from atlas_jax.compare.pytorch import worker
     batch = {name: values[0] for name, values in arrays.items() if name.startswith(('reader', 'query', 'passage'))}
-    found = outputs.outputs(make('tuned'), batch, max_length=0, gradients=False)
+    found = worker.outputs(make('tuned'), batch, max_length=0, gradients=False)
     assert set(found) == {'encoder_states', 'query_embeddings', 'passage_embeddings'}
     assert found['encoder_states'].shape == (3, 240, 64)
-
-
-def test_padding_keeps_tokens_and_refuses_to_cut():
-    from atlas_jax.compare.pytorch import padding
-    ids, mask = np.array([[5, 6, 7], [8, 9, 0]]), np.array([[1, 1, 1], [1, 0, 0]])
-    rows = padding.rows(ids, mask, 5, torch.device('cpu'))
-    assert rows.ids.tolist() == [[5, 6, 7, 0, 0], [8, 0, 0, 0, 0]] and rows.mask.sum(dim=1).tolist() == [3, 1]
-    assert padding.rows(ids[1:], mask[1:], None, torch.device('cpu')).ids.tolist() == [[8]]
-    with pytest.raises(ValueError, match='3 tokens, more than the 2'):
-        padding.rows(ids, mask, 2, torch.device('cpu'))

@@ -1,0 +1,43 @@
+"""Flat search, embedding in any order, answering: PyTorch's side of the benchmarks."""
+
+import numpy as np
+import pytest
+
+from tests.compare.pytorch import joint_step_test
+from tests.testing import streams
+
+torch = pytest.importorskip('torch')
+pytest.importorskip('transformers')
+pytestmark = pytest.mark.torch
+
+
+def test_flat_search_finds_the_largest_products():
+    from atlas_jax.compare.pytorch import worker
+    generator = np.random.default_rng(0)
+    rows, queries = generator.standard_normal((23, 7)), generator.standard_normal((3, 7))
+    scores, found = worker.flat_search(torch.from_numpy(rows), torch.from_numpy(queries), 5)
+    expected = np.argsort(-queries @ rows.T, axis=1)[:, :5]
+    assert found.tolist() == expected.tolist()
+    assert streams.error(scores, np.take_along_axis(queries @ rows.T, expected, axis=1)) <= 1e-12
+
+
+def test_order_and_padding_do_not_change_embeddings():
+    from atlas_jax.compare.pytorch import worker
+    lengths = np.array([7, 31, 2, 19, 12])
+    ids = streams.random_passages(lengths, 512, 31)
+    found = {name: worker.embed_passages(joint_step_test.make(name), ids, lengths, batch_size=2)
+             for name in ('original_200', 'original_longest', 'tuned', 'flat')}
+    assert all(streams.error(found[name], found['original_200']) <= 1e-5 for name in found)
+
+
+def test_answers_read_what_was_found():
+    from atlas_jax.compare.pytorch import models, worker
+    model = joint_step_test.make('tuned')
+    queries = models.pad_rows(streams.random_passages([5, 8], 512, 8), np.arange(8) < np.array([[5], [8]]), None, torch.device('cpu'))
+    passages = streams.random_passages([9, 14, 3, 6], 512, 14)
+    with torch.no_grad():
+        index = model.embed(models.pad_rows(passages, passages > 0, None, torch.device('cpu')))
+    tokens, found = worker.answer(model, index, queries, lambda rows: (passages[rows], passages[rows] > 0), 2, 6, beams=1)
+    scores = model.embed(queries) @ index.T
+    assert found.tolist() == scores.topk(2).indices.tolist()
+    assert tokens.shape[0] == 2 and tokens.shape[1] <= 6 and (tokens[:, 0] == 0).all()
