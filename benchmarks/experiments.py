@@ -37,8 +37,8 @@ INDEX_RUN, INDEX_OPTIONS = 'runs/plan.gin', ('--step', 'index', '--topology', 'v
 
 INTRODUCTION = """# Experiments of the paper
 
-Each experiment has a gin file in [gin_configs/runs](../gin_configs/runs) with the paper's hyper-parameters (Izacard et al. 2022). Scores are
-the paper's; none of these runs has been made with this code. `benchmarks/experiments.py` writes this page from the files' headers. Each
+Each experiment has a gin file in [gin_configs/runs](../gin_configs/runs) with the paper's hyper-parameters (Izacard et al. 2022). Scores
+are the paper's; none of these runs has been made with this code. `benchmarks/experiments.py` writes this page from the files' headers. Each
 header names what must be set, and ends with the command.
 
 Give a run the weights of the size you want; to plan it, give the size's file too. Each table of plans gives the figures of the compiler for
@@ -149,7 +149,8 @@ def _plan_table(shape: Shape, plans: dict[str, dict[str, Any]]) -> list[str]:
 
 def _run_table(shape: Shape, plans: dict[str, dict[str, Any]]) -> list[str]:
     trains = shape.runs[0].updates > 0
-    rows = ['| run | experiment | paper | updates | chip-hours |\n|---|---|---|---|---|' if trains else '| run | experiment | paper |\n|---|---|---|']
+    with_hours = '| run | experiment | paper | updates | chip-hours |\n|---|---|---|---|---|'
+    rows = [with_hours if trains else '| run | experiment | paper |\n|---|---|---|']
     for run in shape.runs:
         cells = [f'`{run.name}`', run.what, run.paper]
         if trains:
@@ -221,8 +222,8 @@ def _title(workload: workload_lib.Workload) -> str:
     if workload.kind == 'index':
         return f'Index: {workload.index_rows // 10**6} million passages of 140 ± 35 tokens'
     if not workload.trains:
-        what = {'answer': f'answers of {inputs.target_max_tokens}', 'score': 'a choice of letters', 'search': 'retrieval alone'}[workload.kind]
-        return f'Evaluation, {lengths}, {what}'
+        results = {'answer': f'answers of {inputs.target_max_tokens}', 'score': 'a choice of letters', 'search': 'retrieval alone'}
+        return f'Evaluation, {lengths}, {results[workload.kind]}'
     rerank = f', {workload.search.rerank_candidates} candidates re-ranked' if workload.search.rerank_candidates else ''
     distill = workload.distill
     trained = 'retriever frozen' if distill.retriever_training == 'frozen' else f'{distill.gold_score_mode}, {distill.retriever_training}'
