@@ -37,16 +37,16 @@ INDEX_RUN, INDEX_OPTIONS = 'runs/plan.gin', ('--step', 'index', '--topology', 'v
 
 INTRODUCTION = """# Experiments of the paper
 
-One gin file each, in [gin_configs/runs](../gin_configs/runs), with the paper's hyper-parameters (Izacard et al. 2022). Scores are the
-paper's; none of these runs has been made with this code. This page is written by `benchmarks/experiments.py` from the files' headers: each
-header says what must be set, and ends with the command.
+Each experiment has a gin file in [gin_configs/runs](../gin_configs/runs) with the paper's hyper-parameters (Izacard et al. 2022). Scores
+are the paper's; none of these runs has been made with this code. `benchmarks/experiments.py` writes this page from the files' headers. Each
+header names what must be set, and ends with the command.
 
-Give a run the weights of the size you want; to plan it, give the size's file too. Each table of plans gives what the compiler for TPU v4
-says of a shape on the smallest slice that holds it, with an index of 33 million passages in bfloat16 in the graph and every passage at its
-limit ([tpu.md](tpu.md) explains the figures): nothing ran on a TPU, and seconds are a bound by arithmetic that a run will not reach.
-Chip-hours are those of all updates of the run at that bound, without loading, compiling, evaluating and embedding the index again. Slices
-below the one named were ruled out by arithmetic, or by the compiler for the two best meshes. Of accumulations that are equally quick the
-one that needs least memory was taken. What is not compiled yet, `python benchmarks/experiments.py --plan` compiles.
+Give a run the weights of the size you want; to plan it, give the size's file too. Each table of plans gives the figures of the compiler for
+TPU v4, for one shape of step on the smallest slice that holds it. The index has 33 million passages in bfloat16 in the graph, and every
+passage is at its limit ([tpu.md](tpu.md) explains the figures). Nothing ran on a TPU: seconds are a bound by arithmetic that a run will not
+reach. Chip-hours are those of all updates of the run at that bound, without loading, compiling, evaluating and embedding the index again.
+Slices below the one named were ruled out by arithmetic, or by the compiler for the two best meshes. Among equally quick accumulations the
+one that needs least memory was taken. `python benchmarks/experiments.py --plan` compiles the shapes that are still missing.
 """
 
 
@@ -149,7 +149,8 @@ def _plan_table(shape: Shape, plans: dict[str, dict[str, Any]]) -> list[str]:
 
 def _run_table(shape: Shape, plans: dict[str, dict[str, Any]]) -> list[str]:
     trains = shape.runs[0].updates > 0
-    rows = ['| run | what | paper | updates | chip-hours |\n|---|---|---|---|---|' if trains else '| run | what | paper |\n|---|---|---|']
+    with_hours = '| run | experiment | paper | updates | chip-hours |\n|---|---|---|---|---|'
+    rows = [with_hours if trains else '| run | experiment | paper |\n|---|---|---|']
     for run in shape.runs:
         cells = [f'`{run.name}`', run.what, run.paper]
         if trains:
@@ -221,8 +222,8 @@ def _title(workload: workload_lib.Workload) -> str:
     if workload.kind == 'index':
         return f'Index: {workload.index_rows // 10**6} million passages of 140 ± 35 tokens'
     if not workload.trains:
-        what = {'answer': f'answers of {inputs.target_max_tokens}', 'score': 'a choice of letters'}[workload.kind]
-        return f'Evaluation, {lengths}, {what}'
+        results = {'answer': f'answers of {inputs.target_max_tokens}', 'score': 'a choice of letters', 'search': 'retrieval alone'}
+        return f'Evaluation, {lengths}, {results[workload.kind]}'
     rerank = f', {workload.search.rerank_candidates} candidates re-ranked' if workload.search.rerank_candidates else ''
     distill = workload.distill
     trained = 'retriever frozen' if distill.retriever_training == 'frozen' else f'{distill.gold_score_mode}, {distill.retriever_training}'

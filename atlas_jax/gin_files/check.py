@@ -17,12 +17,36 @@ from atlas_jax.gin_files import values as gin_values
 DYNAMIC_REGISTRATION = '__gin__.dynamic_registration'
 REQUIRED = 'gin.REQUIRED'
 
-# Names that older gin files use, so that their one line gives the new name. A module's old name, or the package of several -> the new one.
+# Names that gin files of before version 0.2 use, so that their one line gives the new name. The shipped files imported the first three;
+# the others hold a function or dataclass that a file of one's own could bind. A package's entry serves all its modules.
 RENAMED_MODULES = {
     'atlas_jax.build_index': 'atlas_jax.api',
     'atlas_jax.training.spec': 'atlas_jax.steps.spec',
     'atlas_jax.training.step_config': 'atlas_jax.steps.spec',
-    'atlas_jax.steps.step_config': 'atlas_jax.steps.spec',
+    'atlas_jax.baseline': 'atlas_jax.compare.pytorch',
+    'atlas_jax.gin_utils': 'atlas_jax.gin_files.parse',
+    'atlas_jax.hosts': 'atlas_jax.runtime.hosts',
+    'atlas_jax.index.index': 'atlas_jax.index.embedding_index',
+    'atlas_jax.index_group': 'atlas_jax.knowledge.group',
+    'atlas_jax.io.progress': 'atlas_jax.runtime.progress',
+    'atlas_jax.io.resources': 'atlas_jax.runtime.resources',
+    'atlas_jax.planning.search': 'atlas_jax.planning.variants',
+    'atlas_jax.preemption': 'atlas_jax.runtime.preemption',
+    'atlas_jax.prepare': 'atlas_jax.steps.prepare',
+    'atlas_jax.run_log': 'atlas_jax.report.run_log',
+    'atlas_jax.run_profile': 'atlas_jax.report.run_profile',
+    'atlas_jax.search': 'atlas_jax.api',
+    'atlas_jax.tasks.protocol': 'atlas_jax.tasks.task',
+    'atlas_jax.training.answer_step': 'atlas_jax.steps.answer',
+    'atlas_jax.training.answer_steps': 'atlas_jax.steps.answer',
+    'atlas_jax.training.buckets': 'atlas_jax.steps.buckets',
+    'atlas_jax.training.eval_step': 'atlas_jax.steps.eval',
+    'atlas_jax.training.given': 'atlas_jax.steps.given',
+    'atlas_jax.training.host_path': 'atlas_jax.steps.search',
+    'atlas_jax.training.retrieve': 'atlas_jax.steps.retrieve',
+    'atlas_jax.training.score_step': 'atlas_jax.steps.score',
+    'atlas_jax.verify_index': 'atlas_jax.knowledge.verify',
+    'atlas_jax.watch': 'atlas_jax.runtime.watch',
 }
 _SOURCE = ('model_dir', 'reader_dir', 'retriever_dir', 'task', 'inputs')
 # Old owner, new owner, and the parameters that went from one to the other under their old names.

@@ -88,7 +88,7 @@ def test_a_store_says_how_many_passages_and_how_long(tmp_path):
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize('step, line', [('answer', 'questions a second'), ('score', 'orders of a question a second'),
-                                        ('index', 'the whole index')])
+                                        ('search', 'reading the index'), ('index', 'the whole index')])
 def test_other_steps_are_compiled(step, line, tmp_path):
     run = _run('--step', step, '--topology', 'v4:2x2x2', '--gin.BATCH_SIZE=3', '--gin.N_CONTEXT=1', '--gin.TEXT_TOKENS=128',
                '--gin.INDEX_ROWS=4000', '--gin.PASSAGE_TOKENS=(40, 9)', '--cache', str(tmp_path / 'cache'),
@@ -96,7 +96,9 @@ def test_other_steps_are_compiled(step, line, tmp_path):
     assert run.returncode == 0 and 'v4:2x2x2, 8 chips' in run.stdout and line in run.stdout, run.stderr
     figures = json.loads((tmp_path / 'plan.json').read_text())
     assert figures['fits'] and figures['kind'] == step and figures['items_per_second'] > 0
-    assert figures['hbm_parts']['optimizer'] == figures['hbm_parts']['gradients'] == 0 and figures['flops'] < figures['flops_at_limit']
+    assert figures['hbm_parts']['optimizer'] == figures['hbm_parts']['gradients'] == 0
+    # A search reads queries alone, which are at their limit always.
+    assert figures['flops'] < figures['flops_at_limit'] or (step == 'search' and figures['flops'] == figures['flops_at_limit'])
     # An index is embedded by every host alone; what is answered comes in whole chips.
     assert (sum(figures['collective_bytes'].values()) == 0) == (step == 'index') and (step == 'index' or figures['batch_size'] == 8)
 

@@ -1,12 +1,13 @@
 """The checker by itself: names it has seen, and the one line that gives an old name's new one."""
 
+import importlib.util
 import sys
 import types
 
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.gin_files import check
+from atlas_jax.gin_files import check, page, values
 
 DYNAMIC = 'from __gin__ import dynamic_registration\n'
 
@@ -88,9 +89,24 @@ def test_new_names_of_modules_and_selectors():
     for old in ('atlas_jax.training.spec', 'atlas_jax.training.step_config'):
         assert check.new_module_name(old) == 'atlas_jax.steps.spec'
     assert check.new_module_name('atlas_jax.train') is None
+    assert check.new_module_name('atlas_jax.baseline.variants') == 'atlas_jax.compare.pytorch.variants'
     assert check.new_selector('step_config.StepConfig') == check.new_selector('training.step_config.StepConfig') == 'spec.StepConfig'
     assert check.new_selector('build_index.build_index') == 'api.build_index'
     assert check.new_selector('spec.DistillConfig') is check.new_selector('StepConfig') is check.new_selector('optimizer.X') is None
+
+
+def test_old_modules_are_gone_and_new_ones_are_there():
+    for old, new in check.RENAMED_MODULES.items():
+        assert importlib.util.find_spec(new) is not None, new
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module(old)
+
+
+def test_parameters_stand_where_the_table_says():
+    found = page.configurables()
+    for (owner, name), new_name in check.RENAMED_PARAMETERS.items():
+        assert name not in values.parameter_names(found[owner]), (owner, name)
+        assert name in values.parameter_names(found[f'atlas_jax.{new_name.rpartition(".")[0]}']), new_name
 
 
 def test_every_parameter_that_moved_has_one_new_name():
