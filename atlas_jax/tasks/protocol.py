@@ -54,7 +54,7 @@ class Task(Protocol):
     asks     the field that a plain question goes into
     label    the field that says what is right; where it is missing the example's target is empty and it has no answers
     remedy   what a row needs, in a few words
-    metrics  names of the metrics that tell how good its answers are (metrics/scores.py), the main one first
+    metrics  names of the metrics that tell how good its answers are (metrics/answers.py), the main one first
     """
 
     draws: bool
