@@ -14,8 +14,8 @@ from atlas_jax import api, errors, types
 from atlas_jax.decoding import DecodingConfig
 from atlas_jax.io import jsonl
 from atlas_jax.knowledge import group as index_group
+from atlas_jax.metrics import answers as answer_metrics
 from atlas_jax.metrics import retrieval as retrieval_metrics
-from atlas_jax.metrics import scores as score_metrics
 from atlas_jax.metrics import statistics
 from atlas_jax.model import ModelSource
 from atlas_jax.searchers.config import SearchConfig
@@ -184,7 +184,7 @@ def _retrieve(atlas: api.Atlas, examples, index: prepare.Searched, options: Opti
 def _score_texts(task: task_lib.Task, answers: Sequence[api.Answer], examples) -> dict[str, tuple[float, ...]]:
     if not all(example.answers for example in examples):
         return {}
-    rows = [score_metrics.of_text(task.metrics, answer.text, example.answers) for answer, example in zip(answers, examples, strict=True)]
+    rows = [answer_metrics.of_text(task.metrics, answer.text, example.answers) for answer, example in zip(answers, examples, strict=True)]
     return {name: tuple(row[name] for row in rows) for name in rows[0]}
 
 

@@ -1,20 +1,20 @@
-"""Mesh, the one table from logical axis names to mesh axes, and how a layer gets its weights.
+"""The device mesh, the table from logical axis names to mesh axes, and the gathering of weights for a layer.
 
-Logical names are T5X's, plus ours: `streams` (token streams), `batch`, `passages` (index rows). Tokens stay on their device; weights lie
-split over `fsdp` and `model` and are gathered where they are used, layer by layer (docs/tpu.md).
+Logical names are T5X's, plus ours: `streams` (token streams), `batch`, `passages` (index rows). Tokens stay on their device. Weights are
+stored split over `fsdp` and `model`, and gathered where they are used, layer by layer (docs/tpu.md).
 """
 
 import contextlib
 import contextvars
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from atlas_jax import errors
 
@@ -40,43 +40,46 @@ RULES = (
 
 
 def make_mesh(shape: Sequence[int] | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh with axes data, fsdp, model.
+    """Makes a mesh with axes data, fsdp, model.
 
     Args:
       shape: size of each axis; None puts every device on `fsdp`.
       devices: the devices to use; None takes all.
 
     Raises:
-      ConfigError: the sizes do not multiply to the number of devices.
+      ConfigError: there are not three sizes, or their product is not the number of devices.
     """
     devices = list(jax.devices() if devices is None else devices)
     shape = (1, len(devices), 1) if shape is None else tuple(shape)
-    if len(shape) != len(MESH_AXES) or int(np.prod(shape)) != len(devices):
-        raise errors.ConfigError(f'mesh shape {shape} (data, fsdp, model) needs {int(np.prod(shape))} devices, but there are '
+    if len(shape) != len(MESH_AXES) or math.prod(shape) != len(devices):
+        raise errors.ConfigError(f'mesh shape {shape} (data, fsdp, model) needs {math.prod(shape)} devices, but there are '
                                  f'{len(devices)}; choose three sizes whose product is {len(devices)}')
     return jax.make_mesh(shape, MESH_AXES, devices=devices, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
-    """The NamedSharding of an array whose dimensions have these logical names; None is not sharded."""
+    """Returns the NamedSharding of an array whose dimensions have these logical names; a dimension named None is not sharded.
+
+    Raises KeyError: a name is not in RULES.
+    """
     rules = dict(RULES)
     return NamedSharding(mesh, PartitionSpec(*(None if axis is None else rules[axis] for axis in logical_axes)))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The NamedSharding of an array that every device holds whole."""
+    """Returns the NamedSharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def constrain(value: jax.Array, mesh: Mesh, *logical_axes: str | None) -> jax.Array:
-    """Asks the compiler to lay `value` out by its logical axes; trailing dimensions may be left out."""
+    """Asks the compiler to lay `value`, of any shape, out by its logical axes; trailing dimensions may be left out."""
     return jax.lax.with_sharding_constraint(value, sharding(mesh, *logical_axes))
 
 
-def tree_shardings(mesh: Mesh, boxed: Any) -> Any:
-    """NamedShardings of a tree of arrays or shapes boxed by `nn.with_logical_partitioning`.
+def tree_shardings(mesh: Mesh | AbstractMesh, boxed: Any) -> Any:
+    """Returns the NamedShardings of a tree of arrays or shapes boxed by `nn.with_logical_partitioning`.
 
-    A dimension that its mesh axes do not divide stays whole.
+    A dimension that its mesh axes do not divide stays whole. With an abstract mesh no device is needed.
     """
     def resolve(leaf: Any, spec: PartitionSpec) -> NamedSharding:
         return NamedSharding(mesh, _stored(mesh, leaf.shape, tuple(spec)))
@@ -85,14 +88,17 @@ def tree_shardings(mesh: Mesh, boxed: Any) -> Any:
 
 
 def unboxed_shapes(boxed: Any) -> Any:
-    """The tree without its boxes; unlike `nn.unbox` it asks for no layout, so it works on shapes inside `on_mesh`."""
+    """Takes the boxes off a tree. Unlike `nn.unbox` this asks for no layout, so it works on shapes inside `on_mesh`."""
     return jax.tree.map(lambda leaf: leaf.value if isinstance(leaf, nn.LogicallyPartitioned) else leaf, boxed,
                         is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned))
 
 
 @contextlib.contextmanager
 def on_mesh(mesh: Mesh) -> Iterator[None]:
-    """Inside a traced function: `whole`, `spread` and `platform` refer to this mesh. On one device the first two do nothing, as outside."""
+    """Makes `whole`, `spread` and `platform` refer to this mesh while a function is traced.
+
+    On one device `whole` and `spread` change no layout, as outside of this context.
+    """
     token = _platform.set(mesh.devices.flat[0].platform)
     try:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh) if mesh.size > 1 else contextlib.nullcontext():
@@ -102,18 +108,22 @@ def on_mesh(mesh: Mesh) -> Iterator[None]:
 
 
 def platform() -> str:
-    """Where what is being traced will run, as jax names it: the mesh's platform; outside of `on_mesh` this machine's."""
+    """Returns the platform that the traced program will run on, as jax names it: the mesh's, or outside of `on_mesh` this machine's."""
     return _platform.get() or jax.default_backend()
 
 
 def whole(param: jax.Array, axes: Sequence[str | None], dtype: Any = None) -> jax.Array:
-    """A parameter as a layer computes with it: of `dtype` (None: its own), and gathered from where it is stored.
+    """Gathers a parameter from where it is stored, as a layer computes with it.
 
-    Two stages, over `fsdp` and then over `model`: a group that spans a whole slice turns gathers into all-reduces of twice the bytes. The
-    gradient goes back the same way, so that it is scattered as it is summed.
+    Its gradient goes back the same way, so that it is scattered as it is summed.
 
     Args:
-      param: any shape; `axes` are the logical names of its dimensions.
+      param: any shape.
+      axes: logical names of its dimensions; trailing ones may be left out.
+      dtype: of the result; None keeps the parameter's.
+
+    Returns:
+      The same shape, whole on every device of the mesh.
     """
     dtype = jnp.dtype(dtype or param.dtype)
     mesh = jax.sharding.get_abstract_mesh()
@@ -124,25 +134,33 @@ def whole(param: jax.Array, axes: Sequence[str | None], dtype: Any = None) -> ja
 
 
 def spread(states: jax.Array) -> jax.Array:
-    """States [streams or batch, ...] held to one part a device, inside a loop too, where the compiler would otherwise gather them all."""
+    """Holds states [streams or batch, ...] to one part a device, unless the devices do not divide them.
+
+    Inside a loop the compiler would otherwise gather them all.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or states.shape[0] % mesh.size:
         return states
     return jax.lax.with_sharding_constraint(states, PartitionSpec(MESH_AXES))
 
 
-def _stored(mesh: Any, shape: Sequence[int], axes: Sequence[str | None]) -> PartitionSpec:
-    """Where the table puts an array with these logical axes; what its mesh axes do not divide stays whole."""
-    rules, parts = dict(RULES), []
-    for size, name in zip(shape, (*axes, *[None] * (len(shape) - len(axes))), strict=True):
-        target = rules[name] if name is not None else None
-        count = int(np.prod([mesh.shape[axis] for axis in ([target] if isinstance(target, str) else target or [])]))
-        parts.append(target if size % count == 0 else None)
+def _stored(mesh: Mesh | AbstractMesh, shape: Sequence[int], axes: Sequence[str | None]) -> PartitionSpec:
+    """Looks up where an array with these logical axes is stored; a dimension that its mesh axes do not divide stays whole."""
+    rules = dict(RULES)
+    parts: list[str | tuple[str, ...] | None] = []
+    missing = len(shape) - len(axes)  # trailing dimensions without a name
+    for size, name in zip(shape, [*axes, *[None] * missing], strict=True):
+        target = None if name is None else rules[name]
+        mesh_axes = (target,) if isinstance(target, str) else target or ()
+        devices = math.prod(mesh.shape[axis] for axis in mesh_axes)
+        parts.append(target if size % devices == 0 else None)
     return PartitionSpec(*parts)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _gather(param: jax.Array, stored: PartitionSpec, dtype: Any, _: Any) -> jax.Array:
+    """Gathers over `fsdp` first and then over `model`, in `dtype`; the shape stays."""
+    # A group that spans a whole slice would turn gathers into all-reduces of twice the bytes. The barrier keeps the stages apart.
     value = jax.lax.with_sharding_constraint(param.astype(dtype), stored)
     value = jax.lax.optimization_barrier(jax.lax.with_sharding_constraint(value, _halfway(stored)))
     return jax.lax.with_sharding_constraint(value, PartitionSpec())
@@ -161,4 +179,5 @@ _gather.defvjp(_gather_forward, _gather_backward)
 
 
 def _halfway(stored: PartitionSpec) -> PartitionSpec:
+    """Returns the layout between the two stages: still split over `model`."""
     return PartitionSpec(*(axis if axis == 'model' else None for axis in stored))

@@ -1,4 +1,6 @@
-"""The arrays that travel through the house, and their shapes: the one table of fields.
+"""The arrays that pass between the rooms, with their shapes and dtypes: the one table of fields.
+
+On the host the same fields hold numpy arrays, in planning shapes (`jax.ShapeDtypeStruct`).
 
 Names used in shapes: `batch` examples, `top_k` passages an example retrieves, `passages` any flat number of passages, `rows` of the
 index (a multiple of the device count), `streams` token streams (one per device), `stream_tokens` the capacity of one stream.
@@ -22,7 +24,7 @@ def required(value: T | None) -> T:
 
 
 class Batch(struct.PyTreeNode):
-    """Tokenised examples, what the input pipeline yields.
+    """Tokenised examples, as the input pipeline yields them.
 
     retriever_query_tokens   [batch, retriever_query_length] int32  [CLS] query [SEP], 0 on padding
     retriever_query_lengths  [batch] int32                          specials included; at least 2
@@ -32,17 +34,17 @@ class Batch(struct.PyTreeNode):
     decoder_loss_weights     [batch, target_length] float32         1 on target tokens, 0 on padding
     example_ids              [batch] int32                          line in the examples file from 0; -1 for a filler example
 
-    None where a task has no use for them:
+    None if a task has no use for them:
 
-    decoder_prompt_tokens    [batch, prompt_length] int32           what a generated answer is made to begin with, 0 on padding
+    decoder_prompt_tokens    [batch, prompt_length] int32           the beginning of a generated answer, 0 on padding
     decoder_prompt_lengths   [batch] int32                          may be 0
-    choice_tokens            [batch, choices, choice_length] int32  the answers to choose from, as decoder targets; 0 on padding
-    choice_weights           [batch, choices, choice_length] float32  1 on the tokens that are scored; all 0 for a choice that is none
+    choice_tokens            [batch, choices, choice_length] int32  the answers to choose from, as decoder targets, 0 on padding
+    choice_weights           [batch, choices, choice_length] float32  1 on the tokens that are scored; all 0 for an unused choice
     passage_tokens           [batch, n, text_max_tokens] int32      given reader inputs, whole: query, passage and specials
-    passage_lengths          [batch, n] int32                       0 where an example has fewer passages
+    passage_lengths          [batch, n] int32                       0 marks empty slots
     retriever_passage_tokens  [batch, n, retriever_max_tokens] int32  the same passages as the retriever sees them, specials included
-    retriever_passage_lengths  [batch, n] int32                     0 where an example has fewer passages
-    excluded_passage_ids     [batch, n] int32                       passages the search must not give the example, its own; -1 for none
+    retriever_passage_lengths  [batch, n] int32                     0 marks empty slots
+    excluded_passage_ids     [batch, n] int32                       passages that the search must not return, the example's own; -1 in empty slots
     """
 
     retriever_query_tokens: Array
@@ -81,7 +83,7 @@ class IndexArrays(struct.PyTreeNode):
 
     embeddings  [rows, dim] float32, bfloat16 or int8
     valid       [rows] bool     False for deleted rows and for the padding at the end
-    scales      [rows] float32  of int8 rows: embedding = scale x numbers; None for the other types
+    scales      [rows] float32  for int8 rows: embedding = scale * numbers; None for the other types
     """
 
     embeddings: Array
@@ -93,7 +95,7 @@ class ScannedRows(struct.PyTreeNode):
     """An int8 copy of the index, for the int8 searcher to scan.
 
     rows      IndexArrays in int8 with scales, [rows, scan_dim], sharded as the index
-    rotation  [dim, scan_dim] float32  what vectors are turned by before they are compared, orthonormal columns; None: not at all
+    rotation  [dim, scan_dim] float32  turns vectors before they are compared; orthonormal columns; None for no rotation
     """
 
     rows: IndexArrays
@@ -119,7 +121,7 @@ class TokenStream(struct.PyTreeNode):
     passage_indices  [streams, stream_tokens] int32  passage within the stream; -1 past the end
     starts           [streams, passages] int32       first token of each passage
     lengths          [streams, passages] int32       may be 0
-    longest          static int                      width of the rows that attention works on; >= every length
+    longest          static int                      width of the attention rows; >= every length
     """
 
     tokens: Array
@@ -133,10 +135,10 @@ class TokenStream(struct.PyTreeNode):
 class Knowledge(struct.PyTreeNode):
     """Everything a step reads besides the batch: the index and the passages' tokens, rows sharded alike.
 
-    index            IndexArrays; None where the host searches and no step reads embeddings
+    index            IndexArrays; None if the host searches and no step reads embeddings
     reader_table     TokenTable in the reader's tokens
-    retriever_table  TokenTable in the retriever's tokens; None where no step embeds passages
-    scanned          ScannedRows of the same rows; None where the int8 searcher is not used or index is int8 itself
+    retriever_table  TokenTable in the retriever's tokens; None if no step embeds passages
+    scanned          ScannedRows of the same rows; None if the int8 searcher is not used or index is int8 itself
     """
 
     index: IndexArrays | None
@@ -149,11 +151,12 @@ class ReaderInputs(struct.PyTreeNode):
     """Assembled reader inputs and what the retriever loss needs of the same passages.
 
     reader_tokens         [batch, top_k, text_max_tokens] int32
-    reader_lengths        [batch, top_k] int32              0 where nothing was retrieved
-    retrieved             Retrieved, or None where passages were given or none are read
-    retriever_tokens      [batch, n, retriever_max_tokens]  int32, with retriever_lengths [batch, n]: passages to embed; else None
-    passage_embeddings    [batch, n, dim] float32           taken from the index; else None
-    truncated_passages    scalar int32                      reader inputs whose text was cut
+    reader_lengths        [batch, top_k] int32              0 marks empty slots
+    retrieved             Retrieved; None if passages were given or none are read
+    retriever_tokens      [batch, n, retriever_max_tokens] int32  passages that the retriever loss embeds; None if there are none
+    retriever_lengths     [batch, n] int32                  None with retriever_tokens
+    passage_embeddings    [batch, n, dim] float32           embeddings that the retriever loss takes from the index; None if there are none
+    truncated_passages    scalar int32                      number of reader inputs whose text was cut
     """
 
     reader_tokens: Array

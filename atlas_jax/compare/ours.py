@@ -20,7 +20,7 @@ from atlas_jax import errors, partitioning, types
 from atlas_jax.compare import inputs as compare_inputs
 from atlas_jax.conversion import hf, hf_names, loading
 from atlas_jax.decoding import config as decoding_config
-from atlas_jax.decoding import greedy, sequences
+from atlas_jax.decoding import decoders
 from atlas_jax.models import atlas, contriever, fid, t5
 from atlas_jax.nn import layer_scan, token_stream
 from atlas_jax.runtime import line_process, resources
@@ -196,8 +196,8 @@ def _greedy(params: Params, read: tuple[fid.Rows, jax.Array], size: int, spec: s
     def tokens_to_logits(token: jax.Array, position: jax.Array, cache: Any) -> Any:
         return spec.reader.apply({'params': params}, token, position, cache, keys_values, mask, method='decode_step')
 
-    special = sequences.SpecialTokens(config.decoder_start_id, config.eos_id, config.pad_id)
-    decoded = greedy.greedy(tokens_to_logits, spec.reader.init_cache(size, max_length - 1), size,
+    special = decoders.SpecialTokens(config.decoder_start_id, config.eos_id, config.pad_id)
+    decoded = decoders.greedy(tokens_to_logits, spec.reader.init_cache(size, max_length - 1), size,
                             decoding_config.DecodingConfig(max_length=max_length), special)
     return jnp.concatenate([jnp.full((size, 1), special.start, jnp.int32), decoded.tokens[:, 0]], axis=1)
 

@@ -1,4 +1,4 @@
-"""How answers are generated: greedy or by beams, how long, how many."""
+"""Options of generation: greedy or by beams, length limits, number of answers."""
 
 import dataclasses
 import math
@@ -13,12 +13,12 @@ class DecodingConfig:
 
     Attributes:
       num_beams: 1 is greedy.
-      length_penalty: a sequence's score is the sum of its log likelihoods / length ** length_penalty; matters to beams only.
-      min_length: no eos before a sequence is this long.
-      max_length: no sequence is longer; None is the longest target that the model was trained for, and the start token.
-      num_return_sequences: best sequences to return, best first; at most num_beams.
+      length_penalty: exponent in a sequence's score, the sum of its log likelihoods / length ** length_penalty. Matters to beams only.
+      min_length: shortest length at which eos may come.
+      max_length: longest length; None takes the longest target of the model's training, and the start token.
+      num_return_sequences: number of sequences to return, best first; at most num_beams.
 
-    Raises ConfigError for a value that is out of range.
+    Raises ConfigError: a value is out of range.
     """
 
     num_beams: int = 1
@@ -42,13 +42,20 @@ class DecodingConfig:
                                      f'{self.num_beams}')
 
     def with_max_length(self, max_length: int) -> 'DecodingConfig':
-        """The same with this max_length where it has none.
+        """Returns the options with this max_length if they have none.
 
-        Raises ConfigError where min_length leaves no room below it.
+        Raises ConfigError: min_length leaves no room below it.
         """
         if self.max_length is not None:
             return self
         return dataclasses.replace(self, max_length=max_length)
+
+    @property
+    def steps(self) -> int:
+        """Largest number of decoding steps: max_length without the start token. Raises ValueError: max_length is not set."""
+        if self.max_length is None:
+            raise ValueError('DecodingConfig.max_length is None; call with_max_length first')
+        return self.max_length - 1
 
     def _check_whole(self, name: str, least: int, remark: str = '') -> None:
         value = getattr(self, name)

@@ -1,7 +1,7 @@
 """One score a passage from the decoder's cross attention. Source: Izacard et al. 2022, section 2.2 (ADist); the original's options.
 
-What a passage gets is reduced from attention per layer, target token and passage token, which is zero on padding. Write S for its sum over
-layers, and L for their number:
+Attention comes per layer, target token and passage token, and is 0 on padding. A reduction makes one score a passage of it. With S the sum
+over layers, and L the number of layers:
 
   sum      all of S / (256 L targets)              nosep    S on eos alone / (256 L targets), whatever the name says
   woquery  S beyond the query / (256 L targets)    avg      all of S / (passage tokens * L * targets)
@@ -23,7 +23,7 @@ _TOKENS = 256  # the original's constant in place of a passage's number of token
 
 @dataclasses.dataclass(frozen=True)
 class Statistic:
-    """Which attention is recorded, and how it is reduced; names of KINDS and REDUCTIONS."""
+    """The kind of attention that is recorded, one of KINDS, and how it is reduced, one of REDUCTIONS."""
 
     kind: str
     reduction: str
@@ -48,6 +48,8 @@ def passage_scores(attention: Array, reduction: str, target_weights: Array, toke
 
     Returns:
       [batch, n] float32; 0 for a passage without tokens, and for an example without targets.
+
+    Raises ValueError: the reduction needs a mask that was not given.
     """
     layers, longest = attention.shape[0], attention.shape[-1]
     is_target = target_weights > 0
@@ -62,15 +64,26 @@ def passage_scores(attention: Array, reduction: str, target_weights: Array, toke
     if reduction == 'first':
         return jnp.sum(summed[:, 0], axis=-1) / (tokens * layers)
     if reduction == 'nosep':
+        if eos_mask is None:
+            raise ValueError('reduction "nosep" needs eos_mask')
         summed = jnp.where(eos_mask[:, None], summed, 0.0)
     elif reduction == 'woquery':
+        if query_mask is None:
+            raise ValueError('reduction "woquery" needs query_mask')
         summed = jnp.where(query_mask[:, None], 0.0, summed)
     total = jnp.sum(summed, axis=(1, 3))  # [batch, n]
     return total / (tokens * layers * targets if reduction == 'avg' else _TOKENS * layers * targets)
 
 
 def _top(summed: Array, wanted: int, width: int) -> Array:
-    """Sum over target tokens of the `wanted` greatest values a passage has, its padding up to `width` among them: [batch, n]."""
+    """Sums the `wanted` greatest values of each passage and target token, padding up to `width` among them.
+
+    Args:
+      summed: [batch, target_length, n, longest] float32.
+
+    Returns:
+      [batch, n] float32, the sum over target tokens.
+    """
     longest = summed.shape[-1]
     # Logits may be negative, and then padding is greater. More than `wanted` zeros are never needed.
     padded = jnp.pad(summed, ((0, 0),) * 3 + ((0, max(width - longest, 0)),))[..., :width]

@@ -15,7 +15,7 @@ def token_nll(logits: Array, targets: Array) -> Array:
       targets: [..., length] int32 in [0, vocab).
 
     Returns:
-      [..., length] float32, also on padding: weigh it.
+      [..., length] float32, also on padding: multiply by the targets' weights.
     """
     return _forward(logits, targets)[0]
 
@@ -33,7 +33,8 @@ def reader_loss(nll: Array, weights: Array) -> Array:
     return jnp.sum(nll * weights) / jnp.maximum(jnp.sum(weights), 1.0)
 
 
-def _forward(logits: Array, targets: Array):
+def _forward(logits: Array, targets: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    """The loss as `token_nll`; and float32 logits, their logsumexp [..., length] and the targets, for the gradient."""
     logits = logits.astype(jnp.float32)
     log_total = jax.nn.logsumexp(logits, axis=-1)
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
@@ -42,7 +43,7 @@ def _forward(logits: Array, targets: Array):
 
 def _forward_saving(logits: Array, targets: Array):
     nll, saved = _forward(logits, targets)
-    return nll, (*saved, jnp.zeros((), logits.dtype))
+    return nll, (*saved, jnp.zeros((), logits.dtype))  # the scalar carries the dtype: saved values must be arrays
 
 
 def _backward(saved, gradient: Array):

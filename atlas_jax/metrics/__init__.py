@@ -1,1 +1,1 @@
-"""How good an answer or a retrieval is: plain Python over strings and numbers."""
+"""Metrics of answers and of retrieval, in plain Python over strings and numbers."""

@@ -1,36 +1,74 @@
-"""Exact match and F1 of a predicted answer, normalised as in SQuAD's evaluation (Rajpurkar et al. 2016, arXiv 1606.05250)."""
+"""Metrics of a predicted answer: accuracy, exact match, F1 and ROUGE, by name in OF_TEXT.
+
+Exact match and F1 normalise as SQuAD's evaluation does (Rajpurkar et al. 2016, arXiv 1606.05250). ROUGE-1, ROUGE-2 and ROUGE-L (Lin 2004)
+count as the Python package rouge 1.0.1 does, whose F values the original Atlas reports: texts are cut at full stops and white space and
+not normalised otherwise, n-grams are sets, so that repeating one changes nothing.
+"""
 
 import collections
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 _PUNCTUATION = str.maketrans('', '', string.punctuation)
 _ARTICLES = re.compile(r'\b(a|an|the)\b')
+_ROUGE_EPSILON = 1e-8  # the package adds it to the denominator
 
 
 def normalize(text: str) -> str:
-    """Lower case, without ASCII punctuation and articles, words one space apart."""
+    """Returns the text in lower case, without ASCII punctuation and articles, words one space apart."""
     return ' '.join(_ARTICLES.sub(' ', text.lower().translate(_PUNCTUATION)).split())
 
 
+def accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """Returns 1 if the prediction is one of the answers letter for letter, outer blanks apart; else 0."""
+    return float(prediction.strip() in {answer.strip() for answer in answers})
+
+
 def exact_match(prediction: str, answers: Sequence[str]) -> bool:
-    """Whether the normalised prediction equals one of the normalised answers. Raises ValueError where there is no answer."""
+    """Tells if the normalised prediction equals one of the normalised answers. Raises ValueError: no answer is given."""
     return normalize(prediction) in {normalize(answer) for answer in _present(answers)}
 
 
 def f1(prediction: str, answers: Sequence[str]) -> float:
-    """The best harmonic mean of word precision and recall over the answers, 0 to 1; 0 where no word is shared, even if both are empty.
+    """Returns the best harmonic mean of word precision and recall over the answers, 0 to 1.
 
-    Raises ValueError where there is no answer.
+    It is 0 if no word is shared, even if both texts are empty.
+
+    Raises ValueError: no answer is given.
     """
     return max(_f1(normalize(prediction).split(), normalize(answer).split()) for answer in _present(answers))
 
 
 def contains_answer(text: str, answers: Sequence[str]) -> bool:
-    """Whether one of the answers stands in `text` as whole words, both normalised; an answer without words never does."""
+    """Tells if one of the answers stands in `text` as whole words, both normalised; an answer without words never does."""
     words = f' {normalize(text)} '
     return any(f' {answer} ' in words for answer in map(normalize, answers) if answer)
+
+
+def rouge(prediction: str, answers: Sequence[str]) -> tuple[float, float, float]:
+    """Returns (ROUGE-1, ROUGE-2, ROUGE-L), each the best over the answers, 0 to 1; zeros without answers or without sentences."""
+    scores = [_rouge(_sentences(prediction), _sentences(answer)) for answer in answers]
+    if not scores:
+        return 0.0, 0.0, 0.0
+    of_one, of_two, of_longest = zip(*scores, strict=True)
+    return max(of_one), max(of_two), max(of_longest)
+
+
+# Each takes a prediction and the answers that count as right; all give 0 to 1.
+OF_TEXT: dict[str, Callable[[str, Sequence[str]], float]] = {
+    'accuracy': accuracy,
+    'exact_match': lambda prediction, answers: float(exact_match(prediction, answers)),
+    'f1': f1,
+    'rouge_1': lambda prediction, answers: rouge(prediction, answers)[0],
+    'rouge_2': lambda prediction, answers: rouge(prediction, answers)[1],
+    'rouge_L': lambda prediction, answers: rouge(prediction, answers)[2],
+}
+
+
+def of_text(names: Sequence[str], prediction: str, answers: Sequence[str]) -> dict[str, float]:
+    """Computes those of the named metrics that compare texts. Raises ValueError: no answer is given."""
+    return {name: OF_TEXT[name](prediction, answers) for name in names if name in OF_TEXT}
 
 
 def _f1(predicted: list[str], expected: list[str]) -> float:
@@ -45,3 +83,53 @@ def _present(answers: Sequence[str]) -> Sequence[str]:
     if isinstance(answers, str) or not answers:
         raise ValueError(f'answers must be a sequence of at least one string, got {answers!r}')
     return answers
+
+
+def _sentences(text: str) -> list[list[str]]:
+    """Splits into sentences of words; a sentence of blanks has one empty word."""
+    return [' '.join(sentence.split()).split(' ') for sentence in text.split('.') if sentence]
+
+
+def _rouge(predicted: list[list[str]], expected: list[list[str]]) -> tuple[float, float, float]:
+    if not predicted or not expected:
+        return 0.0, 0.0, 0.0
+    return _n_gram_f(predicted, expected, 1), _n_gram_f(predicted, expected, 2), _longest_f(predicted, expected)
+
+
+def _n_gram_f(predicted: list[list[str]], expected: list[list[str]], size: int) -> float:
+    found, wanted = _n_grams(sum(predicted, []), size), _n_grams(sum(expected, []), size)
+    return _rouge_f(len(found & wanted), len(found), len(wanted))
+
+
+def _n_grams(words: list[str], size: int) -> set[tuple[str, ...]]:
+    return {tuple(words[start:start + size]) for start in range(len(words) - size + 1)}
+
+
+def _longest_f(predicted: list[list[str]], expected: list[list[str]]) -> float:
+    """Scores the words of the longest common subsequences of all pairs of sentences, each word counted once."""
+    common = {word for wanted in expected for found in predicted for word in _longest_common(wanted, found)}
+    return _rouge_f(len(common), len(set(sum(predicted, []))), len(set(sum(expected, []))))
+
+
+def _longest_common(first: list[str], second: list[str]) -> list[str]:
+    """Finds a longest common subsequence; of several, the one that leaves out later words of `second` first, as the package does."""
+    lengths = [[0] * (len(second) + 1) for _ in range(len(first) + 1)]
+    for i, word in enumerate(first):
+        for j, other in enumerate(second):
+            lengths[i + 1][j + 1] = lengths[i][j] + 1 if word == other else max(lengths[i][j + 1], lengths[i + 1][j])
+    common, i, j = [], len(first), len(second)
+    while i and j:
+        if first[i - 1] == second[j - 1]:
+            i, j = i - 1, j - 1
+            common.append(first[i])
+        elif lengths[i - 1][j] > lengths[i][j - 1]:
+            i -= 1
+        else:
+            j -= 1
+    return common[::-1]
+
+
+def _rouge_f(shared: int, predicted: int, expected: int) -> float:
+    precision = shared / predicted if predicted else 0.0
+    recall = shared / expected if expected else 0.0
+    return 2 * precision * recall / (precision + recall + _ROUGE_EPSILON)

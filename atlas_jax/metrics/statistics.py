@@ -1,4 +1,4 @@
-"""Means with the uncertainty that a limited number of questions leaves."""
+"""Means and differences, with their uncertainty for a limited number of questions."""
 
 import math
 from collections.abc import Sequence
@@ -9,29 +9,39 @@ _RESAMPLES = 10_000
 
 
 def mean_and_standard_error(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and its standard error, the population formula: sqrt(p (1 - p) / n) for values of 0 and 1; 0 for a single value.
+    """Returns the mean of [n] values and its standard error.
 
-    Raises ValueError where there is no value.
+    The error is by the population formula, sqrt(p (1 - p) / n) for values of 0 and 1; 0 for a single value.
+
+    Raises ValueError: no value is given.
     """
     array = _vector(values, 'values')
     return float(array.mean()), float(array.std() / math.sqrt(len(array)))
 
 
 def paired_difference(before: Sequence[float], after: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
-    """(mean of after - before, low, high): the difference over the same questions and its 95 % bootstrap interval.
+    """Compares two runs over the same questions: (mean of after - before, low, high), the bounds a 95 % bootstrap interval.
 
-    Questions are resampled in pairs, so that what makes a question hard cancels out. Raises ValueError where the lengths differ or are 0.
+    Questions are resampled in pairs, so that the difficulty of a question cancels out.
+
+    Args:
+      before, after: [n] values, of the same questions in the same order.
+      seed: of the resampling.
+
+    Raises ValueError: the lengths differ or are 0.
     """
     first, second = _vector(before, 'before'), _vector(after, 'after')
     if len(first) != len(second):
         raise ValueError(f'before has {len(first)} values and after {len(second)}: they must be for the same questions')
     differences = second - first
+    # how often each question is drawn, [resamples, n]: its product with the differences is all their sums at once
     counts = np.random.default_rng(seed).multinomial(len(differences), np.full(len(differences), 1 / len(differences)), size=_RESAMPLES)
     low, high = np.percentile(counts @ differences / len(differences), [2.5, 97.5])
     return float(differences.mean()), float(low), float(high)
 
 
 def _vector(values: Sequence[float], name: str) -> np.ndarray:
+    """Converts to [n] float64. Raises ValueError: not a sequence, or empty."""
     array = np.asarray(values, np.float64)
     if array.ndim != 1 or len(array) == 0:
         raise ValueError(f'{name} must be a sequence of at least one number, got shape {array.shape}')

@@ -1,4 +1,4 @@
-"""What an Atlas model is: the sizes of its two networks and how text becomes their input."""
+"""Configuration of an Atlas model: the sizes of its two networks, and how text becomes their input."""
 
 import dataclasses
 from typing import Any
@@ -12,18 +12,19 @@ from atlas_jax.tokenizers.t5 import T5Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class InputConfig:
-    """How queries and passages become reader and retriever inputs (the original's format and length options).
+    """Formats and length limits of reader and retriever inputs (the original's options).
 
     Attributes:
       encoder_format: reader input of one passage; fields {query}, {title}, {text}.
-      closed_book_format: reader input where no passage is read; field {query}.
+      closed_book_format: reader input if no passage is read; field {query}.
       retriever_format: passage as the retriever sees it; fields {title}, {text}.
-      decoder_format: what the reader writes around a task's target; field {target}.
-      decoder_prompt_format: what every answer is made to begin with, before decoder_format, and no loss is taken on; field {query};
-        None for nothing.
+      decoder_format: the text of the decoder's target; field {target}, the task's.
+      decoder_prompt_format: beginning of every answer, before decoder_format; no loss is taken on it. Field {query}; None for nothing.
       text_max_tokens: limit of a reader input, and of a retriever passage (BERT has 512 positions); the text is cut, never the query.
       query_max_tokens: limit of a query, in tokens of either model.
       target_max_tokens: limit of a target, eos included.
+
+    Raises ConfigError: a limit below 2, or queries that may be as long as the whole input.
     """
 
     encoder_format: str = '{query} title: {title} context: {text}'
@@ -46,7 +47,7 @@ class InputConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AtlasConfig:
-    """Sizes of reader and retriever, their inputs, and the number of passages read (0: closed book)."""
+    """Configuration of reader and retriever, their inputs, and n_context, the number of passages read (0: closed book)."""
 
     reader: t5.T5Config
     retriever: contriever.ContrieverConfig
@@ -55,15 +56,15 @@ class AtlasConfig:
 
     @property
     def retriever_max_tokens(self) -> int:
-        """Limit of a retriever passage: text_max_tokens, but never more than the retriever has positions."""
+        """Limit of a retriever passage: text_max_tokens, or the number of the retriever's positions if that is smaller."""
         return min(self.inputs.text_max_tokens, self.retriever.max_positions)
 
 
 @dataclasses.dataclass(frozen=True)
 class Segments:
-    """The formats of an InputConfig cut into token segments, special tokens included.
+    """Formats of an InputConfig cut into token segments, special tokens included.
 
-    `reader` and `closed_book` are None where a field of the format touches other text: the host puts such inputs together.
+    `reader` and `closed_book` are None if a field of the format touches other text: the host assembles such inputs.
     """
 
     reader: tuple[formats.Segment, ...] | None
@@ -78,8 +79,9 @@ def cut_segments(inputs: InputConfig, reader_tokenizer: T5Tokenizer, retriever_t
       FormatError: a format names an unknown field, or the retriever's has one that touches a letter, a digit or another field.
     """
     def reader(template: str) -> tuple[formats.Segment, ...] | None:
-        whole = formats.touching(template)
-        return None if whole else formats.cut_format(template, reader_tokenizer.encode, suffix_ids=(reader_tokenizer.eos_id,))
+        if formats.touching(template) is not None:
+            return None
+        return formats.cut_format(template, reader_tokenizer.encode, suffix_ids=(reader_tokenizer.eos_id,))
 
     retriever = formats.cut_format(inputs.retriever_format, retriever_tokenizer.encode, prefix_ids=(retriever_tokenizer.cls_id,),
                                    suffix_ids=(retriever_tokenizer.sep_id,), borders=formats.PUNCTUATION)
@@ -87,21 +89,22 @@ def cut_segments(inputs: InputConfig, reader_tokenizer: T5Tokenizer, retriever_t
 
 
 def config_to_dict(config: AtlasConfig) -> dict[str, Any]:
-    """The configuration as plain JSON values."""
+    """Converts the configuration to plain JSON values."""
     return dataclasses.asdict(config)
 
 
 def config_from_dict(values: dict[str, Any]) -> AtlasConfig:
-    """The inverse of config_to_dict; JSON's lists become tuples.
+    """Reads what `config_to_dict` gave; JSON's lists become tuples.
 
     Raises:
       ModelFolderError: a field is unknown or missing.
     """
-    def build(kind, fields):
-        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    def tuples(fields: dict[str, Any]) -> dict[str, Any]:
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
     try:
-        return AtlasConfig(reader=build(t5.T5Config, values['reader']), retriever=build(contriever.ContrieverConfig, values['retriever']),
-                           inputs=build(InputConfig, values['inputs']), n_context=values['n_context'])
+        return AtlasConfig(reader=t5.T5Config(**tuples(values['reader'])),
+                           retriever=contriever.ContrieverConfig(**tuples(values['retriever'])),
+                           inputs=InputConfig(**tuples(values['inputs'])), n_context=values['n_context'])
     except (KeyError, TypeError) as error:
         raise errors.ModelFolderError(f'model.json does not describe an Atlas model of this version: {error}') from error

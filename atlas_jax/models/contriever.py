@@ -1,4 +1,7 @@
-"""Contriever: BERT states pooled to one embedding per passage. Source: Izacard et al. 2021, arXiv 2112.09118."""
+"""Contriever: BERT's encoder over token streams, its states pooled to one embedding per passage.
+
+Positions restart in every passage, and every token has type 0. Source: Izacard et al. 2021, arXiv 2112.09118.
+"""
 
 import dataclasses
 from typing import Any
@@ -8,20 +11,55 @@ import jax
 import jax.numpy as jnp
 
 from atlas_jax import errors, types
-from atlas_jax.models import bert
-from atlas_jax.nn import token_stream
+from atlas_jax.nn import attention, flash_attention, layer_scan, layers, token_stream
 
 Array = jax.Array
 
 POOLINGS = ('average', 'sqrt', 'cls')
+_VARIANCE = 0.02**2  # Hugging Face's `initializer_range`, squared
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ContrieverConfig(bert.BertConfig):
-    """BERT's options, and how its states become an embedding.
+class BertConfig:
+    """Sizes and options of a BERT; the defaults are BERT-base, uncased.
+
+    layer_norm: 'true' or 'second_moment' (nn.layers.LayerNorm); released Atlas checkpoints need the latter.
+    dtype: of the activations; parameters, norms and softmax are float32.
+
+    Raises ConfigError for a size below 1, heads that do not divide emb_dim, an unknown layer_norm or a dropout rate outside [0, 1).
+    """
+
+    vocab_size: int = 30522
+    emb_dim: int = 768
+    num_heads: int = 12
+    num_layers: int = 12
+    mlp_dim: int = 3072
+    max_positions: int = 512
+    type_vocab_size: int = 2
+    layer_norm: str = 'true'
+    layer_norm_epsilon: float = 1e-12
+    dropout_rate: float = 0.1
+    dtype: str = 'float32'
+
+    def __post_init__(self):
+        name = type(self).__name__
+        for field in ('vocab_size', 'emb_dim', 'num_heads', 'num_layers', 'mlp_dim', 'max_positions', 'type_vocab_size'):
+            if getattr(self, field) < 1:
+                raise errors.ConfigError(f'{name}.{field} is {getattr(self, field)}; it must be at least 1')
+        if self.emb_dim % self.num_heads:
+            raise errors.ConfigError(f'{name}.emb_dim {self.emb_dim} must be a multiple of num_heads {self.num_heads}')
+        if self.layer_norm not in layers.LAYER_NORM_KINDS:
+            raise errors.ConfigError(f'{name}.layer_norm is {self.layer_norm!r}; choose one of {layers.LAYER_NORM_KINDS}')
+        if not 0 <= self.dropout_rate < 1:
+            raise errors.ConfigError(f'{name}.dropout_rate is {self.dropout_rate}; it must be at least 0 and below 1')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ContrieverConfig(BertConfig):
+    """Options of a Contriever: BERT's, and how its states become an embedding.
 
     pooling: 'average' is the sum of the states / length, 'sqrt' the sum / sqrt(length), 'cls' the first state.
-    normalize: divide each embedding by its L2 norm.
+    normalize: divides each embedding by its L2 norm.
 
     Raises ConfigError as BertConfig, and for an unknown pooling.
     """
@@ -36,13 +74,82 @@ class ContrieverConfig(bert.BertConfig):
 
 
 def init_params(config: ContrieverConfig, key: Array) -> Any:
-    """Fresh parameters, a nested dict whose leaves are boxed with their logical axes; `jax.eval_shape` it for shapes alone."""
+    """Draws fresh float32 parameters, a nested dict whose leaves are boxed with their logical axes.
+
+    `jax.eval_shape` of it gives the shapes without allocating anything.
+    """
     stream = token_stream.pack(jnp.zeros((1, 1, 1), jnp.int32), jnp.ones((1, 1), jnp.int32), stream_tokens=1, longest=1)
     return Contriever(config).init(key, stream)['params']
 
 
+class BertLayer(nn.Module):
+    """Attention and MLP, each followed by dropout, residual and norm.
+
+    flash: uses the kernel of nn/flash_attention.py if it fits.
+    """
+
+    config: BertConfig
+    flash: bool = False
+
+    @nn.compact
+    def __call__(self, inputs: Array, stream: types.TokenStream, deterministic: bool) -> Array:
+        """Maps states [streams, stream_tokens, embed] to the same shape."""
+        config, kernel_init = self.config, layers.normal(_VARIANCE)
+        dropout = nn.Dropout(config.dropout_rate, deterministic=deterministic)
+        head_dim = config.emb_dim // config.num_heads
+        flash = self.flash and flash_attention.fits(stream.longest, config.num_heads, head_dim)
+        attend = attention.Attention(config.num_heads, head_dim, config.emb_dim, scale=head_dim**-0.5, use_bias=True,
+                                     dropout_rate=config.dropout_rate, kernel_init=kernel_init, dtype=config.dtype, name='attention')
+        feed = layers.Mlp(config.mlp_dim, ('gelu_erf',), use_bias=True, kernel_init=kernel_init, dtype=config.dtype, name='mlp')
+        attended = dropout(attend.on_stream(inputs, stream, None, deterministic, flash))
+        hidden = _layer_norm(config, 'post_attention_layer_norm')(inputs + attended)
+        return _layer_norm(config, 'post_mlp_layer_norm')(hidden + dropout(feed(hidden)))
+
+
+class Bert(nn.Module):
+    """BERT's embeddings and layers, without its pooler.
+
+    remat, unroll: see nn/layer_scan.py.
+    flash: runs attention by the kernel of nn/flash_attention.py if it fits.
+    """
+
+    config: BertConfig
+    remat: str = 'none'
+    unroll: int = 1
+    flash: bool = False
+
+    @nn.compact
+    def __call__(self, stream: types.TokenStream, deterministic: bool = True) -> Array:
+        """Encodes a stream: final states [streams, stream_tokens, embed] of `dtype`; meaningless past the last passage.
+
+        Raises ValueError: `stream.longest` exceeds max_positions.
+        """
+        config = self.config
+
+        def table(size: int, axes: tuple[str | None, str], name: str) -> layers.Embedding:
+            return layers.Embedding(size, config.emb_dim, axes, _VARIANCE, config.dtype, name=name)
+
+        tokens = table(config.vocab_size, ('vocab', 'embed'), 'token_embedder')(stream.tokens)
+        positions = table(config.max_positions, ('length', 'embed'), 'position_embedder').by_position(stream)
+        types_of_tokens = table(config.type_vocab_size, (None, 'embed'), 'type_embedder').row(0)
+        hidden = _layer_norm(config, 'embedder_norm')(tokens + positions + types_of_tokens)
+        hidden = nn.Dropout(config.dropout_rate)(hidden, deterministic=deterministic)
+        if self.is_initializing():  # layers apart, under T5X's names; scan_layers stacks them
+            for i in range(config.num_layers):
+                hidden = BertLayer(config, name=f'layers_{i}')(hidden, stream, deterministic)
+            return hidden
+        return layer_scan.scan_layers(
+            BertLayer(config, self.flash, parent=None), self.variables['params'],
+            lambda layer, hidden, _: (layer(hidden, stream, deterministic), None), hidden,
+            dropout_key=None if deterministic else self.make_rng('dropout'), remat=self.remat, unroll=self.unroll)[0]
+
+
+def _layer_norm(config: BertConfig, name: str) -> layers.LayerNorm:
+    return layers.LayerNorm(config.layer_norm, config.layer_norm_epsilon, config.dtype, name=name)
+
+
 class Contriever(nn.Module):
-    """The retriever's encoder, for queries and passages alike; `remat` and `unroll` as in nn/layer_scan.py, `flash` as in models/t5.py."""
+    """The retriever's encoder, for queries and passages; `remat`, `unroll` and `flash` as in Bert."""
 
     config: ContrieverConfig
     remat: str = 'none'
@@ -51,13 +158,13 @@ class Contriever(nn.Module):
 
     @nn.compact
     def __call__(self, stream: types.TokenStream, deterministic: bool = True) -> Array:
-        """Embeddings [streams, passages, emb_dim] float32; zeros for a passage of length 0.
+        """Embeds the passages of a stream: [streams, passages, emb_dim] float32; zeros for a passage of length 0.
 
-        Raises ValueError when `stream.longest` exceeds max_positions.
+        Raises ValueError: `stream.longest` exceeds max_positions.
         """
-        hidden = bert.Bert(self.config, self.remat, self.unroll, self.flash, name='bert')(stream, deterministic).astype(jnp.float32)
+        hidden = Bert(self.config, self.remat, self.unroll, self.flash, name='bert')(stream, deterministic).astype(jnp.float32)
         rows = token_stream.to_rows(stream, hidden)  # [streams, passages, longest, embed], zeros past each passage's end
-        lengths = jnp.maximum(stream.lengths, 1)[..., None].astype(jnp.float32)
+        lengths = jnp.maximum(stream.lengths, 1)[..., None].astype(jnp.float32)  # [streams, passages, 1]
         if self.config.pooling == 'cls':
             pooled = rows[:, :, 0]
         else:
@@ -66,6 +173,7 @@ class Contriever(nn.Module):
 
 
 def _unit_length(embeddings: Array) -> Array:
-    """Rows of L2 norm 1; a row of zeros stays zeros, with gradient 0."""
+    """Scales [..., emb_dim] float32 to L2 norm 1; zeros stay zeros, with gradient 0."""
     squares = jnp.sum(jnp.square(embeddings), axis=-1, keepdims=True)
+    # the bound keeps the square root's gradient finite where a passage is empty
     return embeddings * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))

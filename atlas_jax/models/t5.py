@@ -7,20 +7,35 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from atlas_jax import errors, types
-from atlas_jax.nn import attention, dense, embedding, flash_attention, layer_scan, mlp, norm, relpos, t5_layers, token_stream
+from atlas_jax.nn import attention, flash_attention, layer_scan, layers, t5_layers, token_stream
 
 Array = jax.Array
-_ReadByStep = attention.KeysValues | list[attention.KeysValues]  # what decode_step reads: layers together or apart
+
+
+class EncodedStates(struct.PyTreeNode):
+    """Encoder states that stand in for keys and values: every decoder layer projects them itself, and again for its gradient.
+
+    states  [1, ..., embed]  the first axis stands where keys and values have their layers
+    """
+
+    states: Array
+
+
+# What the decoder reads of passages; keys and values are each [layers, ..., heads, head_dim].
+Readable = attention.KeysValues | EncodedStates
+# What decode_step reads: keys and values of all layers together, or a list of each layer's own.
+ReadableByStep = attention.KeysValues | list[attention.KeysValues]
 
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
     """Sizes and options of a T5.
 
-    mlp_activations: ('relu',) for v1.0, ('gelu', 'linear') for v1.1; names of nn/mlp.py.
-    logits_via_embedding: v1.0 shares the embedding with the output and scales by emb_dim**-0.5; v1.1 has a kernel of its own.
+    mlp_activations: ('relu',) for v1.0, ('gelu', 'linear') for v1.1; names of nn.layers.ACTIVATIONS.
+    logits_via_embedding: True shares the embedding with the output and scales by emb_dim**-0.5, as v1.0 does; v1.1 has its own kernel.
     dtype: of the activations; parameters, norms, softmax and logits are float32.
 
     Raises ConfigError for a size below 1, an unknown activation or a dropout rate outside [0, 1).
@@ -52,50 +67,60 @@ class T5Config:
         for name in sizes:
             if getattr(self, name) < 1:
                 raise errors.ConfigError(f'T5Config.{name} is {getattr(self, name)}; it must be at least 1')
-        unknown = sorted(set(self.mlp_activations) - set(mlp.ACTIVATIONS))
+        unknown = sorted(set(self.mlp_activations) - set(layers.ACTIVATIONS))
         if unknown or not self.mlp_activations:
-            raise errors.ConfigError(f'T5Config.mlp_activations {self.mlp_activations} has to name some of {sorted(mlp.ACTIVATIONS)}')
+            raise errors.ConfigError(f'T5Config.mlp_activations is {self.mlp_activations}; name some of {sorted(layers.ACTIVATIONS)}')
         if not 0 <= self.dropout_rate < 1:
             raise errors.ConfigError(f'T5Config.dropout_rate is {self.dropout_rate}; it must be at least 0 and below 1')
 
     def layer_arguments(self) -> dict[str, Any]:
-        """What every layer takes."""
+        """Returns the arguments of every layer."""
         names = ('emb_dim', 'num_heads', 'head_dim', 'mlp_dim', 'mlp_activations', 'dropout_rate', 'layer_norm_epsilon', 'dtype')
         return {name: getattr(self, name) for name in names}
 
     def relpos_arguments(self) -> dict[str, Any]:
-        """What either bias takes."""
+        """Returns the arguments of the encoder's and the decoder's position bias."""
         return {'num_heads': self.num_heads, 'num_buckets': self.relpos_buckets, 'max_distance': self.relpos_max_distance,
                 'emb_dim': self.emb_dim}
 
 
 def init_params(config: T5Config, key: Array) -> Any:
-    """Fresh parameters, a nested dict whose leaves are boxed with their logical axes; `jax.eval_shape` it for shapes alone."""
+    """Draws fresh float32 parameters, a nested dict whose leaves are boxed with their logical axes.
+
+    `jax.eval_shape` of it gives the shapes without allocating anything.
+    """
     stream = token_stream.pack(jnp.zeros((1, 1, 1), jnp.int32), jnp.ones((1, 1), jnp.int32), stream_tokens=1, longest=1)
     return T5(config).init(key, stream, jnp.zeros((1, 1), jnp.int32))['params']
 
 
 def shift_right(targets: Array, start_id: int = 0) -> Array:
-    """Decoder inputs of these targets: [..., length] int32 moved by one, `start_id` first."""
+    """Moves targets [..., length] int32 right by one, `start_id` first: the decoder's inputs, the same shape."""
     return jnp.concatenate([jnp.full_like(targets[..., :1], start_id), targets[..., :-1]], axis=-1)
 
 
 class _Stack(nn.Module):
-    """What encoder and decoder share: a stack of equal layers, scanned, between a position bias and a last norm."""
+    """A stack of equal layers, scanned, with one position bias: the common part of encoder and decoder.
+
+    remat, unroll: see nn/layer_scan.py.
+    """
 
     config: T5Config
     remat: str = 'none'
     unroll: int = 1
 
-    def _set_up(self, layer: type[nn.Module], num_layers: int, bidirectional: bool) -> None:
+    def _set_up(self, layer: type[t5_layers.EncoderLayer] | type[t5_layers.DecoderLayer], num_layers: int, bidirectional: bool) -> None:
+        """Makes the position bias, the layers and the dropout; `setup` of the subclasses calls it."""
         config = self.config
-        self.relpos_bias = relpos.RelativePositionBias(bidirectional=bidirectional, **config.relpos_arguments())
+        self.relpos_bias = t5_layers.RelativePositionBias(bidirectional=bidirectional, **config.relpos_arguments())
         self.layers = [layer(**config.layer_arguments()) for _ in range(num_layers)]
         self.dropout = nn.Dropout(config.dropout_rate)
 
-    def _scan(self, layer: type[nn.Module], call, hidden: Array, per_layer: Any = None,
-              deterministic: bool = True) -> tuple[Array, Any]:
-        """Scans the layers; while the parameters are made, runs them one after another under their own names."""
+    def _scan(self, layer: type[t5_layers.EncoderLayer] | type[t5_layers.DecoderLayer], call: Callable[..., tuple[Array, Any]],
+              hidden: Array, per_layer: Any = None, deterministic: bool = True) -> tuple[Array, Any]:
+        """Scans the layers; while parameters are made, runs the layers one after another under their own names.
+
+        Arguments and results as of `layer_scan.scan_layers`.
+        """
         if self.is_initializing():
             for i, bound in enumerate(self.layers):
                 hidden, _ = call(bound, hidden, jax.tree.map(lambda leaf, i=i: leaf[i], per_layer))
@@ -106,17 +131,20 @@ class _Stack(nn.Module):
 
 
 class Encoder(_Stack):
-    """The layers over a stream; one position bias serves all of them and every passage."""
+    """The layers over a stream; one position bias serves all of them and every passage.
+
+    flash: uses the kernel of nn/flash_attention.py if it fits.
+    """
 
     flash: bool = False
 
     def setup(self):
         self._set_up(t5_layers.EncoderLayer, self.config.num_encoder_layers, bidirectional=True)
-        self.encoder_norm = norm.RMSNorm(self.config.layer_norm_epsilon, self.config.dtype)
+        self.encoder_norm = layers.RMSNorm(self.config.layer_norm_epsilon, self.config.dtype)
 
     def __call__(self, embedded: Array, stream: types.TokenStream, deterministic: bool) -> Array:
-        """[streams, stream_tokens, embed] to the same."""
-        bias, config = self.relpos_bias(stream.longest), self.config
+        """Encodes embedded tokens [streams, stream_tokens, embed] to states of the same shape."""
+        bias, config = self.relpos_bias(stream.longest), self.config  # bias [heads, longest, longest]
         flash = self.flash and flash_attention.fits(stream.longest, config.num_heads, config.head_dim)
         if flash:
             bias = flash_attention.one_per_stream(bias, stream.tokens.shape[0])
@@ -126,16 +154,16 @@ class Encoder(_Stack):
 
 
 class Decoder(_Stack):
-    """The layers over target tokens, up to and including the logits unless they come from the embedding."""
+    """The layers over target tokens, and the output kernel if the config has one."""
 
     def setup(self):
         self._set_up(t5_layers.DecoderLayer, self.config.num_decoder_layers, bidirectional=False)
-        self.decoder_norm = norm.RMSNorm(self.config.layer_norm_epsilon, self.config.dtype)
+        self.decoder_norm = layers.RMSNorm(self.config.layer_norm_epsilon, self.config.dtype)
         if not self.config.logits_via_embedding:
-            self.logits_dense = dense.Dense(self.config.vocab_size, ('embed', 'vocab'))
+            self.logits_dense = layers.Dense(self.config.vocab_size, ('embed', 'vocab'))
 
     def keys_values(self, encoded: Array, lay_out: Callable[[Array], Array]) -> attention.KeysValues:
-        """Of each layer's attention to the passages, each as `lay_out` puts it, layers first."""
+        """Projects encoder states [..., embed] to each layer's keys and values, [layers, *lay_out([..., heads, head_dim])]."""
         if self.is_initializing():
             pairs = [jax.tree.map(lay_out, layer.encoder_decoder_attention.keys_values(encoded)) for layer in self.layers]
             return jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
@@ -143,30 +171,47 @@ class Decoder(_Stack):
         return self._scan(t5_layers.DecoderLayer, lambda layer, states, _: (states, jax.tree.map(lay_out, layer.keys_values(states))),
                           encoded)[1]
 
-    def __call__(self, embedded: Array, keys_values: attention.KeysValues, key_mask: Array, deterministic: bool,
+    def __call__(self, embedded: Array, readable: Readable, key_mask: Array, deterministic: bool,
                  record: Sequence[str] = ()) -> tuple[Array, dict[str, Array]]:
-        """[batch, length, embed] to the final states, the same shape; and what was recorded, layers first."""
+        """Decodes embedded tokens; arguments and what is recorded as of `T5.decode_recording`.
+
+        Args:
+          embedded: [sequences, length, embed].
+
+        Returns:
+          Final states of the same shape, and what was recorded, layers first.
+        """
         length = embedded.shape[1]
         bias, causal_mask = self.relpos_bias(length), jnp.tril(jnp.ones((length, length), bool))
-        states = keys_values[0][0] if len(keys_values) == 1 else None  # see T5.cross_keys_values
 
-        def call(layer: t5_layers.DecoderLayer, hidden: Array, read: attention.KeysValues | None) -> tuple[Array, Any]:
-            read = layer.keys_values(states) if read is None else read
-            return layer(hidden, bias, causal_mask, read, key_mask, deterministic, record)
+        def call(layer: t5_layers.DecoderLayer, hidden: Array, own: attention.KeysValues | None) -> tuple[Array, Any]:
+            if isinstance(readable, EncodedStates):
+                own = layer.keys_values(readable.states[0])
+            assert own is not None
+            return layer(hidden, bias, causal_mask, own, key_mask, deterministic, record)
 
-        hidden, recorded = self._scan(t5_layers.DecoderLayer, call, self.dropout(embedded, deterministic=deterministic),
-                                      keys_values if states is None else None, deterministic)
+        per_layer = None if isinstance(readable, EncodedStates) else readable
+        hidden, recorded = self._scan(t5_layers.DecoderLayer, call, self.dropout(embedded, deterministic=deterministic), per_layer,
+                                      deterministic)
         return self.dropout(self.decoder_norm(hidden), deterministic=deterministic), recorded
 
-    def step(self, embedded: Array, position: Array, cache: attention.KeysValues, keys_values: _ReadByStep,
+    def step(self, embedded: Array, position: Array, cache: attention.KeysValues, keys_values: ReadableByStep,
              key_mask: Array) -> tuple[Array, attention.KeysValues, Array]:
-        """[rows, 1, embed] to the final states of one position, the cache, and the attention [batch, rows of an example, keys]."""
+        """Decodes one position; other arguments as of `T5.decode_step`.
+
+        Args:
+          embedded: [rows, 1, embed].
+
+        Returns:
+          Final states of the same shape; the cache; and the attention to the keys, [batch, rows of an example, keys] float32.
+        """
         bias = self.relpos_bias.row(position, cache[0].shape[2])
 
-        def call(layer: t5_layers.DecoderLayer, hidden: Array, own: Any) -> tuple[Array, Any]:
-            return layer.step(hidden, position, own[0], bias, own[1], key_mask)
+        def call(layer: t5_layers.DecoderLayer, hidden: Array, own: tuple[attention.KeysValues, attention.KeysValues]) -> tuple[Array, Any]:
+            own_cache, own_keys_values = own
+            return layer.step(hidden, position, own_cache, bias, own_keys_values, key_mask)
 
-        if isinstance(keys_values, list):  # of T5.step_by_step
+        if isinstance(keys_values, list):  # T5.step_by_step took the layers apart
             unbound = t5_layers.DecoderLayer(**self.config.layer_arguments(), parent=None)
             own = zip(layer_scan.split(cache), keys_values, strict=True)
             hidden, (cache, shares) = layer_scan.run_layers(unbound, self.variables['params'], call, embedded, own)
@@ -176,10 +221,11 @@ class Decoder(_Stack):
 
 
 class T5(nn.Module):
-    """T5. Its parts are called by `method`: `t5.apply({'params': params}, stream, method='encode')`.
+    """T5 encoder and decoder. Parts are called by `method`: `t5.apply({'params': params}, stream, method='encode')`.
 
-    remat: what a layer's backward pass computes again; unroll: layers in one turn of the loop. See nn/layer_scan.py.
-    flash: the encoder's attention by the kernel of nn/flash_attention.py, where it fits.
+    remat: what a layer's backward pass computes again; see nn/layer_scan.py.
+    unroll: layers in one turn of the loop over layers.
+    flash: runs the encoder's attention by the kernel of nn/flash_attention.py if it fits.
     """
 
     config: T5Config
@@ -188,79 +234,90 @@ class T5(nn.Module):
     flash: bool = False
 
     def setup(self):
-        self.token_embedder = embedding.Embedding(self.config.vocab_size, self.config.emb_dim, dtype=self.config.dtype)
+        self.token_embedder = layers.Embedding(self.config.vocab_size, self.config.emb_dim, dtype=self.config.dtype)
         self.encoder = Encoder(self.config, self.remat, self.unroll, self.flash)
         self.decoder = Decoder(self.config, self.remat, self.unroll)
 
     def encode(self, stream: types.TokenStream, deterministic: bool = True) -> Array:
-        """Final encoder states, [streams, stream_tokens, embed]; meaningless past the last passage."""
+        """Encodes a stream: final states [streams, stream_tokens, embed] of `dtype`; meaningless past the last passage."""
         return self.encoder(self.token_embedder(stream.tokens), stream, deterministic)
 
-    def cross_keys_values(self, encoded: Array, lay_out: Callable[[Array], Array] = lambda values: values) -> attention.KeysValues:
-        """Keys and values that the decoder reads: [..., embed] to a pair of [layers, ..., heads, head_dim].
+    def cross_keys_values(self, encoded: Array, lay_out: Callable[[Array], Array] = lambda values: values) -> Readable:
+        """Makes what the decoder reads from encoder states [..., embed]: keys and values, or with remat 'full' the states themselves.
 
-        They hold no positions, so they can be made on the stream and gathered, and serve any grouping of passages: `lay_out` takes a
-        layer's [..., heads, head_dim].
+        Keys and values hold no positions, so they can be made on the stream and then gathered, and serve any grouping of passages.
 
-        Where whole layers are computed again (remat full), the states stand in for them, [1, ..., embed] alone: every decoder layer makes
-        its own, and again for its gradient. All layers' keys and values and their gradients are 8 GB for one example of the largest
-        reader with 20 passages of 512 tokens. Decoding step by step needs them made.
+        Args:
+          encoded: [..., embed].
+          lay_out: gathers a layer's [..., heads, head_dim], or the states; all axes but the trailing ones may change.
+
+        Returns:
+          Keys and values, each [layers, *lay_out([..., heads, head_dim])]; or EncodedStates of [1, *lay_out([..., embed])].
         """
-        return (lay_out(encoded)[None],) if self.remat == 'full' else self.decoder.keys_values(encoded, lay_out)
+        if self.remat == 'full':
+            # All layers' keys and values and their gradients are 8 GB for one example of the largest reader with 20 passages of 512 tokens.
+            return EncodedStates(lay_out(encoded)[None])
+        return self.decoder.keys_values(encoded, lay_out)
 
-    def decode(self, decoder_input_tokens: Array, keys_values: attention.KeysValues, key_mask: Array,
-               deterministic: bool = True) -> Array:
-        """Logits of every target position. Several sequences of an example may stand side by side; they read the same keys.
+    def decode(self, decoder_input_tokens: Array, readable: Readable, key_mask: Array, deterministic: bool = True) -> Array:
+        """Computes the logits of every target position. Several sequences of an example may stand side by side; they read the same keys.
 
         Args:
           decoder_input_tokens: [sequences, target_length] int32, targets shifted right; sequences a multiple of batch.
-          keys_values: each [layers, ..., heads, head_dim], of batch * keys keys.
-          key_mask: [batch, keys] bool, which says what is read together; an example without any True key reads nothing.
+          readable: of `cross_keys_values`, for batch * keys keys.
+          key_mask: [batch, keys] bool, the keys that are read together; an example without any True key reads nothing.
+          deterministic: True switches dropout off.
 
         Returns:
           [sequences, target_length, vocab] float32.
         """
-        return self.decode_recording(decoder_input_tokens, keys_values, key_mask, deterministic)[0]
+        return self.decode_recording(decoder_input_tokens, readable, key_mask, deterministic)[0]
 
-    def decode_recording(self, decoder_input_tokens: Array, keys_values: attention.KeysValues, key_mask: Array,
-                         deterministic: bool = True, record: Sequence[str] = ()) -> tuple[Array, dict[str, Array]]:
-        """`decode`, and the attention to the keys.
+    def decode_recording(self, decoder_input_tokens: Array, readable: Readable, key_mask: Array, deterministic: bool = True,
+                         record: Sequence[str] = ()) -> tuple[Array, dict[str, Array]]:
+        """Decodes as `decode`, and records the attention to the keys.
 
         Args:
+          decoder_input_tokens, readable, key_mask, deterministic: as of `decode`.
           record: names of `nn.attention.RECORDED`.
 
         Returns:
-          As `decode`; and for each name [layers, batch, target_length, keys] float32, the mean over heads, 0 where `key_mask` is False,
-          before dropout and without gradient.
+          Logits as `decode`; and for each name [layers, batch, positions of an example's sequences, keys] float32, the mean over heads,
+          0 where `key_mask` is False, before dropout and without gradient.
         """
-        hidden, recorded = self.decoder(self.token_embedder(decoder_input_tokens), keys_values, key_mask, deterministic, record)
+        hidden, recorded = self.decoder(self.token_embedder(decoder_input_tokens), readable, key_mask, deterministic, record)
         return self._logits(hidden), recorded
 
     @nn.nowrap
-    def step_by_step(self, params: Any, keys_values: attention.KeysValues, key_mask: Array) -> tuple[Any, _ReadByStep]:
-        """Parameters, and keys and values, laid out for `decode_step`; for a loop over positions to be done before it.
-
-        Keys and values are turned as one query at a time wants them (`nn.attention.by_head`). Where layers are unrolled every layer gets
-        arrays of its own: out of stacked ones the loop would copy all of the decoder at every position (size small on a CPU: 36 ms a
-        position, 12 without).
+    def step_by_step(self, params: Any, readable: Readable, key_mask: Array) -> tuple[Any, ReadableByStep]:
+        """Lays parameters, keys and values out for `decode_step`; to be done once, before a loop over positions.
 
         Args:
           params: the reader's, layers together.
-          keys_values: each [layers, ..., heads, head_dim], of batch * keys keys.
+          readable: keys and values, each [layers, ..., heads, head_dim], of batch * keys keys.
           key_mask: [batch, keys] bool.
+
+        Returns:
+          The parameters, and keys and values by head (`nn.attention.by_head`). If the loop over layers is unrolled, each layer has arrays
+          of its own.
+
+        Raises ValueError: encoder states (remat 'full') in place of keys and values.
         """
+        if isinstance(readable, EncodedStates):
+            raise ValueError("decoding step by step needs keys and values, but remat is 'full'; choose another remat")
         def lay_out(layer: attention.KeysValues) -> attention.KeysValues:
             return attention.by_head(layer, key_mask)
 
         if self.unroll < self.config.num_decoder_layers:
-            return params, jax.vmap(lay_out)(keys_values)
+            return params, jax.vmap(lay_out)(readable)
+        # Out of stacked arrays the loop would copy the whole decoder at every position: 36 ms a position, 12 without (size small, CPU).
         # Split before they are turned: between the concatenation of all layers and its slices nothing may stand, then both are left out.
         apart = {**params, 'decoder': layer_scan.unstack_layers(params['decoder'])}
-        return apart, [lay_out(layer) for layer in layer_scan.split(keys_values)]
+        return apart, [lay_out(layer) for layer in layer_scan.split(readable)]
 
-    def decode_step(self, token: Array, position: Array, cache: attention.KeysValues, keys_values: _ReadByStep,
+    def decode_step(self, token: Array, position: Array, cache: attention.KeysValues, keys_values: ReadableByStep,
                     key_mask: Array) -> tuple[Array, attention.KeysValues, Array]:
-        """Logits of one position. Rows are examples, or several sequences of each side by side, which read the same keys.
+        """Computes the logits of one position. Rows are examples, or several sequences of each side by side, which read the same keys.
 
         Args:
           token: [rows] int32, rows a multiple of batch: the token at `position` (scalar int32, from 0).
@@ -278,17 +335,23 @@ class T5(nn.Module):
 
     @nn.nowrap
     def init_cache(self, batch: int, max_length: int) -> attention.KeysValues:
-        """An empty cache for `decode_step`: keys and values, each [layers, batch, max_length, heads, head_dim] of `dtype`."""
+        """Returns an empty cache for `decode_step`: keys and values, each [layers, batch, max_length, heads, head_dim] of `dtype`."""
         config = self.config
         zeros = jnp.zeros((config.num_decoder_layers, batch, max_length, config.num_heads, config.head_dim), config.dtype)
         return zeros, zeros
 
     def __call__(self, stream: types.TokenStream, decoder_input_tokens: Array) -> Array:
-        """Encodes a stream and decodes from all of it; what `init` runs. One stream is one example: batch = streams."""
+        """Encodes a stream and decodes from all of it: logits [streams, target_length, vocab] float32; `init` runs this.
+
+        Args:
+          stream: one example a stream.
+          decoder_input_tokens: [streams, target_length] int32.
+        """
         encoded = self.encode(stream)
         return self.decode(decoder_input_tokens, self.cross_keys_values(encoded), stream.passage_indices >= 0)
 
     def _logits(self, hidden: Array) -> Array:
+        """Maps final states [..., embed] to logits [..., vocab] float32."""
         if self.config.logits_via_embedding:
             return self.token_embedder.attend(hidden * self.config.emb_dim**-0.5)
         return self.decoder.logits_dense(hidden)

@@ -1,4 +1,4 @@
-"""Model inputs put together from token segments, in graph: query ids beside passage ids, specials and literals between them."""
+"""Assembly of model inputs from token segments, in graph: query ids and passage ids, special tokens and literal text between them."""
 
 from collections.abc import Sequence
 
@@ -15,11 +15,12 @@ def assemble(segments: Sequence[Segment], query_tokens: Array, query_lengths: Ar
              max_length: int) -> tuple[Array, Array]:
     """Lays the segments of n inputs one after another.
 
-    What is too long is cut: the text first, from its end; if that is not enough the title, then the query. Literals stay whole.
+    Inputs that are too long are cut: the text first, from its end; if that is not enough the title, then the query. Literals stay whole.
 
     Args:
       segments: of a format, in its order.
-      query_tokens: [n, query_width] int, query_lengths: [n] int.
+      query_tokens: [n, query_width] int, 0 on padding.
+      query_lengths: [n] int.
       passages: one row an input, tokens [n, width] int.
       max_length: width of the result.
 
@@ -27,11 +28,12 @@ def assemble(segments: Sequence[Segment], query_tokens: Array, query_lengths: Ar
       tokens [n, max_length] int32, 0 on padding, and lengths [n] int32.
 
     Raises:
-      ConfigError: the literals alone are longer than max_length (when traced).
+      ConfigError: the literals alone are longer than max_length; raised while tracing.
     """
     literal = sum(len(segment.ids) for segment in segments)
     if literal > max_length:
         raise errors.ConfigError(f'the format alone takes {literal} tokens, more than the limit of {max_length}; raise text_max_tokens')
+    # of each kind: tokens [n, width], the column where it begins [n], and its length [n]
     sources = {
         'query': (query_tokens, jnp.zeros_like(query_lengths), query_lengths),
         'title': (passages.tokens, jnp.zeros_like(passages.title_lengths), passages.title_lengths),
@@ -50,10 +52,12 @@ def assemble(segments: Sequence[Segment], query_tokens: Array, query_lengths: Ar
         start = end[:, None]  # [n, 1]
         if segment.kind == 'literal':
             end = end + len(segment.ids)
-            values = jnp.asarray(segment.ids, jnp.int32)[jnp.clip(columns - start, 0, len(segment.ids) - 1)]
+            # Every input gets the value of every column; `where` below keeps those of this segment.
+            values = jnp.asarray(segment.ids, jnp.int32)[jnp.clip(columns - start, 0, len(segment.ids) - 1)]  # [n, max_length]
         else:
             source, first, _ = sources[segment.kind]
             end = end + kept[segment.kind]
+            # [n, max_length]
             place = jnp.clip(columns - start + first[:, None], 0, source.shape[1] - 1)
             values = jnp.take_along_axis(source.astype(jnp.int32), place, axis=1)
         tokens = jnp.where((columns >= start) & (columns < end[:, None]), values, tokens)

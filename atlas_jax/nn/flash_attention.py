@@ -6,6 +6,7 @@ gives, [passages, longest, heads * head_dim]: nothing is transposed, and no [pas
 """
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,40 +27,43 @@ _VMEM_BYTES = 16 * 2**20  # all that a core of TPU v4 has
 
 
 def fits(longest: int, num_heads: int, head_dim: int) -> bool:
-    """Whether passages of so many tokens fit on the chip."""
+    """Tells if passages of up to `longest` tokens fit on the chip."""
     return longest <= _LONGEST and _heads_of_a_program(num_heads, head_dim) * longest**2 <= _HEADS * _LONGEST**2
 
 
 def one_per_stream(bias: Array, streams: int) -> Array:
-    """[heads, longest, longest] as [streams, heads, longest, longest], each on its stream's device.
+    """Repeats a bias [heads, longest, longest] float as [streams, heads, longest, longest], each on its stream's device.
 
-    Layers read that, and so their gradients add up on each device; in here they are summed over the devices, once for all layers.
+    Layers read these copies, so that their gradients add up on each device. Here they are summed over the devices, once for all layers.
     """
     return partitioning.spread(jnp.broadcast_to(bias, (streams, *bias.shape)))
 
 
 def attend(query: Array, key: Array, value: Array, bias: Array | None, lengths: Array, seeds: Array | None = None, *, num_heads: int,
            dropout_rate: float = 0.0) -> Array:
-    """softmax(query . key + bias) . value of each passage; passages of different streams stay on their devices (partitioning.on_mesh).
+    """Returns softmax(query . key + bias) . value for each passage.
+
+    Passages of different streams stay on their devices (partitioning.on_mesh). Passages that do not fit (`fits`) fail to compile.
 
     Args:
       query, key, value: [streams, passages, longest, heads * head_dim] of one dtype; queries are scaled already.
       bias: [streams, heads, longest, longest] of `one_per_stream`, shared by a stream's passages, or None.
       lengths: [streams, passages] int32; keys from there on are masked, and a passage of length 0 gets zeros.
-      seeds: [streams, passages] int32, of the probabilities' dropout; None without dropout.
+      seeds: [streams, passages] int32, for the dropout of the probabilities; None without dropout.
+      num_heads: heads that lie side by side in the last axis.
       dropout_rate: below 1; probabilities that stay are divided by 1 - dropout_rate.
 
     Returns:
       [streams, passages, longest, heads * head_dim]. Off a TPU the kernel is interpreted: right, and slow.
-
-    Where passages do not fit (`fits`), the compiler says so.
     """
     rate = 0.0 if seeds is None else dropout_rate
     seeds = jnp.zeros_like(lengths) if seeds is None else seeds
 
-    def run(*by_stream):
-        of_streams = [_attend(num_heads, rate, *jax.tree.map(lambda leaf, i=i: leaf[i], by_stream)) for i in range(by_stream[0].shape[0])]
-        return jnp.stack(of_streams)
+    def run(query, key, value, bias, lengths, seeds):
+        """One stream after another: on several devices there is one of them here."""
+        outputs = [_attend(num_heads, rate, query[i], key[i], value[i], None if bias is None else bias[i], lengths[i], seeds[i])
+                   for i in range(query.shape[0])]
+        return jnp.stack(outputs)
 
     if not jax.sharding.get_abstract_mesh().empty:  # the compiler does not split a kernel over devices
         run = jax.shard_map(run, in_specs=jax.sharding.PartitionSpec(partitioning.MESH_AXES),
@@ -69,7 +73,16 @@ def attend(query: Array, key: Array, value: Array, bias: Array | None, lengths: 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _attend(num_heads, rate, query, key, value, bias, lengths, seeds):
-    return _call(num_heads, rate, (query, key, value), bias, lengths, seeds, None)[0]
+    """Runs the forward kernel over the passages of one stream: [passages, longest, heads * head_dim]."""
+    blocks = _Blocks(num_heads, query.shape)
+    rows, like = blocks.rows(), jax.ShapeDtypeStruct(query.shape, query.dtype)
+    kernel = functools.partial(_forward, blocks.group, rate, bias is not None)
+    inputs, in_specs = [query, key, value], [rows, rows, rows]
+    if bias is not None:
+        inputs.append(bias.astype(jnp.float32))
+        in_specs.append(blocks.bias())
+    (output,) = _run(kernel, blocks, lengths, seeds, inputs, in_specs, [like], [rows], matrix_products=2)
+    return output
 
 
 def _attend_forward(num_heads, rate, query, key, value, bias, lengths, seeds):
@@ -77,75 +90,127 @@ def _attend_forward(num_heads, rate, query, key, value, bias, lengths, seeds):
 
 
 def _attend_backward(num_heads, rate, saved, gradient):
+    """Runs the backward kernel; the gradients of what `_attend` takes, None for lengths and seeds."""
     query, key, value, bias, lengths, seeds = saved
-    *gradients, to_bias = _call(num_heads, rate, (query, key, value), bias, lengths, seeds, gradient)
-    return (*gradients, None if bias is None else to_bias.astype(bias.dtype), None, None)
+    blocks = _Blocks(num_heads, query.shape)
+    rows, like = blocks.rows(), jax.ShapeDtypeStruct(query.shape, query.dtype)
+    kernel = functools.partial(_backward, blocks.group, rate, bias is not None)
+    if bias is None:
+        to_query, to_key, to_value = _run(
+            kernel, blocks, lengths, seeds, [query, key, value, gradient], [rows, rows, rows, rows],
+            [like, like, like], [rows, rows, rows], matrix_products=5)
+        return to_query, to_key, to_value, None, None, None
+    to_query, to_key, to_value, to_bias = _run(
+        kernel, blocks, lengths, seeds, [query, key, value, bias.astype(jnp.float32), gradient], [rows, rows, rows, blocks.bias(), rows],
+        [like, like, like, jax.ShapeDtypeStruct(bias.shape, jnp.float32)], [rows, rows, rows, blocks.bias_gradient()], matrix_products=5)
+    return to_query, to_key, to_value, to_bias.astype(bias.dtype), None, None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _call(num_heads: int, rate: float, operands: tuple[Array, Array, Array], bias: Array | None, lengths: Array, seeds: Array,
-          gradient: Array | None) -> tuple[Array | None, ...]:
-    """The output; or, given its gradient, those of query, key, value and bias."""
-    passages, longest, joined = operands[0].shape
-    group = _heads_of_a_program(num_heads, joined // num_heads)
-    rows = pl.BlockSpec((1, longest, joined // num_heads * group), lambda head, passage, *_: (passage, 0, head))
-    shared = functools.partial(pl.BlockSpec, (group, longest, longest), lambda head, passage, *_: (head, 0, 0))
-    inputs, in_specs = list(operands), [rows] * 3
-    if bias is not None:  # one buffer: it is the same for all passages
-        inputs, in_specs = [*inputs, bias.astype(jnp.float32)], [*in_specs, shared(pipeline_mode=pl.Buffered(1))]
-    shapes, out_specs = [jax.ShapeDtypeStruct(operands[0].shape, operands[0].dtype)], [rows]
-    if gradient is not None:
-        inputs, in_specs = [*inputs, gradient], [*in_specs, rows]
-        shapes, out_specs = shapes * 3, [rows] * 3
-        if bias is not None:
-            shapes, out_specs = [*shapes, jax.ShapeDtypeStruct(bias.shape, jnp.float32)], [*out_specs, shared()]
-    products = 2 if gradient is None else 5
+class _Blocks:
+    """The share of each operand that one program of the grid [groups of heads, passages] gets.
+
+    num_heads, passages, longest, joined  sizes of the operands [passages, longest, joined]; joined = heads * head_dim
+    group                                 heads of a program
+    """
+
+    def __init__(self, num_heads: int, shape: tuple[int, int, int]):
+        self.num_heads, (self.passages, self.longest, self.joined) = num_heads, shape
+        self.group = _heads_of_a_program(num_heads, self.joined // num_heads)
+
+    def rows(self) -> pl.BlockSpec:
+        """Queries, keys, values, outputs and their gradients: one passage, the columns of the program's heads."""
+        shape = (1, self.longest, self.joined // self.num_heads * self.group)
+        return pl.BlockSpec(shape, lambda head, passage, *_: (passage, 0, head))
+
+    def bias(self) -> pl.BlockSpec:
+        """The bias [heads, longest, longest]: the program's heads. It has one buffer, since it is the same for all passages."""
+        return pl.BlockSpec(self._bias_shape(), self._bias_place, pipeline_mode=pl.Buffered(1))
+
+    def bias_gradient(self) -> pl.BlockSpec:
+        """The gradient of the bias: the program's heads, whatever the passage, so that it stays on the chip while passages add to it."""
+        return pl.BlockSpec(self._bias_shape(), self._bias_place)
+
+    def _bias_shape(self) -> tuple[int, int, int]:
+        return self.group, self.longest, self.longest
+
+    def _bias_place(self, head: Any, passage: Any, *_: Any) -> tuple[Any, int, int]:
+        return head, 0, 0
+
+
+def _run(kernel: Callable[..., None], blocks: _Blocks, lengths: Array, seeds: Array, inputs: Sequence[Array],
+         in_specs: Sequence[pl.BlockSpec], outputs: Sequence[jax.ShapeDtypeStruct], out_specs: Sequence[pl.BlockSpec], *,
+         matrix_products: int) -> Sequence[Array]:
+    """Runs a kernel over all passages and groups of heads; compiled on a TPU, interpreted elsewhere.
+
+    Args:
+      lengths, seeds: [passages] int32, prefetched.
+      inputs, in_specs: what the kernel reads, and a program's share of it.
+      outputs, out_specs: what it writes, likewise.
+      matrix_products: of [longest, longest] with head_dim, that a head of a passage takes; for the compiler's estimate.
+
+    Returns:
+      Arrays as `outputs` describes them.
+    """
+    passages, longest = blocks.passages, blocks.longest
     call = functools.partial(
-        pl.pallas_call, functools.partial(_forward if gradient is None else _backward, group, rate, bias is not None),
-        out_shape=shapes,
+        pl.pallas_call, kernel,
+        out_shape=outputs,
         grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=2, grid=(num_heads // group, passages), in_specs=in_specs, out_specs=out_specs),
+            num_scalar_prefetch=2, grid=(blocks.num_heads // blocks.group, passages), in_specs=in_specs, out_specs=out_specs),
         # the passages innermost and in order: they add to one block of the bias's gradient
         compiler_params=pltpu.CompilerParams(dimension_semantics=('parallel', 'arbitrary'), vmem_limit_bytes=_VMEM_BYTES),
-        cost_estimate=pl.CostEstimate(flops=products * 2 * passages * longest**2 * joined,
-                                      transcendentals=passages * num_heads * longest**2,
-                                      bytes_accessed=(len(inputs) + len(shapes)) * operands[0].nbytes))
-    found = jax.lax.platform_dependent(lengths, seeds, *inputs, tpu=lambda *inputs: call()(*inputs),
-                                       default=lambda *inputs: call(interpret=True)(*inputs))
-    return (*found, None) if gradient is not None and bias is None else tuple(found)
+        cost_estimate=pl.CostEstimate(flops=matrix_products * 2 * passages * longest**2 * blocks.joined,
+                                      transcendentals=passages * blocks.num_heads * longest**2,
+                                      bytes_accessed=(len(inputs) + len(outputs)) * inputs[0].nbytes))
+    return jax.lax.platform_dependent(lengths, seeds, *inputs, tpu=lambda *operands: call()(*operands),
+                                      default=lambda *operands: call(interpret=True)(*operands))
 
 
 def _heads_of_a_program(num_heads: int, head_dim: int) -> int:
-    """The fewest heads that fill whole rows of lanes; all of them where none do."""
-    return next((group for group in range(1, num_heads) if num_heads % group == 0 and group * head_dim % _LANES == 0), num_heads)
+    """Returns the fewest heads that fill whole rows of lanes; all of them where no number does."""
+    for group in range(1, num_heads):
+        if num_heads % group == 0 and group * head_dim % _LANES == 0:
+            return group
+    return num_heads
 
 
-def _forward(group: int, rate: float, biased: bool, lengths, seeds, query, key, value, *refs) -> None:
-    *bias, output = refs
+def _forward(group: int, rate: float, biased: bool, lengths, seeds, *refs) -> None:
+    """Kernel: writes output [1, longest, group * head_dim] from query, key, value of that shape, and bias [group, longest, longest]."""
+    if biased:
+        query, key, value, bias, output = refs
+    else:
+        query, key, value, output = refs
+        bias = None
     query, key, value = query[0], key[0], value[0]  # [longest, group * head_dim]
     total = jnp.zeros(query.shape, jnp.float32)
     for head in range(group):
         lanes = _lanes_of(head, group, query)
-        weights = _softmax(query, key, lanes, bias[0][head] if biased else None, lengths)
+        weights = _softmax(query, key, lanes, bias[head] if biased else None, lengths)
         if rate:
             weights = weights * _dropout(rate, seeds, head, group, weights.shape)
         total = jnp.where(lanes, _dot(weights.astype(value.dtype), value, 1, 0), total)
     output[0] = total.astype(output.dtype)
 
 
-def _backward(group: int, rate: float, biased: bool, lengths, seeds, query, key, value, *refs) -> None:
-    (bias, gradient, to_query, to_key, to_value, to_bias) = refs if biased else (None, *refs, None)
-    query, key, value, gradient = query[0], key[0], value[0], gradient[0]  # [longest, group * head_dim]
-    totals = [jnp.zeros(query.shape, jnp.float32)] * 3
+def _backward(group: int, rate: float, biased: bool, lengths, seeds, *refs) -> None:
+    """Kernel: writes the gradients of query, key, value [1, longest, group * head_dim], and of the bias, summed over the passages."""
     if biased:
-        @pl.when(pl.program_id(1) == 0)
+        query, key, value, bias, gradient, to_query, to_key, to_value, to_bias = refs
+
+        @pl.when(pl.program_id(1) == 0)  # the first passage of these heads
         def _():
             to_bias[...] = jnp.zeros(to_bias.shape, to_bias.dtype)
+    else:
+        query, key, value, gradient, to_query, to_key, to_value = refs
+        bias = to_bias = None
+    query, key, value, gradient = query[0], key[0], value[0], gradient[0]  # [longest, group * head_dim]
+    query_total = key_total = value_total = jnp.zeros(query.shape, jnp.float32)
     for head in range(group):
         lanes = _lanes_of(head, group, query)
-        weights = _softmax(query, key, lanes, bias[head] if biased else None, lengths)
+        weights = _softmax(query, key, lanes, bias[head] if biased else None, lengths)  # [longest, longest]
         to_weights = _dot(_only(lanes, gradient), value, 1, 1)
         dropped = weights
         if rate:
@@ -155,14 +220,16 @@ def _backward(group: int, rate: float, biased: bool, lengths, seeds, query, key,
         if biased:
             to_bias[head] += to_logits
         to_logits = to_logits.astype(query.dtype)
-        parts = (_dot(to_logits, key, 1, 0), _dot(to_logits, query, 0, 0), _dot(dropped.astype(value.dtype), gradient, 0, 0))
-        totals = [jnp.where(lanes, part, total) for part, total in zip(parts, totals, strict=True)]
-    for output, total in zip((to_query, to_key, to_value), totals, strict=True):
-        output[0] = total.astype(output.dtype)
+        query_total = jnp.where(lanes, _dot(to_logits, key, 1, 0), query_total)
+        key_total = jnp.where(lanes, _dot(to_logits, query, 0, 0), key_total)
+        value_total = jnp.where(lanes, _dot(dropped.astype(value.dtype), gradient, 0, 0), value_total)
+    to_query[0] = query_total.astype(to_query.dtype)
+    to_key[0] = key_total.astype(to_key.dtype)
+    to_value[0] = value_total.astype(to_value.dtype)
 
 
 def _softmax(query, key, lanes, bias, lengths):
-    """Probabilities [longest, longest] float32; zeros where the passage is empty."""
+    """Returns probabilities [longest, longest] float32 of the head in `lanes`; zeros where the passage is empty."""
     logits = _dot(_only(lanes, query), key, 1, 1)
     if bias is not None:
         logits = logits + bias
@@ -173,7 +240,7 @@ def _softmax(query, key, lanes, bias, lengths):
 
 
 def _lanes_of(head: int, group: int, rows: Any):
-    """Where a head's columns stand, [1, group * head_dim].
+    """Marks a head's columns, [1, group * head_dim] bool.
 
     A matrix unit is as wide as the lanes: a head's own columns cost no less than all of them with the others zero, and need no shifting.
     """
@@ -183,31 +250,40 @@ def _lanes_of(head: int, group: int, rows: Any):
 
 
 def _only(lanes, rows):
+    """Keeps the columns of `lanes` and zeroes the others of rows [longest, group * head_dim]."""
     return jnp.where(lanes, rows, jnp.zeros_like(rows))
 
 
 def _dot(left, right, left_axis: int, right_axis: int):
+    """Multiplies two matrices, summing over one axis of each; float32."""
     return jax.lax.dot_general(left, right, (((left_axis,), (right_axis,)), ((), ())), preferred_element_type=jnp.float32)
 
 
 def keeps(rate: float, seed: Array, head: Array | int, position: Array) -> Array:
-    """Whether dropout keeps a probability: bool, by a hash of the passage's seed, the head, and query * longest + key, all int32.
+    """Tells if dropout keeps a probability, bool of the shape of `position`.
 
-    The same in both directions, so nothing is kept between them.
+    A hash decides, the same in the forward and the backward pass, so nothing is kept between them.
+
+    Args:
+      rate: share to drop.
+      seed: int32 scalar, the passage's.
+      head: int32 scalar.
+      position: int32, query * longest + key.
     """
+    # 0x9E3779B9 is 2**32 / golden ratio: neighbouring positions get far apart
     bits = _mix(position * _int32(0x9E3779B9) + _mix(seed ^ _mix(head + 1)))
-    return jax.lax.shift_right_logical(bits, 8) >= round(rate * 2**24)
+    return jax.lax.shift_right_logical(bits, 8) >= round(rate * 2**24)  # 24 bits: never negative as int32
 
 
 def _dropout(rate: float, seeds, head: int, group: int, shape: tuple[int, int]):
-    """What multiplies the probabilities: 0 or 1 / (1 - rate)."""
+    """Returns the factors of the probabilities, [*shape] float32: 0 or 1 / (1 - rate)."""
     position = jax.lax.broadcasted_iota(jnp.int32, shape, 0) * shape[1] + jax.lax.broadcasted_iota(jnp.int32, shape, 1)
     kept = keeps(rate, seeds[pl.program_id(1)], pl.program_id(0) * group + head, position)
     return jnp.where(kept, jnp.float32(1 / (1 - rate)), jnp.float32(0))
 
 
 def _mix(bits):
-    """MurmurHash3's finalizer, int32 to int32."""
+    """Applies MurmurHash3's finalizer to int32 of any shape; the constants are its own."""
     bits = jnp.asarray(bits, jnp.int32)
     bits = (bits ^ jax.lax.shift_right_logical(bits, 16)) * _int32(0x85EBCA6B)
     bits = (bits ^ jax.lax.shift_right_logical(bits, 13)) * _int32(0xC2B2AE35)
@@ -215,4 +291,5 @@ def _mix(bits):
 
 
 def _int32(bits: int) -> np.int32:
+    """Reinterprets 32 bits as a signed number."""
     return np.uint32(bits).astype(np.int32)

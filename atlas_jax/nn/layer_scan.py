@@ -1,11 +1,7 @@
-"""Layers as a loop in the program: one layer is compiled, not one after another.
+"""A stack of equal layers as a loop in the program, so that one layer is compiled and not each of them.
 
-A stack of layers has its parameters either apart (`layers_0`, `layers_1`, ..., T5X's unscanned names) or together (`layers`, every array
-with the layers first). `stack_layers` and `unstack_layers` convert without loss; models run from both, and stack what comes apart.
-
-A loop's backward pass stacks what every layer keeps into one array and takes it out again. On a CPU that costs more than compiling
-the layers one by one does (a sixth of a step against four seconds, eight layers of size small; an eighth and 1.5 of 21 GB, 24 layers of
-size large), so up to 24 are unrolled there (`unroll_on`).
+A stack has its parameters either apart (`layers_0`, `layers_1`, ..., T5X's unscanned names) or together (`layers`, every array with the
+layers first). `stack_layers` and `unstack_layers` convert without loss. Models run from both, and stack what comes apart.
 """
 
 import re
@@ -22,13 +18,19 @@ from atlas_jax import errors, partitioning
 Array = jax.Array
 
 REMAT = ('none', 'dots', 'full')
+# A loop's backward pass stacks what every layer keeps into one array and takes it out again. On a CPU that costs more than compiling the
+# layers one by one: a sixth of a step against four seconds (8 layers, size small), an eighth of a step and 1.5 of 21 GB (24, size large).
 _UNROLLED_ON_CPU = 24
 TOGETHER = 'layers'
 _APART = re.compile(r'layers_(\d+)')
 
 
 def stack_layers(params: Any) -> Any:
-    """Parameters with every run of `layers_<i>` put together as `layers`; leaves may be arrays, shapes or boxes with axis names."""
+    """Puts every run of `layers_<i>` together as `layers`, the layers first: n leaves [...] become [n, ...].
+
+    Args:
+      params: nested dicts; leaves may be arrays, shapes or boxes with axis names.
+    """
     if not isinstance(params, dict):
         return params
     apart = sorted((name for name in params if _APART.fullmatch(name)), key=lambda name: int(name.removeprefix('layers_')))
@@ -39,7 +41,7 @@ def stack_layers(params: Any) -> Any:
 
 
 def unstack_layers(params: Any) -> Any:
-    """The inverse of `stack_layers`, for arrays."""
+    """Takes every `layers` apart into `layers_<i>`, for arrays: [n, ...] become n leaves [...]. The inverse of `stack_layers`."""
     if not isinstance(params, dict):
         return params
     result = {name: unstack_layers(value) for name, value in params.items() if name != TOGETHER}
@@ -49,8 +51,9 @@ def unstack_layers(params: Any) -> Any:
 
 
 def split(together: Any) -> list[Any]:
-    """Arrays with the layers first, as a list of each layer's own."""
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], together) for i in range(jax.tree.leaves(together)[0].shape[0])]
+    """Splits a tree of arrays [layers, ...] into a list of each layer's own tree of arrays [...]."""
+    num_layers = jax.tree.leaves(together)[0].shape[0]
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], together) for i in range(num_layers)]
 
 
 def scan_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, Any]], hidden: Array, per_layer: Any = None, *,
@@ -61,15 +64,17 @@ def scan_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, 
       layer: an unbound module (parent=None), the same for every layer.
       params: of the whole stack, layers together or apart, beside other parameters.
       call: (bound layer, hidden, its slice of `per_layer`) -> (hidden of the same shape and dtype, output).
-      hidden: what goes from layer to layer.
-      per_layer: a tree of arrays with the layers first, or None.
+      hidden: [streams or batch, ...], goes from layer to layer.
+      per_layer: a tree of arrays [layers, ...], or None.
       dropout_key: split among the layers; None switches dropout off.
-      remat: what the backward pass computes again: 'none', 'dots' (all but the weights' products), 'full' (the whole layer). Gathered
+      remat: what the backward pass computes again: 'none', 'dots' (all but the weights' products) or 'full' (the whole layer). Gathered
         weights are always gathered again.
       unroll: layers in one turn of the loop.
 
     Returns:
-      hidden, and the outputs with the layers first.
+      hidden, of the same shape; and the outputs, a tree of arrays [layers, ...].
+
+    Raises ConfigError: an unknown policy in `remat`.
     """
     together = layer_params(params)
     keys = None if dropout_key is None else jax.random.split(dropout_key, jax.tree.leaves(together)[0].shape[0])
@@ -86,13 +91,17 @@ def scan_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, 
 
 def run_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, Any]], hidden: Array,
                per_layer: Iterable[Any]) -> tuple[Array, Any]:
-    """`scan_layers` without a loop, a gradient or dropout: from arrays that each layer has to itself.
+    """Applies `call` layer by layer as `scan_layers`, without a loop, remat or dropout, from arrays that each layer has to itself.
 
-    For what is itself the body of a loop: taking a layer out of stacked arrays would copy it in every turn.
+    For the body of another loop: taking a layer out of stacked arrays would copy it in every turn.
 
     Args:
+      layer, call, hidden: as of `scan_layers`.
       params: of the whole stack, layers apart.
       per_layer: what each layer gets.
+
+    Returns:
+      As `scan_layers`.
     """
     run, outputs = nn.apply(call, layer), []
     for i, inputs in enumerate(per_layer):
@@ -102,12 +111,15 @@ def run_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, A
 
 
 def unroll_on(device: jax.Device) -> int:
-    """Layers in one turn of the loop, for a device of this kind."""
+    """Returns the number of layers in one turn of the loop that suits this kind of device."""
     return _UNROLLED_ON_CPU if device.platform == 'cpu' else 1
 
 
-def rematerialised(body: Callable, remat: str) -> Callable:
-    """The body of a loop over layers that keeps for its gradient what `remat` says. Raises ConfigError for an unknown policy."""
+def rematerialised(body: Callable[..., Any], remat: str) -> Callable[..., Any]:
+    """Wraps the body of a loop over layers, so that it keeps for its gradient what `remat` says.
+
+    Raises ConfigError: an unknown policy.
+    """
     if remat not in REMAT:
         raise errors.ConfigError(f'remat is "{remat}"; choose one of {", ".join(REMAT)}')
     if remat == 'none' and jax.sharding.get_abstract_mesh().empty:
@@ -123,7 +135,7 @@ def _all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
 
 
 def layer_params(params: Any) -> Any:
-    """The parameters of a stack's layers, layers first."""
+    """Returns the parameters of a stack's layers alone, each [layers, ...], whether they come together or apart."""
     if TOGETHER in params:
         return params[TOGETHER]
     return stack_layers({name: params[name] for name in params if _APART.fullmatch(name)})[TOGETHER]
@@ -134,6 +146,7 @@ def _is_box(leaf: Any) -> bool:
 
 
 def _stack(*leaves: Any) -> Any:
+    """Stacks leaves of one shape [...] to [layers, ...]: boxes, shapes, numpy or jax arrays."""
     first = leaves[0]
     if _is_box(first):
         return first.replace(value=_stack(*(leaf.value for leaf in leaves)), names=('layers', *first.names))

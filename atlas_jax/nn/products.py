@@ -1,4 +1,4 @@
-"""Matrix products as the platform runs them fastest."""
+"""Matrix products, and sums written as products, as the platform runs them fastest."""
 
 import functools
 from typing import Any
@@ -12,15 +12,16 @@ Array = jax.Array
 
 
 def matmul(left: Array, right: Array, transposed: bool = False, dtype: Any = None) -> Array:
-    """`left @ right`, or `left @ right^T`.
+    """Returns `left @ right`, or `left @ right^T`.
 
     Args:
-      left: [..., rows, inner].
-      right: [..., inner, columns], or [..., columns, inner] where `transposed`; the same leading axes and dtype as `left`.
+      left: [..., rows, inner] float.
+      right: [..., inner, columns], or [..., columns, inner] if `transposed`; the same leading axes and dtype as `left`.
+      transposed: whether `right` comes transposed.
       dtype: of the result; None is the operands'.
 
     Returns:
-      [..., rows, columns].
+      [..., rows, columns] of `dtype`.
     """
     dtype = jnp.dtype(dtype or left.dtype)
     product = _rounded_after if _rounds_after(left) else _dot
@@ -28,14 +29,32 @@ def matmul(left: Array, right: Array, transposed: bool = False, dtype: Any = Non
 
 
 def dense(rows: Array, kernel: Array) -> Array:
-    """`rows @ kernel`: [..., in] and [in, out] of one dtype to [..., out] of it."""
+    """Returns `rows @ kernel`: [..., in] and [in, out] of one dtype give [..., out] of the same."""
     if not _rounds_after(rows):
         return jnp.einsum('...i,io->...o', rows, kernel)  # i in, o out
     return matmul(rows.reshape(-1, rows.shape[-1]), kernel).reshape(*rows.shape[:-1], kernel.shape[-1])
 
 
+def sum_over_leading(values: Array, kept: int) -> Array:
+    """Sums over all axes but the last `kept`, as a product with ones: [..., *last] to [*last], of one dtype.
+
+    XLA's CPU backend does its own sum over leading axes on one core.
+    """
+    ones = jnp.ones(values.shape[:-kept], values.dtype)
+    return jnp.tensordot(ones, values, axes=ones.ndim, precision=jax.lax.Precision.HIGHEST)
+
+
+def without_single_stream(values: Array) -> Array:
+    """Drops a leading axis of one stream, the layout of one device: [1, ...] to [...]; several streams keep their axis.
+
+    With the dimension of 1, XLA's CPU backend copies operands around in the backward pass: an MLP takes 1.6 times as long. Streams must
+    not be merged with tokens or passages either: each is on a device of its own, and the partitioner would gather all tokens on every one.
+    """
+    return values[0] if values.ndim > 2 and values.shape[0] == 1 else values
+
+
 def _rounds_after(operand: Array) -> bool:
-    """Whether products are taken in float32 and rounded afterwards: in bfloat16 on a CPU.
+    """Tells if products are taken in float32 and rounded afterwards, as for bfloat16 on a CPU.
 
     XLA's CPU backend uses the processor's unit for matrices (AMX, where it has one) only for bfloat16 products whose results are float32:
     1,000 GFLOP/s on two cores in place of 250. Elsewhere results wider than their operands would double what is kept for the gradient.
@@ -67,6 +86,7 @@ _rounded_after.defvjp(_rounded_after_forward, _rounded_after_backward)
 
 
 def _dot(left: Array, right: Array, transposed: bool, dtype: Any) -> Array:
+    """As `matmul`: [..., rows, inner] and `right` to [..., rows, columns] of `dtype`."""
     batch = tuple(range(left.ndim - 2))
     contracted = (left.ndim - 1,), (right.ndim - (1 if transposed else 2),)
     return jax.lax.dot_general(left, right, (contracted, (batch, batch)), preferred_element_type=dtype)

@@ -1,4 +1,4 @@
-"""T5's encoder and decoder layers: norm, attention or MLP, dropout, residual.
+"""T5's own layers: the relative position bias, and encoder and decoder layer (norm, attention or MLP, dropout, residual).
 
 Source: Raffel et al. 2020; dropout placed as in Hugging Face's T5.
 """
@@ -7,15 +7,85 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from atlas_jax import types
-from atlas_jax.nn import attention, dense, mlp, norm
+from atlas_jax import partitioning, types
+from atlas_jax.nn import attention, layers
 
 Array = jax.Array
 
 
+def position_buckets(relative_positions: np.ndarray, bidirectional: bool, num_buckets: int, max_distance: int) -> np.ndarray:
+    """Returns the bucket of each relative position (key position - query position).
+
+    Half of the buckets hold one distance each. The other half grow logarithmically up to `max_distance`; all beyond share the last.
+    Bidirectional buckets spend half of all on keys after the query; otherwise keys after the query fall into bucket 0.
+
+    Args:
+      relative_positions: any shape, int.
+
+    Returns:
+      The same shape, int32, in [0, num_buckets).
+
+    Source: Raffel et al. 2020, section 2.1.
+    """
+    distances = -np.asarray(relative_positions)
+    offsets = np.zeros_like(distances)
+    if bidirectional:
+        num_buckets //= 2
+        offsets = np.where(distances < 0, num_buckets, 0)
+        distances = np.abs(distances)
+    distances = np.maximum(distances, 0)
+    exact = num_buckets // 2
+    # logarithms in float32, as T5X and Hugging Face take them
+    ratio = np.maximum(distances, exact).astype(np.float32) / np.float32(exact)
+    logarithmic = np.log(ratio) / np.float32(np.log(max_distance / exact)) * np.float32(num_buckets - exact)
+    far = np.minimum(exact + logarithmic.astype(np.int32), num_buckets - 1)
+    return (offsets + np.where(distances < exact, distances, far)).astype(np.int32)
+
+
+class RelativePositionBias(nn.Module):
+    """Learned bias per head and bucket, `rel_embedding` [heads, relpos_buckets]. It depends on differences alone: one serves every passage.
+
+    emb_dim: of the model; sets the variance of the initial values.
+    """
+
+    num_heads: int
+    num_buckets: int
+    max_distance: int
+    bidirectional: bool
+    emb_dim: int
+
+    def setup(self):
+        self.rel_embedding = layers.declare(self, 'rel_embedding', layers.normal(1 / self.emb_dim), ('heads', 'relpos_buckets'),
+                                            (self.num_heads, self.num_buckets))
+
+    def __call__(self, length: int) -> Array:
+        """Returns [heads, length, length] float32: the bias of every query (second axis) on every key (third axis)."""
+        # A bias is a Toeplitz matrix: each row is the row above it shifted by one. Laying out `2 * length` values again and again and
+        # cutting the line at `2 * length - 1` gives just that. Its backward is a sum and a matmul with a one-hot matrix, never a scatter.
+        values = self._values(np.arange(-length + 1, length + 1))  # [heads, 2 * length]
+        line = jnp.broadcast_to(values[:, None], (self.num_heads, length, 2 * length)).reshape(self.num_heads, -1)
+        shifted = line[:, :length * (2 * length - 1)].reshape(self.num_heads, length, 2 * length - 1)
+        return shifted[:, :, length - 1:]
+
+    def row(self, position: Array, length: int) -> Array:
+        """Returns [heads, 1, length] float32: the bias of the query at `position` (scalar int) on keys 0 .. length - 1."""
+        values = self._values(np.arange(-length + 1, length))  # [heads, 2 * length - 1]; key 0 stands at length - 1 - position
+        return jax.lax.dynamic_slice_in_dim(values, length - 1 - position, length, axis=1)[:, None]
+
+    def _values(self, relative_positions: np.ndarray) -> Array:
+        """Looks up [n] int relative positions: [heads, n] float32."""
+        table = position_buckets(relative_positions, self.bidirectional, self.num_buckets, self.max_distance)
+        one_hot = np.eye(self.num_buckets, dtype=np.float32)[table]
+        # h heads, b buckets, r relative positions; each sum has one term, so the highest precision makes it exact on every device
+        rel_embedding = partitioning.whole(self.rel_embedding, ('heads', 'relpos_buckets'))
+        return jnp.einsum('hb,rb->hr', rel_embedding, one_hot, precision=jax.lax.Precision.HIGHEST)
+
+
 class _Layer(nn.Module):
-    """What both layers are made of."""
+    """Sizes of a layer, and the parts that encoder and decoder layers are made of."""
 
     emb_dim: int
     num_heads: int
@@ -26,17 +96,17 @@ class _Layer(nn.Module):
     layer_norm_epsilon: float
     dtype: str
 
-    def _norm(self) -> norm.RMSNorm:
-        return norm.RMSNorm(self.layer_norm_epsilon, self.dtype)
+    def _norm(self) -> layers.RMSNorm:
+        return layers.RMSNorm(self.layer_norm_epsilon, self.dtype)
 
     def _attention(self) -> attention.Attention:
         # T5 has no 1 / sqrt(head_dim) in its attention: it is folded into the variance of the query kernel.
-        query_init = dense.normal(1 / (self.emb_dim * self.head_dim))
+        query_init = layers.normal(1 / (self.emb_dim * self.head_dim))
         return attention.Attention(self.num_heads, self.head_dim, self.emb_dim, dropout_rate=self.dropout_rate, query_init=query_init,
                                    dtype=self.dtype)
 
-    def _mlp(self) -> mlp.Mlp:
-        return mlp.Mlp(self.mlp_dim, self.mlp_activations, dropout_rate=self.dropout_rate, dtype=self.dtype)
+    def _mlp(self) -> layers.Mlp:
+        return layers.Mlp(self.mlp_dim, self.mlp_activations, dropout_rate=self.dropout_rate, dtype=self.dtype)
 
 
 class EncoderLayer(_Layer):
@@ -50,7 +120,7 @@ class EncoderLayer(_Layer):
         self.dropout = nn.Dropout(self.dropout_rate)
 
     def __call__(self, inputs: Array, stream: types.TokenStream, bias: Array, deterministic: bool, flash: bool = False) -> Array:
-        """[streams, stream_tokens, embed] to the same; bias and flash as for `Attention.on_stream`."""
+        """Maps [streams, stream_tokens, embed] to the same shape; bias and flash as for `Attention.on_stream`."""
         attended = self.attention.on_stream(self.pre_attention_layer_norm(inputs), stream, bias, deterministic, flash)
         inputs += self.dropout(attended, deterministic=deterministic)
         return inputs + self.dropout(self.mlp(self.pre_mlp_layer_norm(inputs), deterministic), deterministic=deterministic)
@@ -70,7 +140,7 @@ class DecoderLayer(_Layer):
 
     def __call__(self, inputs: Array, bias: Array, causal_mask: Array, keys_values: attention.KeysValues, key_mask: Array,
                  deterministic: bool, record: Sequence[str] = ()) -> tuple[Array, dict[str, Array]]:
-        """All positions at once. The sequences of an example stand side by side and read the same passages.
+        """Computes all positions at once. The sequences of an example stand side by side and read the same passages.
 
         Args:
           inputs: [sequences, length, embed], sequences a multiple of batch.
@@ -90,12 +160,12 @@ class DecoderLayer(_Layer):
         return self._read(inputs, keys_values, key_mask, deterministic, record)
 
     def keys_values(self, encoded: Array) -> attention.KeysValues:
-        """Of the attention to the passages: [..., embed] to a pair of [..., heads, head_dim]."""
+        """Projects encoder states [..., embed] to the keys and values of the attention to passages, each [..., heads, head_dim]."""
         return self.encoder_decoder_attention.keys_values(encoded)
 
     def step(self, inputs: Array, position: Array, cache: attention.KeysValues, bias: Array, keys_values: attention.KeysValues,
              key_mask: Array) -> tuple[Array, tuple[attention.KeysValues, Array]]:
-        """One position of every row; the rows of an example stand side by side and read the same passages.
+        """Computes one position of every row. The rows of an example stand side by side and read the same passages.
 
         Args:
           inputs: [rows, 1, embed], rows a multiple of batch.
@@ -116,7 +186,9 @@ class DecoderLayer(_Layer):
         hidden += self.mlp(self.pre_mlp_layer_norm(hidden), True)
         return hidden.reshape(inputs.shape), (cache, shares)
 
-    def _read(self, inputs: Array, keys_values: attention.KeysValues, key_mask: Array, deterministic: bool, record: Sequence[str]):
+    def _read(self, inputs: Array, keys_values: attention.KeysValues, key_mask: Array, deterministic: bool,
+              record: Sequence[str]) -> tuple[Array, dict[str, Array]]:
+        """Attends to the passages, then runs the MLP; arguments and results as of `__call__`."""
         keys_values = attention.grouped(keys_values, key_mask)
         mask = key_mask[:, None, None]  # [batch, heads, length, keys]
         normed = self.pre_cross_attention_layer_norm(inputs)

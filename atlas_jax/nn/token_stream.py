@@ -1,8 +1,8 @@
-"""The flat layout: passages laid one after another, gathered to rows for attention alone.
+"""The flat layout: passages laid one after another, gathered to rows only for attention.
 
 Embeddings, norms, projections and MLPs run on `[streams, stream_tokens, dim]`, real tokens only. Attention gathers to
-`[streams, passages, longest, dim]` and back. Both gathers know their inverse, so each backward pass is a gather too and never a
-scatter (docs/design.md).
+`[streams, passages, longest, dim]` and back. Both gathers know their inverse, so each backward pass is a gather too and never a scatter
+(docs/design.md).
 """
 
 import jax
@@ -16,9 +16,11 @@ Array = jax.Array
 def pack(tokens: Array, lengths: Array, stream_tokens: int, longest: int) -> types.TokenStream:
     """Lays passages one after another.
 
+    The caller guarantees that no length exceeds `longest`, and that the lengths of a stream add up to at most `stream_tokens`.
+
     Args:
       tokens: [streams, passages, width] int32, each passage at the start of its row.
-      lengths: [streams, passages] int32; the caller guarantees lengths <= longest and a sum per stream <= stream_tokens.
+      lengths: [streams, passages] int32, may be 0.
       stream_tokens: capacity of a stream, at least 1.
       longest: width of the attention rows.
 
@@ -44,30 +46,36 @@ def pack(tokens: Array, lengths: Array, stream_tokens: int, longest: int) -> typ
 
 
 def row_mask(stream: types.TokenStream) -> Array:
-    """[streams, passages, longest] bool: True on real tokens of the attention rows."""
+    """Marks real tokens in the attention rows, [streams, passages, longest] bool."""
     return jnp.arange(stream.longest) < stream.lengths[..., None]
 
 
 def to_rows(stream: types.TokenStream, values: Array) -> Array:
-    """[streams, stream_tokens, ...] to [streams, passages, longest, ...]; zeros past each passage's end."""
+    """Gathers [streams, stream_tokens, ...] to rows [streams, passages, longest, ...]; zeros past each passage's end."""
     rows = _gather_pairs(_flatten(values), *_maps(stream))
     return rows.reshape(*stream.lengths.shape, stream.longest, *values.shape[2:])
 
 
 def to_stream(stream: types.TokenStream, rows: Array) -> Array:
-    """[streams, passages, longest, ...] back to [streams, stream_tokens, ...]; zeros past the last passage."""
-    flat = rows.reshape(rows.shape[0], -1, *rows.shape[3:])
+    """Gathers rows [streams, passages, longest, ...] back to [streams, stream_tokens, ...]; zeros past the last passage."""
+    flat = rows.reshape(rows.shape[0], -1, *rows.shape[3:])  # [streams, passages * longest, ...]
     to_row, real_row, to_token, real_token = _maps(stream)
     values = _gather_pairs(_flatten(flat), to_token, real_token, to_row, real_row)
     return values.reshape(*stream.tokens.shape, *rows.shape[3:])
 
 
 def _flatten(values: Array) -> Array:
+    """Joins all axes from the third on: [streams, n, ...] to [streams, n, dim]."""
     return values.reshape(*values.shape[:2], -1)
 
 
 def _maps(stream: types.TokenStream) -> tuple[Array, Array, Array, Array]:
-    """Stream position of every row slot, row slot of every stream position, and which of either are real."""
+    """Returns the two maps between rows and stream, and which of their entries are real.
+
+    Returns:
+      Stream position of every row slot [streams, passages * longest] int32, and its real ones, bool; row slot of every stream position
+      [streams, stream_tokens] int32, and its real ones, bool.
+    """
     offsets = jnp.arange(stream.longest)
     to_row = (stream.starts[..., None] + offsets).reshape(stream.starts.shape[0], -1)  # [streams, passages * longest]
     real_row = row_mask(stream).reshape(to_row.shape)
@@ -77,14 +85,14 @@ def _maps(stream: types.TokenStream) -> tuple[Array, Array, Array, Array]:
 
 
 def _gather(values: Array, indices: Array, real: Array) -> Array:
-    """values [streams, from, dim] taken at indices [streams, to]; zeros where not real."""
+    """Takes values [streams, from, dim] at indices [streams, to]: [streams, to, dim], zeros where `real` [streams, to] is False."""
     taken = jax.vmap(lambda v, i: jnp.take(v, i, axis=0, mode='clip'))(values, indices)
     return jnp.where(real[..., None], taken, 0)
 
 
 @jax.custom_vjp
 def _gather_pairs(values, indices, real, inverse, inverse_real):
-    """A gather whose transpose is the gather by `inverse`: the maps are mutually inverse on real positions."""
+    """Gathers as `_gather`; its gradient is the gather by `inverse`, since the maps are mutually inverse on real positions."""
     del inverse, inverse_real
     return _gather(values, indices, real)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from atlas_jax import decoding, types
-from atlas_jax.decoding import sequences
+from atlas_jax.decoding import decoders
 from atlas_jax.models import fid
 from atlas_jax.steps import buckets, read, retrieve
 from atlas_jax.steps.compile import compile_step
@@ -78,8 +78,8 @@ def answer_step(spec: StepSpec, config: decoding.DecodingConfig, params: Params,
     return Answered(tokens=decoded.tokens, scores=decoded.scores, retrieved=inputs.retrieved, attention=shares)
 
 
-def _read(params: Any, inputs: types.ReaderInputs, prefix: sequences.Prefix | None, spec: StepSpec, config: decoding.DecodingConfig,
-          capacity: buckets.Capacity) -> sequences.Decoded:
+def _read(params: Any, inputs: types.ReaderInputs, prefix: decoders.Prefix | None, spec: StepSpec, config: decoding.DecodingConfig,
+          capacity: buckets.Capacity) -> decoders.Decoded:
     """Encodes and decodes at one capacity; the records are the attention to each passage, [batch, sequences, n]."""
     batch_size, reader, sizes = inputs.reader_tokens.shape[0], spec.reader, spec.config.reader
     passages = read.encode(params, inputs.reader_tokens, inputs.reader_lengths, spec, capacity, None)
@@ -92,11 +92,11 @@ def _read(params: Any, inputs: types.ReaderInputs, prefix: sequences.Prefix | No
         return logits, cache, shares.reshape(len(token), spec.passages_read, -1).sum(axis=-1)  # [rows, keys] to [rows, n]
 
     cache = reader.init_cache(batch_size * config.num_beams, types.required(config.max_length) - 1)
-    special = sequences.SpecialTokens(sizes.decoder_start_id, sizes.eos_id, sizes.pad_id)
+    special = decoders.SpecialTokens(sizes.decoder_start_id, sizes.eos_id, sizes.pad_id)
     return decoding.decode(tokens_to_logits, cache, batch_size, config, special, prefix)
 
 
-def _prefix(batch: types.Batch) -> sequences.Prefix | None:
+def _prefix(batch: types.Batch) -> decoders.Prefix | None:
     if batch.decoder_prompt_tokens is None:
         return None
-    return sequences.Prefix(batch.decoder_prompt_tokens, types.required(batch.decoder_prompt_lengths))
+    return decoders.Prefix(batch.decoder_prompt_tokens, types.required(batch.decoder_prompt_lengths))

@@ -1,1 +1,1 @@
-"""Text to token ids and back: T5 (sentencepiece), BERT (WordPiece), and prompt formats cut into token segments."""
+"""Tokenizers of T5 (sentencepiece) and BERT (WordPiece), and prompt formats cut into token segments."""

@@ -13,7 +13,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from atlas_jax import errors
 from atlas_jax.io import atomic
-from atlas_jax.tokenizers import unicode_text
+from atlas_jax.tokenizers import formats
 
 VOCABULARY_FILE = 'vocab.txt'
 TOKENIZER_FILE = 'tokenizer.json'
@@ -23,7 +23,11 @@ _SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """What happens to text before it is cut; `strip_accents` None means where it is lower-cased."""
+    """Treatment of text before it is cut.
+
+    strip_accents: None strips accents if the text is lower-cased.
+    chinese_characters: makes every Chinese character a word.
+    """
 
     lower_case: bool = True
     strip_accents: bool | None = None
@@ -31,15 +35,15 @@ class Normalization:
 
 
 class BertTokenizer:
-    """Encodes and decodes; special tokens in a text are their ids, as with Hugging Face's tokenizer. Never truncates.
+    """WordPiece tokenizer. It never truncates; special tokens in a text become their ids, as with Hugging Face's tokenizer.
 
     pad_id, cls_id, sep_id
     vocab_size   the highest id + 1
-    fingerprint  16 hexadecimal digits, other ones for a tokenizer that gives other ids
+    fingerprint  16 hexadecimal digits; they differ for tokenizers that give other ids
     """
 
     def __init__(self, vocabulary: dict[str, int], normalization: Normalization = Normalization()):
-        """Raises ModelFolderError: a special token is missing."""
+        """Takes the ids of all tokens by their text. Raises ModelFolderError: a special token is missing."""
         missing = [token for token in _SPECIAL[:4] if token not in vocabulary]
         if missing:
             raise errors.ModelFolderError(f'the BERT vocabulary lacks {", ".join(missing)}')
@@ -61,10 +65,10 @@ class BertTokenizer:
     def from_folder(cls, folder: str | os.PathLike) -> 'BertTokenizer':
         """Reads vocab.txt, or else the vocabulary of tokenizer.json.
 
-        Lower-casing, accents and Chinese characters are as tokenizer_config.json says, else tokenizer.json, else as in uncased BERT.
+        The normalisation comes from tokenizer_config.json, else from tokenizer.json, else it is that of uncased BERT.
 
         Raises:
-          ModelFolderError: the folder holds neither, or a file that is not a WordPiece vocabulary.
+          ModelFolderError: the folder holds neither, or the file is not a WordPiece vocabulary.
         """
         folder = pathlib.Path(folder)
         fast = _read_json(folder / TOKENIZER_FILE)
@@ -80,30 +84,29 @@ class BertTokenizer:
             raise errors.ModelFolderError(f'{folder}: {error}; copy the BERT tokenizer there again') from error
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes vocab.txt and tokenizer_config.json into the folder. Raises DiskFullError."""
+        """Writes vocab.txt and tokenizer_config.json into the folder. Raises DiskFullError: no space is left."""
         folder = pathlib.Path(folder)
-        tokens = dict.fromkeys(range(self.vocab_size))
-        tokens |= {number: token for token, number in self._vocabulary.items()}
+        tokens = {number: token for token, number in self._vocabulary.items()}
         last = tokens[self.vocab_size - 1]
         with atomic.writing(folder / VOCABULARY_FILE) as file:
             # A number without a token gets the last token's text: of two equal lines the later one counts.
-            file.writelines(f'{last if token is None else token}\n' for token in tokens.values())
+            file.writelines(f'{tokens.get(number, last)}\n' for number in range(self.vocab_size))
         rules = self._normalization
         atomic.write_json(folder / _CONFIG_FILE, {
             'tokenizer_class': 'BertTokenizer', 'do_lower_case': rules.lower_case, 'strip_accents': rules.strip_accents,
             'tokenize_chinese_chars': rules.chinese_characters})
 
     def encode(self, text: str) -> list[int]:
-        """Token ids, without [CLS] and [SEP], of any length."""
-        return self._tokenizer.encode(unicode_text.valid(text), add_special_tokens=False).ids
+        """Returns token ids, without [CLS] and [SEP], however many."""
+        return self._tokenizer.encode(formats.without_lone_surrogates(text), add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text, without special tokens and without ids that are no token."""
+        """Returns the text, without special tokens and without ids outside the vocabulary."""
         return self._tokenizer.decode([int(token) for token in ids if 0 <= token < self.vocab_size], skip_special_tokens=True)
 
 
 def _read_vocabulary(path: pathlib.Path) -> dict[str, int]:
-    """One token a line, by number; of two equal lines the later one counts, as with Hugging Face."""
+    """Reads one token a line; of two equal lines the later one counts, as with Hugging Face. Raises ModelFolderError: not UTF-8."""
     try:
         lines = path.read_text(encoding='utf-8').split('\n')
     except UnicodeDecodeError as error:
@@ -112,14 +115,17 @@ def _read_vocabulary(path: pathlib.Path) -> dict[str, int]:
 
 
 def _vocabulary_of(fast: dict[str, Any], path: pathlib.Path) -> dict[str, int]:
+    """Returns the vocabulary in a tokenizer.json. Raises ModelFolderError: it is not a WordPiece tokenizer's."""
     model = fast.get('model')
-    if not isinstance(model, dict) or model.get('type', 'WordPiece') != 'WordPiece' \
-            or not isinstance(model.get('vocab'), dict) or not all(isinstance(number, int) for number in model['vocab'].values()):
-        raise errors.ModelFolderError(f'{path}: not a WordPiece tokenizer; the retriever is a BERT')
-    return model['vocab']
+    if isinstance(model, dict) and model.get('type', 'WordPiece') == 'WordPiece':
+        vocabulary = model.get('vocab')
+        if isinstance(vocabulary, dict) and all(isinstance(number, int) for number in vocabulary.values()):
+            return vocabulary
+    raise errors.ModelFolderError(f'{path}: not a WordPiece tokenizer, but the retriever is a BERT; copy its tokenizer there')
 
 
 def _normalization(settings: dict[str, Any], fast: dict[str, Any]) -> Normalization:
+    """Reads the normalisation from the values of tokenizer_config.json, else of tokenizer.json."""
     step = fast.get('normalizer')
     step = step if isinstance(step, dict) and step.get('type') == 'BertNormalizer' else {}
     accents = settings.get('strip_accents', step.get('strip_accents'))
@@ -130,12 +136,13 @@ def _normalization(settings: dict[str, Any], fast: dict[str, Any]) -> Normalizat
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
+    """Reads an object; None if there is no such file. Raises ModelFolderError: broken JSON, or another value."""
     if not path.is_file():
         return None
     try:
         values = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
-        raise errors.ModelFolderError(f'{path}: broken JSON: {error}') from error
+        raise errors.ModelFolderError(f'{path}: broken JSON: {error}; copy the BERT tokenizer there again') from error
     if not isinstance(values, dict):
-        raise errors.ModelFolderError(f'{path}: expected a JSON object')
+        raise errors.ModelFolderError(f'{path}: expected a JSON object, found {type(values).__name__}; copy the BERT tokenizer there again')
     return values

@@ -1,7 +1,7 @@
-"""Prompt formats cut into token segments, so that reader inputs can be put together from token ids alone.
+"""Prompt formats cut into token segments, so that reader inputs can be assembled from token ids alone.
 
-A word piece never crosses a space (T5) or a space or punctuation mark (BERT). So where every field of a format stands between spaces or
-line breaks, the tokens of the whole text are those of its parts, one after another. A format with a field that touches other text has no
+A word piece never crosses a space (T5), or a space or punctuation mark (BERT). So if every field of a format stands between spaces or line
+breaks, the tokens of the whole text are those of its parts, one after another. A format with a field that touches other text has no
 segments: `touching` says why, and input/passages.py tokenises its whole text on the host.
 """
 
@@ -12,14 +12,14 @@ from collections.abc import Callable
 from atlas_jax import errors
 
 FIELDS = ('query', 'title', 'text')
-WHITE_SPACE = frozenset(' \n\t\r')  # what both tokenizers take for the end of a word
-PUNCTUATION = WHITE_SPACE | frozenset(string.punctuation)  # what BERT's does
+WHITE_SPACE = frozenset(' \n\t\r')  # ends a word for both tokenizers
+PUNCTUATION = WHITE_SPACE | frozenset(string.punctuation)  # ends a word for BERT's
 _REMEDY = 'put a space or a line break between every field and what stands beside it'
 
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """A part of an input: `kind` is literal (the same `ids` everywhere), query, title or text."""
+    """Part of an input: `kind` is literal (the same `ids` in every input), query, title or text."""
 
     kind: str
     ids: tuple[int, ...] = ()
@@ -31,7 +31,7 @@ def cut_format(template: str, encode: Callable[[str], list[int]], *, prefix_ids:
 
     Args:
       template: the format.
-      encode: the tokenizer of the text between the fields, without special tokens.
+      encode: tokenises the text between the fields, without special tokens.
       prefix_ids, suffix_ids: special tokens before and after everything.
       borders: characters that no token of the tokenizer crosses.
 
@@ -46,15 +46,21 @@ def cut_format(template: str, encode: Callable[[str], list[int]], *, prefix_ids:
             segments.append(Segment('literal', ids))
         if field is not None:
             segments.append(Segment(field))
-    return (*segments, Segment('literal', tuple(suffix_ids))) if suffix_ids else tuple(segments)
+    if suffix_ids:
+        segments.append(Segment('literal', tuple(suffix_ids)))
+    return tuple(segments)
 
 
 def touching(template: str, borders: frozenset[str] = WHITE_SPACE) -> str | None:
-    """Why the format cannot be cut, one line; None where it can. Raises FormatError as `cut_format` for what is no format at all."""
+    """Tells in one line why the format cannot be cut; None if it can.
+
+    Raises FormatError: an unknown or repeated field, or unbalanced braces.
+    """
     for number, (literal, field) in enumerate(parse(template)):
-        if not number and (not literal or literal[-1] in borders):
-            continue
-        if number and literal[:1] not in borders:
+        is_first = number == 0
+        if is_first and (not literal or literal[-1] in borders):
+            continue  # a field may begin the format
+        if not is_first and literal[:1] not in borders:
             return f'format "{template}": text touches the field before "{literal[:20] or f"{{{field}}}"}"'
         if field is not None and literal[-1:] not in borders:
             return f'format "{template}": text touches the field {{{field}}}, at "{literal[-20:]}"'
@@ -62,12 +68,12 @@ def touching(template: str, borders: frozenset[str] = WHITE_SPACE) -> str | None
 
 
 def fill(template: str, values: dict[str, str]) -> str:
-    """The format's text with these values in its fields."""
+    """Returns the format's text with these values in its fields. Raises FormatError as `parse`."""
     return ''.join(literal + (values[field] if field else '') for literal, field in parse(template))
 
 
 def parse(template: str) -> list[tuple[str, str | None]]:
-    """(literal, the field after it or None) in order; a literal with doubled braces in it, which Formatter cuts there, is joined.
+    """Splits a format into pairs (literal, the field after it or None), in order.
 
     Raises FormatError: an unknown or repeated field, or unbalanced braces.
     """
@@ -79,7 +85,7 @@ def parse(template: str) -> list[tuple[str, str | None]]:
     pending = ''
     for literal, field, specification, conversion in parsed:
         pending += literal
-        if field is None:
+        if field is None:  # Formatter cuts a literal at doubled braces too
             continue
         if field not in FIELDS or specification or conversion:
             shown = field + (f'!{conversion}' if conversion else '') + (f':{specification}' if specification else '')
@@ -89,5 +95,11 @@ def parse(template: str) -> list[tuple[str, str | None]]:
             raise errors.FormatError(f'format "{template}": {{{field}}} stands in it twice; name each field once')
         parts.append((pending, field))
         pending = ''
-    return [*parts, (pending, None)] if pending else parts
+    if pending:
+        parts.append((pending, None))
+    return parts
 
+
+def without_lone_surrogates(text: str) -> str:
+    """Replaces lone surrogates by `?`. A command line's bytes that are not UTF-8 become such, and the tokenizers cannot take them."""
+    return text if text.isascii() else text.encode(errors='replace').decode()

@@ -4,39 +4,45 @@ Text is cut at special tokens, then at white space, and each word is encoded alo
 encoding the whole text; and the ids of a prompt put together from parts cannot differ from those of the joined text by rounding.
 """
 
+import base64
 import functools
 import hashlib
+import json
 import os
 import pathlib
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 
 from atlas_jax import errors
 from atlas_jax.io import atomic
-from atlas_jax.tokenizers import spiece, unicode_text
+from atlas_jax.tokenizers import formats
 
 SPIECE_FILE = 'spiece.model'
 TOKENIZER_FILE = 'tokenizer.json'
+_EXTRA_IDS = 100  # sentinels of the released models
+_SENTINEL = '<extra_id_'
 _CACHED_WORDS = 1 << 17
-_WHITE_SPACE = re.compile('[ \\t\\n\\r]+')  # what every normalisation of T5 takes for a space
+_WHITE_SPACE = re.compile('[ \\t\\n\\r]+')  # every normalisation of T5 takes these for a space
 
 
 class T5Tokenizer:
-    """Encodes and decodes with a serialised sentencepiece model; never truncates.
+    """Tokenizer on a serialised sentencepiece model; it never truncates.
 
     `<extra_id_i>` has the id vocab_size - 1 - i, above the pieces of the model; `</s>`, `<pad>` and `<unk>` in a text are their ids too.
 
     vocab_size   pieces and sentinels (32,100 in the released models, whose embeddings have 32,128 rows)
-    fingerprint  16 hexadecimal digits, other ones for a tokenizer that gives other ids
+    fingerprint  16 hexadecimal digits; they differ for tokenizers that give other ids
     """
 
     pad_id = 0
     eos_id = 1
 
-    def __init__(self, model: bytes, extra_ids: int = spiece.EXTRA_IDS):
-        """Raises ModelFolderError: the bytes are no sentencepiece model, or one whose pad and eos are not 0 and 1."""
+    def __init__(self, model: bytes, extra_ids: int = _EXTRA_IDS):
+        """Loads the model. Raises ModelFolderError: not a sentencepiece model, or one whose pad and eos are not 0 and 1."""
         self._processor = _load(model)
         self._model, self._extra_ids = model, extra_ids
         self._pieces, self._unknown = self._processor.get_piece_size(), self._processor.unk_id()
@@ -50,29 +56,29 @@ class T5Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike) -> 'T5Tokenizer':
-        """Reads spiece.model, or else rebuilds it from tokenizer.json (whose truncation and padding settings do not matter here).
+        """Reads spiece.model, or else rebuilds it from tokenizer.json, whose truncation and padding settings are ignored.
 
         Raises:
-          ModelFolderError: the folder holds neither, or a file that is not a T5's.
+          ModelFolderError: the folder holds neither, or the file is not a T5's.
         """
         folder = pathlib.Path(folder)
         for file in (folder / SPIECE_FILE, folder / TOKENIZER_FILE):
             if file.is_file():
                 try:
-                    return cls(file.read_bytes()) if file.name == SPIECE_FILE else cls(*spiece.from_tokenizer_json(file))
+                    return cls(file.read_bytes()) if file.name == SPIECE_FILE else cls(*model_from_tokenizer_json(file))
                 except errors.ModelFolderError as error:
                     raise errors.ModelFolderError(f'{file}: {error}; copy the file of the T5 model there again') from error
         raise errors.ModelFolderError(f'{folder}: no {SPIECE_FILE} and no {TOKENIZER_FILE} in it; copy the T5 tokenizer of the model there')
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes spiece.model into the folder. Raises DiskFullError."""
+        """Writes spiece.model into the folder. Raises DiskFullError: no space is left."""
         with atomic.writing(pathlib.Path(folder) / SPIECE_FILE, 'wb') as file:
             file.write(self._model)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids, without eos. Runs of white space count as one space; special tokens split the text."""
+        """Returns token ids, without eos. Runs of white space count as one space; special tokens split the text."""
         ids: list[int] = []
-        for part in self._split.split(unicode_text.valid(text)):
+        for part in self._split.split(formats.without_lone_surrogates(text)):
             if part in self._special:
                 ids.append(self._special[part])
             else:
@@ -81,11 +87,11 @@ class T5Tokenizer:
         return ids
 
     def decode(self, ids: Iterable[int], keep_sentinels: bool = False) -> str:
-        """The text up to the first eos.
+        """Returns the text up to the first eos.
 
         Args:
-          ids: pad, unk and ids that are no piece (the embedding has rows to spare) are left out.
-          keep_sentinels: whether sentinels stay, as text between spaces.
+          ids: pad, unk and ids beyond the pieces (the embedding has rows to spare) are left out.
+          keep_sentinels: keeps sentinels, as text between spaces.
         """
         parts: list[str] = []
         run: list[int] = []
@@ -101,11 +107,12 @@ class T5Tokenizer:
         return ' '.join(part for part in parts if part)
 
     def __reduce__(self):
-        """To worker processes travels the model alone."""
+        """Pickles the model alone: worker processes load it again."""
         return T5Tokenizer, (self._model, self._extra_ids)
 
 
 def _load(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    """Opens a serialised model. Raises ModelFolderError as T5Tokenizer."""
     try:
         if not model:
             raise errors.ModelFolderError('an empty sentencepiece model')
@@ -115,3 +122,63 @@ def _load(model: bytes) -> sentencepiece.SentencePieceProcessor:
     if (found := (processor.pad_id(), processor.eos_id())) != (T5Tokenizer.pad_id, T5Tokenizer.eos_id):
         raise errors.ModelFolderError(f'expected the pad id 0 and the eos id 1 of T5, found {found[0]} and {found[1]}')
     return processor
+
+
+def model_from_tokenizer_json(path: pathlib.Path) -> tuple[bytes, int]:
+    """Rebuilds the sentencepiece model of a Hugging Face T5 from its tokenizer.json.
+
+    Returns:
+      A serialised model with the pieces, scores and normalisation of the file, and the number of sentinels above the pieces.
+
+    Raises:
+      ModelFolderError: not JSON, not a Unigram model, or its sentinels are not the last ids. The message leaves the file's name out.
+    """
+    try:
+        values = json.loads(path.read_text(encoding='utf-8'))
+        model = values['model']
+        if model.get('type', 'Unigram') != 'Unigram':
+            raise errors.ModelFolderError(f'a {model["type"]} tokenizer, where T5 has a Unigram one')
+        listed = [piece for piece, _ in model['vocab']]
+        numbered = [*enumerate(listed), *((token['id'], token['content']) for token in values.get('added_tokens', ()))]
+        sentinels = {(piece, token) for token, piece in numbered if piece.startswith(_SENTINEL)}
+        pieces = [(piece, score) for piece, score in model['vocab'] if not piece.startswith(_SENTINEL)]
+        proto = _build(pieces, model['unk_id'], _charsmap(values.get('normalizer')))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise errors.ModelFolderError(f'not a T5 tokenizer file ({type(error).__name__}: {error})') from error
+    last = len(pieces) + len(sentinels) - 1
+    if sentinels != {(f'{_SENTINEL}{i}>', last - i) for i in range(len(sentinels))}:
+        raise errors.ModelFolderError(f'its sentinels {_SENTINEL}i> are not the last ids, in falling order, as in T5')
+    return proto, len(sentinels)
+
+
+def _build(pieces: list[tuple[str, float]], unknown: int, charsmap: bytes) -> bytes:
+    """Serialises a sentencepiece model of these pieces (text and score), with pad 0 and eos 1."""
+    proto = sentencepiece_model_pb2.ModelProto()
+    piece_type = sentencepiece_model_pb2.ModelProto.SentencePiece
+    for token, (piece, score) in enumerate(pieces):
+        if token == unknown:
+            kind = piece_type.UNKNOWN
+        elif piece in ('<pad>', '</s>'):
+            kind = piece_type.CONTROL
+        else:
+            kind = piece_type.NORMAL
+        proto.pieces.add(piece=piece, score=score, type=kind)
+    trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
+    trainer.model_type = sentencepiece_model_pb2.TrainerSpec.UNIGRAM
+    trainer.vocab_size = len(pieces)
+    trainer.pad_id, trainer.eos_id, trainer.unk_id, trainer.bos_id = 0, 1, unknown, -1
+    trainer.pad_piece, trainer.eos_piece, trainer.unk_piece = '<pad>', '</s>', pieces[unknown][0]
+    normalizer.name, normalizer.precompiled_charsmap = 'nmt_nfkc' if charsmap else 'identity', charsmap
+    normalizer.add_dummy_prefix = normalizer.remove_extra_whitespaces = normalizer.escape_whitespaces = True
+    return proto.SerializeToString()
+
+
+def _charsmap(normalizer: dict[str, Any] | None) -> bytes:
+    """Returns the table of normalisations from the normaliser or one of its steps; empty if there is none."""
+    if normalizer is None:
+        return b''
+    steps = normalizer['normalizers'] if normalizer['type'] == 'Sequence' else [normalizer]
+    for step in steps:
+        if step['type'] == 'Precompiled':
+            return base64.b64decode(step['precompiled_charsmap'], validate=True)
+    return b''

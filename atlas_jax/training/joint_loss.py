@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from atlas_jax import types
-from atlas_jax.losses import distill, emdr, reader_xent
+from atlas_jax.losses import distill, reader_xent
 from atlas_jax.models import t5
 from atlas_jax.steps import read, retrieve
 from atlas_jax.steps import spec as spec_lib
@@ -68,7 +68,7 @@ def _taught(reader_params, scored, scores: Array, batch: types.Batch, decoder_in
         gold_scores = gold_scores_lib.gold_scores(reader_params, scored, batch, decoder_inputs, inputs, spec)
         return _distilled(scores, gold_scores, batch, spec), gold_scores
     log_likelihoods = gold_scores_lib.passage_log_likelihoods(reader_params, scored, batch, decoder_inputs, spec)
-    loss = emdr.emdr_loss(scores, log_likelihoods, batch.decoder_loss_weights, temperature_score=spec.distillation.temperature_score)
+    loss = distill.emdr_loss(scores, log_likelihoods, batch.decoder_loss_weights, temperature_score=spec.distillation.temperature_score)
     return loss, distill.pdist_gold_scores(-log_likelihoods, batch.decoder_loss_weights)
 
 

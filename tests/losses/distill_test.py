@@ -1,4 +1,4 @@
-"""Distillation: values, masked passages, filler examples, gradients."""
+"""Distillation, and EMDR2 against a plain loop: values, masked passages, filler examples, gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -103,3 +103,66 @@ def test_a_divergence_near_zero_keeps_its_digits(spread, bound):
     scores, gold = (2.3 + spread * values for values in (SCORES, GOLD))
     expected = sum(_kl(s, g) for s, g in zip(np.float32(scores), np.float32(gold), strict=True)) / SCORES.size
     assert float(_loss(np.float32(scores), np.float32(gold))) == pytest.approx(expected, rel=bound)
+
+
+# EMDR2
+
+EMDR_GENERATOR = np.random.default_rng(0)
+EMDR_SCORES = EMDR_GENERATOR.standard_normal((2, 3)).astype(np.float32)
+LIKELIHOODS = np.log(EMDR_GENERATOR.uniform(0.01, 0.9, (2, 3, 5))).astype(np.float32)
+EMDR_WEIGHTS = (np.arange(5) < np.array([[5], [2]])).astype(np.float32)
+
+
+def _plain_emdr(scores, log_likelihoods, weights):
+    """By float64 numpy; a score of -inf takes its passage out."""
+    total = 0.0
+    for i, t in np.ndindex(weights.shape):
+        q = np.exp(np.float64(scores[i]) / 0.3)
+        likelihood = np.sum(q * np.exp(np.float64(log_likelihoods[i, :, t]))) / q.sum()
+        total -= weights[i, t] * np.log(likelihood)
+    return total / weights.sum()
+
+
+def _emdr(scores=EMDR_SCORES, log_likelihoods=LIKELIHOODS, weights=EMDR_WEIGHTS):
+    return distill.emdr_loss(scores, log_likelihoods, weights, temperature_score=0.3)
+
+
+def test_emdr_value():
+    assert float(_emdr()) == pytest.approx(_plain_emdr(EMDR_SCORES, LIKELIHOODS, EMDR_WEIGHTS), rel=1e-5)
+
+
+def test_emdr_gradient_reaches_scores_alone():
+    to_scores, to_likelihoods = jax.grad(_emdr, argnums=(0, 1))(EMDR_SCORES, LIKELIHOODS)
+    np.testing.assert_array_equal(to_likelihoods, 0)
+    for i, j in np.ndindex(EMDR_SCORES.shape):
+        more, less = EMDR_SCORES.astype(np.float64), EMDR_SCORES.astype(np.float64)
+        more[i, j] += 1e-5
+        less[i, j] -= 1e-5
+        slope = (_plain_emdr(more, LIKELIHOODS, EMDR_WEIGHTS) - _plain_emdr(less, LIKELIHOODS, EMDR_WEIGHTS)) / 2e-5
+        assert float(to_scores[i, j]) == pytest.approx(slope, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize('junk', [0.0, np.nan, -np.inf])
+def test_emdr_a_missing_passage_is_as_good_as_none(junk):
+    scores, log_likelihoods = EMDR_SCORES.copy(), LIKELIHOODS.copy()
+    scores[1, 0], log_likelihoods[1, 0] = -np.inf, junk
+    value, gradient = jax.value_and_grad(_emdr)(scores, log_likelihoods)
+    assert float(value) == pytest.approx(_plain_emdr(scores, np.nan_to_num(log_likelihoods), EMDR_WEIGHTS), rel=1e-5)
+    assert np.isfinite(gradient).all() and gradient[1, 0] == 0
+
+
+def test_emdr_an_example_without_passages_adds_nothing():
+    scores = EMDR_SCORES.copy()
+    scores[1] = -np.inf
+    value, gradient = jax.value_and_grad(_emdr)(scores)
+    alone = _plain_emdr(EMDR_SCORES[:1], LIKELIHOODS[:1], EMDR_WEIGHTS[:1]) * EMDR_WEIGHTS[0].sum() / EMDR_WEIGHTS.sum()
+    assert float(value) == pytest.approx(alone, rel=1e-5)
+    np.testing.assert_array_equal(gradient[1], 0)
+
+
+def test_emdr_fillers_do_not_count_and_nothing_is_zero():
+    weights = EMDR_WEIGHTS * np.array([[1.0], [0.0]], np.float32)
+    assert float(_emdr(weights=weights)) == pytest.approx(_plain_emdr(EMDR_SCORES[:1], LIKELIHOODS[:1], EMDR_WEIGHTS[:1]), rel=1e-5)
+    value, gradient = jax.value_and_grad(lambda scores: _emdr(scores, weights=jnp.zeros((2, 5))))(EMDR_SCORES)
+    assert float(value) == 0
+    np.testing.assert_array_equal(gradient, 0)

@@ -1,4 +1,4 @@
-"""Pooling of passages, also empty ones, and normalisation."""
+"""BERT's layout, positions and configuration; pooling of passages, also empty ones, and normalisation."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.models import bert, contriever
+from atlas_jax.models import contriever
 from tests.testing import streams
 
 CONFIG = contriever.ContrieverConfig(vocab_size=41, emb_dim=22, num_heads=2, num_layers=1, mlp_dim=29, max_positions=13, dropout_rate=0.0)
@@ -26,7 +26,7 @@ def _embed(stream, **options):
 @pytest.mark.parametrize('count', [1, 3])
 def test_pooling(pooling, count):
     stream = streams.flat(TOKENS, LENGTHS, streams=count)
-    hidden = jax.jit(bert.Bert(CONFIG).apply)({'params': PARAMS['bert']}, stream)
+    hidden = jax.jit(contriever.Bert(CONFIG).apply)({'params': PARAMS['bert']}, stream)
     found = _embed(stream, pooling=pooling)
     assert found.shape == (count, 6 // count, 22) and found.dtype == jnp.float32
     for s, i in np.ndindex(count, 6 // count):
@@ -68,3 +68,61 @@ def test_axes_are_named():
     leaves = jax.tree.leaves(boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned))
     assert all(isinstance(leaf, nn.Partitioned) and len(leaf.names) == leaf.value.ndim for leaf in leaves)
     assert boxed['bert']['layers_0']['attention']['query']['kernel'].names == ('embed', 'joined_kv')
+
+
+# BERT alone. Its numbers are compared in tests/parity.
+
+BERT = contriever.BertConfig(vocab_size=41, emb_dim=22, num_heads=2, num_layers=2, mlp_dim=29, max_positions=13, dropout_rate=0.0)
+BERT_LENGTHS = [5, 0, 11, 1]
+BERT_TOKENS = streams.random_passages(BERT_LENGTHS, 41, 11)
+
+
+_apply_bert = jax.jit(contriever.Bert(BERT).apply)
+
+
+def _bert_params():
+    boxed = jax.jit(contriever.Bert(BERT).init)(jax.random.key(0), streams.flat(BERT_TOKENS, BERT_LENGTHS))['params']
+    return streams.perturbed(nn.unbox(boxed))
+
+
+def test_flat_equals_padded():
+    params, flat = _bert_params(), streams.flat(BERT_TOKENS, BERT_LENGTHS)
+    found = _apply_bert({'params': params}, flat)[0]
+    padded = _apply_bert({'params': params}, streams.padded(BERT_TOKENS, BERT_LENGTHS))
+    for i, length in enumerate(BERT_LENGTHS):
+        start = int(flat.starts[0, i])
+        np.testing.assert_allclose(found[start:start + length], padded[i, :length], rtol=1e-4, atol=1e-5)
+
+
+def test_longer_passages_than_positions_are_refused():
+    with pytest.raises(ValueError, match='14 tokens, but only 13 positions'):
+        contriever.Bert(BERT).init(jax.random.key(0), streams.flat(BERT_TOKENS, BERT_LENGTHS, longest=14))
+
+
+def test_dropout_is_really_off_and_really_on():
+    model, params = contriever.Bert(dataclasses.replace(BERT, dropout_rate=0.3)), {'params': _bert_params()}
+    stream = streams.flat(BERT_TOKENS, BERT_LENGTHS)
+    off = jax.jit(model.apply)(params, stream)
+    np.testing.assert_array_equal(off, _apply_bert(params, stream))
+    run = jax.jit(lambda key: model.apply(params, stream, False, rngs={'dropout': key}))
+    on = [run(jax.random.key(key)) for key in (1, 2)]
+    assert not np.allclose(on[0], on[1]) and not np.allclose(on[0], off)
+
+
+def test_the_second_moment_norm_is_another_model():
+    stream, params = streams.flat(BERT_TOKENS, BERT_LENGTHS), {'params': _bert_params()}
+    other = jax.jit(contriever.Bert(dataclasses.replace(BERT, layer_norm='second_moment')).apply)(params, stream)
+    assert not np.allclose(other, _apply_bert(params, stream), atol=1e-3)
+
+
+def test_gradient_scatters_into_the_token_embedding_alone():
+    stream = streams.flat(BERT_TOKENS, BERT_LENGTHS)
+    text = str(jax.make_jaxpr(jax.grad(lambda p: jnp.sum(contriever.Bert(BERT).apply({'params': p}, stream)**2)))(_bert_params()))
+    # the row of type 0 is one dynamic slice
+    assert text.count('scatter-add[') <= 2
+
+
+@pytest.mark.parametrize(('field', 'value'), [('num_layers', 0), ('num_heads', 3), ('layer_norm', 'rms'), ('dropout_rate', -0.1)])
+def test_bad_configuration_is_named(field, value):
+    with pytest.raises(errors.ConfigError, match=field):
+        dataclasses.replace(BERT, **{field: value})

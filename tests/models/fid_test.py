@@ -10,7 +10,7 @@ import pytest
 
 from atlas_jax.losses import reader_xent
 from atlas_jax.models import fid, t5
-from tests.testing import streams
+from tests.testing import fusion, streams
 
 CONFIG = t5.T5Config(vocab_size=41, emb_dim=22, num_heads=3, head_dim=5, mlp_dim=29, num_encoder_layers=1, num_decoder_layers=2,
                      dropout_rate=0.0)
@@ -24,7 +24,7 @@ DECODER_INPUTS = t5.shift_right(TARGETS)
 
 @functools.partial(jax.jit, static_argnames='n_context')
 def _logits(stream, n_context=None):
-    return fid.fid_logits(MODEL, PARAMS, stream, DECODER_INPUTS, n_context)
+    return fusion.fid_logits(MODEL, PARAMS, stream, DECODER_INPUTS, n_context)
 
 
 def test_every_layout_gives_the_same_logits():
@@ -37,7 +37,7 @@ def test_every_layout_gives_the_same_logits():
 
 def test_every_layout_gives_the_same_gradients():
     def loss(params, stream):
-        return reader_xent.token_nll(fid.fid_logits(MODEL, params, stream, DECODER_INPUTS), TARGETS).mean()
+        return reader_xent.token_nll(fusion.fid_logits(MODEL, params, stream, DECODER_INPUTS), TARGETS).mean()
 
     gradient = jax.jit(jax.grad(loss))
     expected = gradient(PARAMS, streams.padded(TOKENS, LENGTHS))
@@ -106,7 +106,7 @@ def test_first_and_joined_passages():
 
 def test_a_stream_without_tokens_has_finite_gradients():
     stream = streams.flat(np.zeros((4, 7), int), [0] * 4)
-    gradient = jax.jit(jax.grad(lambda p: jnp.sum(fid.fid_logits(MODEL, p, stream, DECODER_INPUTS)**2)))(PARAMS)
+    gradient = jax.jit(jax.grad(lambda p: jnp.sum(fusion.fid_logits(MODEL, p, stream, DECODER_INPUTS)**2)))(PARAMS)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
@@ -120,6 +120,6 @@ def test_passages_must_divide_among_examples(batch, n_context):
 def test_dropout_needs_a_key():
     config = t5.T5Config(**{**CONFIG.__dict__, 'dropout_rate': 0.4})
     stream = streams.flat(TOKENS, LENGTHS)
-    run = jax.jit(lambda key: fid.fid_logits(t5.T5(config), PARAMS, stream, DECODER_INPUTS, dropout_key=key))
+    run = jax.jit(lambda key: fusion.fid_logits(t5.T5(config), PARAMS, stream, DECODER_INPUTS, dropout_key=key))
     assert streams.error(run(None), _logits(stream)) <= 1e-5
     assert not np.allclose(run(jax.random.key(1)), run(jax.random.key(2)))

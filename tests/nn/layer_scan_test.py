@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.models import fid, t5
+from atlas_jax.models import t5
 from atlas_jax.nn import layer_scan, token_stream
-from tests.testing import streams, tiny
+from tests.testing import fusion, streams, tiny
 
 TARGETS = np.array([[0, 3, 4], [0, 9, 1]], np.int32)
 
@@ -23,7 +23,7 @@ def _loss_and_gradients(remat, unroll=1):
     params = nn.unbox(t5.init_params(tiny.READER, jax.random.key(0)))
 
     def loss(params):
-        return (fid.fid_logits(t5.T5(tiny.READER, remat, unroll), params, stream, TARGETS)**2).mean()
+        return (fusion.fid_logits(t5.T5(tiny.READER, remat, unroll), params, stream, TARGETS)**2).mean()
 
     with jax.default_matmul_precision('highest'):
         return jax.jit(jax.value_and_grad(loss))(params), jax.make_jaxpr(jax.grad(loss))(params)

@@ -81,3 +81,9 @@ def test_products_of_bfloat16_are_float32_before_they_are_rounded_on_a_cpu_alone
     rows, kernel = jnp.ones((7, 5), jnp.bfloat16), jnp.ones((5, 11), jnp.bfloat16)
     assert _result_types(_on(platform, products.matmul), *_operands('bfloat16')) == {expected}
     assert _result_types(_on(platform, products.dense), rows, kernel) == {expected}
+
+
+def test_sum_over_leading_axes():
+    values = np.random.default_rng(0).standard_normal((2, 3, 5, 7)).astype(np.float32)
+    for kept in (1, 3):
+        np.testing.assert_allclose(products.sum_over_leading(values, kept), values.sum(axis=tuple(range(4 - kept))), rtol=1e-5, atol=1e-6)

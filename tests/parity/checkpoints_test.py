@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from atlas_jax.conversion import loading
-from atlas_jax.models import contriever, fid, t5
+from atlas_jax.models import contriever, t5
 from atlas_jax.nn import token_stream
-from tests.testing import streams
+from tests.testing import fusion, streams
 
 ORIGINAL, T5X = streams.FIXTURES / 'parity', streams.FIXTURES / 't5x'
 TOLERANCE = 1e-5
@@ -25,7 +25,7 @@ def highest_precision():
 def _programs(config):
     """Compiled once for both layouts, whose sizes are the same."""
     model = t5.T5(config)
-    return jax.jit(functools.partial(model.apply, method='encode')), jax.jit(functools.partial(fid.fid_logits, model))
+    return jax.jit(functools.partial(model.apply, method='encode')), jax.jit(functools.partial(fusion.fid_logits, model))
 
 
 @pytest.mark.parametrize('name', ['t5_1_1', 't5_1_1_scan'])

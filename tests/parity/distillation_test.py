@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from atlas_jax.conversion import hf, hf_names
-from atlas_jax.losses import attention_scores, distill, emdr, reader_xent
+from atlas_jax.losses import attention_scores, distill, reader_xent
 from atlas_jax.metrics import retrieval
 from atlas_jax.models import contriever, fid, t5
 from atlas_jax.steps import read
@@ -108,7 +108,7 @@ def test_losses_scores_and_gradients(record, inputs, teacher, retriever):
     scores, gradients_by = retriever
     assert streams.error(scores, record['retriever_score_f64']) <= 1e-5
     if mode == 'emdr':
-        loss = lambda scores: emdr.emdr_loss(scores, -teacher[0][temperature_gold], inputs['target_mask'],  # noqa: E731
+        loss = lambda scores: distill.emdr_loss(scores, -teacher[0][temperature_gold], inputs['target_mask'],  # noqa: E731
                                              temperature_score=temperature_score)
     else:
         gold = _gold(mode, inputs, teacher)
@@ -139,7 +139,7 @@ def _compare_norms(gradients, recorded):
 def test_gradients(mode, inputs, teacher, retriever):
     scores, gradients_by = retriever
     if mode == 'emdr':
-        by_score = jax.grad(emdr.emdr_loss)(scores, -teacher[0][0.1], inputs['target_mask'], temperature_score=0.1)
+        by_score = jax.grad(distill.emdr_loss)(scores, -teacher[0][0.1], inputs['target_mask'], temperature_score=0.1)
     else:
         by_score = jax.grad(distill.distillation_loss)(scores, _gold(mode, inputs, teacher), temperature_score=0.1, temperature_gold=0.1)
     gradients, recorded = gradients_by(by_score), np.load(PARITY / 'grads_v11.npz')

@@ -9,7 +9,7 @@ import pytest
 
 from atlas_jax import decoding
 from atlas_jax.conversion import hf
-from atlas_jax.decoding import sequences
+from atlas_jax.decoding import decoders
 from atlas_jax.models import fid, t5
 from atlas_jax.nn import layer_scan
 from tests.testing import streams
@@ -25,13 +25,13 @@ def highest_precision():
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _generate(model: t5.T5, config: decoding.DecodingConfig, params, keys_values, mask, prefix=None) -> sequences.Decoded:
+def _generate(model: t5.T5, config: decoding.DecodingConfig, params, keys_values, mask, prefix=None) -> decoders.Decoded:
     def tokens_to_logits(token, position, cache):
         logits, cache, _ = model.apply({'params': params}, token, position, cache, keys_values, mask, method='decode_step')
         return logits, cache, ()
 
     cache = model.init_cache(len(mask) * config.num_beams, config.max_length - 1)
-    return decoding.decode(tokens_to_logits, cache, len(mask), config, sequences.SpecialTokens(), prefix)
+    return decoding.decode(tokens_to_logits, cache, len(mask), config, decoders.SpecialTokens(), prefix)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
@@ -48,7 +48,7 @@ def recorded_reader(request):
     ids, lengths = inputs['reader_ids'][0].reshape(-1, 48), inputs['reader_mask'][0].sum(axis=-1).reshape(-1)
     model, params = t5.T5(config, unroll=request.param), layer_scan.stack_layers(params)
     prompts = list(RECORDED['prompts'].values())
-    prefix = sequences.Prefix(np.array([[*ids, *[0] * (3 - len(ids))] for ids in prompts], np.int32),
+    prefix = decoders.Prefix(np.array([[*ids, *[0] * (3 - len(ids))] for ids in prompts], np.int32),
                               np.array([len(ids) for ids in prompts], np.int32))
     return model, *_read(model, params, streams.flat(ids, lengths, streams=3), 3), prefix
 
@@ -118,7 +118,7 @@ def test_transformers(version, beams, length_penalty, min_length, prefixes, tmp_
     torch, transformers = pytest.importorskip('torch'), pytest.importorskip('transformers')
     tokens = streams.random_passages(LENGTHS.reshape(-1), VOCAB, 13)
     config = decoding.DecodingConfig(num_beams=beams, length_penalty=length_penalty, min_length=min_length, max_length=11)
-    prefix = None if prefixes is None else sequences.Prefix(np.array([[*ids, 0, 0, 0][:3] for ids in prefixes], np.int32),
+    prefix = None if prefixes is None else decoders.Prefix(np.array([[*ids, 0, 0, 0][:3] for ids in prefixes], np.int32),
                                                             np.array([len(ids) for ids in prefixes], np.int32))
     ended = []
     for seed in range(3):

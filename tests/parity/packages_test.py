@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from atlas_jax.conversion import hf
-from atlas_jax.models import contriever, fid, t5
-from tests.testing import streams
+from atlas_jax.models import contriever, t5
+from tests.testing import fusion, streams
 
 torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
@@ -43,6 +43,6 @@ def test_reader(demo_packages):
     with torch.no_grad():
         single, expected = oracle(**inputs).logits, oracle.double()(**inputs).logits
     with jax.default_matmul_precision('highest'):
-        found = jax.jit(functools.partial(fid.fid_logits, t5.T5(config)))(params, streams.flat(tokens, LENGTHS), decoder_inputs)
+        found = jax.jit(functools.partial(fusion.fid_logits, t5.T5(config)))(params, streams.flat(tokens, LENGTHS), decoder_inputs)
     allowed = max(1e-5, 3 * streams.error(single, expected))
     assert streams.error(found, expected) <= allowed

@@ -11,7 +11,7 @@ from atlas_jax.conversion import hf, hf_names
 from atlas_jax.losses import reader_xent
 from atlas_jax.models import fid, t5
 from atlas_jax.nn import token_stream
-from tests.testing import streams
+from tests.testing import fusion, streams
 
 PARITY, T5X = streams.FIXTURES / 'parity', streams.FIXTURES / 't5x' / 't5_1_1'
 TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 5e-5
@@ -50,7 +50,7 @@ def test_encoder(reader):
 def test_logits_and_loss(reader, n_context):
     stream, inputs = _batch(n_context)
     recorded = np.load(PARITY / 'fid_v11.npz')
-    logits = jax.jit(functools.partial(fid.fid_logits, reader[0]))(reader[1], stream, inputs['decoder_input_ids'])
+    logits = jax.jit(functools.partial(fusion.fid_logits, reader[0]))(reader[1], stream, inputs['decoder_input_ids'])
     assert streams.error(logits, recorded[f'b0_n{n_context}_logits']) <= TOLERANCE
     loss = reader_xent.reader_loss(reader_xent.token_nll(logits, np.maximum(inputs['labels'], 0)), inputs['target_mask'])
     expected = recorded[f'b0_n{n_context}_reader_loss']
@@ -79,7 +79,7 @@ def test_gradients(reader):
     stream, inputs = _batch()
 
     def loss(params):
-        logits = fid.fid_logits(model, params, stream, inputs['decoder_input_ids'])
+        logits = fusion.fid_logits(model, params, stream, inputs['decoder_input_ids'])
         return reader_xent.reader_loss(reader_xent.token_nll(logits, np.maximum(inputs['labels'], 0)), inputs['target_mask'])
 
     gradients = hf_names.flatten(jax.jit(jax.grad(loss))(params))
@@ -102,6 +102,6 @@ def test_t5x(case, layout):
     encoded = jax.jit(functools.partial(model.apply, method='encode'))({'params': params}, stream)
     rows = np.asarray(token_stream.to_rows(stream, encoded)).reshape(*tokens.shape, -1)
     np.testing.assert_allclose(rows[mask], recorded[f'{case}_t5x_encoder_out'][mask], atol=2e-5, rtol=0)
-    logits = jax.jit(functools.partial(fid.fid_logits, model))(params, stream, recorded[f'{case}_decoder_input_tokens'])
+    logits = jax.jit(functools.partial(fusion.fid_logits, model))(params, stream, recorded[f'{case}_decoder_input_tokens'])
     real = recorded[f'{case}_decoder_mask'] > 0
     np.testing.assert_allclose(np.asarray(logits)[real], recorded[f'{case}_t5x_logits'][real], atol=2e-5, rtol=0)

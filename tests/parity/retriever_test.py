@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from atlas_jax.conversion import hf
-from atlas_jax.models import bert, contriever
+from atlas_jax.models import contriever
 from tests.testing import streams
 
 PARITY = streams.FIXTURES / 'parity'
@@ -41,7 +41,7 @@ def test_states_of_every_layer(loaded):
     config, params = loaded
     recorded, (ids, lengths) = np.load(PARITY / 'contriever.npz'), _inputs('query')
     for layers in range(1, config.num_layers + 1):
-        model = bert.Bert(dataclasses.replace(config, num_layers=layers))
+        model = contriever.Bert(dataclasses.replace(config, num_layers=layers))
         dropped = {f'layers_{i}' for i in range(layers, config.num_layers)}
         first = {name: value for name, value in params['bert'].items() if name not in dropped}
         with jax.default_matmul_precision('highest'):

@@ -9,8 +9,8 @@ import pytest
 
 from atlas_jax.conversion import hf, hf_names
 from atlas_jax.losses import reader_xent
-from atlas_jax.models import fid, t5
-from tests.testing import streams
+from atlas_jax.models import t5
+from tests.testing import fusion, streams
 
 torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
@@ -59,7 +59,7 @@ def _oracle_loss(oracle):
 
 
 def _loss(params, config, stream):
-    logits = fid.fid_logits(t5.T5(config), params, stream, t5.shift_right(jnp.asarray(TARGETS)))
+    logits = fusion.fid_logits(t5.T5(config), params, stream, t5.shift_right(jnp.asarray(TARGETS)))
     return reader_xent.reader_loss(reader_xent.token_nll(logits, TARGETS), (TARGETS > 0).astype(np.float32)), logits
 
 
@@ -91,7 +91,7 @@ def test_fused_passages_equal_one_long_memory(pair):
         expected = oracle(encoder_outputs=memory, attention_mask=mask.reshape(2, -1),
                           decoder_input_ids=torch.tensor(np.asarray(decoder_inputs)).long()).logits
     with jax.default_matmul_precision('highest'):
-        found = jax.jit(functools.partial(fid.fid_logits, t5.T5(config)))(params, streams.flat(TOKENS, LENGTHS), decoder_inputs)
+        found = jax.jit(functools.partial(fusion.fid_logits, t5.T5(config)))(params, streams.flat(TOKENS, LENGTHS), decoder_inputs)
     assert streams.error(found, expected) <= 1e-5
 
 

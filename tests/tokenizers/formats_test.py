@@ -63,3 +63,10 @@ def test_unbalanced_braces_are_refused(template):
 def test_a_field_twice_is_refused():
     with pytest.raises(errors.FormatError, match='twice'):
         formats.cut_format('{text} {query} {text}', encode)
+
+
+@pytest.mark.parametrize('text, expected', [
+    ('', ''), ('plain', 'plain'), ('Zürich 東京', 'Zürich 東京'), ('a\udc80b', 'a?b'), ('\ud800é', '?é'),
+])
+def test_lone_surrogates_become_question_marks(text, expected):
+    assert formats.without_lone_surrogates(text) == expected

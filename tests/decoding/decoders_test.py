@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from atlas_jax import decoding
-from atlas_jax.decoding import sequences
+from atlas_jax.decoding import decoders
 from tests.testing import streams
 
-SPECIAL = sequences.SpecialTokens(start=0, eos=1, pad=0)
+SPECIAL = decoders.SpecialTokens(start=0, eos=1, pad=0)
 CASES = json.loads((streams.FIXTURES / 'decoding' / 'beam_search.json').read_text())['cases']
 
 
@@ -44,11 +44,11 @@ def _decode(table, config, prefix=None):
     return decoding.decode(tokens_to_logits, cache, batch, config, SPECIAL, prefix)
 
 
-def _prefix(case) -> sequences.Prefix | None:
+def _prefix(case) -> decoders.Prefix | None:
     if case['prefixes'] is None:
         return None
     width = max(map(len, case['prefixes'])) + 1
-    return sequences.Prefix(np.array([[*ids, *[0] * (width - len(ids))] for ids in case['prefixes']], np.int32),
+    return decoders.Prefix(np.array([[*ids, *[0] * (width - len(ids))] for ids in case['prefixes']], np.int32),
                             np.array([len(ids) for ids in case['prefixes']], np.int32))
 
 
@@ -93,3 +93,60 @@ def test_a_prefix_longer_than_max_length_is_cut():
     case = {**CASES[0], 'num_beams': 2, 'max_length': 4, 'prefixes': [[4, 5, 6, 7, 8], [], [2]]}
     decoded = _decode(_table(case), _config(case), _prefix(case))
     np.testing.assert_array_equal(decoded.tokens[0, 0], [4, 5, 6])
+
+
+# Greedy decoding over chains in which one token follows another.
+CHAIN = decoders.SpecialTokens(start=2, eos=1, pad=0)
+
+
+def _follow(successors, calls):
+    """tokens_to_logits of a chain in which `successors[token]` comes next; calls get the positions."""
+    table = jnp.asarray(successors)
+
+    def tokens_to_logits(token, position, cache):
+        jax.debug.callback(calls.append, position)
+        return jax.nn.one_hot(table[token], len(successors)), cache + 1, token
+
+    return tokens_to_logits
+
+
+def _greedy(tokens_to_logits, batch, max_length):
+    return decoders.greedy(tokens_to_logits, jnp.zeros(()), batch, decoding.DecodingConfig(max_length=max_length), CHAIN)
+
+
+def test_greedy_follows_the_likeliest_token_and_pads_after_eos():
+    # 2 -> 3 -> 4 -> eos; 5 -> 6 -> 5 never ends
+    table = jnp.asarray([0, 0, 3, 4, 1, 6, 5])
+
+    def tokens_to_logits(token, position, cache):
+        start = jnp.where(position == 0, jnp.array([2, 5]), token)
+        return jax.nn.one_hot(table[start], 7), cache, token
+
+    decoded = _greedy(tokens_to_logits, 2, 7)
+    np.testing.assert_array_equal(decoded.tokens, [[[3, 4, 1, 0, 0, 0]], [[6, 5, 6, 5, 6, 5]]])
+    assert decoded.tokens.dtype == jnp.int32
+    np.testing.assert_array_equal(decoded.records, [[2 + 3 + 4], [2 + 6 + 5 + 6 + 5 + 6]])
+
+
+def test_greedy_stops_when_all_have_ended():
+    calls = []
+    tokens = _greedy(_follow([0, 0, 3, 1], calls), 3, 31).tokens
+    jax.effects_barrier()
+    np.testing.assert_array_equal(tokens[:, 0, :3], [[3, 1, 0]] * 3)
+    assert sorted(int(position) for position in calls) == [0, 1]
+
+
+def test_greedy_the_shortest_length():
+    np.testing.assert_array_equal(_greedy(_follow([0, 0, 3, 1], []), 2, 2).tokens, [[[3]], [[3]]])
+
+
+@pytest.mark.parametrize('num_beams', [1, 2])
+def test_the_longest_length_must_be_set(num_beams):
+    with pytest.raises(ValueError, match='max_length is None'):
+        decoding.decode(_follow([0, 0, 3, 1], []), jnp.zeros(()), 2, decoding.DecodingConfig(num_beams=num_beams), CHAIN)
+
+
+def test_a_prefix_is_repeated_side_by_side():
+    repeated = decoders.Prefix(jnp.array([[3, 4], [5, 0]]), jnp.array([2, 1])).repeat(3)
+    np.testing.assert_array_equal(repeated.tokens, [[3, 4]] * 3 + [[5, 0]] * 3)
+    np.testing.assert_array_equal(repeated.lengths, [2, 2, 2, 1, 1, 1])

@@ -5,25 +5,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atlas_jax.nn import relpos
+from atlas_jax.nn import t5_layers
 from tests.testing import streams
 
 
 @pytest.mark.parametrize('direction', ['bidirectional', 'unidirectional'])
 def test_buckets_as_recorded(direction):
     recorded = np.load(streams.FIXTURES / 'parity' / 'relpos.npz')
-    found = relpos.buckets(recorded['relative_position'], direction == 'bidirectional', 32, 128)
+    found = t5_layers.position_buckets(recorded['relative_position'], direction == 'bidirectional', 32, 128)
     np.testing.assert_array_equal(found, recorded[f'{direction}_32_128'])
 
 
 def _bias(bidirectional, buckets=8, max_distance=11):
-    layer = relpos.RelativePositionBias(num_heads=3, num_buckets=buckets, max_distance=max_distance, bidirectional=bidirectional, emb_dim=5)
+    layer = t5_layers.RelativePositionBias(3, buckets, max_distance, bidirectional, emb_dim=5)
     return layer, {'rel_embedding': np.random.default_rng(0).standard_normal((3, buckets)).astype(np.float32)}
 
 
 def _plain(params, length, bidirectional, buckets=8, max_distance=11):
     positions = np.arange(length)
-    table = relpos.buckets(positions[None, :] - positions[:, None], bidirectional, buckets, max_distance)  # key - query
+    table = t5_layers.position_buckets(positions[None, :] - positions[:, None], bidirectional, buckets, max_distance)  # key - query
     return params['rel_embedding'][:, table]
 
 
@@ -40,7 +40,7 @@ def test_gradient_equals_that_of_indexing_and_has_no_scatter():
     loss = lambda p: jnp.sum(layer.apply({'params': p}, 13) * weights)  # noqa: E731
     found = jax.grad(loss)(params)['rel_embedding']
     expected = np.zeros((3, 8))
-    table = relpos.buckets(np.arange(13)[None, :] - np.arange(13)[:, None], True, 8, 11)
+    table = t5_layers.position_buckets(np.arange(13)[None, :] - np.arange(13)[:, None], True, 8, 11)
     for bucket in range(8):
         expected[:, bucket] = np.where(table == bucket, weights, 0).sum(axis=(1, 2))
     assert streams.error(found, expected) <= 1e-5

@@ -1,0 +1,228 @@
+"""Layers with parameters: linear layer, feed-forward block, embedding table and norms. Parameters are float32, their axes are named."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from atlas_jax import partitioning, types
+from atlas_jax.nn import products, token_stream
+
+Array = jax.Array
+Initializer = Callable[..., Array]
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    'linear': lambda x: x,
+    'relu': jax.nn.relu,
+    'gelu': lambda x: jax.nn.gelu(x, approximate=True),
+    # jax.nn.gelu takes erfc here, which is half as quick
+    'gelu_erf': lambda x: 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5)),
+    'silu': jax.nn.silu,
+}
+LAYER_NORM_KINDS = ('true', 'second_moment')
+
+
+def normal(variance: float) -> Initializer:
+    """Returns an initialiser that draws from a normal distribution of this variance."""
+    return nn.initializers.normal(stddev=variance**0.5)
+
+
+def declare(module: nn.Module, name: str, init: Initializer, axes: Sequence[str | None], shape: Sequence[int]) -> Array:
+    """Declares a parameter of `module` with named axes and returns it as it is stored, [*shape] float32.
+
+    Layers gather it with `partitioning.whole` where they use it.
+    """
+    # flax takes the box off what the initialiser returns; its type annotations keep the box on.
+    boxing: Callable[..., Any] = nn.with_logical_partitioning(init, tuple(axes))
+    return module.param(name, boxing, tuple(shape))
+
+
+class Dense(nn.Module):
+    """Linear layer: `inputs @ kernel (+ bias)`, computed in `dtype`.
+
+    features: size of the last output dimension.
+    axes: logical names of the kernel's two dimensions; the bias has the second.
+    kernel_init: None draws with variance 1 / inputs.shape[-1].
+    """
+
+    features: int
+    axes: tuple[str, str]
+    use_bias: bool = False
+    kernel_init: Initializer | None = None
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        """Maps [..., in] float to [..., features] of `dtype`."""
+        kernel_init = self.kernel_init or normal(1 / inputs.shape[-1])
+        kernel = declare(self, 'kernel', kernel_init, self.axes, (inputs.shape[-1], self.features))
+        rows = products.without_single_stream(inputs.astype(self.dtype))
+        outputs = products.dense(rows, partitioning.whole(kernel, self.axes, self.dtype)).reshape(*inputs.shape[:-1], self.features)
+        if self.use_bias:
+            bias = declare(self, 'bias', nn.initializers.zeros, self.axes[1:], (self.features,))
+            outputs += partitioning.whole(bias, self.axes[1:], self.dtype)
+        return outputs
+
+
+class Mlp(nn.Module):
+    """Feed-forward block, plain or gated: `wo(dropout(product of activation_i(wi_i(inputs))))`.
+
+    A single activation names its kernel `wi`; several have `wi_0`, `wi_1` and so on.
+
+    activations: names of ACTIVATIONS.
+    dropout_rate: between the two layers; 0 for models without, such as BERT.
+    """
+
+    mlp_dim: int
+    activations: tuple[str, ...] = ('gelu', 'linear')
+    use_bias: bool = False
+    dropout_rate: float = 0.0
+    kernel_init: Initializer | None = None
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, inputs: Array, deterministic: bool = True) -> Array:
+        """Maps [..., embed] float to [..., embed] of `dtype`."""
+        hidden = None
+        for i, activation in enumerate(self.activations):
+            name = 'wi' if len(self.activations) == 1 else f'wi_{i}'
+            branch = Dense(self.mlp_dim, ('embed', 'mlp'), self.use_bias, self.kernel_init, self.dtype, name=name)(inputs)
+            branch = ACTIVATIONS[activation](branch)
+            hidden = branch if hidden is None else hidden * branch
+        hidden = nn.Dropout(self.dropout_rate)(hidden, deterministic=deterministic)
+        return Dense(inputs.shape[-1], ('mlp', 'embed'), self.use_bias, self.kernel_init, self.dtype, name='wo')(hidden)
+
+
+class Embedding(nn.Module):
+    """Table `embedding` [num_embeddings, features], looked up by token or by position within a passage.
+
+    axes: logical names of the table's two dimensions.
+    variance: of the initial values.
+    """
+
+    num_embeddings: int
+    features: int
+    axes: tuple[str | None, str] = ('vocab', 'embed')
+    variance: float = 1.0
+    dtype: str = 'float32'
+
+    def setup(self):
+        self.embedding = declare(self, 'embedding', normal(self.variance), self.axes, (self.num_embeddings, self.features))
+
+    def __call__(self, tokens: Array) -> Array:
+        """Looks up [...] int32 tokens: [..., features] of `dtype`."""
+        # jnp.take's default mode compares every id with the size of the table, to give NaN for those beyond it.
+        return jnp.take(self._whole(), tokens, axis=0, mode='clip').astype(self.dtype)
+
+    def row(self, number: int) -> Array:
+        """Returns one row of the table, [features] of `dtype`."""
+        return self._whole()[number].astype(self.dtype)
+
+    def by_position(self, stream: types.TokenStream) -> Array:
+        """Looks up each token's position within its passage: [streams, stream_tokens, features] of `dtype`, zeros past the end.
+
+        Raises ValueError: the passages may be longer than the table.
+        """
+        if stream.longest > self.num_embeddings:
+            raise ValueError(f'passages of up to {stream.longest} tokens, but only {self.num_embeddings} positions are known')
+        # Through the rows of the attention, so that the backward is a gather and a sum over passages, not a scatter.
+        # [streams, passages, longest, features]
+        rows = jnp.broadcast_to(self._whole()[:stream.longest], (*stream.lengths.shape, stream.longest, self.features))
+        return token_stream.to_stream(stream, rows).astype(self.dtype)
+
+    def attend(self, inputs: Array) -> Array:
+        """Multiplies [..., features] with every row: logits [..., num_embeddings] float32."""
+        return jnp.einsum('...f,vf->...v', inputs.astype(jnp.float32), self._whole())  # f features, v vocabulary
+
+    def _whole(self) -> Array:
+        return partitioning.whole(self.embedding, self.axes)
+
+
+class RMSNorm(nn.Module):
+    """T5's norm: x * rsqrt(mean(x**2) + epsilon) * scale over the last axis, in float32; no mean, no bias."""
+
+    epsilon: float = 1e-6
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        """Normalises [..., embed] float; the same shape in `dtype`."""
+        scale = declare(self, 'scale', nn.initializers.ones, ('embed',), inputs.shape[-1:])
+        return _rms_norm(self.epsilon, inputs.astype(jnp.float32), partitioning.whole(scale, ('embed',))).astype(self.dtype)
+
+
+class LayerNorm(nn.Module):
+    """BERT's norm over the last axis, in float32, with either of two denominators.
+
+    kind: 'true' divides by the standard deviation; 'second_moment' by the root of mean(x**2), though the mean is subtracted in the
+      numerator: released Atlas checkpoints were trained with it.
+    """
+
+    kind: str = 'true'
+    epsilon: float = 1e-12
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        """Normalises [..., embed] float; the same shape in `dtype`."""
+        scale = declare(self, 'scale', nn.initializers.ones, ('embed',), inputs.shape[-1:])
+        bias = declare(self, 'bias', nn.initializers.zeros, ('embed',), inputs.shape[-1:])
+        scale, bias = (partitioning.whole(param, ('embed',)) for param in (scale, bias))
+        return _layer_norm(self.kind, self.epsilon, inputs.astype(jnp.float32), scale, bias).astype(self.dtype)
+
+
+# The backward passes are written out for two reasons. XLA's CPU backend sums over tokens on one core, 40 times slower than a product with
+# ones; and of a norm only its inputs and one number a token need be kept, which saves two arrays as large as the hidden states.
+
+def _inverse_root_mean_square(inputs: Array, epsilon: float) -> Array:
+    """[..., embed] to [..., 1] float32."""
+    return jax.lax.rsqrt(jnp.mean(jnp.square(inputs), axis=-1, keepdims=True) + epsilon)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _rms_norm(epsilon: float, inputs: Array, scale: Array) -> Array:
+    return _rms_norm_forward(epsilon, inputs, scale)[0]
+
+
+def _rms_norm_forward(epsilon, inputs, scale):
+    inverse = _inverse_root_mean_square(inputs, epsilon)
+    return inputs * inverse * scale, (inputs, inverse, scale)
+
+
+def _rms_norm_backward(_, saved, gradient):
+    inputs, inverse, scale = saved
+    normed, to_normed = inputs * inverse, gradient * scale
+    to_inputs = inverse * (to_normed - normed * jnp.mean(to_normed * normed, axis=-1, keepdims=True))
+    return to_inputs, products.sum_over_leading(gradient * normed, 1)
+
+
+_rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _layer_norm(kind: str, epsilon: float, inputs: Array, scale: Array, bias: Array) -> Array:
+    return _layer_norm_forward(kind, epsilon, inputs, scale, bias)[0]
+
+
+def _layer_norm_forward(kind, epsilon, inputs, scale, bias):
+    mean = jnp.mean(inputs, axis=-1, keepdims=True)
+    centred = inputs - mean
+    inverse = _inverse_root_mean_square(centred if kind == 'true' else inputs, epsilon)
+    return centred * inverse * scale + bias, (inputs, mean, inverse, scale)
+
+
+def _layer_norm_backward(kind, _, saved, gradient):
+    inputs, mean, inverse, scale = saved
+    normed, to_normed = (inputs - mean) * inverse, gradient * scale
+    measured = normed if kind == 'true' else inputs * inverse  # what the denominator is taken of
+    # The last operation is between two large arrays. A product with `inverse` alone XLA's CPU backend would compute anew for each of its
+    # readers, and with it all it comes from, back through the norms of every layer above.
+    from_mean = inverse * (to_normed - jnp.mean(to_normed, axis=-1, keepdims=True))
+    to_inputs = from_mean - measured * (inverse * jnp.mean(to_normed * normed, axis=-1, keepdims=True))
+    return to_inputs, products.sum_over_leading(gradient * normed, 1), products.sum_over_leading(gradient, 1)
+
+
+_layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
