@@ -15,6 +15,8 @@ from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import gold_scores
 from tests.testing import streams
 
+pytestmark = pytest.mark.optimized
+
 PARITY = streams.FIXTURES / 'parity'
 RECORDS = json.loads((PARITY / 'losses_v11.json').read_text())['records']
 STORED = {'scores': 'score_storage', 'probs': 'prob_storage', 'norms': 'normalized_score_storage'}

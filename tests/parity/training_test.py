@@ -21,6 +21,8 @@ from atlas_jax.training import train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import streams
 
+pytestmark = pytest.mark.optimized
+
 FIXTURES = pathlib.Path(__file__).parents[1] / 'fixtures' / 'parity'
 PASSAGES, WIDTH, QUERY_WIDTH = 5, 48, 20
 

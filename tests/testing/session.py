@@ -8,6 +8,7 @@ are marked `optimized`: they compare numbers with other implementations, or run 
 import collections
 import contextlib
 import ctypes
+import functools
 import gc
 import json
 import os
@@ -18,12 +19,14 @@ import tempfile
 
 import jax
 import pytest
+from jax._src import compiler
+
+from tests.testing import streams
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 COSTS_FILE = TESTS / 'costs.json'  # {test file: CPU seconds}, of files that take more than QUICK_SECONDS; see --write-costs
 QUICK_SECONDS = 2.0
 _PROGRAMS_BYTES = 3 * 2**29  # resident bytes of a test process above which its compiled programs are dropped
-_UNOPTIMIZED = 'JAX_DISABLE_MOST_OPTIMIZATIONS'
 _OWN_CACHE = pytest.StashKey[str]()
 _USED: collections.Counter[str] = collections.Counter()  # CPU seconds by test file, of this process and those it has waited for
 _OF_WORKERS: list[dict] = []
@@ -52,13 +55,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ['JAX_COMPILATION_CACHE_DIR'] = folder
     os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
     os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
-    os.environ.setdefault(_UNOPTIMIZED, '1')
     os.environ.setdefault('MALLOC_ARENA_MAX', '2')  # one arena for each of many threads keeps gigabytes that are free
     # JAX has read the environment when it was imported, perhaps before now.
     jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR'])
     jax.config.update('jax_persistent_cache_min_compile_time_secs', float(os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS']))
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', int(os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES']))
-    jax.config.update(_UNOPTIMIZED.lower(), os.environ[_UNOPTIMIZED] == '1')
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -90,17 +91,22 @@ def pytest_runtest_protocol(item: pytest.Item):
     return result
 
 
+def _quick_options(get, *arguments, backend=None, env_options_overrides: dict | None = None, **options):
+    """JAX's own function of this name, with streams.QUICK_TO_COMPILE on a CPU. JAX has no setting for all of it."""
+    quick = streams.QUICK_TO_COMPILE if getattr(backend, 'platform', '') == 'cpu' else {}
+    return get(*arguments, backend=backend, env_options_overrides=quick | (env_options_overrides or {}), **options)
+
+
 @pytest.fixture(scope='module', autouse=True)
 def _compilation(request: pytest.FixtureRequest):
-    """Compiles a module marked `optimized` with all optimisations; drops compiled programs where the process has grown large."""
+    """Compiles quickly, but for modules marked `optimized`; drops compiled programs where the process has grown large."""
     optimized = request.node.get_closest_marker('optimized') is not None
+    if optimized:
+        jax.clear_caches()  # or a program that an earlier module compiled would be taken
     with pytest.MonkeyPatch.context() as patch:
-        if optimized:
-            jax.clear_caches()  # no program that was compiled otherwise is taken
-            patch.setenv(_UNOPTIMIZED, '0')
-            jax.config.update(_UNOPTIMIZED.lower(), False)
+        if not optimized:
+            patch.setattr(compiler, 'get_compile_options', functools.partial(_quick_options, compiler.get_compile_options))
         yield
-    jax.config.update(_UNOPTIMIZED.lower(), os.environ[_UNOPTIMIZED] == '1')
     if optimized or _resident_bytes() > _PROGRAMS_BYTES:
         jax.clear_caches()
         gc.collect()
@@ -115,7 +121,8 @@ def _resident_bytes() -> int:
 
 
 def _usage() -> dict:
-    return {'costs': dict(_USED), 'peak': _peak_gigabytes(resource.RUSAGE_SELF), 'peak_of_started': _peak_gigabytes(resource.RUSAGE_CHILDREN)}
+    own, started = (_peak_gigabytes(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return {'costs': dict(_USED), 'peak': own, 'peak_of_started': started}
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
