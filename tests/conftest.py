@@ -1,31 +1,17 @@
 """Fixtures shared by all tests. The demo packages are real models and texts; tests use them offline, from a folder."""
 
-import contextlib
-import gc
 import hashlib
 import os
 import pathlib
 import tempfile
 import types
 
-import jax
 import pytest
 
 from atlas_jax.demo import models, packages
 
+pytest_plugins = ['tests.testing.session']
 _CONVERSION_VERSION = '1'  # raise it when the conversion writes other bytes, so that no old folder is used
-_PROGRAMS_BYTES = 3 * 2**30  # resident bytes of a test process above which its compiled programs are dropped
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _bounded_memory():
-    """Drops compiled programs after a module of tests where the process has grown large: several run side by side on small machines."""
-    yield
-    with contextlib.suppress(OSError):
-        resident_pages = int(pathlib.Path('/proc/self/statm').read_text().split()[1])
-        if resident_pages * os.sysconf('SC_PAGE_SIZE') > _PROGRAMS_BYTES:
-            jax.clear_caches()
-            gc.collect()
 
 
 @pytest.fixture(scope='session')

@@ -8,12 +8,13 @@ import sys
 
 import pytest
 
+from tests.testing import streams
+
 pytest.importorskip('torch')
 pytest.importorskip('transformers')
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-QUICK_TO_COMPILE = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 
 
 def run(name: str, folder: pathlib.Path, *arguments: str) -> dict:
@@ -21,7 +22,7 @@ def run(name: str, folder: pathlib.Path, *arguments: str) -> dict:
     result = folder / f'{name}.json'
     subprocess.run([sys.executable, ROOT / 'benchmarks' / f'{name}.py', '--size', 'tiny', '--rounds', '1', '--work', folder / 'models',
                     '--json', result, '--report', result.with_suffix('.html'), *arguments], check=True, cwd=folder,
-                   env=os.environ | {'XLA_FLAGS': QUICK_TO_COMPILE})
+                   env=os.environ | {'XLA_FLAGS': streams.QUICK_FLAGS})
     assert '<svg' in result.with_suffix('.html').read_text()
     return json.loads(result.read_text())
 

@@ -102,17 +102,18 @@ def test_round_trips(tmp_path, config):
     tiny_checkpoints.assert_equal(hf.open_t5(tmp_path / 'back'), model(config))
 
 
-def _encodings() -> Iterator[tuple[str, Callable]]:
-    yield 'many chunks', lambda folder, name, array: zarr(folder, name, array, [max(1, -(-n // 2)) for n in array.shape])
-    yield 'zstd', lambda folder, name, array: zarr(folder, name, array, compressor={'id': 'zstd', 'level': 1})
-    yield 'slashes', lambda folder, name, array: zarr(folder, name, array, [1 if n < 8 else n for n in array.shape], separator='/')
-    yield 'gcs', lambda folder, name, array: zarr(folder, name, array, kvstore='gcs')
-    yield 'gfile', lambda folder, name, array: zarr(folder, name, array, kvstore='gfile')
-    yield 'old', lambda folder, name, array: zarr(folder, name, array, kvstore='old')
-    yield 'pieces', lambda folder, name, array: tiny_checkpoints.chunked(array, 11)
+ENCODINGS = {
+    'many chunks': lambda folder, name, array: zarr(folder, name, array, [max(1, -(-n // 2)) for n in array.shape]),
+    'zstd': lambda folder, name, array: zarr(folder, name, array, compressor={'id': 'zstd', 'level': 1}),
+    'slashes': lambda folder, name, array: zarr(folder, name, array, [1 if n < 8 else n for n in array.shape], separator='/'),
+    'gcs': lambda folder, name, array: zarr(folder, name, array, kvstore='gcs'),
+    'gfile': lambda folder, name, array: zarr(folder, name, array, kvstore='gfile'),
+    'old': lambda folder, name, array: zarr(folder, name, array, kvstore='old'),
+    'pieces': lambda folder, name, array: tiny_checkpoints.chunked(array, 11),
+}
 
 
-@pytest.mark.parametrize(('encoding', 'put'), list(_encodings()), ids=[name for name, _ in _encodings()])
+@pytest.mark.parametrize(('encoding', 'put'), ENCODINGS.items(), ids=ENCODINGS)
 def test_encodings(tmp_path, encoding, put):
     tiny_checkpoints.write_t5x(tmp_path, _scanned(V11, False, False), put)
     tiny_checkpoints.assert_equal(t5x.open_t5(tmp_path), model(V11))

@@ -9,6 +9,8 @@ import pytest
 from atlas_jax import errors
 from atlas_jax.demo import models, packages
 
+pytestmark = pytest.mark.optimized
+
 onnx = pytest.importorskip('onnx')
 VOCAB, EMB, HEADS, HEAD_DIM, MLP, BUCKETS = 23, 6, 2, 5, 7, 4
 TOKENIZER = {'model': {'type': 'Unigram'}, 'truncation': {'max_length': 48}, 'padding': {'strategy': 'BatchLongest'}}

@@ -18,6 +18,8 @@ from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
 from tests.testing import real_text
 
+pytestmark = pytest.mark.optimized
+
 LIMIT = 61
 
 

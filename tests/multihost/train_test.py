@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.testing import processes
+from tests.testing import processes, streams
 
 PROGRAM = str(pathlib.Path(__file__).with_name('train_program.py'))
 PATHS = os.pathsep.join([str(pathlib.Path(__file__).parents[2]), os.environ.get('PYTHONPATH', '')])
@@ -29,7 +29,8 @@ def _two(*arguments):
 
 
 def _one(*arguments):
-    environment = os.environ | {'PYTHONPATH': PATHS, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+    environment = os.environ | {'PYTHONPATH': PATHS, 'JAX_PLATFORMS': 'cpu',
+                                'XLA_FLAGS': f'{streams.QUICK_FLAGS} --xla_force_host_platform_device_count=8'}
     run = subprocess.run([sys.executable, PROGRAM, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=600,
                          check=False)
     assert run.returncode == 0, run.stderr[-3000:]

@@ -12,6 +12,8 @@ from atlas_jax.tokenizers import bert, formats, t5
 from atlas_jax.tokenizers.formats import Segment
 from tests.testing import real_text
 
+pytestmark = pytest.mark.optimized
+
 READER = (Segment('query'), Segment('literal', (71, 72)), Segment('title'), Segment('literal', (73,)), Segment('text'),
           Segment('literal', (1,)))
 QUERY_LAST = (Segment('literal', (70,)), Segment('title'), Segment('text'), Segment('literal', (71, 72, 73)), Segment('query'))

@@ -11,6 +11,8 @@ from atlas_jax.models import contriever, t5
 from atlas_jax.nn import token_stream
 from tests.testing import fusion, streams
 
+pytestmark = pytest.mark.optimized
+
 ORIGINAL, T5X = streams.FIXTURES / 'parity', streams.FIXTURES / 't5x'
 TOLERANCE = 1e-5
 

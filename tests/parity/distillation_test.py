@@ -15,6 +15,8 @@ from atlas_jax.steps import read
 from atlas_jax.steps import spec as spec_lib
 from tests.testing import streams
 
+pytestmark = pytest.mark.optimized
+
 PARITY = streams.FIXTURES / 'parity'
 RECORDS = json.loads((PARITY / 'losses_v11.json').read_text())['records']
 STORED = {'scores': 'score_storage', 'probs': 'prob_storage', 'norms': 'normalized_score_storage'}

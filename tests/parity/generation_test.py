@@ -14,6 +14,8 @@ from atlas_jax.models import fid, t5
 from atlas_jax.nn import layer_scan
 from tests.testing import streams
 
+pytestmark = pytest.mark.optimized
+
 PARITY = streams.FIXTURES / 'parity'
 RECORDED = json.loads((PARITY / 'generation_v11.json').read_text())
 

@@ -12,7 +12,7 @@ from tests.testing import fusion, streams
 
 torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.optimized]
 
 LENGTHS = [150, 1, 37]
 

@@ -13,6 +13,8 @@ from atlas_jax.models import fid, t5
 from atlas_jax.nn import token_stream
 from tests.testing import fusion, streams
 
+pytestmark = pytest.mark.optimized
+
 PARITY, T5X = streams.FIXTURES / 'parity', streams.FIXTURES / 't5x' / 't5_1_1'
 TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 5e-5
 

@@ -10,6 +10,8 @@ from atlas_jax.conversion import hf
 from atlas_jax.models import contriever
 from tests.testing import streams
 
+pytestmark = pytest.mark.optimized
+
 PARITY = streams.FIXTURES / 'parity'
 TOLERANCE = 1e-5
 

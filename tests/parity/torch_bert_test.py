@@ -13,7 +13,7 @@ from tests.testing import streams
 
 torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.optimized]
 
 LENGTHS = [149, 1, 7, 131]
 TOKENS = streams.random_passages(LENGTHS, 83, 149)

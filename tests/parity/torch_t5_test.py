@@ -14,7 +14,7 @@ from tests.testing import fusion, streams
 
 torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.optimized]
 
 VOCAB = 83
 LENGTHS = [149, 1, 133, 11]  # beyond the 128 at which the position buckets end

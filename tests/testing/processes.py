@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 
+from tests.testing import streams
+
 
 def start(program: list[str], processes: int = 2, devices: int = 4, **environment: str) -> list[subprocess.Popen]:
     """Starts `python PROGRAM...` in every process; wait for them with `finish`."""
@@ -14,7 +16,7 @@ def start(program: list[str], processes: int = 2, devices: int = 4, **environmen
     started = []
     for number in range(processes):
         variables = {'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': str(processes), 'JAX_PROCESS_ID': str(number),
-                     'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'}
+                     'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': f'{streams.QUICK_FLAGS} --xla_force_host_platform_device_count={devices}'}
         started.append(subprocess.Popen([sys.executable, *program], env=os.environ | variables | environment, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, text=True))
     return started

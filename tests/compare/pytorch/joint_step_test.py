@@ -10,7 +10,7 @@ from tests.testing import streams
 
 torch = pytest.importorskip('torch')
 pytest.importorskip('transformers')
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.optimized]
 
 PARITY = streams.FIXTURES / 'parity'
 MODES = {'pdist': 'ppmean', 'loop': 'loop', 'emdr': 'emdr', 'adist': 'evalnormssum'}

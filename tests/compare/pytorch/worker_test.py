@@ -8,7 +8,7 @@ from tests.testing import streams
 
 torch = pytest.importorskip('torch')
 pytest.importorskip('transformers')
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.optimized]
 
 
 def test_flat_search_finds_the_largest_products():

@@ -1,0 +1,150 @@
+"""The test session: one compilation cache, quick compilation, the dearest files first, and what each worker used.
+
+Compiling is most of what these tests cost. All workers and the processes that tests start share one cache of compiled programs. It is
+a folder of this session, or $ATLAS_JAX_TESTS_CACHE, which is kept. Programs are compiled with few optimisations, except in modules that
+are marked `optimized`: they compare numbers with other implementations, or run real models.
+"""
+
+import collections
+import contextlib
+import ctypes
+import functools
+import gc
+import json
+import os
+import pathlib
+import resource
+import shutil
+import tempfile
+
+import jax
+import pytest
+from jax._src import compiler
+
+from tests.testing import streams
+
+TESTS = pathlib.Path(__file__).resolve().parents[1]
+COSTS_FILE = TESTS / 'costs.json'  # {test file: CPU seconds}, of files that take more than QUICK_SECONDS; see --write-costs
+QUICK_SECONDS = 2.0
+_PROGRAMS_BYTES = 3 * 2**29  # resident bytes of a test process above which its compiled programs are dropped
+_OWN_CACHE = pytest.StashKey[str]()
+_USED: collections.Counter[str] = collections.Counter()  # CPU seconds by test file, of this process and those it has waited for
+_OF_WORKERS: list[dict] = []
+
+
+def _cpu_seconds() -> float:
+    own, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
+
+
+def _peak_gigabytes(who: int) -> float:
+    return resource.getrusage(who).ru_maxrss * 1024 / 1e9  # Linux counts KiB
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--write-costs."""
+    parser.addoption('--write-costs', action='store_true', help=f'write the CPU seconds of each test file to {COSTS_FILE.name}')
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Sets, before any program is compiled, what this process and all that it starts compile with."""
+    if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+        folder = os.environ.get('ATLAS_JAX_TESTS_CACHE')
+        if not folder:
+            folder = config.stash[_OWN_CACHE] = tempfile.mkdtemp(prefix='atlas_jax_tests_cache_')
+        os.environ['JAX_COMPILATION_CACHE_DIR'] = folder
+    os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+    os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+    os.environ.setdefault('MALLOC_ARENA_MAX', '2')  # one arena for each of many threads keeps gigabytes that are free
+    # JAX has read the environment when it was imported, perhaps before now.
+    jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR'])
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', float(os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS']))
+    jax.config.update('jax_persistent_cache_min_entry_size_bytes', int(os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES']))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Removes the session's own cache."""
+    if _OWN_CACHE in config.stash:
+        shutil.rmtree(config.stash[_OWN_CACHE], ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the dearest files first, so that no worker is left with one at the end, and marks what is quick."""
+    costs = json.loads(COSTS_FILE.read_text())
+    items.sort(key=lambda item: -costs.get(_file_of(item), 0))
+    for item in items:
+        if _file_of(item) not in costs and item.get_closest_marker('slow') is None:
+            item.add_marker(pytest.mark.quick)
+
+
+def _file_of(item: pytest.Item) -> str:
+    return item.path.relative_to(TESTS).as_posix()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item):
+    """Counts what each file costs."""
+    before = _cpu_seconds()
+    result = yield
+    _USED[_file_of(item)] += _cpu_seconds() - before
+    return result
+
+
+def _quick_options(get, *arguments, backend=None, env_options_overrides: dict | None = None, **options):
+    """JAX's own function of this name, with streams.QUICK_TO_COMPILE on a CPU. JAX has no setting for all of it."""
+    quick = streams.QUICK_TO_COMPILE if getattr(backend, 'platform', '') == 'cpu' else {}
+    return get(*arguments, backend=backend, env_options_overrides=quick | (env_options_overrides or {}), **options)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _compilation(request: pytest.FixtureRequest):
+    """Compiles quickly, but for modules marked `optimized`; drops compiled programs where the process has grown large."""
+    optimized = request.node.get_closest_marker('optimized') is not None
+    if optimized:
+        jax.clear_caches()  # or a program that an earlier module compiled would be taken
+    with pytest.MonkeyPatch.context() as patch:
+        if not optimized:
+            patch.setattr(compiler, 'get_compile_options', functools.partial(_quick_options, compiler.get_compile_options))
+        yield
+    if optimized or _resident_bytes() > _PROGRAMS_BYTES:
+        jax.clear_caches()
+        gc.collect()
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL('libc.so.6').malloc_trim(0)  # gives back what was freed
+
+
+def _resident_bytes() -> int:
+    with contextlib.suppress(OSError):
+        return int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+    return 0
+
+
+def _usage() -> dict:
+    own, started = (_peak_gigabytes(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return {'costs': dict(_USED), 'peak': own, 'peak_of_started': started}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hands a worker's usage to the process that began the session."""
+    if hasattr(session.config, 'workeroutput'):
+        session.config.workeroutput['usage'] = _usage()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    """Receives a worker's usage."""
+    if 'usage' in getattr(node, 'workeroutput', {}):
+        _OF_WORKERS.append(node.workeroutput['usage'])
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    """Prints what was used; with --write-costs, writes each file's cost."""
+    usages, costs = _OF_WORKERS or [_usage()], collections.Counter()
+    for usage in usages:
+        costs.update(usage['costs'])
+    peaks = ', '.join(f'{usage["peak"]:.1f} GB (a process it started: {usage["peak_of_started"]:.1f} GB)' for usage in usages)
+    terminalreporter.write_line(f'CPU minutes: {sum(costs.values()) / 60:.1f}; largest resident size of each worker: {peaks}')
+    if config.option.write_costs:
+        dear = {name: round(seconds) for name, seconds in sorted(costs.items(), key=lambda item: -item[1]) if seconds > QUICK_SECONDS}
+        COSTS_FILE.write_text(json.dumps(dear, indent=1) + '\n')
