@@ -44,7 +44,7 @@ class Batch(struct.PyTreeNode):
     passage_lengths          [batch, n] int32                       0 marks empty slots
     retriever_passage_tokens  [batch, n, retriever_max_tokens] int32  the same passages as the retriever sees them, specials included
     retriever_passage_lengths  [batch, n] int32                     0 marks empty slots
-    excluded_passage_ids     [batch, n] int32                       passages that the search must not return, the example's own; -1 in empty slots
+    excluded_passage_ids     [batch, n] int32                       not to be returned, the example's own; -1 marks empty slots
     """
 
     retriever_query_tokens: Array

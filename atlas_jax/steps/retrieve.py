@@ -98,7 +98,7 @@ def _rerank(passage_params, queries: Array, retrieved: types.Retrieved, knowledg
 
 
 def _embed_now(params, tokens: Array, lengths: Array, spec: spec_lib.StepSpec) -> Array:
-    """Returns embeddings [batch, n, dim] float32 of passages [batch, n, width] at the smallest of the capacities `spec.reranked` that fits."""
+    """Embeds passages [batch, n, width] at the smallest capacity of `spec.reranked` that fits; returns [batch, n, dim] float32."""
     def embed_at(capacity: buckets.Capacity):
         return lambda: embed(params, pack(tokens, lengths, spec, capacity.stream_tokens, capacity.longest), spec)
 
@@ -119,7 +119,10 @@ def _add_retriever_side(inputs: types.ReaderInputs, ids: Array, knowledge: types
 
 
 def retriever_inputs(rows: types.TokenTable, shape: tuple[int, ...], spec: spec_lib.StepSpec) -> tuple[Array, Array]:
-    """Assembles passages as the retriever sees them: rows of the retriever's table to tokens [*shape, retriever_max_tokens] and lengths [*shape]."""
+    """Assembles passages as the retriever sees them.
+
+    Returns tokens [*shape, retriever_max_tokens] int32 and lengths [*shape] int32, of rows of the retriever's table.
+    """
     size = shape[0] * shape[1]
     tokens, lengths = assembly.assemble(spec.segments.retriever, jnp.zeros((size, 1), jnp.int32), jnp.zeros((size,), jnp.int32), rows,
                                         spec.config.retriever_max_tokens)

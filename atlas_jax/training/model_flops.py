@@ -16,7 +16,7 @@ _TRAINED = 3  # forward and backward, in forward passes
 
 
 def of_step(spec: spec_lib.StepSpec, batch: types.Batch, inputs: types.ReaderInputs) -> Array:
-    """Counts the FLOPs of the joint loss and its gradients for one (micro-)batch, and of the queries' embedding for the search: float32 scalar."""
+    """Counts the FLOPs of the joint loss, its gradients and the search's queries for one (micro-)batch: float32 scalar."""
     reader, targets = spec.config.reader, jnp.sum(batch.decoder_loss_weights > 0, axis=-1, dtype=jnp.float32)  # [batch]
     read, only_scored = inputs.reader_lengths[:, :spec.passages_read], inputs.reader_lengths[:, spec.encoded_for_gold]
     total = _TRAINED * (of_passages(reader, read) + of_decoder(reader, targets, jnp.sum(read, axis=-1)))

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Iterator
 
 import ml_dtypes
 import msgpack
