@@ -187,7 +187,7 @@ def _embeddings(params: Params, batch: types.Batch, inputs: types.ReaderInputs, 
             'passage_embeddings': passages.reshape(*inputs.retriever_lengths.shape, -1)}
 
 
-def _greedy(params: Params, read: tuple[fid.Rows, jax.Array], size: int, spec: spec_lib.StepSpec, max_length: int) -> jax.Array:
+def _greedy(params: Params, read: tuple[t5.Readable, jax.Array], size: int, spec: spec_lib.StepSpec, max_length: int) -> jax.Array:
     """Generates [size, max_length] int32, the start token first, padding after the end; `read` is of fid.fuse."""
     config = spec.config.reader
     mask = read[1]

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 
 from atlas_jax import types
 from atlas_jax.losses import attention_scores
-from atlas_jax.models import fid
+from atlas_jax.models import fid, t5
 from atlas_jax.steps import buckets, retrieve
 from atlas_jax.steps.spec import StepSpec
 
 Array = jax.Array
-EncodedPassages = tuple[fid.Rows, Array]  # keys and values, and the mask, of fid.encode_passages
+EncodedPassages = tuple[t5.Readable, Array]  # keys and values, and the mask, of fid.encode_passages
 
 
 def capacity_level(inputs: types.ReaderInputs, spec: StepSpec) -> Array:
