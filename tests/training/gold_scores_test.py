@@ -128,15 +128,6 @@ def test_emdr_in_the_joint_loss_and_a_retriever_that_waits(expected):
     np.testing.assert_allclose(metrics['gold_scores'], mean, rtol=1e-4)
 
 
-def test_the_query_is_found_where_it_stands():
-    tokens = jnp.array([[[3, 7, 8, 9, 7, 8], [7, 8, 0, 0, 0, 0], [7, 9, 7, 7, 8, 1], [5, 6, 7, 0, 0, 0]]])
-    found = read.query_mask(tokens, jnp.array([[7, 8, 0]]), jnp.array([2]))
-    np.testing.assert_array_equal(found[0], [[0, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0, 0, 0, 1, 1, 0], [0] * 6])
-    one_token = read.query_mask(tokens, jnp.array([[9]]), jnp.array([1]))
-    np.testing.assert_array_equal(one_token[0].sum(axis=-1), [1, 0, 1, 0])
-    assert not read.query_mask(tokens, jnp.array([[7, 8, 0]]), jnp.array([0])).any()
-
-
 def test_names_and_aliases():
     for alias, name in (('ppmean', 'pdist'), ('evalnormssum', 'adist'), ('evalnormsum', 'adist'), ('adist', 'adist')):
         assert spec_lib.DistillConfig(alias).gold_score_mode == name

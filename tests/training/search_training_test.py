@@ -7,7 +7,7 @@ from atlas_jax import train
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training.optimizer import OptimizerConfig
-from tests.api_search_test import atlas, indexes
+from tests.api_test import atlas, indexes
 from tests.testing import tiny_run
 
 assert atlas and indexes  # fixtures

@@ -1,0 +1,113 @@
+"""Several indexes as one: which row is whose, what is kept between calls, and which do not go together."""
+
+import types as python_types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from atlas_jax import errors, partitioning, types
+from atlas_jax.corpus.passages import Passage
+from atlas_jax.knowledge import group
+from atlas_jax.knowledge.index import Index
+
+MESH = partitioning.make_mesh(devices=jax.devices()[:1])
+
+
+class FakeStore:
+    """Passages by row."""
+
+    def __init__(self, names):
+        self.names = names
+
+    def __getitem__(self, row):
+        return Passage(self.names[row], '', '', 'text')
+
+    def rows_of(self, docids):
+        if docids[0] not in self.names:
+            raise errors.StoreError('no such passage')
+        return np.array([self.names.index(docids[0])])
+
+
+class FakeIndex(Index):
+    """An index of so many rows that needs no files."""
+
+    def __init__(self, names, dim=3, dtype='float32'):
+        embeddings = python_types.SimpleNamespace(dim=dim, dtype=dtype, path='/'.join(names), __len__=None)
+        super().__init__(embeddings, FakeStore(names))
+        self.index = _Sized(len(names), dim, dtype, f'index-of-{len(names)}')
+
+    def token_lengths(self, reader_queries):
+        return types.TokenLengths(np.arange(len(self.index)), np.arange(len(self.index)) + 1, reader_queries)
+
+    def knowledge(self, atlas, *, retriever_tokens=False, embeddings=True):
+        rows = len(self.index)
+        table = types.TokenTable(jnp.ones((rows, 2 + rows), jnp.int32), jnp.zeros(rows, jnp.int32), jnp.ones(rows, jnp.int32))
+        return types.Knowledge(index=types.IndexArrays(jnp.ones((rows, 3)) * rows, jnp.ones(rows, bool)), reader_table=table)
+
+
+class _Sized:
+    def __init__(self, rows, dim, dtype, path):
+        self.rows, self.dim, self.dtype, self.path = rows, dim, dtype, path
+
+    def __len__(self):
+        return self.rows
+
+
+MODEL = python_types.SimpleNamespace(mesh=MESH)
+
+
+def test_one_several_none_and_a_group():
+    index = FakeIndex(['a'])
+    assert group.of(None) is None
+    assert group.of(index).indexes == (index,)
+    both = group.of([index, FakeIndex(['b'])])
+    assert len(both.indexes) == 2 and group.of(both) is both
+
+
+@pytest.mark.parametrize('others', [[], [FakeIndex(['a']), FakeIndex(['b'], dim=5)], [FakeIndex(['a']), FakeIndex(['b'], dtype='int8')]])
+def test_indexes_that_do_not_go_together_are_refused(others):
+    with pytest.raises(errors.ConfigError, match='must have one dim and one dtype, found'):
+        group.of(others)
+
+
+def test_rows_of_one_follow_those_of_another():
+    first, second = FakeIndex(['a', 'b', 'c']), FakeIndex(['d', 'a'])
+    both = group.of([first, second])
+    assert [both.locate(row, MESH) for row in (0, 2, 3, 4)] == [(first, 0), (first, 2), (second, 0), (second, 1)]
+    assert both.passage(3, MESH).docid == 'd'
+    assert both.rows_of('a', MESH) == [0, 4] and both.rows_of('c', MESH) == [2] and both.rows_of('?', MESH) == []
+
+
+def test_lengths_of_all_parts_together():
+    lengths = group.of([FakeIndex(['a', 'b']), FakeIndex(['c'])]).token_lengths(np.array([7]))
+    assert lengths.reader_passages.tolist() == [0, 1, 0] and lengths.reader_queries.tolist() == [7]
+
+
+def test_tables_of_several_widths_are_joined():
+    whole = group.of([FakeIndex(['a', 'b', 'c']), FakeIndex(['d'])]).knowledge(MODEL)
+    assert whole.index.embeddings[:, 0].tolist() == [3, 3, 3, 1]
+    assert whole.reader_table.tokens.shape == (4, 5) and whole.reader_table.tokens[3].tolist() == [1, 1, 1, 0, 0]
+
+
+def test_what_is_made_of_one_index_outlives_the_group():
+    index, made = FakeIndex(['a']), []
+
+    def make():
+        made.append(len(made))
+        return made[-1]
+
+    source = object()
+    assert group.of(index)._keep('name', [source], make) == 0 == group.of(index)._keep('name', [source], make)
+    assert group.of(index)._keep('name', [object()], make) == 1, 'made of something else'
+    index.derived.clear()
+    assert group.of(index)._keep('name', [source], make) == 2
+
+
+def test_own_rows_are_looked_up_only_where_examples_have_some():
+    index = group.of(FakeIndex(['a', 'b']))
+    example = python_types.SimpleNamespace(own_docid='b')
+    without = python_types.SimpleNamespace(own_docid=None)
+    assert group.own_rows(index, [example, without], MESH) == {'b': [1]}
+    assert group.own_rows(index, [without], MESH) is None and group.own_rows(None, [example], MESH) is None

@@ -1,0 +1,78 @@
+"""An index with its store: what lies on the devices, what is kept, and who is refused."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from atlas_jax import api, errors, partitioning, types
+from atlas_jax.corpus.passages import Passage
+from atlas_jax.knowledge import index as knowledge_index
+from tests.testing import tiny_run
+
+
+@pytest.fixture(scope='module')
+def atlas():
+    return tiny_run.atlas(dropout_rate=0.0, mesh=partitioning.make_mesh(devices=jax.devices()[:1]))
+
+
+@pytest.fixture
+def index(atlas, tmp_path):
+    return tiny_run.index(atlas, tmp_path)
+
+
+def test_rows_are_padded_to_the_devices():
+    class Mesh:
+        size = 4
+
+    assert [knowledge_index.padded_rows(rows, Mesh()) for rows in (0, 1, 4, 5, 23)] == [4, 4, 4, 8, 24]
+
+
+def test_parts_are_made_once_and_only_where_they_are_wanted(atlas, index):
+    known = index.knowledge(atlas)
+    assert known.retriever_table is None and known.index.embeddings.shape == (23, atlas.config.retriever.emb_dim)
+    assert index.knowledge(atlas).reader_table is known.reader_table
+    more = index.knowledge(atlas, retriever_tokens=True, embeddings=False)
+    assert more.index is None and more.retriever_table is not None and more.reader_table is known.reader_table
+    shorter = dataclasses.replace(atlas, config=dataclasses.replace(
+        atlas.config, inputs=dataclasses.replace(atlas.config.inputs, text_max_tokens=39)))
+    index.force = True
+    assert index.knowledge(shorter).index.embeddings is known.index.embeddings
+    assert index.knowledge(shorter).reader_table is not known.reader_table
+
+
+def test_changes_are_seen_by_the_next_call(atlas, index):
+    before = index.knowledge(atlas)
+    index.derived['something'] = ((), 1)
+    assert index.delete(['d3']) == 1 and index.derived == {}
+    after = index.knowledge(atlas)
+    assert int(before.index.valid.sum()) == 23 and int(after.index.valid.sum()) == 22
+    index.replace([Passage('new', 'thing 99', '', 'The thing 99 is red .')], atlas)
+    assert len(index.store) == 24 and index.knowledge(atlas).index.valid.shape == (24,)
+    assert index.compact() and len(index.store) == 23 and not index.compact()
+
+
+def test_another_model_is_refused_unless_forced(atlas, index):
+    other = dataclasses.replace(atlas, params=jax.tree.map(lambda leaf: leaf + 1, atlas.params))
+    with pytest.raises(errors.IndexFolderError, match='another model'):
+        index.check(other)
+    with pytest.raises(errors.IndexFolderError):
+        index.knowledge(other)
+    index.force = True
+    index.check(other)
+
+
+def test_lengths_are_those_of_the_store(atlas, index):
+    lengths = index.token_lengths(np.array([2, 3]))
+    assert isinstance(lengths, types.TokenLengths) and len(lengths.reader_passages) == len(lengths.retriever_passages) == 23
+    assert lengths.reader_queries.tolist() == [2, 3]
+
+
+def test_it_opens_with_its_store_or_another_place(atlas, index, tmp_path):
+    assert len(api.Index.open(index.index.path).store) == 23
+    moved = tmp_path / 'moved'
+    index.store.path.rename(moved)
+    with pytest.raises(errors.StoreError):
+        api.Index.open(index.index.path)
+    assert len(api.Index.open(index.index.path, moved).store) == 23
