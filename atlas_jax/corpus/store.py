@@ -80,7 +80,7 @@ class PassageStore:
         tokenizers = store_writing.pair(reader_tokenizer, retriever_tokenizer)
         folder = Folder(path)
         store_writing.check_folder(folder)  # before the lock file makes it a folder of ours
-        with store_writing.writing(folder):
+        with store_writing.locked(folder):
             segment = store_writing.write_segment(folder, passages, tokenizers, progress)
             store_version.write(folder, store_version.StoreVersion((segment,), *store_writing.fingerprints(tokenizers)))
             store_writing.clean(folder)
@@ -221,7 +221,7 @@ class PassageStore:
         folder = Folder(path)
         readers = self._token_readers if self._version.has_tokens else {}
         store_writing.check_folder(folder)
-        with store_writing.writing(folder):
+        with store_writing.locked(folder):
             store_writing.clean(folder)
             folder.remove('segment-00000')  # of a store that is there already
             segment = store_writing.write_kept(folder, (self[row] for row in np.flatnonzero(keep).tolist()), keep, readers)
@@ -245,7 +245,7 @@ class PassageStore:
     def _writing(self) -> Iterator[store_version.StoreVersion]:
         """Yields the folder's present version under the writer's lock; at the end this object becomes the version committed meanwhile."""
         store_version.read(self._folder)  # raises before the lock creates a folder where there is no store
-        with store_writing.writing(self._folder):
+        with store_writing.locked(self._folder):
             version = store_version.read(self._folder)
             store_writing.clean(self._folder)
             yield version

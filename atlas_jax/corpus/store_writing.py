@@ -57,7 +57,7 @@ def check_tokenizers(path: object, version: store_version.StoreVersion, tokenize
 
 
 @contextlib.contextmanager
-def writing(folder: Folder) -> Iterator[None]:
+def locked(folder: Folder) -> Iterator[None]:
     """Holds the writer's lock of a store folder. Raises StoreError: another writer holds it; see io/lock.py."""
     with lock.writing(folder, 'store', errors.StoreError):
         yield

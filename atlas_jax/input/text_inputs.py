@@ -16,7 +16,7 @@ Encode = Callable[[str], list[int]]
 
 
 @dataclasses.dataclass(frozen=True)
-class TextFormat:
+class FormatEncoder:
     """Turns query, title and text into one input's token ids.
 
     Attributes:
@@ -110,8 +110,8 @@ class PassageEncoder:
       query_max_tokens: a longer query is cut there.
     """
 
-    reader: TextFormat
-    retriever: TextFormat | None
+    reader: FormatEncoder
+    retriever: FormatEncoder | None
     n: int
     query_max_tokens: int
 

@@ -198,10 +198,10 @@ def _passage_encoder(atlas: AtlasModel, spec: spec_lib.StepSpec, encoder: encode
     """Returns what puts given passages together with queries, on the host."""
     inputs, reader, retriever = spec.config.inputs, atlas.reader_tokenizer, atlas.retriever_tokenizer
     template = inputs.closed_book_format if spec.closed_book else inputs.encoder_format
-    reader_format = text_inputs.TextFormat(template, reader.encode, inputs.text_max_tokens, suffix_ids=(reader.eos_id,))
+    reader_format = text_inputs.FormatEncoder(template, reader.encode, inputs.text_max_tokens, suffix_ids=(reader.eos_id,))
     retriever_format = None
     if not spec.closed_book:
-        retriever_format = text_inputs.TextFormat(
+        retriever_format = text_inputs.FormatEncoder(
             inputs.retriever_format, retriever.encode, spec.config.retriever_max_tokens, prefix_ids=(retriever.cls_id,),
             suffix_ids=(retriever.sep_id,), borders=formats.PUNCTUATION)
     return text_inputs.PassageEncoder(reader_format, retriever_format, n=max(spec.top_k, 1), query_max_tokens=encoder.query_width)

@@ -230,7 +230,7 @@ def test_other_folders_are_left_alone(tmp_path):
 
 def test_second_writer_is_refused(tmp_path):
     store = build(tmp_path / 's')
-    with store_writing.writing(Folder(tmp_path / 's')):
+    with store_writing.locked(Folder(tmp_path / 's')):
         for write in (lambda: build(tmp_path / 's'), lambda: store.append([passage(30)], progress=False)):
             with pytest.raises(errors.StoreError, match='another process is writing'):
                 write()
@@ -240,7 +240,7 @@ def test_second_writer_is_refused(tmp_path):
 
 def test_lock_of_a_killed_process_is_free(tmp_path):
     script = ('import sys, time; from atlas_jax.corpus import store_writing; from atlas_jax.io.folder import Folder\n'
-              'with store_writing.writing(Folder(sys.argv[1])): print("held", flush=True); time.sleep(99)')
+              'with store_writing.locked(Folder(sys.argv[1])): print("held", flush=True); time.sleep(99)')
     process = python('-c', script, tmp_path / 's')
     assert process.stdout.readline() == 'held\n'
     with pytest.raises(errors.StoreError, match='another process is writing'):

@@ -79,7 +79,7 @@ def test_a_long_multiple_choice_loses_its_beginning():
 
 
 def test_given_passages_and_own_rows():
-    form = text_inputs.TextFormat('{query} {title} {text}', T5.encode, 23, suffix_ids=(T5.eos_id,))
+    form = text_inputs.FormatEncoder('{query} {title} {text}', T5.encode, 23, suffix_ids=(T5.eos_id,))
     made = encoder(passages=text_inputs.PassageEncoder(form, None, 2, 13), own_rows={'d': [4, 7], 'e': [5]})
     given = dataclasses.replace(EXAMPLE, passages=(Passage('p', 'red', '', 'the blue'),), own_docid='e')
     batch = encode.stack([made.encode(given), made.encode(given, [Passage('q', 'x', '', 'y')] * 2), made.filler()])

@@ -19,8 +19,8 @@ TEMPLATE = 'the {query} title: {title} context: {text} is'
 WORDS = st.lists(st.sampled_from(['the', 'red', 'blue', 'thing', 'x7', 'is']), max_size=9).map(' '.join)
 
 
-def reader(template: str = TEMPLATE, limit: int = 19) -> text_inputs.TextFormat:
-    return text_inputs.TextFormat(template, T5.encode, limit, suffix_ids=(T5.eos_id,))
+def reader(template: str = TEMPLATE, limit: int = 19) -> text_inputs.FormatEncoder:
+    return text_inputs.FormatEncoder(template, T5.encode, limit, suffix_ids=(T5.eos_id,))
 
 
 @jax.jit
@@ -61,7 +61,7 @@ def test_what_is_too_long_is_cut_at_the_text_then_the_title():
 
 
 def test_bert_takes_punctuation_for_a_border():
-    whole = text_inputs.TextFormat('[{title}]: {text}.', BERT.encode, 40, (BERT.cls_id,), (BERT.sep_id,), formats.PUNCTUATION)
+    whole = text_inputs.FormatEncoder('[{title}]: {text}.', BERT.encode, 40, (BERT.cls_id,), (BERT.sep_id,), formats.PUNCTUATION)
     expected = [BERT.cls_id, *BERT.encode('[red thing]: the blue is.'), BERT.sep_id]
     assert whole.ids('', 'red thing', 'the blue is') == expected
     assert formats.touching('[{title}]: {text}.') and not formats.touching('[{title}]: {text}.', formats.PUNCTUATION)
@@ -69,8 +69,8 @@ def test_bert_takes_punctuation_for_a_border():
 
 
 def test_examples_with_too_many_too_few_and_no_passages():
-    encoder = text_inputs.PassageEncoder(reader(limit=33), text_inputs.TextFormat('{title} {text}', BERT.encode, 11, (BERT.cls_id,),
-                                                                           (BERT.sep_id,)), n=2, query_max_tokens=9)
+    retriever = text_inputs.FormatEncoder('{title} {text}', BERT.encode, 11, (BERT.cls_id,), (BERT.sep_id,))
+    encoder = text_inputs.PassageEncoder(reader(limit=33), retriever, n=2, query_max_tokens=9)
     given = [Passage(str(i), f'thing {i}', 'S', f'the thing {i} is red') for i in range(3)]
     full = encoder.encode('what', given)
     assert full['passage_tokens'].shape == (2, 33) and full['retriever_passage_tokens'].shape == (2, 11)
