@@ -48,6 +48,7 @@ class DecodingConfig:
         """
         if self.max_length is not None:
             return self
+        # replace runs __post_init__ again, with its checks
         return dataclasses.replace(self, max_length=max_length)
 
     @property
@@ -58,10 +59,13 @@ class DecodingConfig:
         return self.max_length - 1
 
     def _check_whole(self, name: str, least: int, remark: str = '') -> None:
+        """Raises ConfigError: the field is not a whole number of at least `least`."""
         value = getattr(self, name)
+        # True is an int in Python, and would pass for 1.
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise errors.ConfigError(f'DecodingConfig.{name} is {value}; it must be a whole number, at least {least}{remark}')
 
     def _check_room(self, max_length: int) -> None:
+        """Raises ConfigError: no sequence could be long enough and short enough."""
         if self.min_length >= max_length:
             raise errors.ConfigError(f'DecodingConfig.min_length is {self.min_length}; it must be less than max_length, {max_length}')

@@ -49,6 +49,7 @@ def _forward_saving(logits: Array, targets: Array):
 def _backward(saved, gradient: Array):
     """softmax(logits) - one_hot(targets) in one pass over the vocabulary, where the gather's own transpose would be a scatter."""
     logits, log_total, targets, like = saved
+    # softmax from the saved logsumexp: no second reduction over the vocabulary
     probabilities = jnp.exp(logits - log_total[..., None])
     is_target = jnp.arange(logits.shape[-1]) == targets[..., None]
     return ((probabilities - is_target) * gradient[..., None]).astype(like.dtype), None

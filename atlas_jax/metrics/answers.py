@@ -17,6 +17,7 @@ _ROUGE_EPSILON = 1e-8  # the package adds it to the denominator
 
 def normalize(text: str) -> str:
     """Returns the text in lower case, without ASCII punctuation and articles, words one space apart."""
+    # In the order of SQuAD's script: punctuation goes first, so that "the." counts as an article.
     return ' '.join(_ARTICLES.sub(' ', text.lower().translate(_PUNCTUATION)).split())
 
 
@@ -42,6 +43,7 @@ def f1(prediction: str, answers: Sequence[str]) -> float:
 
 def contains_answer(text: str, answers: Sequence[str]) -> bool:
     """Tells if one of the answers stands in `text` as whole words, both normalised; an answer without words never does."""
+    # With blanks around both, "18" is not found in "1889"; normalised words stand one blank apart.
     words = f' {normalize(text)} '
     return any(f' {answer} ' in words for answer in map(normalize, answers) if answer)
 
@@ -72,6 +74,7 @@ def of_text(names: Sequence[str], prediction: str, answers: Sequence[str]) -> di
 
 
 def _f1(predicted: list[str], expected: list[str]) -> float:
+    # counters, not sets: a word that is repeated has to be repeated in both
     shared = sum((collections.Counter(predicted) & collections.Counter(expected)).values())
     if shared == 0:
         return 0.0
@@ -80,6 +83,8 @@ def _f1(predicted: list[str], expected: list[str]) -> float:
 
 
 def _present(answers: Sequence[str]) -> Sequence[str]:
+    """Returns the answers. Raises ValueError: there is none, or they are one string."""
+    # A string is a sequence too: each of its letters would count as an answer.
     if isinstance(answers, str) or not answers:
         raise ValueError(f'answers must be a sequence of at least one string, got {answers!r}')
     return answers
@@ -97,6 +102,7 @@ def _rouge(predicted: list[list[str]], expected: list[list[str]]) -> tuple[float
 
 
 def _n_gram_f(predicted: list[list[str]], expected: list[list[str]], size: int) -> float:
+    # n-grams cross the ends of sentences, as the package counts them
     found, wanted = _n_grams(sum(predicted, []), size), _n_grams(sum(expected, []), size)
     return _rouge_f(len(found & wanted), len(found), len(wanted))
 
@@ -113,6 +119,7 @@ def _longest_f(predicted: list[list[str]], expected: list[list[str]]) -> float:
 
 def _longest_common(first: list[str], second: list[str]) -> list[str]:
     """Finds a longest common subsequence; of several, the one that leaves out later words of `second` first, as the package does."""
+    # lengths[i][j]: the longest common subsequence of the first i words and the first j others
     lengths = [[0] * (len(second) + 1) for _ in range(len(first) + 1)]
     for i, word in enumerate(first):
         for j, other in enumerate(second):

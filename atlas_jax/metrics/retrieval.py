@@ -16,6 +16,7 @@ def first_answer_rank(passages: Sequence[str], answers: Sequence[str]) -> int | 
 
 def first_gold_rank(docids: Sequence[str], gold_docids: Collection[str]) -> int | None:
     """Finds the rank, from 0, of the first docid (best first) that is gold or a piece ("id#2") of a gold document ("id"); else None."""
+    # Stores cut long documents into pieces, whose docids end in "#" and a number.
     gold = set(gold_docids)
     return next((rank for rank, docid in enumerate(docids) if docid in gold or docid.rpartition('#')[0] in gold), None)
 
@@ -34,6 +35,7 @@ def pearson(first: Sequence[float], second: Sequence[float]) -> float | None:
     """
     if len(first) != len(second):
         raise ValueError(f'{len(first)} values on one side and {len(second)} on the other; a correlation needs pairs')
+    # the deviation of a constant side is 0, and the quotient would be 0 / 0
     if not first or min(first) == max(first) or min(second) == max(second):
         return None
     first, second = _centred(first), _centred(second)
@@ -55,6 +57,7 @@ def mean_correlation(rows: Sequence[Sequence[float]], others: Sequence[Sequence[
     """
     found = []
     for row, other in zip(rows, others, strict=True):
+        # within each example, which is what ranking needs; the original takes all passages of a batch at once
         pairs = [pair for pair in zip(row, other, strict=True) if all(map(math.isfinite, pair))]
         value = pearson([first for first, _ in pairs], [second for _, second in pairs])
         if value is not None:

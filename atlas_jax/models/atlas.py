@@ -81,8 +81,10 @@ def cut_segments(inputs: InputConfig, reader_tokenizer: T5Tokenizer, retriever_t
     def reader(template: str) -> tuple[formats.Segment, ...] | None:
         if formats.touching(template) is not None:
             return None
+        # T5 ends its input with eos and begins it with nothing
         return formats.cut_format(template, reader_tokenizer.encode, suffix_ids=(reader_tokenizer.eos_id,))
 
+    # BERT cuts words at punctuation marks too, so its fields may touch them
     retriever = formats.cut_format(inputs.retriever_format, retriever_tokenizer.encode, prefix_ids=(retriever_tokenizer.cls_id,),
                                    suffix_ids=(retriever_tokenizer.sep_id,), borders=formats.PUNCTUATION)
     return Segments(reader(inputs.encoder_format), reader(inputs.closed_book_format), retriever)
@@ -94,11 +96,12 @@ def config_to_dict(config: AtlasConfig) -> dict[str, Any]:
 
 
 def config_from_dict(values: dict[str, Any]) -> AtlasConfig:
-    """Reads what `config_to_dict` gave; JSON's lists become tuples.
+    """Reads the result of `config_to_dict`; JSON's lists become tuples.
 
     Raises:
       ModelFolderError: a field is unknown or missing.
     """
+    # JSON has no tuples, and configurations have to be hashable: programs are cached by them
     def tuples(fields: dict[str, Any]) -> dict[str, Any]:
         return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 

@@ -78,6 +78,7 @@ def init_params(config: ContrieverConfig, key: Array) -> Any:
 
     `jax.eval_shape` of it gives the shapes without allocating anything.
     """
+    # one token: parameters do not depend on the size of the inputs
     stream = token_stream.pack(jnp.zeros((1, 1, 1), jnp.int32), jnp.ones((1, 1), jnp.int32), stream_tokens=1, longest=1)
     return Contriever(config).init(key, stream)['params']
 
@@ -131,6 +132,7 @@ class Bert(nn.Module):
 
         tokens = table(config.vocab_size, ('vocab', 'embed'), 'token_embedder')(stream.tokens)
         positions = table(config.max_positions, ('length', 'embed'), 'position_embedder').by_position(stream)
+        # Contriever is given one segment, so that every token has type 0: one row, broadcast
         types_of_tokens = table(config.type_vocab_size, (None, 'embed'), 'type_embedder').row(0)
         hidden = _layer_norm(config, 'embedder_norm')(tokens + positions + types_of_tokens)
         hidden = nn.Dropout(config.dropout_rate)(hidden, deterministic=deterministic)

@@ -53,7 +53,7 @@ def first_passages(rows: t5.Readable, mask: Array, batch: int, n: int) -> tuple[
         by_example = values.reshape(batch, -1, *values.shape[1:])[:, :n]  # [batch, n, longest, ...]
         return by_example.reshape(-1, *values.shape[1:])
 
-    return jax.tree.map(jax.vmap(first), rows), first(mask)
+    return jax.tree.map(jax.vmap(first), rows), first(mask)  # vmap over the layers, which come first
 
 
 def join_passages(first: tuple[t5.Readable, Array], second: tuple[t5.Readable, Array], batch: int) -> tuple[t5.Readable, Array]:
@@ -114,6 +114,7 @@ def passage_logits(reader: t5.T5, params: Any, rows: t5.Readable, mask: Array, d
     """
     batch = decoder_input_tokens.shape[0]
     n_context = mask.shape[0] // batch
+    # every passage is an example of its own to the decoder
     repeated = jnp.repeat(decoder_input_tokens, n_context, axis=0)  # [batch * n_context, target_length]
     logits = _apply(reader, params, repeated, rows, mask, method='decode')
     return logits.reshape(batch, n_context, *logits.shape[1:])
@@ -139,6 +140,7 @@ def leave_one_out_logits(reader: t5.T5, params: Any, rows: t5.Readable, mask: Ar
         others = jnp.repeat(jnp.arange(n) != left_out, longest)  # [n * longest]
         return _apply(reader, params, decoder_input_tokens, keys_values, fused_mask & others, method='decode')
 
+    # [n, batch, target_length, vocab] with the examples first
     return jnp.moveaxis(jax.lax.map(without, jnp.arange(n)), 0, 1)
 
 

@@ -89,6 +89,7 @@ def init_params(config: T5Config, key: Array) -> Any:
 
     `jax.eval_shape` of it gives the shapes without allocating anything.
     """
+    # one token: parameters do not depend on the size of the inputs
     stream = token_stream.pack(jnp.zeros((1, 1, 1), jnp.int32), jnp.ones((1, 1), jnp.int32), stream_tokens=1, longest=1)
     return T5(config).init(key, stream, jnp.zeros((1, 1), jnp.int32))['params']
 
@@ -121,6 +122,7 @@ class _Stack(nn.Module):
 
         Arguments and results as of `layer_scan.scan_layers`.
         """
+        # Bound layers name their parameters `layers_0` and on, as T5X does.
         if self.is_initializing():
             for i, bound in enumerate(self.layers):
                 hidden, _ = call(bound, hidden, jax.tree.map(lambda leaf, i=i: leaf[i], per_layer))
@@ -146,7 +148,7 @@ class Encoder(_Stack):
         """Encodes embedded tokens [streams, stream_tokens, embed] to states of the same shape."""
         bias, config = self.relpos_bias(stream.longest), self.config  # bias [heads, longest, longest]
         flash = self.flash and flash_attention.fits(stream.longest, config.num_heads, config.head_dim)
-        if flash:
+        if flash:  # the gradients of a stream's copy add up on its own device
             bias = flash_attention.one_per_stream(bias, stream.tokens.shape[0])
         hidden, _ = self._scan(t5_layers.EncoderLayer, lambda layer, hidden, _: (layer(hidden, stream, bias, deterministic, flash), None),
                                self.dropout(embedded, deterministic=deterministic), deterministic=deterministic)
@@ -167,25 +169,25 @@ class Decoder(_Stack):
         if self.is_initializing():
             pairs = [jax.tree.map(lay_out, layer.encoder_decoder_attention.keys_values(encoded)) for layer in self.layers]
             return jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
-        # One layer after another: what is made or laid out for all at once lies layers last, and is transposed for every reading.
+        # One layer after another: XLA would lay all layers' values out layers last, and transpose them for every reading.
         return self._scan(t5_layers.DecoderLayer, lambda layer, states, _: (states, jax.tree.map(lay_out, layer.keys_values(states))),
                           encoded)[1]
 
     def __call__(self, embedded: Array, readable: Readable, key_mask: Array, deterministic: bool,
                  record: Sequence[str] = ()) -> tuple[Array, dict[str, Array]]:
-        """Decodes embedded tokens; arguments and what is recorded as of `T5.decode_recording`.
+        """Decodes embedded tokens; the other arguments are those of `T5.decode_recording`.
 
         Args:
           embedded: [sequences, length, embed].
 
         Returns:
-          Final states of the same shape, and what was recorded, layers first.
+          Final states of the same shape, and the recorded attention, layers first.
         """
         length = embedded.shape[1]
         bias, causal_mask = self.relpos_bias(length), jnp.tril(jnp.ones((length, length), bool))
 
         def call(layer: t5_layers.DecoderLayer, hidden: Array, own: attention.KeysValues | None) -> tuple[Array, Any]:
-            if isinstance(readable, EncodedStates):
+            if isinstance(readable, EncodedStates):  # made inside the layer, so that remat makes it again for the gradient
                 own = layer.keys_values(readable.states[0])
             assert own is not None
             return layer(hidden, bias, causal_mask, own, key_mask, deterministic, record)
@@ -352,6 +354,6 @@ class T5(nn.Module):
 
     def _logits(self, hidden: Array) -> Array:
         """Maps final states [..., embed] to logits [..., vocab] float32."""
-        if self.config.logits_via_embedding:
+        if self.config.logits_via_embedding:  # scaled as in T5 1.0: the embedding's rows have variance 1
             return self.token_embedder.attend(hidden * self.config.emb_dim**-0.5)
         return self.decoder.logits_dense(hidden)

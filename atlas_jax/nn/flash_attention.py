@@ -90,7 +90,7 @@ def _attend_forward(num_heads, rate, query, key, value, bias, lengths, seeds):
 
 
 def _attend_backward(num_heads, rate, saved, gradient):
-    """Runs the backward kernel; the gradients of what `_attend` takes, None for lengths and seeds."""
+    """Runs the backward kernel; returns the gradients of all operands of `_attend`, None for lengths and seeds."""
     query, key, value, bias, lengths, seeds = saved
     blocks = _Blocks(num_heads, query.shape)
     rows, like = blocks.rows(), jax.ShapeDtypeStruct(query.shape, query.dtype)
@@ -147,8 +147,8 @@ def _run(kernel: Callable[..., None], blocks: _Blocks, lengths: Array, seeds: Ar
 
     Args:
       lengths, seeds: [passages] int32, prefetched.
-      inputs, in_specs: what the kernel reads, and a program's share of it.
-      outputs, out_specs: what it writes, likewise.
+      inputs, in_specs: the arrays that the kernel reads, and a program's share of each.
+      outputs, out_specs: the arrays that it writes, likewise.
       matrix_products: of [longest, longest] with head_dim, that a head of a passage takes; for the compiler's estimate.
 
     Returns:

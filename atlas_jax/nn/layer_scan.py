@@ -77,6 +77,7 @@ def scan_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, 
     Raises ConfigError: an unknown policy in `remat`.
     """
     together = layer_params(params)
+    # split before the loop: a layer's dropout does not depend on how the loop is unrolled
     keys = None if dropout_key is None else jax.random.split(dropout_key, jax.tree.leaves(together)[0].shape[0])
     run = nn.apply(call, layer)
 
@@ -98,7 +99,7 @@ def run_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, A
     Args:
       layer, call, hidden: as of `scan_layers`.
       params: of the whole stack, layers apart.
-      per_layer: what each layer gets.
+      per_layer: the inputs of each layer.
 
     Returns:
       As `scan_layers`.

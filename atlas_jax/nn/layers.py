@@ -184,6 +184,7 @@ def _inverse_root_mean_square(inputs: Array, epsilon: float) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _rms_norm(epsilon: float, inputs: Array, scale: Array) -> Array:
+    """Normalises [..., embed] float32 with scale [embed]."""
     return _rms_norm_forward(epsilon, inputs, scale)[0]
 
 
@@ -204,6 +205,7 @@ _rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _layer_norm(kind: str, epsilon: float, inputs: Array, scale: Array, bias: Array) -> Array:
+    """Normalises [..., embed] float32 with scale and bias, each [embed]."""
     return _layer_norm_forward(kind, epsilon, inputs, scale, bias)[0]
 
 
@@ -217,7 +219,7 @@ def _layer_norm_forward(kind, epsilon, inputs, scale, bias):
 def _layer_norm_backward(kind, _, saved, gradient):
     inputs, mean, inverse, scale = saved
     normed, to_normed = (inputs - mean) * inverse, gradient * scale
-    measured = normed if kind == 'true' else inputs * inverse  # what the denominator is taken of
+    measured = normed if kind == 'true' else inputs * inverse  # the denominator's statistic
     # The last operation is between two large arrays. A product with `inverse` alone XLA's CPU backend would compute anew for each of its
     # readers, and with it all it comes from, back through the norms of every layer above.
     from_mean = inverse * (to_normed - jnp.mean(to_normed, axis=-1, keepdims=True))

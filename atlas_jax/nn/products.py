@@ -66,6 +66,7 @@ def _rounds_after(operand: Array) -> bool:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _rounded_after(left: Array, right: Array, transposed: bool, dtype: Any) -> Array:
+    """Multiplies as `matmul`, in float32, and rounds [..., rows, columns] to `dtype`."""
     return _dot(left, right, transposed, jnp.float32).astype(dtype)
 
 
@@ -86,7 +87,8 @@ _rounded_after.defvjp(_rounded_after_forward, _rounded_after_backward)
 
 
 def _dot(left: Array, right: Array, transposed: bool, dtype: Any) -> Array:
-    """As `matmul`: [..., rows, inner] and `right` to [..., rows, columns] of `dtype`."""
+    """Multiplies as `matmul`: left [..., rows, inner] and `right` give [..., rows, columns] of `dtype`."""
+    # the leading axes of both go together; the axis that is summed over is last on the left
     batch = tuple(range(left.ndim - 2))
     contracted = (left.ndim - 1,), (right.ndim - (1 if transposed else 2),)
     return jax.lax.dot_general(left, right, (contracted, (batch, batch)), preferred_element_type=dtype)

@@ -146,12 +146,12 @@ class DecoderLayer(_Layer):
           inputs: [sequences, length, embed], sequences a multiple of batch.
           bias: [heads, length, length].
           causal_mask: [length, length] bool.
-          keys_values: of the passages, each [..., heads, head_dim], the leading axes being [batch, keys] or what is reshaped to that.
+          keys_values: of the passages, each [..., heads, head_dim]; the leading axes hold batch * keys.
           key_mask: [batch, keys] bool.
-          record: what to record of the attention to the passages; names of `attention.RECORDED`.
+          record: kinds of attention to the passages to record; names of `attention.RECORDED`.
 
         Returns:
-          [sequences, length, embed]; and what was recorded, each [batch, positions of an example's sequences, keys].
+          [sequences, length, embed]; and by name the recorded attention, [batch, positions of an example's sequences, keys] float32.
         """
         normed = self.pre_self_attention_layer_norm(inputs)
         keys_values_here = self.self_attention.keys_values(normed)

@@ -44,10 +44,12 @@ class BertTokenizer:
 
     def __init__(self, vocabulary: dict[str, int], normalization: Normalization = Normalization()):
         """Takes the ids of all tokens by their text. Raises ModelFolderError: a special token is missing."""
+        # without [MASK]: no input of the retriever has one
         missing = [token for token in _SPECIAL[:4] if token not in vocabulary]
         if missing:
             raise errors.ModelFolderError(f'the BERT vocabulary lacks {", ".join(missing)}')
         self._vocabulary, self._normalization = vocabulary, normalization
+        # 100 letters, as in Hugging Face's BERT: longer words are [UNK]
         self._tokenizer = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token='[UNK]', max_input_chars_per_word=100))
         self._tokenizer.normalizer = normalizers.BertNormalizer(
             lowercase=normalization.lower_case, strip_accents=normalization.strip_accents,
@@ -57,6 +59,7 @@ class BertTokenizer:
         self._tokenizer.add_special_tokens([token for token in _SPECIAL if token in vocabulary])
         self.vocab_size = max(vocabulary.values()) + 1
         self.pad_id, self.cls_id, self.sep_id = (vocabulary[token] for token in ('[PAD]', '[CLS]', '[SEP]'))
+        # of what decides the ids, not of files: vocab.txt and tokenizer.json of one tokenizer have one fingerprint
         digest = hashlib.sha256(f'bert {dataclasses.astuple(normalization)}'.encode())
         digest.update(json.dumps(sorted(vocabulary.items(), key=lambda item: item[1])).encode())
         self.fingerprint = digest.hexdigest()[:16]
@@ -108,10 +111,13 @@ class BertTokenizer:
 def _read_vocabulary(path: pathlib.Path) -> dict[str, int]:
     """Reads one token a line; of two equal lines the later one counts, as with Hugging Face. Raises ModelFolderError: not UTF-8."""
     try:
+        # not splitlines: a token may be a separator such as U+2028
         lines = path.read_text(encoding='utf-8').split('\n')
     except UnicodeDecodeError as error:
         raise errors.ModelFolderError(f'{path}: not UTF-8 text ({error.reason}); copy the BERT tokenizer there again') from error
-    return {token.rstrip('\r'): number for number, token in enumerate(lines[:-1] if lines[-1] == '' else lines)}
+    if lines[-1] == '':  # the file's last newline ends a line and begins none
+        lines = lines[:-1]
+    return {token.rstrip('\r'): number for number, token in enumerate(lines)}
 
 
 def _vocabulary_of(fast: dict[str, Any], path: pathlib.Path) -> dict[str, int]:
@@ -127,6 +133,7 @@ def _vocabulary_of(fast: dict[str, Any], path: pathlib.Path) -> dict[str, int]:
 def _normalization(settings: dict[str, Any], fast: dict[str, Any]) -> Normalization:
     """Reads the normalisation from the values of tokenizer_config.json, else of tokenizer.json."""
     step = fast.get('normalizer')
+    # another normaliser, or a sequence of several, says nothing that BERT's rules could take over
     step = step if isinstance(step, dict) and step.get('type') == 'BertNormalizer' else {}
     accents = settings.get('strip_accents', step.get('strip_accents'))
     return Normalization(

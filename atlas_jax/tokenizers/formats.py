@@ -14,7 +14,7 @@ from atlas_jax import errors
 FIELDS = ('query', 'title', 'text')
 WHITE_SPACE = frozenset(' \n\t\r')  # ends a word for both tokenizers
 PUNCTUATION = WHITE_SPACE | frozenset(string.punctuation)  # ends a word for BERT's
-_REMEDY = 'put a space or a line break between every field and what stands beside it'
+_REMEDY = 'put a space or a line break on both sides of every field'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,7 +51,9 @@ class T5Tokenizer:
         self._sentinels = {self.vocab_size - 1 - i: f'<extra_id_{i}>' for i in range(extra_ids)}
         self._special = {'</s>': self.eos_id, '<pad>': self.pad_id, '<unk>': self._unknown}
         self._special |= {text: token for token, text in self._sentinels.items()}
+        # the parentheses keep the special tokens among the parts
         self._split = re.compile('(' + '|'.join(re.escape(text) for text in self._special) + ')')
+        # Words repeat, and each is encoded alone; the cache belongs to this tokenizer and goes with it.
         self._encode_word = functools.lru_cache(_CACHED_WORDS)(self._processor.encode)
 
     @classmethod
@@ -95,7 +97,7 @@ class T5Tokenizer:
         """
         parts: list[str] = []
         run: list[int] = []
-        for token in (int(token) for token in ids):
+        for token in (int(token) for token in ids):  # numpy and jax numbers too
             if token == self.eos_id:
                 break
             if keep_sentinels and token in self._sentinels:
@@ -145,6 +147,7 @@ def model_from_tokenizer_json(path: pathlib.Path) -> tuple[bytes, int]:
         proto = _build(pieces, model['unk_id'], _charsmap(values.get('normalizer')))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise errors.ModelFolderError(f'not a T5 tokenizer file ({type(error).__name__}: {error})') from error
+    # `<extra_id_0>` has the highest id; T5Tokenizer computes the others from it
     last = len(pieces) + len(sentinels) - 1
     if sentinels != {(f'{_SENTINEL}{i}>', last - i) for i in range(len(sentinels))}:
         raise errors.ModelFolderError(f'its sentinels {_SENTINEL}i> are not the last ids, in falling order, as in T5')
@@ -166,9 +169,11 @@ def _build(pieces: list[tuple[str, float]], unknown: int, charsmap: bytes) -> by
     trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
     trainer.model_type = sentencepiece_model_pb2.TrainerSpec.UNIGRAM
     trainer.vocab_size = len(pieces)
+    # T5 has no token for the beginning: its decoder starts with pad
     trainer.pad_id, trainer.eos_id, trainer.unk_id, trainer.bos_id = 0, 1, unknown, -1
     trainer.pad_piece, trainer.eos_piece, trainer.unk_piece = '<pad>', '</s>', pieces[unknown][0]
     normalizer.name, normalizer.precompiled_charsmap = 'nmt_nfkc' if charsmap else 'identity', charsmap
+    # a blank before the first word, runs of blanks as one, blanks written as U+2581: the settings that T5 was trained with
     normalizer.add_dummy_prefix = normalizer.remove_extra_whitespaces = normalizer.escape_whitespaces = True
     return proto.SerializeToString()
 

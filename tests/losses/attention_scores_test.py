@@ -65,3 +65,9 @@ def test_an_example_without_targets_is_zero_and_junk_behind_masks_is_not_seen(re
 def test_names_are_the_originals():
     assert len(attention_scores.STATISTICS) == 24
     assert attention_scores.STATISTICS['normstop20'] == attention_scores.Statistic('norms', 'top20')
+
+
+@pytest.mark.parametrize('reduction, missing', [('nosep', 'eos_mask'), ('woquery', 'query_mask')])
+def test_a_reduction_without_its_mask_is_refused(reduction, missing):
+    with pytest.raises(ValueError, match=f'reduction "{reduction}" needs {missing}'):
+        attention_scores.passage_scores(jnp.asarray(ATTENTION), reduction, WEIGHTS, MASK)

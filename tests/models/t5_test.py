@@ -169,3 +169,13 @@ def test_shift_right():
 def test_bad_configuration_is_named(field, value):
     with pytest.raises(errors.ConfigError, match=f'T5Config.{field}'):
         dataclasses.replace(V11, **{field: value})
+
+
+def test_states_stand_in_for_keys_and_values_where_layers_are_computed_again():
+    encoded = np.random.default_rng(0).standard_normal((2, 9, 22)).astype(np.float32)
+    model, params = t5.T5(V11, remat='full'), _params(V11)
+    readable = model.apply({'params': params}, encoded, lambda values: values[:, :7], method='cross_keys_values')
+    assert isinstance(readable, t5.EncodedStates)
+    np.testing.assert_array_equal(readable.states, encoded[None, :, :7])
+    with pytest.raises(ValueError, match="remat is 'full'"):
+        model.step_by_step(params, readable, jnp.ones((2, 7), bool))
