@@ -74,3 +74,10 @@ def test_random_inputs_have_the_size_asked_for():
     last = np.take_along_axis(arrays['reader_ids'], lengths[..., None] - 1, axis=-1)
     assert (last == 1).all()
     assert 'query_ids' not in compare_inputs.random(1, 1, 5, 1, reader_vocab=50, retriever_vocab=None)
+
+
+def test_written_arrays_are_read(tmp_path):
+    arrays = compare_inputs.random(1, 2, 7, 3, reader_vocab=50, retriever_vocab=40)
+    compare_inputs.write(tmp_path / 'new' / 'x.npz', arrays)
+    found = compare_inputs.read(tmp_path / 'new' / 'x.npz', needs_retriever=True, needs_targets=True)
+    assert set(found) == set(arrays) and all(np.array_equal(found[name], arrays[name]) for name in arrays)

