@@ -59,7 +59,7 @@ def _compare(options: argparse.Namespace) -> None:
     from atlas_jax import errors
     from atlas_jax.compare import comparison as compare
     from atlas_jax.compare.pytorch import variants
-    variants.variant(options.variant)
+    variants.variant(options.variant)  # a misspelt name is refused before models are loaded
     models = compare.Models(options.reader, options.retriever, options.model, options.layer_norm)
     given = [name for name in ('inputs', 'data', 'random') if getattr(options, name)]
     if len(given) != 1:

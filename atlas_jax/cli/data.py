@@ -31,7 +31,7 @@ def add_packages(parser: argparse.ArgumentParser) -> None:
 
 
 def _passages(options: argparse.Namespace) -> None:
-    reader_dir, retriever_dir = _tokenizer_folders(options)
+    reader_dir, retriever_dir = _tokenizer_folders(options)  # a mistake is told before jax is imported, which takes seconds
     from atlas_jax.corpus import documents, passages, store
     from atlas_jax.tokenizers import bert, t5
     built = store.PassageStore.from_passages(

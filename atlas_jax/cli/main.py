@@ -26,7 +26,7 @@ example:
   atlas-jax answer "who discovered radium?" --model RUN --index INDEX
 """
 
-USER_MISTAKE, INTERRUPTED = 2, 130
+USER_MISTAKE, INTERRUPTED = 2, 130  # as argparse and shells have it: 128 + SIGINT
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 def split_bindings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Takes `--gin.NAME=value` out of a command line. Returns (other arguments, bindings without their `--gin.`)."""
+    # argparse cannot take options with any name, and their values may begin with a dash.
     others = [argument for argument in arguments if not argument.startswith('--gin.')]
     return others, [argument.removeprefix('--gin.') for argument in arguments if argument.startswith('--gin.')]
 
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     program itself (no `arguments`) may start itself anew with other allocator settings, before jax is imported.
     """
     options = parse(sys.argv[1:] if arguments is None else arguments)
+    # Not in tests and notebooks, which call this with arguments: a new process would lose theirs.
     if arguments is None:
         allocator.restart_tuned(options.verbose)
     try:
@@ -102,7 +104,7 @@ def _message_of(error: OSError) -> str | None:
         errno.ENOTDIR: 'give a folder', errno.EISDIR: 'give a file, not a folder',
         errno.EEXIST: 'give a path that does not exist yet',
     }
-    if error.errno not in remedies:
+    if error.errno not in remedies:  # a defect of ours keeps its traceback
         return None
     return f'{error.filename or "disk"}: {os.strerror(error.errno)}; {remedies[error.errno]}'
 

@@ -41,7 +41,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def load_model(options: argparse.Namespace) -> api.Atlas:
     """Loads the model that these options name. Raises ConfigError where they name none or two, ModelFolderError for a wrong folder."""
-    from atlas_jax import api
+    from atlas_jax import api  # inside the function: jax takes seconds to import
     return api.ModelSource(options.model, options.reader, options.retriever).load(api.Atlas)
 
 
@@ -131,6 +131,7 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
+# argparse shows the purpose twice: as a line in the list of commands, and as a sentence on the command's own page.
 def _subparser(commands, name: str, purpose: str, example: str) -> argparse.ArgumentParser:
     summary = purpose[0].lower() + purpose[1:].rstrip('.')
     return commands.add_parser(name, help=summary, description=purpose, epilog=f'example:\n  {example}')

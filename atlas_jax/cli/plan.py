@@ -40,6 +40,7 @@ def _plan(options: argparse.Namespace) -> None:
     from atlas_jax.planning import slices
     if options.topology is None and not options.search:
         raise errors.ConfigError('give a slice, such as --topology v4:4x4x4, or --search for the smallest one that fits')
+    # Compiling takes minutes: the place of its result is checked before.
     if options.json and not pathlib.Path(options.json).absolute().parent.is_dir():
         raise errors.ConfigError(f'--json {options.json}: there is no folder {pathlib.Path(options.json).absolute().parent}')
     if options.topology is not None:
@@ -86,6 +87,7 @@ def _of_gin(options: argparse.Namespace) -> Workload:
     from atlas_jax import api, evaluate, train
     from atlas_jax.gin_files import parse as gin_parse
     from atlas_jax.planning import workload
+    # Folders are never opened for a plan, so that a run can be planned before its data are there.
     gin_parse.parse(options.gin_file, options.gin_bindings, stand_in='not needed for a plan')
     if gin_parse.is_bound(workload.Workload):
         return workload.Workload(**gin_parse.arguments_of(workload.Workload))

@@ -63,6 +63,7 @@ RENAMED_PARAMETERS = {(f'atlas_jax.{old}', name): f'{new}.{name}' for old, new, 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Returns `; did you mean "x"?` for the nearest of `candidates`, or nothing where none is near."""
+    # Below difflib's default of 0.6, since one wrong letter weighs more in a short name.
     near = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
     return f'; did you mean "{near[0]}"?' if near else ''
 
@@ -150,6 +151,7 @@ class Checker:
 
     def finish(self) -> None:
         """Checks the configuration as a whole: macros without a value, values that must be set, and types. Raises ConfigError."""
+        # Macros first: a value that must be set but is missing often comes from a macro whose name is misspelt.
         for name, place in self._used_macros.items():
             if ('', name) not in self._bindings:
                 raise errors.ConfigError(f'{place}: macro %{name} is not set{did_you_mean(name, self._macro_names() - {name})}')
@@ -190,8 +192,9 @@ class Checker:
                 self._resolve(value.selector, symbols, dynamic, place)
             elif isinstance(value, gin_values.Macro) and value.name != REQUIRED:
                 self._used_macros.setdefault(value.name, place)
-        if not statement.arg_name:
+        if not statement.arg_name:  # gin writes a macro as a binding without a parameter
             name = f'{statement.scope}/{statement.selector}' if statement.scope else statement.selector
+            # A file may set macros that others use; on the command line an unused one is a misspelling.
             if from_command_line and name not in self._macro_names():
                 raise errors.ConfigError(f'{place}: no gin file uses the macro {name}{did_you_mean(name, self._macro_names())}')
             self._bindings['', name] = Binding('', name, statement.value, place)
@@ -210,6 +213,7 @@ class Checker:
 
     def _resolve(self, selector: str, symbols: dict[str, Any], dynamic: bool, place: str) -> tuple[str, Any]:
         """Returns (full selector, class or function), found through the file's imports or by the end of a selector seen before."""
+        # Bindings of the command line import nothing: gin finds the class by the end of its name.
         if not dynamic:
             matches = {name: found for name, found in self.configurables.items() if f'.{name}'.endswith(f'.{selector}')}
             if not matches and (new_name := new_selector(selector)):
@@ -236,6 +240,7 @@ class Checker:
 
     def _check_type(self, binding: Binding) -> None:
         value, place = binding.value, binding.place
+        # The type is checked where the value stands: a macro's own line is named, not the line that uses it.
         while isinstance(value, gin_values.Macro):
             macro = self._bindings['', value.name]
             value, place = macro.value, macro.place
@@ -270,6 +275,6 @@ def _syntax_errors(place_of: Callable[[int], str], remedy: str = '') -> Iterator
         problem = error.msg.strip().splitlines()[0].rstrip('.')
         found = remedy or f', found: {(error.text or "").strip()}'
         raise errors.ConfigError(f'{place_of(line)}: {problem}{found}') from error
-    except tokenize.TokenError as error:
+    except tokenize.TokenError as error:  # the file ends inside a bracket or a string
         message, (line, _) = error.args
         raise errors.ConfigError(f'{place_of(line)}: {message}; is a bracket or quote left open?{remedy}') from error

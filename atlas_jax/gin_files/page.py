@@ -36,6 +36,7 @@ def configurables() -> dict[str, Any]:
     for file in gin_parse.known_files():
         checker.check_file(file)
     found: dict[str, Any] = {}
+    # Options inside options, such as those of decoding in an evaluation, need no line in a shipped file.
     waiting = list(checker.configurables.values())
     while waiting:
         configurable = waiting.pop()
@@ -108,6 +109,7 @@ def _described(configurable: Any) -> str:
 def _meanings(configurable: Any, parameters: Collection[str]) -> dict[str, str]:
     """The meaning of each parameter, base classes' included."""
     classes = inspect.getmro(configurable) if inspect.isclass(configurable) else (configurable,)
+    # Base classes first, so that a class's own words win.
     found: dict[str, str] = {}
     for each in reversed(classes):
         if each is not object:
@@ -130,6 +132,7 @@ def _is_arrays(dataclass: Any) -> bool:
 
 
 def _type_text(annotation: Any) -> str:
+    # Full names of modules would make the column too wide, and "|" ends a cell.
     text = re.sub(r'\b(?:\w+\.)+(?=\w)', '', gin_values.type_name(annotation).replace('NoneType', 'None'))
     return f'`{text}`'.replace('|', '\\|') if annotation is not None else ''
 

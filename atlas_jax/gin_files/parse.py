@@ -55,12 +55,14 @@ def parse(files: Sequence[str], bindings: Sequence[str] = (), *, complete: bool 
     for binding in bindings:
         checker.check_command_line(binding)
     if stand_in is not None:
+        # A plan needs no folders, yet gin refuses a macro that is required and has no value.
         filled = [f'{macro}={stand_in!r}' for macro in checker.required_macros()]
         for binding in filled:
             checker.check_command_line(binding)
         bindings = [*bindings, *filled]
     if complete:
         checker.finish()
+    # gin keeps one configuration for the process, and would add to it.
     gin.clear_config()
     _extend_gins_search_path()
     with _one_line(), _quiet():
@@ -100,6 +102,7 @@ def operative_config(function: Callable) -> str:
 
     It holds every class that was called, with all its values, and the values of `function` itself. Defaults are written down too.
     """
+    # gin writes down what it called itself; the top function is called by us, so its values are added here.
     name = f'{function.__module__.rpartition(".")[2]}.{function.__name__}'
     defaults = {key: parameter.default for key, parameter in inspect.signature(function).parameters.items()
                 if isinstance(parameter.default, bool | int | float | str | None)}

@@ -55,7 +55,7 @@ def hints_of(configurable: Any) -> dict[str, Any]:
     """Returns the parameters' annotations by name; none where they cannot be evaluated."""
     try:
         return typing.get_type_hints(configurable.__init__ if inspect.isclass(configurable) else configurable)
-    except (NameError, TypeError):
+    except (NameError, TypeError):  # a forward reference that only a type checker can follow
         return {}
 
 
@@ -68,10 +68,12 @@ def fits(value: Any, annotation: Any) -> bool:
         return any(fits(value, part) for part in arguments)
     if origin is typing.Literal:
         return value in arguments
+    # bool is a subclass of int, and True for a rate or a size is a mistake.
     if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)
+    # gin files write either bracket, and the types of the parts are left to the class.
     if origin in (tuple, list) or annotation in (tuple, list):
         return isinstance(value, tuple | list)
     if annotation in (str, bool, dict):

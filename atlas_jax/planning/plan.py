@@ -156,12 +156,14 @@ def remedies(planned: Plan, workload: workload_lib.Workload) -> list[str]:
     step, found = workload.step, []
     if planned.kind == 'index':
         return ['a smaller retriever, or a lower text_max_tokens']
+    # One example a chip is the least that a step takes, so a batch of as many examples as chips cannot shrink further.
     if planned.kind != 'train' and planned.batch_size > planned.chips:
         found.append(f'fewer questions at a time: batch_size {planned.chips}')
     if planned.kind == 'train' and planned.batch_size > planned.chips:
         factor = planned.batch_size // planned.chips
         found.append(f'accumulate: StepConfig.accumulation_steps={planned.accumulation_steps * factor} with batch_size {planned.chips} '
                      '(the same examples an update, one a chip at a time)')
+    # An index, or moments, of less than 1 GiB a chip are not the reason that a step does not fit.
     if planned.hbm_parts['index'] > 1 and workload.index_dtype != 'int8':
         found.append("an index in int8: --index_dtype int8 with SearchConfig.searcher='int8'")
     if step.compute_dtype != 'bfloat16':
@@ -199,6 +201,7 @@ class _Counted:
 
 
 def _key(texts: list[str], topology: str) -> str:
+    # jax and jaxlib lower the program, libtpu compiles it: another version of any of them makes another plan.
     versions = [f'{name} {_version(name)}' for name in ('jax', 'jaxlib', 'libtpu')]
     return hashlib.sha256('\n'.join([*texts, topology, *versions, f'plan {_VERSION}']).encode()).hexdigest()[:32]
 
@@ -220,6 +223,7 @@ def _counted(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: in
         activations = program.kept_bytes(traced_program.jaxpr, gradient_shapes) / slice_.chips
     parts = {'parameters': _chip_bytes(step.parameters), 'optimizer': _chip_bytes(step.optimizer), 'index': _chip_bytes(step.index),
              'gradients': _chip_bytes(step.gradients), 'activations': activations}
+    # The first branch of a switch is the smallest capacity, which a typical call fits; the last one holds every passage at its limit.
     flops, items = _flops(traced, 0), _items(traced)
     model_flops, at_limit = flops, _flops(traced, -1)
     if workload.trains:  # without recomputation, and without a kernel that makes its logits again for the gradient
@@ -252,11 +256,13 @@ def _compiled(lowered: jax.stages.Lowered, counted: _Counted, workload: workload
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
+        # A program that does not fit is a result too: the compiler says how much it would need.
         total, moved = _out_of_memory(error), dict.fromkeys(program.KINDS, 0.0)
     else:
         memory, text = compiled.memory_analysis(), compiled.as_text()
         if memory is None or text is None:
             raise RuntimeError('the TPU compiler gave a program without its memory or text; another version of libtpu may give both')
+        # Aliased outputs lie in the buffers of donated arguments and take no memory of their own.
         total = (memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
                  + memory.generated_code_size_in_bytes)
         moved = program.collective_bytes(text, slice_.chips // counted.copies)
@@ -277,6 +283,7 @@ def _compiled(lowered: jax.stages.Lowered, counted: _Counted, workload: workload
 
 def _parts(parts: dict[str, float], total: float) -> dict[str, float]:
     """Returns bytes by PARTS that add up to the compiler's total: counts on the program give way to it."""
+    # The compiler may free a gradient before the next one is made, so the counts can exceed what is left of its total.
     left = max(total - sum(parts[name] for name in ('parameters', 'optimizer', 'index')), 0)
     gradients = min(parts['gradients'], left)
     activations = min(parts['activations'], left - gradients)
@@ -285,6 +292,7 @@ def _parts(parts: dict[str, float], total: float) -> dict[str, float]:
 
 def _out_of_memory(error: Exception) -> float:
     """Returns the bytes that the program would have needed, as the compiler's message says; raises any other error again."""
+    # The compiler words its message in one of two ways.
     match = re.search(r'Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm|\(([\d.]+)([KMG])\) exceeds available HBM', str(error))
     if 'RESOURCE_EXHAUSTED' not in str(error) or match is None:
         raise error

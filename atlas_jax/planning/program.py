@@ -18,6 +18,7 @@ Jaxpr = core.Jaxpr | core.ClosedJaxpr
 
 KINDS = ('all-gather', 'reduce-scatter', 'all-reduce', 'all-to-all', 'collective-permute')
 _BYTES = {'pred': 1, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'bf16': 2, 'f16': 2, 's32': 4, 'u32': 4, 'f32': 4, 's64': 8, 'u64': 8, 'f64': 8}
+# A computation opens with `%name (parameters) -> type {`, and an instruction is `%name = type operation(operands), attributes`.
 _COMPUTATION = re.compile(r'^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$')
 _OPERATION = re.compile(r'^\s*(?:ROOT )?%?[\w.\-]+ = (.*?) ([\w\-]+)\(')
 _SHAPE = re.compile(r'\b(\w+)\[([\d,]*)\]')
@@ -41,6 +42,7 @@ def flops(jaxpr: Jaxpr, branch: int = -1) -> float:
     """
     total = 0.0
     for equation in _inner(jaxpr).eqns:
+        # A kernel's own estimate covers its body; without one, the body is counted like any other.
         children = [] if _cost_estimate(equation) else _children(equation)
         if equation.primitive.name == 'cond':
             children = [children[branch if -len(children) <= branch < len(children) else -1]]
@@ -58,6 +60,7 @@ def kept_bytes(jaxpr: Jaxpr, param_shapes: set[tuple[int, ...]]) -> int:
     total = 0
     for equation in _inner(jaxpr).eqns:
         if equation.primitive.name == 'scan':
+            # Outputs behind the carry are one array a layer: residuals in a forward loop, gradients of weights in a backward one.
             stacked = equation.outvars[equation.params['num_carry']:]
             total += sum(_array_bytes(var) for var in stacked if _shape(var) not in param_shapes)
         children = [kept_bytes(child, param_shapes) for child in _children(equation)]
@@ -202,6 +205,7 @@ class _Module:
         if kind in KINDS:
             return Counter({kind: _sent(kind, shape, _group_size(line, self._devices))})
         if operation == 'while':
+            # Layers are loops, so most of the traffic is that of a body times its trips.
             parts = dict(_LOOP_PART.findall(line))
             trips = self._trip_count(line, parts['condition'])
             return Counter({kind: trips * moved for kind, moved in self.moved(parts['body']).items()})
@@ -237,6 +241,7 @@ def _sent(kind: str, shape: str, group: int) -> float:
         return 2 * share * sum(sizes)
     if kind == 'reduce-scatter':
         return (group - 1) * sum(sizes)  # the shape is that of the part that is kept
+    # An asynchronous start has operand and result in its shape; of a gather the larger one is the result.
     return max(sizes) * (1 if kind == 'collective-permute' else share)
 
 

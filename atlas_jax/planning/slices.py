@@ -32,6 +32,7 @@ class Slice:
 
     name: str
     sides: tuple[int, int, int]
+    # 275 TFLOP/s and 1.2 TB/s are Google's figures for TPU v4; a chip has six links of 50 GB/s. The compiler names 30.75 GiB as its limit.
     hbm_gib: float = 30.75
     flops: float = 275e12
     link_bytes: float = 300e9
@@ -70,6 +71,7 @@ def prepare_environment() -> None:
     if importlib.util.find_spec('libtpu') is None:
         raise errors.ConfigError('planning needs the TPU compiler: pip install "atlas-jax[plan]" (libtpu)')
     if 'jax' in sys.modules and any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):
+        # libtpu reads them once, when jax starts its backends; setting them later would change nothing.
         raise RuntimeError('jax was imported before planning.slices.prepare_environment()')
     os.environ.update(ENVIRONMENT)
 
@@ -77,6 +79,7 @@ def prepare_environment() -> None:
 def devices(slice_: Slice) -> list[Any]:
     """Returns the slice's chips as jax devices. Programs compile for them and cannot run on them."""
     from jax.experimental import topologies
+    # A v4 chip is one jax device of two cores, which the compiler calls megacore.
     description = topologies.get_topology_desc(platform='tpu', topology_name=slice_.name, chip_config_name='megacore',
                                                chips_per_host_bounds=_HOST_SIDES)
     return list(description.devices)

@@ -97,6 +97,7 @@ def steps_of(workload: Workload, mesh: jax.sharding.Mesh, hosts: int = 1) -> lis
 def mesh_of(workload: Workload, slice_: slices.Slice) -> tuple[jax.sharding.Mesh, int]:
     """Returns the mesh that the step is compiled for, and how many of them the slice holds: every host builds an index alone."""
     if workload.kind == 'index':
+        # Every process embeds and writes its own shards of an index, and no pack spans two hosts.
         host = slices.parse(slices.SMALLEST_FIRST[0])
         return embed.encoder_mesh(slices.devices(host)), slice_.chips // host.chips
     return partitioning.make_mesh(slices.check_mesh(workload.mesh_shape, slice_), slices.devices(slice_)), 1
@@ -115,6 +116,7 @@ def stand_in_segments(inputs: atlas.InputConfig) -> atlas.Segments:
 
 def make_spec(workload: Workload, mesh: jax.sharding.Mesh) -> spec_lib.StepSpec:
     """Returns the static side of the step, made as training and answering make it. Raises ConfigError if the batch does not divide."""
+    # Evaluation takes the dtypes of a StepConfig and nothing of its layout in memory.
     step = workload.step if workload.trains else dataclasses.replace(workload.step, remat='none', accumulation_steps=1)
     return spec_lib.make_spec(workload.config, stand_in_segments(workload.config.inputs), mesh, workload_lib.token_lengths(workload),
                               workload.batch_size, workload.distill if workload.trains else None, step, workload.search)
@@ -135,6 +137,7 @@ def _reading_step(workload: Workload, spec: spec_lib.StepSpec, run: Any) -> Step
     # One stream a chip: its passages' rows, each as wide as the longest. Keys and values are two arrays in every decoder layer.
     positions = workload.batch_size // spec.streams * spec.passages_read * capacity.longest
     keys_values = 2.0 * size * reader.num_decoder_layers * positions * reader.num_heads * reader.head_dim
+    # max_length counts the start token, which is given and not decoded.
     decoded = (workload.decoding.max_length or workload.config.inputs.target_max_tokens + 1) - 1 if workload.kind == 'answer' else 1
     weights = size * sum(leaf.size for leaf in jax.tree.leaves(params['reader']['decoder']))
     return Step(run, arguments, params, index=index, keys_values_bytes=keys_values, read_bytes=decoded * (weights + keys_values),
@@ -144,6 +147,7 @@ def _reading_step(workload: Workload, spec: spec_lib.StepSpec, run: Any) -> Step
 def _search_steps(workload: Workload, spec: spec_lib.StepSpec) -> list[Step]:
     """The search alone: in the graph, or on the host between the queries' embedding and the re-ranking of candidates."""
     params, queries, index, *found = answer_arguments(workload, spec)
+    # The reader is left out of the arguments: the program does not use it, and the compiler would not count it.
     retriever, items = {'retriever': params['retriever']}, workload.examples_a_step
     if not spec.search.on_host:
         read = _embedding_bytes(index) if index is not None else 0.0
@@ -243,11 +247,13 @@ def _index_steps(workload: Workload, mesh: jax.sharding.Mesh, hosts: int) -> lis
     """The shapes of packs that passages of these lengths come in, narrowest first."""
     limit, segments = workload.config.retriever_max_tokens, stand_in_segments(workload.config.inputs).retriever
     lengths, _ = spec_lib.embedded_lengths(segments, workload_lib.token_lengths(workload), limit)
+    # A smaller sample is repeated: with few passages, packs that are not full would weigh too much.
     lengths = np.resize(lengths.astype(np.int64), _PACKED_SAMPLE)
     stream_tokens = embed.default_tokens_per_batch('tpu', limit)
     packs: dict[tuple[int, int], list[int]] = collections.defaultdict(list)  # passages of each pack, by shape
     for pack in embed.pack_passages(lengths, mesh.size, stream_tokens, limit):
         packs[pack.longest, pack.members.shape[1]].append(int((pack.members >= 0).sum()))
+    # Sorted by width, so that the widest pack, which needs most memory, comes last.
     calls = sum(len(counts) for counts in packs.values())
     return [dataclasses.replace(index_step(workload, mesh, longest, capacity), share=len(counts) / calls, copies=hosts,
                                 items=hosts * float(np.mean(counts))) for (longest, capacity), counts in sorted(packs.items())]
@@ -255,6 +261,7 @@ def _index_steps(workload: Workload, mesh: jax.sharding.Mesh, hosts: int) -> lis
 
 def index_step(workload: Workload, mesh: jax.sharding.Mesh, longest: int, capacity: int) -> Step:
     """Returns the embedding of one pack, `capacity` passages of at most `longest` tokens on each chip of a host."""
+    # As the embedder does, so that models that differ in dropout alone share a compiled program.
     config = dataclasses.replace(workload.config.retriever, dropout_rate=0.0)
     limit, spread = workload.config.retriever_max_tokens, partitioning.sharding(mesh, 'streams')
 

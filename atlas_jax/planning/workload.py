@@ -139,6 +139,7 @@ def of_evaluation(model: atlas.AtlasConfig, run: dict[str, Any]) -> Workload:
     closed_book = run['data'].index_dir is None
     n_context = 0 if closed_book else max(model.n_context if options.n_context is None else options.n_context, 1)
     kind = 'score' if isinstance(source.task, multiple_choice.MultipleChoiceTask) else 'answer'
+    # A closed book finds nothing, and evaluation refuses to retrieve only; the answer step is planned then.
     if options.retrieve_only and not closed_book:
         kind = 'search'
     return Workload(model, kind=kind, batch_size=options.batch_size, n_context=n_context, query_tokens=inputs.query_max_tokens,
@@ -173,6 +174,7 @@ def _refuse_file_passages(use_file_passages: bool) -> None:
 
 def _quantiles(lengths: np.ndarray) -> tuple[int, ...]:
     """All lengths in order, or _SAMPLE quantiles of them with the shortest and the longest: the capacities come out the same."""
+    # A store of 33 million lengths would make the workload, which is hashed and compared, too large.
     ordered = np.sort(np.asarray(lengths, np.int64))
     places = np.linspace(0, len(ordered) - 1, min(len(ordered), _SAMPLE)).round().astype(np.int64)
     return tuple(ordered[places].tolist())
@@ -187,7 +189,8 @@ def token_lengths(workload: Workload) -> types.TokenLengths:
     if workload.passage_tokens is not None:
         mean, deviation = workload.passage_tokens
         passages = np.clip(np.random.default_rng(0).normal(mean, deviation, _SAMPLE), 1, inputs.text_max_tokens).astype(np.int64)
-        queries = np.full(1, min(workload.query_tokens, inputs.query_max_tokens) // 2)  # questions are about half as long as their limit
+        # Questions are about half as long as their limit.
+        queries = np.full(1, min(workload.query_tokens, inputs.query_max_tokens) // 2)
     else:
         passages = np.full(1, inputs.text_max_tokens)
     return types.TokenLengths(passages, passages, queries)

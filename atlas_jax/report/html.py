@@ -121,6 +121,7 @@ class Report:
 
 def _cell(value: Any) -> str:
     if _is_number(value):
+        # Metrics are shares or losses, for which three decimals are enough; counts have their thousands set apart.
         return f'<td{_NUMBER}>{value:.3f}</td>' if isinstance(value, float) else f'<td{_NUMBER}>{value:,}</td>'
     return f'<td>{html.escape(str(value))}</td>'
 
@@ -130,6 +131,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _passage(title: str, text: str, score: float, attention: float) -> str:
+    # Rounding may take a share a little below 0 or above 1, and a meter cannot show that.
     percent = min(max(100 * float(attention), 0.0), 100.0)
     return (f'<details><summary>{html.escape(title)} <small>score {float(score):.3f} · read with {percent:.0f} % of the attention'
             f'</small><span class="meter"><span style="width:{percent:.0f}%"></span></span></summary><p>{html.escape(text)}</p></details>')

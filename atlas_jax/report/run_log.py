@@ -52,6 +52,7 @@ class RunLog:
         if self._events is None:
             return
         with atomic.disk_full_is_a_user_error(self.path):
+            # Appended, not written anew: a long run has many rows. A kill may cut the last line, which a restart drops.
             with open(self.path, 'a', encoding='utf-8') as file:
                 file.write(json.dumps(row) + '\n')
             self._events.write(row['step'], {name: value for name, value in row.items() if name != 'step'})
@@ -116,6 +117,7 @@ class EventFile:
 
     def _append(self, event: bytes) -> None:
         length = struct.pack('<Q', len(event))
+        # Opened for every event, so that a row is on disk, and visible to TensorBoard, when this returns.
         with open(self.path, 'ab') as file:
             file.write(length + _masked_crc(length) + event + _masked_crc(event))
 
@@ -128,18 +130,24 @@ def crc32c(data: bytes) -> int:
     return value ^ 0xFFFFFFFF
 
 
+# The polynomial of CRC-32C, its bits reversed.
+_POLYNOMIAL = 0x82F63B78
+_MASK_DELTA = 0xA282EAD8  # TFRecord masks a checksum, since a checksum of data that holds checksums is weak
+
+
 def _table_entry(value: int) -> int:
     for _ in range(8):
-        value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+        value = (value >> 1) ^ (_POLYNOMIAL if value & 1 else 0)
     return value
 
 
+# A byte takes one step with this table, in place of eight.
 _TABLE = tuple(_table_entry(byte) for byte in range(256))
 
 
 def _masked_crc(data: bytes) -> bytes:
     value = crc32c(data)
-    return struct.pack('<I', (((value >> 15) | (value << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+    return struct.pack('<I', (((value >> 15) | (value << 17)) + _MASK_DELTA) & 0xFFFFFFFF)
 
 
 def _varint(value: int) -> bytes:

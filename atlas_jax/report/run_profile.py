@@ -52,6 +52,7 @@ class Profile:
             self._stop()
             yield
             return
+        # Started late, since a profile that holds a compilation is large and says little of a step.
         if self._seen == FIRST_STEP:
             jax.profiler.start_trace(self.folder)
             self._running = True
@@ -62,6 +63,7 @@ class Profile:
         if self._running and self.folder is not None:
             self._running = False
             jax.profiler.stop_trace()
+            # Every process has a profile of its own host; one table is enough.
             if jax.process_index() == 0:
                 print(f'{self.folder}: a profile of {STEPS} steps; look at it with xprof --logdir {self.folder}\n'
                       + '\n'.join(_where_time_went(self.folder)), flush=True)
@@ -90,6 +92,7 @@ def utilisation(flops: float, seconds: float) -> dict[str, float]:
 
 def memory() -> dict[str, float]:
     """Returns GiB in use, and at most so far, on the first device of this process; nothing on a device without these counters."""
+    # CPUs have no such counters, and memory_stats gives None there.
     stats = jax.local_devices()[0].memory_stats() or {}
     names = {'hbm_gib': 'bytes_in_use', 'hbm_peak_gib': 'peak_bytes_in_use'}
     return {name: round(stats[key] / 2**30, 3) for name, key in names.items() if key in stats}
@@ -244,7 +247,7 @@ def _fields(message: bytes | memoryview) -> list[tuple[int, Any]]:
             size, at = _varint(data, at)
             found.append((key >> 3, data[at:at + size]))
             at += size
-        elif kind in (1, 5):
+        elif kind in (1, 5):  # 64 and 32 bits, none of which is read here
             at += 8 if kind == 1 else 4
         else:
             raise ValueError(f'not a protobuf message: wire type {kind}')

@@ -14,7 +14,11 @@ _REMEDY = f'each row needs a "claim" and a "label": {", ".join(WORDS)}'
 
 @dataclasses.dataclass(frozen=True)
 class FeverTask(task_lib.PlainTask):
-    """Asks a claim like a question; its label becomes true, false or maybe. Any other label has an empty target, as in the original."""
+    """Asks a claim like a question; its label becomes true, false or maybe. Any other label has an empty target, as in the original.
+
+    Attributes:
+      qa_prompt_format: the query; field {question} is the claim.
+    """
 
     qa_prompt_format: str = qa.QA_PROMPT_FORMAT
 

@@ -15,8 +15,11 @@ _REMEDY = 'each row needs "input", a text, and "output", a list of objects of wh
 class KiltTask(task_lib.PlainTask):
     """Asks `input` like a question; every answer in `output` counts as right, and the first is the target.
 
-    `draw_target` draws the target among them anew in every epoch, as the original does. In a file with "fever" in its name SUPPORTS and
-    REFUTES become true and false. The provenance's wikipedia_ids are the gold docids.
+    In a file with "fever" in its name SUPPORTS and REFUTES become true and false. The provenance's wikipedia_ids are the gold docids.
+
+    Attributes:
+      qa_prompt_format: the query; field {question} is the row's input.
+      draw_target: draws one of the answers anew in every epoch, as the original does.
 
     Raises FormatError: `qa_prompt_format` does not have {question} once, or has another field.
     """

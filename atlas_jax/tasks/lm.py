@@ -16,8 +16,11 @@ _REMEDY = 'each row needs "text", and "id" where the text is a passage of the in
 class LMTask(task_lib.PlainTask):
     """Splits a text between two words; the passage itself is not retrieved.
 
-    The query's share of words is drawn between `min_context_ratio` and `max_context_ratio`, anew in every epoch; both parts have at least
-    one word. Texts of one word, or of fewer than `min_words`, are left out.
+    The query's share of words is drawn anew in every epoch; both parts have at least one word. Texts of one word are left out.
+
+    Attributes:
+      min_context_ratio, max_context_ratio: bounds of the query's share of words, 0 to 1.
+      min_words: shorter texts are left out.
 
     Raises ConfigError: a ratio outside 0 to 1, or the first above the second.
     """

@@ -18,8 +18,12 @@ _REMEDY = 'each row needs "text", and "id" where the text is a passage of the in
 class MLMTask(task_lib.PlainTask):
     """Takes spans of words out of a text: the query has a sentinel for each, and the target has each sentinel and its words.
 
-    The share `noise_density` of the words is taken out, at least one word and never all. The number of spans gives them a mean of
-    `mean_span_tokens` reader tokens. Texts of one word, or of fewer than `min_words`, are left out. The passage itself is not retrieved.
+    At least one word is taken out, and never all. Texts of one word are left out. The passage itself is not retrieved.
+
+    Attributes:
+      noise_density: share of the words that is taken out, 0 to 1.
+      mean_span_tokens: mean length of the spans in reader tokens, which sets their number.
+      min_words: shorter texts are left out.
 
     Raises ConfigError: noise_density outside 0 to 1, or mean_span_tokens below 1.
     """

@@ -17,8 +17,12 @@ _REMEDY = 'each row needs a question, and "answers", a list of strings, or "targ
 class QATask(task_lib.PlainTask):
     """Formats questions and answers. The defaults are Atlas's (arXiv 2208.03299): the answer fills in a T5 sentinel.
 
-    Without `target` a row's target is the first of its `answers`. `draw_target` draws one of them anew in every epoch, as the original
-    does.
+    Without `target` a row's target is the first of its `answers`.
+
+    Attributes:
+      qa_prompt_format: the query; field {question}.
+      target_format: the target; field {target}.
+      draw_target: draws one of the answers anew in every epoch, as the original does.
 
     Raises FormatError: `qa_prompt_format` does not have {question} once, `target_format` does not have {target} once, or there is another
     field.

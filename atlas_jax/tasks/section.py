@@ -15,7 +15,10 @@ _REMEDY = 'each row needs "id", "title" and "text"; rows with a "section" are us
 class SectionTask(task_lib.PlainTask):
     """Asks "title, section"; the target is the text. The passage itself is not retrieved.
 
-    Rows without a section or words, and those of fewer than `min_words` words, are left out.
+    Rows without a section or words are left out.
+
+    Attributes:
+      min_words: rows with shorter texts are left out.
     """
 
     min_words: int = 0

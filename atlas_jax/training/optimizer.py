@@ -17,11 +17,20 @@ _FLOOR = 0.1  # the factor that linear starts from, and that linear and cosine r
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Joint AdamW; defaults are the original's.
+    """Joint AdamW or Adafactor for reader and retriever; defaults are the original's. Every parameter is decayed.
 
-    `schedule` is linear, cosine or fixed; `clip` bounds the joint gradient norm of reader and retriever (0: no clip); every parameter is
-    decayed. `optimizer` adafactor keeps factored second moments and no first ones: a few megabytes for the largest reader, where AdamW
-    takes eight bytes a parameter. Its updates are scaled to a root mean square of the learning rate at most, so AdamW's rates serve.
+    Attributes:
+      learning_rate: peak rate of the reader.
+      retriever_learning_rate: peak rate of the retriever.
+      schedule: linear, cosine or fixed.
+      warmup_steps: updates in which the rates rise to their peak.
+      total_steps: updates of the run, warm-up included.
+      weight_decay: decay of every parameter, times its learning rate.
+      clip: bound of the joint gradient norm of reader and retriever; 0 does not clip.
+      beta1, beta2: decay rates of AdamW's first and second moment.
+      epsilon: number added to AdamW's denominator.
+      optimizer: adamw, or adafactor, which keeps factored second moments and no first ones: a few megabytes for the largest reader, where
+        AdamW takes eight bytes a parameter. The root mean square of its updates is the learning rate at most, so AdamW's rates serve.
     """
 
     learning_rate: float = 1e-4
