@@ -5,7 +5,6 @@ import json
 import pathlib
 import shlex
 
-import flax.linen as nn
 import jax
 import pytest
 
@@ -26,7 +25,7 @@ def write_retriever(folder: pathlib.Path, seed: int) -> None:
     tokenizer = word_tokenizers.bert()
     config = dataclasses.replace(tiny.RETRIEVER, vocab_size=tokenizer.vocab_size, max_positions=512)
     tokenizer.save(folder)
-    hf.write_contriever(folder, config, jax.device_get(nn.unbox(contriever.init_params(config, jax.random.key(seed)))))
+    hf.write_contriever(folder, config, jax.device_get(tiny.init(contriever.init_params, config, seed)))
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def place(tmp_path, monkeypatch):
     tokenizer, models = word_tokenizers.t5(), pathlib.Path('demo-data/models')
     config = dataclasses.replace(tiny.READER, vocab_size=tokenizer.vocab_size)
     tokenizer.save(models / 'reader')
-    hf.write_t5(models / 'reader', config, jax.device_get(nn.unbox(t5.init_params(config, jax.random.key(0)))))
+    hf.write_t5(models / 'reader', config, jax.device_get(tiny.init(t5.init_params, config)))
     write_retriever(models / 'retriever', seed=0)
     pathlib.Path('my-documents').mkdir()
     pathlib.Path('my-documents/orchard.md').write_text(blocks('docs/your-documents.md', 'markdown')[0])

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from atlas_jax.index.embed import PassageEmbedder
 from atlas_jax.models import contriever
 from atlas_jax.nn import token_stream
 from atlas_jax.tokenizers.formats import Segment
+from tests.testing import tiny
 
 CONFIG = contriever.ContrieverConfig(vocab_size=97, emb_dim=22, num_heads=2, num_layers=2, mlp_dim=29, max_positions=90)
 SEGMENTS = (Segment('literal', (2,)), Segment('title'), Segment('literal', (5, 6)), Segment('text'), Segment('literal', (3,)))
@@ -23,7 +23,7 @@ LIMIT = 83
 
 @pytest.fixture(scope='module')
 def params():
-    return nn.meta.unbox(contriever.init_params(CONFIG, jax.random.key(0)))
+    return tiny.init(contriever.init_params, CONFIG)
 
 
 @pytest.fixture(scope='module')

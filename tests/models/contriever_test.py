@@ -10,12 +10,12 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.models import contriever
-from tests.testing import streams
+from tests.testing import streams, tiny
 
 CONFIG = contriever.ContrieverConfig(vocab_size=41, emb_dim=22, num_heads=2, num_layers=1, mlp_dim=29, max_positions=13, dropout_rate=0.0)
 LENGTHS = [5, 0, 11, 1, 2, 7]
 TOKENS = streams.random_passages(LENGTHS, 41, 11)
-PARAMS = streams.perturbed(nn.unbox(contriever.init_params(CONFIG, jax.random.key(0))))
+PARAMS = streams.perturbed(tiny.init(contriever.init_params, CONFIG))
 
 
 def _embed(stream, **options):

@@ -2,7 +2,6 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +9,12 @@ import pytest
 
 from atlas_jax.losses import reader_xent
 from atlas_jax.models import fid, t5
-from tests.testing import fusion, streams
+from tests.testing import fusion, streams, tiny
 
 CONFIG = t5.T5Config(vocab_size=41, emb_dim=22, num_heads=3, head_dim=5, mlp_dim=29, num_encoder_layers=1, num_decoder_layers=2,
                      dropout_rate=0.0)
 MODEL = t5.T5(CONFIG)
-PARAMS = streams.perturbed(nn.unbox(t5.init_params(CONFIG, jax.random.key(0))))
+PARAMS = streams.perturbed(tiny.init(t5.init_params, CONFIG))
 LENGTHS = [5, 0, 7, 3, 7, 1, 0, 0, 0, 2, 6, 4]  # 4 examples of 3 passages, the third without any
 TOKENS = streams.random_passages(LENGTHS, 41, 7)
 TARGETS = np.random.default_rng(1).integers(2, 41, (4, 5))

@@ -13,7 +13,7 @@ from atlas_jax import errors
 from atlas_jax.conversion import hf_names
 from atlas_jax.models import t5
 from atlas_jax.nn import layer_scan
-from tests.testing import streams
+from tests.testing import streams, tiny
 
 V11 = t5.T5Config(vocab_size=41, emb_dim=22, num_heads=3, head_dim=5, mlp_dim=29, num_encoder_layers=2, num_decoder_layers=3,
                   relpos_buckets=8, relpos_max_distance=11, dropout_rate=0.0)
@@ -23,7 +23,7 @@ TOKENS = streams.random_passages(LENGTHS, 41, 17)
 
 
 def _params(config):
-    return streams.perturbed(nn.unbox(t5.init_params(config, jax.random.key(0))))
+    return streams.perturbed(tiny.init(t5.init_params, config))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -118,7 +118,7 @@ def test_names_and_axes(config):
 
 def test_params_are_float32_and_activations_of_the_dtype():
     config = dataclasses.replace(V11, dtype='bfloat16')
-    params = nn.unbox(t5.init_params(config, jax.random.key(0)))
+    params = tiny.init(t5.init_params, config)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype('float32')}
     stream = streams.flat(TOKENS, LENGTHS)
     assert _encode(config, params, stream).dtype == jnp.bfloat16

@@ -2,7 +2,6 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -41,7 +40,7 @@ def _run(shape, mode, steps=3):
     layout = spec_lib.StepConfig(accumulation, remat='full' if mesh.size > 1 and accumulation > 1 else 'none')
     spec = _spec(mesh, spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=5, retriever_training=mode),
                  layout)
-    params = nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))
+    params = tiny.params()
     current = state.create(params, spec, train_step.optimizer_for(spec, OPTIMIZER))
     step, known = train_step.make_train_step(spec, OPTIMIZER), _place(tiny.knowledge(), mesh, 'passages')
     losses = []
@@ -76,7 +75,7 @@ def test_parameters_and_moments_are_spread():
 
 
 def test_answers_equal_one_device():
-    params = nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))
+    params = tiny.params()
     results = []
     for shape in [(1, 1, 1), (1, 8, 1)]:
         mesh = _mesh(shape)

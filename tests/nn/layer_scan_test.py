@@ -2,7 +2,6 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ def _loss_and_gradients(remat, unroll=1):
     lengths = np.array([9, 3, 0, 7, 5, 9], np.int32)
     tokens = streams.random_passages(lengths, tiny.READER.vocab_size, 9)
     stream = token_stream.pack(tokens[None], lengths[None], 40, 9)
-    params = nn.unbox(t5.init_params(tiny.READER, jax.random.key(0)))
+    params = tiny.init(t5.init_params, tiny.READER)
 
     def loss(params):
         return (fusion.fid_logits(t5.T5(tiny.READER, remat, unroll), params, stream, TARGETS)**2).mean()

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -40,7 +39,7 @@ def atlas():
     config = atlas_lib.AtlasConfig(dataclasses.replace(tiny.READER, vocab_size=reader_tokenizer.vocab_size),
                                    dataclasses.replace(tiny.RETRIEVER, vocab_size=retriever_tokenizer.vocab_size),
                                    atlas_lib.InputConfig(text_max_tokens=40, query_max_tokens=16, target_max_tokens=4), n_context=2)
-    params = jax.device_get(nn.unbox(parameters.init_params(config, jax.random.key(0))))
+    params = jax.device_get(tiny.init(parameters.init_params, config))
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
     return api.Atlas(config, params, reader_tokenizer, retriever_tokenizer, qa.QATask('{question}', '{target}'), mesh)
 

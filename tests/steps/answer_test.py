@@ -2,14 +2,13 @@
 
 import dataclasses
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from atlas_jax import decoding, errors, partitioning
-from atlas_jax.models import fid, parameters, t5
+from atlas_jax.models import fid, t5
 from atlas_jax.steps import answer as answer_step
 from atlas_jax.steps import read, retrieve
 from atlas_jax.steps import spec as spec_lib
@@ -30,7 +29,7 @@ def answered():
     """Spec, parameters, batch, knowledge, and the answers of a step with beams and prefixes; eos is made likely enough to come."""
     known = jax.tree.map(jnp.asarray, tiny.knowledge())
     spec = _spec(known)
-    params = jax.tree.map(jnp.asarray, streams.perturbed(nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))))
+    params = jax.tree.map(jnp.asarray, streams.perturbed(tiny.params()))
     head = params['reader']['decoder']['logits_dense']
     head['kernel'] = head['kernel'].at[:, 1].multiply(3)
     batch = dataclasses.replace(tiny.batch(4), decoder_prompt_tokens=PROMPTS, decoder_prompt_lengths=PROMPT_LENGTHS)

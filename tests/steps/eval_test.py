@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 from atlas_jax import errors, partitioning
 from atlas_jax.losses import attention_scores
-from atlas_jax.models import parameters
 from atlas_jax.steps import eval as eval_step
 from atlas_jax.steps import retrieve
 from atlas_jax.steps import spec as spec_lib
@@ -27,7 +25,7 @@ def _spec(known, n_context=3, size=4, **options):
 
 
 def _params():
-    return nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))
+    return tiny.params()
 
 
 def test_likelihoods_and_attention_are_those_of_training():

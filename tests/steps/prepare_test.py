@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -30,7 +29,7 @@ def atlas():
         dataclasses.replace(tiny.READER, vocab_size=reader_tokenizer.vocab_size),
         dataclasses.replace(tiny.RETRIEVER, vocab_size=retriever_tokenizer.vocab_size),
         atlas_lib.InputConfig(text_max_tokens=31, query_max_tokens=13, target_max_tokens=5), n_context=2)
-    params = jax.device_get(nn.unbox(parameters.init_params(config, jax.random.key(0))))
+    params = jax.device_get(tiny.init(parameters.init_params, config))
     return api.Atlas(config, params, reader_tokenizer, retriever_tokenizer, qa.QATask('{question}', '{target}'))
 
 

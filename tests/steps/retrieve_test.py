@@ -1,13 +1,11 @@
 """Over-retrieval with filtering, re-ranking, int8 search and given passages inside the step, on a tiny Atlas."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from atlas_jax import partitioning
-from atlas_jax.models import parameters
 from atlas_jax.searchers import int8
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import retrieve
@@ -22,7 +20,7 @@ MESH = partitioning.make_mesh(devices=jax.devices()[:1])
 
 @pytest.fixture(scope='module')
 def params():
-    return nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))
+    return tiny.params()
 
 
 @pytest.fixture(scope='module')

@@ -2,13 +2,12 @@
 
 import dataclasses
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from atlas_jax import partitioning
-from atlas_jax.models import fid, parameters, t5
+from atlas_jax.models import fid, t5
 from atlas_jax.steps import read, retrieve
 from atlas_jax.steps import score as score_step
 from atlas_jax.steps import spec as spec_lib
@@ -25,7 +24,7 @@ def test_every_choice_as_if_scored_alone():
     known = jax.tree.map(jnp.asarray, tiny.knowledge())
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
     spec = spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(known), batch_size=3)
-    params = nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))
+    params = tiny.params()
     batches = [jax.tree.map(jnp.asarray, dataclasses.replace(tiny.batch(3), choice_tokens=CHOICES, choice_weights=weights))
                for weights in ((CHOICES > 0).astype(np.float32), LETTERS.astype(np.float32))]
     step = score_step.make_score_step(spec)

@@ -1,9 +1,14 @@
 """A tiny Atlas without files: random weights, random passages, sizes that are prime where they can be."""
 
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from atlas_jax import types
-from atlas_jax.models import atlas, contriever, t5
+from atlas_jax.models import atlas, contriever, parameters, t5
 from atlas_jax.tokenizers.formats import Segment
 
 READER = t5.T5Config(vocab_size=101, emb_dim=24, num_heads=2, head_dim=7, mlp_dim=31, num_encoder_layers=2, num_decoder_layers=2,
@@ -21,6 +26,22 @@ SEGMENTS = atlas.Segments(
 def config(n_context: int = 3) -> atlas.AtlasConfig:
     """Sizes of the tiny Atlas."""
     return atlas.AtlasConfig(READER, RETRIEVER, INPUTS, n_context)
+
+
+def init(make, config, seed: int = 0) -> dict:
+    """Random weights without their axes, from a model's `init_params`; new arrays each time, which a step may donate."""
+    return jax.tree.map(jnp.array, _init(make, config, seed))
+
+
+@functools.cache
+def _init(make, config, seed: int) -> dict:
+    # One program in place of two hundred: compiled operation by operation, weights cost 4 CPU seconds in every process.
+    return jax.device_get(nn.unbox(jax.jit(make, static_argnums=0)(config, jax.random.key(seed))))
+
+
+def params(seed: int = 3) -> dict:
+    """Random weights of the tiny Atlas."""
+    return init(parameters.init_params, config(), seed)
 
 
 def table(rows: int, vocab_size: int, seed: int, width: int = 128) -> types.TokenTable:

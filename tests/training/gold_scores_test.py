@@ -3,14 +3,13 @@
 import dataclasses
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from atlas_jax import errors, partitioning, types
-from atlas_jax.models import parameters, t5
+from atlas_jax.models import t5
 from atlas_jax.steps import buckets, read
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import gold_scores, joint_loss
@@ -49,7 +48,7 @@ def _inputs():
 
 @functools.cache
 def _params():
-    return nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))
+    return tiny.params()
 
 
 def _all_modes(params, batch, inputs, read_spec, key=None):

@@ -4,14 +4,12 @@ import dataclasses
 import json
 import pathlib
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from atlas_jax import errors, partitioning
-from atlas_jax.models import parameters
 from atlas_jax.searchers import int8
 from atlas_jax.steps import retrieve
 from atlas_jax.steps import spec as spec_lib
@@ -40,7 +38,7 @@ def spec():
 
 @pytest.fixture(scope='module')
 def params():
-    return nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))
+    return tiny.params()
 
 
 def _knowledge():

@@ -2,13 +2,11 @@
 
 import dataclasses
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from atlas_jax import partitioning
-from atlas_jax.models import parameters
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import state, train_step
 from atlas_jax.training.optimizer import OptimizerConfig
@@ -33,7 +31,7 @@ def test_two_encoders_are_two_and_wait_together():
     """The passages' starts as a copy of the queries' and goes its own way, after the update in which both are frozen."""
     known = jax.tree.map(jnp.asarray, tiny.knowledge())
     spec = _spec(known, retriever_training='untied', freeze_retriever_steps=1)
-    before = nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))
+    before = tiny.params()
     optimizer = train_step.optimizer_for(spec, OPTIMIZER)
     current = state.create(before, spec, optimizer)
     assert set(current.params) == {'reader', 'retriever', 'passage_encoder'} and current.passage_encoder is None
@@ -56,7 +54,7 @@ def test_two_encoders_are_two_and_wait_together():
 
 def test_a_given_passage_encoder_is_where_the_second_encoder_starts():
     known = tiny.knowledge()
-    params, other = (nn.unbox(parameters.init_params(tiny.config(), jax.random.key(key))) for key in (3, 4))
+    params, other = (tiny.params(key) for key in (3, 4))
     places = {'untied': lambda current: current.params['passage_encoder'], 'query_side': lambda current: current.passage_encoder}
     for mode, where in places.items():
         spec = _spec(known, retriever_training=mode)

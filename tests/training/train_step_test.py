@@ -3,14 +3,12 @@
 import dataclasses
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from atlas_jax import errors, partitioning, types
-from atlas_jax.models import parameters
 from atlas_jax.steps import read, retrieve
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import joint_loss, state, train_step
@@ -36,7 +34,7 @@ def _spec(known, batch_size=4, n_context=3, dropout_rate=0.0, levels=3, **distil
 
 
 def _params():
-    return nn.unbox(parameters.init_params(tiny.config(), jax.random.key(3)))
+    return tiny.params()
 
 
 def _state(spec):
