@@ -1,0 +1,69 @@
+"""`atlas-jax index`: a life of an index on a tiny model, and what is refused."""
+
+import json
+import shutil
+
+import jax
+import pytest
+
+from atlas_jax import api
+from atlas_jax.cli import main as cli
+from tests.testing import tiny_run
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A saved model and a store of 23 passages."""
+    path = tmp_path_factory.mktemp('index-command')
+    atlas = tiny_run.atlas(dropout_rate=0.0, mesh=None)
+    atlas.save(path / 'model')
+    tiny_run.index(atlas, path)
+    return path
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    code = cli.main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_a_life_of_an_index(folder, capsys, tmp_path):
+    index, model, store = tmp_path / 'built', ('--model', folder / 'model'), shutil.copytree(folder / 'store', tmp_path / 'store')
+    code, out, _ = run(capsys, 'index', 'build', '--store', store, '--out', index, '--dtype', 'int8', *model)
+    figures = json.loads(out)
+    assert code == 0 and figures['rows'] == 23 and figures['dtype'] == 'int8' and figures['truncated'] == 0
+    code, out, _ = run(capsys, 'index', 'search', 'thing 3', '--index', index, *model, '--top_k', '2')
+    assert code == 0 and out.startswith('1. ') and out.count('\n   ') == 2
+    (tmp_path / 'new.jsonl').write_text(json.dumps({'id': 'new', 'title': 'thing 77', 'text': 'The thing 77 is red .'}))
+    assert 'added 1 passages, 24 now' in run(capsys, 'index', 'add', tmp_path / 'new.jsonl', '--index', index, *model)[1]
+    assert 'deleted 1 passages, 23 left' in run(capsys, 'index', 'delete', '--index', index, '--docid', 'd3')[1]
+    assert json.loads(run(capsys, 'index', 'info', '--index', index)[1])['deleted'] == 1
+    assert '23 passages, none deleted' in run(capsys, 'index', 'compact', '--index', index)[1]
+    assert 'nothing to compact' in run(capsys, 'index', 'compact', '--index', index)[1]
+    assert 'every file is as it was written' in run(capsys, 'index', 'verify', '--index', index, *model)[1]
+
+
+def test_another_model_is_named_by_verify(folder, capsys, tmp_path):
+    other = tiny_run.atlas(dropout_rate=0.0, mesh=None)
+    other.params = jax.tree.map(lambda leaf: leaf + 1, other.params)
+    other.save(tmp_path / 'other')
+    code, out, err = run(capsys, 'index', 'verify', '--index', folder / 'index', '--model', tmp_path / 'other')
+    assert code == 2 and 'problems, listed above' in err and out
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (('build', '--model', 'm'), 'give --store DIR and --out INDEX'),
+    (('info', '--index', 'nowhere'), 'nowhere'),
+    (('delete', '--index', 'nowhere', '--docid', 'x'), 'nowhere'),
+    (('compact', '--index', 'nowhere'), 'nowhere')])
+def test_mistakes_get_one_line(capsys, arguments, message):
+    code, _, err = run(capsys, 'index', *arguments)
+    assert code == 2 and message in err and err.count('\n') == 1
+
+
+def test_a_build_takes_the_model_of_its_flags_over_that_of_a_gin_file(folder, capsys, tmp_path):
+    code, out, _ = run(capsys, 'index', 'build', '--gin_file', 'runs/build_index.gin', f"--gin.STORE_DIR='{folder / 'store'}'",
+                       f"--gin.INDEX_DIR='{tmp_path / 'i'}'", '--gin.READER_DIR=None', '--gin.RETRIEVER_DIR=None', '--gin.INPUTS=None',
+                       "--gin.MODEL_DIR='nowhere'", '--model', folder / 'model')
+    assert code == 0 and json.loads(out)['rows'] == 23
+    assert api.Index.open(tmp_path / 'i').index.dtype == 'float32'
