@@ -72,6 +72,7 @@ def pack_passages(lengths: np.ndarray, streams: int, stream_tokens: int, max_tok
       Packs, longest passages first; every passage is in exactly one.
     """
     widths = [width for width in WIDTHS if width < max_tokens] + [max_tokens]
+    # Passages of similar lengths come into one pack, whose rows are as wide as its longest passage.
     order = np.argsort(lengths, kind='stable')
     sizes, passages = lengths[order].tolist(), order.tolist()  # shortest first: the longest are taken from the end
     while sizes:
@@ -119,6 +120,7 @@ def embed_pack(params: Any, part: types.TokenTable, real: Array, *, config: cont
     """
     with partitioning.on_mesh(mesh):  # keeps each stream on its device, in the loop over layers too
         flat = jax.tree.map(lambda column: column.reshape(-1, *column.shape[2:]), part)  # [streams * capacity, ...]
+        # The assembly expects a query; the format has none, so any one of length 0 does.
         no_query = jnp.zeros((flat.lengths.shape[0], 1), jnp.int32)
         tokens, lengths = assembly.assemble(segments, no_query, jnp.zeros_like(no_query[:, 0]), flat, longest)
         lengths = jnp.where(real, lengths.reshape(real.shape), 0)
@@ -163,6 +165,7 @@ class PassageEmbedder:
         self._segments, self.max_tokens, self._stream_tokens = tuple(segments), max_tokens, tokens_per_batch
         self.dim = config.emb_dim
         self._mesh = encoder_mesh(jax.local_devices())
+        # Every process embeds its own shards, so each needs the whole encoder on its devices.
         self._params = jax.device_put(hosts.to_host(nn.meta.unbox(params)), partitioning.replicated(self._mesh))
 
     @functools.cached_property
@@ -214,7 +217,7 @@ class PassageEmbedder:
 
     def _whole_lengths(self, title_lengths: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """[n] tokens of each passage in the encoder's format."""
-        by_kind = {'title': title_lengths, 'text': lengths - title_lengths}
+        by_kind = {'title': title_lengths, 'text': lengths - title_lengths}  # a literal has as many tokens as ids
         return np.zeros(len(lengths), np.int64) + sum(by_kind.get(segment.kind, len(segment.ids)) for segment in self._segments)
 
     def _pack_inputs(self, table: types.TokenTable, rows: np.ndarray, pack: PackedPassages) -> tuple[types.TokenTable, Array]:

@@ -132,6 +132,7 @@ class EmbeddingIndex:
             if len(rows) and rows[-1] >= len(self):
                 raise errors.IndexFolderError(f'{self.path}: passage "{store.docid(int(rows[-1]))}" is in the store but not yet in '
                                               'the index; run `atlas-jax index add` first')
+            # Without a fresh row there is nothing to commit, and the version stays.
             fresh = rows[~self.deleted[rows]]
             if len(fresh):
                 deleted = self.deleted.copy()
@@ -255,7 +256,7 @@ class EmbeddingIndex:
         """
         # Rows are split evenly over the devices, and a search needs at least one row on each.
         rows = max(1, -(-len(self) // mesh.size)) * mesh.size
-        valid = np.zeros(rows, bool)
+        valid = np.zeros(rows, bool)  # rows of the padding are never found
         valid[:len(self)] = ~self.deleted
         # Scales are read together with the embeddings and kept, by first row, until jax asks for them.
         scales: dict[int, np.ndarray] = {}

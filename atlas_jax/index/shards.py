@@ -240,7 +240,7 @@ class StoredEmbeddings:
         return numbers, scales
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Reads the rows start to stop, zeros past the last row; returns and raises as `take`."""
+        """Reads the rows start to stop, [stop - start, dim] with zeros past the last row; returns and raises as `take`."""
         numbers, scales = self._empty(stop - start)
         for shard in self.shards:
             entry = shard.entry

@@ -40,6 +40,7 @@ class BM25:
         known = self._index.get_tokens_ids(words)  # words that no passage has are left out
         scores = self._index.get_scores_from_ids(known) if known else np.zeros(len(self.valid), np.float32)
         scores = np.where(self.valid & (scores > 0), scores, -np.inf)
+        # -1 would be the last row.
         if excluded is not None:
             scores[excluded[excluded >= 0]] = -np.inf
         return host_searcher.best_of_all(scores, top_k)
@@ -69,7 +70,7 @@ def build(texts: Iterable[str], valid: np.ndarray) -> BM25:
 
 
 def open_saved(folder: pathlib.Path, digest: str, valid: np.ndarray) -> BM25 | None:
-    """Opens the searcher that `save` wrote, memory-mapped; None if there is none for this store version.
+    """Opens the searcher that `save` wrote, memory-mapped; None if there is none for this store version. `valid` is [rows] bool.
 
     Raises:
       ConfigError: bm25s is not installed.

@@ -95,13 +95,14 @@ def best(scores: np.ndarray, ids: np.ndarray, top_k: int) -> HostRetrieved:
     missing = max(top_k - scores.shape[1], 0)
     scores = np.pad(scores.astype(np.float32), ((0, 0), (0, missing)), constant_values=-np.inf)
     ids = np.pad(ids.astype(np.int32), ((0, 0), (0, missing)))
-    order = np.lexsort((ids, -scores), axis=-1)[:, :top_k]
+    order = np.lexsort((ids, -scores), axis=-1)[:, :top_k]  # the last key comes first: by score, then by id
     scores, ids = np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
     return HostRetrieved(scores=scores, passage_ids=np.where(scores > -np.inf, ids, 0).astype(np.int32))
 
 
 def best_of_all(scores: np.ndarray, top_k: int) -> HostRetrieved:
     """Finds the best rows of one query, given a score of every row, [rows] float; ties by the lower row. Returns a batch of one."""
+    # A partition is linear in the rows, a sort of all of them is not.
     top_k_or_all = min(top_k, len(scores))
     least = np.partition(scores, len(scores) - top_k_or_all)[len(scores) - top_k_or_all] if top_k_or_all else 0
     ids = np.flatnonzero(scores >= least)  # more than top_k if several tie for the last place
@@ -117,6 +118,7 @@ def is_excluded(ids: np.ndarray, excluded: np.ndarray | None) -> np.ndarray:
     """Compares ids [batch, n] with their query's excluded [batch, m]; returns [batch, n] bool."""
     if excluded is None:
         return np.zeros(ids.shape, bool)
+    # [batch, n, 1] against [batch, 1, m]
     return (ids[:, :, None] == np.asarray(excluded)[:, None, :]).any(axis=-1)
 
 

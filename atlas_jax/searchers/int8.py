@@ -54,8 +54,9 @@ def scanned_rows(index: types.IndexArrays, mesh: Mesh, metric: str = 'max_inner_
     dim, rotation = index.embeddings.shape[1], None
     if share < 1 and dim > _SCAN_STEP:
         components, shares = _principal(mesh, metric)(index)
-        enough = np.flatnonzero(np.asarray(shares) >= share)
+        enough = np.flatnonzero(np.asarray(shares) >= share)  # none if all rows are zero: shares are NaN then
         scan_dim = min(-(-(int(enough[0]) + 1) // _SCAN_STEP) * _SCAN_STEP, dim) if len(enough) else dim
+        # If all dimensions are needed, turning them is work for nothing.
         rotation = components[:, :scan_dim] if scan_dim < dim else None
     return scanned_by(index, mesh, metric, rotation)
 
@@ -88,13 +89,14 @@ def search(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, ov
     batch = queries.shape[0]
     queries = exact.prepare(queries, metric)
     padded = jnp.pad(queries, ((0, max(_LEAST_BATCH - batch, 0)), (0, 0)))
+    # More than there are rows would only be empty places.
     candidates = min(top_k * overfetch, max(arrays.valid.shape[0], top_k))
     if scanned is None:
         rows, compared, score = arrays, quantize(padded), _score(metric)
     else:  # the copy holds vectors of unit length for cosine, so that it is an inner product there
         rows, compared, score = scanned.rows, scan_form(padded, scanned.rotation, metric), _score('max_inner_product')
     found = scan.top_rows(rows, compared, candidates, mesh, score, chunk_rows=chunk_rows)
-    found = jax.tree.map(lambda column: column[:batch], found)
+    found = jax.tree.map(lambda column: column[:batch], found)  # without the padding of _LEAST_BATCH
     return scan.rescore(found, arrays, queries, top_k, mesh, exact.score(metric))
 
 
@@ -114,7 +116,7 @@ def _principal(mesh: Mesh, metric: str) -> Callable[[types.IndexArrays], tuple[A
         sample = exact.prepare(index.embeddings[rows], metric) * index.valid[rows][:, None]
         # Every device computes the whole: the components must not depend on how many there are.
         sample = jax.lax.with_sharding_constraint(sample, everywhere)
-        squares, components = jnp.linalg.eigh(_product(sample.T, sample))
+        squares, components = jnp.linalg.eigh(_product(sample.T, sample))  # [dim], ascending, and [dim, dim]
         return components[:, ::-1], jnp.cumsum(squares[::-1]) / jnp.sum(squares)
 
     return jax.jit(run, out_shardings=everywhere)
@@ -147,6 +149,7 @@ def _score(metric: str) -> scan.Score:
         # [rows, dim] x [batch, dim] -> [rows, batch]
         products = jax.lax.dot_general(arrays.embeddings, values, (((1,), (1,)), ((), ())), preferred_element_type=jnp.int32)
         if metric == 'cosine':
+            # The length of the numbers: a row's scale would cancel. At least 1, for rows of zeros.
             squares = jnp.sum(jnp.square(arrays.embeddings.astype(jnp.int32)), axis=-1)
             row_scales = jax.lax.rsqrt(jnp.maximum(squares, 1).astype(jnp.float32))
         else:

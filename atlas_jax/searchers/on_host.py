@@ -40,7 +40,7 @@ class Several:
         self.needs_embeddings = any(searcher.needs_embeddings for searcher in searchers)
 
     def search(self, queries: HostQueries, top_k: int, excluded: np.ndarray | None = None) -> HostRetrieved:
-        """Finds the best rows of all indexes; see HostSearcher."""
+        """Finds the best rows of all indexes, [batch, top_k]; see HostSearcher."""
         found = []
         for searcher, first_row in zip(self._searchers, self._first_rows, strict=True):
             inside = None
@@ -61,7 +61,7 @@ class FromGraph:
         self._knowledge, self._mesh, self._config = knowledge, mesh, config
 
     def search(self, queries: HostQueries, top_k: int, excluded: np.ndarray | None = None) -> HostRetrieved:
-        """Finds the best rows by config.dense_searcher; see HostSearcher."""
+        """Finds the best rows by config.dense_searcher, [batch, top_k]; see HostSearcher."""
         found = jax.device_get(_search_in_graph(self._knowledge.index, self._knowledge.scanned, queries.embeddings, excluded, top_k,
                                                 self._mesh, self._config))
         return HostRetrieved(scores=found.scores, passage_ids=found.passage_ids)
@@ -76,7 +76,7 @@ class Hybrid:
         self.dense, self.lexical, self.config = dense, lexical, config
 
     def search(self, queries: HostQueries, top_k: int, excluded: np.ndarray | None = None) -> HostRetrieved:
-        """Searches on both sides and fuses their results; see HostSearcher."""
+        """Searches on both sides and fuses their results into [batch, top_k]; see HostSearcher."""
         candidates = max(self.config.fusion_candidates, top_k)
         dense = self.dense.search(queries, candidates, excluded)
         lexical = self.lexical.search(queries, candidates, excluded)

@@ -69,7 +69,7 @@ def top_rows(arrays: types.IndexArrays, queries: Any, top_k: int, mesh: Mesh, sc
             # [batch, devices * top_k]: device order is row order, so the stable top_k still gives ties to the lower id.
             scores, ids = (jax.lax.all_gather(x, axes, axis=1, tiled=True) for x in (scores, ids))
             scores, chosen = jax.lax.top_k(scores, top_k)
-            ids = jnp.take_along_axis(ids, chosen, axis=1)
+            ids = jnp.take_along_axis(ids, chosen, axis=1)  # [batch, top_k]
         return scores, jnp.where(scores > -jnp.inf, ids, 0)
 
     by_rows, whole = PartitionSpec(axes), PartitionSpec()
@@ -96,10 +96,10 @@ def rescore(found: types.Retrieved, arrays: types.IndexArrays, queries: Any, top
     def local(ids: Array, arrays: types.IndexArrays, queries: Any) -> Array:
         places = ids - jax.lax.axis_index(axes) * local_rows  # [batch, candidates]
         mine = (places >= 0) & (places < local_rows)
-        places = jnp.clip(places, 0, local_rows - 1)
+        places = jnp.clip(places, 0, local_rows - 1)  # other devices' rows score some row here, and are masked below
 
         def of_one(places: Array, query: Any) -> Array:
-            rows = jax.tree.map(lambda column: jnp.take(column, places, axis=0), arrays)
+            rows = jax.tree.map(lambda column: jnp.take(column, places, axis=0), arrays)  # [candidates, ...]
             return score(rows, jax.tree.map(lambda part: part[None], query))[:, 0]
 
         scores = jax.vmap(of_one)(places, queries)
@@ -115,6 +115,7 @@ def rescore(found: types.Retrieved, arrays: types.IndexArrays, queries: Any, top
 
 def best(scores: Array, ids: Array, top_k: int) -> types.Retrieved:
     """Sorts candidates, scores and ids [batch, n] in any order: the highest `top_k` scores first, ties by the lower id."""
+    # jax.lax.top_k prefers the first of equal scores; candidates are in no order, so the ids are a second key.
     negated, ids = jax.lax.sort((-scores, ids), num_keys=2)
     scores, ids = -negated[:, :top_k], ids[:, :top_k]
     return types.Retrieved(scores=scores, passage_ids=jnp.where(scores > -jnp.inf, ids, 0))
@@ -124,6 +125,7 @@ def _scan(arrays: types.IndexArrays, queries: Any, top_k: int, score: Score, sel
           chunk_rows: int) -> tuple[Array, Array]:
     """Keeps a running top-k over the chunks of one device: scores [batch, top_k] float32 and local ids [batch, top_k] int32."""
     rows, batch = arrays.valid.shape[0], jax.tree.leaves(queries)[0].shape[0]
+    # -inf and 0 stand for the places that no row has taken yet.
     so_far = (jnp.full((batch, top_k), -jnp.inf, jnp.float32), jnp.zeros((batch, top_k), jnp.int32))
 
     def step(number: Array | int, so_far: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -147,9 +149,9 @@ def _merge(so_far: tuple[Array, Array], scores: Array, ids: Array, top_k: int, s
     """Merges the candidates so far, [batch, top_k] each, with a chunk's scores [rows, batch] and ids [rows]."""
     if scores.shape[0] >= top_k:
         scores, chosen = select(scores, top_k)
-        ids = ids[chosen]
+        ids = ids[chosen]  # [batch, top_k]
     else:
-        scores = scores.T
+        scores = scores.T  # a chunk of fewer rows is kept whole: [batch, rows]
         ids = jnp.broadcast_to(ids, scores.shape)
     # `so_far` holds lower ids and stands first, so the stable top_k gives ties to the lower id.
     scores, chosen = jax.lax.top_k(jnp.concatenate([so_far[0], scores], axis=1), top_k)
@@ -175,9 +177,9 @@ def stable_top_k(scores: Array, top_k: int) -> tuple[Array, Array]:
         return jax.lax.dynamic_slice(scores, (block * _BLOCK, query), (_BLOCK, 1))[:, 0]
 
     candidates = jax.vmap(lambda chosen, query: jax.vmap(lambda block: block_of(block, query))(chosen))(chosen, jnp.arange(batch))
-    candidates = candidates.reshape(batch, top_k * _BLOCK)
+    candidates = candidates.reshape(batch, top_k * _BLOCK)  # [batch, top_k, _BLOCK] before
     positions = (chosen[..., None] * _BLOCK + jnp.arange(_BLOCK)).reshape(batch, top_k * _BLOCK)
     rest = jnp.broadcast_to(jnp.arange(blocks * _BLOCK, rows), (batch, rows - blocks * _BLOCK))
     candidates = jnp.concatenate([candidates, scores[blocks * _BLOCK:].T], axis=1)
-    scores, best_places = jax.lax.top_k(candidates, top_k)
+    scores, best_places = jax.lax.top_k(candidates, top_k)  # of [batch, top_k * _BLOCK + rest]
     return scores, jnp.take_along_axis(jnp.concatenate([positions, rest], axis=1), best_places, axis=1)

@@ -94,6 +94,7 @@ def build(embeddings: np.ndarray, valid: np.ndarray, metric: str = 'max_inner_pr
     scann, parameters, cosine = _package(), parameters_for(len(embeddings)), metric == 'cosine'
     rows = _normalized(embeddings) if cosine else np.ascontiguousarray(embeddings, np.float32)
     builder = scann.builder(rows, min(10, len(rows)), 'dot_product')
+    # Cosine is the inner product of the normalised rows, so ScaNN's distance is the same for both metrics.
     sample = min(len(rows), _TRAINING_ROWS)
     if parameters['leaves']:
         builder = builder.pca(pca_significance_threshold=_HASHED_SHARE, pca_truncation_threshold=_WHOLE)
@@ -107,7 +108,7 @@ def build(embeddings: np.ndarray, valid: np.ndarray, metric: str = 'max_inner_pr
 
 
 def open_saved(folder: pathlib.Path, digest: str, valid: np.ndarray, metric: str = 'max_inner_product') -> Scann | None:
-    """Opens the searcher that `save` wrote; None if there is none for this index version and metric.
+    """Opens the searcher that `save` wrote; None if there is none for this index version and metric. `valid` is [rows] bool.
 
     Raises:
       ConfigError: scann is not installed.
