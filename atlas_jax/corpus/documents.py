@@ -55,6 +55,7 @@ def _files_of(path: pathlib.Path) -> list[pathlib.Path]:
     files = sorted(file for file in found if file.suffix.lower() in SUFFIXES)
     if not files:
         raise errors.InputFileError(path, 'no documents in this folder', remedy=f'it needs files that end in {", ".join(SUFFIXES)}')
+    # Said, not refused: a folder of documents often holds images.
     if others := sorted({file.suffix or file.name for file in set(found) - set(files)}):
         print(f'{path}: skipped {len(found) - len(files)} files of other kinds ({", ".join(others[:9])})', file=sys.stderr)
     return files
@@ -70,7 +71,7 @@ def _checked(files: list[pathlib.Path], base: pathlib.Path) -> Iterator[Document
             if document.docid in seen:
                 raise errors.InputFileError(file, f'"{document.docid}" was the id of an earlier document', line=line, field='id',
                                             remedy='give each document its own')
-            seen.add(document.docid)
+            seen.add(document.docid)  # ids of all files: they name passages of one store
             yield document
 
 
@@ -124,7 +125,7 @@ def _decode(file: pathlib.Path) -> str:
         # utf-8-sig: some editors put a byte order mark first.
         return content.decode('utf-8-sig').replace('\r\n', '\n').replace('\r', '\n')
     except UnicodeDecodeError as error:
-        line = content.count(b'\n', 0, error.start) + 1
+        line = content.count(b'\n', 0, error.start) + 1  # error.start is a byte
         raise errors.InputFileError(file, f'not UTF-8 text ({error.reason})', line=line, remedy='save the file as UTF-8') from error
 
 
@@ -133,6 +134,7 @@ def _docids(name: str, headings: list[str]) -> Iterator[str]:
     taken: set[str] = set()
     for heading in headings:
         slug = '-'.join(''.join(letter if letter.isalnum() else ' ' for letter in heading.lower()).split())
+        # From the heading and not a running number: it stays when sections are added above.
         docid = base = f'{name}/{slug or "section"}' if heading else name
         number = 1
         while docid in taken:

@@ -53,6 +53,7 @@ def read_markdown(text: str) -> tuple[str, list[tuple[str, str]]]:
         if heading is None:
             body.append(_plain(line))
             continue
+        # The first heading is the title, or repeats that of the front matter.
         if not seen_heading and (not title or heading == title):
             title, heading = title or heading, ''
         seen_heading = True
@@ -78,6 +79,7 @@ def _heading(line: str, body: list[str], before: str) -> str | None:
     if match := _HEADING.fullmatch(line):
         return _plain(match[2] or '').strip()
     follows_one_line = body and body[-1] == _plain(before) and (len(body) < 2 or not body[-2].strip())
+    # A line below several lines, or below a list, is a rule or a table's border.
     if follows_one_line and _UNDERLINE.fullmatch(line) and not _NOT_A_PARAGRAPH.match(before):
         return body.pop().strip()
     return None
@@ -131,11 +133,11 @@ class _HtmlPage(html.parser.HTMLParser):
             self._in_title = True
         elif tag in _HEADING_TAGS:
             self.end_paragraph()
-            self._in_heading, self._in_title = True, False
+            self._in_heading, self._in_title = True, False  # a <title> that was not closed ends here
         elif tag in _BLOCK_TAGS:
             self.end_paragraph()
             self._in_title = False
-        elif tag in ('br', 'td', 'th'):
+        elif tag in ('br', 'td', 'th'):  # they separate words, not paragraphs
             self._words.append(' ')
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

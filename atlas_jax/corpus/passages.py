@@ -57,6 +57,7 @@ def _split(document: corpus_documents.Document, max_words: int) -> Iterator[Pass
         return
     bounds = _balanced(_unit_ends(document.text, words, max_words), max_words)
     for number, (first, stop) in enumerate(bounds):
+        # A slice of the document: line breaks between words stay.
         text = document.text[words[first][0]:words[stop - 1][1]]
         yield Passage(f'{document.docid}#{number}', document.title, document.section, text)
 
@@ -114,10 +115,11 @@ def sentence_ends(text: str, words: list[tuple[int, int]]) -> list[int]:
 
 
 def _ends(text: str, word: tuple[int, int], following: tuple[int, int]) -> bool:
+    # A blank line ends a paragraph or heading, which may have no full stop.
     if text.count('\n', word[1], following[0]) > 1:
         return True
     written = text[slice(*word)]
-    if _WIDE_END.search(written):
+    if _WIDE_END.search(written):  # no space follows these
         return True
     if word[1] == following[0] or not _END.search(written) or text[following[0]].islower():
         return False

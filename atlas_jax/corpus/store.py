@@ -112,6 +112,7 @@ class PassageStore:
     def rows_of(self, docids: Sequence[str]) -> np.ndarray:
         """Returns the last row of each docid, [n] int64. Raises StoreError: an unknown docid."""
         if isinstance(docids, str):
+            # A string is a sequence too, of one-letter docids.
             raise errors.StoreError(f'{self.path}: expected a list of docids, found "{docids}"; give a list')
         rows = np.zeros(len(docids), np.int64)
         for number, docid in enumerate(docids):
@@ -185,6 +186,7 @@ class PassageStore:
             if version.has_tokens and self._tokenizers is None:
                 raise errors.StoreError(f'{self.path}: appending to a tokenised store needs its tokenizers; give reader_tokenizer and '
                                         'retriever_tokenizer')
+            # The folder's version counts, and not this object's: another process may have tokenised the store.
             tokenizers = self._tokenizers if version.has_tokens else None
             store_writing.check_tokenizers(self.path, version, tokenizers)
             segment = store_writing.write_segment(self._folder, passages, tokenizers, progress)

@@ -105,7 +105,7 @@ class TextReader:
         self._path, self.rows = folder.mapped(FILE, sha256), rows
         self._bounds = store_arrays.ArrayReader(folder / 'block_bounds').read()
         self._crcs = store_arrays.ArrayReader(folder / 'block_crc32').read()
-        self._hashes = store_arrays.ArrayReader(folder / 'docids')
+        self._hashes = store_arrays.ArrayReader(folder / 'docids')  # read when a docid is looked for
         try:
             with open(self._path, 'rb') as file:
                 # A map holds a file descriptor: a store of a thousand small segments would run out of them.
@@ -149,7 +149,7 @@ class TextReader:
         return self._batch(number).column(0).to_pylist()
 
     def _check_block(self, number: int) -> None:
-        if number not in self._checked:
+        if number not in self._checked:  # once for each open store: a check reads the whole block
             start, stop = self._bounds[number:number + 2]
             if zlib.crc32(self._bytes[start:stop]) != self._crcs[number]:
                 raise self._damaged(f'bytes {start} to {stop - 1} differ from those written')
@@ -170,7 +170,7 @@ class DocidTable:
     def __init__(self, readers: Iterable[TextReader], docid: Callable[[int], str]):
         """Reads the hashes; `docid` returns the docid of a row of the whole store, to tell apart docids of the same hash."""
         hashes = np.concatenate([reader.hashes() for reader in readers])  # [rows]
-        self._rows = np.argsort(hashes, kind='stable')
+        self._rows = np.argsort(hashes, kind='stable')  # stable: rows of a docid stay in their order
         self._hashes, self._docid = hashes[self._rows], docid
 
     def last_row(self, docid: str) -> int | None:

@@ -79,6 +79,7 @@ class TokenReader:
         self.dtype = self._ids.dtype
         self.lengths = store_arrays.ArrayReader(folder / 'lengths').read()
         self.title_lengths = store_arrays.ArrayReader(folder / 'title_lengths').read()
+        # [rows + 1] int64: a large store has more ids than int32 counts.
         self._starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
         if not len(self.lengths) == len(self.title_lengths) == rows or self._starts[-1] != len(self._ids):
             raise errors.StoreError(f'{folder}: damaged (its parts do not fit together); {store_arrays.REMEDY}')
@@ -86,6 +87,7 @@ class TokenReader:
     def fill(self, tokens: np.ndarray, lengths: np.ndarray, first_row: int = 0) -> None:
         """Writes the first lengths[i] ids of the rows from `first_row` on into `tokens` [n, width]; lengths [n] int."""
         columns = np.arange(tokens.shape[1])
+        # By pieces: `real` and `positions` take nine bytes for each place of the table.
         for start in range(0, len(tokens), _TABLE_ROWS):
             stop = min(start + _TABLE_ROWS, len(tokens))
             starts = self._starts[first_row + start:first_row + stop + 1]

@@ -178,4 +178,5 @@ def _affected_rows_of_chunk(folder: Folder, array: str, chunk: int, rows: int) -
 
 
 def _fingerprint(version: StoreVersion, segments: tuple[StoreSegment, ...]) -> str:
+    # Segments' names do not count: equal passages give equal fingerprints.
     return manifest.digest([version.tokenizers, [sorted(segment.files.items()) for segment in segments]])[:16]

@@ -16,7 +16,7 @@ from atlas_jax.io.folder import Folder
 from atlas_jax.runtime import progress
 
 Tokenizers = tuple[store_tokens.Tokenizer, store_tokens.Tokenizer]
-_SEGMENT = re.compile(r'segment-(\d{5,})')
+_SEGMENT = re.compile(r'segment-(\d{5,})')  # five digits sort by name; more still work
 
 
 class HasTokenizers(Protocol):

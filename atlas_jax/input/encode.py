@@ -59,7 +59,7 @@ class ExampleEncoder:
         retriever = [min(len(self.retriever_tokenizer.encode(example.query)) + 2, limit) for example in examples]  # [CLS], [SEP]
         if self.task is not None and self.task.draws:
             reader.append(limit)  # another draw may be longer
-        longest = max([2, *reader, *retriever])
+        longest = max([2, *reader, *retriever])  # at least [CLS] and [SEP]
         self.query_width = min(math.ceil(longest / _QUERY_WIDTH_MULTIPLE) * _QUERY_WIDTH_MULTIPLE, limit)
         choices = [self._choice_ids(example) for example in examples if example.choices]
         self._max_choices = max((len(rows) for rows in choices), default=0)
@@ -100,7 +100,7 @@ class ExampleEncoder:
 
     def filler(self, *, bare: bool = False) -> types.Batch:
         """Returns the row that fills up a last batch: it counts in no loss and no metric. See `encode` for `bare`."""
-        example = TaskExample('', '', [], -1)
+        example = TaskExample('', '', [], -1)  # the id by which metrics leave it out
         fields = self._fields([], [], [], np.zeros(self.target_width, bool), example.example_id)
         return types.Batch(**fields, **self._optional_fields(example, [], None, bare))
 
@@ -156,6 +156,7 @@ class ExampleEncoder:
         first = _first_difference(choices)
         for number, ids in enumerate(choices):
             tokens[number] = _pad(ids, self._choice_width)
+            # At least one token, if the choices differ in length alone.
             weights[number, first:max(len(ids) - 1, first + 1)] = 1
         return {'choice_tokens': tokens, 'choice_weights': weights}
 

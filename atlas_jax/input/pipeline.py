@@ -59,6 +59,7 @@ def evaluation_batches(examples: Sequence[TaskExample], encoder: encode.ExampleE
     """Yields numpy Batches in the order of `examples`; fillers (example_ids -1) complete the last one."""
     for start in range(0, len(examples), batch_size):
         rows = [encoder.encode(example) for example in examples[start:start + batch_size]]
+        # A short last batch would compile the program once more.
         yield encode.stack(rows + [encoder.filler()] * (batch_size - len(rows)))
 
 
@@ -68,6 +69,7 @@ def _drawn(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, seed
         raise errors.ConfigError('there are no training examples')
     dataset = grain.MapDataset.source(list(examples)).seed(seed).shuffle().repeat()
     task = encoder.task
+    # random_map costs a generator for each example.
     if task is None or not task.draws:
         return dataset
     return dataset.random_map(_Draw(task, encoder))

@@ -39,6 +39,7 @@ class FormatEncoder:
     borders: frozenset[str] = formats.WHITE_SPACE
 
     def __post_init__(self) -> None:
+        # At once, and not at the first example, which may come after the model is loaded.
         literal = len(self.ids('', '', '', cut=False))
         if literal > self.max_tokens:
             raise errors.ConfigError(f'the format "{self.template}" alone takes {literal} tokens, more than the limit of '
@@ -120,6 +121,7 @@ class PassageEncoder:
 
         An example without passages reads its query with an empty passage.
         """
+        # An empty passage rather than none: the reader must see the query.
         passages = list(passages)[:self.n] or [Passage('', '', '', '')]
         reader = [self.reader.ids(query, passage.full_title, passage.text, query_max_tokens=self.query_max_tokens) for passage in passages]
         row = _rows(reader, self.n, self.reader.max_tokens, 'passage')

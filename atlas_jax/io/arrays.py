@@ -35,5 +35,5 @@ def aligned(shape: Sequence[int], dtype: np.dtype | str) -> np.ndarray:
     """Returns zeros [*shape], aligned so that jax on a CPU uses the memory itself and no copy."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.zeros(size + _ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT
+    start = -raw.ctypes.data % _ALIGNMENT  # numpy aligns to 16 bytes only
     return raw[start:start + size].view(dtype).reshape(shape)

@@ -22,6 +22,7 @@ def fingerprint(config: Any, tree: Any) -> str:
 
     It is the beginning of the SHA-256 of repr(config) and of each leaf's path, dtype, shape and bytes, leaves in the order of their paths.
     """
+    # repr of a frozen dataclass names every field, so a changed size or format changes the fingerprint.
     digest = hashlib.sha256(repr(config).encode())
     for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(tree), key=lambda item: jax.tree_util.keystr(item[0])):
         array = np.ascontiguousarray(leaf)  # the same bytes, whatever the strides

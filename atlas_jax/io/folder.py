@@ -38,7 +38,7 @@ class Folder:
 
     def __init__(self, path: 'str | os.PathLike | Folder'):
         """Names a folder, which need not exist. Raises StorageError: a bucket without a name."""
-        text = str(path)
+        text = str(path)  # not pathlib, which would make gs:/ of gs://
         if not text.startswith(_BUCKET):
             self.path = self.local = pathlib.Path(text)
             return
@@ -100,6 +100,7 @@ class Folder:
             return {name: None for name in sorted(names) if not _is_hidden(name)}
         found = {}
         for folder, folders, names in os.walk(self.local):
+            # In place: os.walk then skips hidden folders.
             folders[:] = [name for name in folders if not name.startswith('.')]
             for name in names:
                 if not name.startswith('.'):
@@ -177,6 +178,7 @@ class Folder:
             return
         with tempfile.TemporaryDirectory(prefix='atlas_jax') as made:
             yield Folder(made)
+            # A block that fails leaves the bucket as it was.
             for file in Folder(made).sizes():
                 (self / name).write(file, (pathlib.Path(made) / file).read_bytes())
 
@@ -206,6 +208,7 @@ def storage_errors(place: Folder, damaged: type[errors.UserError] | None = None,
         # The text is all that tells the errors apart.
         if re.search(r'No space left on device|Disk quota exceeded|ENOSPC|EDQUOT', text):
             raise errors.DiskFullError(f'{place}: the disk is full; free some space and run the same command again') from error
+        # Source locations stand in brackets behind the message.
         reason = re.sub(r'\s+', ' ', text.split('[')[0]).strip()
         if damaged is not None and not re.match(r'PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|ABORTED', text):
             reason = 'a flipped bit or cut file' if 'DATA_LOSS' in text or 'CRC' in text.upper() else reason

@@ -20,7 +20,7 @@ def read(path: str | os.PathLike, required: Iterable[str] = ()) -> Iterator[tupl
         raise errors.InputFileError(path, 'no such file', remedy='give the path of a JSON-lines file')
     with open(path, encoding='utf-8-sig') as file:  # some editors put a byte order mark first
         try:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(file, start=1):  # not splitlines: a text may hold U+2028
                 if line.strip():
                     empty = False
                     yield number, _parse(path, number, line, required)

@@ -78,6 +78,7 @@ def _acquire(folder: pathlib.Path, noun: str, error: type[errors.UserError]) -> 
                 continue  # another writer removed its empty folder meanwhile
             raise error(f'{folder}: cannot write there ({problem.strerror}); choose another folder') from problem
         try:
+            # flock, and no file with a process number: the system frees it however the process ends.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(descriptor).st_nlink:  # 0: the writer before removed the file, so its lock guards nothing
                 return descriptor
@@ -143,11 +144,12 @@ class _Lease:
                 self._store.write(FILE, None, if_equal=self._generation).result()
 
     def _renew(self) -> None:
-        with self._turn:
+        with self._turn:  # the thread and `confirm` must not renew the same generation
             if self._generation:
                 self._generation = self._write(self._generation)
 
     def _write(self, expected: bytes) -> bytes:
         """Writes the lock file if it is still the generation `expected`; returns the new generation, b'' if it was another one."""
+        # if_equal: of two writers that find the lease free, one gets it.
         content = json.dumps({'writer': self._writer, 'until': time.time() + LEASE_SECONDS}).encode()
         return self._store.write(FILE, content, if_equal=expected).result().generation

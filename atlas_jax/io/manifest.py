@@ -43,6 +43,7 @@ def write(folder: Folder, kind: Kind, body: dict[str, Any]) -> None:
     """
     lock.confirm(folder)  # a lease in a bucket may have ended meanwhile
     body = {'format': kind.format, 'version': kind.versions[-1], **body}
+    # The checksum tells a cut or edited file, which may be valid JSON still.
     folder.write_json(FILE, {**body, 'manifest_sha256': digest(body)})
 
 

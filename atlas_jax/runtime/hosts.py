@@ -30,6 +30,7 @@ def initialize(initialization_seconds: int = 300) -> None:
     try:
         jax.distributed.initialize(**arguments, initialization_timeout=initialization_seconds)
     except (RuntimeError, ValueError) as error:
+        # jax's message has several lines and a trace.
         raise errors.ConfigError(f'the processes of this run did not come together: {" ".join(str(error).split())[:300]}; start the same '
                                  f'command on every host, or set {", ".join(_VARIABLES)}') from error
 

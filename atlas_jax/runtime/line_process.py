@@ -37,7 +37,7 @@ class Worker:
             self._requests.write(json.dumps({'action': action, **arguments}) + '\n')
             self._requests.flush()
             line = self._answers.readline()
-        except BrokenPipeError:
+        except BrokenPipeError:  # it died before it read the request
             line = ''
         if not line:
             code = self._process.wait()
@@ -63,6 +63,7 @@ class Worker:
 
 def serve(handlers: Mapping[str, Callable[..., Any]]) -> None:
     """Answers requests on standard input until it ends. A handler takes its action's arguments and returns a JSON value."""
+    # Descriptors, not sys.stdout alone: C libraries print too.
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -12,6 +12,7 @@ def bar(total: int | None, description: str, unit: str, *, show: bool = True) ->
     `total` None is an unknown number. Use the bar as a context manager.
     """
     interval_seconds = 0.1 if sys.stderr.isatty() else 10  # a log file gets a line every ten seconds
+    # Little smoothing: steps and shards take equal times, and a single slow one should not move the estimate.
     return tqdm.tqdm(total=total, desc=description, unit=unit, mininterval=interval_seconds, maxinterval=max(10, interval_seconds),
                      disable=not show or jax.process_index() != 0, dynamic_ncols=True, smoothing=0.05)
 

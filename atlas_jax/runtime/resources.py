@@ -48,6 +48,7 @@ def releasing_freed(least_seconds: float = 1.0) -> Iterator[None]:
 
 def timed(run: Callable[[], Any]) -> dict[str, float]:
     """Returns a call's wall and processor seconds (user and system, all threads) as `seconds` and `cpu_seconds`."""
+    # Both clocks: on a busy machine processor seconds are the steadier.
     before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     run()
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)

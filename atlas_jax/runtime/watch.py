@@ -88,6 +88,7 @@ class Watch:
             if now - when > self.dead_seconds:
                 return f'process {process} ({value.split()[2]}) is dead: not heard from for {now - when:.0f} s'
         positions = {process: int(value.split()[1]) for process, (value, _) in self._seen.items()}
+        # Those that wait for it stand still too; the one furthest behind is the cause.
         behind = min(positions.values(), default=0)
         if behind != self._behind:
             self._behind, self._behind_since = behind, now
@@ -104,4 +105,4 @@ def _end_process(reason: str) -> None:
     """Ends this process at once, as its main thread may wait for another process for ever."""
     print(f'atlas-jax: process {jax.process_index()}: {reason}; the last checkpoint is intact, the same command continues from it',
           file=sys.stderr, flush=True)
-    os._exit(RESUMABLE)
+    os._exit(RESUMABLE)  # not sys.exit, which ends this thread alone

@@ -26,6 +26,7 @@ class BaseTask(task_lib.PlainTask):
                 count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample:
         """See task.Task."""
         self.check(row, example_id)
+        # Without a target the row is a plain question, whatever else it has.
         answers: list[str] = []
         if 'target' in row:
             answers = list(row.get('answers', ())) or [self.answer_text(row['target'])]

@@ -17,7 +17,7 @@ class FieldProblem(NamedTuple):
 def text_problem(row: dict[str, Any], name: str, remedy: str) -> FieldProblem | None:
     """Checks that `name` is a text that is not blank."""
     value = row.get(name)
-    if name not in row:
+    if name not in row:  # null is another mistake than a missing field
         return _missing(row, name, remedy)
     if not isinstance(value, str) or not value.strip():
         return FieldProblem(name, f'expected a text that is not blank, found {value!r}', remedy)
@@ -33,7 +33,7 @@ def string_problem(row: dict[str, Any], name: str, remedy: str) -> FieldProblem 
 
 def id_problem(row: dict[str, Any], remedy: str) -> FieldProblem | None:
     """Checks the row's own id, which may be missing."""
-    if isinstance(row.get('id', ''), str | int):
+    if isinstance(row.get('id', ''), str | int):  # a docid is text; numbers are written as such
         return None
     return FieldProblem('id', f'expected a string or a number, found {row["id"]!r}', remedy)
 

@@ -74,9 +74,10 @@ def _answers(row: dict[str, Any]) -> list[str]:
     # The rows of KILT's FEVER do not say that they are claims; the file's name does.
     if 'fever' in row.get('filename', '').lower():
         answers = [fever.WORDS.get(answer, answer) for answer in answers]
-    return list(dict.fromkeys(answers))
+    return list(dict.fromkeys(answers))  # each once, in their order
 
 
 def _gold_docids(row: dict[str, Any]) -> list[str]:
+    # provenance can be null in KILT's files.
     pages = [page for part in row.get('output', ()) for page in part.get('provenance') or () if isinstance(page, dict)]
     return list(dict.fromkeys(str(page['wikipedia_id']) for page in pages if page.get('wikipedia_id') is not None))

@@ -59,6 +59,7 @@ class MLMTask(task_lib.PlainTask):
         words = text_format.without_sentinels(row['text']).split()
         if len(words) < max(self.min_words, 2):
             return None
+        # Span lengths are given in tokens; without a tokenizer a word is one.
         tokens = len(words) if count_tokens is None else count_tokens(' '.join(words))
         query, target = corrupt(words, self.noise_density, self.mean_span_tokens, tokens, task_lib.generator_for(example_id, generator))
         return task_lib.TaskExample(query=query, target=target, answers=[self.answer_text(target)], example_id=example_id, question=query,
@@ -99,5 +100,6 @@ def corrupt(words: Sequence[str], density: float, mean_span_tokens: float, token
 
 def _divide(items: int, parts: int, generator: np.random.Generator) -> np.ndarray:
     """Returns lengths [parts] int of at least 1 that sum to `items`; all divisions are equally likely."""
+    # Every choice of parts - 1 different places between items is one division.
     ends = np.sort(generator.choice(np.arange(1, items), parts - 1, replace=False))
     return np.diff(np.concatenate([[0], ends, [items]]))

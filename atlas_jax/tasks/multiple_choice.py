@@ -84,6 +84,7 @@ def orderings(size: int, kind: str) -> list[tuple[int, ...]]:
     """Returns orders of `size` options, the given one first: it alone (single), all rotations (cyclic), or all orders."""
     if kind == 'all':
         return list(itertools.permutations(range(size)))
+    # Rotations favour no letter, with far fewer orders than all: 4 of 24 for four options.
     rotations = 1 if kind == 'single' else size
     return [tuple((place - shift) % size for place in range(size)) for shift in range(rotations)]
 
@@ -125,7 +126,7 @@ def marginalize(options: Sequence[Sequence[str]], scores: Sequence[Sequence[floa
     """
     by_option: dict[str, list[float]] = {text: [] for text in options[0]}
     for texts, values in zip(options, scores, strict=True):
-        logits = np.asarray(values, np.float64)
+        logits = np.asarray(values, np.float64)  # [options]
         probabilities = np.exp(logits - logits.max())  # [options], not normalised yet
         for text, probability in zip(texts, probabilities / probabilities.sum(), strict=True):
             by_option[text].append(float(probability))

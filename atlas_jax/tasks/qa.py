@@ -8,6 +8,7 @@ import numpy as np
 from atlas_jax.tasks import fields, text_format
 from atlas_jax.tasks import task as task_lib
 
+# The original's formats; its checkpoints were trained with them.
 QA_PROMPT_FORMAT = 'question: {question} answer: <extra_id_0>'
 TARGET_FORMAT = '<extra_id_0> {target}'
 _REMEDY = 'each row needs a question, and "answers", a list of strings, or "target", a string'
@@ -35,7 +36,7 @@ class QATask(task_lib.PlainTask):
     metrics = ('exact_match', 'f1')
     asks, label, remedy = 'question', 'answers', _REMEDY
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         text_format.around('qa_prompt_format', self.qa_prompt_format, 'question')
         text_format.around('target_format', self.target_format, 'target')
 
@@ -48,6 +49,7 @@ class QATask(task_lib.PlainTask):
         """See task.Task; fields question, answers or target, gold_docids, passages."""
         if wrong := fields.text_problem(row, 'question', _REMEDY):
             return wrong
+        # A row may have neither: questions are answered without labels too.
         if 'answers' in row and (not fields.is_texts(row['answers']) or not row['answers']):
             return fields.FieldProblem('answers', f'expected a list of at least one string, found {row["answers"]!r}', _REMEDY)
         return fields.optional_problem(row, ('target',), ('gold_docids',))
@@ -56,10 +58,11 @@ class QATask(task_lib.PlainTask):
                 count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample:
         """See task.Task; other fields of the row are ignored."""
         self.check(row, example_id)
-        answers = list(row.get('answers', [row['target']] if 'target' in row else []))
         target = row.get('target')
+        answers: list[str] = list(row.get('answers', [] if target is None else [target]))
         if target is None and answers:
-            target = answers[int(task_lib.generator_for(example_id, generator).integers(len(answers))) if self.draw_target else 0]
+            drawn = int(task_lib.generator_for(example_id, generator).integers(len(answers))) if self.draw_target else 0
+            target = answers[drawn]
         return task_lib.TaskExample(
             query=text_format.fill('qa_prompt_format', self.qa_prompt_format, 'question', row['question']),
             target='' if target is None else text_format.fill('target_format', self.target_format, 'target', target),

@@ -7,6 +7,7 @@ from atlas_jax import errors
 from atlas_jax.tasks import base, fever, kilt, lm, mlm, multiple_choice, qa, section
 from atlas_jax.tasks import task as task_lib
 
+# The names stand in model.json and docs/tasks.md.
 TASKS: dict[str, type[task_lib.Task]] = {
     'base': base.BaseTask, 'fever': fever.FeverTask, 'kilt': kilt.KiltTask, 'lm': lm.LMTask, 'mlm': mlm.MLMTask,
     'multiple_choice': multiple_choice.MultipleChoiceTask, 'qa': qa.QATask, 'section': section.SectionTask}
@@ -14,6 +15,7 @@ TASKS: dict[str, type[task_lib.Task]] = {
 
 def name_of(task: task_lib.Task) -> str:
     """Returns the task's name, such as qa."""
+    # The exact type: a subclass has other options, and model.json could not bring it back.
     return next(name for name, kind in TASKS.items() if kind is type(task))
 
 

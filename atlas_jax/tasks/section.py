@@ -35,6 +35,7 @@ class SectionTask(task_lib.PlainTask):
                 count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample | None:
         """See task.Task."""
         self.check(row, example_id)
+        # A passage without a section has nothing to be told apart by from its page's others.
         if not row.get('section', '').strip() or len(row['text'].split()) < max(self.min_words, 1):
             return None
         query = f'{row["title"]}, {row["section"]}'

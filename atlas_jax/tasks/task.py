@@ -12,7 +12,7 @@ from atlas_jax.corpus.passages import Passage
 from atlas_jax.io import jsonl
 from atlas_jax.tasks import fields
 
-CountTokens = Callable[[str], int]
+CountTokens = Callable[[str], int]  # by the reader's tokenizer, which tasks do not know
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,7 @@ class TaskExample:
     own_docid: str | None = None
     choices: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    # Not compared: two examples are equal if the models see the same.
     row: dict[str, Any] | None = dataclasses.field(default=None, repr=False, compare=False)
     cut_front: bool = False
 
@@ -106,6 +107,7 @@ class Task(Protocol):
         ...
 
 
+# Not a default of Task: a protocol's method bodies are inherited only by explicit subclasses, and a task needs not be one.
 class PlainTask:
     """The base of most tasks: one row is one example, and nothing is drawn at random."""
 
@@ -154,6 +156,7 @@ def read_examples(path: str | os.PathLike, task: Task, *, training: bool = False
             raise errors.InputFileError(path, wrong.what, line=line, field=wrong.field, remedy=wrong.remedy)
         expanded = (task.example(each, rows, count_tokens=count_tokens) for each in task.expand(row, training))
         made = [example for example in expanded if example is not None]
+        # Training needs targets; plain questions are asked without.
         if labelled and not all(example.answers for example in made):
             raise errors.InputFileError(path, 'missing', line=line, field=task.label, remedy=task.remedy)
         examples += made
@@ -161,6 +164,7 @@ def read_examples(path: str | os.PathLike, task: Task, *, training: bool = False
         rows += 1
     if left_out:
         print(f'{path}: {left_out} of {rows} rows are too short, or have no section, and were left out', flush=True)
+    # An empty file has raised in jsonl.read.
     if rows and not examples:
         raise errors.InputFileError(path, f'the task left out all of its {rows} rows', remedy='lower min_words, or give longer texts')
     return examples
@@ -176,4 +180,5 @@ def ask(task: Task, question: str, example_id: int) -> TaskExample:
 
 def generator_for(example_id: int, generator: np.random.Generator | None) -> np.random.Generator:
     """Returns the generator given, or the one that every evaluation uses for this example."""
+    # By the example's own number, so that a subset of the file is evaluated on the same draws.
     return np.random.default_rng(example_id) if generator is None else generator

@@ -22,6 +22,7 @@ def around(option: str, text_format: str, field: str) -> tuple[str, str]:
     if names != [field] or not plain:
         found = ', '.join(f'{{{name}}}' for name in names) or 'none'
         raise errors.FormatError(f'{option} "{text_format}": must have {{{field}}} once and no other field, found {found}')
+    # Literal braces make pieces of their own, without a field.
     place = next(i for i, (_, name, _, _) in enumerate(pieces) if name is not None)
     return ''.join(text for text, *_ in pieces[:place + 1]), ''.join(text for text, *_ in pieces[place + 1:])
 
@@ -34,6 +35,7 @@ def fill(option: str, text_format: str, field: str, value: str) -> str:
 
 def strip(option: str, text_format: str, field: str, text: str) -> str:
     """Returns `text` without the format's own words, sentinels and outer blanks. Raises FormatError: see `around`."""
+    # Decoded text has no sentinels and single spaces; so must the format's own words.
     before, after = (without_sentinels(part) for part in around(option, text_format, field))
     return without_sentinels(text).removeprefix(before).removesuffix(after).strip()
 
