@@ -7,6 +7,7 @@
 
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -99,7 +100,7 @@ class RunCheckpoints:
         return self._manager.best_step()
 
     def save(self, step: int, params: Any, optimizer: Any = None, input_position: Any = None, score: float | None = None,
-             index: Any = None) -> None:
+             index: Mapping[str, object] | None = None) -> None:
         """Saves a checkpoint. Every process of a run calls it and writes its own shards.
 
         Args:
@@ -132,6 +133,6 @@ class RunCheckpoints:
         step = self.latest_step if step is None else step
         return self._manager.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(params)))['params']
 
-    def restore_index(self, index: Any) -> Any:
+    def restore_index(self, index: Mapping[str, object]) -> Any:
         """Restores the index item of the newest checkpoint; `index` gives shapes and shardings."""
         return self._manager.restore(self.latest_step, args=ocp.args.Composite(index=ocp.args.StandardRestore(index)))['index']

@@ -87,7 +87,7 @@ class StoredParams:
         self._cached: tuple[str, np.ndarray] | None = None
 
     def read(self, path: str) -> np.ndarray:
-        """Reads one array by its path, as `reader/encoder/layers/mlp/wo/kernel`."""
+        """Reads one array by its path, as `reader/encoder/layers/mlp/wo/kernel` [layers, mlp_dim, emb_dim]."""
         if self._cached is None or self._cached[0] != path:
             self._cached = None  # freed before the next array is read: two would double the memory
             item: Any = np.zeros(())

@@ -230,7 +230,7 @@ def _finish(rows: list[compare_differences.Difference], sides: dict[str, Any], a
 
 
 def read_recorded(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads the quantities of an npz file by name, `<batch>/<quantity>`. Raises InputFileError."""
+    """Reads the quantities of an npz file by name, `<batch>/<quantity>`, such as 0/logits [batch, length, vocab]. Raises InputFileError."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}

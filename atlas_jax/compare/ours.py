@@ -134,7 +134,7 @@ def _forward(spec: spec_lib.StepSpec, max_length: int, has_targets: bool, has_re
 
 
 def named_gradients(gradients: Params, spec: spec_lib.StepSpec) -> dict[str, np.ndarray]:
-    """Returns gradients as grads/reader/<Hugging Face name> and grads/retriever/<Hugging Face name>, in Hugging Face's layout."""
+    """Returns gradients as grads/<model>/<Hugging Face name>, in Hugging Face's layout: linear layers [out, in]."""
     tables = {'reader': hf_names.t5_table(spec.config.reader)}
     if spec.passages_scored:
         tables['retriever'] = hf_names.contriever_table(spec.config.retriever)
@@ -315,7 +315,7 @@ def _check_vocabulary(name: str, model: str, vocab_size: int, arrays: Arrays) ->
 
 
 def all_outputs(params: Params, spec: spec_lib.StepSpec, arrays: Arrays, max_length: int, grads: bool) -> dict[str, np.ndarray]:
-    """Computes `<batch>/<quantity>` of every batch as float32 (tokens int32), the content of OUT.npz of `atlas-jax compare`."""
+    """Computes `<batch>/<quantity>` of every batch [batch, ...] as float32 (tokens int32): OUT.npz of `atlas-jax compare`."""
     has_retriever = spec.config.retriever.vocab_size > NO_RETRIEVER.vocab_size and 'query_ids' in arrays
     forward = make_forward(spec, max_length, 'target_ids' in arrays, has_retriever)
     found: dict[str, np.ndarray] = {}

@@ -19,7 +19,11 @@ _DTYPE_NAMES = {'float32': 'F32', 'bfloat16': 'BF16', 'float16': 'F16'}
 
 
 class SafetensorsFile:
-    """The tensors of one safetensors file, read one at a time. Raises ModelFolderError if the file is missing or broken."""
+    """The tensors of one safetensors file, read one at a time, in the layout of the file: linear layers [out, in].
+
+    Raises:
+      ModelFolderError: the file is missing or broken.
+    """
 
     def __init__(self, path: pathlib.Path):
         self._path = path
@@ -53,7 +57,7 @@ def write_safetensors(path: pathlib.Path, tensors: Sequence[tuple[str, tuple[int
 
     Args:
       tensors: (name, shape) in the order they are written.
-      read: returns the tensor of a name.
+      read: returns the tensor of a name, linear layers as [out, in].
       dtype: float32, bfloat16 or float16.
 
     Raises:
@@ -108,7 +112,7 @@ def read_config(folder: pathlib.Path, model_types: tuple[str, ...]) -> dict[str,
 
 
 class TensorSource(Protocol):
-    """Named tensors that are read one at a time: a Hugging Face folder's (Tensors), or a PyTorch file's (torch_file.TorchFile)."""
+    """Named tensors that are read one at a time, linear layers as [out, in]: those of a Hugging Face folder or of a PyTorch file."""
 
     path: pathlib.Path
 
@@ -126,7 +130,7 @@ class TensorSource(Protocol):
 
 
 class Tensors:
-    """The tensors of a model folder, read one at a time as float32; safetensors are preferred to .bin files.
+    """The tensors of a model folder, read one at a time as float32, linear layers as [out, in]; safetensors are preferred to .bin files.
 
     path: the folder.
 
@@ -190,7 +194,7 @@ def write(folder: str | os.PathLike, config: dict[str, Any], shapes: dict[str, t
     Args:
       config: content of config.json.
       shapes: shape of each tensor by name, in the order they are read.
-      read: returns the tensor of a name.
+      read: returns the tensor of a name, linear layers as [out, in].
       dtype: float32, bfloat16 or float16.
       shard_bytes: larger weights go into several files with an index, as Hugging Face writes them.
 

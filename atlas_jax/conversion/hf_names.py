@@ -21,7 +21,7 @@ class Entry:
     transpose: bool = False
 
     def transform(self, array: np.ndarray) -> np.ndarray:
-        """Converts an array from our layout to Hugging Face's or back, for the swap is its own inverse; C-contiguous."""
+        """Converts an array from our [in, out] to Hugging Face's [out, in] or back, for the swap is its own inverse; C-contiguous."""
         return np.ascontiguousarray(array.T if self.transpose else array)
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

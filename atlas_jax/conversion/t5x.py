@@ -82,7 +82,7 @@ class _Zarr:
 
 
 class Checkpoint:
-    """A checkpoint's parameters (`target`), read one array at a time; optimiser state is skipped.
+    """A checkpoint's parameters (`target`), read one array at a time, kernels as [in, out]; optimiser state is skipped.
 
     path: the folder.
     step: the training step; 0 if the file does not state it.
@@ -117,7 +117,7 @@ class Checkpoint:
         return self._float32(name, self._leaves[name].read(None))
 
     def read_layer(self, name: str, layer: int) -> np.ndarray:
-        """Reads one layer of an array that has the layers on axis 1, as float32. Raises ModelFolderError if it is damaged."""
+        """Reads one layer [in, ...] of an array [in, layers, ...], as float32. Raises ModelFolderError if it is damaged."""
         if self._cached is None or self._cached[0] != name or not self._cached[1].start <= layer < self._cached[1].stop:
             self._cached = None  # freed before the next layers are read: two blocks would double the memory
             # A chunk holds parts of all layers, so each layer alone would decompress every chunk; an array of the largest models is 4 GB.

@@ -289,7 +289,7 @@ _PIECE_BYTES = 16 << 20
 
 
 class TorchFile:
-    """Tensors of one file, read one at a time.
+    """The tensors of one file, read one at a time, in the layout of the file: linear layers [out, in].
 
     path: the file.
     root: the saved object: dicts, lists, numbers, strings, a Namespace, and `Tensor`s.

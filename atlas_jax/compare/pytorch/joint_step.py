@@ -147,7 +147,7 @@ class Model:
         self.device, self.dtype = reader.device, reader.dtype
 
     def inputs(self, arrays: dict[str, np.ndarray]) -> Inputs:
-        """Pads one batch of the arrays that compare/inputs.py describes, as the variant does."""
+        """Pads one batch [batch, ...] of the arrays that compare/inputs.py describes, as the variant does."""
         passages = models.pad_rows(arrays['reader_ids'], arrays['reader_mask'], self.variant.pad_to, self.device)
         targets, retriever = None, None
         if 'target_ids' in arrays:

@@ -68,7 +68,7 @@ def outputs(model: joint_step.Model, arrays: dict[str, np.ndarray], max_length: 
 
     Args:
       model: computes them as its variant does.
-      arrays: the batch's; quantities whose inputs are missing are left out.
+      arrays: one batch, [batch, ...], see compare/inputs.py; quantities whose inputs are missing are left out.
       max_length: length of the greedy sequences, the start token counted; 0 generates none.
       gradients: adds grads/reader/<name> and grads/retriever/<name>, of the reader's and of the retriever's loss.
     """
@@ -135,7 +135,12 @@ class Side:
     def load(self, reader: str, retriever: str | None, inputs: str, variant: str, gold_score_mode: str = 'pdist',
              temperature_gold: float = 0.01, temperature_score: float = 0.01, layer_norm: str = 'true', pooling: str = 'average',
              normalize: bool = False, dtype: str = 'float32', flush_denormal: bool = False) -> dict[str, Any]:
-        """Loads Hugging Face folders and an npz file of token arrays, first axis batch; returns device, version, threads and allocator."""
+        """Loads Hugging Face folders and an npz file of token arrays, first axis batch; returns device, version, threads and allocator.
+
+        Raises:
+          ConfigError: the variant is unknown, or cannot compute this gold score mode.
+          ModelFolderError: transformers cannot load a folder.
+        """
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         torch.set_flush_denormal(flush_denormal)
