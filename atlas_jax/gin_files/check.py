@@ -30,6 +30,7 @@ RENAMED_MODULES = {
     'atlas_jax.index_group': 'atlas_jax.knowledge.group',
     'atlas_jax.io.progress': 'atlas_jax.runtime.progress',
     'atlas_jax.io.resources': 'atlas_jax.runtime.resources',
+    'atlas_jax.models.bert': 'atlas_jax.models.contriever',
     'atlas_jax.planning.search': 'atlas_jax.planning.variants',
     'atlas_jax.preemption': 'atlas_jax.runtime.preemption',
     'atlas_jax.prepare': 'atlas_jax.steps.prepare',

@@ -47,7 +47,14 @@ class InputConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AtlasConfig:
-    """Configuration of reader and retriever, their inputs, and n_context, the number of passages read (0: closed book)."""
+    """Configuration of reader and retriever.
+
+    Attributes:
+      reader: sizes of the T5.
+      retriever: sizes of the Contriever.
+      inputs: formats and token limits.
+      n_context: passages that the reader reads; 0 is a closed book.
+    """
 
     reader: t5.T5Config
     retriever: contriever.ContrieverConfig

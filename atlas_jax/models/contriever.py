@@ -23,8 +23,18 @@ _VARIANCE = 0.02**2  # Hugging Face's `initializer_range`, squared
 class BertConfig:
     """Sizes and options of a BERT; the defaults are BERT-base, uncased.
 
-    layer_norm: 'true' or 'second_moment' (nn.layers.LayerNorm); released Atlas checkpoints need the latter.
-    dtype: of the activations; parameters, norms and softmax are float32.
+    Attributes:
+      vocab_size: rows of the token embedding.
+      emb_dim: width of the states.
+      num_heads: attention heads of every layer; they divide emb_dim.
+      num_layers: encoder layers.
+      mlp_dim: width inside the MLP.
+      max_positions: longest input in tokens.
+      type_vocab_size: rows of the segment embedding.
+      layer_norm: 'true' or 'second_moment' (nn.layers.LayerNorm); released Atlas checkpoints need the latter.
+      layer_norm_epsilon: number added to the variance or second moment.
+      dropout_rate: share of activations that training drops.
+      dtype: of the activations; parameters, norms and softmax are float32.
 
     Raises ConfigError for a size below 1, heads that do not divide emb_dim, an unknown layer_norm or a dropout rate outside [0, 1).
     """
@@ -58,8 +68,9 @@ class BertConfig:
 class ContrieverConfig(BertConfig):
     """Options of a Contriever: BERT's, and how its states become an embedding.
 
-    pooling: 'average' is the sum of the states / length, 'sqrt' the sum / sqrt(length), 'cls' the first state.
-    normalize: divides each embedding by its L2 norm.
+    Attributes:
+      pooling: 'average' is the sum of the states / length, 'sqrt' the sum / sqrt(length), 'cls' the first state.
+      normalize: divides each embedding by its L2 norm.
 
     Raises ConfigError as BertConfig, and for an unknown pooling.
     """

@@ -34,9 +34,20 @@ ReadableByStep = attention.KeysValues | list[attention.KeysValues]
 class T5Config:
     """Sizes and options of a T5.
 
-    mlp_activations: ('relu',) for v1.0, ('gelu', 'linear') for v1.1; names of nn.layers.ACTIVATIONS.
-    logits_via_embedding: True shares the embedding with the output and scales by emb_dim**-0.5, as v1.0 does; v1.1 has its own kernel.
-    dtype: of the activations; parameters, norms, softmax and logits are float32.
+    Attributes:
+      vocab_size: rows of the embedding; a model may have more than its tokenizer has pieces.
+      emb_dim: width of the states.
+      num_heads, head_dim: attention heads of every layer, and the width of one.
+      mlp_dim: width inside the MLP.
+      num_encoder_layers, num_decoder_layers: layers of either side.
+      mlp_activations: ('relu',) for v1.0, ('gelu', 'linear') for v1.1; names of nn.layers.ACTIVATIONS.
+      logits_via_embedding: True shares the embedding with the output and scales by emb_dim**-0.5, as v1.0 does; v1.1 has its own kernel.
+      relpos_buckets: buckets of the relative positions.
+      relpos_max_distance: distance from which on all positions share a bucket.
+      dropout_rate: share of activations that training drops.
+      dtype: of the activations; parameters, norms, softmax and logits are float32.
+      layer_norm_epsilon: number added to the second moment.
+      pad_id, eos_id, decoder_start_id: token ids of padding, of the end, and of the decoder's first input.
 
     Raises ConfigError for a size below 1, an unknown activation or a dropout rate outside [0, 1).
     """

@@ -107,7 +107,7 @@ def test_bindings_are_taken_out_of_the_command_line():
 
 
 def test_program_imports_nothing_heavy_for_its_help():
-    code = 'import sys; from atlas_jax import cli; cli.parser(); print(*{"jax", "gin", "numpy", "tensorstore"} & sys.modules.keys())'
+    code = 'import sys; from atlas_jax.cli import main; main.parser(); print(*{"jax", "gin", "numpy", "tensorstore"} & sys.modules.keys())'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ''
 

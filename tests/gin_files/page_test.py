@@ -22,6 +22,8 @@ def test_every_configurable_and_parameter_is_on_the_page():
         assert '### ' + '.'.join(name.split('.')[-2:]) in written
         if dataclasses.is_dataclass(configurable):
             assert all(f'| `{field.name}` |' in written for field in dataclasses.fields(configurable))
+    undocumented = [line for line in written.splitlines() if line.endswith('| |')]
+    assert not undocumented, f'without a meaning in their docstrings (Attributes or Args): {undocumented}'
     assert 'Knowledge' not in {name.rpartition('.')[2] for name in found}  # arrays, which no gin file can write down
 
 
