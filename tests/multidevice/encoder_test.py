@@ -53,7 +53,7 @@ def _gradient(loss, mesh, flash=False):
 @pytest.mark.parametrize(('shape', 'flash'), [((1, 8, 1), False), ((2, 2, 2), False), ((2, 2, 2), True)])
 def test_gradients_are_those_of_one_device(init, config, loss, shape, flash):
     assert len(jax.devices()) == 8
-    boxed = init(config, jax.random.key(0))
+    boxed = jax.jit(init, static_argnums=0)(config, jax.random.key(0))
     params, passages = streams.perturbed(nn.unbox(boxed)), _passages()
     expected = jax.jit(_gradient(loss, None))(params, *passages)
     mesh = partitioning.make_mesh(shape)

@@ -1,5 +1,7 @@
 """Over-retrieval with filtering, re-ranking, int8 search and given passages inside the step, on a tiny Atlas."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,8 +69,8 @@ def test_candidates_are_put_in_the_order_of_fresh_embeddings(params, known):
     tokens = np.array([[*row, *[0] * (width - len(row))] for row in rows], np.int32)
     lengths = np.array([len(row) for row in rows], np.int32)
     stream = retrieve.pack(jnp.asarray(tokens)[:, None], jnp.asarray(lengths)[:, None], spec, int(lengths.sum()), width)
-    fresh = np.asarray(retrieve.embed(params['retriever'], stream, spec))[0]
-    queries = np.asarray(retrieve.embed_queries(params['retriever'], batch, spec))
+    fresh = np.asarray(jax.jit(lambda p, stream: retrieve.embed(p, stream, spec))(params['retriever'], stream))[0]
+    queries = np.asarray(jax.jit(lambda p, batch: retrieve.embed_queries(p, batch, spec))(params['retriever'], batch))
     scores = np.take_along_axis(queries @ fresh.T, candidates.passage_ids, axis=1)
     order = np.argsort(-scores, axis=1)[:, :3]
     found = find(params, known, SearchConfig(rerank_candidates=17), batch)
@@ -91,6 +93,7 @@ def test_given_passages_are_read_as_if_they_were_found(params, known):
 def test_every_option_in_one_program_on_the_device(params, known):
     search = SearchConfig('int8', rerank_candidates=7, filtering_overretrieve_ratio=2)
     spec = spec_of(known, search, spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1))
+    spec = dataclasses.replace(spec, read=spec.read[-1:], embedded=spec.embedded[-1:], scored=spec.scored[-1:])  # one to compile
     assert spec.needs_retriever_tokens
     known = known.replace(scanned=int8.scanned_rows(known.index, spec.mesh))
     step = train_step.make_train_step(spec, OPTIMIZER)

@@ -48,9 +48,14 @@ def _knowledge():
 def _fresh(known, params, spec):
     """Every passage embedded at its limit, in one go."""
     rows = known.index.valid.shape[0]
-    tokens, lengths = retrieve.retriever_inputs(known.retriever_table, (1, rows), spec)
-    stream = retrieve.pack(tokens, lengths, spec, rows * tokens.shape[-1], tokens.shape[-1])
-    return np.asarray(retrieve.embed(params['retriever'], stream, spec)[0])
+
+    @jax.jit
+    def embed(known, params):
+        tokens, lengths = retrieve.retriever_inputs(known.retriever_table, (1, rows), spec)
+        stream = retrieve.pack(tokens, lengths, spec, rows * tokens.shape[-1], tokens.shape[-1])
+        return retrieve.embed(params['retriever'], stream, spec)[0]
+
+    return np.asarray(embed(known, params))
 
 
 def _refresher(spec, fraction=0.0, schedule='-1', block=9):
