@@ -140,7 +140,7 @@ def train(run: RunConfig, data: TrainData, model: ModelSource, optimizer: Optimi
       refresh: how the index follows the passage encoder; None never.
 
     Raises:
-      UserError: anything the user can mend, before training starts; DivergedError if the loss is no longer finite; PreemptedError after
+      UserError: anything the user can mend, before training starts, such as ConfigError; DivergedError if the loss is no longer finite; PreemptedError after
         a SIGTERM, when the state is saved.
     """
     if bool(data.eval_file) != bool(run.evaluate_every_steps):

@@ -5,12 +5,12 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from atlas_jax import errors, partitioning, types
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.knowledge.index import EmbeddingModel, Index, padded_rows
+from atlas_jax.runtime import hosts
 from atlas_jax.searchers import int8, on_host
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.searchers.host_searcher import HostSearcher
@@ -54,7 +54,8 @@ class IndexGroup:
           IndexFolderError, StoreError: as Index.check.
         """
         parts = tuple(index.knowledge(atlas, retriever_tokens=retriever_tokens, embeddings=embeddings) for index in self.indexes)
-        whole = parts[0] if len(parts) == 1 else self._keep('whole', jax.tree.leaves(parts), lambda: _joined(parts, atlas.mesh))
+        by_rows = partitioning.sharding(atlas.mesh, 'passages')
+        whole = parts[0] if len(parts) == 1 else self._keep('whole', jax.tree.leaves(parts), lambda: hosts.join_rows(parts, by_rows))
         arrays = whole.index
         if search is None or not search.scans_int8 or arrays is None or arrays.scales is not None:
             return whole
@@ -117,16 +118,3 @@ def own_rows(group: IndexGroup | None, examples: Sequence[TaskExample], mesh: ja
     """Returns the rows of the passages that examples were made from, by docid; None where no example was made from one."""
     docids = {example.own_docid for example in examples if example.own_docid is not None}
     return {docid: group.rows_of(docid, mesh) for docid in docids} if group is not None and docids else None
-
-
-def _joined(parts: Sequence[types.Knowledge], mesh: jax.sharding.Mesh) -> types.Knowledge:
-    """Joins the rows of all parts, sharded over all devices."""
-    def join(*columns: jax.Array) -> jax.Array:
-        if columns[0].ndim == 1:
-            return jnp.concatenate(columns)
-        width = max(column.shape[1] for column in columns)  # token tables may differ in width
-        dtype = max((column.dtype for column in columns), key=lambda dtype: dtype.itemsize)
-        return jnp.concatenate([jnp.pad(column.astype(dtype), ((0, 0), (0, width - column.shape[1]))) for column in columns])
-
-    run = jax.jit(lambda *parts: jax.tree.map(join, *parts), out_shardings=partitioning.sharding(mesh, 'passages'))
-    return run(*parts)

@@ -14,7 +14,7 @@ from atlas_jax.nn import layer_scan, token_stream
 
 
 def init_params(config: AtlasConfig, key: jax.Array) -> dict[str, Any]:
-    """Returns random parameters, layers together, boxed with their logical axis names."""
+    """Returns random parameters, layers together ([layers, ...]), boxed with their logical axis names."""
     reader_key, retriever_key = jax.random.split(key)
     stream = token_stream.pack(jnp.zeros((1, 1, 1), jnp.int32), jnp.ones((1, 1), jnp.int32), 1, 1)
     reader = t5.T5(config.reader)

@@ -2,16 +2,19 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
 from atlas_jax import errors
 
 _VARIABLES = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
+
+Tree = TypeVar('Tree')
 
 
 def initialize(initialization_seconds: int = 300) -> None:
@@ -88,6 +91,22 @@ def place(tree: Any, shardings: Any) -> Any:
     if isinstance(shardings, jax.sharding.Sharding):
         return jax.tree.map(lambda leaf: put(leaf, shardings), tree)
     return jax.tree.map(put, tree, shardings)
+
+
+def join_rows(trees: Sequence[Tree], sharding: jax.sharding.Sharding) -> Tree:
+    """Joins trees of global arrays [rows, ...] by their rows, laid out by `sharding`.
+
+    Arrays of one place may differ in width and in the size of their type: narrower ones are padded with 0.
+    """
+    def join(*columns: jax.Array) -> jax.Array:
+        if columns[0].ndim == 1:
+            return jnp.concatenate(columns)
+        width = max(column.shape[1] for column in columns)
+        dtype = max((column.dtype for column in columns), key=lambda dtype: dtype.itemsize)
+        return jnp.concatenate([jnp.pad(column.astype(dtype), ((0, 0), (0, width - column.shape[1]))) for column in columns])
+
+    # In one program: no process has all rows, and no device should hold them all at any time.
+    return jax.jit(lambda *trees: jax.tree.map(join, *trees), out_shardings=sharding)(*trees)
 
 
 def from_local(tree: Any, sharding: jax.sharding.Sharding, rows: int) -> Any:

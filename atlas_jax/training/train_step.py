@@ -65,13 +65,13 @@ def optimizer_for(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfig
     return optimizer_lib.make_optimizer(config, spec.passages_scored > 0, freeze)
 
 
-def accumulate(compute: Callable[[Any, jax.Array | None], tuple[Any, Metrics]], batch: Any, spec: spec_lib.StepSpec,
+def accumulate(compute: Callable[[Any, jax.Array | None], tuple[Any, Metrics]], examples: Any, spec: spec_lib.StepSpec,
                key: jax.Array | None = None) -> tuple[Any, Metrics]:
     """Sums gradients over the micro-batches, as the original sums them, or averaged by option; one micro-batch is in memory at a time.
 
     Args:
       compute: (micro-batch, dropout key) -> (gradients, scalar metrics).
-      batch: a tree of arrays [accumulation_steps * micro-batch, ...], one micro-batch after another.
+      examples: a tree of arrays [accumulation_steps * micro-batch, ...], one micro-batch after another.
       key: None switches dropout off.
 
     Returns:
@@ -80,9 +80,9 @@ def accumulate(compute: Callable[[Any, jax.Array | None], tuple[Any, Metrics]], 
     """
     steps = spec.step.accumulation_steps
     if steps == 1:
-        gradients, metrics = compute(batch, key)
+        gradients, metrics = compute(examples, key)
         return gradients, metrics | {'gradient_norm': _norm(gradients)}
-    parts = jax.tree.map(lambda leaf: _micro_batches(leaf, steps, spec), batch)
+    parts = jax.tree.map(lambda leaf: _micro_batches(leaf, steps, spec), examples)
     keys = None if key is None else jax.random.split(key, steps)
     shapes, _ = jax.eval_shape(compute, *jax.tree.map(lambda leaf: leaf[0], (parts, keys)))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
