@@ -72,7 +72,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def constrain(value: jax.Array, mesh: Mesh, *logical_axes: str | None) -> jax.Array:
-    """Asks the compiler to lay `value`, of any shape, out by its logical axes; trailing dimensions may be left out."""
+    """Asks the compiler to lay `value` [...] out by its logical axes; trailing dimensions may be left out."""
     return jax.lax.with_sharding_constraint(value, sharding(mesh, *logical_axes))
 
 
@@ -118,12 +118,12 @@ def whole(param: jax.Array, axes: Sequence[str | None], dtype: Any = None) -> ja
     Its gradient goes back the same way, so that it is scattered as it is summed.
 
     Args:
-      param: any shape.
+      param: [...] float.
       axes: logical names of its dimensions; trailing ones may be left out.
       dtype: of the result; None keeps the parameter's.
 
     Returns:
-      The same shape, whole on every device of the mesh.
+      [...] of `dtype`, the same shape, whole on every device of the mesh.
     """
     dtype = jnp.dtype(dtype or param.dtype)
     mesh = jax.sharding.get_abstract_mesh()

@@ -1,30 +1,49 @@
-"""The table of fields: its structs are trees with typed fields, and a missing part that must be there is our fault."""
+"""The table of fields: how its structs pass through jax, and parts that a step must have."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from atlas_jax import types
-from tests.testing import tiny
 
 
-def test_structs_are_trees_whose_fields_can_be_replaced():
-    known = tiny.knowledge()
-    assert len(jax.tree.leaves(known)) == 2 + 3 + 3, 'embeddings and valid rows, and two tables; parts that are None have no leaf'
-    doubled = jax.tree.map(lambda leaf: leaf * 2, known.index)
-    replaced = known.replace(index=doubled)
-    np.testing.assert_array_equal(replaced.index.embeddings, known.index.embeddings * 2)
-    assert replaced.reader_table is known.reader_table and known.index is not doubled
+def _stream(longest: int) -> types.TokenStream:
+    tokens, passages = jnp.zeros((2, 7), jnp.int32), jnp.zeros((2, 3), jnp.int32)
+    return types.TokenStream(tokens, positions=tokens, passage_indices=tokens - 1, starts=passages, lengths=passages, longest=longest)
 
 
-def test_a_part_that_a_step_always_has():
-    table = tiny.knowledge().retriever_table
-    assert types.required(table) is table and types.required(0) == 0
+def test_the_longest_passage_is_static():
+    """It sizes arrays: another one is another program."""
+    assert len(jax.tree.leaves(_stream(5))) == 5
+    assert jax.tree.structure(_stream(5)) != jax.tree.structure(_stream(11))
+    calls = []
+
+    @jax.jit
+    def rows(stream):
+        calls.append(stream.longest)
+        return jnp.zeros((len(stream.tokens), stream.longest))
+
+    assert [rows(_stream(longest)).shape for longest in (5, 11, 5)] == [(2, 5), (2, 11), (2, 5)]
+    assert calls == [5, 11]
+
+
+def test_parts_that_are_not_there_have_no_leaves():
+    table = types.TokenTable(tokens=np.zeros((3, 128), np.uint16), title_lengths=np.zeros(3, np.int32), lengths=np.zeros(3, np.int32))
+    knowledge = types.Knowledge(index=None, reader_table=table)
+    assert len(jax.tree.leaves(knowledge)) == 3
+    rows = types.IndexArrays(embeddings=np.zeros((3, 5), np.float32), valid=np.ones(3, bool))
+    assert len(jax.tree.leaves(knowledge.replace(index=rows, scanned=types.ScannedRows(rows)))) == 7
+
+
+def test_fields_are_not_set_but_replaced():
+    retrieved = types.Retrieved(scores=np.zeros((2, 3), np.float32), passage_ids=np.zeros((2, 3), np.int32))
+    with pytest.raises(AttributeError):
+        retrieved.scores = np.ones((2, 3), np.float32)
+    assert retrieved.replace(scores=np.ones((2, 3), np.float32)).scores.sum() == 6 and retrieved.scores.sum() == 0
+
+
+def test_a_required_part_that_is_lacking_is_a_fault_of_ours():
+    assert types.required(0) == 0
     with pytest.raises(AssertionError):
         types.required(None)
-
-
-def test_the_width_of_a_stream_is_static():
-    stream = types.TokenStream(*[np.zeros(3)] * 5, longest=7)
-    _, structure = jax.tree.flatten(stream)
-    assert jax.tree.unflatten(structure, [1, 2, 3, 4, 5]).longest == 7

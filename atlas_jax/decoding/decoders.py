@@ -115,6 +115,7 @@ def greedy(tokens_to_logits: TokensToLogits, cache: Any, batch: int, config: Dec
     _, _, record = jax.eval_shape(tokens_to_logits, start, jnp.zeros((), jnp.int32), cache)
     records = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), record)
 
+    # position scalar, ended [batch] bool, token [batch], tokens [batch, steps], records, cache
     def unfinished(state):
         position, ended, *_ = state
         return (position < steps) & ~jnp.all(ended)
@@ -123,6 +124,7 @@ def greedy(tokens_to_logits: TokensToLogits, cache: Any, batch: int, config: Dec
         position, ended, token, tokens, records, cache = state
         logits, cache, record = tokens_to_logits(token, position, cache)
         logits = _allowed(logits, position, config.min_length, special.eos, prefix)
+        # An example that has ended goes on with the others, in padding.
         token = jnp.where(ended, special.pad, jnp.argmax(logits, axis=-1)).astype(jnp.int32)
         tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, position, axis=1)
         records = jax.tree.map(lambda total, new: total + jnp.where(_beside(ended, new), 0, new), records, record)
@@ -163,6 +165,7 @@ def beam_search(tokens_to_logits: TokensToLogits, cache: Any, batch: int, config
 
     def step(state: _BeamState) -> _BeamState:
         logits, cache, record = tokens_to_logits(state.token.reshape(-1), state.position, state.cache)
+        # each [batch * beams, ...] to [batch, beams, ...]
         records = jax.tree.map(lambda total, new: total + new.reshape(total.shape), state.open.records, record)
         scores, parents, tokens = _candidates(logits, state, config, special, prefix)
         candidates = _extend(state.open.replace(records=records), scores, parents, tokens, state.position)
@@ -171,6 +174,7 @@ def beam_search(tokens_to_logits: TokensToLogits, cache: Any, batch: int, config
         # the best candidates that go on, in their order
         goes_on = jnp.argsort(tokens == special.eos, axis=-1, stable=True)[:, :beams]
         rows = jnp.arange(batch)[:, None] * beams + jnp.take_along_axis(parents, goes_on, axis=1)  # [batch, beams], rows of the cache
+        # [batch] bool; together they make an example done
         full = jnp.all(jnp.isfinite(finished.scores), axis=-1)
         hopeless = jnp.min(finished.scores, axis=-1) >= scores[:, 0] / length**config.length_penalty
         return _BeamState(position=state.position + 1, token=jnp.take_along_axis(tokens, goes_on, axis=1),
@@ -178,6 +182,7 @@ def beam_search(tokens_to_logits: TokensToLogits, cache: Any, batch: int, config
                           cache=jax.tree.map(lambda leaf: jnp.take(leaf, rows.reshape(-1), axis=1), cache))
 
     last = jax.lax.while_loop(unfinished, step, start)
+    # what is still open has reached max_length; of examples that are done nothing counts but what has ended
     open_scores = last.open.scores / jnp.float32(steps + 1)**config.length_penalty
     still_open = last.open.replace(scores=jnp.where(last.done[:, None], -jnp.inf, open_scores))
     best = _best(last.finished, still_open, config.num_return_sequences)
@@ -211,6 +216,7 @@ def _candidates(logits: Array, state: _BeamState, config: DecodingConfig, specia
     logits = _allowed(logits, state.position, config.min_length, special.eos, prefix)
     values, tokens = jax.lax.top_k(logits, kept)  # [batch * beams, kept]
     values = (values - normaliser).reshape(batch, beams, kept) + state.open.scores[..., None]
+    # over all beams of an example at once: place = parent * kept + rank within the parent
     scores, places = jax.lax.top_k(values.reshape(batch, -1), 2 * beams)
     return scores, places // kept, jnp.take_along_axis(tokens.reshape(batch, -1), places, axis=1)
 
@@ -254,6 +260,7 @@ def _allowed(logits: Array, position: Array, min_length: int, eos_id: int, prefi
     if min_length <= 1 and prefix is None:
         return logits
     token_ids = jnp.arange(logits.shape[-1])
+    # With eos next, the sequence would be position + 1 long: the start token counts and eos does not.
     forbidden = (token_ids == eos_id) & (position + 1 < min_length)
     if prefix is not None:
         # [rows, 1]; past the prefix's end the last column, which is not used then

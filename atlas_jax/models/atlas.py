@@ -64,6 +64,7 @@ class AtlasConfig:
     @property
     def retriever_max_tokens(self) -> int:
         """Limit of a retriever passage: text_max_tokens, or the number of the retriever's positions if that is smaller."""
+        # A bound on a learned table: BERT has no embedding for positions beyond.
         return min(self.inputs.text_max_tokens, self.retriever.max_positions)
 
 

@@ -112,7 +112,9 @@ class BertLayer(nn.Module):
         flash = self.flash and flash_attention.fits(stream.longest, config.num_heads, head_dim)
         attend = attention.Attention(config.num_heads, head_dim, config.emb_dim, scale=head_dim**-0.5, use_bias=True,
                                      dropout_rate=config.dropout_rate, kernel_init=kernel_init, dtype=config.dtype, name='attention')
+        # The exact GELU, as BERT was trained with; no dropout between the two layers.
         feed = layers.Mlp(config.mlp_dim, ('gelu_erf',), use_bias=True, kernel_init=kernel_init, dtype=config.dtype, name='mlp')
+        # BERT normalises after the residual, T5 before the layer.
         attended = dropout(attend.on_stream(inputs, stream, None, deterministic, flash))
         hidden = _layer_norm(config, 'post_attention_layer_norm')(inputs + attended)
         return _layer_norm(config, 'post_mlp_layer_norm')(hidden + dropout(feed(hidden)))
@@ -151,6 +153,7 @@ class Bert(nn.Module):
             for i in range(config.num_layers):
                 hidden = BertLayer(config, name=f'layers_{i}')(hidden, stream, deterministic)
             return hidden
+        # parent=None: one unbound layer for all of them, bound to each one's parameters in the loop
         return layer_scan.scan_layers(
             BertLayer(config, self.flash, parent=None), self.variables['params'],
             lambda layer, hidden, _: (layer(hidden, stream, deterministic), None), hidden,
@@ -176,8 +179,10 @@ class Contriever(nn.Module):
         Raises ValueError: `stream.longest` exceeds max_positions.
         """
         hidden = Bert(self.config, self.remat, self.unroll, self.flash, name='bert')(stream, deterministic).astype(jnp.float32)
+        # in float32: sums over hundreds of tokens would lose digits in bfloat16
         rows = token_stream.to_rows(stream, hidden)  # [streams, passages, longest, embed], zeros past each passage's end
         lengths = jnp.maximum(stream.lengths, 1)[..., None].astype(jnp.float32)  # [streams, passages, 1]
+        # pooled: [streams, passages, embed]
         if self.config.pooling == 'cls':
             pooled = rows[:, :, 0]
         else:

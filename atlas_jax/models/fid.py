@@ -37,6 +37,7 @@ def fuse(rows: t5.Readable, mask: Array, batch: int, n_context: int | None = Non
         raise ValueError(f'{mask.shape[0]} passages for {batch} examples of {n_context or "equally many"} passages')
     if n_context is not None and n_context < mask.shape[0] // batch:
         rows, mask = first_passages(rows, mask, batch, n_context)
+    # Only the mask takes a new shape: layers group their keys and values by it, one layer at a time (attention.grouped).
     return rows, mask.reshape(batch, -1)
 
 
@@ -51,7 +52,7 @@ def first_passages(rows: t5.Readable, mask: Array, batch: int, n: int) -> tuple[
     """
     def first(values: Array) -> Array:
         by_example = values.reshape(batch, -1, *values.shape[1:])[:, :n]  # [batch, n, longest, ...]
-        return by_example.reshape(-1, *values.shape[1:])
+        return by_example.reshape(-1, *values.shape[1:])  # [batch * n, longest, ...]
 
     return jax.tree.map(jax.vmap(first), rows), first(mask)  # vmap over the layers, which come first
 
@@ -69,6 +70,7 @@ def join_passages(first: tuple[t5.Readable, Array], second: tuple[t5.Readable, A
     longest = max(first[1].shape[-1], second[1].shape[-1])
 
     def join(values: Array, more: Array) -> Array:
+        # [batch, n, longest, ...] and [batch, more, longest, ...]
         by_example = [_widen(part, longest).reshape(batch, -1, longest, *part.shape[2:]) for part in (values, more)]
         return jnp.concatenate(by_example, axis=1).reshape(-1, longest, *values.shape[2:])  # [batch * (n + more), longest, ...]
 
@@ -96,6 +98,7 @@ def encode_passages(reader: t5.T5, params: Any, stream: types.TokenStream,
         gathered = token_stream.to_rows(stream, values)
         return gathered.reshape(-1, *gathered.shape[2:])  # [streams * passages, longest, ...]
 
+    # The encoder alone takes the key: the projection to keys and values has no dropout.
     rngs = None if dropout_key is None else {'dropout': dropout_key}
     encoded = _apply(reader, params, stream, dropout_key is None, rngs=rngs, method='encode')
     mask = token_stream.row_mask(stream)

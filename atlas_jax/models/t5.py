@@ -78,6 +78,7 @@ class T5Config:
         for name in sizes:
             if getattr(self, name) < 1:
                 raise errors.ConfigError(f'T5Config.{name} is {getattr(self, name)}; it must be at least 1')
+        # Unknown names are found here, not when the model is first traced.
         unknown = sorted(set(self.mlp_activations) - set(layers.ACTIVATIONS))
         if unknown or not self.mlp_activations:
             raise errors.ConfigError(f'T5Config.mlp_activations is {self.mlp_activations}; name some of {sorted(layers.ACTIVATIONS)}')
@@ -124,6 +125,7 @@ class _Stack(nn.Module):
         """Makes the position bias, the layers and the dropout; `setup` of the subclasses calls it."""
         config = self.config
         self.relpos_bias = t5_layers.RelativePositionBias(bidirectional=bidirectional, **config.relpos_arguments())
+        # They make the parameters; afterwards `_scan` runs one unbound layer in their place.
         self.layers = [layer(**config.layer_arguments()) for _ in range(num_layers)]
         self.dropout = nn.Dropout(config.dropout_rate)
 
@@ -138,6 +140,7 @@ class _Stack(nn.Module):
             for i, bound in enumerate(self.layers):
                 hidden, _ = call(bound, hidden, jax.tree.map(lambda leaf, i=i: leaf[i], per_layer))
             return hidden, None
+        # one layer for all of them; it is bound to its own parameters in the loop
         unbound = layer(**self.config.layer_arguments(), parent=None)
         return layer_scan.scan_layers(unbound, self.variables['params'], call, hidden, per_layer,
                                       dropout_key=None if deterministic else self.make_rng('dropout'), remat=self.remat, unroll=self.unroll)
@@ -173,11 +176,12 @@ class Decoder(_Stack):
         self._set_up(t5_layers.DecoderLayer, self.config.num_decoder_layers, bidirectional=False)
         self.decoder_norm = layers.RMSNorm(self.config.layer_norm_epsilon, self.config.dtype)
         if not self.config.logits_via_embedding:
+            # In float32 whatever the dtype of the activations: the loss takes exponentials of the logits.
             self.logits_dense = layers.Dense(self.config.vocab_size, ('embed', 'vocab'))
 
     def keys_values(self, encoded: Array, lay_out: Callable[[Array], Array]) -> attention.KeysValues:
         """Projects encoder states [..., embed] to each layer's keys and values, [layers, *lay_out([..., heads, head_dim])]."""
-        if self.is_initializing():
+        if self.is_initializing():  # under the layers' own names, as in `_scan`
             pairs = [jax.tree.map(lay_out, layer.encoder_decoder_attention.keys_values(encoded)) for layer in self.layers]
             return jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
         # One layer after another: XLA would lay all layers' values out layers last, and transpose them for every reading.
@@ -195,12 +199,13 @@ class Decoder(_Stack):
           Final states of the same shape, and the recorded attention, layers first.
         """
         length = embedded.shape[1]
+        # [heads, length, length] and [length, length]
         bias, causal_mask = self.relpos_bias(length), jnp.tril(jnp.ones((length, length), bool))
 
         def call(layer: t5_layers.DecoderLayer, hidden: Array, own: attention.KeysValues | None) -> tuple[Array, Any]:
             if isinstance(readable, EncodedStates):  # made inside the layer, so that remat makes it again for the gradient
                 own = layer.keys_values(readable.states[0])
-            assert own is not None
+            assert own is not None  # keys and values go to their layers by `per_layer`
             return layer(hidden, bias, causal_mask, own, key_mask, deterministic, record)
 
         per_layer = None if isinstance(readable, EncodedStates) else readable
@@ -218,7 +223,7 @@ class Decoder(_Stack):
         Returns:
           Final states of the same shape; the cache; and the attention to the keys, [batch, rows of an example, keys] float32.
         """
-        bias = self.relpos_bias.row(position, cache[0].shape[2])
+        bias = self.relpos_bias.row(position, cache[0].shape[2])  # [heads, 1, max_length]
 
         def call(layer: t5_layers.DecoderLayer, hidden: Array, own: tuple[attention.KeysValues, attention.KeysValues]) -> tuple[Array, Any]:
             own_cache, own_keys_values = own
@@ -230,7 +235,7 @@ class Decoder(_Stack):
             hidden, (cache, shares) = layer_scan.run_layers(unbound, self.variables['params'], call, embedded, own)
         else:
             hidden, (cache, shares) = self._scan(t5_layers.DecoderLayer, call, embedded, (cache, keys_values))
-        return self.decoder_norm(hidden), cache, jnp.mean(shares, axis=0)
+        return self.decoder_norm(hidden), cache, jnp.mean(shares, axis=0)  # shares come as [layers, batch, rows of an example, keys]
 
 
 class T5(nn.Module):
@@ -344,12 +349,14 @@ class T5(nn.Module):
         """
         embedded = self.token_embedder(token[:, None])
         hidden, cache, shares = self.decoder.step(embedded, position, cache, keys_values, key_mask)
+        # the one position, and rows of one example side by side: [rows, vocab] and [rows, keys]
         return self._logits(hidden)[:, 0], cache, shares.reshape(len(token), -1)
 
     @nn.nowrap
     def init_cache(self, batch: int, max_length: int) -> attention.KeysValues:
         """Returns an empty cache for `decode_step`: keys and values, each [layers, batch, max_length, heads, head_dim] of `dtype`."""
         config = self.config
+        # One array serves both: nothing writes into it in place.
         zeros = jnp.zeros((config.num_decoder_layers, batch, max_length, config.num_heads, config.head_dim), config.dtype)
         return zeros, zeros
 

@@ -222,6 +222,7 @@ class Attention(nn.Module):
         logits = jnp.einsum('bqhd,bhdk->bhqk', query, key, preferred_element_type=jnp.float32)
         probabilities = masked_softmax(logits, mask)
         rows = jnp.einsum('bhqk,bhkd->bqhd', probabilities.astype(self.dtype), value.astype(self.dtype))
+        # heads side by side again: [batch, length, joined_kv]
         return self.out(rows.reshape(*inputs.shape[:-1], -1)), jnp.mean(probabilities, axis=1)
 
     def step(self, inputs: Array, position: Array, cache: KeysValues, bias: Array) -> tuple[Array, KeysValues]:
@@ -250,11 +251,13 @@ class Attention(nn.Module):
         """
         # Heads go to the front first: left to it, XLA's CPU backend would lay every operand out by head_dim, at five times the cost.
         query, key, value = (jnp.swapaxes(each, -3, -2) for each in (query, key, value))
+        # logits in float32 whatever the operands: a softmax of bfloat16 logits loses what distinguishes close keys
         logits = products.matmul(query, key, transposed=True, dtype=jnp.float32)
         if bias is not None:
             logits = add_bias(logits, bias)
         probabilities = masked_softmax(logits, mask)
         dropped = self.dropout(probabilities, deterministic=deterministic).astype(self.dtype)
+        # back to [..., queries, heads, head_dim]
         rows = jnp.swapaxes(products.matmul(dropped, value.astype(self.dtype)), -3, -2)
         return rows.reshape(*rows.shape[:-2], -1), logits, probabilities
 

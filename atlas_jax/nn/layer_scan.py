@@ -104,6 +104,7 @@ def run_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, A
     Returns:
       As `scan_layers`.
     """
+    # the spreading is that of `scan_layers`: on several devices both give the same layouts
     run, outputs = nn.apply(call, layer), []
     for i, inputs in enumerate(per_layer):
         hidden, output = run({'params': params[f'{TOGETHER}_{i}']}, partitioning.spread(hidden), inputs)
@@ -153,4 +154,5 @@ def _stack(*leaves: Any) -> Any:
         return first.replace(value=_stack(*(leaf.value for leaf in leaves)), names=('layers', *first.names))
     if isinstance(first, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct((len(leaves), *first.shape), first.dtype)
+    # numpy stays on the host: checkpoints are stacked there, before anything lies on a device
     return np.stack(leaves) if isinstance(first, np.ndarray) else jnp.stack(leaves)

@@ -86,7 +86,7 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, inputs: Array, deterministic: bool = True) -> Array:
         """Maps [..., embed] float to [..., embed] of `dtype`."""
-        hidden = None
+        hidden = None  # [..., mlp], the product of the branches so far
         for i, activation in enumerate(self.activations):
             name = 'wi' if len(self.activations) == 1 else f'wi_{i}'
             branch = Dense(self.mlp_dim, ('embed', 'mlp'), self.use_bias, self.kernel_init, self.dtype, name=name)(inputs)

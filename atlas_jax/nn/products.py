@@ -30,7 +30,7 @@ def matmul(left: Array, right: Array, transposed: bool = False, dtype: Any = Non
 
 def dense(rows: Array, kernel: Array) -> Array:
     """Returns `rows @ kernel`: [..., in] and [in, out] of one dtype give [..., out] of the same."""
-    if not _rounds_after(rows):
+    if not _rounds_after(rows):  # the axes stay as they are: they may lie over devices
         return jnp.einsum('...i,io->...o', rows, kernel)  # i in, o out
     return matmul(rows.reshape(-1, rows.shape[-1]), kernel).reshape(*rows.shape[:-1], kernel.shape[-1])
 
@@ -40,6 +40,7 @@ def sum_over_leading(values: Array, kept: int) -> Array:
 
     XLA's CPU backend does its own sum over leading axes on one core.
     """
+    # The highest precision: a sum must not be rounded to bfloat16 on the way, as products may be.
     ones = jnp.ones(values.shape[:-kept], values.dtype)
     return jnp.tensordot(ones, values, axes=ones.ndim, precision=jax.lax.Precision.HIGHEST)
 
@@ -76,7 +77,7 @@ def _rounded_after_forward(left, right, transposed, dtype):
 
 def _rounded_after_backward(transposed, _, saved, gradient):
     left, right = saved
-    gradient = gradient.astype(left.dtype)
+    gradient = gradient.astype(left.dtype)  # [..., rows, columns]; of the dtype of both operands, as the unit for matrices wants it
     first, second = (gradient, left) if transposed else (left, gradient)
     # The second sums over the rows of both, which the matrix unit does not do; XLA transposes 2-byte numbers too slowly to help it.
     return (_rounded_after(gradient, right, not transposed, left.dtype),

@@ -27,7 +27,7 @@ def pack(tokens: Array, lengths: Array, stream_tokens: int, longest: int) -> typ
     Returns:
       A TokenStream; tokens past the end of the last passage are 0 with passage index -1.
     """
-    if longest > tokens.shape[-1]:
+    if longest > tokens.shape[-1]:  # the rows of attention may be wider than any passage
         tokens = jnp.pad(tokens, ((0, 0), (0, 0), (0, longest - tokens.shape[-1])))
     ends = jnp.cumsum(lengths, axis=-1)  # [streams, passages]
     starts = ends - lengths
@@ -79,6 +79,7 @@ def _maps(stream: types.TokenStream) -> tuple[Array, Array, Array, Array]:
     offsets = jnp.arange(stream.longest)
     to_row = (stream.starts[..., None] + offsets).reshape(stream.starts.shape[0], -1)  # [streams, passages * longest]
     real_row = row_mask(stream).reshape(to_row.shape)
+    # zeros in place of the places of padding: an index must be valid even where its value is thrown away
     real_token = stream.passage_indices >= 0  # [streams, stream_tokens]
     to_token = jnp.where(real_token, stream.passage_indices * stream.longest + stream.positions, 0)
     return to_row, real_row, to_token, real_token
@@ -86,6 +87,7 @@ def _maps(stream: types.TokenStream) -> tuple[Array, Array, Array, Array]:
 
 def _gather(values: Array, indices: Array, real: Array) -> Array:
     """Takes values [streams, from, dim] at indices [streams, to]: [streams, to, dim], zeros where `real` [streams, to] is False."""
+    # 'clip' because row slots past the end of the stream point beyond it
     taken = jax.vmap(lambda v, i: jnp.take(v, i, axis=0, mode='clip'))(values, indices)
     return jnp.where(real[..., None], taken, 0)
 

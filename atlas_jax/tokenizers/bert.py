@@ -18,6 +18,7 @@ from atlas_jax.tokenizers import formats
 VOCABULARY_FILE = 'vocab.txt'
 TOKENIZER_FILE = 'tokenizer.json'
 _CONFIG_FILE = 'tokenizer_config.json'
+# in the order of Hugging Face's vocabularies
 _SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
 
 
@@ -56,6 +57,7 @@ class BertTokenizer:
             handle_chinese_chars=normalization.chinese_characters)
         self._tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         self._tokenizer.decoder = decoders.WordPiece()
+        # they are found in a text before it is cut, and never split
         self._tokenizer.add_special_tokens([token for token in _SPECIAL if token in vocabulary])
         self.vocab_size = max(vocabulary.values()) + 1
         self.pad_id, self.cls_id, self.sep_id = (vocabulary[token] for token in ('[PAD]', '[CLS]', '[SEP]'))

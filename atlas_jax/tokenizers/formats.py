@@ -42,7 +42,7 @@ def cut_format(template: str, encode: Callable[[str], list[int]], *, prefix_ids:
         raise errors.FormatError(f'{reason}; {_REMEDY}')
     segments = [Segment('literal', tuple(prefix_ids))] if prefix_ids else []
     for literal, field in parse(template):
-        if ids := tuple(encode(literal)):
+        if ids := tuple(encode(literal)):  # a literal of blanks has no tokens
             segments.append(Segment('literal', ids))
         if field is not None:
             segments.append(Segment(field))
@@ -87,6 +87,7 @@ def parse(template: str) -> list[tuple[str, str | None]]:
         pending += literal
         if field is None:  # Formatter cuts a literal at doubled braces too
             continue
+        # `{title:>9}` and `{title!r}` would change the text that token ids stand for
         if field not in FIELDS or specification or conversion:
             shown = field + (f'!{conversion}' if conversion else '') + (f':{specification}' if specification else '')
             valid = ', '.join(f'{{{name}}}' for name in FIELDS)

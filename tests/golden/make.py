@@ -15,7 +15,7 @@ import jax
 
 from atlas_jax import partitioning
 from atlas_jax.gin_files import parse
-from atlas_jax.training import state
+from atlas_jax.models import parameters
 
 SIZES = ('tiny', 'base', 'xxl')
 MESH_SHAPE = (1, 16, 4)  # data, fsdp, model: both axes that weights lie over
@@ -32,7 +32,7 @@ def parameters_of(size: str) -> dict[str, dict[str, Any]]:
     parse.parse([f'models/{size}.gin'])
     config = parse.value_of('MODEL')
     mesh = jax.sharding.AbstractMesh(MESH_SHAPE, partitioning.MESH_AXES)
-    boxes, shardings = state.abstract_params(config), state.param_shardings(config, mesh)
+    boxes, shardings = parameters.abstract_params(config), parameters.param_shardings(config, mesh)
     leaves, _ = jax.tree_util.tree_flatten_with_path(boxes, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned))
     found = {}
     for (path, box), sharding in zip(leaves, jax.tree.leaves(shardings), strict=True):
@@ -42,9 +42,9 @@ def parameters_of(size: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def text_of(parameters: dict[str, dict[str, Any]]) -> str:
+def text_of(described: dict[str, dict[str, Any]]) -> str:
     """Returns the golden file's text: JSON with one line a parameter, so that a difference shows which changed."""
-    lines = [f'  {json.dumps(name)}: {json.dumps(values)}' for name, values in sorted(parameters.items())]
+    lines = [f'  {json.dumps(name)}: {json.dumps(values)}' for name, values in sorted(described.items())]
     return '{\n' + ',\n'.join(lines) + '\n}\n'
 
 

@@ -1,0 +1,39 @@
+"""Reader and retriever together: layers first, axes named, shapes without values, a second encoder."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, PartitionSpec
+
+from atlas_jax import partitioning
+from atlas_jax.models import parameters, t5
+from tests.testing import streams, tiny
+
+CONFIG = tiny.config()
+MESH = AbstractMesh((1, 2, 1), partitioning.MESH_AXES)
+
+
+def test_layers_come_first_and_axes_are_named():
+    boxed = parameters.abstract_params(CONFIG)
+    assert set(boxed) == {'reader', 'retriever'}
+    kernel = boxed['reader']['encoder']['layers']['mlp']['wo']['kernel']
+    assert kernel.names == ('layers', 'mlp', 'embed') and kernel.value.shape == (2, 31, 24)
+    assert boxed['retriever']['bert']['layers']['attention']['query']['bias'].names == ('layers', 'joined_kv')
+    assert {type(leaf) for leaf in jax.tree.leaves(partitioning.unboxed_shapes(boxed))} == {jax.ShapeDtypeStruct}
+
+
+def test_the_reader_is_drawn_as_on_its_own():
+    quick = {'compiler_options': streams.QUICK_TO_COMPILE}
+    drawn = jax.jit(lambda key: parameters.init_params(CONFIG, key)['reader']['token_embedder'], **quick)(jax.random.key(3))
+    alone = jax.jit(lambda key: t5.init_params(CONFIG.reader, key)['token_embedder'], **quick)(jax.random.split(jax.random.key(3))[0])
+    np.testing.assert_array_equal(nn.unbox(drawn)['embedding'], nn.unbox(alone)['embedding'])
+
+
+def test_items_of_a_checkpoint_have_shapes_and_shardings():
+    items = parameters.abstract_param_items(CONFIG, MESH, passage_encoder=False)
+    assert set(items) == {'reader', 'retriever'}
+    embedding = items['reader']['token_embedder']['embedding']
+    assert embedding.shape == (101, 24) and embedding.sharding.spec == PartitionSpec('model', 'fsdp')
+    both = parameters.abstract_param_items(CONFIG, MESH, passage_encoder=True)
+    assert set(both) == {*items, 'passage_encoder'} and both['passage_encoder'] == both['retriever'] == items['retriever']
+    assert parameters.param_shardings(CONFIG, MESH)['reader'] == jax.tree.map(lambda leaf: leaf.sharding, items['reader'])
