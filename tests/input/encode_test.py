@@ -114,3 +114,24 @@ def test_every_epoch_draws_anew_and_a_restart_draws_the_same():
     drawn = pipeline.training_examples(examples, made, 3, seed=5)
     rows = [made.encode(example).reader_query_tokens for example in next(drawn)]
     np.testing.assert_array_equal(np.stack(rows), first.reader_query_tokens)
+
+
+def test_no_examples_need_the_narrowest_rows():
+    made = encoder(query_width=40)
+    assert made.fit_queries([]).shape == (0,) and made.query_width == 16
+    assert made.count_clipped_targets([]) == 0 and made.filler().choice_tokens is None
+
+
+@pytest.mark.parametrize('sequences, place', [([[1, 2, 3], [1, 2, 4]], 2), ([[5, 2], [6, 2], [5, 3]], 0), ([[1, 2], [1, 2, 3]], 0),
+                                              ([[7]], 0)])
+def test_the_first_difference(sequences, place):
+    assert encode._first_difference(sequences) == place
+
+
+def test_a_row_is_int32_and_float32():
+    batch = encode.stack([encoder(own_rows={}).encode(EXAMPLE), encoder(own_rows={}).filler()])
+    assert batch.decoder_loss_weights.dtype == np.float32 and batch.excluded_passage_ids.tolist() == [[-1], [-1]]
+    assert batch.example_ids.tolist() == [3, -1] and batch.reader_query_tokens.shape == (2, 13) == batch.retriever_query_tokens.shape
+    for name in ('retriever_query_tokens', 'retriever_query_lengths', 'reader_query_lengths', 'decoder_target_tokens', 'example_ids'):
+        assert getattr(batch, name).dtype == np.int32
+    assert not batch.decoder_loss_weights[1].any() and batch.retriever_query_lengths[1] == 2

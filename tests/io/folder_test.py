@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.io.folder import Folder
+from atlas_jax.io.folder import Folder, default_cache_dir, storage_errors
 from tests.testing import bucket
 
 
@@ -63,3 +63,38 @@ def test_buckets_that_cannot_be_used(path, monkeypatch):
     with bucket.serving(monkeypatch), pytest.raises(errors.StorageError) as caught:
         Folder(path).write('a', b'1')
     assert '\n' not in str(caught.value) and path.rstrip('/') in str(caught.value)
+
+
+@pytest.mark.parametrize(('text', 'kind'), [
+    ('RESOURCE_EXHAUSTED: [OS error 28: ENOSPC No space left on device]', errors.DiskFullError),
+    ('Error: Disk quota exceeded', errors.DiskFullError), ('PERMISSION_DENIED: no', errors.StorageError),
+    ('UNAVAILABLE: later', errors.StorageError), ('DATA_LOSS: wrong crc', errors.StoreError), ('NOT_FOUND: gone', errors.StoreError)])
+def test_tensorstores_errors_become_the_users(text, kind):
+    with pytest.raises(kind) as caught, storage_errors(Folder('s'), errors.StoreError, 'mend it'):
+        raise ValueError(f"{text}  [source locations='a.cc:1\nb.cc:2']")
+    assert str(caught.value).startswith('s: ') and '\n' not in str(caught.value) and 'a.cc' not in str(caught.value)
+
+
+def test_damage_without_an_error_of_its_own_is_one_of_the_storage():
+    message = 's: cannot be read or written .DATA_LOSS: x.; check the name'
+    with pytest.raises(errors.StorageError, match=message), storage_errors(Folder('s')):
+        raise ValueError('DATA_LOSS: x')
+    with pytest.raises(KeyError), storage_errors(Folder('s')):
+        raise KeyError
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv('ATLAS_JAX_CACHE', str(tmp_path))
+    assert default_cache_dir() == tmp_path
+    monkeypatch.delenv('ATLAS_JAX_CACHE')
+    monkeypatch.setattr(pathlib.Path, 'home', lambda: tmp_path / 'home')
+    assert default_cache_dir() == tmp_path / 'home' / '.cache' / 'atlas_jax'
+
+
+def test_names_of_folders():
+    assert (Folder('a/b').path, Folder('a/b').local) == (pathlib.Path('a/b'), pathlib.Path('a/b'))
+    bucket_folder = Folder('gs://some-bucket/x/')
+    assert (bucket_folder.path, bucket_folder.local, str(bucket_folder / 'y')) == ('gs://some-bucket/x', None, 'gs://some-bucket/x/y')
+    assert Folder(bucket_folder).path == bucket_folder.path
+    found = bucket_folder.kvstore()
+    assert (found['bucket'], found['path'], Folder('gs://b').kvstore()['path']) == ('some-bucket', 'x/', '')

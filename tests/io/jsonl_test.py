@@ -1,6 +1,10 @@
 """JSON lines: what is read, and the one line that each mistake gets."""
 
+import json
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from atlas_jax import errors
 from atlas_jax.io import jsonl
@@ -45,3 +49,16 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
     assert path.read_bytes() == b'{"a": 1}\n' and len(list(tmp_path.iterdir())) == 1
     jsonl.write(path, [{'a': 'ü'}])
     assert list(jsonl.read(path)) == [(1, {'a': 'ü'})]
+
+
+VALUES = st.one_of(st.none(), st.integers(), st.text(st.characters(exclude_categories=['Cs'])))
+ROWS = st.lists(st.dictionaries(st.text(max_size=3), VALUES), min_size=1, max_size=5)
+
+
+@settings(deadline=None)
+@given(ROWS)
+def test_any_rows_come_back(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp('rows') / 'rows.jsonl'
+    rows = json.loads(json.dumps(rows))
+    jsonl.write(path, rows)
+    assert list(jsonl.read(path)) == list(enumerate(rows, start=1))

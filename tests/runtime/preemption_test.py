@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 from atlas_jax.runtime import preemption, watch
 
@@ -14,3 +15,16 @@ def test_the_signal_is_noted_and_the_old_handler_comes_back():
         assert stop.now(2)
     assert signal.getsignal(signal.SIGTERM) is before
     assert preemption.PreemptedError('saved').exit_code == watch.RESUMABLE == 75
+
+
+def test_nothing_is_asked_outside_the_main_thread():
+    before, found = signal.getsignal(signal.SIGTERM), []
+
+    def run():
+        with preemption.StopRequest() as stop:
+            found.append((stop.now(1), signal.getsignal(signal.SIGTERM) is before))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [(False, True)]
