@@ -17,6 +17,7 @@ from atlas_jax import errors
 from atlas_jax.io import atomic
 
 MODEL_FILE = 'model.json'
+# Of model.json; Orbax versions its own files.
 FORMAT_VERSION = 1
 
 
@@ -39,6 +40,7 @@ def read_model_file(folder: pathlib.Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
         raise errors.ModelFolderError(f'{path}: broken JSON: {error}') from error
+    # Other programs write files of this name too.
     if not isinstance(values, dict) or values.get('format') != 'atlas_jax' or values.get('version') != FORMAT_VERSION:
         raise errors.ModelFolderError(f'{path}: not a model file of format version {FORMAT_VERSION}')
     return values
@@ -69,10 +71,12 @@ class RunCheckpoints:
           ModelFolderError: there are no checkpoints, and `create` is off.
         """
         path = (folder / 'checkpoints').absolute()
+        # Looking into a folder must not make it a run.
         if not create and not path.is_dir():
             raise errors.ModelFolderError(f'{folder}: it has a {MODEL_FILE} but no checkpoints; train it again or give another folder')
         # On a CPU the donated state lies in host memory: the next step would overwrite it while it is being written.
         self._asynchronous = jax.default_backend() != 'cpu' if asynchronous is None else asynchronous
+        # The newest to go on from, the best to answer with.
         policies = ocp.checkpoint_managers
         kept: list[Any] = [policies.LatestN(keep)]
         if keep_best:
@@ -80,6 +84,7 @@ class RunCheckpoints:
         options = ocp.CheckpointManagerOptions(preservation_policy=policies.AnyPreservationPolicy(kept), create=create,
                                                best_fn=_score if keep_best else None,
                                                enable_async_checkpointing=self._asynchronous)
+        # `index` is in the checkpoints of refreshed runs only; naming an item does not demand it.
         self._manager = ocp.CheckpointManager(path, options=options, item_names=('params', 'optimizer', 'input', 'index'))
 
     def __enter__(self) -> 'RunCheckpoints':
@@ -113,12 +118,14 @@ class RunCheckpoints:
           DiskFullError: the disk is full; the checkpoints before stay whole.
         """
         items = {'params': ocp.args.StandardSave(params)}
+        # A model that was converted or saved by hand has parameters alone.
         if optimizer is not None:
             items |= {'optimizer': ocp.args.StandardSave(optimizer), 'input': ocp.args.JsonSave({'position': input_position})}
         if index is not None:
             items['index'] = ocp.args.StandardSave(index)
         with atomic.disk_full_is_a_user_error(self._manager.directory):
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=None if score is None else {'score': score})
+            # The caller's next step overwrites the arrays.
             if not self._asynchronous:
                 self._manager.wait_until_finished()
 

@@ -40,6 +40,7 @@ class _LazyHandler(ocp.type_handlers.NumpyHandler):
 
     async def serialize(self, values: Sequence[LazyArray], infos: Sequence[Any], args: Sequence[Any] | None = None) -> list[Any]:
         """Writes everything before it returns, so that no future is left."""
+        # Orbax would gather all arrays first and write them together, which is what this avoids.
         for i, value in enumerate(values):
             array = await asyncio.to_thread(value.read)
             await self._background_serialize([array], [infos[i]], [args[i] if args else ocp.SaveArgs()])
@@ -48,6 +49,7 @@ class _LazyHandler(ocp.type_handlers.NumpyHandler):
 
 def save(folder: pathlib.Path, params: Any) -> None:
     """Writes a tree of LazyArrays as checkpoint 0 of a run folder without checkpoints. Raises DiskFullError."""
+    # A registry of its own: the global one serves ordinary arrays.
     registry = ocp.type_handlers.create_type_handler_registry(
         (jax.Array, ocp.type_handlers.ArrayHandler()), (LazyArray, _LazyHandler()))
     with atomic.disk_full_is_a_user_error(folder), _manager(folder, registry) as manager:
@@ -90,6 +92,7 @@ class StoredParams:
         """Reads one array by its path, as `reader/encoder/layers/mlp/wo/kernel` [layers, mlp_dim, emb_dim]."""
         if self._cached is None or self._cached[0] != path:
             self._cached = None  # freed before the next array is read: two would double the memory
+            # A tree with one leaf: a partial restore reads that array and no other.
             item: Any = np.zeros(())
             restore: Any = ocp.RestoreArgs(restore_type=np.ndarray)
             for key in reversed(path.split('/')):
@@ -104,6 +107,7 @@ class StoredParams:
 
 def _shapes(node: Any, parents: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every array by path."""
+    # Leaves are Orbax's metadata of arrays.
     if not isinstance(node, dict):
         return {'/'.join(parents): tuple(node.shape)}
     return {path: shape for key, child in node.items() for path, shape in _shapes(child, (*parents, key)).items()}

@@ -39,6 +39,7 @@ def alternate(sides: dict[str, Callable[[int], dict[str, Any]]], rounds: int) ->
     timed: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     for number in range(rounds):
         for name, run in sides.items():
+            # After the other side's turn: the first run pays for memory that the system took away.
             paused[name].append(run(number))
             timed[name].append(run(number))
     return {name: _summary(first[name], timed[name]) | {'seconds_after_pause': _median(paused[name], 'seconds')} for name in sides}
@@ -61,12 +62,14 @@ def _median(answers: list[dict[str, Any]], name: str) -> float:
 
 def _summary(first: dict[str, Any], timed: list[dict[str, Any]]) -> dict[str, Any]:
     seconds = [answer['seconds'] for answer in timed]
+    # Losses and tokens are the same in every run; the last one's stand for all.
     rest = {name: value for name, value in timed[-1].items() if name not in ('seconds', 'cpu_seconds')}
     return {'seconds': _median(timed, 'seconds'), 'least_seconds': min(seconds), 'greatest_seconds': max(seconds),
             'cpu_seconds': _median(timed, 'cpu_seconds'), 'first_seconds': first['seconds'],
             'first': {name: value for name, value in first.items() if name.endswith('_loss')}, **rest}
 
 
+# Each side runs in a process of its own: allocator settings, threads and peak memory of one must not touch the other.
 OURS, THEIRS = 'atlas_jax.compare.ours', 'atlas_jax.compare.pytorch'
 TORCH = 'torch'
 
@@ -150,6 +153,7 @@ def compare(models: Models, inputs: compare_inputs.Arrays | str | Random, out: s
     """
     options = options or Options()
     recorded = None
+    # Looked up before models are loaded, which can take minutes.
     if against == TORCH:
         variants.require_torch()
     else:
@@ -158,6 +162,7 @@ def compare(models: Models, inputs: compare_inputs.Arrays | str | Random, out: s
         inputs = compare_inputs.read(inputs, needs_retriever=models.retriever is not None, needs_targets=options.grads)
     with tempfile.TemporaryDirectory() as folder, line_process.Worker(OURS, tuned_environment()) as ours:
         work = pathlib.Path(folder)
+        # Our side loads first: random inputs need the sizes of its vocabularies.
         known = ours.ask('models', **dataclasses.asdict(models))
         if isinstance(inputs, Random):
             inputs = compare_inputs.random(inputs.batch, inputs.n_context, inputs.length, inputs.batches, **known['vocab_sizes'])
@@ -168,8 +173,10 @@ def compare(models: Models, inputs: compare_inputs.Arrays | str | Random, out: s
         ours.ask('outputs', out=os.path.abspath(out), max_length=options.max_length, grads=options.grads)
         found = read_recorded(out)
         if recorded is not None:
+            # A recording has no float64 values: it is judged by the default bounds.
             rows = compare_differences.differences(_real_states(found, inputs), _real_states(recorded, inputs), None, options.rtol, against)
             return _finish(rows, {'ours': ours_is}, against, options, report)
+        # PyTorch's side reads Hugging Face folders alone; other kinds are written as such for it.
         exported = models.model is not None or not known['hugging_face']
         folders = ours.ask('export', folder=folder) if exported else {'reader': models.reader, 'retriever': models.retriever}
         rows, sides = _against_torch(ours, ours_is, {**folders, **(known['retriever'] or {})}, found, inputs, options, common, work)
@@ -187,6 +194,7 @@ def _against_torch(ours: line_process.Worker, ours_is: dict[str, Any], their_mod
       found: our quantities.
       common: the settings that both sides share.
     """
+    # As a user starts PyTorch, unless repaired: our command line has set the allocator for itself.
     environment = tuned_environment() if options.repaired else allocator.plain_environment(os.environ)
     with line_process.Worker(THEIRS, environment) as theirs:
         theirs_is = theirs.ask('load', **their_models, **common, variant=options.variant, flush_denormal=options.repaired)
@@ -195,6 +203,7 @@ def _against_torch(ours: line_process.Worker, ours_is: dict[str, Any], their_mod
         recorded, reference = read_recorded(work / 'theirs.npz'), read_recorded(work / 'reference.npz')
         rows = compare_differences.differences(found, recorded, reference, options.rtol, 'PyTorch')
         sides = {'ours': ours_is, 'theirs': theirs_is}
+        # Without targets there is no loss to take a step on.
         if 'target_ids' in inputs and options.rounds:
             _time({'ours': ours, 'theirs': theirs}, sides, inputs, options.rounds)
     return rows, sides
@@ -208,6 +217,7 @@ def _time(workers: dict[str, line_process.Worker], sides: dict[str, Any], inputs
         return lambda number: worker.ask('step', batch=number % batches)
 
     timed = alternate({name: step_of(worker) for name, worker in workers.items()}, rounds)
+    # Rounds go through the batches in order, so the tokens of the same batches are averaged.
     tokens = statistics.mean(int(inputs['reader_mask'][number % batches].sum()) for number in range(rounds))
     for name, worker in workers.items():
         seconds = timed[name]['seconds']
@@ -221,6 +231,7 @@ def _finish(rows: list[compare_differences.Difference], sides: dict[str, Any], a
                'differences': [dataclasses.asdict(row) | {'agrees': row.agrees} for row in rows], **sides}
     if 'step_seconds' in sides['ours']:
         ours, theirs = sides['ours'], sides['theirs']
+        # On accelerators the device's memory is what limits; on a CPU there is only the process's.
         memory = 'device_bytes' if 'device_bytes' in ours and 'device_bytes' in theirs else 'peak_bytes'
         figures['ratio'] = {'step_seconds': theirs['step_seconds'] / ours['step_seconds'], memory: theirs[memory] / ours[memory]}
     print(compare_differences.as_text(compare_differences.summarised(rows), figures, options.variant, options.repaired))
@@ -234,6 +245,7 @@ def read_recorded(path: str | os.PathLike) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
+    # numpy raises ValueError for a pickle, EOFError for an empty file.
     except (ValueError, EOFError) as error:
         raise errors.InputFileError(path, f'not an npz file of plain arrays ({error})') from error
 
@@ -246,6 +258,7 @@ def tuned_environment() -> dict[str, str]:
 def _real_states(side: Mapping[str, np.ndarray], inputs: compare_inputs.Arrays) -> dict[str, np.ndarray]:
     """Returns the quantities with encoder states 0 on padding: a recording may hold any values there."""
     result = dict(side)
+    # States on padding mean nothing: one implementation leaves zeros, another whatever it computed.
     for number, mask in enumerate(inputs['reader_mask']):
         states = result.get(f'{number}/encoder_states')
         if states is not None and states.shape[1] == mask[0].size:

@@ -13,6 +13,7 @@ from atlas_jax.report import html
 
 Arrays = Mapping[str, np.ndarray]
 
+# docs/design.md, section 5; never loosened.
 OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 5e-5
 # The true gradient is zero: softmax does not change when the same number is added to all keys. Rounding alone is left to compare.
 _ZERO_GRADIENT, _ZERO_TOLERANCE = re.compile(r'grads/retriever/.*key\.bias$'), 1e-6
@@ -64,6 +65,7 @@ def differences(ours: Arrays, theirs: Arrays, reference: Arrays | None = None, r
         if ours[key].shape != theirs[key].shape:
             raise errors.ConfigError(f'{key}: shape {list(ours[key].shape)} here, {list(theirs[key].shape)} in {against}; '
                                      'the models or the inputs are not the same')
+    # A dict keeps the order in which the model computes them: the first that differs is nearest to the cause.
     quantities = dict.fromkeys(key.split('/', 1)[1] for key in common)
     return [_difference(name, [key for key in common if key.split('/', 1)[1] == name], ours, theirs, reference or {}, rtol)
             for name in quantities]
@@ -82,17 +84,21 @@ def summarised(found: list[Difference]) -> list[Difference]:
 
 
 def _share(difference: Difference) -> float:
+    # Tokens allow a difference of 0; the small divisor makes any difference of theirs the worst.
     return float('inf') if np.isnan(difference.relative) else difference.relative / max(difference.allowed, 1e-300)
 
 
 def _difference(name: str, keys: list[str], ours: Arrays, theirs: Arrays, reference: Arrays, rtol: float | None) -> Difference:
     measured: list[tuple[float, float, str, float]] = []  # relative, absolute, where, their own relative error
     for key in keys:
+        # The float64 values are nearer to the truth than either side: both are measured against them.
         expected = reference.get(key, theirs[key])
         absolute, relative, place = _error(ours[key], expected, _scale(name, key, expected, theirs))
         own = _error(theirs[key], expected, _scale(name, key, expected, theirs))[1] if key in reference else 0.0
         measured.append((relative, absolute, f'batch {key.split("/")[0]}{place}', own))
+    # NaN compares false with everything and would never be the largest: it counts as infinity.
     relative, absolute, where, _ = max(measured, key=lambda entry: np.inf if np.isnan(entry[0]) else entry[0])
+    # A token is right or wrong: how far its number is off means nothing.
     if name == _TOKENS:
         return Difference(name, float(sum((ours[key] != theirs[key]).sum() for key in keys)), relative, 0.0, where)
     allowed = GRADIENT_TOLERANCE if name.startswith('grads/') else OUTPUT_TOLERANCE
@@ -106,12 +112,14 @@ def _scale(name: str, key: str, expected: np.ndarray, theirs: Arrays) -> float:
     """Returns the divisor of a difference: the largest value, of the quantity itself or of all gradients where its own are zero."""
     if not _ZERO_GRADIENT.match(name):
         return float(np.abs(expected).max(initial=0.0))
+    # Gradients of the same batch and model give the scale on which rounding errors live.
     beginning = key[:key.index('grads/')] + 'grads/retriever/'
     return max(float(np.abs(values).max(initial=0.0)) for other, values in theirs.items() if other.startswith(beginning))
 
 
 def _error(found: np.ndarray, expected: np.ndarray, scale: float) -> tuple[float, float, str]:
     """Returns the largest absolute and relative difference, and its indices as text."""
+    # In float64, so that the comparison rounds nothing itself.
     gap = np.abs(np.asarray(found, np.float64) - np.asarray(expected, np.float64))
     if gap.size == 0:
         return 0.0, 0.0, ''
@@ -144,6 +152,7 @@ def write_page(path: str | os.PathLike, rows: Sequence[Difference], figures: dic
         page.table(('', 'step', 'reader tokens/s', 'peak memory', 'runs on'), _sides(figures, variant, repaired))
         page.bar_chart('Seconds of a train step', 'seconds', {'atlas_jax': figures['ours']['step_seconds'],
                                                               f'PyTorch, {variant}': figures['theirs']['step_seconds']})
+    # The terminal shows the worst parameter of each model, the page all of them.
     single = [row for row in rows if row.quantity.startswith('grads/')]
     if single:
         page.section('Gradients of every parameter')
@@ -153,6 +162,7 @@ def write_page(path: str | os.PathLike, rows: Sequence[Difference], figures: dic
 
 def _row(row: Difference) -> tuple[str, ...]:
     verdict = 'ok' if row.agrees else 'DIFFERS'
+    # Counts of tokens, not distances.
     if row.quantity == 'generated':
         return row.quantity, f'{row.absolute:.0f} tokens', '', 'identical', verdict, '' if row.agrees else row.where
     return row.quantity, f'{row.absolute:.2e}', f'{row.relative:.2e}', f'{row.allowed:.2e}', verdict, row.where

@@ -23,6 +23,7 @@ from atlas_jax.io import atomic
 
 Arrays = dict[str, np.ndarray]
 
+# Readers and passages have an axis of passages, queries and targets have none.
 _PARTS = {'reader': 4, 'query': 3, 'passage': 4, 'target': 3}  # number of dimensions
 
 
@@ -54,6 +55,7 @@ def write(path: str | os.PathLike, arrays: Arrays) -> None:
 def check(arrays: Arrays, path: str | os.PathLike, needs_retriever: bool = False, needs_targets: bool = False) -> Arrays:
     """Checks arrays in memory as `read` does; errors name `path`. Raises InputFileError."""
     arrays = _with_targets(dict(arrays), path)
+    # A part that is there in half is an error, even where nobody asked for it.
     needed = ['reader', *(['query', 'passage'] if needs_retriever or 'query_ids' in arrays or 'passage_ids' in arrays else []),
               *(['target'] if needs_targets or 'target_ids' in arrays else [])]
     checked = {name: values for part in needed for name, values in _part(arrays, part, path).items()}
@@ -62,6 +64,7 @@ def check(arrays: Arrays, path: str | os.PathLike, needs_retriever: bool = False
         if values.shape[:2] != batches:
             raise errors.InputFileError(path, f'its first two axes are {list(values.shape[:2])}, those of reader_ids {list(batches)}',
                                         field=name, remedy='they are batches and examples in every array')
+    # Gold scores come from the reader, passage by passage.
     if 'passage_ids' in checked and checked['passage_ids'].shape[2] > checked['reader_ids'].shape[2]:
         raise errors.InputFileError(path, f'{checked["passage_ids"].shape[2]} passages an example, but reader_ids has '
                                     f'{checked["reader_ids"].shape[2]}', field='passage_ids', remedy='the reader has to score each of them')
@@ -80,8 +83,10 @@ def random(batch: int, n: int, length: int, batches: int, reader_vocab: int, ret
     def rows(shape: tuple[int, ...], low: int, high: int, vocab: int, last: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         lengths = generator.integers(low, high + 1, shape)
         mask = (np.arange(high) < lengths[..., None]).astype(np.int32)
+        # From 3 up: 0 to 2 are a T5's padding, end and unknown.
         ids = np.where(mask > 0, generator.integers(min(3, vocab - 1), vocab, (*shape, high)), 0).astype(np.int32)
         if last is not None:
+            # A reader input and a target end in eos, which is 1.
             np.put_along_axis(ids, lengths[..., None] - 1, last, axis=-1)
         return ids, mask
 
@@ -122,7 +127,9 @@ def _part(arrays: Arrays, part: str, path: str | os.PathLike) -> Arrays:
     ids, mask = (np.asarray(arrays[name], np.int32) for name in names)
     if ids.shape != mask.shape:
         raise errors.InputFileError(path, f'shape {list(mask.shape)}, but {names[0]} has {list(ids.shape)}', field=names[1])
+    # Masks of others may hold any nonzero number.
     lengths = (mask != 0).sum(axis=-1)
+    # Both sides count on prefixes: one works with lengths, the other with masks.
     holes = (mask != 0) != (np.arange(mask.shape[-1]) < lengths[..., None])
     if holes.any():
         place = ', '.join(str(i) for i in np.argwhere(holes)[0][:-1])
@@ -136,6 +143,7 @@ def _part(arrays: Arrays, part: str, path: str | os.PathLike) -> Arrays:
 
 def _shifted(checked: Arrays, arrays: Arrays, path: str | os.PathLike) -> np.ndarray:
     """Returns the targets shifted right behind the start token. Raises InputFileError if decoder_input_ids is given and differs."""
+    # A T5 decoder starts with the padding token, 0.
     start = np.zeros_like(checked['target_ids'][..., :1])
     shifted = np.concatenate([start, checked['target_ids'][..., :-1]], axis=-1)
     given = arrays.get('decoder_input_ids')

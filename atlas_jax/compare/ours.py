@@ -55,9 +55,12 @@ def make_spec(reader: t5.T5Config, retriever: contriever.ContrieverConfig | None
     capacities = {'read': _capacities(arrays['reader_mask'], as_trained)}
     trains = retriever is not None and 'query_ids' in arrays and 'target_ids' in arrays
     _, _, n, width = arrays['reader_ids'].shape
+    # The inputs are given; these limits only have to be valid.
     inputs = atlas.InputConfig(text_max_tokens=max(width, 3), query_max_tokens=2)
+    # Without dropout: the two sides draw different random numbers.
     config = atlas.AtlasConfig(dataclasses.replace(reader, dropout_rate=0.0),
                                dataclasses.replace(retriever or NO_RETRIEVER, dropout_rate=0.0), inputs, n)
+    # One device, as the other side has; nothing is assembled, so there are no segments.
     spec = spec_lib.StepSpec(config, atlas.Segments((), (), ()), partitioning.make_mesh(devices=jax.devices()[:1]),
                              read=(), step=spec_lib.StepConfig(compute_dtype=dtype))
     if trains:
@@ -78,11 +81,13 @@ def batch_of(arrays: Arrays, number: int) -> tuple[types.Batch, types.ReaderInpu
             return jnp.ones((size, 1), jnp.int32), jnp.ones(size, jnp.int32)
         return jnp.asarray(part[f'{name}_ids'], jnp.int32), jnp.asarray(part[f'{name}_mask'].sum(axis=-1), jnp.int32)
 
+    # The step's shapes need every field; what is not compared gets one token, which nothing reads.
     query_tokens, query_lengths = tokens('query')
     target_tokens, _ = tokens('target')
     weights = part.get('target_mask', np.ones(target_tokens.shape))
     if 'query_mask_reader' in part:
         width = part['query_mask_reader'].shape[-1]
+        # Every reader input of an example begins with the same query.
         reader_query = part['reader_ids'][:, 0, :width], part['query_mask_reader'].sum(axis=-1)
     else:
         reader_query = np.zeros((size, 1)), np.zeros(size)
@@ -126,6 +131,7 @@ def _forward(spec: spec_lib.StepSpec, max_length: int, has_targets: bool, has_re
     decoder_inputs = t5.shift_right(batch.decoder_target_tokens, spec.config.reader.decoder_start_id)
     found['logits'] = apply(decoder_inputs, *read, method='decode')
     differentiate = jax.value_and_grad(joint_loss.joint_loss, has_aux=True)
+    # The last level of capacities holds every batch.
     (_, metrics), gradients = differentiate(params, batch, inputs, spec, len(spec.read) - 1)
     names = {'reader_loss': 'reader_loss', 'retriever_loss': 'retriever_loss', 'scores': 'retriever_score'}
     if spec.distill is not None and spec.distill.gold_score_mode != 'emdr':  # emdr has no score of a passage
@@ -136,6 +142,7 @@ def _forward(spec: spec_lib.StepSpec, max_length: int, has_targets: bool, has_re
 def named_gradients(gradients: Params, spec: spec_lib.StepSpec) -> dict[str, np.ndarray]:
     """Returns gradients as grads/<model>/<Hugging Face name>, in Hugging Face's layout: linear layers [out, in]."""
     tables = {'reader': hf_names.t5_table(spec.config.reader)}
+    # Without distillation the retriever has no gradient.
     if spec.passages_scored:
         tables['retriever'] = hf_names.contriever_table(spec.config.retriever)
     found: dict[str, np.ndarray] = {}
@@ -156,6 +163,7 @@ class JointStep:
     def __call__(self, batch: types.Batch, inputs: types.ReaderInputs) -> dict[str, float]:
         """Updates once and waits until all of it is done; returns the losses before the update."""
         self._state, metrics = self._step(self._state, batch, inputs)
+        # Dispatch is asynchronous: the time of a step is that until its results are there.
         jax.block_until_ready(self._state)
         return {name: float(metrics[name]) for name in ('reader_loss', 'retriever_loss') if name in metrics}
 
@@ -172,6 +180,7 @@ def _joint_step_shardings(spec: spec_lib.StepSpec, config: OptimizerConfig) -> t
 
 def _capacities(mask: np.ndarray, as_trained: bool) -> tuple[buckets.Capacity, ...]:
     lengths = mask.sum(axis=-1)  # [batches, batch, n]
+    # Exact capacities: padding would be timed, and the other side pads to its own longest row.
     longest, passages = int(lengths.max()), lengths.shape[1] * lengths.shape[2]
     if as_trained:
         return buckets.capacities(lengths.reshape(-1), passages, longest)
@@ -191,6 +200,7 @@ def _greedy(params: Params, read: tuple[t5.Readable, jax.Array], size: int, spec
     """Generates [size, max_length] int32, the start token first, padding after the end; `read` is of fid.fuse."""
     config = spec.config.reader
     mask = read[1]
+    # The passages' keys and values once, as in answering.
     params, keys_values = spec.reader.step_by_step(params, *read)
 
     def tokens_to_logits(token: jax.Array, position: jax.Array, cache: Any) -> Any:
@@ -216,6 +226,7 @@ class Side:
     def models(self, reader: str | None, retriever: str | None, model: str | None, layer_norm: str | None) -> dict[str, Any]:
         """Loads the models; returns vocabulary sizes, kinds and the retriever's settings, which the other side needs."""
         self._configs, self._params = load_models(reader, retriever, model, layer_norm)
+        # A folder in Hugging Face's format need not state these; the other side is told what ours found.
         pooled = self._configs.retriever
         found = [loading.detect(folder).kind for folder in (reader, retriever) if folder]
         return {'vocab_sizes': {'reader_vocab': self._configs.reader.vocab_size,
@@ -251,6 +262,7 @@ class Side:
 
     def step(self, batch: int) -> dict[str, float]:
         """Runs one train step on this batch; returns seconds, cpu_seconds and the losses before it."""
+        # Compiling leaves freed memory behind, which would count as the step's.
         first = self._step is None
         if self._step is None:
             self._step = JointStep(self._params, self._spec)
@@ -290,6 +302,7 @@ def load_models(reader: str | None, retriever: str | None, model: str | None, la
         stand_in = nn.unbox(contriever.init_params(NO_RETRIEVER, jax.random.key(0)))
         return Configs(read.config), layer_scan.stack_layers({'reader': read.params(), 'retriever': stand_in})
     found = opened.retriever()
+    # Hugging Face folders of released Atlas retrievers do not state their layer norm.
     config = dataclasses.replace(found.config, layer_norm=layer_norm or found.config.layer_norm)
     return Configs(read.config, config), layer_scan.stack_layers({'reader': read.params(), 'retriever': found.params()})
 
@@ -310,16 +323,19 @@ def check_tokens(configs: Configs, arrays: Arrays) -> None:
 
 def _check_vocabulary(name: str, model: str, vocab_size: int, arrays: Arrays) -> None:
     largest = int(arrays[f'{name}_ids'].max(initial=0)) if f'{name}_ids' in arrays else 0
+    # A gather clamps such an id and would compare two other models silently.
     if largest >= vocab_size:
         raise errors.ConfigError(f'{name}_ids has token {largest}, but the {model} only {vocab_size}; the inputs belong to another model')
 
 
 def all_outputs(params: Params, spec: spec_lib.StepSpec, arrays: Arrays, max_length: int, grads: bool) -> dict[str, np.ndarray]:
     """Computes `<batch>/<quantity>` of every batch [batch, ...] as float32 (tokens int32): OUT.npz of `atlas-jax compare`."""
+    # No real vocabulary is as small as the stand-in's.
     has_retriever = spec.config.retriever.vocab_size > NO_RETRIEVER.vocab_size and 'query_ids' in arrays
     forward = make_forward(spec, max_length, 'target_ids' in arrays, has_retriever)
     found: dict[str, np.ndarray] = {}
     for number in range(arrays['reader_ids'].shape[0]):
+        # Accelerators multiply float32 in less precision by default.
         with jax.default_matmul_precision('highest'):
             computed, gradients = forward(params, *batch_of(arrays, number))
         quantities = {name: np.asarray(value) for name, value in computed.items()}
@@ -332,6 +348,7 @@ def all_outputs(params: Params, spec: spec_lib.StepSpec, arrays: Arrays, max_len
 
 def _to_width(states: np.ndarray, width: int) -> np.ndarray:
     """Lays out states [batch, n, longest, dim] as the inputs: [batch, n * width, dim]."""
+    # Streams are as long as the longest input, the inputs as wide as their array.
     padded = np.pad(states[:, :, :width].astype(np.float32), ((0, 0), (0, 0), (0, max(width - states.shape[2], 0)), (0, 0)))
     return padded.reshape(states.shape[0], -1, states.shape[-1])
 

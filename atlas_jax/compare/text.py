@@ -35,6 +35,7 @@ def from_text(data: str | os.PathLike, index: str | os.PathLike, store: str | os
     distill = spec_lib.DistillConfig(retriever_n_context=n_context)
     prepared = prepare.prepare(atlas, examples, api.Index.open(index, store), n_context, batch, distill=distill)
     step = compile_step(_assemble, prepared.spec)
+    # Once: host arrays would be copied at every batch. The reader is not needed to find passages.
     params = jax.device_put({name: values for name, values in atlas.params.items() if name != 'reader'})
     parts = []
     for _, (part, found) in prepared.run(step, params, examples, batch):
@@ -58,6 +59,7 @@ def _arrays(batch: types.Batch, found: types.ReaderInputs) -> compare_inputs.Arr
                                ('query', batch.retriever_query_tokens, batch.retriever_query_lengths)):
         mask = np.arange(ids.shape[-1]) < np.asarray(lengths)[..., None]
         arrays |= {f'{name}_ids': np.where(mask, np.asarray(ids), 0), f'{name}_mask': mask.astype(np.int32)}
+    # Fillers do not occur: there are as many questions as rows.
     arrays['target_ids'] = np.asarray(batch.decoder_target_tokens, np.int32)
     arrays['target_mask'] = np.asarray(np.asarray(batch.decoder_loss_weights) > 0, np.int32)
     query_lengths = np.asarray(batch.reader_query_lengths)

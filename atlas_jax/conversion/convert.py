@@ -19,6 +19,7 @@ from atlas_jax.tokenizers import t5 as t5_tokenizer
 Parts = dict[str, weights.Weights[weights.Config]]
 Tokenizers = dict[str, t5_tokenizer.T5Tokenizer | bert_tokenizer.BertTokenizer]
 
+# The original's format is read only: whoever converts leaves it behind.
 TARGETS = ('hf', 't5x', 'atlas_jax')
 PARTS = ('reader', 'retriever', 'both')
 DTYPES = ('float32', 'bfloat16')
@@ -60,6 +61,7 @@ class Request:
             raise errors.ConfigError(f'--scan is a layout of T5X; leave it out with --to {self.to}')
         if self.to == 't5x' and self.part in ('retriever', 'both'):
             raise errors.ConfigError(f'--part {self.part}: T5X holds a reader only; convert the retriever by itself with --to hf')
+        # A run folder is what training and answering start from: both models, in the precision they are trained in.
         if self.to == 'atlas_jax' and (self.part not in (None, 'both') or self.dtype != 'float32'):
             raise errors.ConfigError('--to atlas_jax takes both parts, in float32; leave --part and --dtype out')
 
@@ -78,15 +80,18 @@ def convert(request: Request) -> Parts:
     opened = loading.open_model(request.source, _folder(request.retriever_tokenizer))
     if request.retriever is not None:
         opened = loading.join(opened, loading.open_model(request.retriever))
+    # Opening compares every name and shape with the configuration, and tokenizers are found: what can fail fails before `out` is begun.
     parts = {name: opened.part(name) for name in _wanted(request, opened)}
     tokenizers = _tokenizers(request, opened, parts)
     with progress.bar(sum(len(part.shapes) for part in parts.values()), f'writing {out.name}', ' parameters') as bar:
         watched = {name: _watched(part, bar) for name, part in parts.items()}
         with atomic.writing_folder(out) as folder:
+            # The watched parts move the bar; those returned do not, so that a caller may read them again.
             if request.to == 't5x':
                 t5x.write(folder, weights.reader(watched['reader']), request.scan, request.dtype, opened.step)
                 _save(tokenizers, {'reader': folder})
             elif request.to == 'hf':
+                # One part is a plain Hugging Face folder. Several lie side by side, a pair that is read again.
                 folders = {name: folder if len(parts) == 1 else folder / name for name in parts}
                 for name, part in watched.items():
                     hf.write(folders[name], part, request.dtype)
@@ -122,6 +127,7 @@ def _wanted(request: Request, opened: loading.Opened) -> tuple[str, ...]:
 def _tokenizers(request: Request, opened: loading.Opened, parts: Parts) -> Tokenizers:
     """Finds the tokenizers of the parts. A run folder needs them; other kinds do without if none is found."""
     found: Tokenizers = {}
+    # A Hugging Face or T5X folder is of use without a tokenizer; a run folder is not.
     for name, given in (('reader', request.reader_tokenizer), ('retriever', request.retriever_tokenizer)):
         places = opened.tokenizer_places.get(name, [])
         needed = request.to == 'atlas_jax' or given is not None or loading.has_tokenizer(places)
@@ -137,9 +143,11 @@ def _save(tokenizers: Tokenizers, folders: dict[str, pathlib.Path]) -> None:
 
 
 def _write_run(folder: pathlib.Path, opened: loading.Opened, parts: Parts) -> None:
+    # Models of other kinds do not state how many passages they read; one is the least that reads any.
     config = atlas.AtlasConfig(weights.reader(parts['reader']).config, weights.retriever(parts['retriever']).config,
                                opened.inputs or atlas.InputConfig(), 1 if opened.n_context is None else opened.n_context)
     own.write(folder, own.describe(config, opened.task or qa.QATask(), 'passage_encoder' in parts), parts)
+    # Most options have no field in model.json; beside it they stay readable.
     if opened.options:
         atomic.write_json(folder / OPTIONS_FILE, original.options_to_json(opened.options))
 

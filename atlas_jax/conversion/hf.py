@@ -42,6 +42,7 @@ def describe_retriever(folder: pathlib.Path) -> Description:
     path = folder / 'modules.json'
     if not path.is_file():
         return Description(folder)
+    # Without a Normalize module embeddings are not normalised, whatever config.json says: False, not None.
     bert_folder, pooling, normalize = folder, None, False
     modules = hf_files.read_json(path)
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
@@ -65,6 +66,7 @@ def _pooling(path: pathlib.Path) -> str:
     if not isinstance(options, dict):
         raise errors.ModelFolderError(f'{path}: expected a JSON object; copy the folder again')
     found = sorted(key for key, on in options.items() if key.startswith('pooling_mode_') and on is True)
+    # sentence-transformers joins the results of several modes to one longer embedding, which no Contriever has.
     for pooling, key in _POOLING_KEYS.items():
         if found == [key]:
             return pooling
@@ -74,6 +76,7 @@ def _pooling(path: pathlib.Path) -> str:
 
 def write_modules(folder: pathlib.Path, emb_dim: int, pooling: str, normalize: bool) -> None:
     """Writes modules.json and 1_Pooling/config.json beside a BERT's own files, for sentence-transformers. Raises DiskFullError."""
+    # All modes are written, false ones too: sentence-transformers takes a missing mean mode for true.
     options: dict[str, Any] = {'word_embedding_dimension': emb_dim, 'pooling_mode_max_tokens': False}
     options.update({key: name == pooling for name, key in _POOLING_KEYS.items()})
     atomic.write_json(folder / '1_Pooling' / 'config.json', options)
@@ -93,9 +96,11 @@ _T5_ACTIVATIONS = {'relu': ('relu',), 'gelu': ('gelu_erf',), 'gelu_new': ('gelu'
 def read_t5_config(folder: pathlib.Path) -> t5.T5Config:
     """Reads the T5Config of a folder. Raises ModelFolderError if config.json is missing, broken or another model's."""
     config, path = hf_files.read_config(folder, ('t5',)), folder / 'config.json'
+    # Files of T5 1.0 are older than the option; relu is what they have.
     activations = config.get('feed_forward_proj', 'relu')
     if activations not in _T5_ACTIVATIONS:
         raise errors.ModelFolderError(f'{path}: feed_forward_proj is {activations!r}; known are {", ".join(_T5_ACTIVATIONS)}')
+    # num_decoder_layers is missing or null where both stacks have as many layers.
     num_layers = _size(path, config, 'num_layers')
     # transformers 5 always writes tie_word_embeddings true; scale_decoder_outputs holds the true setting.
     tied = config.get('scale_decoder_outputs', config.get('tie_word_embeddings', True))
@@ -136,9 +141,11 @@ def read_contriever_config(described: Description, layer_norm: str | None) -> co
     """
     path = described.bert_folder / 'config.json'
     config = hf_files.read_config(described.bert_folder, ('bert', 'contriever'))
+    # Other activations and positions would load without an error and embed wrongly.
     for key, needed in (('hidden_act', 'gelu'), ('position_embedding_type', 'absolute')):
         if config.get(key, needed) != needed:
             raise errors.ModelFolderError(f'{path}: {key} is {config[key]!r}; only {needed!r} is supported')
+    # Our own folders note pooling and normalisation in config.json; modules.json is what sentence-transformers reads.
     pooling = described.pooling or config.get('pooling', 'average')
     normalize = config.get('normalize', False) if described.normalize is None else described.normalize
     return contriever.ContrieverConfig(
@@ -166,6 +173,7 @@ def contriever_json(config: contriever.ContrieverConfig) -> dict[str, Any]:
 def _size(path: pathlib.Path, config: dict[str, Any], key: str, default: int | None = None) -> int:
     """Returns a whole number of config.json; without a default it must be there and at least 1."""
     value, least = (config.get(key), 1) if default is None else (config.get(key, default), 0)
+    # A bool is an int to Python: true would pass as 1.
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise errors.ModelFolderError(f'{path}: {key} is {value!r}, expected an integer of at least {least}')
     return value
@@ -279,9 +287,12 @@ def t5_names(tensors: hf_files.TensorSource, tied: bool, prefix: str = '') -> di
       ModelFolderError: a copy of the embedding differs from it.
     """
     names = {name.removeprefix(prefix): name for name in tensors.names() if name.startswith(prefix)}
+    # Ignored, not refused: the model computes the same without it.
     names.pop(_T5_UNUSED, None)
+    # safetensors keeps one name of shared tensors, which need not be the one that config.json's model calls them.
     if 'shared.weight' not in names and _T5_ALIASES[0] in names:
         names['shared.weight'] = names[_T5_ALIASES[0]]
+    # A copy that differs means another model than config.json describes, which would load and answer wrongly.
     shared = tensors.read(names['shared.weight']) if 'shared.weight' in names else None
     for copy in (*_T5_ALIASES, *(['lm_head.weight'] if tied else [])):
         actual = names.pop(copy, None)
@@ -302,6 +313,7 @@ def contriever_names(names: Iterable[str], prefix: str = '') -> dict[str, str]:
             if short.startswith(start):
                 short = short.removeprefix(start)
                 break
+        # Renamed before the pooler and the heads are left out by name.
         for old, new in _BERT_OLD:
             short = short.replace(old, new)
         if not _BERT_IGNORED.match(short):
@@ -321,6 +333,7 @@ def of_tensors(config: weights.ConfigT, tensors: hf_files.TensorSource, names: d
       ModelFolderError: a parameter is missing, unknown or mis-shaped; names it.
     """
     table = hf_names.t5_table(config) if isinstance(config, t5.T5Config) else hf_names.contriever_table(config)
+    # The model itself says which parameters it has: the table alone could miss one.
     shapes = weights.expected_shapes(config)
     weights.check(where, {name: tensors.shape(actual) for name, actual in names.items()},
                   {entry.name: entry.shape(shapes[path]) for path, entry in table.items()}, source)

@@ -78,6 +78,7 @@ def write_safetensors(path: pathlib.Path, tensors: Sequence[tuple[str, tuple[int
         file.write(len(encoded).to_bytes(8, 'little') + encoded)
         for name, shape in tensors:
             array = np.asarray(read(name), dtype=numpy_dtype, order='C')
+            # The header is written already: a tensor of another size would shift all that follow.
             if array.shape != tuple(shape):
                 raise ValueError(f'{name} has shape {array.shape}, announced as {tuple(shape)}')
             file.write(array.reshape(-1).view(np.uint8).data)
@@ -85,6 +86,7 @@ def write_safetensors(path: pathlib.Path, tensors: Sequence[tuple[str, tuple[int
 
 _SINGLE, _INDEX = 'model.safetensors', 'model.safetensors.index.json'
 _TORCH_SINGLE, _TORCH_INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'
+# Hugging Face's own limit of a shard.
 SHARD_BYTES = 5_000_000_000
 
 
@@ -94,6 +96,7 @@ def read_json(path: pathlib.Path) -> Any:
         raise errors.ModelFolderError(f'{path}: no such file; give a Hugging Face model folder (config.json and {_SINGLE})')
     try:
         return json.loads(path.read_text(encoding='utf-8'))
+    # json raises RecursionError for a file of nothing but opening brackets.
     except (ValueError, RecursionError) as error:
         raise errors.ModelFolderError(f'{path}: broken JSON ({error}); copy the folder again') from error
 
@@ -142,6 +145,7 @@ class Tensors:
         self.path = folder
         self._files: dict[str, SafetensorsFile | torch_file.TorchFile] = {}
         self._file_of: dict[str, str] = {}
+        # safetensors first: shapes are read without the tensors, and there is no pickle to interpret.
         for single, index in ((_SINGLE, _INDEX), (_TORCH_SINGLE, _TORCH_INDEX)):
             if (folder / single).is_file():
                 self._file_of = {name: single for name in self._open(single, single).names()}
@@ -175,10 +179,12 @@ class Tensors:
             # A name with folders in it could lead out of the model folder.
             if not isinstance(file, str) or pathlib.PurePath(file).name != file:
                 raise errors.ModelFolderError(f'{path}: the shard {file!r} of {name} is not a file name in this folder')
+            # Looked up now, before a conversion has written half a model.
             if name not in self._open(file, index_name).names():
                 raise errors.ModelFolderError(f'{self.path / file}: lacks {name}, which {index_name} promises; copy the folder again')
 
     def _open(self, file: str, named_by: str) -> SafetensorsFile | torch_file.TorchFile:
+        # One object a shard: its header or pickle is read once for all its tensors.
         if file not in self._files:
             path = self.path / file
             if not path.is_file():
@@ -209,7 +215,9 @@ def write(folder: str | os.PathLike, config: dict[str, Any], shapes: dict[str, t
     if len(shards) > 1:
         total = sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes.values()) * (4 if dtype == 'float32' else 2)
         weight_map = {name: file for file, shard in zip(names, shards, strict=True) for name in shard}
+        # transformers finds the shard of a tensor by this file.
         atomic.write_json(folder / _INDEX, {'metadata': {'total_size': total}, 'weight_map': weight_map})
+    # Last: a folder without config.json is not taken for a model.
     atomic.write_json(folder / 'config.json', config)
 
 

@@ -40,9 +40,11 @@ def t5_table(config: t5.T5Config) -> Table:
 def t5_table_of(num_encoder_layers: int, num_decoder_layers: int, gated: bool, tied: bool) -> Table:
     """Returns the table of a T5 from its numbers of layers, and whether its MLPs are gated and its embeddings tied."""
     table = {'token_embedder/embedding': Entry('shared.weight')}
+    # A tied output is the embedding: there is no parameter to name.
     if not tied:
         table['decoder/logits_dense/kernel'] = Entry('lm_head.weight', True)
     wide = ['wi_0', 'wi_1'] if gated else ['wi']
+    # Norm, attention and Hugging Face's name of each attention of a layer, in the order in which Hugging Face numbers its sublayers.
     stacks = {
         'encoder': (num_encoder_layers, (('pre_attention_layer_norm', 'attention', 'SelfAttention'),)),
         'decoder': (num_decoder_layers, (('pre_self_attention_layer_norm', 'self_attention', 'SelfAttention'),
@@ -59,6 +61,7 @@ def t5_table_of(num_encoder_layers: int, num_decoder_layers: int, gated: bool, t
                 table[f'{ours}/{norm}/scale'] = Entry(f'{theirs}.{j}.layer_norm.weight')
                 for part, letter in (('query', 'q'), ('key', 'k'), ('value', 'v'), ('out', 'o')):
                     table[f'{ours}/{attention}/{part}/kernel'] = Entry(f'{theirs}.{j}.{name}.{letter}.weight', True)
+            # The MLP comes after the attentions: sublayer 1 of an encoder layer, 2 of a decoder layer.
             last = len(attentions)
             table[f'{ours}/pre_mlp_layer_norm/scale'] = Entry(f'{theirs}.{last}.layer_norm.weight')
             for part in (*wide, 'wo'):
@@ -69,6 +72,7 @@ def t5_table_of(num_encoder_layers: int, num_decoder_layers: int, gated: bool, t
 def contriever_table(config: contriever.ContrieverConfig) -> Table:
     """Returns the table of a Contriever; names without the `bert.` or `contriever.` that some files put before them."""
     table: Table = {}
+    # Embeddings have the same layout on both sides, [rows, emb_dim].
     for ours, theirs in (('token', 'word'), ('position', 'position'), ('type', 'token_type')):
         table[f'bert/{ours}_embedder/embedding'] = Entry(f'embeddings.{theirs}_embeddings.weight')
     _add_pair(table, 'bert/embedder_norm', 'embeddings.LayerNorm', norm=True)
@@ -86,6 +90,7 @@ def contriever_table(config: contriever.ContrieverConfig) -> Table:
 
 def _add_pair(table: Table, ours: str, theirs: str, norm: bool = False) -> None:
     """Adds a weight and its bias; a norm's weight is a vector of scales, which nothing transposes."""
+    # Flax calls the weight of a norm its scale.
     table[f'{ours}/{"scale" if norm else "kernel"}'] = Entry(f'{theirs}.weight', not norm)
     table[f'{ours}/bias'] = Entry(f'{theirs}.bias')
 
@@ -101,6 +106,7 @@ def nest(flat: dict[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for path, leaf in flat.items():
         *parents, last = path.split('/')
+        # Parents are made on the way down, so that leaves may come in any order.
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})

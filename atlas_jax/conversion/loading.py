@@ -49,8 +49,10 @@ def detect(path: str | os.PathLike) -> Found:
         if path.name not in ('checkpoint', 'config.json', 'model.json'):
             raise errors.ModelFolderError(f'{path}: give the folder of the model, or an original {ORIGINAL_FILE}')
         path = path.parent
+    # Our own file first: it names format and version, the others are told by what they look like.
     if (path / 'model.json').is_file():
         return Found(ATLAS_JAX, path)
+    # Before config.json: a sentence-transformers folder may have both.
     if (path / 'modules.json').is_file():
         return Found(RETRIEVER, path)
     if (path / 'config.json').is_file():
@@ -58,6 +60,7 @@ def detect(path: str | os.PathLike) -> Found:
     for find in (_original, _t5x):
         if found := find(path):
             return found
+    # Last, for a run or an original may hold folders of these names too.
     if (path / 'reader').is_dir() and (path / 'retriever').is_dir():
         return Found(PAIR, path)
     _refuse_other_kinds(path)
@@ -72,6 +75,7 @@ def _hugging_face_kind(path: pathlib.Path) -> str:
 def _original(path: pathlib.Path) -> Found | None:
     """Finds an original checkpoint in the step folder itself, or the newest step of the run's folder."""
     steps = _numbered(path / 'checkpoint', 'step-', ORIGINAL_FILE) or _numbered(path, 'step-', ORIGINAL_FILE)
+    # The original writes checkpoint/step-N and a link `latest`; a released model lies in its folder without them.
     for folder in (path, *(path / 'checkpoint' / name for name in ('', 'latest')), *steps):
         if (folder / ORIGINAL_FILE).is_file():
             return Found(ORIGINAL, folder / ORIGINAL_FILE)
@@ -81,6 +85,7 @@ def _original(path: pathlib.Path) -> Found | None:
 def _t5x(path: pathlib.Path) -> Found | None:
     """Finds a T5X checkpoint: the folder itself, or the newest checkpoint of the model's folder."""
     for folder in (path, *_numbered(path, 'checkpoint_', 'checkpoint')):
+        # Orbax's folders may have a file of this name as well.
         if (folder / 'checkpoint').is_file():
             _refuse_other_kinds(folder)
             return Found(T5X, folder)
@@ -98,6 +103,7 @@ def _refuse_other_kinds(path: pathlib.Path) -> None:
     if (path / '_METADATA').is_file() or (path / '_CHECKPOINT_METADATA').is_file():
         raise errors.ModelFolderError(f'{path}: an Orbax checkpoint (_METADATA) and no T5X one; convert it with T5X, or give the run '
                                       'folder if atlas_jax wrote it')
+    # A clear refusal: both would otherwise be taken for a broken T5X checkpoint.
     with_index = list(path.glob('*.ckpt*.index'))
     index = path / 'checkpoint'  # TensorFlow gives its list of checkpoints the name of T5X's msgpack file
     if with_index or (index.is_file() and index.open('rb').read(22) == b'model_checkpoint_path:'):
@@ -126,6 +132,7 @@ def reader_tokenizer(given: str | os.PathLike | None, places: Iterable[pathlib.P
 
 
 def _reader_tokenizer(given: str | os.PathLike | None, places: Iterable[pathlib.Path]) -> t5_tokenizer.T5Tokenizer:
+    # T5X names a spiece.model, not a folder.
     if given is not None and pathlib.Path(given).is_file():
         try:
             return t5_tokenizer.T5Tokenizer(pathlib.Path(given).read_bytes())
@@ -156,6 +163,7 @@ def _find(given: str | os.PathLike | None, places: Iterable[pathlib.Path], kind:
     if given is not None:
         return pathlib.Path(given)
     places = list(places)
+    # The first place counts: with the model before beside it.
     for place in places:
         if any((place / file).is_file() for file in _TOKENIZER_FILES[kind]):
             return place
@@ -218,6 +226,7 @@ def open_model(path: str | os.PathLike, retriever_config: str | os.PathLike | No
         return _open_own(found.path)
     if found.kind == RETRIEVER:
         return Opened(found.kind, found.path, {'retriever': lambda: hf.open_contriever(found.path)}, {'retriever': [found.path]})
+    # The tokenizer of a T5X model lies in the folder above its checkpoint_<step>, if anywhere.
     places = {'reader': [found.path, found.path.absolute().parent]}
     if found.kind == READER:
         return Opened(found.kind, found.path, {'reader': lambda: hf.open_t5(found.path)}, places)
@@ -260,6 +269,7 @@ def _open_pair(path: pathlib.Path) -> Opened:
 def _open_original(path: pathlib.Path, retriever_config: str | os.PathLike | None) -> Opened:
     checkpoint = original.Original(path)
     options = checkpoint.options
+    # Three folders up is the original's run folder, seen from checkpoint/step-N/model.pth.tar.
     beside = [parent / name for parent in list(path.absolute().parents)[:3] for name in ('', 'tokenizers')]
     places = {part: [folder / part for folder in beside] + original.named_folders(path, options.get(option))
               for part, option in (('reader', 'reader_model_type'), ('retriever', 'retriever_model_path'))}
@@ -267,6 +277,7 @@ def _open_original(path: pathlib.Path, retriever_config: str | os.PathLike | Non
     if retriever_config:
         described = [pathlib.Path(retriever_config)]
     config_folder = described[0] if described else None
+    # Functions: a retriever without known heads must not keep the reader from being read.
     openers: dict[str, Callable[[], weights.Weights[weights.Config]]] = {
         'reader': checkpoint.reader, 'retriever': lambda: checkpoint.retriever(config_folder),
         'passage_encoder': lambda: checkpoint.passage_encoder(config_folder)}

@@ -60,12 +60,14 @@ def task(path: pathlib.Path, options: dict[str, Any]) -> task_lib.Task:
       ConfigError, FormatError: the task does not take a value.
     """
     name = _values(path, options, {'task': ('task', str)}).get('task', 'qa')
+    # Options of other tasks are set as well, to their defaults; only those of this task matter.
     fields = {field.name for field in dataclasses.fields(registry.TASKS[name])} if name in registry.TASKS else set()
     return registry.make(name, **{option: value for option, value in _values(path, options, _TASK).items() if option in fields})
 
 
 def distillation(path: pathlib.Path, options: dict[str, Any]) -> dict[str, Any]:
     """Returns the fields of DistillConfig with which training goes on. Raises ModelFolderError if an option has the wrong type."""
+    # Names and values of the original are accepted by DistillConfig as they are, ppmean and evalnormsum too.
     values = _values(path, options, _DISTILL)
     if options.get('query_side_retriever_training') is True:
         values['retriever_training'] = 'query_side'
@@ -87,6 +89,7 @@ def options_to_json(options: dict[str, Any]) -> dict[str, Any]:
 
 def named_folders(path: pathlib.Path, option: Any) -> list[pathlib.Path]:
     """Returns the places where the folder that an option names may be: as named, and beside the checkpoint or up to 3 folders above it."""
+    # Both stand for no model.
     if not isinstance(option, str) or option in ('', 'none'):
         return []
     above = list(path.absolute().parents)[:4]
@@ -100,6 +103,7 @@ def _values(path: pathlib.Path, options: dict[str, Any], wanted: _Wanted) -> dic
         value = options.get(theirs)
         if value is None:
             continue
+        # argparse keeps a default of 1 as a whole number.
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
@@ -129,6 +133,7 @@ class Original:
         self.path = path
         self._file = torch_file.TorchFile(path, within='model')
         self.options = self._file.options
+        # A file that somebody saved again may lack it.
         step = self._file.root.get('step')
         self.step = step if isinstance(step, int) else 0
 
@@ -141,6 +146,7 @@ class Original:
     def reader(self) -> weights.Weights[t5.T5Config]:
         """Opens the T5. Raises ModelFolderError if a parameter is missing, unknown or mis-shaped; names it."""
         self._need('reader')
+        # Sizes come from shapes, for the file has no config.json; whether the output is tied does not show there.
         tied = self._output_is_tied()
         names = hf.t5_names(self._file, tied, 'reader.')
         config = weights.infer_t5(self.path, _our_shapes(self._file, names), tied)
@@ -156,6 +162,7 @@ class Original:
           ModelFolderError: a parameter is missing, unknown or mis-shaped, or the number of heads is unknown.
         """
         self._need('retriever')
+        # Of two encoders this is the one of queries.
         tied = any(name.startswith(_TIED) for name in self._file.names())
         return self._encoder(_TIED if tied else _QUERY, config_folder)
 
@@ -173,6 +180,7 @@ class Original:
         output, shared = 'reader.lm_head.weight', 'reader.shared.weight'
         if output not in names or shared not in names:
             return output not in names
+        # PyTorch saves tied weights under both names: only their values tell that they are one.
         return self._file.shape(output) == self._file.shape(shared) and np.array_equal(self._file.read(output), self._file.read(shared))
 
     def _encoder(self, prefix: str, config_folder: pathlib.Path | None) -> weights.Weights[contriever.ContrieverConfig]:
@@ -196,6 +204,7 @@ class Original:
         if emb_dim not in _HEADS_OF_BERT:
             raise errors.ModelFolderError(f'{self.path}: a retriever of width {emb_dim} may have any number of heads; give the folder with '
                                           'its config.json by --retriever_tokenizer')
+        # At least one layer: a file without any then fails with the name of a missing parameter.
         layers = {name.split('.')[2] for name in names if name.startswith('encoder.layer.')}
         return contriever.ContrieverConfig(
             vocab_size=vocab_size, emb_dim=emb_dim, num_heads=_HEADS_OF_BERT[emb_dim], num_layers=max(1, len(layers)),
@@ -203,6 +212,7 @@ class Original:
             type_vocab_size=need('embeddings.token_type_embeddings.weight')[0], layer_norm='second_moment')
 
     def _with_dropout(self, config: weights.ConfigT) -> weights.ConfigT:
+        # The option overrides the dropout of both models' own configurations.
         rate = self.options.get('dropout')
         return dataclasses.replace(config, dropout_rate=float(rate)) if isinstance(rate, int | float) and 0 <= rate < 1 else config
 
@@ -212,6 +222,7 @@ def _our_shapes(tensors: torch_file.TorchFile, names: dict[str, str]) -> dict[st
     def layers(side: str) -> int:
         return max(1, len({name.split('.')[2] for name in names if name.startswith(f'{side}.block.')}))
 
+    # The table of the largest model that the names allow; what it names and the file lacks is left out here and found missing later.
     table = hf_names.t5_table_of(layers('encoder'), layers('decoder'), gated='encoder.block.0.layer.1.DenseReluDense.wi_0.weight' in names,
                                  tied='lm_head.weight' not in names)
     return {path: entry.shape(tensors.shape(names[entry.name])) for path, entry in table.items() if entry.name in names}

@@ -32,6 +32,7 @@ class Run:
         self.config = atlas.config_from_dict(self.description)
         self._stored = streaming.StoredParams(path)
         self.step = self._stored.step
+        # The passage encoder is there only where it is another one than the retriever.
         found = {name.split('/')[0] for name in self._stored.shapes}
         self.parts = tuple(part for part in ('reader', 'retriever', 'passage_encoder') if part in found)
 
@@ -55,6 +56,7 @@ class Run:
 
         def read(path: str) -> np.ndarray:
             stored, layer = places[path]
+            # Orbax reads whole arrays: the stored one is kept while its layers are asked for one after another.
             array = self._stored.read(stored)
             return np.asarray(array if layer is None else array[layer], np.float32)
 
@@ -79,6 +81,7 @@ def write(path: pathlib.Path, description: dict[str, Any], parts: Mapping[str, w
             arrays[stacked] = streaming.LazyArray(_stacked_shape(opened, stacked, paths), functools.partial(opened.stack, stacked, paths))
         tree[name] = hf_names.nest(arrays)
     streaming.save(path, tree)
+    # Last: a folder without model.json is not taken for a model.
     run_folder.write_model_file(path, description)
 
 

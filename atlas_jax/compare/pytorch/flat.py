@@ -9,6 +9,7 @@ import transformers
 from atlas_jax.compare.pytorch import models
 
 
+# PyTorch's own backward of a gather is a scatter with additions, which the flat layout does without.
 class _GatherPairs(torch.autograd.Function):
     """A gather of rows whose backward is a gather too: the index maps are mutually inverse on real positions."""
 
@@ -33,6 +34,7 @@ class Layout:
         self.slots = self.mask.reshape(-1).nonzero()[:, 0]  # [tokens]
         self.tokens = flat.ids.reshape(-1)[self.slots]
         self.positions = self.slots % self.shape[1]
+        # Padding points to some token; `real` then sets it to zero.
         self.places = (self.mask.reshape(-1).cumsum(0) - 1).clamp(min=0)  # [rows * longest]
         self.real = self.mask.reshape(-1, 1).to(dtype)
         self.ones = torch.ones((), dtype=dtype, device=flat.ids.device)
@@ -82,7 +84,9 @@ class FlatReader(models.PaddedReader):
         """Returns encoder states [tokens, dim]."""
         encoder = self.t5.encoder
         hidden = encoder.embed_tokens(layout.tokens)
+        # T5 keeps one position bias in its first layer and uses it in all.
         bias = encoder.block[0].layer[0].SelfAttention.compute_bias(layout.shape[1], layout.shape[1])  # [1, heads, queries, keys]
+        # [rows, heads, queries, keys]
         hidden_keys = ~layout.mask[:, None, None]
         for block in encoder.block:
             own = block.layer[0].SelfAttention
@@ -102,6 +106,7 @@ class FlatReader(models.PaddedReader):
         decoder, length = self.t5.decoder, decoder_ids.shape[1]
         hidden = decoder.embed_tokens(decoder_ids)
         bias = decoder.block[0].layer[0].SelfAttention.compute_bias(length, length)
+        # A decoder position sees itself and what is before it.
         future = torch.ones(length, length, dtype=torch.bool, device=hidden.device).triu(1)
         hidden_keys = ~memory.mask.bool()[:, None, None]
         for block, (keys, values) in zip(decoder.block, memory.content, strict=True):
@@ -129,6 +134,7 @@ def _heads(joined: torch.Tensor, heads: int) -> torch.Tensor:
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, hidden: torch.Tensor) -> torch.Tensor:
     """Attends without scaling, as T5: [rows, queries, heads * head_dim]; `hidden` is True on keys that must not be seen."""
+    # T5 does not divide by the root of the head's size: its initialisation does.
     logits = query @ key.transpose(-1, -2)
     if bias is not None:
         logits = logits + bias

@@ -39,9 +39,11 @@ def gold_scores(mode: str, reader: models.PaddedReader, memory: models.Memory, b
     """
     if mode == 'pdist':
         return -_mean_nll(each_passage_nll(reader, memory, n, decoder_ids, targets), weights)
+    # The loss with a passage left out: a useful passage makes it large.
     if mode == 'loop':
         losses = [token_nll(reader.decode(reader.fuse(memory, batch, without=j), decoder_ids), targets) for j in range(n)]
         return _mean_nll(torch.stack(losses, dim=1), weights)
+    # adist: attention over all passages at once, split by passage afterwards.
     attention = reader.cross_attention_norms(reader.fuse(memory, batch), decoder_ids)  # [batch, target_length, n * length]
     by_passage = (attention * weights[..., None]).sum(dim=1).view(batch, n, -1).sum(dim=-1)
     return by_passage / (_ATTENTION_SCALE * len(reader.t5.decoder.block) * weights.sum(dim=1, keepdim=True))
@@ -58,6 +60,7 @@ def each_passage_nll(reader: models.PaddedReader, memory: models.Memory, n: int,
                      temperature: float = 1.0) -> torch.Tensor:
     """Returns negative log likelihoods [batch, n, target_length] of a decoder that sees one passage at a time."""
     logits = reader.decode(memory, decoder_ids.repeat_interleave(n, dim=0))
+    # Skipped at 1: a division is a pass over [rows, length, vocab].
     logits = logits / temperature if temperature != 1 else logits
     return token_nll(logits, targets.repeat_interleave(n, dim=0)).view(-1, n, targets.shape[1])
 
@@ -196,6 +199,7 @@ class Model:
         if inputs.retriever is None:
             return found
         queries, passages = self.embed(inputs.retriever.queries), self.embed(inputs.retriever.passages)
+        # Divided by the root of the dimension in training only; the search does not.
         scores = torch.einsum('bd,bnd->bn', queries, passages) / queries.shape[-1]**0.5  # [batch, n]
         found |= {'query_embeddings': queries, 'passage_embeddings': passages, 'retriever_score': scores}
         return found | self._distillation_loss(scores, memory, inputs.passages, inputs.targets)
@@ -212,7 +216,9 @@ class Model:
     def _distillation_loss(self, scores: torch.Tensor, memory: models.Memory, passages: models.Rows,
                            targets: Targets) -> dict[str, torch.Tensor]:
         options, (batch, n) = self.distillation, scores.shape
+        # The teacher's scores carry no gradient: the retriever learns from them, not the reader.
         with torch.no_grad():
+            # The original encodes the passages a second time.
             if not self.variant.share_states:
                 memory = self.reader.encode(passages)
             if options.gold_score_mode == 'emdr':
@@ -239,12 +245,14 @@ class TrainStep:
             groups.append({'params': list(model.retriever.parameters()), 'lr': retriever_learning_rate})
         fused = {'fused': True} if model.variant.fused_adamw else {}
         self.optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, eps=epsilon, **fused)
+        # dynamic: lengths differ from batch to batch, and each would compile anew.
         self._losses = torch.compile(model.losses, dynamic=True) if model.variant.compiled else model.losses
 
     def __call__(self, inputs: Inputs, factor: float = 1.0) -> dict[str, float]:
         """Updates once at `factor` times the learning rates; returns the losses before the update and the joint gradient norm."""
         found = self._losses(inputs)
         loss = found['reader_loss'] + found.get('retriever_loss', 0)
+        # None in place of zeros saves a pass over the gradients.
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         # One clip over both networks, as the original's.

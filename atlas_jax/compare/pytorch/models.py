@@ -41,6 +41,7 @@ def pad_rows(ids: np.ndarray, mask: np.ndarray, length: int | None, device: torc
     Raises:
       ValueError: a row is longer than `length`.
     """
+    # Masks are prefixes, so a row is as long as its sum.
     longest = int(mask.sum(axis=-1).max())
     length = longest if length is None else length
     if longest > length:
@@ -63,6 +64,7 @@ class SecondMomentNorm(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Normalises inputs [..., dim] over their last axis; the same shape."""
+        # Not the variance: this is what released Atlas checkpoints were trained with (docs/design.md, section 6).
         scale = torch.rsqrt(inputs.square().mean(dim=-1, keepdim=True) + self.eps)
         return (inputs - inputs.mean(dim=-1, keepdim=True)) * scale * self.weight + self.bias
 
@@ -84,6 +86,7 @@ class Contriever(nn.Module):
         if self.pooling == 'cls':
             pooled = states[:, 0]
         else:
+            # At least 1: an empty row would divide by zero.
             count = mask.sum(dim=1, keepdim=True).clamp(min=1).to(states.dtype)
             pooled = (states * mask[..., None].to(states.dtype)).sum(dim=1) / (count if self.pooling == 'average' else count.sqrt())
         return nn.functional.normalize(pooled, dim=-1) if self.normalize else pooled
@@ -115,8 +118,10 @@ def load_retriever(folder: str | os.PathLike, attention: str, layer_norm: str, p
     Raises:
       ModelFolderError: transformers cannot load it.
     """
+    # Without the pooler, which a Contriever does not have: transformers would make up its weights.
     bert = _load(transformers.BertModel, folder, attention, add_pooling_layer=False)
     if layer_norm == 'second_moment':
+        # Replaced in place, parameters shared, so that gradients keep Hugging Face's names.
         for module in list(bert.modules()):
             for name, child in list(module.named_children()):
                 if isinstance(child, nn.LayerNorm):
@@ -129,6 +134,7 @@ def _load(kind, folder: str | os.PathLike, attention: str, **options):
         model = kind.from_pretrained(folder, attn_implementation=attention, dtype=torch.float32, **options)
     except (OSError, ValueError, RuntimeError) as error:
         raise errors.ModelFolderError(f'{folder}: transformers cannot load it: {str(error).splitlines()[0]}') from error
+    # Dropout off: both sides compare the same function.
     return model.eval()
 
 
@@ -159,6 +165,7 @@ class PaddedReader:
         """Lays the passages of each example side by side: [batch, n * length, dim]; `without` hides the passage of that number."""
         mask = memory.mask.reshape(batch, -1, memory.mask.shape[-1])
         if without is not None:
+            # The memory's own mask is used again for the next passage.
             mask = mask.clone()
             mask[:, without] = 0
         return Memory(self._side_by_side(memory.content, batch), mask.reshape(batch, -1))
@@ -177,6 +184,7 @@ class PaddedReader:
             values = attention.v(memory.content).unflatten(-1, (attention.n_heads, -1))  # [rows, keys, heads, head_dim]
             norms = values.norm(dim=-1).permute(0, 2, 1)[:, :, None]  # [rows, heads, 1, keys]
             total = total + (probabilities * norms).mean(dim=1)
+        # Values on padding are not zero, though nothing attends to them.
         return total * memory.mask[:, None]
 
     def generate(self, memory: Memory, max_length: int, beams: int) -> torch.Tensor:

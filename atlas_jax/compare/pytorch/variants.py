@@ -30,6 +30,7 @@ class Variant:
     sorted_embedding: bool = True
 
 
+# The original's ways: the encoder runs again for gold scores, attention is eager, AdamW is not fused.
 _ORIGINAL = Variant(share_states=False, attention='eager', fused_adamw=False, sorted_embedding=False)
 VARIANTS = {
     'original_512': dataclasses.replace(_ORIGINAL, pad_to=512),
@@ -51,6 +52,7 @@ def variant(name: str) -> Variant:
 
 def require_torch() -> None:
     """Checks that PyTorch and transformers are installed. Raises ConfigError, which names the extra, if one is missing."""
+    # find_spec imports nothing: a command that only reads its options stays fast.
     missing = [name for name in ('torch', 'transformers') if importlib.util.find_spec(name) is None]
     if missing:
         raise errors.ConfigError(f'{" and ".join(missing)} not installed, and the PyTorch side needs it; pip install "atlas-jax[torch]"')

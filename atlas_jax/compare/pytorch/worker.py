@@ -30,10 +30,12 @@ def flat_search(embeddings: torch.Tensor, queries: torch.Tensor, top_k: int) -> 
 @torch.inference_mode()
 def embed_passages(model: joint_step.Model, ids: np.ndarray, lengths: np.ndarray, batch_size: int) -> np.ndarray:
     """Embeds passages ids [n, width] of these lengths [n], `batch_size` at a time, in the variant's order and padding: [n, dim]."""
+    # Passages of like lengths together pad least.
     order = np.argsort(-lengths, kind='stable') if model.variant.sorted_embedding else np.arange(len(lengths))
     parts = [model.embed(rows).float().cpu().numpy() for rows in _chunks(model, ids[order], lengths[order], batch_size)]
     embeddings = np.concatenate(parts)
     result = np.empty_like(embeddings)
+    # Back to the order of the passages.
     result[order] = embeddings
     return result
 
@@ -53,6 +55,7 @@ def answer(model: joint_step.Model, index: torch.Tensor, queries: models.Rows, a
     """
     found = flat_search(index, model.embed(queries), n_context)[1].cpu().numpy()
     passages = models.pad_rows(*assemble(found), model.variant.pad_to, model.device)
+    # [batch * n, length, dim] to [batch, n * length, dim]
     memory = model.reader.fuse(model.reader.encode(passages), found.shape[0])
     return model.reader.generate(memory, max_length, beams).cpu().numpy(), found
 
@@ -85,6 +88,7 @@ def outputs(model: joint_step.Model, arrays: dict[str, np.ndarray], max_length: 
     with torch.set_grad_enabled(gradients):
         results = model.losses(inputs)
     if gradients:
+        # Gradients of an earlier batch would be added to.
         for part in model.parameters():
             part.grad = None
         (results['reader_loss'] + results.get('retriever_loss', 0)).backward()
@@ -110,6 +114,7 @@ def _states(model: joint_step.Model, inputs: joint_step.Inputs, width: int) -> t
 @torch.no_grad()
 def _generate(model: joint_step.Model, inputs: joint_step.Inputs, max_length: int) -> torch.Tensor:
     """Generates [batch, max_length] int64 greedily, the start token first, 0 after the end."""
+    # Hugging Face's generate decodes from padded states, whatever the variant.
     reader = models.PaddedReader(model.t5)
     memory = reader.fuse(reader.encode(inputs.passages), inputs.passages.ids.shape[0])
     tokens = reader.generate(memory, max_length, beams=1)
@@ -124,6 +129,7 @@ def _gradients(part: str, module: torch.nn.Module) -> dict[str, torch.Tensor]:
 def _arrays(found: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
     def to_numpy(value: torch.Tensor) -> np.ndarray:
         value = value.detach().cpu()
+        # numpy has no bfloat16 of its own.
         return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
 
     return {name: to_numpy(value) for name, value in found.items()}
@@ -143,6 +149,7 @@ class Side:
         """
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
+        # Numbers near zero cost a CPU many cycles each; XLA flushes them, PyTorch only if told.
         torch.set_flush_denormal(flush_denormal)
         chosen = variants.variant(variant)
         if gold_score_mode == 'adist' and chosen.flat:
@@ -168,6 +175,7 @@ class Side:
         """Writes every batch's quantities as `out`, npz, and computed again in float64 as `reference`."""
         _write(out, self._model, self._arrays, max_length, grads)
         if reference is not None:
+            # Copies: the float32 models are timed afterwards.
             t5 = copy.deepcopy(self._model.t5).double()
             retriever = None if self._model.retriever is None else copy.deepcopy(self._model.retriever).double()
             model = joint_step.Model(t5, retriever, self._model.variant, self._model.distillation)
@@ -229,6 +237,7 @@ def _assemble(arrays: dict[str, np.ndarray], batch: int, rows: np.ndarray, limit
     ids, mask = np.zeros((*rows.shape, width), np.int32), np.zeros((*rows.shape, width), np.int32)
     for example, passages in enumerate(rows):
         for place, row in enumerate(passages):
+            # The eos has its place at any length.
             kept = min(arrays['table_lengths'][row], limit - 1 - lengths[example])
             tokens = np.concatenate([queries[example][:lengths[example]], arrays['table_ids'][row][:kept], [1]])
             ids[example, place, :len(tokens)], mask[example, place, :len(tokens)] = tokens, 1
