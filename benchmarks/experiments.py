@@ -216,7 +216,7 @@ def _changed(value: Any) -> Any:
 
 
 def _title(workload: workload_lib.Workload) -> str:
-    """What a step is compiled for, in words."""
+    """The shape of a step in words."""
     inputs = workload.config.inputs
     lengths = f'{workload.n_context} passages of {inputs.text_max_tokens} tokens, queries of {inputs.query_max_tokens}'
     if workload.kind == 'index':

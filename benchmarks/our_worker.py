@@ -1,4 +1,4 @@
-"""Our side of the benchmarks as a worker process: compare_ours.py's requests, and embedding and answering."""
+"""Our side of the benchmarks as a worker process: the requests of atlas_jax/compare/ours.py, and embedding and answering."""
 
 import dataclasses
 from typing import Any

@@ -125,7 +125,7 @@ def against_each(opponents: Sequence[str], models: workload.Workload, inputs: pa
 
 
 def machine() -> dict[str, Any]:
-    """What it runs on."""
+    """The machine that a benchmark runs on: processor, cores and Python version."""
     name = platform.processor()
     with contextlib.suppress(OSError):
         fields = dict(map(str.strip, line.split(':', 1)) for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines() if ':' in line)

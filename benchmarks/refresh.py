@@ -1,4 +1,4 @@
-"""What it costs to keep the index up while training: a step with no refresh, and with 1 and 5 % of the index embedded again after each.
+"""The cost of keeping the index up to date while training: steps without refresh, and with 1 and 5 % of the index embedded again each time.
 
     python benchmarks/refresh.py --demo demo-data --json refresh.json
 

@@ -1,4 +1,4 @@
-"""What the benchmarks run on: models of four sizes, and tokens whose lengths are those of the demo's real corpus (lengths.json)."""
+"""The workload of the benchmarks: models of four sizes, and tokens whose lengths are those of the demo's real corpus (lengths.json)."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""What the benchmarks against PyTorch run on, and the table they end in."""
+"""The workload of the benchmarks against PyTorch, and the table they end in."""
 
 import importlib
 

@@ -49,7 +49,7 @@ def model_of(size: str) -> atlas.AtlasConfig:
 
 
 def verb_of(name: str):
-    """What a run's command runs."""
+    """The function that a run's command calls."""
     command = text_of(name).split('# Command:')[1]
     return next(function for verb, function in VERBS.items() if f'atlas-jax {verb} --gin_file {name}' in command)
 

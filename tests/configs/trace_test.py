@@ -21,7 +21,7 @@ MAKERS = {train.train: workload_lib.of_training, evaluate.evaluate: workload_lib
 
 @functools.cache
 def traced(workload):
-    """What goes out of the step, as shapes, and the step."""
+    """The step, and the shapes of its results."""
     step = steps.steps_of(workload, partitioning.make_mesh(devices=jax.devices()[:1]))[-1]
     return step, jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), step.trace().out_info)
 

@@ -1,4 +1,4 @@
-"""What is planned is what a gin file says; shapes alone are enough, and an index may be larger than 2**31 numbers."""
+"""Workloads hold what a gin file says; shapes alone are enough, and an index may be larger than 2**31 numbers."""
 
 import dataclasses
 
