@@ -102,6 +102,7 @@ class Atlas(AtlasModel):
           IndexFolderError, StoreError: another model built the index, or it is damaged. ConfigError: options contradict each other.
         """
         examples = [task_lib.ask(self.task, question, i) for i, question in enumerate(questions)]
+        # No wider than the questions: every filler row costs as much as a question.
         batch_size = batch_size or min(len(questions), 16)
         return list(self.answer_examples(examples, index, n_context, batch_size, decoding=decoding, search=search))
 
@@ -122,10 +123,13 @@ class Atlas(AtlasModel):
         """
         if not examples:
             return
+        # Static shapes, a row a device at least: fillers complete the last batch.
         batch_size = self.whole_batch(batch_size)
         prepared = prepare.prepare(self, examples, index, prepare.passages_to_read(self, index, n_context, use_file_passages), batch_size,
                                    use_file_passages=use_file_passages, search=search, knowledge=knowledge, step=step)
+        # A step made before may serve: the second call of a session then compiles nothing.
         run = answer_lib.step_for(prepared.spec, decoding or DecodingConfig())
+        # Placed anew only where they lie on the host; device arrays stay where they are.
         params = self.device_params(prepared.spec.step.param_dtype)
         for chunk, answered in prepared.run(run, params, examples, batch_size, progress_label):
             for row, example in enumerate(chunk):
@@ -148,6 +152,7 @@ class Atlas(AtlasModel):
         if not questions:
             return []
         examples = [task_lib.ask(self.task, question, i) for i, question in enumerate(questions)]
+        # One batch: a search alone is cheap, its compilation is not.
         size = self.whole_batch(len(examples))
         prepared = prepare.prepare(self, examples, index, top_k, size, search=search)
         [(_, retrieved)] = prepared.search(self.device_params(), examples, size)
@@ -162,6 +167,7 @@ class Atlas(AtlasModel):
 
     def _to_answer(self, example: TaskExample, answered: answer_lib.Answered, row: int, prepared: prepare.Prepared) -> Answer:
         texts = [self.task.answer_text(prepared.encoder.written(example, tokens.tolist())) for tokens in answered.tokens[row]]
+        # Greedy decoding ranks nothing, so it has no scores.
         scores = [] if answered.scores is None else answered.scores[row].tolist()
         passages: tuple[AnswerPassage, ...] = ()
         if answered.retrieved is not None:
@@ -184,6 +190,7 @@ def passages_of(example: TaskExample, retrieved: types.Retrieved, row: int, prep
     found = []
     for place, (score, passage_id) in enumerate(zip(retrieved.scores[row], retrieved.passage_ids[row], strict=True)):
         share, passage_id = 0.0 if attention is None else float(attention[row][place]), int(passage_id)
+        # -inf marks empty slots: the index may have fewer passages than were asked for.
         if not np.isfinite(score):
             continue
         if prepared.index is not None:
@@ -214,5 +221,6 @@ def build_index(store_dir: str, index_dir: str, model: ModelSource, dtype: str =
     store = PassageStore.open(store_dir)
     atlas = model.load(AtlasModel)
     built = Index.build(store, atlas, index_dir, dtype=dtype)
+    # Said after the build, since only the finished store knows all lengths.
     truncated = atlas.embedder().truncated(built.store.retriever_title_lengths, built.store.retriever_lengths)
     return {**built.index.info(), 'truncated': truncated}

@@ -26,6 +26,7 @@ from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tasks import multiple_choice
 from atlas_jax.tasks import task as task_lib
 
+# Cut-offs of the reported recalls; papers report most of these.
 _TOP = (1, 2, 5, 10, 20, 50, 100)
 
 
@@ -44,6 +45,7 @@ class Likelihoods:
 
     def summary(self) -> dict[str, Any]:
         """Returns the perplexity of all target tokens together, and the correlations."""
+        # By token, not by question: long targets count for what they are, as in the original.
         loss = sum(self.nll) / max(sum(self.target_tokens), 1)
         return {'eval_loss': loss, 'perplexity': math.exp(min(loss, 700)),
                 **{f'correlation_{name}': value for name, value in self.correlations.items()}}
@@ -81,6 +83,7 @@ class Evaluation:
         figures: dict[str, Any] = {}
         for name, values in self.scores.items():
             figures[name], error = statistics.mean_and_standard_error(values)
+            # Programs read `stderr` of the main metric under one name, whatever the task.
             figures[f'{name}_stderr' if 'stderr' in figures else 'stderr'] = error
         figures |= {} if self.likelihoods is None else self.likelihoods.summary()
         figures |= {'questions': len(self.answers), 'seconds': round(self.seconds, 1)}
@@ -122,6 +125,7 @@ class Options:
     knowledge: types.Knowledge | None = None
 
     def __post_init__(self):
+        # A typing error must not cost the loading of a model.
         _ = self.step  # refuses what is no dtype, before a model is loaded
 
     @property
@@ -149,9 +153,11 @@ def evaluate_examples(atlas: api.Atlas, examples: Sequence[task_lib.TaskExample]
     if not examples:
         raise errors.ConfigError('there are no examples to evaluate')
     choices: tuple[multiple_choice.Marginalized, ...] = ()
+    # One example a question: permutations of a multiple choice count once.
     firsts, scores = list(examples), {}
     if options.retrieve_only:
         answers = _retrieve(atlas, examples, index, options, 'retrieving')
+    # A file holds examples of one task, so the first one speaks for all.
     elif examples[0].choices:
         firsts = [group[0] for group in _groups(examples)]
         answers, choices, scores = _choose(atlas, examples, index, options, label)
@@ -162,6 +168,7 @@ def evaluate_examples(atlas: api.Atlas, examples: Sequence[task_lib.TaskExample]
         scores = _score_texts(atlas.task, answers, examples)
     answer_ranks, gold_ranks = _ranks(answers, firsts)
     seconds = time.perf_counter() - start  # of the answers alone
+    # A pass of its own: the answer step decodes freely and never sees the targets.
     likelihoods = _likelihoods(atlas, firsts, index, options)
     return Evaluation(answers, scores, answer_ranks, gold_ranks, seconds, likelihoods, choices)
 
@@ -182,6 +189,7 @@ def _retrieve(atlas: api.Atlas, examples, index: prepare.Searched, options: Opti
 
 
 def _score_texts(task: task_lib.Task, answers: Sequence[api.Answer], examples) -> dict[str, tuple[float, ...]]:
+    # Unlabelled files are answered too; a mean over some of the questions would mislead.
     if not all(example.answers for example in examples):
         return {}
     rows = [answer_metrics.of_text(task.metrics, answer.text, example.answers) for answer, example in zip(answers, examples, strict=True)]
@@ -195,15 +203,18 @@ def _choose(atlas: api.Atlas, examples, index: prepare.Searched, options: Option
     params = atlas.device_params(options.param_dtype)
     for chunk, scored in prepared.run(step, params, examples, atlas.whole_batch(options.batch_size), label):
         for row, example in enumerate(chunk):
+            # Questions of a batch may have fewer choices than the widest; the rest of the row is -inf.
             likelihoods.append(scored.log_likelihoods[row][:len(example.choices)].tolist())
             passages.append(() if scored.retrieved is None else api.passages_of(example, scored.retrieved, row, prepared))
     answers, choices, raw, debiased, done = [], [], [], [], 0
     for group in _groups(examples):
         first, values = group[0], likelihoods[done:done + len(group)]
         marginalized = multiple_choice.marginalize([example.options for example in group], values)
+        # Compared by text: the letter of the right option changes with the order of the options.
         right = first.options[_place(first.answers[0])]
         most_likely = int(np.argmax(values[0]))  # of the first order; ties go to the first letter
         raw.append(float(first.options[most_likely] == right))
+        # Averaged over all orders, the model's preference for a letter cancels out (paper section 4.4).
         debiased.append(float(first.options[_place(marginalized.letter)] == right))
         answers.append(api.Answer(first.question, marginalized.letter, passages[done]))
         choices.append(marginalized)
@@ -219,6 +230,7 @@ def _groups(examples: Sequence[task_lib.TaskExample]) -> list[list[task_lib.Task
     """Groups the permutations of one row."""
     groups: list[list[task_lib.TaskExample]] = []
     for example in examples:
+        # Permutations of one row follow one another in what a task yields.
         if groups and groups[-1][0].example_id == example.example_id:
             groups[-1].append(example)
         else:
@@ -231,6 +243,7 @@ def _ranks(answers: Sequence[api.Answer], examples):
     gold = [set(example.gold_docids) for example in examples]
     by_answer: tuple[int | None, ...] = ()
     by_gold: tuple[int | None, ...] = ()
+    # The answer to a multiple choice is a letter, which any passage contains.
     if all(example.answers for example in examples) and not examples[0].choices:
         by_answer = tuple(retrieval_metrics.first_answer_rank([passage.text for passage in answer.passages], example.answers)
                           for answer, example in zip(answers, examples, strict=True))
@@ -241,6 +254,7 @@ def _ranks(answers: Sequence[api.Answer], examples):
 
 
 def _likelihoods(atlas: api.Atlas, examples, index: prepare.Searched, options: Options) -> Likelihoods | None:
+    # Language modelling tasks have no other metric.
     wanted = 'perplexity' in atlas.task.metrics if options.perplexity is None else options.perplexity
     if options.retrieve_only or not (wanted or options.cross_attention_statistics):
         return None
@@ -330,6 +344,7 @@ def evaluate(data: EvalData, model: ModelSource, options: Options | None = None)
     examples = prepare.read_examples(atlas, data.examples_file, labelled=not options.retrieve_only, max_rows=data.max_examples)
     indexes = open_indexes(data.index_dir)
     evaluation = evaluate_examples(atlas, examples, index_group.of(indexes) if indexes else None, options=options)
+    # Every process has all answers; one of them writes.
     if data.results_file and jax.process_index() == 0:
         write_results(data.results_file, evaluation, examples, data.write_passages)
     return evaluation.summary(top_k=max(len(answer.passages) for answer in evaluation.answers))

@@ -46,6 +46,7 @@ class AtlasModel:
     def __post_init__(self):
         if self.mesh is None:  # callers may say so for all devices
             self.mesh = partitioning.make_mesh()
+        # Made on first use: it copies the passage encoder to every local device.
         self._embedder: embed.PassageEmbedder | None = None
 
     @classmethod
@@ -60,6 +61,7 @@ class AtlasModel:
         Raises:
           ModelFolderError: a folder does not hold what it should, or a tokenizer is missing.
         """
+        # Opened, not read: each parameter is read when it is placed, so one is in memory at a time.
         opened = loading.join(loading.open_model(reader), loading.open_model(retriever))
         opened = dataclasses.replace(opened, inputs=inputs, n_context=n_context, task=task)
         return cls._of_opened(opened, mesh, reader_tokenizer, retriever_tokenizer)
@@ -78,6 +80,7 @@ class AtlasModel:
           ModelFolderError: no model in the folder, one of another version, or a tokenizer is missing.
         """
         found = loading.detect(path)
+        # Our own folders come below: they hold sharded arrays, to be restored straight onto the mesh.
         if found.kind != loading.ATLAS_JAX:
             return cls._of_opened(loading.open_model(path, retriever_tokenizer), mesh, reader_tokenizer, retriever_tokenizer)
         path = found.path
@@ -86,6 +89,7 @@ class AtlasModel:
         mesh = partitioning.make_mesh() if mesh is None else mesh
         template = parameters.abstract_param_items(config, mesh, description['has_passage_encoder'])
         with run_folder.RunCheckpoints(path) as checkpoints:
+            # model.json is written when a run begins, its first checkpoint much later.
             if checkpoints.latest_step is None:
                 raise errors.ModelFolderError(f'{path}: no checkpoint was saved yet; let the training reach its first checkpoint')
             params = checkpoints.restore_params(template)
@@ -131,6 +135,7 @@ class AtlasModel:
     def embedder(self) -> embed.PassageEmbedder:
         """Returns the passage encoder with its format, which embeds passages for this model's index."""
         if self._embedder is None:
+            # An untied or query-side trained model embeds passages by their own encoder, or the index would not match.
             params = self.params.get('passage_encoder', self.params['retriever'])
             self._embedder = embed.PassageEmbedder(self.config.retriever, params, self.segments.retriever,
                                                    self.config.retriever_max_tokens)
@@ -154,6 +159,7 @@ class AtlasModel:
     def device_params(self, param_dtype: str = 'float32') -> dict[str, Any]:
         """Returns the parameters on the model's mesh, as float32 or cast to bfloat16."""
         shardings = parameters.param_shardings(self.config, self.mesh)
+        # A second encoder is as large as the first and lies as it does.
         shardings = {**shardings, 'passage_encoder': shardings['retriever']}
         params = {name: self.params[name] for name in shardings if name in self.params}
         if param_dtype != 'float32':  # cast before they are placed: the whole model may not fit otherwise

@@ -99,6 +99,7 @@ def on_mesh(mesh: Mesh) -> Iterator[None]:
 
     On one device `whole` and `spread` change no layout, as outside of this context.
     """
+    # A context variable, since threads trace different programs at once (searches beside training).
     token = _platform.set(mesh.devices.flat[0].platform)
     try:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh) if mesh.size > 1 else contextlib.nullcontext():
@@ -127,6 +128,7 @@ def whole(param: jax.Array, axes: Sequence[str | None], dtype: Any = None) -> ja
     """
     dtype = jnp.dtype(dtype or param.dtype)
     mesh = jax.sharding.get_abstract_mesh()
+    # Outside of a mesh, in tests and on one device, a layer's weights are whole already.
     stored = PartitionSpec() if mesh.empty else _stored(mesh, param.shape, axes)
     if not any(stored):
         return param.astype(dtype)
@@ -139,6 +141,7 @@ def spread(states: jax.Array) -> jax.Array:
     Inside a loop the compiler would otherwise gather them all.
     """
     mesh = jax.sharding.get_abstract_mesh()
+    # Too few rows for a part each: the compiler may lay them out as it likes.
     if mesh.empty or states.shape[0] % mesh.size:
         return states
     return jax.lax.with_sharding_constraint(states, PartitionSpec(MESH_AXES))
@@ -162,6 +165,7 @@ def _gather(param: jax.Array, stored: PartitionSpec, dtype: Any, _: Any) -> jax.
     """Gathers over `fsdp` first and then over `model`, in `dtype`; the shape stays."""
     # A group that spans a whole slice would turn gathers into all-reduces of twice the bytes. The barrier keeps the stages apart.
     value = jax.lax.with_sharding_constraint(param.astype(dtype), stored)
+    # The barrier keeps the two stages apart; XLA would merge them into one group over all chips.
     value = jax.lax.optimization_barrier(jax.lax.with_sharding_constraint(value, _halfway(stored)))
     return jax.lax.with_sharding_constraint(value, PartitionSpec())
 

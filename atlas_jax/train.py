@@ -140,12 +140,14 @@ def train(run: RunConfig, data: TrainData, model: ModelSource, optimizer: Optimi
       refresh: how the index follows the passage encoder; None never.
 
     Raises:
-      UserError: anything the user can mend, before training starts, such as ConfigError; DivergedError if the loss is no longer finite; PreemptedError after
-        a SIGTERM, when the state is saved.
+      UserError: anything the user can mend, before training starts; most are a ConfigError.
+      DivergedError: the loss is no longer finite. PreemptedError: after a SIGTERM, when the state is saved.
     """
+    # One without the other would silently never evaluate.
     if bool(data.eval_file) != bool(run.evaluate_every_steps):
         raise errors.ConfigError('evaluation while training needs both eval_file and RunConfig.evaluate_every_steps')
     # model
+    # The mesh first: a shape that does not fit the devices must be refused before weights are read.
     mesh = partitioning.make_mesh(run.mesh_shape)
     atlas = configure(model.load(api.Atlas), mesh, data.n_context, run.dropout_rate)
     # data
@@ -177,21 +179,27 @@ def train_examples(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, d
     prepared = prepare.prepare(atlas, loaded.examples, loaded.index, atlas.config.n_context, run.batch_size,
                                distill=distill or DistillConfig(), step=step, search=search, use_file_passages=loaded.use_file_passages)
     spec = prepared.spec
+    # Before the first compilation: that takes minutes on a pod.
     _check_encoders(atlas, spec)
+    # Positions are global, so any number of processes can go on where another number stopped.
     batches = _Batches.of(loaded.examples, prepared, run)
     refresher = _refresher(refresh, prepared)
     # step
+    # The seed is part of the program: dropout keys are folded from it and from the step's number.
     run_step = train_step.make_train_step(spec, optimizer, run.seed)
     # restore: own run > given weights
     _write_description(folder, atlas, spec.keeps_passage_encoder or spec.trains_passage_encoder)
+    # Orbax writes in the background; leaving the block waits for the last save.
     with run_folder.RunCheckpoints(folder, run.keep_checkpoints, create=True, keep_best=int(bool(loaded.eval_examples))) as checkpoints:
         loop = _Loop(run, loaded, prepared, checkpoints, batches, run_step, refresher)
         loop.restore_or_create(optimizer)
         # loop
+        # The watch ends the run when another process is dead: a collective would otherwise wait for ever.
         with (resources.releasing_freed(), watch.Watch(run.hang_seconds) as watching, preemption.StopRequest() as stop,
               run_profile.Profile(run.profile_dir) as profile):
             loop.go(optimizer.total_steps, label, watching, stop, profile)
     params, _ = state_lib.to_items(loop.state)
+    # The index on disk is as it was built. A refreshed one lives in the checkpoint only.
     return TrainResult(dataclasses.replace(atlas, params=params), tuple(loop.log.rows))
 
 
@@ -262,8 +270,10 @@ class _Loop:
         """State and log: of the run's newest checkpoint, else of the weights that were given."""
         folder, spec = pathlib.Path(self.run.run_dir), self.prepared.spec
         transformation = train_step.optimizer_for(spec, optimizer)
+        # A checkpoint is never written at step 0, so 0 means that there is none.
         done = self.checkpoints.latest_step or 0
         if done:
+            # Shapes with shardings: each process reads its own shards only, whatever mesh they were written from.
             abstract = state_lib.abstract(spec, transformation)
             params, moments, position = self.checkpoints.restore(*state_lib.to_items(abstract))
             self.batches.iterator.set_state(position['examples'])
@@ -271,6 +281,7 @@ class _Loop:
             if self.refresher is not None:
                 self._restore_index(self.refresher, position['refresh'])
         else:
+            # The passage encoder goes beside them: the spec decides whether it is trained, kept, or not there.
             params = {name: self.loaded.atlas.params[name] for name in ('reader', 'retriever')}
             self.state = state_lib.create(params, spec, transformation, self.loaded.atlas.params.get('passage_encoder'))
         self.log = run_log.RunLog(folder, done)
@@ -286,6 +297,7 @@ class _Loop:
         with progress.bar(total_steps, label, ' steps') as bar:
             progress.skip(bar, done)
             while done < total_steps:
+                # Before the update, since that is where a process waits for one that has died.
                 watching.beat(done + 1)
                 with profile.step(done + 1):
                     metrics = self._update(done)
@@ -293,7 +305,9 @@ class _Loop:
                 self.log.append({'step': done, **metrics})
                 bar.set_postfix_str(' '.join(f'{name} {metrics[name]:.3f}' for name in _SHOWN if name in metrics))
                 bar.update(1)
+                # After the update on every process alike: all must decide the same, or a collective save would hang.
                 stopped = stop.now(done)
+                # An evaluated step is saved too, so that the best checkpoint exists when its score is the best.
                 evaluated = self._evaluate(done)
                 if done % self.run.checkpoint_every_steps == 0 or done == total_steps or evaluated is not None or stopped:
                     self._save(done, evaluated)
@@ -305,10 +319,12 @@ class _Loop:
         batch, retrieved = self.prepared.training_batch(next(self.batches.iterator), self.state.params, self.batches.rows)
         self.state, on_device = self.step(self.state, batch, self.prepared.knowledge, retrieved)
         metrics = {name: float(value) for name, value in jax.device_get(on_device).items()}
+        # Before the refresh: parameters that are not finite must not reach the index.
         _stop_if_diverged(done + 1, metrics, batch)
         if self.refresher is not None:
             metrics |= self.refresher.ages(done)
             self.prepared.knowledge = self.refresher.after_update(types.required(self.prepared.knowledge), self.state.params, done + 1)
+        # device_get above has waited for the step, so this is the time of the step and not of its dispatch.
         seconds = time.perf_counter() - start
         return metrics | {'seconds': round(seconds, 4), 'reader_tokens_per_second': round(metrics['reader_tokens'] / seconds, 1),
                           **run_profile.utilisation(metrics['model_flops'], seconds), **run_profile.memory()}

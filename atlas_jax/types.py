@@ -23,6 +23,7 @@ def required(value: T | None) -> T:
     return value
 
 
+# Optional fields are None where a task does not need them: the tree's structure then differs, and so the program.
 class Batch(struct.PyTreeNode):
     """Tokenised examples, as the input pipeline yields them.
 
@@ -65,6 +66,7 @@ class Batch(struct.PyTreeNode):
     excluded_passage_ids: Array | None = None
 
 
+# Title and text stand in one row because the reader's and the retriever's formats take both, in this order.
 class TokenTable(struct.PyTreeNode):
     """Passages as token ids of one tokenizer, no special tokens: the title's ids, then the text's.
 
@@ -91,6 +93,7 @@ class IndexArrays(struct.PyTreeNode):
     scales: Array | None = None
 
 
+# A copy to scan: candidates are scored again by the index's own embeddings, so its rounding costs no accuracy.
 class ScannedRows(struct.PyTreeNode):
     """An int8 copy of the index, for the int8 searcher to scan.
 
@@ -113,6 +116,7 @@ class Retrieved(struct.PyTreeNode):
     passage_ids: Array
 
 
+# Passages one after another, so that no product is spent on padding (docs/design.md, the flat layout).
 class TokenStream(struct.PyTreeNode):
     """Passages laid one after another without padding between them (docs/design.md, the flat layout).
 
@@ -169,6 +173,7 @@ class ReaderInputs(struct.PyTreeNode):
 
 
 @dataclasses.dataclass(frozen=True)
+# On the host, since shapes must be known before anything is traced.
 class TokenLengths:
     """Token counts on the host, from which the capacities of streams are chosen.
 

@@ -68,6 +68,7 @@ def _build(options: argparse.Namespace) -> None:
     gin_utils.parse(options.gin_file, options.gin_bindings)
     overrides = cli_options.given(store_dir=options.store, index_dir=options.out, dtype=options.dtype)
     folders = cli_options.given(model_dir=options.model, reader_dir=options.reader, retriever_dir=options.retriever)
+    # Flags win over the gin file, as everywhere; each alone names a whole model.
     if folders or not gin_utils.is_bound(api.build_index):
         overrides['model'] = api.ModelSource(**gin_utils.arguments_of(api.ModelSource, **folders))
     figures = api.build_index(**gin_utils.arguments_of(api.build_index, **overrides))
@@ -101,6 +102,7 @@ def _info(options: argparse.Namespace) -> None:
 
 def _compact(options: argparse.Namespace) -> None:
     index = cli_options.open_index(options)
+    # Compaction moves the passages into the index's folder; say so, or the old store would be kept for nothing.
     before = index.store.path
     if not index.compact():
         print(f'{options.index}: nothing to compact')

@@ -34,6 +34,7 @@ def _train(options: argparse.Namespace) -> None:
     from atlas_jax.io import atomic
     gin_utils.parse(options.gin_file, options.gin_bindings)
     arguments = gin_utils.arguments_of(train.train)
+    # Written before the run, so that a run that dies early says how it was started.
     folder = pathlib.Path(arguments['run'].run_dir)
     if cli_options.is_first():
         with atomic.writing(folder / OPERATIVE_CONFIG) as file:
@@ -43,6 +44,7 @@ def _train(options: argparse.Namespace) -> None:
     result = train.train(**arguments)
     if not cli_options.is_first():
         return
+    # A run that had nothing left to do has its old rows, so there is always a last one.
     last = result.history[-1]
     figures = ', '.join(f'{name} {last[name]:.4f}' for name in ('reader_loss', 'retriever_loss') if name in last)
     print(f'{folder}: {last["step"]} steps, {figures}; answer with `atlas-jax answer "..." --model {folder}`')

@@ -27,6 +27,7 @@ class IndexGroup:
     def __init__(self, indexes: Sequence[Index]):
         self.indexes = tuple(indexes)
         kinds = {(index.index.dim, index.index.dtype) for index in self.indexes}
+        # Their rows become one array, which has one width and one type.
         if len(kinds) != 1:
             found = ', '.join(f'{index.index.path}: {index.index.dim} x {index.index.dtype}' for index in self.indexes) or 'none'
             raise errors.ConfigError(f'indexes that are searched together must have one dim and one dtype, found {found}')
@@ -80,6 +81,7 @@ class IndexGroup:
     def locate(self, row: int, mesh: jax.sharding.Mesh) -> tuple[Index, int]:
         """Returns the index that a row of the whole belongs to, and its row there."""
         first_rows = self._first_rows(mesh)
+        # The last index that begins at the row or before it.
         number = int(np.searchsorted(first_rows, row, side='right')) - 1
         return self.indexes[number], row - first_rows[number]
 
@@ -92,6 +94,7 @@ class IndexGroup:
         """Returns the rows of the whole that hold a passage, one at most in each index."""
         rows = []
         for index, first_row in zip(self.indexes, self._first_rows(mesh), strict=True):
+            # A passage may be in one of the indexes only.
             with contextlib.suppress(errors.StoreError):
                 rows.append(first_row + int(index.store.rows_of([docid])[0]))
         return rows

@@ -74,6 +74,7 @@ class Index:
         with hosts.together():
             if hosts.is_first():
                 store.tokenize(atlas.reader_tokenizer, atlas.retriever_tokenizer, progress=show_progress)
+        # Process 0 has written the token ids; the others see them in a store opened after that.
         store = store if hosts.is_first() else PassageStore.open(store.path)
         return cls(EmbeddingIndex.build(store, atlas.embedder(), path, dtype=dtype, progress=show_progress), store)
 
@@ -106,6 +107,7 @@ class Index:
           IndexFolderError, StoreError: as `check`, or another process is writing. DiskFullError.
         """
         self.store.check_tokenizers(atlas.reader_tokenizer, atlas.retriever_tokenizer)
+        # Before anything is stored: passages without embeddings would be left behind.
         self.index.check_model(atlas.embedder(), self.force)
         self.index.add(self.store, atlas.embedder(), force=self.force)
         with hosts.together():
@@ -129,6 +131,7 @@ class Index:
         self._forget()
         return changed
 
+    # Rows have moved or are gone: nothing made of the old ones may be used again.
     def _forget(self) -> None:
         self._knowledge.clear()
         self.derived.clear()
@@ -184,6 +187,7 @@ def place(table_of: Callable[..., types.TokenTable], max_tokens: int, rows: int,
 
     def part(where: tuple[slice, ...]) -> types.TokenTable:
         start, stop, _ = where[0].indices(rows)
+        # Callbacks come once a column; the table's three columns are read together.
         if start not in parts:
             parts[start] = table_of(max_tokens=max_tokens, rows=(start, stop))
         return parts[start]

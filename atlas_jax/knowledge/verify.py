@@ -31,12 +31,14 @@ def verify(index_dir: str | os.PathLike, store_dir: str | os.PathLike | None = N
         for problem in PassageStore.problems(store_dir):
             first, stop = min(problem.first_row, current.rows), min(problem.stop_row, current.rows)
             found.append(verification.Problem(problem.path, problem.what, first, stop))
+    # A store that cannot be read at all is one problem of all rows, and the rest of the index is still told.
     except errors.StoreError as error:
         return [*found, verification.Problem(str(store_dir), str(error).removeprefix(f'{store_dir}: ').split(';')[0], 0, current.rows)]
     try:
         store = PassageStore.open(store_dir)
     except errors.StoreError:
         return found  # its problems are among those found
+    # Only with a model: it loads weights, and most checks are for damage.
     embedder = None if atlas is None else atlas.embedder()
     found += verification.mismatches(index_dir, store.fingerprint_of, embedder)
     return [verification.with_docids(problem, store.docid) for problem in found]

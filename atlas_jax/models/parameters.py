@@ -17,6 +17,7 @@ def init_params(config: AtlasConfig, key: jax.Array) -> dict[str, Any]:
     """Draws float32 parameters {'reader', 'retriever'}, boxed with their logical axis names; those of layers are [layers, ...]."""
     reader_key, retriever_key = jax.random.split(key)
     params = {'reader': t5.init_params(config.reader, reader_key), 'retriever': contriever.init_params(config.retriever, retriever_key)}
+    # Layers together: the optimiser then sees thirty arrays and not three hundred.
     return layer_scan.stack_layers(params)
 
 

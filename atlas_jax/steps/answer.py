@@ -46,6 +46,7 @@ def make_answer_step(spec: StepSpec, config: decoding.DecodingConfig | None = No
 
     Raises ConfigError where min_length is not less than max_length.
     """
+    # The start token is not a target token, hence one more.
     config = (config or decoding.DecodingConfig()).with_max_length(spec.config.inputs.target_max_tokens + 1)
     return compile_step(answer_step, spec, config)
 
@@ -60,6 +61,7 @@ def step_for(spec: StepSpec, config: decoding.DecodingConfig) -> AnswerStep:
 
 def _has_room(larger: StepSpec, spec: StepSpec) -> bool:
     """Returns whether a step made for `larger` serves `spec` too: same model and passages, room for at least as many tokens."""
+    # Everything but the room must be equal: formats, sizes, search, mesh.
     same = dataclasses.replace(larger, read=()) == dataclasses.replace(spec, read=())
     last, wanted = larger.read[-1], spec.read[-1]
     return same and last.stream_tokens >= wanted.stream_tokens and last.longest >= wanted.longest
@@ -74,6 +76,7 @@ def answer_step(spec: StepSpec, config: decoding.DecodingConfig, params: Params,
                 for capacity in spec.read]
     decoded = jax.lax.switch(level, branches, params['reader'])
     best = decoded.records[:, 0]  # attention in all by passage, [batch, n]
+    # Of an example without passages the sum is 0; its shares are then 0 and not NaN.
     shares = best / jnp.maximum(best.sum(axis=-1, keepdims=True), 1e-9)
     return Answered(tokens=decoded.tokens, scores=decoded.scores, retrieved=inputs.retrieved, attention=shares)
 

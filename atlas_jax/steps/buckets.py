@@ -38,15 +38,20 @@ def capacities(lengths: np.ndarray, passages: int, limit: int, streams: int = 1)
       streams: that have to fit together; the fullest of many is fuller than one.
     """
     greatest = _round_up(limit, 8)
+    # Whatever comes fits the last level: overflow would cut passages without a word.
     full = Capacity(passages * greatest, greatest)
+    # Nothing is known of the lengths, yet callers count on as many levels as always.
     if len(lengths) == 0:
         return (full,) * (len(_HELD) + 1)
     lengths = np.minimum(np.asarray(lengths, np.float64), limit)
     result = []
     for held in _HELD:
+        # All streams must fit at once. They are independent, so each has to fit with the root of the share.
         share = held ** (1 / streams)
         spread = statistics.NormalDist().inv_cdf(share)  # in standard deviations of a stream's tokens
+        # A stream's tokens are a sum of many lengths: near normal, whatever the lengths are.
         expected = passages * lengths.mean() + spread * math.sqrt(passages) * lengths.std()
+        # The longest of the passages must fit the attention's width too.
         fitting = share ** (1 / passages)
         longest = min(_round_up(np.quantile(lengths, fitting if fitting < _IN_A_SAMPLE else 1.0), 8), greatest)
         result.append(Capacity(min(max(_round_up(expected, _ROUND_TOKENS), longest), passages * longest), longest))
@@ -56,6 +61,7 @@ def capacities(lengths: np.ndarray, passages: int, limit: int, streams: int = 1)
 def distinct(kinds: Mapping[str, tuple[Capacity, ...]]) -> dict[str, tuple[Capacity, ...]]:
     """Drops levels at which every kind of stream has the capacity of the next level: each level costs a compilation."""
     by_level = list(zip(*kinds.values(), strict=True))
+    # Compared for all kinds together: a level is one branch with all streams in it.
     kept = [i for i, sizes in enumerate(by_level) if i + 1 == len(by_level) or sizes != by_level[i + 1]]
     return {name: tuple(sizes[i] for i in kept) for name, sizes in kinds.items()}
 

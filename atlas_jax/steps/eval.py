@@ -46,6 +46,7 @@ def make_eval_step(spec: StepSpec, cross_attention_statistics: Sequence[str] = (
     Raises:
       ConfigError: an unknown statistic.
     """
+    # Checked here, since an unknown name would only fail while the step is traced, after the model was loaded.
     unknown = [name for name in cross_attention_statistics if name not in attention_scores.STATISTICS]
     if unknown:
         raise errors.ConfigError(f'cross_attention_statistics names "{unknown[0]}"; choose from {", ".join(attention_scores.STATISTICS)}')
@@ -71,6 +72,7 @@ def _read(params: Any, batch: types.Batch, inputs: types.ReaderInputs, spec: Ste
     decoder_inputs = t5.shift_right(batch.decoder_target_tokens, spec.config.reader.decoder_start_id)
     passages = read.encode(params, inputs.reader_tokens[:, :n], inputs.reader_lengths[:, :n], spec, capacity, None)
     statistics = {name: attention_scores.STATISTICS[name] for name in names}
+    # Several statistics reduce the same recorded attention; each kind is recorded once.
     kinds = tuple(sorted({statistic.kind for statistic in statistics.values()}))
     logits, recorded = read.decode_recording(params, decoder_inputs, passages, spec, kinds)
     nll = jnp.sum(reader_xent.token_nll(logits, batch.decoder_target_tokens) * batch.decoder_loss_weights, axis=-1)

@@ -32,7 +32,9 @@ def make_spec(config: atlas.AtlasConfig, closed_book: tuple[Segment, ...] | None
     Raises:
       ConfigError: as spec.make_spec.
     """
+    # The host has put the inputs together: to the assembly they are nothing but text.
     segments = atlas.Segments(reader=WHOLE, closed_book=WHOLE if closed_book is None else closed_book, retriever=WHOLE)
+    # Queries are inside the inputs already, so they add nothing: one of length 0.
     lengths = types.TokenLengths(np.asarray(reader_lengths), np.asarray(retriever_lengths), np.zeros(1, np.int64))
     spec = spec_lib.make_spec(config, segments, mesh, lengths, batch_size, distill, **options)
     if spec.search.rerank_candidates:
@@ -59,6 +61,7 @@ def inputs_of(batch: types.Batch, spec: spec_lib.StepSpec, retrieved: types.Retr
     inputs = types.ReaderInputs(reader_tokens=types.required(batch.passage_tokens), reader_lengths=lengths)
     if spec.closed_book:
         return inputs
+    # Examples bring different numbers of passages; length 0 marks the slots that are left.
     there, n = lengths > 0, spec.passages_scored  # [batch, top_k]
     if spec.embeds_passages:
         inputs = inputs.replace(retriever_tokens=types.required(batch.retriever_passage_tokens)[:, :n],
@@ -70,5 +73,6 @@ def inputs_of(batch: types.Batch, spec: spec_lib.StepSpec, retrieved: types.Retr
         embeddings = embed_passages(types.required(batch.retriever_passage_tokens), types.required(batch.retriever_passage_lengths))
         scores = jnp.einsum('bd,bnd->bn', embed_queries(), embeddings)  # b batch, n passages, d dim
         inputs = inputs.replace(passage_embeddings=embeddings[:, :n] if n else None)
+    # Own passages have no rows in an index; they are numbered by their place.
     places = jnp.broadcast_to(jnp.arange(there.shape[1], dtype=jnp.int32), there.shape)
     return inputs.replace(retrieved=types.Retrieved(scores=jnp.where(there, scores, -jnp.inf), passage_ids=places))

@@ -41,9 +41,11 @@ def read_examples(atlas: AtlasModel, path: str, *, training: bool = False, label
     Raises:
       InputFileError: as the task's read_examples.
     """
+    # Some tasks mask a share of a text's tokens, so they need to count them.
     tokenizer = atlas.reader_tokenizer
     examples = task_lib.read_examples(path, atlas.task, training=training, labelled=labelled, max_rows=max_rows,
                                       count_tokens=lambda text: len(tokenizer.encode(text)))
+    # Said, not refused: pre-training texts are longer than the limit by nature.
     cut = atlas.encoder().count_clipped_targets(examples)
     if cut:
         print(f'{path}: {cut} of {len(examples)} targets were cut at {atlas.config.inputs.target_max_tokens} tokens; '
@@ -88,6 +90,7 @@ class Prepared:
           params: {'retriever', …} of the moment; only read where `on_host`.
         """
         batch = self._made(examples, size, bare=self.searched is not None)
+        # The usual way: the step searches and assembles, and this is all the host does.
         if not self.on_host:
             return batch, None
         spec = self.searched or self.spec
@@ -104,6 +107,7 @@ class Prepared:
     def run(self, step: Callable[..., Any], params: Any, examples: Sequence[TaskExample], size: int,
             label: str | None = None) -> Iterator[tuple[Sequence[TaskExample], Any]]:
         """Yields examples and what `step(params, batch, knowledge, retrieved)` says of them, on the host; with a label shows a bar."""
+        # In order: the rows of a batch are the examples of a chunk, fillers last.
         with progress.bar(len(examples), label, ' questions') if label else contextlib.nullcontext() as bar:
             for start in range(0, len(examples), size):
                 chunk = examples[start:start + size]
@@ -116,6 +120,7 @@ class Prepared:
                label: str | None = None) -> Iterator[tuple[Sequence[TaskExample], types.Retrieved]]:
         """Yields, as `run` does, the search alone: spec.top_k passages an example, or its own with their scores."""
         def step(params, batch: types.Batch, knowledge: types.Knowledge | None, retrieved: types.Retrieved | None) -> types.Retrieved:
+            # What the host has found is final unless its candidates are re-ranked on the devices.
             rerank = retrieved is not None and self.spec.reranked and batch.passage_tokens is None
             if retrieved is not None and not rerank:
                 return retrieved
@@ -131,6 +136,7 @@ class Prepared:
     def _made(self, examples: Sequence[TaskExample], size: int, passages_of: Callable[[int], Any] | None = None,
               bare: bool = False) -> types.Batch:
         """A batch on the devices, fillers at its end; each process makes its own rows. `passages_of` gives a row passages to read."""
+        # Fillers complete a batch: shapes are static. Their example_ids are -1 and their weights 0.
         def row(number: int) -> types.Batch:
             if number >= len(examples):
                 return self.encoder.filler(bare=bare)
@@ -172,8 +178,11 @@ def prepare(atlas: AtlasModel, examples: Sequence[TaskExample], index: Searched,
     config, encoder = dataclasses.replace(atlas.config, n_context=n_context), atlas.encoder()
     # The search alone, where it is a program of its own; it computes in the model's own dtypes.
     searching = spec_lib.StepSpec(config, atlas.segments, atlas.mesh, read=(), distill=distill, search=search_config.of(search))
+    # The widest query sets the program's width, so it is looked for before anything is traced.
     query_lengths = encoder.fit_queries(examples)
+    # An example made from a passage must not find it: the answer would stand there.
     encoder.own_rows = index_group.own_rows(group, examples, atlas.mesh)
+    # Tokens of a joined text differ where a field touches other text; the graph can only join token ids.
     reason = formats.touching(config.inputs.encoder_format if n_context else config.inputs.closed_book_format)
     if use_file_passages or reason or force_host:
         if reason:
@@ -188,6 +197,7 @@ def prepare(atlas: AtlasModel, examples: Sequence[TaskExample], index: Searched,
         if group is None:
             return Prepared(spec, encoder)
         return Prepared(spec, encoder, *_held(atlas, group, searching, knowledge), group, searching)
+    # A closed book reads no passage.
     nothing = np.zeros(1, np.int64)
     token_lengths = types.TokenLengths(nothing, nothing, query_lengths) if group is None else group.token_lengths(query_lengths)
     spec = spec_lib.make_spec(config, atlas.segments, atlas.mesh, token_lengths, batch_size, distill, step, searching.search)

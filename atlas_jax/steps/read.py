@@ -21,6 +21,7 @@ def capacity_level(inputs: types.ReaderInputs, spec: StepSpec) -> Array:
     def by_stream(lengths: Array) -> Array:
         return lengths.reshape(spec.streams, -1)  # [batch, n] -> [streams, passages]
 
+    # One level for all kinds of streams: a switch over all combinations would compile each of them.
     streams = [(by_stream(inputs.reader_lengths[:, :spec.passages_read]), spec.read)]
     if spec.scored:
         streams.append((by_stream(inputs.reader_lengths[:, spec.encoded_for_gold]), spec.scored))
@@ -45,6 +46,7 @@ def encode(params: Any, tokens: Array, lengths: Array, spec: StepSpec, capacity:
     Returns:
       (keys, values), each [layers, batch * n, longest, heads, head_dim], and the mask [batch * n, longest] bool.
     """
+    # Nothing is lost here: the caller has picked a capacity that fits (`capacity_level`).
     stream = retrieve.pack(tokens, lengths, spec, capacity.stream_tokens, capacity.longest)
     return fid.encode_passages(spec.reader, params, stream, dropout_key)
 
@@ -86,13 +88,16 @@ def attended(recorded: dict[str, Array], statistic: attention_scores.Statistic, 
       [batch, n] float32.
     """
     attention, limit = recorded[statistic.kind], spec.config.inputs.text_max_tokens
+    # An evaluation scores nothing, so it looks at what it reads.
     n = spec.passages_scored or spec.passages_read
     attention = attention.reshape(*attention.shape[:3], n, -1)  # [layers, batch, target_length, n, longest]
     longest, width = attention.shape[-1], inputs.reader_tokens.shape[-1]
     tokens = jnp.pad(inputs.reader_tokens[:, :n], ((0, 0), (0, 0), (0, max(longest - width, 0))))[..., :longest]
+    # Padding inside a row got no attention, but reductions by rank would count its zeros.
     token_mask = jnp.arange(longest) < inputs.reader_lengths[:, :n, None]
     masks = {}
     if statistic.reduction == 'nosep':
+        # nosep keeps the end of sequence alone, as the original does (docs/design.md, section 6).
         masks['eos_mask'] = tokens == spec.config.reader.eos_id
     elif statistic.reduction == 'woquery':
         masks['query_mask'] = query_mask(tokens, batch.reader_query_tokens, batch.reader_query_lengths)
@@ -118,6 +123,7 @@ def query_mask(tokens: Array, query_tokens: Array, query_lengths: Array) -> Arra
         here = jax.lax.dynamic_slice_in_dim(padded, i, width, axis=-1)  # [batch, n, width], i tokens further on
         return same & ((here == query_tokens[:, i, None, None]) | (i >= query_lengths[:, None, None]))
 
+    # Token by token over all places at once: [batch, n, width, query_width] would not fit for long queries.
     starts_here = jax.lax.fori_loop(0, query_width, compare, jnp.ones(tokens.shape, bool))
     offsets = jnp.arange(width) - jnp.argmax(starts_here, axis=-1, keepdims=True)
     inside = (offsets >= 0) & (offsets < query_lengths[:, None, None])

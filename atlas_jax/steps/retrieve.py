@@ -41,6 +41,7 @@ def retrieve_and_assemble(params, batch: types.Batch, knowledge: types.Knowledge
       passage_params: the passage encoder's parameters, for re-ranking; None where they are `params`.
     """
     passage_params = params if passage_params is None else passage_params
+    # Batches that bring their passages need no search, whatever their formats are.
     if batch.passage_tokens is not None:
         inputs = given.inputs_of(batch, spec, retrieved, lambda: embed_queries(params, batch, spec),
                                  lambda tokens, lengths: _embed_now(passage_params, tokens, lengths, spec))
@@ -49,6 +50,7 @@ def retrieve_and_assemble(params, batch: types.Batch, knowledge: types.Knowledge
         return _add_retriever_side(inputs, retrieved.passage_ids[:, :spec.passages_scored], types.required(knowledge), spec)
     if spec.closed_book:
         return _closed_book_inputs(batch, spec)
+    # From here on something is searched, so there is an index.
     knowledge = types.required(knowledge)
     retrieved = find(params, batch, knowledge, spec, retrieved, passage_params)
     found = jnp.isfinite(retrieved.scores)  # [batch, top_k]
@@ -58,6 +60,7 @@ def retrieve_and_assemble(params, batch: types.Batch, knowledge: types.Knowledge
     tokens, lengths = assembly.assemble(
         types.required(spec.segments.reader), jnp.repeat(batch.reader_query_tokens, spec.top_k, axis=0),
         jnp.repeat(batch.reader_query_lengths, spec.top_k), rows, limit)
+    # Length 0 marks an empty slot: streams leave it out and masks hide it.
     lengths = jnp.where(found, lengths.reshape(ids.shape), 0)
     whole = _whole_lengths(batch, jax.tree.map(lambda column: column.reshape(*ids.shape, *column.shape[1:]), rows), spec)
     inputs = types.ReaderInputs(reader_tokens=tokens.reshape(*ids.shape, limit), reader_lengths=lengths, retrieved=retrieved,
@@ -71,8 +74,10 @@ def find(params, batch: types.Batch, knowledge: types.Knowledge, spec: spec_lib.
 
     Scores [batch, top_k] float32 and ids [batch, top_k] int32, best first.
     """
+    # The host has searched; nothing is embedded or compared here.
     if retrieved is not None and not spec.reranked:
         return retrieved
+    # The search's own embedding, without dropout; the loss embeds the queries once more, with it.
     queries = jax.lax.stop_gradient(embed_queries(params, batch, spec))
     if retrieved is None:
         retrieved = in_graph.search(types.required(knowledge.index), queries, spec.candidates, spec.mesh, spec.search,
@@ -89,6 +94,7 @@ def _rerank(passage_params, queries: Array, retrieved: types.Retrieved, knowledg
     embeddings = _embed_now(passage_params, tokens, jnp.where(jnp.isfinite(retrieved.scores), lengths, 0), spec)
     score = exact.score(spec.search.metric)
 
+    # Candidates differ from query to query, so each query scores a small index of its own.
     def of_one(embeddings: Array, query: Array) -> Array:
         return score(types.IndexArrays(embeddings=embeddings, valid=jnp.ones(len(embeddings), bool)), query[None])[:, 0]
 
@@ -102,6 +108,7 @@ def _embed_now(params, tokens: Array, lengths: Array, spec: spec_lib.StepSpec) -
     def embed_at(capacity: buckets.Capacity):
         return lambda: embed(params, pack(tokens, lengths, spec, capacity.stream_tokens, capacity.longest), spec)
 
+    # Candidates are many and short of their limit: levels pay here as they do for reading.
     level = buckets.level([(lengths.reshape(spec.streams, -1), spec.reranked)])
     embeddings = jax.lax.switch(level, [embed_at(capacity) for capacity in spec.reranked])
     return embeddings.reshape(*lengths.shape, -1)  # [streams, passages, dim] -> [batch, n, dim]
@@ -111,6 +118,7 @@ def _add_retriever_side(inputs: types.ReaderInputs, ids: Array, knowledge: types
     if not spec.passages_scored:
         return inputs
     if spec.distillation.retriever_training == 'query_side':
+        # The passage encoder stays as it was, so the index's own embeddings are what it would give.
         rows = jax.tree.map(lambda column: jnp.take(column, ids.reshape(-1), axis=0), types.required(knowledge.index))
         embeddings = rows.embeddings.astype(jnp.float32) * (1 if rows.scales is None else rows.scales[:, None])
         return inputs.replace(passage_embeddings=embeddings.reshape(*ids.shape, -1))
@@ -140,6 +148,7 @@ def _whole_lengths(batch: types.Batch, rows: types.TokenTable, spec: spec_lib.St
 
 def _closed_book_inputs(batch: types.Batch, spec: spec_lib.StepSpec) -> types.ReaderInputs:
     size = batch.reader_query_tokens.shape[0]
+    # The assembly wants rows of a table; a closed book's format never looks at them.
     nothing = types.TokenTable(tokens=jnp.zeros((size, 1), jnp.int32), title_lengths=jnp.zeros((size,), jnp.int32),
                                lengths=jnp.zeros((size,), jnp.int32))
     tokens, lengths = assembly.assemble(types.required(spec.segments.closed_book), batch.reader_query_tokens, batch.reader_query_lengths,
@@ -150,6 +159,7 @@ def _closed_book_inputs(batch: types.Batch, spec: spec_lib.StepSpec) -> types.Re
 def _take_rows(table: types.TokenTable, ids: Array, spec: spec_lib.StepSpec) -> types.TokenTable:
     """Takes the table's rows `ids` [n] int32, laid out over the devices like the batch."""
     rows = jax.tree.map(lambda column: jnp.take(column, ids, axis=0).astype(jnp.int32), table)
+    # Rows of the index lie anywhere. Their copies go where their example is, so that no token moves later.
     return jax.tree.map(lambda column: partitioning.constrain(column, spec.mesh, 'batch'), rows)
 
 
@@ -163,5 +173,6 @@ def _stream(tokens: Array, lengths: Array, spec: spec_lib.StepSpec) -> types.Tok
 def pack(tokens: Array, lengths: Array, spec: spec_lib.StepSpec, stream_tokens: int, longest: int) -> types.TokenStream:
     """Packs the passages of each example [batch, n, width] into one stream a device, whole examples in each."""
     width = tokens.shape[-1]
+    # [batch, n, width] to [streams, passages, width]: whole examples stay on their device.
     tokens = partitioning.constrain(tokens.reshape(spec.streams, -1, width), spec.mesh, 'streams')
     return token_stream.pack(tokens, lengths.reshape(spec.streams, -1), stream_tokens, longest)

@@ -54,8 +54,11 @@ def _score(params: Any, inputs: types.ReaderInputs, batch: types.Batch, spec: St
     """Returns log likelihoods [batch, choices] float32 at one capacity."""
     targets, weights = types.required(batch.choice_tokens), types.required(batch.choice_weights)  # [batch, choices, choice_length]
     passages = read.encode(params, inputs.reader_tokens, inputs.reader_lengths, spec, capacity, None)
+    # Once for all choices: the encoder is what costs.
     keys_values, key_mask = fid.fuse(*passages, len(targets))
+    # Choices lie in the batch dimension; `decode` lets an example's choices read the same keys.
     decoder_inputs = t5.shift_right(targets, spec.config.reader.decoder_start_id).reshape(-1, targets.shape[-1])
     logits = spec.reader.apply({'params': params}, decoder_inputs, keys_values, key_mask, method='decode')
+    # [batch * choices, choice_length] to [batch, choices, choice_length]
     nll = reader_xent.token_nll(logits, targets.reshape(decoder_inputs.shape)).reshape(targets.shape)
     return jnp.where(jnp.any(weights > 0, axis=-1), -jnp.sum(nll * weights, axis=-1), -jnp.inf)

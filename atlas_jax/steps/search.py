@@ -21,14 +21,17 @@ def search_step(spec: StepSpec) -> Callable[..., types.Retrieved]:
 
     Batches that bring their passages get these with their scores. `retrieved` is what a searcher of the host has found, to be re-ranked.
     """
+    # Through the door: without a mesh the attention kernel does not compile on more than one TPU chip.
     return compile_step(_search, spec)
 
 
 def _search(spec: StepSpec, params: Params, batch: types.Batch, knowledge: types.Knowledge | None,
             retrieved: types.Retrieved | None = None) -> types.Retrieved | None:
+    # Tied models have one encoder for both; `find` then takes the retriever's.
     retriever, passage_encoder = params['retriever'], params.get('passage_encoder')
     if batch.passage_tokens is None:
         return retrieve.find(retriever, batch, types.required(knowledge), spec, retrieved, passage_encoder)
+    # Given passages are scored, not searched: assembly knows how, and what it assembles is dropped by the compiler.
     return retrieve.retrieve_and_assemble(retriever, batch, knowledge, spec, passage_params=passage_encoder).retrieved
 
 
@@ -54,7 +57,9 @@ def find_on_host(params: Any, batch: types.Batch, examples: Sequence[TaskExample
       spec: spec.candidates passages are found for each example.
     """
     texts = [example.question or example.query for example in examples]
+    # Fillers search for nothing; their results are never read.
     texts += [''] * (batch.example_ids.shape[0] - len(texts))
+    # BM25 reads the words alone: no compilation, no device.
     embeddings = hosts.to_host(query_embedder(spec)(params, batch)) if searcher.needs_embeddings else None
     excluded = None if batch.excluded_passage_ids is None else hosts.to_host(batch.excluded_passage_ids)
     found = searcher.search(HostQueries(texts, embeddings), spec.candidates, excluded)

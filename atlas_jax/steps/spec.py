@@ -16,6 +16,7 @@ from atlas_jax.steps import buckets
 from atlas_jax.tokenizers.formats import Segment
 
 # 'adist' is what the paper calls attention distillation: the family's evalnormssum.
+# eval reads the scored passages again without dropout; std looks at the training forward.
 ATTENTION_MODES = {f'{source}{name}': (source, statistic) for source in ('eval', 'std')
                    for name, statistic in attention_scores.STATISTICS.items()}
 ATTENTION_MODES = {'adist': ATTENTION_MODES.pop('evalnormssum')} | ATTENTION_MODES
@@ -24,6 +25,7 @@ ALIASES = {'ppmean': 'pdist', 'evalnormssum': 'adist', 'evalnormsum': 'adist'}
 GOLD_SCORES = ('shared', 'exact')
 DTYPES = ('float32', 'bfloat16')
 ATTENTION = ('auto', 'plain', 'flash')
+# Names of the original's options are --retriever_training here: joint is its default, query_side and frozen its flags.
 RETRIEVER_TRAINING = ('joint', 'untied', 'query_side', 'frozen')
 
 Network = TypeVar('Network', t5.T5Config, contriever.ContrieverConfig)
@@ -61,12 +63,14 @@ class DistillConfig:
     freeze_retriever_steps: int = 0
 
     def __post_init__(self):
+        # Aliases end here, so that everything behind compares one name. The class is frozen, hence the detour.
         object.__setattr__(self, 'gold_score_mode', ALIASES.get(self.gold_score_mode, self.gold_score_mode))
         for name, valid in (('gold_score_mode', (*GOLD_SCORE_MODES, *ALIASES)), ('retriever_training', RETRIEVER_TRAINING),
                             ('gold_scores', GOLD_SCORES)):
             if getattr(self, name) not in valid:
                 raise errors.ConfigError(f'DistillConfig.{name} is "{getattr(self, name)}"; choose one of {", ".join(valid)}')
         for name in ('temperature_gold', 'temperature_score'):
+            # Written so that NaN is refused too.
             if not getattr(self, name) > 0:
                 raise errors.ConfigError(f'DistillConfig.{name} is {getattr(self, name)}; it must be greater than 0')
         for name, least in (('retriever_n_context', 1), ('freeze_retriever_steps', 0)):
@@ -178,6 +182,7 @@ class StepSpec:
     def encoded_for_gold(self) -> slice:
         """The passages of an example that are encoded for gold scores alone; the others' states come from the training forward."""
         scored = self.passages_scored
+        # The attention of the training forward needs no other pass.
         if not scored or self.distillation.from_training_forward:
             return slice(0, 0)
         return slice(0 if self.distillation.gold_scores == 'exact' else min(self.passages_read, scored), scored)
@@ -204,6 +209,7 @@ class StepSpec:
     @property
     def candidates(self) -> int:
         """Passages an example gets from the search: more than top_k where they are re-ranked."""
+        # More are searched for than are read where the best are chosen afterwards.
         return max(self.top_k, self.search.rerank_candidates)
 
     @property
@@ -227,6 +233,7 @@ class StepSpec:
     @property
     def flash(self) -> bool:
         """True where encoders attend by the kernel."""
+        # Elsewhere the kernel is interpreted: for tests, not for use.
         return self.step.attention == 'flash' or (self.step.attention == 'auto' and self.mesh.devices.flat[0].platform == 'tpu')
 
     @property
@@ -254,12 +261,15 @@ def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sha
     reader_inputs, reader_limit = _input_lengths(format_, lengths, config.inputs.text_max_tokens)
     retriever_inputs, retriever_limit = embedded_lengths(segments.retriever, lengths, config.retriever_max_tokens)
     kinds = {'read': buckets.capacities(reader_inputs, examples * bare.passages_read, reader_limit, bare.streams)}
+    # Passages that are read share the training forward's states; only the others need a stream.
     only_for_gold = bare.encoded_for_gold.stop - bare.encoded_for_gold.start
     if only_for_gold:
         kinds['scored'] = buckets.capacities(reader_inputs, examples * only_for_gold, reader_limit, bare.streams)
     if bare.embeds_passages:
         kinds['embedded'] = buckets.capacities(retriever_inputs, examples * bare.passages_scored, retriever_limit, bare.streams)
+    # A level is a branch of one switch, so all kinds of streams have equally many.
     kinds = buckets.distinct(kinds)
+    # The last level is the one that must fit on the chip.
     _check_attention(bare, kinds['read'][-1].longest)
     reranked: tuple[buckets.Capacity, ...] = ()
     if bare.search.rerank_candidates and not bare.closed_book:
@@ -287,6 +297,7 @@ def _input_lengths(segments: tuple[Segment, ...], lengths: types.TokenLengths, l
     queries = np.asarray(lengths.reader_queries)
     if len(queries) == 0 or len(passages) == 0:
         return np.zeros(0), limit
+    # Fixed: capacities decide what is compiled, and must be the same in every process and every run.
     generator = np.random.default_rng(0)
     pairs = max(len(passages), len(queries))
     sample = np.resize(passages, pairs) + generator.permutation(np.resize(queries, pairs)) + _literal_tokens(segments)

@@ -21,6 +21,7 @@ def scored_passages(params: Any, passages_read: read.EncodedPassages, inputs: ty
     Those that are read share the training forward's states, unless the gold scores are to be exact; the others are encoded here, forward
     only and without dropout.
     """
+    # A slice: what is read comes first, so the rest is what is missing.
     batch, here = inputs.reader_tokens.shape[0], spec.encoded_for_gold
     if here.start == here.stop:
         return fid.first_passages(*passages_read, batch, spec.passages_scored)
@@ -53,6 +54,7 @@ def gold_scores(params: Any, scored: read.EncodedPassages, batch: types.Batch, d
         statistic = spec.distillation.attention
         _, recorded = read.decode_recording(params, decoder_inputs, scored, spec, (statistic.kind,))
         return read.attended(recorded, statistic, batch, inputs, spec)
+    # Leave-one-out reads all passages but one, so no pass over single ones helps.
     if spec.distillation.gold_score_mode == 'loop':
         logits = fid.leave_one_out_logits(spec.reader, params, *scored, decoder_inputs)
         return distill.loop_gold_scores(_nll(logits, batch), batch.decoder_loss_weights)

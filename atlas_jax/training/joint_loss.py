@@ -32,9 +32,12 @@ def joint_loss(params: Params, batch: types.Batch, inputs: types.ReaderInputs, s
     Returns:
       The loss, and scalars `reader_loss`, `retriever_loss`, and `scores`, `gold_scores` [batch, n] where the retriever is trained.
     """
+    # Three keys, so that the retriever's dropout does not follow the reader's.
     reader_key, query_key, passage_key = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
     encoder_key, decoder_key = (None,) * 2 if reader_key is None else (reader_key, jax.random.fold_in(reader_key, 1))
+    # Teacher forcing: the decoder sees the target shifted right behind the start token.
     decoder_inputs = t5.shift_right(batch.decoder_target_tokens, spec.config.reader.decoder_start_id)
+    # The std modes take the attention of this very pass, dropout included.
     from_here = spec.passages_scored > 0 and spec.distillation.from_training_forward
     with jax.named_scope('read'):
         passages = read.encode(params['reader'], inputs.reader_tokens[:, :spec.passages_read],
@@ -47,6 +50,7 @@ def joint_loss(params: Params, batch: types.Batch, inputs: types.ReaderInputs, s
     if not spec.passages_scored:
         return reader_loss, metrics
     with jax.named_scope('distil'):
+        # The teacher is not taught: gold scores are constants to the retriever's loss (paper section 2.2).
         frozen_reader, frozen_passages = jax.lax.stop_gradient((params['reader'], passages))
         scores = _retriever_scores(params, batch, inputs, spec, level, query_key, passage_key)
         if from_here:
@@ -56,6 +60,7 @@ def joint_loss(params: Params, batch: types.Batch, inputs: types.ReaderInputs, s
             scored = gold_scores_lib.scored_passages(frozen_reader, frozen_passages, inputs, spec, level)
             retriever_loss, gold_scores = _taught(frozen_reader, scored, scores, batch, decoder_inputs, inputs, spec)
     metrics |= {'retriever_loss': retriever_loss, 'scores': scores, 'gold_scores': gold_scores}
+    # A factor and not another program: nothing compiles again when the retriever sets in.
     if updates_done is not None and spec.distillation.freeze_retriever_steps:
         retriever_loss = jnp.where(updates_done < spec.distillation.freeze_retriever_steps, 0.0, retriever_loss)
     return reader_loss + retriever_loss, metrics

@@ -19,8 +19,10 @@ def of_step(spec: spec_lib.StepSpec, batch: types.Batch, inputs: types.ReaderInp
     """Counts the FLOPs of the joint loss, its gradients and the search's queries for one (micro-)batch: float32 scalar."""
     reader, targets = spec.config.reader, jnp.sum(batch.decoder_loss_weights > 0, axis=-1, dtype=jnp.float32)  # [batch]
     read, only_scored = inputs.reader_lengths[:, :spec.passages_read], inputs.reader_lengths[:, spec.encoded_for_gold]
+    # The backward pass of a product is two products of its size.
     total = _TRAINED * (of_passages(reader, read) + of_decoder(reader, targets, jnp.sum(read, axis=-1)))
     queries = of_retriever(spec.config.retriever, batch.retriever_query_lengths)
+    # A searcher of the host embeds queries in another program.
     if not spec.closed_book and not spec.search.on_host:
         total += queries
     if not spec.passages_scored:

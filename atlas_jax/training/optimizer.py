@@ -123,6 +123,7 @@ def _moved(param: jax.Array, update: jax.Array, key: jax.Array | None) -> jax.Ar
     lower = jax.random.bits(types.required(key), moved.shape, jnp.uint16).astype(jnp.uint32)
     bits = jax.lax.bitcast_convert_type(moved, jnp.uint32) + lower
     rounded = jax.lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
+    # An infinity with random lower bits would become a NaN.
     return jnp.where(jnp.isfinite(moved), rounded, moved.astype(jnp.bfloat16))
 
 

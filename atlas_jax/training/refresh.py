@@ -19,6 +19,7 @@ from atlas_jax.steps import buckets, retrieve
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.steps.compile import compile_step
 
+# More updates than any run has; JSON and int64 hold it.
 _FOREVER = 2**32
 Numbers = tuple[jax.Array, jax.Array | None]  # embeddings, and their scales where they are int8
 
@@ -80,6 +81,7 @@ def is_due(schedule: str, updates_done: int, freeze_retriever_steps: int = 0) ->
     with has been embedded by its first encoder already.
     """
     for first, last, every in parse_schedule(schedule):
+        # The first interval that holds the step decides, as in the original.
         if first <= updates_done < last:
             due = every < 0 or (updates_done - first) % every == 0
             return due and (updates_done == 0 or updates_done >= freeze_retriever_steps)
@@ -96,7 +98,9 @@ class Refresher:
         """`rows` of the index on the devices; `lengths` as for make_spec."""
         self.spec, self.config = spec, config
         self._local_rows = rows // spec.mesh.size
+        # One block program for all: blocks are equally large on every device.
         self._block = min(config.block_passages, self._local_rows)
+        # The last block may overlap the one before, so that all have one shape.
         blocks = math.ceil(self._local_rows / self._block)
         self.generations = np.zeros(blocks, np.int32)
         self._next, self._owed = 0, 0.0
@@ -109,9 +113,12 @@ class Refresher:
         frozen = self.spec.distillation.freeze_retriever_steps
         if updates_done and is_due(self.config.schedule, updates_done, frozen):
             return self.whole(knowledge, params, updates_done)
+        # The encoder has not changed yet, so neither have its embeddings.
         if updates_done < frozen:
             return knowledge
+        # Fractions of a block add up over steps: 1 % of 30 blocks is one block in three steps.
         self._owed += self.config.rolling_fraction * len(self.generations)
+        # The sum of fractions may fall short of 1 by rounding.
         while self._owed >= 1 - 1e-9:
             knowledge = self._refresh(knowledge, params, self._next, updates_done)
             self._next = (self._next + 1) % len(self.generations)
@@ -188,6 +195,7 @@ def _embed_block(spec: spec_lib.StepSpec, block: int, capacities: tuple[buckets.
     def put(old: Any, new: Any, start: jax.Array) -> Any:
         return jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=0), old, new)
 
+    # Each device slices its own rows. A slice of the global array would be gathered from all of them.
     rows = jax.shard_map(take, mesh=spec.mesh, in_specs=(by_rows, everywhere), out_specs=by_rows)(table, start)
     tokens, lengths = retrieve.retriever_inputs(rows, (spec.streams, block), spec)  # [streams, block, width], [streams, block]
 

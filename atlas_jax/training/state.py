@@ -42,6 +42,7 @@ def create(params: dict[str, Any], spec: spec_lib.StepSpec, optimizer: optax.Gra
       optimizer: its moments are laid out like the parameters they belong to.
       passage_encoder: the encoder that made the index, where it is no longer the same as the retriever; kept or trained by the spec.
     """
+    # Laid out as the step wants it, or the first call would move everything once.
     shardings = state_shardings(spec, optimizer)
     if spec.trains_passage_encoder:
         params = params | {'passage_encoder': params['retriever'] if passage_encoder is None else passage_encoder}
@@ -51,6 +52,7 @@ def create(params: dict[str, Any], spec: spec_lib.StepSpec, optimizer: optax.Gra
         encoder = params['retriever'] if passage_encoder is None else passage_encoder
         frozen = _copy(encoder, shardings.passage_encoder, spec.step.param_type)
     optimizer_state = compile_step(_init_moments, spec, optimizer, out_shardings=_moments_shardings)(placed)
+    # Replicated explicitly: a scalar on one device would not be a global array on a pod.
     step = hosts.place(np.zeros((), np.int32), shardings.step)
     return TrainState(step=step, params=placed, optimizer_state=optimizer_state, passage_encoder=frozen)
 
@@ -117,6 +119,7 @@ def from_items(params: dict[str, Any], optimizer: dict[str, Any], trains_passage
 
 def _optimizer_shardings(optimizer: optax.GradientTransformation, params: Any, shardings: Any, mesh: jax.sharding.Mesh) -> Any:
     """Moments lie like the parameter whose path ends theirs, factored ones like its dimensions that they keep; counters are replicated."""
+    # optax's states hold copies of the parameters' tree somewhere inside; the end of a leaf's path tells whose it is.
     by_path = {jax.tree_util.keystr(path): sharding for path, sharding in jax.tree_util.tree_leaves_with_path(shardings)}
     shapes = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
 
@@ -135,6 +138,7 @@ def _like(shape: tuple[int, ...], param_shape: tuple[int, ...], sharding: jax.sh
     if shape == param_shape:
         return sharding
     axes = (*sharding.spec, *[None] * (len(param_shape) - len(sharding.spec)))
+    # Adafactor keeps a row and a column mean of a matrix: its shape without one dimension.
     for left_out in reversed(range(len(param_shape))):
         if shape == param_shape[:left_out] + param_shape[left_out + 1:]:
             kept = axes[:left_out] + axes[left_out + 1:]

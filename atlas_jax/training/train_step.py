@@ -37,12 +37,14 @@ def make_train_step(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConf
 def train_step(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfig, seed: int, state: state_lib.TrainState, batch: types.Batch,
                knowledge: types.Knowledge | None, retrieved: types.Retrieved | None = None) -> tuple[state_lib.TrainState, Metrics]:
     """Retrieves, reads, distils and updates, in graph; `make_train_step` compiles it."""
+    # From the step's number, not from a carried key: a resumed run draws what the first one would have.
     key = jax.random.fold_in(jax.random.key(seed), state.step)
 
     def micro_step(part: tuple[types.Batch, types.Retrieved | None], key: jax.Array | None) -> tuple[dict, Metrics]:
         batch, retrieved = part
         passage_encoder = state.params.get('passage_encoder', state.passage_encoder)
         with jax.named_scope('retrieve'):
+            # Passage numbers have no gradient; without this the backward pass would carry the index's scores.
             inputs = jax.lax.stop_gradient(retrieve.retrieve_and_assemble(state.params['retriever'], batch, knowledge, spec, retrieved,
                                                                           passage_encoder))
         gradients, metrics = loss_and_gradients(state.params, batch, inputs, spec, key, state.step)
@@ -50,6 +52,7 @@ def train_step(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfig, s
                                      'model_flops': model_flops.of_step(spec, batch, inputs)}
 
     gradients, metrics = accumulate(micro_step, (batch, retrieved), spec, key if _has_dropout(spec) else None)
+    # Of this step, before its update.
     metrics |= optimizer_lib.learning_rates(config, state.step)
     return apply_gradients(state, gradients, optimizer_for(spec, config), jax.random.fold_in(key, _ROUNDING)), metrics
 
@@ -61,6 +64,7 @@ def _out_shardings(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfi
 @functools.lru_cache(maxsize=8)  # the same object, so that what was compiled with it is found again
 def optimizer_for(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfig) -> optax.GradientTransformation:
     """Returns the optimiser that fits the spec: the retriever's part does nothing where the retriever is not trained."""
+    # A retriever that is not trained has no moments to freeze.
     freeze = spec.distillation.freeze_retriever_steps if spec.passages_scored else 0
     return optimizer_lib.make_optimizer(config, spec.passages_scored > 0, freeze)
 
@@ -84,6 +88,7 @@ def accumulate(compute: Callable[[Any, jax.Array | None], tuple[Any, Metrics]], 
         return gradients, metrics | {'gradient_norm': _norm(gradients)}
     parts = jax.tree.map(lambda leaf: _micro_batches(leaf, steps, spec), examples)
     keys = None if key is None else jax.random.split(key, steps)
+    # The sum starts from zeros of the gradients' own types: bfloat16 parameters have bfloat16 gradients.
     shapes, _ = jax.eval_shape(compute, *jax.tree.map(lambda leaf: leaf[0], (parts, keys)))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
@@ -92,6 +97,7 @@ def accumulate(compute: Callable[[Any, jax.Array | None], tuple[Any, Metrics]], 
         with jax.named_scope('update'):
             return jax.tree.map(jnp.add, total, gradients), metrics
 
+    # A loop, so that one micro-batch's activations are in memory at a time.
     total, metrics = jax.lax.scan(body, zeros, (parts, keys))
     if spec.step.average_accumulated:
         total = jax.tree.map(lambda leaf: leaf / steps, total)
@@ -112,6 +118,7 @@ def loss_and_gradients(params, batch: types.Batch, inputs: types.ReaderInputs, s
             return gradients, {'loss': loss, **_summary(metrics)}
         return run
 
+    # Chosen outside of the gradient, for the same reason.
     level = read.capacity_level(inputs, spec)
     gradients, metrics = jax.lax.switch(level, [branch(i) for i in range(len(spec.read))], params)
     metrics |= {'capacity_level': level, 'reader_tokens': inputs.reader_lengths[:, :spec.passages_read].sum()}
@@ -123,6 +130,7 @@ def apply_gradients(state: state_lib.TrainState, gradients, optimizer: optax.Gra
     """Makes one optimiser update; the key is needed where parameters are bfloat16."""
     with jax.named_scope('update'):
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
+        # Not optax's: bfloat16 parameters are rounded stochastically.
         params = optimizer_lib.apply_updates(state.params, updates, rounding_key)
         return state.replace(step=state.step + 1, params=params, optimizer_state=optimizer_state)
 
@@ -134,6 +142,7 @@ def _norm(gradients: Any) -> jax.Array:
 
 def _micro_batches(leaf: jax.Array, steps: int, spec: spec_lib.StepSpec) -> jax.Array:
     """[steps * batch, ...] to [steps, batch, ...], every micro-batch spread over the devices."""
+    # Micro-batches follow one another in the batch, so that each is the batch of a run without accumulation.
     leaf = leaf.reshape(steps, -1, *leaf.shape[1:])
     return partitioning.constrain(leaf, spec.mesh, None, 'batch')
 
