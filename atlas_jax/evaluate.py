@@ -214,7 +214,7 @@ def _choose(atlas: api.Atlas, examples, index: prepare.Searched, options: Option
         right = first.options[_place(first.answers[0])]
         most_likely = int(np.argmax(values[0]))  # of the first order; ties go to the first letter
         raw.append(float(first.options[most_likely] == right))
-        # Averaged over all orders, the model's preference for a letter cancels out (paper section 4.4).
+        # Averaged over all orders, the model's preference for a letter cancels out.
         debiased.append(float(first.options[_place(marginalized.letter)] == right))
         answers.append(api.Answer(first.question, marginalized.letter, passages[done]))
         choices.append(marginalized)

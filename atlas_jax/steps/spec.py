@@ -25,7 +25,7 @@ ALIASES = {'ppmean': 'pdist', 'evalnormssum': 'adist', 'evalnormsum': 'adist'}
 GOLD_SCORES = ('shared', 'exact')
 DTYPES = ('float32', 'bfloat16')
 ATTENTION = ('auto', 'plain', 'flash')
-# Names of the original's options are --retriever_training here: joint is its default, query_side and frozen its flags.
+# joint trains one encoder of queries and passages; untied two; query_side leaves the index valid; frozen trains the reader alone.
 RETRIEVER_TRAINING = ('joint', 'untied', 'query_side', 'frozen')
 
 Network = TypeVar('Network', t5.T5Config, contriever.ContrieverConfig)
