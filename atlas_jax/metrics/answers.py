@@ -53,6 +53,7 @@ def rouge(prediction: str, answers: Sequence[str]) -> tuple[float, float, float]
     scores = [_rouge(_sentences(prediction), _sentences(answer)) for answer in answers]
     if not scores:
         return 0.0, 0.0, 0.0
+    # each metric may be best for another answer
     of_one, of_two, of_longest = zip(*scores, strict=True)
     return max(of_one), max(of_two), max(of_longest)
 
@@ -92,6 +93,7 @@ def _present(answers: Sequence[str]) -> Sequence[str]:
 
 def _sentences(text: str) -> list[list[str]]:
     """Splits into sentences of words; a sentence of blanks has one empty word."""
+    # at every full stop, those in numbers and abbreviations too, as the package does
     return [' '.join(sentence.split()).split(' ') for sentence in text.split('.') if sentence]
 
 

@@ -36,6 +36,7 @@ def paired_difference(before: Sequence[float], after: Sequence[float], seed: int
     differences = second - first
     # how often each question is drawn, [resamples, n]: its product with the differences is all their sums at once
     counts = np.random.default_rng(seed).multinomial(len(differences), np.full(len(differences), 1 / len(differences)), size=_RESAMPLES)
+    # 2.5 % of the resampled means on either side
     low, high = np.percentile(counts @ differences / len(differences), [2.5, 97.5])
     return float(differences.mean()), float(low), float(high)
 

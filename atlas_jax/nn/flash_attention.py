@@ -57,6 +57,7 @@ def attend(query: Array, key: Array, value: Array, bias: Array | None, lengths: 
       [streams, passages, longest, heads * head_dim]. Off a TPU the kernel is interpreted: right, and slow.
     """
     rate = 0.0 if seeds is None else dropout_rate
+    # The kernel takes seeds in any case; without dropout it never reads them.
     seeds = jnp.zeros_like(lengths) if seeds is None else seeds
 
     def run(query, key, value, bias, lengths, seeds):
@@ -171,6 +172,7 @@ def _run(kernel: Callable[..., None], blocks: _Blocks, lengths: Array, seeds: Ar
 
 def _heads_of_a_program(num_heads: int, head_dim: int) -> int:
     """Returns the fewest heads that fill whole rows of lanes; all of them where no number does."""
+    # Heads of 64 go two by two through 128 lanes, those of 128 alone.
     for group in range(1, num_heads):
         if num_heads % group == 0 and group * head_dim % _LANES == 0:
             return group
@@ -201,7 +203,7 @@ def _backward(group: int, rate: float, biased: bool, lengths, seeds, *refs) -> N
         query, key, value, bias, gradient, to_query, to_key, to_value, to_bias = refs
 
         @pl.when(pl.program_id(1) == 0)  # the first passage of these heads
-        def _():
+        def _():  # its block stays on the chip until the heads change
             to_bias[...] = jnp.zeros(to_bias.shape, to_bias.dtype)
     else:
         query, key, value, gradient, to_query, to_key, to_value = refs
@@ -216,6 +218,7 @@ def _backward(group: int, rate: float, biased: bool, lengths, seeds, *refs) -> N
         if rate:
             kept = _dropout(rate, seeds, head, group, weights.shape)
             dropped, to_weights = weights * kept, to_weights * kept
+        # the softmax's gradient; after dropout's factors, which act on the probabilities
         to_logits = weights * (to_weights - jnp.sum(weights * to_weights, axis=1, keepdims=True))
         if biased:
             to_bias[head] += to_logits
@@ -236,6 +239,7 @@ def _softmax(query, key, lanes, bias, lengths):
     real = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1) < lengths[pl.program_id(1)]
     logits = jnp.where(real, logits, _MASKED)
     exponentials = jnp.where(real, jnp.exp(logits - jnp.max(logits, axis=1, keepdims=True)), 0.0)
+    # An empty passage sums to 0, and 0 / 1 is 0. Every other sum is at least 1, the share of its greatest logit.
     return exponentials / jnp.maximum(jnp.sum(exponentials, axis=1, keepdims=True), 1.0)
 
 

@@ -190,6 +190,7 @@ class DecoderLayer(_Layer):
               record: Sequence[str]) -> tuple[Array, dict[str, Array]]:
         """Attends to the passages, then runs the MLP; arguments and results as of `__call__`."""
         keys_values = attention.grouped(keys_values, key_mask)
+        # No position bias: passages are read as a set.
         mask = key_mask[:, None, None]  # [batch, heads, length, keys]
         normed = self.pre_cross_attention_layer_norm(inputs)
         by_example = normed.reshape(key_mask.shape[0], -1, normed.shape[-1])  # [batch, positions of its sequences, embed]

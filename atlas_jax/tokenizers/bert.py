@@ -103,6 +103,7 @@ class BertTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Returns token ids, without [CLS] and [SEP], however many."""
+        # [CLS] and [SEP] belong to the format, whose segments hold them
         return self._tokenizer.encode(formats.without_lone_surrogates(text), add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -47,6 +47,7 @@ class T5Tokenizer:
         self._model, self._extra_ids = model, extra_ids
         self._pieces, self._unknown = self._processor.get_piece_size(), self._processor.unk_id()
         self.vocab_size = self._pieces + extra_ids
+        # the number of sentinels decides their ids
         self.fingerprint = hashlib.sha256(b't5' + str(extra_ids).encode() + model).hexdigest()[:16]
         self._sentinels = {self.vocab_size - 1 - i: f'<extra_id_{i}>' for i in range(extra_ids)}
         self._special = {'</s>': self.eos_id, '<pad>': self.pad_id, '<unk>': self._unknown}
@@ -64,6 +65,7 @@ class T5Tokenizer:
           ModelFolderError: the folder holds neither, or the file is not a T5's.
         """
         folder = pathlib.Path(folder)
+        # spiece.model first: it is the model itself, tokenizer.json a conversion of it
         for file in (folder / SPIECE_FILE, folder / TOKENIZER_FILE):
             if file.is_file():
                 try:
