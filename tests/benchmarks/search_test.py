@@ -21,7 +21,7 @@ def test_queries_are_float32(tmp_path):
     assert queries.shape == (7, search_vectors.DIM) and vectors.shape == (97, search_vectors.DIM)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a benchmark is a program of its own; each searcher is compiled in it
 def test_exact_sides_find_the_same(tmp_path):
     subprocess.run([sys.executable, ROOT / 'benchmarks' / 'search.py', '--rows', '600', '900', '--rounds', '1', '--json',
                     tmp_path / 'search.json', '--sides', 'numpy_matmul', 'exact', 'int8'], check=True,

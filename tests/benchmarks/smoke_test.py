@@ -12,7 +12,7 @@ from tests.testing import streams
 
 pytest.importorskip('torch')
 pytest.importorskip('transformers')
-pytestmark = [pytest.mark.torch, pytest.mark.slow]
+pytestmark = [pytest.mark.torch, pytest.mark.slow]  # slow: programs of their own, which start PyTorch as another
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

@@ -57,7 +57,7 @@ def test_the_indexes_are_opened_and_whole(atlas, name, dtype):
     assert not list(verify.verify(BEFORE / name))
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # only a step that is run shows that optimizer and generator go on from the folder
 def test_training_goes_on_from_its_checkpoint(atlas, tmp_path):
     """Compiles a train step, that of tests/train_test.py: with a compilation cache it costs seconds."""
     shutil.copytree(BEFORE / 'run', tmp_path / 'run')

@@ -86,7 +86,7 @@ def test_a_store_says_how_many_passages_and_how_long(tmp_path):
 
 
 @needs_compiler
-@pytest.mark.slow
+@pytest.mark.slow  # each step goes through the TPU compiler, as `plan` does for its user
 @pytest.mark.parametrize('step, line', [('answer', 'questions a second'), ('score', 'orders of a question a second'),
                                         ('search', 'reading the index'), ('index', 'the whole index')])
 def test_other_steps_are_compiled(step, line, tmp_path):
@@ -104,7 +104,7 @@ def test_other_steps_are_compiled(step, line, tmp_path):
 
 
 @needs_compiler
-@pytest.mark.slow
+@pytest.mark.slow  # the TPU compiler: only a second process shows that the first has kept what it compiled
 def test_a_tiny_step_is_compiled_and_found_again(tmp_path):
     options = ['--topology', 'v4:2x2x1', '--gin.BATCH_SIZE=4', '--gin.N_CONTEXT=1', '--gin.TEXT_TOKENS=128', '--gin.INDEX_ROWS=4000',
                '--gin.MESH_SHAPE=(1,2,2)', '--cache', str(tmp_path / 'cache'), '--json', str(tmp_path / 'plan.json')]

@@ -27,7 +27,7 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
 
 
 @pytest.mark.torch
-@pytest.mark.slow
+@pytest.mark.slow  # our step and that of PyTorch are both compiled and run, gradients included
 def test_against_torch(capsys, tmp_path):
     pytest.importorskip('torch')
     pytest.importorskip('transformers')

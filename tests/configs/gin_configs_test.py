@@ -105,7 +105,7 @@ def test_readers_have_the_published_size(size):
     assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes)) == PARAMETERS[size]
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # every size is traced whole: shapes that do not fit show nowhere else without the weights
 @pytest.mark.parametrize('size', SIZES)
 def test_train_step_can_be_traced(size):
     config = model_of(size)

@@ -203,7 +203,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # only a model of some size shows that it is never whole in memory
 def test_conversion_streams(tmp_path):
     """80 MB in files of 9 MB: the peak stays below a third of the model."""
     config = t5.T5Config(vocab_size=101, emb_dim=512, num_heads=8, head_dim=64, mlp_dim=1024, num_encoder_layers=4, num_decoder_layers=3)

@@ -172,7 +172,7 @@ def _as_float_graph(model):
     return onnx.reference.ReferenceEvaluator(model)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # the packaged graph is run operation by operation, since it is the one authority on its weights
 @pytest.mark.torch
 def test_packaged_reader_equals_its_own_graph(demo_packages, tmp_path):
     torch = pytest.importorskip('torch')

@@ -37,7 +37,7 @@ def _one(*arguments):
     return _result(run.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # six processes, each compiles a run: only processes show that they agree on what they write
 def test_two_processes_compute_what_one_does(tmp_path):
     one = _one(tmp_path / 'one', tmp_path / 'one' / 'run', 4)
     first = _two(tmp_path / 'two', tmp_path / 'two' / 'run', 2)
