@@ -162,16 +162,19 @@ class Atlas(AtlasModel):
             part, place = index_group.locate(row, self.mesh)
             return Found(part.store[place], score, str(part.index.path))
 
+        # Fillers end the batch; their rows are left out.
         return [[found(int(row), float(score)) for row, score in zip(*pair, strict=True) if np.isfinite(score)]
                 for pair in zip(retrieved.passage_ids[:len(questions)], retrieved.scores[:len(questions)], strict=True)]
 
     def _to_answer(self, example: TaskExample, answered: answer_lib.Answered, row: int, prepared: prepare.Prepared) -> Answer:
+        # The task takes its own format off again: sentinels, prefixes, prompts.
         texts = [self.task.answer_text(prepared.encoder.written(example, tokens.tolist())) for tokens in answered.tokens[row]]
         # Greedy decoding ranks nothing, so it has no scores.
         scores = [] if answered.scores is None else answered.scores[row].tolist()
         passages: tuple[AnswerPassage, ...] = ()
         if answered.retrieved is not None:
             passages = passages_of(example, answered.retrieved, row, prepared, answered.attention)
+        # The first sequence is the answer; the others were asked for with num_return_sequences.
         alternatives = tuple(Alternative(*pair) for pair in zip(texts[1:], scores[1:], strict=True))
         return Answer(example.question, texts[0], passages, scores[0] if scores else None, alternatives)
 
@@ -197,6 +200,7 @@ def passages_of(example: TaskExample, retrieved: types.Retrieved, row: int, prep
             part, store_row = prepared.index.locate(passage_id, prepared.spec.mesh)
             passage = part.store[store_row]
             found.append(AnswerPassage(passage.docid, passage.full_title, passage.text, float(score), share, str(part.index.path)))
+        # Own passages are numbered by their place; empty slots lie behind them.
         elif passage_id < len(example.passages):
             passage = example.passages[passage_id]
             found.append(AnswerPassage(passage.docid, passage.full_title, passage.text, float(score), share))
@@ -218,6 +222,7 @@ def build_index(store_dir: str, index_dir: str, model: ModelSource, dtype: str =
     Raises:
       UserError: anything the user can mend, before the first passage is embedded.
     """
+    # The store first: it is quick to open, and a wrong path must not cost the loading of a model.
     store = PassageStore.open(store_dir)
     atlas = model.load(AtlasModel)
     built = Index.build(store, atlas, index_dir, dtype=dtype)

@@ -3,6 +3,7 @@
 import os
 
 
+# Everything a user can mend is one of these; whatever else is raised is a fault of ours and shows its traceback.
 class UserError(Exception):
     """A mistake that the user can correct; the command line prints its one line and exits with `exit_code`."""
 

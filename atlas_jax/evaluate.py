@@ -241,6 +241,7 @@ def _groups(examples: Sequence[task_lib.TaskExample]) -> list[list[task_lib.Task
 def _ranks(answers: Sequence[api.Answer], examples):
     """Returns (answer_ranks, gold_ranks) of what was retrieved."""
     gold = [set(example.gold_docids) for example in examples]
+    # Empty, not zero, where a rank means nothing: a summary then leaves the recall out.
     by_answer: tuple[int | None, ...] = ()
     by_gold: tuple[int | None, ...] = ()
     # The answer to a multiple choice is a letter, which any passage contains.
@@ -269,6 +270,7 @@ def _likelihoods(atlas: api.Atlas, examples, index: prepare.Searched, options: O
         rows = slice(len(chunk))
         nll += found.nll[rows].tolist()
         tokens += found.target_tokens[rows].tolist()
+        # Without retrieval there is nothing to correlate with.
         retriever += [] if found.retrieved is None else found.retrieved.scores[rows].tolist()
         for name, values in found.attention.items():
             attention[name] += values[rows].tolist()
@@ -294,6 +296,7 @@ def write_results(path: str | os.PathLike, evaluation: Evaluation, examples: Seq
             values |= {'choice_probs': dict(evaluation.choices[number].by_letter), 'all_probs': dict(evaluation.choices[number].by_option)}
         return values | ({'passages': [dataclasses.asdict(passage) for passage in answer.passages]} if write_passages else {})
 
+    # A line a question, whatever the number of orders its options were read in.
     firsts = [group[0] for group in _groups(examples)] if examples[0].choices else examples
     jsonl.write(path, [row(i, *pair) for i, pair in enumerate(zip(evaluation.answers, firsts, strict=True))])
 

@@ -100,6 +100,7 @@ class AtlasModel:
     def _of_opened(cls, opened: loading.Opened, mesh: jax.sharding.Mesh | None, reader_tokenizer: str | os.PathLike | None,
                    retriever_tokenizer: str | os.PathLike | None) -> Self:
         reader, retriever = opened.part('reader'), opened.part('retriever')
+        # Some checkpoints bring no tokenizer, such as T5X's; its folder is then given.
         places = opened.tokenizer_places
         tokenizers = (loading.reader_tokenizer(reader_tokenizer, places['reader'], reader.config.vocab_size),
                       loading.retriever_tokenizer(retriever_tokenizer, places['retriever'], retriever.config.vocab_size))
@@ -116,6 +117,7 @@ class AtlasModel:
         with run_folder.RunCheckpoints(path, create=True) as checkpoints:
             checkpoints.save(0, self.params)
 
+    # Apart from the parameters, since a run writes it at once and its weights at every checkpoint.
     def write_description(self, path: pathlib.Path) -> None:
         """Writes model.json and the tokenizers, all of the folder but the parameters."""
         path.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,7 @@ def make_mesh(shape: Sequence[int] | None = None, devices: Sequence[jax.Device] 
       ConfigError: there are not three sizes, or their product is not the number of devices.
     """
     devices = list(jax.devices() if devices is None else devices)
+    # fsdp takes all: it splits weights and moments, which is what runs out of memory first.
     shape = (1, len(devices), 1) if shape is None else tuple(shape)
     if len(shape) != len(MESH_AXES) or math.prod(shape) != len(devices):
         raise errors.ConfigError(f'mesh shape {shape} (data, fsdp, model) needs {math.prod(shape)} devices, but there are '
@@ -175,6 +176,7 @@ def _gather_forward(param, stored, dtype, own_dtype):
 
 
 def _gather_backward(stored, _, own_dtype, __, gradient):
+    # Back over the same two stages, so that sums are scattered and not all-reduced whole.
     gradient = jax.lax.with_sharding_constraint(gradient, _halfway(stored))
     return (jax.lax.with_sharding_constraint(gradient, stored).astype(own_dtype),)
 

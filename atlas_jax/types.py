@@ -80,6 +80,7 @@ class TokenTable(struct.PyTreeNode):
     lengths: Array
 
 
+# valid is an array and not a row count: deleted rows stay where they are.
 class IndexArrays(struct.PyTreeNode):
     """The index on the devices, rows sharded over every mesh axis.
 
@@ -105,6 +106,7 @@ class ScannedRows(struct.PyTreeNode):
     rotation: Array | None = None
 
 
+# Scores and ids travel together, whoever has searched, so that nothing behind needs to know.
 class Retrieved(struct.PyTreeNode):
     """Search results, best first; ties by the lower id.
 
@@ -136,6 +138,7 @@ class TokenStream(struct.PyTreeNode):
     longest: int = struct.field(pytree_node=False)
 
 
+# One argument, so that a step without a retriever's tokens has another tree and not another signature.
 class Knowledge(struct.PyTreeNode):
     """Everything a step reads besides the batch: the index and the passages' tokens, rows sharded alike.
 
@@ -151,6 +154,7 @@ class Knowledge(struct.PyTreeNode):
     scanned: ScannedRows | None = None
 
 
+# Made in the graph by retrieval, or from passages that are given; reading sees no difference.
 class ReaderInputs(struct.PyTreeNode):
     """Assembled reader inputs and what the retriever loss needs of the same passages.
 

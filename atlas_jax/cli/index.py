@@ -79,6 +79,7 @@ def _build(options: argparse.Namespace) -> None:
 def _add(options: argparse.Namespace) -> None:
     from atlas_jax.corpus import documents, passages
     index = cli_options.open_index(options)
+    # All documents are read and cut before the model is loaded, so that a mistake in them is told at once.
     added = list(passages.split_passages(documents.read_documents(options.documents), options.max_words))
     index.replace(added, cli_options.load_model(options))
     print(f'{options.index}: added {len(added)} passages, {_left(index)} now')
@@ -114,6 +115,7 @@ def _compact(options: argparse.Namespace) -> None:
 
 def _verify(options: argparse.Namespace) -> None:
     from atlas_jax.knowledge import verify as verify_index
+    # Weights are only needed to say whether they are the ones that embedded the rows.
     atlas = cli_options.load_model(options) if options.model or options.reader or options.retriever else None
     problems = verify_index.verify(options.index, options.store, atlas)
     for problem in problems:

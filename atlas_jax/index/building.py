@@ -95,7 +95,9 @@ def embed_shards(folder: Folder, job: Job, store: PassageStore, embedder: Passag
             _continue_or_begin(folder, job)
     # The recorded job, not the one given: a continued build keeps its revision, and all processes must use the same shard names.
     job = Job(**json.loads(folder.read(index_manifest.BUILDING_FILE)))
+    # Every N-th, so that all processes end at about the same time.
     mine = job.shards()[jax.process_index()::jax.process_count()]
+    # Only process 0 shows a bar, and it knows its own share only.
     label = 'Embedding passages' if jax.process_count() == 1 else f'Embedding passages, share 1 of {jax.process_count()}'
     bar = progress.bar(sum(rows for _, _, rows in mine), label, ' passages') if show_progress else None
     with hosts.together(), bar or contextlib.nullcontext():
@@ -109,13 +111,16 @@ def _embed_shard(folder: Folder, name: str, first: int, rows: int, job: Job, sto
     layout = shards.Layout(rows=rows, dim=job.dim, dtype=job.dtype, chunk_rows=min(job.chunk_rows, rows))
     writer = shards.ShardWriter(folder / shards.FOLDER, name, layout)
     if bar is not None:
+        # A continued shard begins behind what it has.
         progress.skip(bar, writer.next_row)
     if writer.next_row == rows:
         return  # before the tokens are read
     table = store.retriever_table(max_tokens=embedder.max_tokens, rows=(first, first + rows))
+    # Chunk by chunk: what is written survives a kill.
     while (start := writer.next_row) < rows:
         chunk = np.arange(start, min(start + layout.chunk_rows, rows))
         embeddings = embedder.embed(table, chunk, bar)
+        # A NaN would win or lose every comparison, and int8 has no code for it.
         check_finite(embeddings, first + start, folder)
         writer.write(*shards.encode(embeddings, job.dtype))
 
@@ -149,6 +154,7 @@ def compact(folder: Folder, stored: shards.StoredEmbeddings, deleted: np.ndarray
       DiskFullError, StorageError: the old version stays.
     """
     before = stored.manifest
+    # Names hold the revision, so that new files never replace old ones in place.
     revision = before.revision + 1
     # model_fingerprint stays: it is that of the model that built the index.
     current = dataclasses.replace(before, revision=revision, rows=int((~deleted).sum()), deleted=0, tombstones='', tombstones_sha256='')
@@ -178,6 +184,7 @@ def _joined_shards(current: index_manifest.Manifest, keep: np.ndarray) -> Iterat
         entries = list(run)
         first, stop = entries[0].first_row, entries[-1].first_row + entries[-1].rows
         kept = first + np.flatnonzero(keep[first:stop])
+        # A shard is the unit that a process reads; larger ones would be read for a few rows.
         for start in range(0, len(kept), SHARD_ROWS):
             yield generation, model_fingerprint, kept[start:start + SHARD_ROWS]
 
@@ -195,6 +202,7 @@ def _copy_shard(folder: Folder, name: str, stored: shards.StoredEmbeddings, kept
 
 def clean(folder: Folder, current: index_manifest.Manifest) -> None:
     """Removes every file that `current`, just committed, does not name: older versions and the traces of the build."""
+    # First of all: while it is there, the next build would try to go on.
     folder.remove(index_manifest.BUILDING_FILE)
     _remove_other_shards(folder, current)
     remove_replaced(folder, current, current)
@@ -222,6 +230,7 @@ def _continue_or_begin(folder: Folder, job: Job) -> None:
 
 
 def _remove_other_shards(folder: Folder, current: index_manifest.Manifest | None) -> None:
+    # What a committed version names stays; everything else is a trace of a build that ended early.
     named = {entry.name for entry in current.shards} if current else set()
     for name in (folder / shards.FOLDER).children() - named:
         (folder / shards.FOLDER).remove(name)

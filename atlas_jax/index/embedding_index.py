@@ -84,6 +84,7 @@ class EmbeddingIndex:
         _check_folder(folder)
         with _writing(folder):
             before = index_manifest.read_if_whole(folder)
+            # A damaged index may be built over; its revision is then unknown and counting begins at 1.
             job = building.make_job(store, embedder, 0, dtype, 1 + (before.revision if before else 0), generation)
             _embed_and_commit(folder, job, (), store.superseded(), store, embedder, progress)
             return cls(path)
@@ -105,12 +106,14 @@ class EmbeddingIndex:
             self._load(index_manifest.read(self._folder))
             self.check_model(embedder, force)
             self._check_store(store)
+            # The manifest was read again under the lock: another process may have added rows since this object was opened.
             first = len(self)
             if len(store) == first:
                 return 0
             # superseded() compares old and new rows alike, so passages embedded long ago are deleted here too.
             job = building.make_job(store, embedder, first, self._manifest.dtype, self._manifest.revision + 1, generation)
             deleted = np.concatenate([self.deleted, np.zeros(len(store) - first, bool)]) | store.superseded()
+            # Old shards are named again, not copied: adding costs what is added.
             self._load(_embed_and_commit(self._folder, job, self._manifest.shards, deleted, store, embedder, progress))
             return len(store) - first
 
@@ -128,6 +131,7 @@ class EmbeddingIndex:
         with _writing(self._folder):
             self._load(index_manifest.read(self._folder))
             self._check_store(store)
+            # The store knows the last row of a docid, which is the one that searches find.
             rows = np.unique(store.rows_of(docids))  # a docid may be given twice
             if len(rows) and rows[-1] >= len(self):
                 raise errors.IndexFolderError(f'{self.path}: passage "{store.docid(int(rows[-1]))}" is in the store but not yet in '
@@ -135,6 +139,7 @@ class EmbeddingIndex:
             # Without a fresh row there is nothing to commit, and the version stays.
             fresh = rows[~self.deleted[rows]]
             if len(fresh):
+                # A copy: searchers of this process may still be reading the old one.
                 deleted = self.deleted.copy()
                 deleted[fresh] = True
                 revision = self._manifest.revision + 1
@@ -203,6 +208,7 @@ class EmbeddingIndex:
 
     def generations(self) -> list[tuple[int, int, int]]:
         """Returns (first row, number of rows, training step of the retriever that embedded them) of each run of rows, in row order."""
+        # Shards are in row order, so neighbours of one generation make one run.
         runs = itertools.groupby(self._manifest.shards, lambda entry: entry.generation)
         parts = [(generation, list(entries)) for generation, entries in runs]
         return [(entries[0].first_row, sum(entry.rows for entry in entries), generation) for generation, entries in parts]
@@ -227,6 +233,7 @@ class EmbeddingIndex:
     def check_store(self, store: PassageStore) -> None:
         """Raises IndexFolderError if the index was made from another store, or lacks passages of it."""
         self._check_store(store)
+        # A row without an embedding would read as zeros, and a zero vector may well be the best of a bad lot.
         if len(store) != len(self):
             raise errors.IndexFolderError(f'{self.path}: holds {len(self)} passages, the store {store.path} has {len(store)}; '
                                           'run `atlas-jax index add`')

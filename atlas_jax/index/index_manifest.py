@@ -90,6 +90,7 @@ def write(folder: Folder, manifest: Manifest) -> None:
 
     Raises DiskFullError, StorageError; the folder then still is the version before.
     """
+    # One file replaced atomically: readers see the old version or the new one.
     io_manifest.write(folder, KIND, dataclasses.asdict(manifest))
 
 
@@ -101,6 +102,7 @@ def read(folder: Folder) -> Manifest:
     """
     body = io_manifest.read(folder, KIND, BUILDING_FILE)
     try:
+        # Indexes of the first format are read for ever; a new commit writes the present one.
         if body.pop('version') == 1:
             body = _from_version_1(folder, body)
         manifest = Manifest(**{**body, 'shards': tuple(ShardEntry(**entry) for entry in body['shards'])})
@@ -123,6 +125,7 @@ def read_if_whole(folder: Folder) -> Manifest | None:
 
 def link_to(folder: Folder, store: str | os.PathLike) -> str:
     """Returns the manifest's name for a store: relative to the index if both are on a disk, so that they may be moved together."""
+    # A relative path keeps working when both folders are moved or mounted elsewhere.
     target = Folder(store)
     if folder.local is None or target.local is None:
         return str(target if target.local is None else target.local.absolute())
@@ -164,6 +167,7 @@ def read_tombstones(folder: Folder, manifest: Manifest) -> np.ndarray:
     except OSError as error:
         raise errors.IndexFolderError(f'{folder}/{name}: cannot read the list of deleted rows ({error.strerror}); '
                                       'restore it or build the index again') from error
+    # Checked: a lost bit would bring back a passage that somebody wanted gone.
     if hashlib.sha256(content).hexdigest() != manifest.tombstones_sha256 or len(content) != -(-rows // 8):
         raise errors.IndexFolderError(f'{folder}/{name}: the list of deleted rows is damaged; restore it or build the index again')
     return np.unpackbits(np.frombuffer(content, np.uint8), count=rows).astype(bool)

@@ -58,6 +58,7 @@ class IndexGroup:
         by_rows = partitioning.sharding(atlas.mesh, 'passages')
         whole = parts[0] if len(parts) == 1 else self._keep('whole', jax.tree.leaves(parts), lambda: hosts.join_rows(parts, by_rows))
         arrays = whole.index
+        # An int8 index is scanned as it is.
         if search is None or not search.scans_int8 or arrays is None or arrays.scales is not None:
             return whole
         scanned = self._keep(('scanned', search.metric, search.scan_share), jax.tree.leaves(arrays),
@@ -72,6 +73,7 @@ class IndexGroup:
         """
         for index in self.indexes:
             index.check(atlas)
+        # Ids count padding too, on the host as in the graph, so that a row has one number.
         first_rows = self._first_rows(atlas.mesh)
         parts = [on_host.Part(index.index, index.store, first) for index, first in zip(self.indexes, first_rows, strict=True)]
         # Every change of an index reads its deletions anew.
@@ -119,5 +121,6 @@ def of(index: Index | Sequence[Index] | IndexGroup | None) -> IndexGroup | None:
 
 def own_rows(group: IndexGroup | None, examples: Sequence[TaskExample], mesh: jax.sharding.Mesh) -> dict[str, list[int]] | None:
     """Returns the rows of the passages that examples were made from, by docid; None where no example was made from one."""
+    # Most tasks make examples from questions, which stand in no passage.
     docids = {example.own_docid for example in examples if example.own_docid is not None}
     return {docid: group.rows_of(docid, mesh) for docid in docids} if group is not None and docids else None

@@ -85,6 +85,7 @@ class Index:
         Raises:
           IndexFolderError, StoreError: missing or damaged.
         """
+        # The index names its store, relative to itself where both are on a disk.
         index = EmbeddingIndex.open(path)
         store = index.store_path if store is None else store
         return cls(index, store if isinstance(store, PassageStore) else PassageStore.open(store), force)
@@ -96,6 +97,7 @@ class Index:
           IndexFolderError, StoreError: naming both fingerprints.
         """
         self.store.check_tokenizers(atlas.reader_tokenizer, atlas.retriever_tokenizer)
+        # Tokenizers cannot be forced: other ids would be other words.
         self.index.check(self.store, atlas.embedder(), self.force)
 
     def replace(self, passages: Iterable[Passage], atlas: EmbeddingModel) -> None:
@@ -153,6 +155,7 @@ class Index:
         """
         self.check(atlas)
         limit, mesh = atlas.text_max_tokens, atlas.mesh
+        # Tables and embeddings are equally long, so that a row is the same number in each.
         rows = padded_rows(len(self.index), mesh)
 
         def kept(name: str, wanted: bool, make: Callable[[], Any]) -> Any:

@@ -82,6 +82,7 @@ def corrupt(words: Sequence[str], density: float, mean_span_tokens: float, token
       generator: draws where spans begin and end; all divisions into that many spans are equally likely.
     """
     # At least one word is taken, and one is kept.
+    # Words and not tokens are taken, so that no word is cut in two.
     taken = min(max(round(len(words) * density), 1), len(words) - 1)
     spans = round(tokens * taken / len(words) / mean_span_tokens)
     # No more than there are words to take, gaps to separate them, or sentinels.
@@ -89,6 +90,7 @@ def corrupt(words: Sequence[str], density: float, mean_span_tokens: float, token
     # The parts before the first span and behind the last may be empty: they are drawn one word longer and shortened.
     kept = _divide(len(words) - taken + 2, spans + 1, generator)
     kept[[0, -1]] -= 1
+    # Sentinels count up from the left in query and target alike, as in T5's pre-training.
     query, target, place = [], [], 0
     for number, (kept_words, taken_words) in enumerate(zip(kept, _divide(taken, spans, generator), strict=False)):
         sentinel, middle = f'<extra_id_{number}>', place + kept_words

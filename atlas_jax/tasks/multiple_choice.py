@@ -68,6 +68,7 @@ class MultipleChoiceTask(task_lib.PlainTask):
         """See task.Task; options keep the row's order. A query that is too long loses the beginning of the question."""
         self.check(row, example_id)
         options = row['options']
+        # The original's format, whose scores the tests record.
         shown = ' '.join(f'({letter}) {text}' for letter, text in options.items())
         return task_lib.TaskExample(
             query=f'question: {row["question"].strip()} options: {shown} answer: <extra_id_0>', target=_target(row['answer']),
@@ -96,6 +97,7 @@ def permutations(row: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     rows = []
     for order in orderings(len(letters), kind):
         permuted = [texts[place] for place in order]
+        # `index` finds the first of equal texts: either letter is right then.
         rows.append({**row, 'options': dict(zip(letters, permuted, strict=True)), 'answer': letters[permuted.index(right)]})
     return rows
 
@@ -126,6 +128,7 @@ def marginalize(options: Sequence[Sequence[str]], scores: Sequence[Sequence[floa
     """
     by_option: dict[str, list[float]] = {text: [] for text in options[0]}
     for texts, values in zip(options, scores, strict=True):
+        # In float64, since this is a comparison of close numbers on the host.
         logits = np.asarray(values, np.float64)  # [options]
         probabilities = np.exp(logits - logits.max())  # [options], not normalised yet
         for text, probability in zip(texts, probabilities / probabilities.sum(), strict=True):

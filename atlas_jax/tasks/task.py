@@ -154,11 +154,13 @@ def read_examples(path: str | os.PathLike, task: Task, *, training: bool = False
         row = {'filename': os.path.basename(path), **row}  # KILT's answers depend on it
         if wrong := task.problem(row):
             raise errors.InputFileError(path, wrong.what, line=line, field=wrong.field, remedy=wrong.remedy)
+        # Lazily: a row that is left out costs nothing more.
         expanded = (task.example(each, rows, count_tokens=count_tokens) for each in task.expand(row, training))
         made = [example for example in expanded if example is not None]
         # Training needs targets; plain questions are asked without.
         if labelled and not all(example.answers for example in made):
             raise errors.InputFileError(path, 'missing', line=line, field=task.label, remedy=task.remedy)
+        # A row may give several examples (orders of options) or none; ids count rows.
         examples += made
         left_out += not made
         rows += 1

@@ -107,7 +107,11 @@ def _part_of(params: Any) -> dict[str, str]:
 
 
 def apply_updates(params: Any, updates: Any, key: jax.Array | None) -> Any:
-    """Returns params + updates; bfloat16 parameters are rounded up or down at random, right on average, or small updates would be lost."""
+    """Adds updates to parameters, trees of arrays [...]; bfloat16 ones are rounded at random.
+
+    Rounding up or down is right on average. Rounding to the nearest would lose small updates.
+    """
+    # One key a leaf: the same random bits in two leaves would round them alike.
     leaves, structure = jax.tree.flatten(params)
     rounds = any(leaf.dtype == jnp.bfloat16 for leaf in leaves)
     keys = jax.random.split(types.required(key), len(leaves)) if rounds else [None] * len(leaves)
@@ -167,6 +171,7 @@ def frozen_for(transformation: optax.GradientTransformation, steps: int) -> opta
         return FrozenState(jnp.zeros((), jnp.int32), transformation.init(params))
 
     def update(gradients: Any, state: FrozenState, params: Any = None) -> tuple[Any, FrozenState]:
+        # In graph and not in Python, so that the step is one program before and after.
         frozen = state.updates_done < steps
         updates, inner = transformation.update(gradients, state.inner, params)
         updates = jax.tree.map(lambda new: jnp.where(frozen, jnp.zeros_like(new), new), updates)

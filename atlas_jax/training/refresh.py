@@ -111,6 +111,7 @@ class Refresher:
     def after_update(self, knowledge: types.Knowledge, params: Any, updates_done: int) -> types.Knowledge:
         """Returns the knowledge for the next update; the old one's index must not be used again where it was changed."""
         frozen = self.spec.distillation.freeze_retriever_steps
+        # Not before the first update: the index was embedded by the encoder that the run starts with.
         if updates_done and is_due(self.config.schedule, updates_done, frozen):
             return self.whole(knowledge, params, updates_done)
         # The encoder has not changed yet, so neither have its embeddings.

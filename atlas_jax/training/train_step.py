@@ -109,6 +109,7 @@ def loss_and_gradients(params, batch: types.Batch, inputs: types.ReaderInputs, s
                        dropout_key: jax.Array | None = None, updates_done: jax.Array | None = None) -> tuple[dict, Metrics]:
     """Returns gradients and metrics of the joint loss at the smallest stream capacities that fit.
 
+    Inputs are assembled: reader_tokens [batch, n, width] int32. Gradients are shaped like `params`, metrics are scalars [].
     The gradient is taken inside each branch of the switch: differentiating through the switch would keep every branch's residuals.
     """
     def branch(level: int):
@@ -127,7 +128,7 @@ def loss_and_gradients(params, batch: types.Batch, inputs: types.ReaderInputs, s
 
 def apply_gradients(state: state_lib.TrainState, gradients, optimizer: optax.GradientTransformation,
                     rounding_key: jax.Array | None = None) -> state_lib.TrainState:
-    """Makes one optimiser update; the key is needed where parameters are bfloat16."""
+    """Makes one optimiser update; gradients are shaped like the parameters, [...] each. bfloat16 parameters need the key."""
     with jax.named_scope('update'):
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
         # Not optax's: bfloat16 parameters are rounded stochastically.
@@ -148,6 +149,7 @@ def _micro_batches(leaf: jax.Array, steps: int, spec: spec_lib.StepSpec) -> jax.
 
 
 def _over_micro_batches(name: str, values: jax.Array) -> jax.Array:
+    # Counts add up over micro-batches; losses and rates are means of equally large parts.
     if name in ('reader_tokens', 'truncated_passages', 'model_flops'):
         return jnp.sum(values)
     return jnp.max(values) if name == 'capacity_level' else jnp.mean(values)

@@ -18,6 +18,7 @@ def main(kind: str) -> None:
     import jax
 
     from atlas_jax import partitioning, types
+    from atlas_jax.index import embed
     from atlas_jax.models import atlas, contriever, t5
     from atlas_jax.planning import steps
     from atlas_jax.planning import workload as workload_lib
@@ -47,7 +48,7 @@ def main(kind: str) -> None:
     for name, changes in {'train': {}, 'answer': {}, 'score': {}, 'search': {},
                           'search on the host': {'kind': 'search', 'search': reranked}, 'index': {'mesh_shape': None}}.items():
         planned = dataclasses.replace(workload, **{'kind': name, **changes})
-        on = partitioning.make_mesh(None, devices) if name == 'index' else mesh
+        on = embed.encoder_mesh(devices) if name == 'index' else mesh
         for number, step in enumerate(steps.steps_of(planned, on)):
             compiled(f'{name} {number}', step.trace())
     answering = dataclasses.replace(workload, kind='answer')
