@@ -56,7 +56,7 @@ def pad_rows(ids: np.ndarray, mask: np.ndarray, length: int | None, device: torc
 
 
 class SecondMomentNorm(nn.Module):
-    """(x - mean) * rsqrt(mean(x**2) + eps) * weight + bias: the layer norm of released Atlas checkpoints."""
+    """The layer norm of released Atlas checkpoints: (x - mean) * rsqrt(mean(x**2) + eps) * weight + bias."""
 
     def __init__(self, norm: nn.LayerNorm):
         super().__init__()
