@@ -81,6 +81,7 @@ def _compare(options: argparse.Namespace) -> None:
 def _text(options: argparse.Namespace):
     from atlas_jax import errors
     from atlas_jax.compare import text as compare_text
+    # Questions alone are no inputs: both sides read the same passages, which our index finds.
     if not options.index:
         raise errors.ConfigError('--data needs --index DIR, which finds the passages for the questions')
     return compare_text.from_text(options.data, options.index, options.store, options.reader, options.retriever, options.model,

@@ -33,6 +33,7 @@ def _convert(options: argparse.Namespace) -> None:
         options.source, options.to, options.out, options.part, options.retriever, options.scan, options.dtype, options.reader_tokenizer,
         options.retriever_tokenizer))
     print(f'{options.out}: {", ".join(f"{name} with {len(part.shapes)} parameters" for name, part in written.items())}')
+    # Loss and temperatures are part of a run and not of a model, so they are told and not written.
     if options.to == 'atlas_jax' and (hint := convert.distillation_hint(options.source)):
         bindings = ' '.join(f'--gin.DistillConfig.{name}={value!r}' for name, value in hint.items())
         print(f'it was trained with {bindings}; all its options are in {options.out}/{convert.OPTIONS_FILE}')

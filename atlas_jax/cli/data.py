@@ -43,6 +43,7 @@ def _passages(options: argparse.Namespace) -> None:
 def _tokenizer_folders(options: argparse.Namespace) -> tuple[pathlib.Path, pathlib.Path]:
     if bool(options.model) == bool(options.reader or options.retriever) or bool(options.reader) != bool(options.retriever):
         raise errors.ConfigError('give either --model, or both --reader and --retriever')
+    # A run folder keeps the tokenizers of its models, so that they cannot be mixed up.
     if options.model:
         folder = pathlib.Path(options.model) / 'tokenizers'
         return folder / 'reader', folder / 'retriever'

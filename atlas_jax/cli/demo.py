@@ -23,6 +23,7 @@ def add_commands(commands) -> None:
 
 def _demo(options: argparse.Namespace) -> None:
     from atlas_jax.demo import demo
+    # The number of steps is left to the demo's gin file where it is not given.
     figures = demo.demo(options.work, packages_dir=options.packages, countries=options.countries, questions=options.questions,
                         seed=options.seed, report_file=options.report, **cli_options.given(steps=options.steps))
     cli_options.write_json(options.json, figures)

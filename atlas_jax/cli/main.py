@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands; a command's `run` takes the parsed arguments."""
     main_parser = Parser(prog='atlas-jax', description='Atlas in JAX: a reader that answers from documents it retrieves.', epilog=_EXAMPLE)
     commands = main_parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
+    # In the order in which a newcomer needs them.
     for module in (cli_demo, cli_data, cli_index, cli_runs, cli_answer, cli_compare, cli_convert, cli_plan):
         module.add_commands(commands)
     return main_parser
@@ -61,6 +62,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     others, bindings = split_bindings(arguments)
     main_parser = parser()
     options = main_parser.parse_args(others)
+    # argparse never saw the bindings, so it cannot refuse them.
     if bindings and not getattr(options, 'takes_gin', False):
         main_parser.error(f'--gin.{bindings[0]}: this command reads no gin files')
     options.gin_bindings = bindings

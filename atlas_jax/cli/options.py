@@ -75,6 +75,7 @@ def add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
     """Adds --gin_file. `--gin.NAME=value` stands here for the help alone: main.py takes it out before argparse sees it."""
     parser.add_argument('--gin_file', metavar='FILE', action='append', default=[], required=required,
                         help='gin file, such as runs/few_shot.gin; may be repeated, later files win')
+    # Any name may stand there, so argparse gets this one for the help alone.
     parser.add_argument('--gin.NAME', metavar='VALUE', dest='gin_bindings',
                         help="value that wins over the files; strings need quotes: --gin.NAME='\"text\"'")
     parser.set_defaults(takes_gin=True)
@@ -128,6 +129,7 @@ def write_json(path: str | pathlib.Path | None, value: Any) -> None:
 
 def print_json(value: Any) -> None:
     """Prints figures as JSON."""
+    # Answers are text of any language, and JSON escapes would make it unreadable.
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
 

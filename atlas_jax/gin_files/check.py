@@ -135,6 +135,7 @@ class Checker:
             text = path.read_text(encoding='utf-8')
         except (OSError, UnicodeDecodeError) as error:
             raise errors.ConfigError(f'{path}: cannot be read as text ({error})') from error
+        # gin would read such files until Python's stack ends.
         if path in self._open_files:
             raise errors.ConfigError(f'{place}: {path} includes itself; take one include out')
         self._open_files.append(path)
@@ -180,7 +181,7 @@ class Checker:
                 self.check_file(statement.filename, place)
             elif isinstance(statement, config_parser.ImportStatement):
                 dynamic = dynamic or statement.module == DYNAMIC_REGISTRATION
-                if not statement.module.startswith('__gin__.'):
+                if not statement.module.startswith('__gin__.'):  # no module: a switch of gin's parser
                     symbols[statement.bound_name()] = _import(statement, place)
             elif isinstance(statement, config_parser.BlockDeclaration):
                 self._resolve(statement.selector, symbols, dynamic, place)
@@ -188,6 +189,7 @@ class Checker:
                 self._check_binding(statement, symbols, dynamic, place, from_command_line)
 
     def _check_binding(self, statement: Any, symbols: dict[str, Any], dynamic: bool, place: str, from_command_line: bool) -> None:
+        # References and macros may stand inside lists and dicts.
         for value in gin_values.flatten(statement.value):
             if isinstance(value, gin_values.Reference):
                 self._resolve(value.selector, symbols, dynamic, place)
@@ -228,6 +230,7 @@ class Checker:
         if first not in symbols:
             raise errors.ConfigError(f'{place}: unknown name "{selector}": no import gives "{first}"{did_you_mean(first, symbols)}')
         found = symbols[first]
+        # Attribute by attribute, so that the message names the first part that is wrong.
         for name in rest:
             if not hasattr(found, name):
                 public = [member for member in dir(found) if not member.startswith('_')]
@@ -246,6 +249,7 @@ class Checker:
             macro = self._bindings['', value.name]
             value, place = macro.value, macro.place
         is_literal = not any(isinstance(part, gin_values.Macro | gin_values.Reference) for part in gin_values.flatten(value))
+        # References are checked by the class that gets them, once gin has called it.
         if binding.owner and is_literal and not gin_values.fits(value, binding.annotation):
             expected = gin_values.type_name(binding.annotation)
             raise errors.ConfigError(f'{place}: {binding.owner}.{binding.name} must be {expected}, got {value!r}')
@@ -263,6 +267,7 @@ def _import(statement: Any, place: str) -> Any:
             raise errors.ConfigError(f'{place}: {statement.module} is {new_name} now; write "from {package} import {short}" and "{short}." '
                                      'where the file names one of its classes') from error
         raise errors.ConfigError(f'{place}: {statement.format()}: {error}') from error
+    # `import a.b` binds `a`, `from a import b` and `import a.b as b` bind the module itself.
     return module if statement.is_from or statement.alias else importlib.import_module(statement.module.split('.')[0])
 
 

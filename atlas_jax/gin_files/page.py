@@ -53,6 +53,7 @@ def page() -> str:
     parts = [_INTRODUCTION]
     module = ''
     for configurable in configurables().values():
+        # Sorted by full name, so the classes of a module stand together.
         if configurable.__module__ != module:
             module = configurable.__module__
             package, _, short = module.rpartition('.')
@@ -128,6 +129,7 @@ def _dataclasses_in(annotations: list[Any]) -> Iterator[Callable[..., Any]]:
 
 def _is_arrays(dataclass: Any) -> bool:
     """True for trees of arrays (flax), which no gin file can write down."""
+    # flax gives either mark to its dataclasses and to subclasses of PyTreeNode.
     return hasattr(dataclass, '_flax_dataclass') or hasattr(dataclass, 'replace')
 
 

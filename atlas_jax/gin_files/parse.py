@@ -17,6 +17,7 @@ from atlas_jax.gin_files import check as gin_check
 def config_folder() -> pathlib.Path:
     """Returns the folder gin_configs: inside the package once installed, beside it in a checkout."""
     package = pathlib.Path(__file__).resolve().parents[1]
+    # A wheel has the gin files inside the package (setup.py).
     installed, checkout = package / 'gin_configs', package.parent / 'gin_configs'
     return installed if installed.is_dir() else checkout
 
@@ -49,6 +50,7 @@ def parse(files: Sequence[str], bindings: Sequence[str] = (), *, complete: bool 
       ConfigError: one line with file and line, for a missing file, a syntax error, an unknown or renamed name, a value of the wrong type,
         or a macro that must be set and is not.
     """
+    # Before gin reads anything: its own errors take many lines and do not say what to do.
     checker = gin_check.Checker(find_file, known_files())
     for file in files:
         checker.check_file(file)
@@ -90,6 +92,7 @@ def arguments_of(function: Callable, **overrides: Any) -> dict[str, Any]:
 
 def value_of(macro: str) -> Any:
     """Returns the value of a macro, references called. Raises ConfigError for a macro that no file sets."""
+    # gin keeps a macro as the parameter `value` of a function of its own.
     with _one_line():
         value = gin.get_bindings(f'{macro}/gin.macro')
     if not value:

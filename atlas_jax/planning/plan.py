@@ -100,6 +100,7 @@ def plan(workload: workload_lib.Workload, topology: str, cache_dir: pathlib.Path
     path = None if cache_dir is None else cache_dir / f'{_key([lowered.as_text(), *shapes], topology)}.json'
     if path is not None and path.is_file():
         values = json.loads(path.read_text(encoding='utf-8'))
+        # JSON has no tuples.
         return Plan(**values | {'mesh_shape': tuple(values['mesh_shape'])})
     result = _compiled(lowered, _counted(workload, mesh, hosts, traced, slice_), workload, shape, slice_)
     if path is not None:
@@ -229,6 +230,7 @@ def _counted(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: in
     if workload.trains:  # without recomputation, and without a kernel that makes its logits again for the gradient
         plain = dataclasses.replace(workload, step=dataclasses.replace(workload.step, remat='none', attention='plain'))
         model_flops = _flops(_trace(plain, mesh, hosts), 0)
+    # Tracing again takes as long as the first time, so it is left out where nothing would differ.
     if workload.at_limit() != workload:
         limited = _trace(workload.at_limit(), mesh, hosts)
         # A call of an index build holds fewer passages at the limit, so FLOPs for the same passages are compared.

@@ -67,6 +67,7 @@ def prepare_environment() -> None:
       ConfigError: libtpu is not installed.
       RuntimeError: jax was imported before, without these variables.
     """
+    # Found and not imported: importing libtpu would read the environment before it is set.
     import importlib.util
     if importlib.util.find_spec('libtpu') is None:
         raise errors.ConfigError('planning needs the TPU compiler: pip install "atlas-jax[plan]" (libtpu)')
@@ -95,7 +96,7 @@ def check_mesh(mesh_shape: tuple[int, int, int] | None, slice_: Slice) -> tuple[
         return 1, slice_.chips, 1
     if len(mesh_shape) != 3:
         raise errors.ConfigError(f'mesh {mesh_shape} has {len(mesh_shape)} sizes; it needs three: data, fsdp, model')
-    left = slice_.chips
+    left = slice_.chips  # chips for this axis and those behind it
     for axis, size in zip(('data', 'fsdp', 'model'), mesh_shape, strict=True):
         if size < 1 or left % size:
             raise errors.ConfigError(f'mesh {mesh_shape}: axis {axis} is {size}, which does not divide the {left} chips that are left of '

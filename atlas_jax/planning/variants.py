@@ -73,6 +73,7 @@ def first_that_fits(workload: workload_lib.Workload, topologies: Sequence[str], 
                 return planned, candidate.workload
             needed.append((planned.hbm_gib_per_chip, name))
         nearest = min(needed or [(candidate.hbm_gib, name) for candidate in possible], default=nearest)
+    # No candidate at all: the batch divides over no slice.
     if nearest is None:
         raise errors.ConfigError(f'{workload.examples_a_step} examples an update divide over none of {", ".join(topologies)}; choose a '
                                  'multiple of the chips')
@@ -93,6 +94,7 @@ def candidates(workload: workload_lib.Workload, slice_: slices.Slice) -> list[Ca
             changed = dataclasses.replace(workload, mesh_shape=mesh_shape, batch_size=batch_size,
                                           step=dataclasses.replace(workload.step, accumulation_steps=steps))
             found.append(estimate(changed, slice_))
+    # Rounded, or candidates that differ in the last digit alone would not count as equal.
     return sorted(found, key=lambda each: (round(each.seconds, 3), round(each.hbm_gib, 3), each.link_seconds))
 
 

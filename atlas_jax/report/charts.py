@@ -92,6 +92,7 @@ def _is_finite(point: tuple[float, float]) -> bool:
 
 
 def _finite_runs(line: list[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+    # A loss that is not finite shows as a gap, which a line drawn across it would hide.
     runs: list[list[tuple[float, float]]] = [[]]
     for point in line:
         if _is_finite(point):
@@ -114,8 +115,9 @@ def bar_chart(title: str, label: str, bars: Mapping[str, float], standard_errors
     ends = [value + sign * standard_errors.get(name, 0) for name, value in bars.items() if math.isfinite(value) for sign in (-1, 1)]
     if not ends:
         return _empty(title)
+    # Zero is always on the axis: bars whose axis begins elsewhere mislead.
     x_ticks = ticks(min(0.0, *ends), max(0.0, *ends))
-    left, right = 190, WIDTH - 72
+    left, right = 190, WIDTH - 72  # room for names on the left, and for the value beside the longest bar
     height = _BAR_TOP + _BAR_STEP * len(bars) + BOTTOM
     marks = [_vertical_grid(_scale(tick, x_ticks, left, right), f'{tick:g}', height, _BAR_TOP) for tick in x_ticks]
     for row, (name, value) in enumerate(bars.items()):
@@ -156,6 +158,7 @@ def _empty(title: str) -> str:
 
 def ticks(low: float, high: float) -> list[float]:
     """Returns four to eight round numbers that span low to high."""
+    # A single value still needs an axis around it.
     if high - low <= 1e-9 * max(abs(low), abs(high)):
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
     rough = (high - low) / 5  # five steps read well at this height and width

@@ -73,6 +73,7 @@ class Report:
         for row in rows:
             if len(row) != len(header):
                 raise ValueError(f'table row {list(row)!r} has {len(row)} cells, the header {len(header)}')
+        # A column is set right if all of its cells are numbers, so that digits stand under digits.
         numeric = [bool(rows) and all(_is_number(row[column]) for row in rows) for column in range(len(header))]
         head = ''.join(f'<th scope="col"{_NUMBER if number else ""}>{html.escape(str(cell))}</th>'
                        for cell, number in zip(header, numeric, strict=True))

@@ -59,6 +59,7 @@ class RunLog:
 
     def add(self, step: int, scalars: dict[str, float]) -> None:
         """Adds scalars to the row that was appended last, and writes the file anew. Raises DiskFullError."""
+        # Scores of an evaluation come after the row of their step was written.
         self.rows[-1] |= scalars
         if self._events is not None:
             self._write_all()
@@ -96,6 +97,7 @@ def _size(leaf: Any) -> int:
 
 def _mib(leaves: list[Any], on_one_device: bool = False) -> float:
     def shape(leaf: Any) -> tuple[int, ...]:
+        # numpy arrays lie on no device; they count whole.
         return leaf.sharding.shard_shape(leaf.shape) if on_one_device and isinstance(leaf, jax.Array) else leaf.shape
 
     return sum(int(np.prod(shape(leaf))) * leaf.dtype.itemsize for leaf in leaves) / 2**20
@@ -107,6 +109,7 @@ class EventFile:
     def __init__(self, folder: str | os.PathLike):
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard looks for "tfevents" in the name, and several files of a folder are one run.
         self.path = folder / f'events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}'
         self._append(_double(1, time.time()) + _bytes(3, b'brain.Event:2'))
 
