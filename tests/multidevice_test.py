@@ -10,7 +10,7 @@ import pytest
 FOLDER = pathlib.Path(__file__).parent / 'multidevice'
 
 
-@pytest.mark.slow  # thirty tests, most of them compile a program that is partitioned over the devices
+@pytest.mark.slow  # most of these tests compile a program that is partitioned over the devices
 def test_on_eight_devices():
     environment = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu'}
     command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(FOLDER)]

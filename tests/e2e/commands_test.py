@@ -49,7 +49,7 @@ def make_tiny(models: pathlib.Path) -> None:
         write(models / name, config, jax.device_get(nn.unbox(init(config, jax.random.key(0)))))
 
 
-@pytest.mark.slow  # thirty commands, each loads a model: only in sequence do they show that one reads what another wrote
+@pytest.mark.slow  # most commands load and compile a model: only in sequence do they show that one reads what another wrote
 def test_commands_of_readme_and_your_documents(demo_packages, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for arguments in commands('README.md'):

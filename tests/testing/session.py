@@ -8,7 +8,6 @@ are marked `optimized`: they compare numbers with other implementations, or run 
 import collections
 import contextlib
 import ctypes
-import functools
 import gc
 import json
 import os
@@ -27,6 +26,7 @@ TESTS = pathlib.Path(__file__).resolve().parents[1]
 COSTS_FILE = TESTS / 'costs.json'  # {test file: CPU seconds}, of files that take more than QUICK_SECONDS; see --write-costs
 QUICK_SECONDS = 2.0
 _PROGRAMS_BYTES = 3 * 2**29  # resident bytes of a test process above which its compiled programs are dropped
+_OPTIMIZED_OPTIONS = compiler.get_compile_options  # JAX's own
 _OWN_CACHE = pytest.StashKey[str]()
 _USED: collections.Counter[str] = collections.Counter()  # CPU seconds by test file, of this process and those it has waited for
 _OF_WORKERS: list[dict] = []
@@ -60,6 +60,13 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR'])
     jax.config.update('jax_persistent_cache_min_compile_time_secs', float(os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS']))
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', int(os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES']))
+    compiler.get_compile_options = _quick_options
+
+
+def _quick_options(*arguments, backend=None, env_options_overrides: dict | None = None, **options):
+    """JAX's own options, with streams.QUICK_TO_COMPILE on a CPU. JAX has no setting for all of it."""
+    quick = streams.QUICK_TO_COMPILE if getattr(backend, 'platform', '') == 'cpu' else {}
+    return _OPTIMIZED_OPTIONS(*arguments, backend=backend, env_options_overrides=quick | (env_options_overrides or {}), **options)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -91,21 +98,14 @@ def pytest_runtest_protocol(item: pytest.Item):
     return result
 
 
-def _quick_options(get, *arguments, backend=None, env_options_overrides: dict | None = None, **options):
-    """JAX's own function of this name, with streams.QUICK_TO_COMPILE on a CPU. JAX has no setting for all of it."""
-    quick = streams.QUICK_TO_COMPILE if getattr(backend, 'platform', '') == 'cpu' else {}
-    return get(*arguments, backend=backend, env_options_overrides=quick | (env_options_overrides or {}), **options)
-
-
 @pytest.fixture(scope='module', autouse=True)
 def _compilation(request: pytest.FixtureRequest):
     """Compiles quickly, but for modules marked `optimized`; drops compiled programs where the process has grown large."""
     optimized = request.node.get_closest_marker('optimized') is not None
-    if optimized:
-        jax.clear_caches()  # or a program that an earlier module compiled would be taken
     with pytest.MonkeyPatch.context() as patch:
-        if not optimized:
-            patch.setattr(compiler, 'get_compile_options', functools.partial(_quick_options, compiler.get_compile_options))
+        if optimized:
+            jax.clear_caches()  # or a program that an earlier module compiled would be taken
+            patch.setattr(compiler, 'get_compile_options', _OPTIMIZED_OPTIONS)
         yield
     if optimized or _resident_bytes() > _PROGRAMS_BYTES:
         jax.clear_caches()
