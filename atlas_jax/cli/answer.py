@@ -35,15 +35,19 @@ def decoding_config(options: argparse.Namespace):
     Raises ConfigError for a value that is out of range.
     """
     from atlas_jax.decoding import DecodingConfig
+    # A flag for every field, under the field's name; a flag that was not given keeps the field's default.
     names = [field.name for field in dataclasses.fields(DecodingConfig)]
     return DecodingConfig(**{name: getattr(options, name) for name in names if getattr(options, name) is not None})
 
 
 def _answer(options: argparse.Namespace) -> None:
+    # Before models and index are opened: a wrong flag is told at once.
     decoding = decoding_config(options)
+    # Without an index the reader answers from memory: the closed book that retrieval is compared with.
     index = cli_options.open_indexes(options) if options.index else None
     atlas = cli_options.load_model(options)
     answers = atlas.answer(options.question, index, n_context=options.n_context, decoding=decoding, search=options.searcher)
+    # For programs: everything that the Python object has.
     if options.json:
         cli_options.print_json([dataclasses.asdict(answer) for answer in answers])
         return

@@ -62,8 +62,10 @@ def _compare(options: argparse.Namespace) -> None:
     variants.variant(options.variant)  # a misspelt name is refused before models are loaded
     models = compare.Models(options.reader, options.retriever, options.model, options.layer_norm)
     given = [name for name in ('inputs', 'data', 'random') if getattr(options, name)]
+    # Two sources would leave open which one was compared.
     if len(given) != 1:
         raise errors.ConfigError('give one of --inputs FILE.npz, --data FILE.jsonl with --index DIR, and --random BxNxL')
+    # The flags are named as the fields of Options, which checks them.
     names = ('gold_score_mode', 'temperature_gold', 'temperature_score', 'dtype', 'max_length', 'grads', 'rtol', 'rounds', 'variant',
              'repaired')
     settings = compare.Options(**{name: getattr(options, name) for name in names})
@@ -75,6 +77,7 @@ def _compare(options: argparse.Namespace) -> None:
         inputs = _text(options)
     figures = compare.compare(models, inputs, options.out, settings, options.against, options.report)
     compare.save(options.json, figures)
+    # After everything was written, so that a disagreement can be looked at.
     compare.raise_unless_agrees(figures)
 
 

@@ -34,6 +34,7 @@ def _passages(options: argparse.Namespace) -> None:
     reader_dir, retriever_dir = _tokenizer_folders(options)  # a mistake is told before jax is imported, which takes seconds
     from atlas_jax.corpus import documents, passages, store
     from atlas_jax.tokenizers import bert, t5
+    # Tokenised at once: a store without token ids would be tokenised again for every index.
     built = store.PassageStore.from_passages(
         passages.split_passages(documents.read_documents(options.documents), options.max_words), options.out,
         reader_tokenizer=t5.T5Tokenizer.from_folder(reader_dir), retriever_tokenizer=bert.BertTokenizer.from_folder(retriever_dir))
@@ -52,6 +53,7 @@ def _tokenizer_folders(options: argparse.Namespace) -> tuple[pathlib.Path, pathl
 
 def _demo(options: argparse.Namespace) -> None:
     from atlas_jax.demo import data as demo_data
+    # Idempotent: packages that are there already are checked against their hashes, not fetched.
     written = demo_data.write(options.out, options.packages, options.countries)
     for name, path in dataclasses.asdict(written).items():
         print(f'{name:12}{path}')

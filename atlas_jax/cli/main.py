@@ -59,10 +59,12 @@ def split_bindings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Returns the parsed command line; `gin_bindings` holds its `--gin.NAME=value`. Exits with 2 and one line on a mistake."""
+    # argparse cannot declare names that it does not know, and any macro may follow --gin.
     others, bindings = split_bindings(arguments)
     main_parser = parser()
     options = main_parser.parse_args(others)
     # argparse never saw the bindings, so it cannot refuse them.
+    # A binding that nobody reads would be ignored without a word.
     if bindings and not getattr(options, 'takes_gin', False):
         main_parser.error(f'--gin.{bindings[0]}: this command reads no gin files')
     options.gin_bindings = bindings
@@ -75,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 is success, 2 a user's mistake, whose one line goes to standard error, and 130 an interrupt; other UserErrors have their own code. The
     program itself (no `arguments`) may start itself anew with other allocator settings, before jax is imported.
     """
+    # The command line is read before jax is imported: its mistakes and --help take no seconds.
     options = parse(sys.argv[1:] if arguments is None else arguments)
     # Not in tests and notebooks, which call this with arguments: a new process would lose theirs.
     if arguments is None:
@@ -106,6 +109,7 @@ def _message_of(error: OSError) -> str | None:
         errno.ENOTDIR: 'give a folder', errno.EISDIR: 'give a file, not a folder',
         errno.EEXIST: 'give a path that does not exist yet',
     }
+    # What a user cannot mend is a fault of ours, and its traceback helps us.
     if error.errno not in remedies:  # a defect of ours keeps its traceback
         return None
     return f'{error.filename or "disk"}: {os.strerror(error.errno)}; {remedies[error.errno]}'

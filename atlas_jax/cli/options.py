@@ -71,6 +71,7 @@ def open_indexes(options: argparse.Namespace) -> list[api.Index]:
     return [open_index(options), *(api.Index.open(folder, force=options.force) for folder in options.also)]
 
 
+# Experiments are gin files; what people set every day has a flag of its own.
 def add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
     """Adds --gin_file. `--gin.NAME=value` stands here for the help alone: main.py takes it out before argparse sees it."""
     parser.add_argument('--gin_file', metavar='FILE', action='append', default=[], required=required,
@@ -89,6 +90,7 @@ def add_multihost(parser: argparse.ArgumentParser) -> None:
 
 def join_hosts(options: argparse.Namespace) -> None:
     """Joins the other processes of the run if --multihost was given. Raises ConfigError if they do not come."""
+    # Only when asked: on a single host jax would wait for a coordinator that never answers.
     if options.multihost:
         from atlas_jax.runtime import hosts
         hosts.initialize()
@@ -97,6 +99,7 @@ def join_hosts(options: argparse.Namespace) -> None:
 def is_first() -> bool:
     """Returns True in process 0, which alone prints and writes results."""
     import jax
+    # Without --multihost there is one process, and it is the first.
     return jax.process_index() == 0
 
 
@@ -117,6 +120,7 @@ def count(text: str) -> int:
 
 def given(**options: Any) -> dict[str, Any]:
     """Returns the options that were given, without those that are None."""
+    # None is argparse's word for a flag that was not given; such flags must not win over a gin file.
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -135,6 +139,7 @@ def print_json(value: Any) -> None:
 
 # argparse shows the purpose twice: as a line in the list of commands, and as a sentence on the command's own page.
 def _subparser(commands, name: str, purpose: str, example: str) -> argparse.ArgumentParser:
+    # A list entry begins in lower case and has no full stop, as in other tools.
     summary = purpose[0].lower() + purpose[1:].rstrip('.')
     return commands.add_parser(name, help=summary, description=purpose, epilog=f'example:\n  {example}')
 

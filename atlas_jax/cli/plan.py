@@ -45,6 +45,7 @@ def _plan(options: argparse.Namespace) -> None:
         raise errors.ConfigError(f'--json {options.json}: there is no folder {pathlib.Path(options.json).absolute().parent}')
     if options.topology is not None:
         slices.parse(options.topology)
+    # The TPU compiler asks a metadata server for its TPU unless told not to.
     slices.prepare_environment()  # before anything imports jax
     import dataclasses
 
@@ -53,6 +54,7 @@ def _plan(options: argparse.Namespace) -> None:
     workload = workload_of(options)
     cache = pathlib.Path(options.cache or pathlib.Path.home() / '.cache' / 'atlas_jax' / 'plans')
     if options.search:
+        # Smaller slices are cheaper, so the first that fits is the answer.
         topologies = slices.SMALLEST_FIRST if options.topology is None else (options.topology,)
         planned, workload = variants.first_that_fits(workload, topologies, cache)
     else:
@@ -76,6 +78,7 @@ def workload_of(options: argparse.Namespace) -> Workload:
     if options.step is not None and options.step not in workload_lib.PLANNED[workload.kind]:
         raise errors.ConfigError(f'--step {options.step}: the gin files describe no such step; choose one of '
                                  f'{", ".join(workload_lib.PLANNED[workload.kind])}, or give runs/plan.gin')
+    # Real lengths make real capacities: the plan then is of the program that will run.
     if options.store:
         workload = workload_lib.of_store(workload, *_lengths(options.store))
     return dataclasses.replace(workload, **cli_options.given(kind=options.step, index_rows=options.index_rows,
@@ -89,6 +92,7 @@ def _of_gin(options: argparse.Namespace) -> Workload:
     from atlas_jax.planning import workload
     # Folders are never opened for a plan, so that a run can be planned before its data are there.
     gin_parse.parse(options.gin_file, options.gin_bindings, stand_in='not needed for a plan')
+    # runs/plan.gin says everything itself; a run's own file says what its training or evaluation needs.
     if gin_parse.is_bound(workload.Workload):
         return workload.Workload(**gin_parse.arguments_of(workload.Workload))
     model = gin_parse.value_of('MODEL')

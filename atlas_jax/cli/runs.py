@@ -55,6 +55,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from atlas_jax import evaluate
     from atlas_jax.gin_files import parse as gin_utils
     gin_utils.parse(options.gin_file, options.gin_bindings)
+    # Results go to the file that the configuration names; the figures also here.
     figures = evaluate.evaluate(**gin_utils.arguments_of(evaluate.evaluate))
     if not cli_options.is_first():
         return

@@ -65,6 +65,7 @@ def parse(files: Sequence[str], bindings: Sequence[str] = (), *, complete: bool 
     if complete:
         checker.finish()
     # gin keeps one configuration for the process, and would add to it.
+    # gin keeps what it has read for the life of the process, and tests and notebooks read several.
     gin.clear_config()
     _extend_gins_search_path()
     with _one_line(), _quiet():
@@ -152,4 +153,5 @@ def _one_line() -> Iterator[None]:
             error = error.__context__
         raise error from None
     except (TypeError, ValueError, NameError, AttributeError, ImportError, RuntimeError) as error:
+        # gin's messages have several lines; a user's mistake gets one.
         raise errors.ConfigError(' '.join(str(error).split())) from error
