@@ -24,7 +24,7 @@ from tests.testing import streams
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 COSTS_FILE = TESTS / 'costs.json'  # {test file: CPU seconds}, of files that take more than QUICK_SECONDS; see --write-costs
-QUICK_SECONDS = 2.0
+QUICK_SECONDS = 2
 _PROGRAMS_BYTES = 3 * 2**29  # resident bytes of a test process above which its compiled programs are dropped
 _OPTIMIZED_OPTIONS = compiler.get_compile_options  # JAX's own
 _OWN_CACHE = pytest.StashKey[str]()
@@ -43,7 +43,7 @@ def _peak_gigabytes(who: int) -> float:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--write-costs."""
-    parser.addoption('--write-costs', action='store_true', help=f'write the CPU seconds of each test file to {COSTS_FILE.name}')
+    parser.addoption('--write-costs', action='store_true', help=f'enter the CPU seconds of each test file in {COSTS_FILE.name}')
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -146,5 +146,11 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     peaks = ', '.join(f'{usage["peak"]:.1f} GB (a process it started: {usage["peak_of_started"]:.1f} GB)' for usage in usages)
     terminalreporter.write_line(f'CPU minutes: {sum(costs.values()) / 60:.1f}; largest resident size of each worker: {peaks}')
     if config.option.write_costs:
-        dear = {name: round(seconds) for name, seconds in sorted(costs.items(), key=lambda item: -item[1]) if seconds > QUICK_SECONDS}
-        COSTS_FILE.write_text(json.dumps(dear, indent=1) + '\n')
+        write_costs(costs)
+
+
+def write_costs(measured: dict[str, float]) -> None:
+    """Enters these files' CPU seconds in costs.json, dearest first; quick files and those that are gone leave it."""
+    costs = json.loads(COSTS_FILE.read_text()) | {name: round(seconds) for name, seconds in measured.items()}
+    dear = [name for name in costs if costs[name] >= QUICK_SECONDS and (TESTS / name).is_file()]
+    COSTS_FILE.write_text(json.dumps({name: costs[name] for name in sorted(dear, key=lambda name: -costs[name])}, indent=1) + '\n')
