@@ -75,10 +75,22 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(config.stash[_OWN_CACHE], ignore_errors=True)
 
 
+def costs_by_file() -> dict[str, int]:
+    """CPU seconds of the files that are not quick."""
+    return json.loads(COSTS_FILE.read_text())
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
+    """With `-m quick`, does not import what is not quick: PyTorch and large modules take as long as the tests."""
+    if config.option.markexpr != 'quick' or not collection_path.is_relative_to(TESTS):
+        return None
+    return True if collection_path.relative_to(TESTS).as_posix() in costs_by_file() else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the dearest files first, so that no worker is left with one at the end, and marks what is quick."""
-    costs = json.loads(COSTS_FILE.read_text())
+    costs = costs_by_file()
     items.sort(key=lambda item: -costs.get(_file_of(item), 0))
     for item in items:
         if _file_of(item) not in costs and item.get_closest_marker('slow') is None:
@@ -151,6 +163,6 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
 
 def write_costs(measured: dict[str, float]) -> None:
     """Enters these files' CPU seconds in costs.json, dearest first; quick files and those that are gone leave it."""
-    costs = json.loads(COSTS_FILE.read_text()) | {name: round(seconds) for name, seconds in measured.items()}
+    costs = costs_by_file() | {name: round(seconds) for name, seconds in measured.items()}
     dear = [name for name in costs if costs[name] >= QUICK_SECONDS and (TESTS / name).is_file()]
     COSTS_FILE.write_text(json.dumps({name: costs[name] for name in sorted(dear, key=lambda name: -costs[name])}, indent=1) + '\n')

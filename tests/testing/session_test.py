@@ -1,6 +1,5 @@
 """The test session: its list of costs is up to date, and compiled programs are kept for all its processes."""
 
-import json
 import os
 import pathlib
 
@@ -12,7 +11,7 @@ from tests.testing import session, streams
 
 
 def test_costs_are_those_of_files_that_exist():
-    costs = json.loads(session.COSTS_FILE.read_text())
+    costs = session.costs_by_file()
     assert all((session.TESTS / name).is_file() for name in costs), 'a file has moved: rename it in costs.json or use --write-costs'
     assert min(costs.values()) >= session.QUICK_SECONDS and list(costs.values()) == sorted(costs.values(), reverse=True)
 
