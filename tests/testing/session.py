@@ -24,7 +24,7 @@ from tests.testing import streams
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 COSTS_FILE = TESTS / 'costs.json'  # {test file: CPU seconds}, of files that take more than QUICK_SECONDS; see --write-costs
-QUICK_SECONDS = 2.0
+QUICK_SECONDS = 2
 _PROGRAMS_BYTES = 3 * 2**29  # resident bytes of a test process above which its compiled programs are dropped
 _OPTIMIZED_OPTIONS = compiler.get_compile_options  # JAX's own
 _OWN_CACHE = pytest.StashKey[str]()
@@ -43,7 +43,7 @@ def _peak_gigabytes(who: int) -> float:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--write-costs."""
-    parser.addoption('--write-costs', action='store_true', help=f'write the CPU seconds of each test file to {COSTS_FILE.name}')
+    parser.addoption('--write-costs', action='store_true', help=f'enter the CPU seconds of each test file in {COSTS_FILE.name}')
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -75,10 +75,22 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(config.stash[_OWN_CACHE], ignore_errors=True)
 
 
+def costs_by_file() -> dict[str, int]:
+    """CPU seconds of the files that are not quick."""
+    return json.loads(COSTS_FILE.read_text())
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
+    """With `-m quick`, does not import what is not quick: PyTorch and large modules take as long as the tests."""
+    if config.option.markexpr != 'quick' or not collection_path.is_relative_to(TESTS):
+        return None
+    return True if collection_path.relative_to(TESTS).as_posix() in costs_by_file() else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the dearest files first, so that no worker is left with one at the end, and marks what is quick."""
-    costs = json.loads(COSTS_FILE.read_text())
+    costs = costs_by_file()
     items.sort(key=lambda item: -costs.get(_file_of(item), 0))
     for item in items:
         if _file_of(item) not in costs and item.get_closest_marker('slow') is None:
@@ -146,5 +158,11 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     peaks = ', '.join(f'{usage["peak"]:.1f} GB (a process it started: {usage["peak_of_started"]:.1f} GB)' for usage in usages)
     terminalreporter.write_line(f'CPU minutes: {sum(costs.values()) / 60:.1f}; largest resident size of each worker: {peaks}')
     if config.option.write_costs:
-        dear = {name: round(seconds) for name, seconds in sorted(costs.items(), key=lambda item: -item[1]) if seconds > QUICK_SECONDS}
-        COSTS_FILE.write_text(json.dumps(dear, indent=1) + '\n')
+        write_costs(costs)
+
+
+def write_costs(measured: dict[str, float]) -> None:
+    """Enters these files' CPU seconds in costs.json, dearest first; quick files and those that are gone leave it."""
+    costs = costs_by_file() | {name: round(seconds) for name, seconds in measured.items()}
+    dear = [name for name in costs if costs[name] >= QUICK_SECONDS and (TESTS / name).is_file()]
+    COSTS_FILE.write_text(json.dumps({name: costs[name] for name in sorted(dear, key=lambda name: -costs[name])}, indent=1) + '\n')
