@@ -17,7 +17,7 @@ from atlas_jax import errors
 from atlas_jax.io import atomic
 
 MODEL_FILE = 'model.json'
-# Of model.json; Orbax versions its own files.
+# Of model.json; Orbax versions its own files. Raise it when a field changes its meaning: another version is refused, not guessed at.
 FORMAT_VERSION = 1
 
 
@@ -70,6 +70,7 @@ class RunCheckpoints:
         Raises:
           ModelFolderError: there are no checkpoints, and `create` is off.
         """
+        # Orbax refuses relative paths.
         path = (folder / 'checkpoints').absolute()
         # Looking into a folder must not make it a run.
         if not create and not path.is_dir():
@@ -80,6 +81,7 @@ class RunCheckpoints:
         policies = ocp.checkpoint_managers
         kept: list[Any] = [policies.LatestN(keep)]
         if keep_best:
+            # By default BestN keeps every checkpoint that was saved without a score, for good.
             kept.append(policies.BestN(n=keep_best, get_metric_fn=_score, keep_checkpoints_without_metrics=False))
         options = ocp.CheckpointManagerOptions(preservation_policy=policies.AnyPreservationPolicy(kept), create=create,
                                                best_fn=_score if keep_best else None,
@@ -92,6 +94,7 @@ class RunCheckpoints:
 
     def __exit__(self, *_) -> None:
         with atomic.disk_full_is_a_user_error(self._manager.directory):
+            # Closing waits for pending writes, so a full disk may show only here.
             self._manager.close()
 
     @property
@@ -120,6 +123,7 @@ class RunCheckpoints:
         items = {'params': ocp.args.StandardSave(params)}
         # A model that was converted or saved by hand has parameters alone.
         if optimizer is not None:
+            # Saved together: a run that restores the optimiser without its input position would repeat or skip examples.
             items |= {'optimizer': ocp.args.StandardSave(optimizer), 'input': ocp.args.JsonSave({'position': input_position})}
         if index is not None:
             items['index'] = ocp.args.StandardSave(index)
@@ -131,6 +135,7 @@ class RunCheckpoints:
 
     def restore(self, params: Any, optimizer: Any, step: int | None = None) -> tuple[Any, Any, Any]:
         """Restores (params, optimizer, input position) of `step`, by default the newest; the arguments give shapes and shardings."""
+        # Given shardings, each process reads only its own shards, also on another topology than the one that saved.
         restored = self._manager.restore(self.latest_step if step is None else step, args=ocp.args.Composite(
             params=ocp.args.StandardRestore(params), optimizer=ocp.args.StandardRestore(optimizer), input=ocp.args.JsonRestore()))
         return restored['params'], restored['optimizer'], restored['input']['position']

@@ -22,7 +22,7 @@ class LazyArray:
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
 
-    dtype = np.dtype(np.float32)
+    dtype = np.dtype(np.float32)  # no annotation: a constant of the class, not a field
 
     @property
     def nbytes(self) -> int:
@@ -40,8 +40,9 @@ class _LazyHandler(ocp.type_handlers.NumpyHandler):
 
     async def serialize(self, values: Sequence[LazyArray], infos: Sequence[Any], args: Sequence[Any] | None = None) -> list[Any]:
         """Writes everything before it returns, so that no future is left."""
-        # Orbax would gather all arrays first and write them together, which is what this avoids.
+        # NumpyHandler copies all arrays first and writes them together, which would hold the model in memory twice.
         for i, value in enumerate(values):
+            # In a thread, for a read blocks and Orbax's event loop must go on.
             array = await asyncio.to_thread(value.read)
             await self._background_serialize([array], [infos[i]], [args[i] if args else ocp.SaveArgs()])
         return []
@@ -59,6 +60,7 @@ def save(folder: pathlib.Path, params: Any) -> None:
 
 def _manager(folder: pathlib.Path, registry: Any = None) -> ocp.CheckpointManager:
     """Makes a manager as run_folder.RunCheckpoints does, but for trees of which only a part is read."""
+    # Only a writer has a registry; a reader must not make the folder.
     options = ocp.CheckpointManagerOptions(create=registry is not None, enable_async_checkpointing=False)
     # Handlers for the optimiser and the input too: without them Orbax warns that it cannot restore these items of a run.
     handlers = {'params': ocp.PyTreeCheckpointHandler(**({} if registry is None else {'type_handler_registry': registry})),
@@ -85,6 +87,7 @@ class StoredParams:
         if newest is None:
             raise errors.ModelFolderError(f'{folder}: no checkpoint was saved yet; let the training reach its first checkpoint')
         self.step: int = newest
+        # Orbax keeps shapes beside the arrays, so nothing is read yet.
         self.shapes = _shapes(self._manager.item_metadata(self.step)['params'].tree, ())
         self._cached: tuple[str, np.ndarray] | None = None
 
@@ -93,10 +96,12 @@ class StoredParams:
         if self._cached is None or self._cached[0] != path:
             self._cached = None  # freed before the next array is read: two would double the memory
             # A tree with one leaf: a partial restore reads that array and no other.
+            # Restored as numpy: Orbax would else place the array on the devices it was saved from, which may not exist here.
             item: Any = np.zeros(())
             restore: Any = ocp.RestoreArgs(restore_type=np.ndarray)
             for key in reversed(path.split('/')):
                 item, restore = {key: item}, {key: restore}
+            # The shape is that of the checkpoint: the leaf of `item` only marks the place.
             args = ocp.args.PyTreeRestore(item=item, restore_args=restore, partial_restore=True)
             found = self._manager.restore(self.step, args=ocp.args.Composite(params=args))['params']
             for key in path.split('/'):

@@ -23,6 +23,7 @@ Tokenizers = dict[str, t5_tokenizer.T5Tokenizer | bert_tokenizer.BertTokenizer]
 TARGETS = ('hf', 't5x', 'atlas_jax')
 PARTS = ('reader', 'retriever', 'both')
 DTYPES = ('float32', 'bfloat16')
+# All of an original's `opt`, for people: nothing here reads it back.
 OPTIONS_FILE = 'original_options.json'
 
 
@@ -75,6 +76,7 @@ def convert(request: Request) -> Parts:
       DiskFullError: the disk is full.
     """
     out = pathlib.Path(request.out)
+    # Refused before anything is read, for a conversion of the largest models is long.
     if out.exists():
         raise errors.ConfigError(f'{out}: exists already; give a folder that does not exist yet')
     opened = loading.open_model(request.source, _folder(request.retriever_tokenizer))
@@ -115,6 +117,7 @@ def _wanted(request: Request, opened: loading.Opened) -> tuple[str, ...]:
         return ('reader',)
     if request.part in ('reader', 'retriever'):
         return (request.part,)
+    # Hugging Face folders stand alone, so whatever the source holds is written.
     if request.part is None and request.to == 'hf':
         return tuple(opened.openers)
     missing = [name for name in ('reader', 'retriever') if name not in opened.openers]
@@ -130,6 +133,7 @@ def _tokenizers(request: Request, opened: loading.Opened, parts: Parts) -> Token
     # A Hugging Face or T5X folder is of use without a tokenizer; a run folder is not.
     for name, given in (('reader', request.reader_tokenizer), ('retriever', request.retriever_tokenizer)):
         places = opened.tokenizer_places.get(name, [])
+        # A tokenizer that was named is always read, so that a wrong path is an error and not a folder without tokenizer.
         needed = request.to == 'atlas_jax' or given is not None or loading.has_tokenizer(places)
         if name in parts and needed:
             find = loading.reader_tokenizer if name == 'reader' else loading.retriever_tokenizer
@@ -143,7 +147,8 @@ def _save(tokenizers: Tokenizers, folders: dict[str, pathlib.Path]) -> None:
 
 
 def _write_run(folder: pathlib.Path, opened: loading.Opened, parts: Parts) -> None:
-    # Models of other kinds do not state how many passages they read; one is the least that reads any.
+    # Models of other kinds do not state how many passages they read; one is the least that reads any,
+    # and the original's default. 0 is a closed book, so only None falls back.
     config = atlas.AtlasConfig(weights.reader(parts['reader']).config, weights.retriever(parts['retriever']).config,
                                opened.inputs or atlas.InputConfig(), 1 if opened.n_context is None else opened.n_context)
     own.write(folder, own.describe(config, opened.task or qa.QATask(), 'passage_encoder' in parts), parts)

@@ -17,6 +17,7 @@ from atlas_jax.conversion import hf_files, hf_names, weights
 from atlas_jax.io import atomic
 from atlas_jax.models import contriever, t5
 
+# The switches in sentence-transformers' 1_Pooling/config.json, by our name of the pooling.
 _POOLING_KEYS = {'average': 'pooling_mode_mean_tokens', 'sqrt': 'pooling_mode_mean_sqrt_len_tokens', 'cls': 'pooling_mode_cls_token'}
 
 
@@ -48,6 +49,7 @@ def describe_retriever(folder: pathlib.Path) -> Description:
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise errors.ModelFolderError(f'{path}: expected a list of objects; copy the folder again')
     for module in modules:
+        # `type` is a full class path; only the class's own name tells the kind. `path` is '' where the files lie in the folder itself.
         kind, place = str(module.get('type')).rsplit('.', 1)[-1], folder / str(module.get('path', ''))
         if kind == 'Transformer':
             bert_folder = place
@@ -80,6 +82,7 @@ def write_modules(folder: pathlib.Path, emb_dim: int, pooling: str, normalize: b
     options: dict[str, Any] = {'word_embedding_dimension': emb_dim, 'pooling_mode_max_tokens': False}
     options.update({key: name == pooling for name, key in _POOLING_KEYS.items()})
     atomic.write_json(folder / '1_Pooling' / 'config.json', options)
+    # sentence-transformers' own names of the folders; the Transformer lies in the root, so that transformers loads the folder too.
     parts = [('Transformer', ''), ('Pooling', '1_Pooling')]
     if normalize:
         parts.append(('Normalize', '2_Normalize'))
@@ -104,9 +107,12 @@ def read_t5_config(folder: pathlib.Path) -> t5.T5Config:
     num_layers = _size(path, config, 'num_layers')
     # transformers 5 always writes tie_word_embeddings true; scale_decoder_outputs holds the true setting.
     tied = config.get('scale_decoder_outputs', config.get('tie_word_embeddings', True))
+    # Defaults are those of transformers' T5Config: older config.json files leave out what
+    # equals them. The decoder starts with the padding token, 0.
     return t5.T5Config(
         vocab_size=_size(path, config, 'vocab_size'), emb_dim=_size(path, config, 'd_model'), num_heads=_size(path, config, 'num_heads'),
         head_dim=_size(path, config, 'd_kv'), mlp_dim=_size(path, config, 'd_ff'), num_encoder_layers=num_layers,
+        # Missing or null: as many as the encoder has.
         num_decoder_layers=num_layers if config.get('num_decoder_layers') is None else _size(path, config, 'num_decoder_layers'),
         mlp_activations=_T5_ACTIVATIONS[activations], logits_via_embedding=bool(tied),
         relpos_buckets=_size(path, config, 'relative_attention_num_buckets', 32),
@@ -141,7 +147,7 @@ def read_contriever_config(described: Description, layer_norm: str | None) -> co
     """
     path = described.bert_folder / 'config.json'
     config = hf_files.read_config(described.bert_folder, ('bert', 'contriever'))
-    # Other activations and positions would load without an error and embed wrongly.
+    # Other activations and positions would load without an error and embed wrongly. At BERT 'gelu' is the erf form.
     for key, needed in (('hidden_act', 'gelu'), ('position_embedding_type', 'absolute')):
         if config.get(key, needed) != needed:
             raise errors.ModelFolderError(f'{path}: {key} is {config[key]!r}; only {needed!r} is supported')
@@ -153,6 +159,7 @@ def read_contriever_config(described: Description, layer_norm: str | None) -> co
         num_heads=_size(path, config, 'num_attention_heads'), num_layers=_size(path, config, 'num_hidden_layers'),
         mlp_dim=_size(path, config, 'intermediate_size'), max_positions=_size(path, config, 'max_position_embeddings'),
         type_vocab_size=_size(path, config, 'type_vocab_size'), layer_norm=layer_norm or config.get('layer_norm', 'true'),
+        # BERT's own default, unlike T5's 1e-6.
         layer_norm_epsilon=_fraction(path, config, 'layer_norm_eps', 1e-12),
         dropout_rate=_fraction(path, config, 'hidden_dropout_prob', 0.1),
         pooling=pooling, normalize=bool(normalize))
@@ -167,11 +174,13 @@ def contriever_json(config: contriever.ContrieverConfig) -> dict[str, Any]:
         'position_embedding_type': 'absolute', 'layer_norm_eps': config.layer_norm_epsilon, 'hidden_dropout_prob': config.dropout_rate,
         'attention_probs_dropout_prob': config.dropout_rate, 'pad_token_id': 0, 'pooling': config.pooling, 'normalize': config.normalize,
     }
+    # No key for the usual norm: the folder is then that of any BERT.
     return options if config.layer_norm == 'true' else {**options, 'layer_norm': config.layer_norm}
 
 
 def _size(path: pathlib.Path, config: dict[str, Any], key: str, default: int | None = None) -> int:
     """Returns a whole number of config.json; without a default it must be there and at least 1."""
+    # Sizes have no default and must be positive; token ids have one and may be 0.
     value, least = (config.get(key), 1) if default is None else (config.get(key, default), 0)
     # A bool is an int to Python: true would pass as 1.
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -271,6 +280,7 @@ def write(folder: str | os.PathLike, opened: weights.Weights[weights.Config], dt
     else:
         table, options = hf_names.contriever_table(config), contriever_json(config)
         write_modules(pathlib.Path(folder), config.emb_dim, config.pooling, config.normalize)
+    # Written in the order that reads each file of the source once; a safetensors file may hold its tensors in any order.
     paths = {table[path].name: path for path in opened.order()}
     shapes = {name: table[path].shape(opened.shapes[path]) for name, path in paths.items()}
     hf_files.write(folder, options, shapes, lambda name: table[paths[name]].transform(opened.read(paths[name])), dtype, shard_bytes)
@@ -317,6 +327,7 @@ def contriever_names(names: Iterable[str], prefix: str = '') -> dict[str, str]:
         for old, new in _BERT_OLD:
             short = short.replace(old, new)
         if not _BERT_IGNORED.match(short):
+            # Kept by the short name, read by the long one: several encoders lie in one file of the original, told apart by `prefix`.
             found[short] = name
     return found
 
@@ -333,7 +344,8 @@ def of_tensors(config: weights.ConfigT, tensors: hf_files.TensorSource, names: d
       ModelFolderError: a parameter is missing, unknown or mis-shaped; names it.
     """
     table = hf_names.t5_table(config) if isinstance(config, t5.T5Config) else hf_names.contriever_table(config)
-    # The model itself says which parameters it has: the table alone could miss one.
+    # The model itself says which parameters it has: the table alone could miss one. Its shapes are turned into
+    # Hugging Face's, so that a message shows names and shapes that stand in the file.
     shapes = weights.expected_shapes(config)
     weights.check(where, {name: tensors.shape(actual) for name, actual in names.items()},
                   {entry.name: entry.shape(shapes[path]) for path, entry in table.items()}, source)

@@ -28,7 +28,7 @@ class SafetensorsFile:
     def __init__(self, path: pathlib.Path):
         self._path = path
         with self._open() as file:
-            self._shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            self._shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # of the header alone
 
     def names(self) -> set[str]:
         """Returns the names of all tensors."""
@@ -66,6 +66,8 @@ def write_safetensors(path: pathlib.Path, tensors: Sequence[tuple[str, tuple[int
     """
     # The library's own writer takes all tensors at once, and a model of 11B parameters does not fit memory twice.
     numpy_dtype = np.dtype(ml_dtypes.bfloat16) if dtype == 'bfloat16' else np.dtype(dtype)
+    # transformers of version 4 refuses a file that does not name a framework. Layout of the file: 8 bytes of header length,
+    # little-endian, the JSON header, the tensors' bytes. Offsets count from the end of the header and may leave no gap.
     header: dict[str, Any] = {'__metadata__': {'format': 'pt'}}
     offset = 0
     for name, shape in tensors:
@@ -77,16 +79,18 @@ def write_safetensors(path: pathlib.Path, tensors: Sequence[tuple[str, tuple[int
     with atomic.writing(path, 'wb') as file:
         file.write(len(encoded).to_bytes(8, 'little') + encoded)
         for name, shape in tensors:
+            # Row-major by the format, while a transposed matrix is a view with swapped strides.
             array = np.asarray(read(name), dtype=numpy_dtype, order='C')
             # The header is written already: a tensor of another size would shift all that follow.
             if array.shape != tuple(shape):
                 raise ValueError(f'{name} has shape {array.shape}, announced as {tuple(shape)}')
+            # As bytes, for Python's buffers know no bfloat16.
             file.write(array.reshape(-1).view(np.uint8).data)
 
 
 _SINGLE, _INDEX = 'model.safetensors', 'model.safetensors.index.json'
 _TORCH_SINGLE, _TORCH_INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'
-# Hugging Face's own limit of a shard.
+# transformers' limit of a shard up to version 4 (50 GB since). Any size is read.
 SHARD_BYTES = 5_000_000_000
 
 
@@ -146,6 +150,7 @@ class Tensors:
         self._files: dict[str, SafetensorsFile | torch_file.TorchFile] = {}
         self._file_of: dict[str, str] = {}
         # safetensors first: shapes are read without the tensors, and there is no pickle to interpret.
+        # transformers' own order, so that a folder with several copies is read as transformers reads it.
         for single, index in ((_SINGLE, _INDEX), (_TORCH_SINGLE, _TORCH_INDEX)):
             if (folder / single).is_file():
                 self._file_of = {name: single for name in self._open(single, single).names()}
@@ -174,6 +179,7 @@ class Tensors:
         weight_map = index.get('weight_map') if isinstance(index, dict) else None
         if not isinstance(weight_map, dict):
             raise errors.ModelFolderError(f'{path}: no "weight_map"; copy the folder again')
+        # {"metadata": …, "weight_map": {tensor: file}}; the same layout for safetensors and .bin.
         self._file_of = weight_map
         for name, file in weight_map.items():
             # A name with folders in it could lead out of the model folder.
@@ -208,7 +214,8 @@ def write(folder: str | os.PathLike, config: dict[str, Any], shapes: dict[str, t
       DiskFullError: the disk is full.
     """
     folder = pathlib.Path(folder)
-    shards = _shards(shapes, 4 if dtype == 'float32' else 2, shard_bytes)
+    shards = _shards(shapes, 4 if dtype == 'float32' else 2, shard_bytes)  # bfloat16 and float16 have 2 bytes
+    # transformers' names of shards, counted from 1.
     names = [f'model-{i:05}-of-{len(shards):05}.safetensors' for i in range(1, len(shards) + 1)] if len(shards) > 1 else [_SINGLE]
     for file, shard in zip(names, shards, strict=True):
         write_safetensors(folder / file, [(name, shapes[name]) for name in shard], read, dtype)

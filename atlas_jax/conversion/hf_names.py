@@ -22,6 +22,7 @@ class Entry:
 
     def transform(self, array: np.ndarray) -> np.ndarray:
         """Converts an array from our [in, out] to Hugging Face's [out, in] or back, for the swap is its own inverse; C-contiguous."""
+        # A transposed matrix is a view in column order, and files are written row by row.
         return np.ascontiguousarray(array.T if self.transpose else array)
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -42,7 +43,9 @@ def t5_table_of(num_encoder_layers: int, num_decoder_layers: int, gated: bool, t
     table = {'token_embedder/embedding': Entry('shared.weight')}
     # A tied output is the embedding: there is no parameter to name.
     if not tied:
+        # [embed, vocab] here, [vocab, embed] there; the embedding itself is [vocab, embed] on both sides.
         table['decoder/logits_dense/kernel'] = Entry('lm_head.weight', True)
+    # wi_0 is the branch with the activation and wi_1 the linear one, on both sides: swapped, logits of std 1 are off by 4.
     wide = ['wi_0', 'wi_1'] if gated else ['wi']
     # Norm, attention and Hugging Face's name of each attention of a layer, in the order in which Hugging Face numbers its sublayers.
     stacks = {
@@ -53,12 +56,13 @@ def t5_table_of(num_encoder_layers: int, num_decoder_layers: int, gated: bool, t
     for side, (num_layers, attentions) in stacks.items():
         # Hugging Face keeps the one position bias of a stack in its first layer.
         bias_name = f'{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight'
-        table[f'{side}/relpos_bias/rel_embedding'] = Entry(bias_name, True)
+        table[f'{side}/relpos_bias/rel_embedding'] = Entry(bias_name, True)  # [heads, buckets] here
         table[f'{side}/{side}_norm/scale'] = Entry(f'{side}.final_layer_norm.weight')
         for i in range(num_layers):
             ours, theirs = f'{side}/layers_{i}', f'{side}.block.{i}.layer'
             for j, (norm, attention, name) in enumerate(attentions):
                 table[f'{ours}/{norm}/scale'] = Entry(f'{theirs}.{j}.layer_norm.weight')
+                # Heads are joined on one axis, head-major, on both sides: [embed, heads * kv] here, so a transpose is all it takes.
                 for part, letter in (('query', 'q'), ('key', 'k'), ('value', 'v'), ('out', 'o')):
                     table[f'{ours}/{attention}/{part}/kernel'] = Entry(f'{theirs}.{j}.{name}.{letter}.weight', True)
             # The MLP comes after the attentions: sublayer 1 of an encoder layer, 2 of a decoder layer.
@@ -78,6 +82,7 @@ def contriever_table(config: contriever.ContrieverConfig) -> Table:
     _add_pair(table, 'bert/embedder_norm', 'embeddings.LayerNorm', norm=True)
     for i in range(config.num_layers):
         ours, theirs = f'bert/layers_{i}', f'encoder.layer.{i}'
+        # BERT normalises after each sublayer: the norms below belong to the output of attention and of the MLP.
         for part in ('query', 'key', 'value'):
             _add_pair(table, f'{ours}/attention/{part}', f'{theirs}.attention.self.{part}')
         _add_pair(table, f'{ours}/attention/out', f'{theirs}.attention.output.dense')

@@ -17,6 +17,7 @@ from atlas_jax.tokenizers import bert as bert_tokenizer
 from atlas_jax.tokenizers import t5 as t5_tokenizer
 
 ATLAS_JAX, READER, RETRIEVER, T5X, ORIGINAL, PAIR = 'atlas_jax', 'hugging_face_reader', 'hugging_face_retriever', 't5x', 'original', 'pair'
+# The original's torch.save; no tar file in spite of its name.
 ORIGINAL_FILE = 'model.pth.tar'
 _KNOWN = ('atlas_jax wrote (model.json), a Hugging Face T5, BERT or sentence-transformers folder (config.json), a T5X checkpoint '
           f'(checkpoint_<step>/checkpoint), an original Atlas checkpoint ({ORIGINAL_FILE}), or a folder with reader/ and retriever/')
@@ -52,17 +53,19 @@ def detect(path: str | os.PathLike) -> Found:
     # Our own file first: it names format and version, the others are told by what they look like.
     if (path / 'model.json').is_file():
         return Found(ATLAS_JAX, path)
-    # Before config.json: a sentence-transformers folder may have both.
+    # Before config.json: a sentence-transformers folder has both, and only modules.json tells how to pool and normalise.
     if (path / 'modules.json').is_file():
         return Found(RETRIEVER, path)
     if (path / 'config.json').is_file():
         return Found(_hugging_face_kind(path), path)
+    # `checkpoint` is a folder in a run of the original and a file in T5X's: each finder tests for its own.
     for find in (_original, _t5x):
         if found := find(path):
             return found
     # Last, for a run or an original may hold folders of these names too.
     if (path / 'reader').is_dir() and (path / 'retriever').is_dir():
         return Found(PAIR, path)
+    # A kind that is known and not read gets a message of its own.
     _refuse_other_kinds(path)
     raise errors.ModelFolderError(f'{path}: no model that is known here; give one that {_KNOWN}')
 
@@ -96,6 +99,7 @@ def _numbered(path: pathlib.Path, start: str, file: str) -> list[pathlib.Path]:
     """Returns subfolders `<start><number>` that hold `file`, the highest number first; unfinished saves have other names."""
     found = [folder for folder in path.glob(f'{start}*')
              if re.fullmatch(re.escape(start) + r'\d+', folder.name) and (folder / file).is_file()]
+    # As numbers: in the alphabet step-900 comes after step-10000.
     return sorted(found, key=lambda folder: -int(folder.name.removeprefix(start)))
 
 
@@ -236,6 +240,7 @@ def open_model(path: str | os.PathLike, retriever_config: str | os.PathLike | No
 
 def join(reader: Opened, retriever: Opened) -> Opened:
     """Joins the reader of one model with the retriever of another; all else is the first one's."""
+    # A passage encoder goes with its retriever: two encoders of different models share no space.
     openers = {name: opener for name, opener in reader.openers.items() if name == 'reader'}
     openers |= {name: opener for name, opener in retriever.openers.items() if name != 'reader'}
     places = {'reader': reader.tokenizer_places.get('reader', []), 'retriever': retriever.tokenizer_places.get('retriever', [])}
@@ -273,6 +278,7 @@ def _open_original(path: pathlib.Path, retriever_config: str | os.PathLike | Non
     beside = [parent / name for parent in list(path.absolute().parents)[:3] for name in ('', 'tokenizers')]
     places = {part: [folder / part for folder in beside] + original.named_folders(path, options.get(option))
               for part, option in (('reader', 'reader_model_type'), ('retriever', 'retriever_model_path'))}
+    # The checkpoint's shapes do not tell the number of attention heads; a config.json does.
     described = [place for place in places['retriever'] if (place / 'config.json').is_file()]
     if retriever_config:
         described = [pathlib.Path(retriever_config)]

@@ -42,6 +42,7 @@ def inputs(path: pathlib.Path, options: dict[str, Any]) -> atlas.InputConfig:
     """
     values = _values(path, options, _INPUTS)
     text = values.get('text_max_tokens', atlas.InputConfig.text_max_tokens)
+    # Half, so that a passage's text fits beside the query; at least 2, the least that InputConfig takes.
     return atlas.InputConfig(**values, query_max_tokens=max(2, min(atlas.InputConfig.query_max_tokens, text // 2)))
 
 
@@ -92,6 +93,7 @@ def named_folders(path: pathlib.Path, option: Any) -> list[pathlib.Path]:
     # Both stand for no model.
     if not isinstance(option, str) or option in ('', 'none'):
         return []
+    # The option is a path on another machine or a name of the Hub: often only its last part exists here.
     above = list(path.absolute().parents)[:4]
     return [pathlib.Path(option), *(parent / option for parent in above), *(parent / pathlib.PurePath(option).name for parent in above)]
 
@@ -106,6 +108,7 @@ def _values(path: pathlib.Path, options: dict[str, Any], wanted: _Wanted) -> dic
         # argparse keeps a default of 1 as a whole number.
         if kind is float and type(value) is int:
             value = float(value)
+        # The exact type: True is an int in Python, and no length.
         if type(value) is not kind:
             raise errors.ModelFolderError(f'{path}: opt.{theirs} is {str(value)[:80]!r}, expected {kind.__name__}')
         values[ours] = value
@@ -131,6 +134,7 @@ class Original:
 
     def __init__(self, path: pathlib.Path):
         self.path = path
+        # Only `model` must be tensors; the optimisers' tensors stay unread in the file.
         self._file = torch_file.TorchFile(path, within='model')
         self.options = self._file.options
         # A file that somebody saved again may lack it.
@@ -149,6 +153,7 @@ class Original:
         # Sizes come from shapes, for the file has no config.json; whether the output is tied does not show there.
         tied = self._output_is_tied()
         names = hf.t5_names(self._file, tied, 'reader.')
+        # Shapes do not show the max distance. The original ignores its option for it, so T5's own 128 holds.
         config = weights.infer_t5(self.path, _our_shapes(self._file, names), tied)
         return hf.of_tensors(self._with_dropout(config), self._file, names, self.path, _SOURCE)
 
@@ -194,6 +199,7 @@ class Original:
         return hf.of_tensors(self._with_dropout(config), self._file, names, self.path, source)
 
     def _bert_config(self, names: dict[str, str]) -> contriever.ContrieverConfig:
+        # Embeddings are [rows, embed], linear layers [out, in].
         def need(name: str) -> tuple[int, ...]:
             shape = self._file.shape(names[name]) if name in names else ()
             if len(shape) != 2:
@@ -205,7 +211,7 @@ class Original:
             raise errors.ModelFolderError(f'{self.path}: a retriever of width {emb_dim} may have any number of heads; give the folder with '
                                           'its config.json by --retriever_tokenizer')
         # At least one layer: a file without any then fails with the name of a missing parameter.
-        layers = {name.split('.')[2] for name in names if name.startswith('encoder.layer.')}
+        layers = {name.split('.')[2] for name in names if name.startswith('encoder.layer.')}  # encoder.layer.<number>.…
         return contriever.ContrieverConfig(
             vocab_size=vocab_size, emb_dim=emb_dim, num_heads=_HEADS_OF_BERT[emb_dim], num_layers=max(1, len(layers)),
             mlp_dim=need('encoder.layer.0.intermediate.dense.weight')[0], max_positions=need('embeddings.position_embeddings.weight')[0],
@@ -220,7 +226,7 @@ class Original:
 def _our_shapes(tensors: torch_file.TorchFile, names: dict[str, str]) -> dict[str, tuple[int, ...]]:
     """Returns the shapes of those of a T5's parameters that the file has, by our paths."""
     def layers(side: str) -> int:
-        return max(1, len({name.split('.')[2] for name in names if name.startswith(f'{side}.block.')}))
+        return max(1, len({name.split('.')[2] for name in names if name.startswith(f'{side}.block.')}))  # <side>.block.<number>.…
 
     # The table of the largest model that the names allow; what it names and the file lacks is left out here and found missing later.
     table = hf_names.t5_table_of(layers('encoder'), layers('decoder'), gated='encoder.block.0.layer.1.DenseReluDense.wi_0.weight' in names,

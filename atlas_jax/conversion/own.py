@@ -49,6 +49,7 @@ class Run:
             if '/layers/' not in path:
                 places[path], shapes[path] = (stored, None), shape
                 continue
+            # [layers, ...]: scanned modules of Flax stack on the first axis here, T5X's on the second.
             for layer in range(shape[0]):
                 apart = path.replace('/layers/', f'/layers_{layer}/')
                 places[apart], shapes[apart] = (stored, layer), shape[1:]

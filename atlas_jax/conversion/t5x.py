@@ -26,15 +26,19 @@ from atlas_jax.io import atomic
 from atlas_jax.models import t5
 
 FILE = 'checkpoint'
+# T5X's own number of this format (its VERSION); it supports 2 and above.
 VERSION = 3
+# A quarter of what the layers of one parameter take in the 11B reader, and room for all of them in the 3B one.
 BLOCK_BYTES = 1 << 30
 # msgpack's extension types as flax numbers them.
 ARRAY, COMPLEX, SCALAR = 1, 2, 3
 _CHUNKED = '__msgpack_chunked_array__'
+# flax writes numpy's names into the msgpack file. A closed list: np.dtype takes many strings, and some mean Python objects.
 _NUMPY_DTYPES = ('float16', 'float32', 'float64', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64', 'bool')
 _DTYPES = {name: np.dtype(name) for name in _NUMPY_DTYPES} | {'bfloat16': np.dtype(ml_dtypes.bfloat16)}
-# zarr's names; T5X itself writes <f4 and bfloat16.
+# zarr's names: byte order, kind, bytes; `bfloat16` is TensorStore's extension. T5X itself writes <f4 and bfloat16.
 _ZARR_DTYPES = ('<f2', '<f4', '<f8', '>f2', '>f4', '>f8', 'bfloat16')
+# Errors that a truncated or altered file provokes in msgpack, in numpy and in the code that walks the tree.
 _BROKEN = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError,
            msgpack.exceptions.UnpackException)
 
@@ -50,7 +54,7 @@ class _Inlined:
         return self.array.shape
 
     def read(self, layers: slice | None) -> np.ndarray:
-        return self.array if layers is None else self.array[:, layers]
+        return self.array if layers is None else self.array[:, layers]  # scanned: [in, layers, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +65,7 @@ class _Chunked:
     pieces: tuple[np.ndarray, ...]
 
     def read(self, layers: slice | None) -> np.ndarray:
+        # flax flattens in C order and cuts at 1 GiB, whatever the axes; a layer may lie across two pieces.
         array = np.concatenate([piece.reshape(-1) for piece in self.pieces]).reshape(self.shape)
         return array if layers is None else array[:, layers]
 
@@ -74,6 +79,7 @@ class _Zarr:
 
     def read(self, layers: slice | None) -> np.ndarray:
         try:
+            # Chunks, compressor and dtype come from .zarray: the placeholder's may be those of another save.
             spec = {'driver': 'zarr', 'kvstore': {'driver': 'file', 'path': str(self.folder.absolute())}}
             store = ts.open(spec, open=True, read=True).result()
             return np.asarray((store if layers is None else store[:, layers]).read().result())
@@ -140,6 +146,7 @@ class Checkpoint:
             here = (*parents, str(key))
             if isinstance(value, _Inlined):
                 self._leaves['/'.join(here)] = value
+            # T5X recognises a placeholder by these three keys, too; no module of a T5 has such names.
             elif isinstance(value, dict) and {'driver', 'kvstore', 'metadata'} <= set(value):
                 self._leaves['/'.join(here)] = _open_zarr(self.path, '/'.join(here), value)
             elif isinstance(value, dict) and _CHUNKED in value:
@@ -155,7 +162,8 @@ def _state_tree(path: pathlib.Path) -> dict[str, Any]:
     """Reads the tree that T5X calls the optimizer: `target` and `state`."""
     try:
         with open(path / FILE, 'rb') as file:
-            # No limit of the buffer: arrays up to 1 GiB are inlined.
+            # max_buffer_size 0 lifts msgpack's limit of 100 MiB: arrays up to 1 GiB are inlined. Read as a
+            # stream, so that the file's bytes are not held beside the arrays.
             contents = msgpack.Unpacker(file, raw=False, strict_map_key=False, ext_hook=_extension, max_buffer_size=0).unpack()
     except _BROKEN as error:
         raise _not_whole(path, error) from error
@@ -171,6 +179,7 @@ def _state_tree(path: pathlib.Path) -> dict[str, Any]:
 
 def _step(tree: dict[str, Any]) -> int:
     state = tree.get('state')
+    # An inlined int32 scalar, or a plain integer. The step is worth no error: anything else counts as 0.
     step = state.get('step') if isinstance(state, dict) else None
     array = step.array if isinstance(step, _Inlined) else np.asarray(step if isinstance(step, int) else 0)
     return int(array) if array.size == 1 and array.dtype.kind in 'iu' else 0
@@ -189,11 +198,13 @@ def _extension(code: int, data: bytes) -> Any:
         return None
     if code not in (ARRAY, SCALAR):
         raise ValueError(f'msgpack extension {code}')
+    # Payload [shape, dtype name, C-order bytes]; raw, as flax reads it, so the name comes as bytes. A scalar has shape [].
     shape, dtype, content = msgpack.unpackb(data, raw=True)
     return _Inlined(np.frombuffer(content, _DTYPES[dtype.decode()]).reshape([int(size) for size in shape]))
 
 
 def _chunked(value: dict[str, Any]) -> _Chunked:
+    # flax turns lists into maps with the keys "0", "1", …; msgpack keeps no order that could be relied on.
     shape = tuple(int(value['shape'][str(i)]) for i in range(len(value['shape'])))
     pieces = tuple(value['chunks'][str(i)].array for i in range(len(value['chunks'])))
     # Compared now: reshape would fail much later, without the name of the file.
@@ -206,7 +217,8 @@ def _open_zarr(path: pathlib.Path, name: str, placeholder: dict[str, Any]) -> _Z
     """Checks the array's folder and that every chunk is there: TensorStore reads a missing chunk as zeros."""
     kvstore = placeholder['kvstore']
     place = kvstore.get('path') or placeholder.get('path')  # TensorStore before 0.1.14 kept `path` beside `kvstore`
-    # The last name alone: the rest is the bucket where T5X wrote it, not where the copy lies.
+    # The last name alone: the rest is where T5X wrote it, perhaps a bucket, of which T5X notes a
+    # dummy. TensorStore writes a slash at the end, older versions none.
     folder = path / pathlib.PurePosixPath(str(place).rstrip('/')).name
     metadata = hf_files.read_json(folder / '.zarray') if (folder / '.zarray').is_file() else None
     if not isinstance(metadata, dict) or not place:
@@ -222,6 +234,8 @@ def _open_zarr(path: pathlib.Path, name: str, placeholder: dict[str, Any]) -> _Z
                                       'belong together')
     # zarr puts chunks into files 0.1, or into folders 0/1.
     separator = metadata.get('dimension_separator', '.')
+    # One file a chunk, its indices joined: `1.3`. A scalar has no index and one chunk, `0`.
+    # -(-a // b) rounds up: the last chunk of an axis may be partial.
     for indices in itertools.product(*(range(-(-size // chunk)) for size, chunk in zip(shape, chunks, strict=True))):
         if not (folder / (separator.join(map(str, indices)) or '0')).is_file():
             raise errors.ModelFolderError(f'{folder}: chunk {separator.join(map(str, indices)) or "0"} of {name} is missing; '
@@ -234,6 +248,7 @@ def _are_sizes(values: Any) -> bool:
 
 
 Read = Callable[[], np.ndarray]
+# T5X's limit of a chunk, uncompressed.
 CHUNK_BYTES = 64 << 20
 # T5X's own compression: readers take any, but a test compares our files with recorded ones.
 _COMPRESSOR = {'id': 'gzip', 'level': 1}
@@ -254,6 +269,7 @@ def write_files(folder: pathlib.Path, arrays: Mapping[str, tuple[tuple[int, ...]
     with atomic.disk_full_is_a_user_error(folder):
         for path, (shape, read) in arrays.items():
             placeholders[path] = _write_array(folder, 'target.' + path.replace('/', '.'), shape, read, dtype)
+    # Without param_states, as T5X's own saves for inference: training from it starts with fresh optimiser state.
     tree = {'version': VERSION, 'optimizer': {'target': hf_names.nest(placeholders), 'state': {'step': _inlined(np.int32(step))}}}
     # By this file a checkpoint is recognised, so a killed conversion leaves none.
     with atomic.writing(folder / FILE, 'wb') as file:
@@ -264,7 +280,7 @@ def chunk_shape(shape: tuple[int, ...], item_bytes: int, limit_bytes: int = CHUN
     """Returns T5X's chunks: the whole array up to the limit, else the largest dimension falls to its next divisor until a chunk fits."""
     chunks = list(shape)
     while math.prod(chunks) * item_bytes > limit_bytes:
-        # A chunk divides its dimension, as T5X's do: partial chunks would be padded.
+        # A chunk divides its dimension, as T5X's do: partial chunks would be padded. 1 divides all, so there is always one.
         largest = max(range(len(chunks)), key=lambda axis: chunks[axis])
         chunks[largest] = next(size for size in range(chunks[largest] - 1, 0, -1) if shape[largest] % size == 0)
     return chunks
@@ -279,6 +295,7 @@ def _write_array(folder: pathlib.Path, name: str, shape: tuple[int, ...], read: 
                      'metadata': {**metadata, 'dtype': _ZARR_NAMES[dtype], 'fill_value': None}}, create=True).result()
     # Nobody changes the array afterwards, so TensorStore need not copy it.
     store.write(np.asarray(read(), numpy_dtype), can_reference_source_data_indefinitely=True).result()
+    # Relative to the checkpoint, with the slash that current TensorStore asks for.
     return {'driver': 'zarr', 'dtype': dtype, 'kvstore': {'driver': 'file', 'path': f'{name}/'}, 'metadata': metadata}
 
 
@@ -286,6 +303,7 @@ def _inlined(value: np.generic) -> msgpack.ExtType:
     return msgpack.ExtType(ARRAY, msgpack.packb((value.shape, value.dtype.name, value.tobytes())))
 
 
+# nn.scan puts the stack into a module of the same name: encoder/encoder/X for the layers, encoder/encoder_norm beside it.
 _SCANNED = re.compile(r'(encoder/encoder|decoder/decoder)/(.+)')
 _ATTENTION = re.compile(r'attention/(query|key|value|out)/kernel$')
 _RELPOS = re.compile(r'(encoder|decoder)/layers_\d+/(relpos_bias/rel_embedding)')
@@ -310,6 +328,8 @@ def of_checkpoint(checkpoint: Checkpoint) -> weights.Weights[t5.T5Config]:
     config = weights.infer_t5(checkpoint.path, found)
     expected = weights.expected_shapes(config)
     weights.check(checkpoint.path, found, expected, 'the sizes of its other parameters')
+    # Joins heads that are apart: [embed, heads, kv] to [embed, heads * kv], [heads, kv, embed] to [heads * kv, embed]; both are head-major,
+    # so a reshape is enough. The layer was taken before: with the layer axis between heads and kv it would not be.
     return weights.Weights(config, expected, lambda path: _take(checkpoint, places[path]).reshape(expected[path]))
 
 
@@ -383,7 +403,7 @@ def _take(checkpoint: Checkpoint, place: _Place) -> np.ndarray:
 def _shape(checkpoint: Checkpoint, name: str) -> tuple[int, ...]:
     """Returns the shape of one layer."""
     shape = checkpoint.shape(name)
-    return shape[:1] + shape[2:] if _SCANNED.fullmatch(name) else shape
+    return shape[:1] + shape[2:] if _SCANNED.fullmatch(name) else shape  # [in, layers, ...] to [in, ...]
 
 
 def _joined(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -397,6 +417,7 @@ def _joined(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _scanned_name(path: str) -> str:
     """Returns T5X's name, with scanned layers, of `encoder/layers/X` and `encoder/relpos_bias/X`."""
+    # encoder/layers/X to encoder/encoder/X, and encoder/relpos_bias/X to encoder/encoder/relpos_bias/X: T5X scans the bias with the layers.
     return re.sub(r'^(encoder|decoder)/(?:layers/|(?=relpos_bias/))', r'\1/\1/', path)
 
 
@@ -410,12 +431,14 @@ def _scanned(opened: weights.Weights[t5.T5Config], path: str, paths: list[str]) 
     attention, heads = _ATTENTION.search(path), (config.num_heads, config.head_dim)
     if attention:
         shape = (*heads, shape[1]) if attention[1] == 'out' else (shape[0], *heads)
+    # Layers on axis 1: query [embed, layers, heads, kv], out [heads, layers, kv, embed],
+    # wi [embed, layers, mlp], relpos [heads, layers, buckets].
     stacked_shape = (shape[0], len(paths), *shape[1:])
 
     def read() -> np.ndarray:
         stacked = np.empty(stacked_shape, np.float32)
         for layer, name in enumerate(paths):
-            stacked[:, layer] = opened.read(name).reshape(shape)
+            stacked[:, layer] = opened.read(name).reshape(shape)  # attention: [embed, heads * kv] to [embed, heads, kv]
         return stacked
 
     return stacked_shape, read

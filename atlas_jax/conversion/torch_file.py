@@ -30,6 +30,7 @@ _STORAGES = {
 _BROKEN_PICKLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, EOFError, RecursionError, MemoryError)
 
 
+# Told apart from _BROKEN_PICKLE: the file is whole, and copying it again would not help.
 class Refused(errors.ModelFolderError):
     """The pickle holds something that is no tensor, number, string, container or Namespace."""
 
@@ -53,6 +54,7 @@ class Tensor:
     strides: tuple[int, ...]
 
 
+# A type of its own: were names strings, a pickle's strings could stand where only a name may.
 @dataclasses.dataclass(frozen=True)
 class _Name:
     """A Python name that the pickle mentions; one of the closed list."""
@@ -78,7 +80,7 @@ def load_pickle(file: IO[bytes], storages: dict[str, Storage] | None = None) -> 
       ValueError, EOFError, and others of _BROKEN_PICKLE: the pickle is not whole.
     """
     machine = _Machine({} if storages is None else storages)
-    # genops stops behind STOP, where the next pickle of the older layout begins.
+    # genops decodes opcodes and runs nothing. It stops behind STOP, where the next pickle of the older layout begins.
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name == 'STOP':
             return machine.pop()
@@ -104,6 +106,7 @@ class _Machine:
 
     def run(self, name: str, argument: Any) -> None:
         """Carries out one opcode. Raises Refused for one that is not known here."""
+        # Tables for opcodes that only push; `_act` has those that change something.
         if name in _IGNORED:
             return
         if name in _LITERALS:
@@ -146,6 +149,7 @@ class _Machine:
                 self._remember(argument)
             case 'GET' | 'BINGET' | 'LONG_BINGET':
                 self._stack.append(self._memo[int(argument)])
+            # pickletools gives "module name" with a blank between; STACK_GLOBAL (protocol 4) takes both from the stack.
             case 'GLOBAL':
                 self._name(argument.replace(' ', '.'))
             case 'STACK_GLOBAL':
@@ -156,8 +160,10 @@ class _Machine:
                 self._call(constructing=True)
             case 'BUILD':
                 self._build()
+            # A persistent id: PyTorch's reference to a storage, whose bytes lie outside the pickle.
             case 'BINPERSID':
                 self._storage()
+            # INST, OBJ, NEWOBJ_EX, PERSID and EXT1 to EXT4 end here, among others: torch.save does not write them, and some of them call.
             case _:
                 raise Refused(f'pickle operation {name}')
 
@@ -169,7 +175,7 @@ class _Machine:
         return values
 
     def _tuple(self, length: int) -> None:
-        values = [self.pop() for _ in range(length)]
+        values = [self.pop() for _ in range(length)]  # last one first
         self._stack.append(tuple(reversed(values)))
 
     def _append(self, values: list[Any]) -> None:
@@ -225,6 +231,7 @@ class _Machine:
 
     def _storage(self) -> None:
         values = self.pop()
+        # ('storage', class, key, device, elements) and in the old layout the view; the device it was saved from means nothing here.
         kind, storage_type, key, _, elements, *view = values
         if kind != 'storage' or not isinstance(storage_type, _Name) or storage_type.name not in _STORAGE_NAMES:
             raise Refused(f'a persistent id of {getattr(storage_type, "name", "no known storage")}')
@@ -252,7 +259,8 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> Tensor:
     counts = [offset, *shape, *strides]
     if not isinstance(storage, Storage) or not all(_is_count(value) for value in counts) or len(shape) != len(strides):
         raise ValueError('a tensor that is not described as one')
-    # as_strided checks no bounds: strides of a forged file would read foreign memory.
+    # as_strided checks no bounds: strides of a forged file would read foreign memory. A stride of 0 (torch.expand)
+    # stays inside and yet makes a few bytes an array of any size, hence the second bound.
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if 0 not in shape and (last >= storage.elements or math.prod(shape) > storage.elements):
         raise ValueError('a tensor that reaches beyond its storage')
@@ -265,6 +273,7 @@ def _parameter(data: Any, *_) -> Tensor:
     return data
 
 
+# Python keeps the order of a dict, so state_dict's OrderedDict needs no class of its own.
 def _ordered_dict(items: Any = ()) -> dict:
     result: dict = {}
     _fill(result, items)
@@ -278,6 +287,7 @@ def _device(kind: Any, index: Any = None) -> str:
     return kind if index is None else f'{kind}:{index}'
 
 
+# Protocol number and frame lengths: genops has used them.
 _IGNORED = ('PROTO', 'FRAME')
 _LITERALS = ('INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT', 'STRING', 'BINSTRING', 'SHORT_BINSTRING',
              'UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE', 'BINUNICODE8', 'BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8')
@@ -295,7 +305,9 @@ _CONSTRUCTED = ('argparse.Namespace',)
 
 # The layout of torch.save(_use_new_zipfile_serialization=False): magic number, version, system, object and storage keys, each a pickle;
 # then the storages.
+# PyTorch's MAGIC_NUMBER and PROTOCOL_VERSION.
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
+# zipfile raises RuntimeError for encrypted members and NotImplementedError for methods of compression that it lacks.
 _BROKEN = (*_BROKEN_PICKLE, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError)
 _PIECE_BYTES = 16 << 20
 
@@ -317,7 +329,7 @@ class TorchFile:
         self._places: dict[str, Any] = {}
         with self._mistakes_of_the_file(), open(path, 'rb') as file:
             # torch.save has written zip files since 1.6; both have the same suffixes.
-            self._is_zip = file.read(4) == b'PK\x03\x04'
+            self._is_zip = file.read(4) == b'PK\x03\x04'  # a zip file's first record
             self.root = self._read_zip() if self._is_zip else self._read_legacy(file)
         tensors = self.root
         if within is not None:
@@ -350,14 +362,17 @@ class TorchFile:
         """Reads one tensor as float32. Raises ModelFolderError if its bytes are missing or damaged."""
         tensor = self._tensors[name]
         with self._mistakes_of_the_file():
+            # Storages are little-endian, as numpy is on every machine that JAX runs on.
             data = np.frombuffer(self._storage(tensor), tensor.storage.dtype)
             # as_strided of no elements may not start behind the end.
             if 0 in tensor.shape:
                 return np.zeros(tensor.shape, np.float32)
+            # The bounds of a tensor were checked against the announced size; it must be the true one before as_strided looks.
             if data.size != tensor.storage.elements:
                 raise ValueError(f'{data.size} elements for {name}, expected {tensor.storage.elements}')
             # PyTorch counts strides in elements, numpy in bytes.
             strides = [stride * data.itemsize for stride in tensor.strides]
+            # Strides, for PyTorch saves a transposed or sliced tensor as a view of its storage; copied to row order as float32.
             view = np.lib.stride_tricks.as_strided(data[tensor.offset:], tensor.shape, strides, writeable=False)
             return np.asarray(view, np.float32)
 
@@ -417,6 +432,7 @@ class TorchFile:
         load_pickle(file)  # the writer's system
         storages: dict[str, Storage] = {}
         root = load_pickle(file, storages)
+        # In the order of this list: 8 bytes with the number of elements, then the elements. Skipped over: `read` seeks the place.
         for key in load_pickle(file):
             elements = int.from_bytes(file.read(8), 'little')
             # Skipped, not read: a tensor's bytes are read when it is asked for.

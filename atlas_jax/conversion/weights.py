@@ -22,6 +22,7 @@ Config = t5.T5Config | contriever.ContrieverConfig
 ConfigT = TypeVar('ConfigT', bound=Config)
 # Covariant: the weights of a T5 are the weights of a model.
 _ConfigT = TypeVar('_ConfigT', bound=Config, covariant=True)
+# Layers apart are `layers_<n>` as in T5X, layers together `layers` as in our checkpoints (nn.scan, first axis).
 _LAYER = re.compile(r'layers_(\d+)')
 
 
@@ -42,7 +43,7 @@ class Weights(Generic[_ConfigT]):
         """Returns all paths, the layers of a parameter one after another: a file that keeps layers together is then read once."""
         def key(path: str) -> tuple[str, int]:
             layer = _LAYER.search(path)
-            return _LAYER.sub('layers', path), int(layer[1]) if layer else 0
+            return _LAYER.sub('layers', path), int(layer[1]) if layer else 0  # as a number: layers_10 after layers_9
         return sorted(self.shapes, key=key)
 
     def params(self) -> Params:
@@ -97,13 +98,14 @@ def retriever(found: Weights[Config]) -> Weights[contriever.ContrieverConfig]:
     return Weights(found.config, found.shapes, found.read)
 
 
-# Cached: the model is traced for it, and every opener and check asks.
+# Cached: the model is traced for it, and every opener and check asks. The result is shared, hence the read-only proxy.
 @functools.lru_cache(64)
 def expected_shapes(config: Config) -> Shapes:
     """Returns the shape of every parameter of the model by our path, layers apart, without allocating one."""
     def init(key: jax.Array) -> Params:
         return t5.init_params(config, key) if isinstance(config, t5.T5Config) else contriever.init_params(config, key)
 
+    # Shapes alone: the largest reader has 44 GB of float32. Unboxed, for init returns parameters with their logical axes.
     boxed = jax.eval_shape(init, jax.random.key(0))
     return types.MappingProxyType({path: leaf.shape for path, leaf in hf_names.flatten(nn.unbox(boxed)).items()})
 
@@ -162,6 +164,7 @@ def infer_t5(where: str | os.PathLike, shapes: Shapes, tied: bool | None = None)
         # At least one layer: a checkpoint without any then fails with the name of a missing parameter.
         return max(1, len({path.split('/')[1] for path in shapes if path.startswith(f'{side}/layers_')}))
 
+    # The number of heads stands nowhere but in the position bias [heads, buckets]; query is [embed, heads * kv].
     (vocab_size, emb_dim), (num_heads, buckets) = need('token_embedder/embedding'), need('encoder/relpos_bias/rel_embedding')
     joined_kv = need('encoder/layers_0/attention/query/kernel')[1]
     # A gated MLP has two inputs, wi_0 and wi_1.
