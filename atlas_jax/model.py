@@ -14,7 +14,7 @@ from atlas_jax.conversion import loading, own
 from atlas_jax.index import embed
 from atlas_jax.input import encode
 from atlas_jax.models import atlas as atlas_lib
-from atlas_jax.models import contriever, parameters, t5
+from atlas_jax.models import parameters
 from atlas_jax.runtime import hosts
 from atlas_jax.tasks import registry
 from atlas_jax.tasks import task as task_lib
@@ -99,14 +99,14 @@ class AtlasModel:
     @classmethod
     def _of_opened(cls, opened: loading.Opened, mesh: jax.sharding.Mesh | None, reader_tokenizer: str | os.PathLike | None,
                    retriever_tokenizer: str | os.PathLike | None) -> Self:
-        reader, retriever = opened.part('reader'), opened.part('retriever')
+        reader, retriever = opened.reader(), opened.retriever()
         # Some checkpoints bring no tokenizer, such as T5X's; its folder is then given.
         places = opened.tokenizer_places
         tokenizers = (loading.reader_tokenizer(reader_tokenizer, places['reader'], reader.config.vocab_size),
                       loading.retriever_tokenizer(retriever_tokenizer, places['retriever'], retriever.config.vocab_size))
-        assert isinstance(reader.config, t5.T5Config) and isinstance(retriever.config, contriever.ContrieverConfig)  # by `part`
         config = atlas_lib.AtlasConfig(reader.config, retriever.config, opened.inputs or atlas_lib.InputConfig(),
                                        1 if opened.n_context is None else opened.n_context)
+        # Layers of one kind together: one array for all layers is what the steps scan over.
         params = {name: opened.part(name).stacked_params() for name in opened.openers}
         return cls(config, params, *tokenizers, opened.task or QATask(), mesh or partitioning.make_mesh())
 

@@ -87,6 +87,7 @@ class RunCheckpoints:
                                                best_fn=_score if keep_best else None,
                                                enable_async_checkpointing=self._asynchronous)
         # `index` is in the checkpoints of refreshed runs only; naming an item does not demand it.
+        # Orbax commits by renaming a folder, so a killed save leaves no half checkpoint.
         self._manager = ocp.CheckpointManager(path, options=options, item_names=('params', 'optimizer', 'input', 'index'))
 
     def __enter__(self) -> 'RunCheckpoints':

@@ -12,6 +12,7 @@ def add_commands(commands) -> None:
                                  'atlas-jax answer "who discovered radium?" --model RUN --index INDEX')
     parser.add_argument('question', nargs='+', metavar='QUESTION', help='one or more questions, each in quotes')
     cli_options.add_model(parser)
+    # Closed book where none is given.
     cli_options.add_index(parser, required=False, purpose='what to answer from; without it, from the reader\'s memory alone')
     parser.add_argument('--n_context', type=cli_options.positive, metavar='N', help='passages to read (default: as trained)')
     cli_options.add_search(parser)

@@ -29,6 +29,7 @@ def add_commands(commands) -> None:
 
 def _convert(options: argparse.Namespace) -> None:
     from atlas_jax.conversion import convert
+    # A parameter at a time, so that an 11B model needs the memory of its largest matrix.
     written = convert.convert(convert.Request(
         options.source, options.to, options.out, options.part, options.retriever, options.scan, options.dtype, options.reader_tokenizer,
         options.retriever_tokenizer))

@@ -154,6 +154,7 @@ class PassageEmbedder:
         if max_tokens > config.max_positions:
             raise errors.ConfigError(f'passages may have {max_tokens} tokens, but the retriever has {config.max_positions} positions; '
                                      f'set the limit to {config.max_positions} or less')
+        # A CPU likes small batches that stay in cache, an accelerator large ones.
         if tokens_per_batch is None:
             tokens_per_batch = default_tokens_per_batch(jax.default_backend(), max_tokens)
         if max_tokens > tokens_per_batch:
@@ -164,6 +165,7 @@ class PassageEmbedder:
         self._config = dataclasses.replace(config, dropout_rate=0.0)
         self._segments, self.max_tokens, self._stream_tokens = tuple(segments), max_tokens, tokens_per_batch
         self.dim = config.emb_dim
+        # Local devices: every process embeds its own share of an index alone.
         self._mesh = encoder_mesh(jax.local_devices())
         # Every process embeds its own shards, so each needs the whole encoder on its devices.
         self._params = jax.device_put(hosts.to_host(nn.meta.unbox(params)), partitioning.replicated(self._mesh))

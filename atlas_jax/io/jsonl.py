@@ -15,6 +15,7 @@ def read(path: str | os.PathLike, required: Iterable[str] = ()) -> Iterator[tupl
 
     Raises InputFileError: a missing or empty file, not UTF-8, a line that is not a JSON object, or one that lacks a `required` field.
     """
+    # Line by line: files of millions of lines are read without being held.
     path, required, empty = pathlib.Path(path), tuple(required), True
     if not path.is_file():
         raise errors.InputFileError(path, 'no such file', remedy='give the path of a JSON-lines file')
@@ -47,6 +48,7 @@ def _parse(path: pathlib.Path, number: int, line: str, required: tuple[str, ...]
 
 def write(path: str | os.PathLike, rows: Iterable[dict[str, Any]]) -> None:
     """Writes one JSON object a line, atomically. Raises DiskFullError."""
+    # A killed run leaves the old file or the new one, never half of one.
     with atomic.writing(path) as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + '\n')

@@ -33,11 +33,13 @@ class Watch:
         self._position, self._heard = 0, 0
         self._end = _end_process if end is None else end
         self._stop = threading.Event()
+        # A daemon, so that it never keeps a finished process alive.
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._seen: dict[int, tuple[str, float]] = {}
         self._behind, self._behind_since = -1, time.monotonic()
 
     def __enter__(self) -> 'Watch':
+        # A process alone waits for nobody.
         if jax.process_count() > 1:
             self._thread.start()
         return self

@@ -38,6 +38,7 @@ def id_problem(row: dict[str, Any], remedy: str) -> FieldProblem | None:
     return FieldProblem('id', f'expected a string or a number, found {row["id"]!r}', remedy)
 
 
+# Passages carry numbers in the original's files; as text they equal the store's docids.
 def own_docid(row: dict[str, Any]) -> str | None:
     """Returns the docid of the passage that the row is, None if it has no id."""
     return str(row['id']) if 'id' in row else None
@@ -48,6 +49,7 @@ def optional_problem(row: dict[str, Any], texts: Sequence[str] = (), lists: Sequ
     for name in texts:
         if name in row and not isinstance(row[name], str):
             return FieldProblem(name, f'expected a string, found {row[name]!r}', 'write a string, or leave the field out')
+    # A string is a sequence of strings too, and would be read letter by letter.
     for name in lists:
         if not is_texts(row.get(name, [])):
             return FieldProblem(name, f'expected a list of strings, found {row[name]!r}', 'write a list of strings, or leave the field out')
@@ -59,6 +61,7 @@ def passages_problem(row: dict[str, Any]) -> FieldProblem | None:
     given, remedy = row.get('passages', []), 'each passage needs a "text", and may have "title", "section" and "id"'
     if not isinstance(given, list | tuple) or not all(isinstance(passage, dict) for passage in given):
         return FieldProblem('passages', f'expected a list of objects, found {given!r}', remedy)
+    # One by one, so that the message names the passage: rows have up to a hundred.
     for number, passage in enumerate(given):
         if not isinstance(passage.get('text'), str):
             return FieldProblem('passages', f'passage {number} has the text {passage.get("text")!r}', remedy)
@@ -84,4 +87,5 @@ def is_texts(value: object) -> bool:
 
 
 def _missing(row: dict[str, Any], name: str, remedy: str) -> FieldProblem:
+    # The fields that are there tell at once when the file is of another task.
     return FieldProblem(name, f'missing, found {", ".join(sorted(row)) or "no field"}', remedy)

@@ -42,6 +42,7 @@ class KiltTask(task_lib.PlainTask):
         """See task.Task; fields input, output, filename, passages."""
         if wrong := fields.text_problem(row, 'input', _REMEDY):
             return wrong
+        # KILT's test files have no output: they are answered, not scored.
         output = row.get('output', [])
         if not isinstance(output, list) or not all(isinstance(part, dict) for part in output):
             return fields.FieldProblem('output', f'expected a list of objects, found {output!r}', _REMEDY)
@@ -54,6 +55,7 @@ class KiltTask(task_lib.PlainTask):
         """See task.Task."""
         self.check(row, example_id)
         answers = _answers(row)
+        # Unlabelled rows have an empty target, which no loss is taken on.
         target = ''
         if answers:
             drawn = int(task_lib.generator_for(example_id, generator).integers(len(answers))) if self.draw_target else 0
@@ -61,6 +63,7 @@ class KiltTask(task_lib.PlainTask):
         return task_lib.TaskExample(
             query=text_format.fill('qa_prompt_format', self.qa_prompt_format, 'question', row['input']),
             target=target, answers=answers, example_id=example_id, gold_docids=_gold_docids(row), question=row['input'],
+            # The row is kept only where a target is drawn again at every epoch: it holds all answers.
             passages=fields.passages(row), row=row if self.draw_target else None)
 
     def answer_text(self, text: str) -> str:

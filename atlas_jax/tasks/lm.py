@@ -34,6 +34,7 @@ class LMTask(task_lib.PlainTask):
 
     def __post_init__(self):
         if not 0 < self.min_context_ratio <= self.max_context_ratio < 1:
+            # 0 or 1 would leave the query or the target empty.
             raise errors.ConfigError(f'LMTask.min_context_ratio is {self.min_context_ratio} and max_context_ratio '
                                      f'{self.max_context_ratio}; they must be above 0 and below 1, the first not the larger one')
 
@@ -50,9 +51,11 @@ class LMTask(task_lib.PlainTask):
                 count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample | None:
         """See task.Task."""
         self.check(row, example_id)
+        # By words, so that no token is cut in two between query and target.
         words = row['text'].split()
         if len(words) < max(self.min_words, 2):
             return None
+        # Equal ratios split every text alike, so nothing is drawn and evaluation repeats.
         ratio = self.min_context_ratio
         if self.draws:
             ratio = task_lib.generator_for(example_id, generator).uniform(self.min_context_ratio, self.max_context_ratio)
