@@ -159,6 +159,7 @@ def compare(models: Models, inputs: compare_inputs.Arrays | str | Random, out: s
     else:
         recorded = read_recorded(against)
     if isinstance(inputs, str):
+        # Only a retriever that was named must have arrays: with --model they may be those of the reader alone.
         inputs = compare_inputs.read(inputs, needs_retriever=models.retriever is not None, needs_targets=options.grads)
     with tempfile.TemporaryDirectory() as folder, line_process.Worker(OURS, tuned_environment()) as ours:
         work = pathlib.Path(folder)
@@ -261,6 +262,7 @@ def _real_states(side: Mapping[str, np.ndarray], inputs: compare_inputs.Arrays) 
     # States on padding mean nothing: one implementation leaves zeros, another whatever it computed.
     for number, mask in enumerate(inputs['reader_mask']):
         states = result.get(f'{number}/encoder_states')
+        # states [batch, n * length, dim], mask [batch, n, length].
         if states is not None and states.shape[1] == mask[0].size:
             result[f'{number}/encoder_states'] = np.where(mask.reshape(len(mask), -1, 1) > 0, states, 0)
     return result

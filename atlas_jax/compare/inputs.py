@@ -81,6 +81,7 @@ def random(batch: int, n: int, length: int, batches: int, reader_vocab: int, ret
     generator = np.random.default_rng(seed)
 
     def rows(shape: tuple[int, ...], low: int, high: int, vocab: int, last: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        # lengths [batches, batch, n] or [batches, batch]; mask and ids with one axis more, the tokens.
         lengths = generator.integers(low, high + 1, shape)
         mask = (np.arange(high) < lengths[..., None]).astype(np.int32)
         # From 3 up: 0 to 2 are a T5's padding, end and unknown.
@@ -105,6 +106,7 @@ def _with_targets(arrays: Arrays, path: str | os.PathLike) -> Arrays:
     if 'labels' not in arrays:
         return arrays
     labels = arrays['labels']
+    # -100 on padding: PyTorch's cross entropy ignores it, so Hugging Face's labels have it.
     ids, mask = np.where(labels >= 0, labels, 0), (labels >= 0).astype(np.int32)
     if 'target_ids' in arrays:
         given = arrays.get('target_mask', np.zeros(0))
@@ -144,8 +146,9 @@ def _part(arrays: Arrays, part: str, path: str | os.PathLike) -> Arrays:
 def _shifted(checked: Arrays, arrays: Arrays, path: str | os.PathLike) -> np.ndarray:
     """Returns the targets shifted right behind the start token. Raises InputFileError if decoder_input_ids is given and differs."""
     # A T5 decoder starts with the padding token, 0.
-    start = np.zeros_like(checked['target_ids'][..., :1])
+    start = np.zeros_like(checked['target_ids'][..., :1])  # [batches, batch, 1]
     shifted = np.concatenate([start, checked['target_ids'][..., :-1]], axis=-1)
+    # Compared on target tokens only: what other programs write behind the end does not matter.
     given = arrays.get('decoder_input_ids')
     if given is not None and not (given.shape == shifted.shape and np.array_equal(given * checked['target_mask'],
                                                                                   shifted * checked['target_mask'])):

@@ -82,13 +82,14 @@ def batch_of(arrays: Arrays, number: int) -> tuple[types.Batch, types.ReaderInpu
         return jnp.asarray(part[f'{name}_ids'], jnp.int32), jnp.asarray(part[f'{name}_mask'].sum(axis=-1), jnp.int32)
 
     # The step's shapes need every field; what is not compared gets one token, which nothing reads.
+    # Lengths in place of masks, which are prefixes: [batch] of queries, [batch, n] of passages.
     query_tokens, query_lengths = tokens('query')
     target_tokens, _ = tokens('target')
     weights = part.get('target_mask', np.ones(target_tokens.shape))
     if 'query_mask_reader' in part:
         width = part['query_mask_reader'].shape[-1]
         # Every reader input of an example begins with the same query.
-        reader_query = part['reader_ids'][:, 0, :width], part['query_mask_reader'].sum(axis=-1)
+        reader_query = part['reader_ids'][:, 0, :width], part['query_mask_reader'].sum(axis=-1)  # [batch, width] and [batch]
     else:
         reader_query = np.zeros((size, 1)), np.zeros(size)
     batch = types.Batch(
@@ -116,6 +117,7 @@ def _forward(spec: spec_lib.StepSpec, max_length: int, has_targets: bool, has_re
              inputs: types.ReaderInputs) -> tuple[dict[str, jax.Array], Params | None]:
     size, capacity = batch.decoder_target_tokens.shape[0], spec.read[-1]
     apply: Callable[..., Any] = functools.partial(spec.reader.apply, {'params': params['reader']})
+    # One device has one stream: [1, stream_tokens].
     stream = retrieve.pack(inputs.reader_tokens, inputs.reader_lengths, spec, capacity.stream_tokens, capacity.longest)
     encoded = apply(stream, method='encode')
     # [1, batch * n, longest, dim] to [batch, n, longest, dim]
@@ -129,10 +131,11 @@ def _forward(spec: spec_lib.StepSpec, max_length: int, has_targets: bool, has_re
     if not has_targets:
         return found, None
     decoder_inputs = t5.shift_right(batch.decoder_target_tokens, spec.config.reader.decoder_start_id)
-    found['logits'] = apply(decoder_inputs, *read, method='decode')
+    found['logits'] = apply(decoder_inputs, *read, method='decode')  # [batch, target_length, vocab]
     differentiate = jax.value_and_grad(joint_loss.joint_loss, has_aux=True)
     # The last level of capacities holds every batch.
     (_, metrics), gradients = differentiate(params, batch, inputs, spec, len(spec.read) - 1)
+    # PyTorch's side has the same names (compare/pytorch/joint_step.py), and quantities are compared by name.
     names = {'reader_loss': 'reader_loss', 'retriever_loss': 'retriever_loss', 'scores': 'retriever_score'}
     if spec.distill is not None and spec.distill.gold_score_mode != 'emdr':  # emdr has no score of a passage
         names['gold_scores'] = 'gold_score'
@@ -158,6 +161,7 @@ class JointStep:
     def __init__(self, params: Params, spec: spec_lib.StepSpec):
         optimizer = train_step.optimizer_for(spec, OPTIMIZER)
         self._state: state_lib.TrainState = state_lib.create(layer_scan.stack_layers(params), spec, optimizer)
+        # The state is donated, as in training: the memory of both sides is compared as well.
         self._step = compile_step(_joint_step, spec, OPTIMIZER, donate=(0,), out_shardings=_joint_step_shardings)
 
     def __call__(self, batch: types.Batch, inputs: types.ReaderInputs) -> dict[str, float]:
@@ -190,10 +194,11 @@ def _capacities(mask: np.ndarray, as_trained: bool) -> tuple[buckets.Capacity, .
 def _embeddings(params: Params, batch: types.Batch, inputs: types.ReaderInputs, spec: spec_lib.StepSpec) -> dict[str, jax.Array]:
     assert inputs.retriever_tokens is not None and inputs.retriever_lengths is not None  # a retriever is compared on passages
     width = inputs.retriever_tokens.shape[-1]
+    # Room for every passage at full width: this forward pass is compared, not timed.
     stream = retrieve.pack(inputs.retriever_tokens, inputs.retriever_lengths, spec, inputs.retriever_lengths.size * width, width)
     passages = retrieve.embed(params, stream, spec)
     return {'query_embeddings': retrieve.embed_queries(params, batch, spec),
-            'passage_embeddings': passages.reshape(*inputs.retriever_lengths.shape, -1)}
+            'passage_embeddings': passages.reshape(*inputs.retriever_lengths.shape, -1)}  # [batch, n, dim]
 
 
 def _greedy(params: Params, read: tuple[t5.Readable, jax.Array], size: int, spec: spec_lib.StepSpec, max_length: int) -> jax.Array:
@@ -207,9 +212,10 @@ def _greedy(params: Params, read: tuple[t5.Readable, jax.Array], size: int, spec
         return spec.reader.apply({'params': params}, token, position, cache, keys_values, mask, method='decode_step')
 
     special = decoders.SpecialTokens(config.decoder_start_id, config.eos_id, config.pad_id)
+    # The start token is counted by max_length, as in Hugging Face's generate, and never generated: the cache is one shorter.
     decoded = decoders.greedy(tokens_to_logits, spec.reader.init_cache(size, max_length - 1), size,
                             decoding_config.DecodingConfig(max_length=max_length), special)
-    return jnp.concatenate([jnp.full((size, 1), special.start, jnp.int32), decoded.tokens[:, 0]], axis=1)
+    return jnp.concatenate([jnp.full((size, 1), special.start, jnp.int32), decoded.tokens[:, 0]], axis=1)  # tokens [batch, 1, length - 1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,6 +255,7 @@ class Side:
     def export(self, folder: str) -> dict[str, str | None]:
         """Writes the models as Hugging Face folders for the other side."""
         reader, retriever = pathlib.Path(folder) / 'reader', pathlib.Path(folder) / 'retriever'
+        # Hugging Face names every layer; ours are stacked, [layers, ...].
         params = layer_scan.unstack_layers(jax.device_get(self._params))
         hf.write_t5(reader, self._configs.reader, params['reader'])
         if self._configs.retriever is None:

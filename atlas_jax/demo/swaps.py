@@ -143,6 +143,7 @@ def _reads_well(holder: facts.Person, successor: facts.Person, before: list[str]
         return False
     if any(_mentions(successor.surname, text) for text in before) or any(_has_stranger(text, successor) for text in after):
         return False
+    # A document above the limit would be split into passages with docids of their own, and would no longer replace the old one.
     return all(len(new.split()) <= max(len(old.split()), factbook.MAX_WORDS) for old, new in zip(before, after, strict=True))
 
 

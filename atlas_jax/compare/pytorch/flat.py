@@ -16,6 +16,7 @@ class _GatherPairs(torch.autograd.Function):
     @staticmethod
     def forward(context, values, indices, real, inverse, inverse_real):
         context.save_for_backward(inverse, inverse_real)
+        # values [places, dim]; real [targets, 1] is 0 where a target is padding. In place, for the gathered rows are nobody else's.
         return values.index_select(0, indices).mul_(real)
 
     @staticmethod
@@ -33,7 +34,7 @@ class Layout:
         self.shape = tuple(flat.mask.shape)
         self.slots = self.mask.reshape(-1).nonzero()[:, 0]  # [tokens]
         self.tokens = flat.ids.reshape(-1)[self.slots]
-        self.positions = self.slots % self.shape[1]
+        self.positions = self.slots % self.shape[1]  # in its own row: a passage begins at 0
         # Padding points to some token; `real` then sets it to zero.
         self.places = (self.mask.reshape(-1).cumsum(0) - 1).clamp(min=0)  # [rows * longest]
         self.real = self.mask.reshape(-1, 1).to(dtype)
@@ -41,6 +42,7 @@ class Layout:
 
     def to_rows(self, values: torch.Tensor) -> torch.Tensor:
         """Gathers a stream [tokens, dim] into rows [rows, longest, dim], 0 on padding."""
+        # [tokens, dim] to [rows * longest, dim] to [rows, longest, dim]. Each map is the other's inverse on real tokens.
         return _GatherPairs.apply(values, self.places, self.real, self.slots, self.ones).view(*self.shape, -1)
 
     def to_stream(self, values: torch.Tensor) -> torch.Tensor:
@@ -52,6 +54,7 @@ def embed(retriever: models.Contriever, layout: Layout) -> torch.Tensor:
     """Embeds every row of the layout: [rows, dim]."""
     bert = retriever.bert
     table = bert.embeddings
+    # [tokens, dim] throughout; a Contriever has one segment, so every token is of type 0.
     hidden = table.word_embeddings(layout.tokens) + table.position_embeddings(layout.positions) + table.token_type_embeddings.weight[0]
     hidden = table.LayerNorm(hidden)
     mask = layout.mask[:, None, None]  # [rows, heads, queries, keys]
@@ -59,6 +62,7 @@ def embed(retriever: models.Contriever, layout: Layout) -> torch.Tensor:
         own = layer.attention.self
         query, key, value = (_heads(layout.to_rows(part(hidden)), own.num_attention_heads) for part in (own.query, own.key, own.value))
         attended = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        # [rows, heads, queries, head_dim] to [rows, queries, heads * head_dim]; `output` adds the residual and normalises.
         hidden = layer.attention.output(layout.to_stream(attended.transpose(1, 2).flatten(2)), hidden)
         hidden = layer.output(layer.intermediate(hidden), hidden)
     return retriever.pool(layout.to_rows(hidden), layout.mask)
@@ -86,8 +90,7 @@ class FlatReader(models.PaddedReader):
         hidden = encoder.embed_tokens(layout.tokens)
         # T5 keeps one position bias in its first layer and uses it in all.
         bias = encoder.block[0].layer[0].SelfAttention.compute_bias(layout.shape[1], layout.shape[1])  # [1, heads, queries, keys]
-        # [rows, heads, queries, keys]
-        hidden_keys = ~layout.mask[:, None, None]
+        hidden_keys = ~layout.mask[:, None, None]  # [rows, heads, queries, keys]
         for block in encoder.block:
             own = block.layer[0].SelfAttention
             normed = block.layer[0].layer_norm(hidden)
@@ -107,7 +110,7 @@ class FlatReader(models.PaddedReader):
         hidden = decoder.embed_tokens(decoder_ids)
         bias = decoder.block[0].layer[0].SelfAttention.compute_bias(length, length)
         # A decoder position sees itself and what is before it.
-        future = torch.ones(length, length, dtype=torch.bool, device=hidden.device).triu(1)
+        future = torch.ones(length, length, dtype=torch.bool, device=hidden.device).triu(1)  # [queries, keys]
         hidden_keys = ~memory.mask.bool()[:, None, None]
         for block, (keys, values) in zip(decoder.block, memory.content, strict=True):
             own, cross = block.layer[0].SelfAttention, block.layer[1].EncDecAttention
@@ -124,6 +127,7 @@ class FlatReader(models.PaddedReader):
 
     @staticmethod
     def _side_by_side(pairs, batch: int):
+        # [batch * n, longest, dim] to [batch, n * longest, dim]
         return [tuple(part.reshape(batch, -1, part.shape[-1]) for part in pair) for pair in pairs]
 
 
@@ -138,5 +142,6 @@ def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: t
     logits = query @ key.transpose(-1, -2)
     if bias is not None:
         logits = logits + bias
+    # The least number, as in Hugging Face, not -inf: a row whose keys are all hidden would become NaN.
     probabilities = logits.masked_fill(hidden, torch.finfo(logits.dtype).min).softmax(dim=-1)
-    return (probabilities @ value).transpose(1, 2).flatten(2)
+    return (probabilities @ value).transpose(1, 2).flatten(2)  # from [rows, heads, queries, head_dim]

@@ -17,7 +17,7 @@ def token_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Returns the negative log likelihood [..., length] of targets [..., length] int64 under logits [..., length, vocab]."""
     # bfloat16 keeps 8 bits: a softmax over the vocabulary needs more.
     precise = logits.float() if logits.dtype == torch.bfloat16 else logits
-    nll = torch.nn.functional.cross_entropy(precise.flatten(0, -2), targets.flatten(), reduction='none')
+    nll = torch.nn.functional.cross_entropy(precise.flatten(0, -2), targets.flatten(), reduction='none')  # [tokens, vocab]
     return nll.view(targets.shape)
 
 
@@ -37,6 +37,7 @@ def gold_scores(mode: str, reader: models.PaddedReader, memory: models.Memory, b
       memory: one row a passage.
       decoder_ids, targets, weights: [batch, target_length].
     """
+    # A low loss with this passage alone makes it a good one, hence the minus.
     if mode == 'pdist':
         return -_mean_nll(each_passage_nll(reader, memory, n, decoder_ids, targets), weights)
     # The loss with a passage left out: a useful passage makes it large.
@@ -45,6 +46,7 @@ def gold_scores(mode: str, reader: models.PaddedReader, memory: models.Memory, b
         return _mean_nll(torch.stack(losses, dim=1), weights)
     # adist: attention over all passages at once, split by passage afterwards.
     attention = reader.cross_attention_norms(reader.fuse(memory, batch), decoder_ids)  # [batch, target_length, n * length]
+    # [batch, n * length] to [batch, n]: tokens of the target, then tokens of each passage, are summed.
     by_passage = (attention * weights[..., None]).sum(dim=1).view(batch, n, -1).sum(dim=-1)
     return by_passage / (_ATTENTION_SCALE * len(reader.t5.decoder.block) * weights.sum(dim=1, keepdim=True))
 
@@ -59,6 +61,7 @@ def each_passage_log_likelihood(reader: models.PaddedReader, memory: models.Memo
 def each_passage_nll(reader: models.PaddedReader, memory: models.Memory, n: int, decoder_ids: torch.Tensor, targets: torch.Tensor,
                      temperature: float = 1.0) -> torch.Tensor:
     """Returns negative log likelihoods [batch, n, target_length] of a decoder that sees one passage at a time."""
+    # [batch, target_length] to [batch * n, target_length]: the passages of an example stand together in the memory's rows, too.
     logits = reader.decode(memory, decoder_ids.repeat_interleave(n, dim=0))
     # Skipped at 1: a division is a pass over [rows, length, vocab].
     logits = logits / temperature if temperature != 1 else logits
@@ -69,6 +72,7 @@ def distillation_loss(scores: torch.Tensor, gold: torch.Tensor, temperature_scor
     """Returns the KL divergence of the distribution of scores [batch, n] from that of gold [batch, n], divided by batch * n."""
     log_p = torch.log_softmax(gold / temperature_gold, dim=-1)
     log_q = torch.log_softmax(scores / temperature_score, dim=-1)
+    # A mean over all batch * n elements, as the original computes it: torch's `batchmean` would be n times as large.
     return (log_p.exp() * (log_p - log_q)).mean()
 
 
@@ -178,7 +182,7 @@ class Model:
         else:
             flat_rows = rows.flat
             embeddings = self._encoder()(flat_rows.ids, flat_rows.mask)
-        return embeddings.reshape(*rows.ids.shape[:-1], -1)
+        return embeddings.reshape(*rows.ids.shape[:-1], -1)  # [rows, dim] to [..., dim]
 
     def losses(self, inputs: Inputs) -> dict[str, torch.Tensor]:
         """Computes the parts of the joint loss.
@@ -244,6 +248,7 @@ class TrainStep:
             self.learning_rates.append(retriever_learning_rate)
             groups.append({'params': list(model.retriever.parameters()), 'lr': retriever_learning_rate})
         fused = {'fused': True} if model.variant.fused_adamw else {}
+        # The original's epsilon and clip. Weight decay acts on every parameter, norms and biases included, as it does there.
         self.optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, eps=epsilon, **fused)
         # dynamic: lengths differ from batch to batch, and each would compile anew.
         self._losses = torch.compile(model.losses, dynamic=True) if model.variant.compiled else model.losses

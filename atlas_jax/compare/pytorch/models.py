@@ -163,7 +163,7 @@ class PaddedReader:
 
     def fuse(self, memory: Memory, batch: int, without: int | None = None) -> Memory:
         """Lays the passages of each example side by side: [batch, n * length, dim]; `without` hides the passage of that number."""
-        mask = memory.mask.reshape(batch, -1, memory.mask.shape[-1])
+        mask = memory.mask.reshape(batch, -1, memory.mask.shape[-1])  # [batch, n, length]
         if without is not None:
             # The memory's own mask is used again for the next passage.
             mask = mask.clone()
@@ -183,7 +183,7 @@ class PaddedReader:
             attention = block.layer[1].EncDecAttention
             values = attention.v(memory.content).unflatten(-1, (attention.n_heads, -1))  # [rows, keys, heads, head_dim]
             norms = values.norm(dim=-1).permute(0, 2, 1)[:, :, None]  # [rows, heads, 1, keys]
-            total = total + (probabilities * norms).mean(dim=1)
+            total = total + (probabilities * norms).mean(dim=1)  # [rows, heads, target_length, keys] over heads
         # Values on padding are not zero, though nothing attends to them.
         return total * memory.mask[:, None]
 
@@ -195,4 +195,4 @@ class PaddedReader:
 
     @staticmethod
     def _side_by_side(states: torch.Tensor, batch: int) -> torch.Tensor:
-        return states.reshape(batch, -1, states.shape[-1])
+        return states.reshape(batch, -1, states.shape[-1])  # [batch * n, length, dim] to [batch, n * length, dim]

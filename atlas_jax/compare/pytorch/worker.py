@@ -107,6 +107,7 @@ def _states(model: joint_step.Model, inputs: joint_step.Inputs, width: int) -> t
     else:
         memory = model.reader.encode(inputs.passages)
         rows = memory.content * memory.mask[..., None]
+    # [batch * n, length, dim]: torch's pad counts axes from the last, so the second pair is that of `length`.
     rows = torch.nn.functional.pad(rows[:, :width], (0, 0, 0, max(width - rows.shape[1], 0)))
     return rows.reshape(inputs.passages.ids.shape[0], -1, rows.shape[-1])
 
@@ -122,6 +123,7 @@ def _generate(model: joint_step.Model, inputs: joint_step.Inputs, max_length: in
 
 
 def _gradients(part: str, module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    # None where the loss does not reach a parameter; our side has zeros there.
     return {f'grads/{part}/{name}': torch.zeros_like(value) if value.grad is None else value.grad.clone()
             for name, value in module.named_parameters()}
 
@@ -237,7 +239,7 @@ def _assemble(arrays: dict[str, np.ndarray], batch: int, rows: np.ndarray, limit
     ids, mask = np.zeros((*rows.shape, width), np.int32), np.zeros((*rows.shape, width), np.int32)
     for example, passages in enumerate(rows):
         for place, row in enumerate(passages):
-            # The eos has its place at any length.
+            # The passage is cut, never the query; 1 for the eos, which has its place at any length.
             kept = min(arrays['table_lengths'][row], limit - 1 - lengths[example])
             tokens = np.concatenate([queries[example][:lengths[example]], arrays['table_ids'][row][:kept], [1]])
             ids[example, place, :len(tokens)], mask[example, place, :len(tokens)] = tokens, 1
