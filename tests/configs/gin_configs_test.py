@@ -95,7 +95,7 @@ def test_formats_serve_index_training_and_evaluation_alike():
     inputs = []
     for name, extra in (('runs/few_shot.gin', []), ('runs/build_index.gin', []), ('runs/evaluate.gin', ['runs/formats.gin'])):
         gin_utils.parse([name, *extra], bindings_for(name))
-        inputs.append(gin_utils.arguments_of(verb_of(name))['inputs'])
+        inputs.append(gin_utils.arguments_of(verb_of(name))['model'].inputs)
     assert inputs[0] == inputs[1] == inputs[2] and isinstance(inputs[0], atlas.InputConfig)
 
 

@@ -69,7 +69,7 @@ def test_embedding_the_index_again_is_traced(name):
     assert config.refreshes and spec.embeds_passages
     refresher = refresh.Refresher(spec, config, workload.index_rows, workload_lib.token_lengths(workload))
     columns = [(knowledge.index.embeddings, knowledge.index.scales)]
-    [(embeddings, _)] = refresher._run.trace(columns, state.params['retriever'], knowledge.retriever_table, np.int32(0), None).out_info
+    [(embeddings, _)] = refresher.program.trace(columns, state.params['retriever'], knowledge.retriever_table, np.int32(0), None).out_info
     assert (embeddings.shape, embeddings.dtype) == ((33_000_000, 768), jnp.bfloat16)
 
 
