@@ -25,7 +25,7 @@ import time
 from typing import Any
 
 from atlas_jax import evaluate, train
-from atlas_jax.gin_files import parse as gin_utils
+from atlas_jax.gin_files import parse as gin_parse
 from atlas_jax.io import atomic
 from atlas_jax.planning import workload as workload_lib
 from atlas_jax.steps import spec
@@ -169,8 +169,8 @@ def _chip_hours(plan: dict[str, Any], updates: int) -> float:
 def shapes() -> tuple[Shape, ...]:
     """The shapes of the paper's runs, and that of embedding an index."""
     found: dict[str, Shape] = {}
-    for name in gin_utils.known_files():
-        text = gin_utils.find_file(name).read_text(encoding='utf-8')
+    for name in gin_parse.known_files():
+        text = gin_parse.find_file(name).read_text(encoding='utf-8')
         paper = re.search(r'^# Paper: +(.*)$', text, re.MULTILINE)
         if name.startswith('runs/') and paper:
             workload = _workload(name, 'xxl')
@@ -180,19 +180,19 @@ def shapes() -> tuple[Shape, ...]:
             for size in SIZES:
                 if size == 'xxl' or re.search(rf'\b{size} \d', paper[1]):
                     shape.keys[size] = key(_workload(name, size))
-    gin_utils.parse(['models/xxl.gin', INDEX_RUN], ['PASSAGE_TOKENS=(140, 35)'])
-    embedding = workload_lib.Workload(**gin_utils.arguments_of(workload_lib.Workload) | {'kind': 'index'})
+    gin_parse.parse(['models/xxl.gin', INDEX_RUN], ['PASSAGE_TOKENS=(140, 35)'])
+    embedding = workload_lib.Workload(**gin_parse.arguments_of(workload_lib.Workload) | {'kind': 'index'})
     index = Shape(_title(embedding), [Run(INDEX_RUN, '', '', 0)], {'xxl': key(embedding)})
     return (*(dataclasses.replace(shape, keys={size: shape.keys[size] for size in SIZES if size in shape.keys})
               for shape in found.values()), index)
 
 
 def _workload(name: str, size: str) -> workload_lib.Workload:
-    gin_utils.parse([f'models/{size}.gin', name], stand_in='no folder')
-    model = gin_utils.value_of('MODEL')
-    if gin_utils.is_bound(evaluate.evaluate):
-        return workload_lib.of_evaluation(model, gin_utils.arguments_of(evaluate.evaluate))
-    return workload_lib.of_training(model, gin_utils.arguments_of(train.train))
+    gin_parse.parse([f'models/{size}.gin', name], stand_in='no folder')
+    model = gin_parse.value_of('MODEL')
+    if gin_parse.is_bound(evaluate.evaluate):
+        return workload_lib.of_evaluation(model, gin_parse.arguments_of(evaluate.evaluate))
+    return workload_lib.of_training(model, gin_parse.arguments_of(train.train))
 
 
 def key(workload: workload_lib.Workload) -> str:

@@ -15,7 +15,7 @@ import tempfile
 import process_pairs
 
 from atlas_jax import train
-from atlas_jax.gin_files import parse as gin_utils
+from atlas_jax.gin_files import parse as gin_parse
 from atlas_jax.io import atomic
 from atlas_jax.training import refresh
 
@@ -56,8 +56,8 @@ def _steps(options: argparse.Namespace, budget: float) -> float:
                   'READER_DIR': str(demo / 'models' / 'reader'), 'RETRIEVER_DIR': str(demo / 'models' / 'retriever'),
                   'N_CONTEXT': options.n_context, 'TOTAL_STEPS': options.steps, 'train.RunConfig.batch_size': options.batch,
                   'spec.DistillConfig.retriever_training': 'joint'}
-        gin_utils.parse(['runs/few_shot.gin'], [f'{name}={value!r}' for name, value in macros.items()])
-        result = train.train(**gin_utils.arguments_of(train.train, refresh=refresh.RefreshConfig(rolling_fraction=budget)))
+        gin_parse.parse(['runs/few_shot.gin'], [f'{name}={value!r}' for name, value in macros.items()])
+        result = train.train(**gin_parse.arguments_of(train.train, refresh=refresh.RefreshConfig(rolling_fraction=budget)))
     return statistics.mean(row['seconds'] for row in result.history[1:])
 
 

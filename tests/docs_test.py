@@ -11,7 +11,7 @@ import pytest
 
 import atlas_jax
 from atlas_jax.cli import main as cli
-from atlas_jax.gin_files import parse as gin_utils
+from atlas_jax.gin_files import parse as gin_parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / 'docs').glob('*.md'))
@@ -51,7 +51,7 @@ def test_commands_are_real(page, tmp_path):
         assert program == 'atlas-jax', f'{command}: neither ours nor run by .ci/run'
         options = cli.parse(arguments)
         if getattr(options, 'gin_file', None):
-            gin_utils.parse(options.gin_file, options.gin_bindings, **({'stand_in': 'not needed'} if arguments[0] == 'plan' else {}))
+            gin_parse.parse(options.gin_file, options.gin_bindings, **({'stand_in': 'not needed'} if arguments[0] == 'plan' else {}))
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)

@@ -64,14 +64,14 @@ def _build(options: argparse.Namespace) -> None:
         raise errors.ConfigError('give --store DIR and --out INDEX, or a --gin_file that sets them')
     cli_options.join_hosts(options)
     from atlas_jax import api
-    from atlas_jax.gin_files import parse as gin_utils
-    gin_utils.parse(options.gin_file, options.gin_bindings)
+    from atlas_jax.gin_files import parse as gin_parse
+    gin_parse.parse(options.gin_file, options.gin_bindings)
     overrides = cli_options.given(store_dir=options.store, index_dir=options.out, dtype=options.dtype)
     folders = cli_options.given(model_dir=options.model, reader_dir=options.reader, retriever_dir=options.retriever)
     # Flags win over the gin file, as everywhere; each alone names a whole model.
-    if folders or not gin_utils.is_bound(api.build_index):
-        overrides['model'] = api.ModelSource(**gin_utils.arguments_of(api.ModelSource, **folders))
-    figures = api.build_index(**gin_utils.arguments_of(api.build_index, **overrides))
+    if folders or not gin_parse.is_bound(api.build_index):
+        overrides['model'] = api.ModelSource(**gin_parse.arguments_of(api.ModelSource, **folders))
+    figures = api.build_index(**gin_parse.arguments_of(api.build_index, **overrides))
     if cli_options.is_first():
         cli_options.print_json(figures)
 

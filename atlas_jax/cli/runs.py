@@ -30,15 +30,15 @@ def add_commands(commands) -> None:
 def _train(options: argparse.Namespace) -> None:
     cli_options.join_hosts(options)
     from atlas_jax import train
-    from atlas_jax.gin_files import parse as gin_utils
+    from atlas_jax.gin_files import parse as gin_parse
     from atlas_jax.io import atomic
-    gin_utils.parse(options.gin_file, options.gin_bindings)
-    arguments = gin_utils.arguments_of(train.train)
+    gin_parse.parse(options.gin_file, options.gin_bindings)
+    arguments = gin_parse.arguments_of(train.train)
     # Written before the run, so that a run that dies early says how it was started.
     folder = pathlib.Path(arguments['run'].run_dir)
     if cli_options.is_first():
         with atomic.writing(folder / OPERATIVE_CONFIG) as file:
-            file.write(gin_utils.operative_config(train.train))
+            file.write(gin_parse.operative_config(train.train))
     if options.profile:
         arguments['run'] = dataclasses.replace(arguments['run'], profile_dir=options.profile)
     result = train.train(**arguments)
@@ -53,10 +53,10 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     cli_options.join_hosts(options)
     from atlas_jax import evaluate
-    from atlas_jax.gin_files import parse as gin_utils
-    gin_utils.parse(options.gin_file, options.gin_bindings)
+    from atlas_jax.gin_files import parse as gin_parse
+    gin_parse.parse(options.gin_file, options.gin_bindings)
     # Results go to the file that the configuration names; the figures also here.
-    figures = evaluate.evaluate(**gin_utils.arguments_of(evaluate.evaluate))
+    figures = evaluate.evaluate(**gin_parse.arguments_of(evaluate.evaluate))
     if not cli_options.is_first():
         return
     cli_options.write_json(options.json, figures)

@@ -18,7 +18,7 @@ from atlas_jax.corpus import passages as passages_lib
 from atlas_jax.demo import data as demo_data
 from atlas_jax.demo import factbook, packages, swaps
 from atlas_jax.demo import report as demo_report
-from atlas_jax.gin_files import parse as gin_utils
+from atlas_jax.gin_files import parse as gin_parse
 from atlas_jax.index import index_manifest
 from atlas_jax.io import atomic
 from atlas_jax.metrics import answers as answer_metrics
@@ -111,15 +111,15 @@ def sample(examples: list[task_lib.TaskExample], count: int | None, seed: int) -
 
 
 def _n_context() -> int:
-    gin_utils.parse(['runs/few_shot.gin'], complete=False)
-    return gin_utils.value_of('N_CONTEXT')
+    gin_parse.parse(['runs/few_shot.gin'], complete=False)
+    return gin_parse.value_of('N_CONTEXT')
 
 
 def _build_index(work: pathlib.Path, data: demo_data.DemoData) -> api.Index:
     atlas = api.ModelSource(reader_dir=str(data.reader), retriever_dir=str(data.retriever)).load(api.Atlas)
     # The formats of training: queries of the untrained model are put the same way.
-    gin_utils.parse(['runs/formats.gin'])
-    atlas = dataclasses.replace(atlas, config=dataclasses.replace(atlas.config, inputs=gin_utils.value_of('INPUTS')))
+    gin_parse.parse(['runs/formats.gin'])
+    atlas = dataclasses.replace(atlas, config=dataclasses.replace(atlas.config, inputs=gin_parse.value_of('INPUTS')))
     store_dir, index_dir = work / 'store', work / 'index'
     store = api.PassageStore.open(store_dir) if store_dir.is_dir() else api.PassageStore.build(data.documents, store_dir, atlas=atlas)
     if index_manifest.exists(index_dir):  # a killed build has no manifest yet
@@ -140,8 +140,8 @@ def _train(run_dir: pathlib.Path, data: demo_data.DemoData, index_dir: pathlib.P
         macros['N_CONTEXT'] = 0
     if steps is not None:
         macros['TOTAL_STEPS'] = steps
-    gin_utils.parse(['runs/few_shot.gin'], [f'{name}={value!r}' for name, value in macros.items()])
-    return train.train(**gin_utils.arguments_of(train.train))
+    gin_parse.parse(['runs/few_shot.gin'], [f'{name}={value!r}' for name, value in macros.items()])
+    return train.train(**gin_parse.arguments_of(train.train))
 
 
 def _older_edition(packages_dir: str | None) -> pathlib.Path | None:

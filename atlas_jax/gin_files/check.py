@@ -24,7 +24,7 @@ RENAMED_MODULES = {
     'atlas_jax.training.spec': 'atlas_jax.steps.spec',
     'atlas_jax.training.step_config': 'atlas_jax.steps.spec',
     'atlas_jax.baseline': 'atlas_jax.compare.pytorch',
-    'atlas_jax.gin_utils': 'atlas_jax.gin_files.parse',
+    'atlas_jax.gin_parse': 'atlas_jax.gin_files.parse',
     'atlas_jax.hosts': 'atlas_jax.runtime.hosts',
     'atlas_jax.index.index': 'atlas_jax.index.embedding_index',
     'atlas_jax.index_group': 'atlas_jax.knowledge.group',

@@ -34,7 +34,7 @@ def retrieve_and_assemble(params, batch: types.Batch, knowledge: types.Knowledge
 
     Args:
       params: the (query) retriever's parameters.
-      batch: the examples; where they bring assembled passages, these are taken (training/given.py).
+      batch: the examples; where they bring assembled passages, these are taken (steps/given.py).
       knowledge: index and tokens; None in a closed book, and where examples bring their own passages.
       spec: top_k passages are retrieved; those to embed are given as tokens, or their index embeddings where passages stay fixed.
       retrieved: what a searcher of the host has found, spec.candidates passages an example; None searches in the graph.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import api, errors, evaluate, partitioning, train, types
-from atlas_jax.gin_files import parse as gin_utils
+from atlas_jax.gin_files import parse as gin_parse
 from atlas_jax.models import atlas, parameters
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import state as state_lib
@@ -20,7 +20,7 @@ from tests.testing import tiny
 VERBS = {'train': train.train, 'evaluate': evaluate.evaluate, 'index build': api.build_index}
 # not runs of their own: what others include, and plan's questions
 PARTS = ('runs/formats.gin', 'runs/paper.gin', 'runs/plan.gin', 'runs/search.gin', 'runs/tasks.gin')
-RUNS = [name for name in gin_utils.known_files() if name.startswith('runs/') and name not in PARTS]
+RUNS = [name for name in gin_parse.known_files() if name.startswith('runs/') and name not in PARTS]
 PAPER = ('nq_full', 'nq_64_shot', 'nq_zero_shot', 'triviaqa_full', 'triviaqa_64_shot', 'triviaqa_zero_shot', 'fever_full', 'fever_64_shot',
          'fever_15_shot', 'mmlu_zero_shot', 'mmlu_5_shot', 'mmlu_multi_task', 'mmlu_full', 'templama', 'pretrain_mlm', 'pretrain_lm',
          'pretrain_section', *(f'kilt_{task}' for task in ('aida', 'trex', 'zsre', 'fever', 'nq', 'hotpotqa', 'triviaqa', 'wow')),
@@ -32,7 +32,7 @@ PARAMETERS = {'small': 76_961_152, 'base': 247_577_856, 'large': 783_150_080, 'x
 
 
 def text_of(name: str) -> str:
-    return gin_utils.find_file(name).read_text(encoding='utf-8')
+    return gin_parse.find_file(name).read_text(encoding='utf-8')
 
 
 def required_macros(name: str) -> list[str]:
@@ -44,8 +44,8 @@ def bindings_for(name: str) -> list[str]:
 
 
 def model_of(size: str) -> atlas.AtlasConfig:
-    gin_utils.parse([f'models/{size}.gin'])
-    return gin_utils.value_of('MODEL')
+    gin_parse.parse([f'models/{size}.gin'])
+    return gin_parse.value_of('MODEL')
 
 
 def verb_of(name: str):
@@ -55,7 +55,7 @@ def verb_of(name: str):
 
 
 def test_there_is_a_file_for_every_size_verb_and_experiment_of_the_paper():
-    known = set(gin_utils.known_files())
+    known = set(gin_parse.known_files())
     assert {f'models/{size}.gin' for size in (*SIZES, 'contriever')} <= known and set(PARTS) <= known
     assert {f'runs/{name}.gin' for name in PAPER} <= known and {verb_of(name) for name in RUNS} == set(VERBS.values())
 
@@ -68,10 +68,10 @@ def test_runs_of_the_paper_name_purpose_and_score(name):
 
 @pytest.mark.parametrize('name', RUNS)
 def test_runs_give_all_arguments(name):
-    gin_utils.parse([name], bindings_for(name))
-    arguments = gin_utils.arguments_of(verb_of(name))
+    gin_parse.parse([name], bindings_for(name))
+    arguments = gin_parse.arguments_of(verb_of(name))
     assert any('somewhere' in str(value) for value in arguments.values())
-    assert gin_utils.operative_config(verb_of(name))
+    assert gin_parse.operative_config(verb_of(name))
 
 
 @pytest.mark.parametrize('name', RUNS)
@@ -81,7 +81,7 @@ def test_headers_name_what_must_be_set(name):
     assert sorted(listed) == sorted(required_macros(name))
     for macro in listed:
         with pytest.raises(errors.ConfigError, match=rf'must be set: {macro} '):
-            gin_utils.parse([name], [binding for binding in bindings_for(name) if not binding.startswith(f'{macro}=')])
+            gin_parse.parse([name], [binding for binding in bindings_for(name) if not binding.startswith(f'{macro}=')])
 
 
 @pytest.mark.parametrize('name', RUNS)
@@ -94,8 +94,8 @@ def test_header_ends_with_a_command_that_parses(name):
 def test_formats_serve_index_training_and_evaluation_alike():
     inputs = []
     for name, extra in (('runs/few_shot.gin', []), ('runs/build_index.gin', []), ('runs/evaluate.gin', ['runs/formats.gin'])):
-        gin_utils.parse([name, *extra], bindings_for(name))
-        inputs.append(gin_utils.arguments_of(verb_of(name))['model'].inputs)
+        gin_parse.parse([name, *extra], bindings_for(name))
+        inputs.append(gin_parse.arguments_of(verb_of(name))['model'].inputs)
     assert inputs[0] == inputs[1] == inputs[2] and isinstance(inputs[0], atlas.InputConfig)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import api, evaluate, partitioning, train
-from atlas_jax.gin_files import parse as gin_utils
+from atlas_jax.gin_files import parse as gin_parse
 from atlas_jax.planning import steps
 from atlas_jax.planning import workload as workload_lib
 from atlas_jax.steps import search as search_step
@@ -28,8 +28,8 @@ def traced(workload):
 
 def workload_of(name):
     """The run of the largest reader."""
-    gin_utils.parse(['models/xxl.gin', name], bindings_for(name))
-    return MAKERS[verb_of(name)](gin_utils.value_of('MODEL'), gin_utils.arguments_of(verb_of(name)))
+    gin_parse.parse(['models/xxl.gin', name], bindings_for(name))
+    return MAKERS[verb_of(name)](gin_parse.value_of('MODEL'), gin_parse.arguments_of(verb_of(name)))
 
 
 @pytest.mark.parametrize('name', RUNS)
@@ -63,7 +63,7 @@ def test_retrieval_alone_is_traced():
 @pytest.mark.parametrize('name', ['runs/nq_full.gin', 'runs/pretrain_mlm.gin'])
 def test_embedding_the_index_again_is_traced(name):
     workload = workload_of(name)
-    config = gin_utils.arguments_of(train.train)['refresh']
+    config = gin_parse.arguments_of(train.train)['refresh']
     spec = steps.make_spec(workload, partitioning.make_mesh(devices=jax.devices()[:1]))
     state, _, knowledge = steps.train_arguments(workload, spec)
     assert config.refreshes and spec.embeds_passages

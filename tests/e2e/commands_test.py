@@ -14,7 +14,7 @@ import pytest
 
 from atlas_jax.cli import main as cli
 from atlas_jax.conversion import hf
-from atlas_jax.gin_files import parse as gin_utils
+from atlas_jax.gin_files import parse as gin_parse
 from atlas_jax.models import contriever, t5
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -43,9 +43,9 @@ def run(arguments: list[str], wheels: pathlib.Path) -> None:
 
 def make_tiny(models: pathlib.Path) -> None:
     """Gives both models random weights of the size models/tiny.gin; their tokenizers stay."""
-    gin_utils.parse(['models/tiny.gin'])
+    gin_parse.parse(['models/tiny.gin'])
     for name, write, init in (('reader', hf.write_t5, t5.init_params), ('retriever', hf.write_contriever, contriever.init_params)):
-        config = gin_utils.value_of(name.upper())
+        config = gin_parse.value_of(name.upper())
         write(models / name, config, jax.device_get(nn.unbox(init(config, jax.random.key(0)))))
 
 

@@ -8,7 +8,7 @@ import types
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.gin_files import parse as gin_utils
+from atlas_jax.gin_files import parse as gin_parse
 
 HEADER = 'from __gin__ import dynamic_registration\nimport toy\n'
 
@@ -54,64 +54,64 @@ def run_file(extra: str = '') -> str:
 
 def message_of(files, bindings=(), resolve=False) -> str:
     with pytest.raises(errors.ConfigError) as raised:
-        gin_utils.parse(files, bindings)
+        gin_parse.parse(files, bindings)
         if resolve:
-            gin_utils.arguments_of(work)
+            gin_parse.arguments_of(work)
     message = str(raised.value)
     assert '\n' not in message
     return message
 
 
 def test_files_and_bindings_give_arguments():
-    gin_utils.parse([run_file()], ['FOLDER="out"', 'WIDTH=11', 'toy.work.steps=5', 'Model.rate=1'])
-    arguments = gin_utils.arguments_of(work)
+    gin_parse.parse([run_file()], ['FOLDER="out"', 'WIDTH=11', 'toy.work.steps=5', 'Model.rate=1'])
+    arguments = gin_parse.arguments_of(work)
     assert arguments == {'model': Model(11, 1), 'folder': 'out', 'steps': 5}
     assert type(arguments['model']) is Model  # no class of gin's: fingerprints use its repr
 
 
 def test_later_files_and_the_caller_win():
     second = write('second.gin', f'{HEADER}WIDTH = 13\ntoy.Model.kinds = ("b", "c")\nFOLDER = "second"\n')
-    gin_utils.parse([run_file(), second])
-    assert gin_utils.arguments_of(work, steps=2) == {'model': Model(13, kinds=('b', 'c')), 'folder': 'second', 'steps': 2}
+    gin_parse.parse([run_file(), second])
+    assert gin_parse.arguments_of(work, steps=2) == {'model': Model(13, kinds=('b', 'c')), 'folder': 'second', 'steps': 2}
 
 
 def test_a_second_parse_forgets_the_first():
-    gin_utils.parse([run_file()], ['FOLDER="first"', 'toy.work.steps=5'])
-    gin_utils.parse([run_file()], ['FOLDER="second"'])
-    assert gin_utils.arguments_of(work) == {'model': Model(7), 'folder': 'second'}
+    gin_parse.parse([run_file()], ['FOLDER="first"', 'toy.work.steps=5'])
+    gin_parse.parse([run_file()], ['FOLDER="second"'])
+    assert gin_parse.arguments_of(work) == {'model': Model(7), 'folder': 'second'}
 
 
 def test_operative_config_gives_the_same_arguments_again():
-    gin_utils.parse([run_file()], ['FOLDER="out"', 'toy.Model.kinds=("b", "c")'])
-    before = gin_utils.arguments_of(work)
-    text = gin_utils.operative_config(work)
+    gin_parse.parse([run_file()], ['FOLDER="out"', 'toy.Model.kinds=("b", "c")'])
+    before = gin_parse.arguments_of(work)
+    text = gin_parse.operative_config(work)
     assert 'toy.Model.rate = 0.1' in text and 'toy.work.steps = 3' in text  # defaults are written down too
-    gin_utils.parse([write('operative.gin', text)])
-    assert gin_utils.arguments_of(work) == before | {'steps': 3}
+    gin_parse.parse([write('operative.gin', text)])
+    assert gin_parse.arguments_of(work) == before | {'steps': 3}
 
 
 def test_a_folder_named_like_those_of_the_gin_files_does_not_matter(tmp_path):
     (tmp_path / 'runs').mkdir()
-    gin_utils.parse(['runs/formats.gin'])
-    assert gin_utils.value_of('INPUTS').text_max_tokens > 0
+    gin_parse.parse(['runs/formats.gin'])
+    assert gin_parse.value_of('INPUTS').text_max_tokens > 0
 
 
 def test_value_of_a_macro():
-    gin_utils.parse([run_file()], ['FOLDER="out"'])
-    assert gin_utils.value_of('FOLDER') == 'out' and gin_utils.value_of('MODEL') == Model(7)
+    gin_parse.parse([run_file()], ['FOLDER="out"'])
+    assert gin_parse.value_of('FOLDER') == 'out' and gin_parse.value_of('MODEL') == Model(7)
     with pytest.raises(errors.ConfigError, match='no macro FOLDR'):
-        gin_utils.value_of('FOLDR')
+        gin_parse.value_of('FOLDR')
 
 
 def test_a_macro_can_be_looked_at_where_others_are_not_set():
-    gin_utils.parse([run_file()], ['WIDTH=11'], complete=False)
-    assert gin_utils.value_of('WIDTH') == 11
+    gin_parse.parse([run_file()], ['WIDTH=11'], complete=False)
+    assert gin_parse.value_of('WIDTH') == 11
 
 
 def test_shipped_files_are_found_from_anywhere():
-    assert 'models/tiny.gin' in gin_utils.known_files()
-    assert gin_utils.find_file('models/tiny.gin') == gin_utils.find_file('gin_configs/models/tiny.gin')
-    gin_utils.parse(['models/tiny.gin'])
+    assert 'models/tiny.gin' in gin_parse.known_files()
+    assert gin_parse.find_file('models/tiny.gin') == gin_parse.find_file('gin_configs/models/tiny.gin')
+    gin_parse.parse(['models/tiny.gin'])
 
 
 @pytest.mark.parametrize(('extra', 'bindings', 'parts'), [

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from atlas_jax import api, errors, evaluate, partitioning, train
-from atlas_jax.gin_files import parse as gin_utils
+from atlas_jax.gin_files import parse as gin_parse
 from atlas_jax.planning import program, steps
 from atlas_jax.planning import workload as workload_lib
 from tests.testing import tiny
 
 
 def _xxl(*bindings):
-    gin_utils.parse(['models/xxl.gin', 'runs/plan.gin'], bindings)
-    return workload_lib.Workload(**gin_utils.arguments_of(workload_lib.Workload))
+    gin_parse.parse(['models/xxl.gin', 'runs/plan.gin'], bindings)
+    return workload_lib.Workload(**gin_parse.arguments_of(workload_lib.Workload))
 
 
 def test_the_largest_reader_is_planned_from_shapes():
@@ -48,23 +48,23 @@ def test_wrong_values_name_the_field(bindings, words):
 
 
 def test_runs_become_workloads():
-    gin_utils.parse(['models/small.gin', 'runs/pretrain_mlm.gin'], stand_in='no folder')
-    model = gin_utils.value_of('MODEL')
-    training = workload_lib.of_training(model, gin_utils.arguments_of(train.train))
+    gin_parse.parse(['models/small.gin', 'runs/pretrain_mlm.gin'], stand_in='no folder')
+    model = gin_parse.value_of('MODEL')
+    training = workload_lib.of_training(model, gin_parse.arguments_of(train.train))
     assert (training.kind, training.examples_a_step, training.n_context, training.query_tokens) == ('train', 128, 20, 192)
     assert training.excludes_own_passages and training.search.rerank_candidates == 100 and training.config.reader.dropout_rate == 0.1
-    gin_utils.parse(['models/small.gin', 'runs/mmlu_zero_shot.gin'], ['PARAM_DTYPE="bfloat16"'], stand_in='no folder')
-    scoring = workload_lib.of_evaluation(model, gin_utils.arguments_of(evaluate.evaluate))
+    gin_parse.parse(['models/small.gin', 'runs/mmlu_zero_shot.gin'], ['PARAM_DTYPE="bfloat16"'], stand_in='no folder')
+    scoring = workload_lib.of_evaluation(model, gin_parse.arguments_of(evaluate.evaluate))
     assert (scoring.kind, scoring.batch_size, scoring.n_context, scoring.step.param_dtype) == ('score', 16, 30, 'bfloat16')
-    gin_utils.parse(['runs/build_index.gin'], ['DTYPE="int8"'], stand_in='no folder')
-    building = workload_lib.of_index_build(model, gin_utils.arguments_of(api.build_index))
+    gin_parse.parse(['runs/build_index.gin'], ['DTYPE="int8"'], stand_in='no folder')
+    building = workload_lib.of_index_build(model, gin_parse.arguments_of(api.build_index))
     assert (building.kind, building.index_dtype, building.config.retriever_max_tokens) == ('index', 'int8', 256)
 
 
 def test_given_passages_are_not_planned():
-    gin_utils.parse(['models/small.gin', 'runs/evaluate.gin'], ['USE_FILE_PASSAGES=True', 'INDEX_DIR=None'], stand_in='no folder')
+    gin_parse.parse(['models/small.gin', 'runs/evaluate.gin'], ['USE_FILE_PASSAGES=True', 'INDEX_DIR=None'], stand_in='no folder')
     with pytest.raises(errors.ConfigError, match='own passages is not planned'):
-        workload_lib.of_evaluation(gin_utils.value_of('MODEL'), gin_utils.arguments_of(evaluate.evaluate))
+        workload_lib.of_evaluation(gin_parse.value_of('MODEL'), gin_parse.arguments_of(evaluate.evaluate))
 
 
 def test_of_a_large_store_quantiles_stand_for_its_lengths():
@@ -92,8 +92,8 @@ def test_400_million_passages_overflow_no_index(kind, searcher):
 
 
 def test_a_run_that_only_retrieves_is_planned_as_a_search():
-    gin_utils.parse(['models/small.gin', 'runs/evaluate.gin'], ['RETRIEVE_ONLY=True', 'N_CONTEXT=7'], stand_in='no folder')
-    workload = workload_lib.of_evaluation(gin_utils.value_of('MODEL'), gin_utils.arguments_of(evaluate.evaluate))
+    gin_parse.parse(['models/small.gin', 'runs/evaluate.gin'], ['RETRIEVE_ONLY=True', 'N_CONTEXT=7'], stand_in='no folder')
+    workload = workload_lib.of_evaluation(gin_parse.value_of('MODEL'), gin_parse.arguments_of(evaluate.evaluate))
     assert (workload.kind, workload.n_context) == ('search', 7) and not workload.trains
     with pytest.raises(errors.ConfigError, match='n_context is 0; it must be at least 1 to find passages'):
         dataclasses.replace(workload, n_context=0)
