@@ -76,7 +76,7 @@ def test_commands_of_the_index_page(place, capsys, monkeypatch):
     # An addition that was killed between store and index is made up for by the next one.
     pathlib.Path('late.jsonl').write_text('{"id": "late", "text": "The late apples are green."}')
     with monkeypatch.context() as patch:
-        patch.setattr(building, 'run', lambda *_: 1 / 0)
+        patch.setattr(building, 'embed_shards', lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(f'index add late.jsonl --index my-index {READER} {RETRIEVER}')
     assert run(f'index search "late" --index my-index {READER} {RETRIEVER}') == 2 and 'index add' in capsys.readouterr().err

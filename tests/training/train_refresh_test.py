@@ -31,10 +31,10 @@ def index(atlas, tmp_path_factory):
     return tiny_run.index(atlas, tmp_path_factory.mktemp('knowledge'))
 
 
-def _train(folder, atlas, index, **options):
+def _train(folder, atlas, index, eval_examples=(), **options):
     run = train.RunConfig(run_dir=str(folder), batch_size=4, seed=3, checkpoint_every_steps=2,
-                          evaluate_every_steps=2 if options.get('eval_examples') else 0)
-    return train.train_examples(run, train.Loaded(atlas, tiny_run.examples(atlas), index), OPTIMIZER, DISTILL, **options)
+                          evaluate_every_steps=2 if eval_examples else 0)
+    return train.train_examples(run, train.Loaded(atlas, tiny_run.examples(atlas), index, eval_examples), OPTIMIZER, DISTILL, **options)
 
 
 def _rows(folder):
