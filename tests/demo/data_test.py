@@ -36,7 +36,8 @@ def test_models_and_texts_are_written_and_models_stay(calls, tmp_path):
     assert data.write(tmp_path, 'wheels', countries=7) == written and calls[3:] == [texts]
 
 
-def test_nothing_is_written_where_a_package_is_missing(tmp_path):
+def test_nothing_is_written_where_a_package_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv('ATLAS_JAX_CACHE', str(tmp_path / 'cache'))  # the user's own may hold the packages
     (tmp_path / 'wheels').mkdir()
     with pytest.raises(errors.DownloadError, match='is not there'):
         data.write(tmp_path / 'out', tmp_path / 'wheels')

@@ -29,6 +29,7 @@ _PROGRAMS_BYTES = 3 * 2**29  # resident bytes of a test process above which its 
 _OPTIMIZED_OPTIONS = compiler.get_compile_options  # JAX's own
 _OWN_CACHE = pytest.StashKey[str]()
 _USED: collections.Counter[str] = collections.Counter()  # CPU seconds by test file, of this process and those it has waited for
+_RUN: set[str] = set()  # test files with a test that ran to its end and was not skipped
 _OF_WORKERS: list[dict] = []
 
 
@@ -97,6 +98,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.quick)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Notes which files were not skipped: the cost of one that was is not known."""
+    if report.when == 'call' and report.passed:
+        _RUN.add(report.nodeid.split('::')[0])
+
+
 def _file_of(item: pytest.Item) -> str:
     return item.path.relative_to(TESTS).as_posix()
 
@@ -134,7 +142,7 @@ def _resident_bytes() -> int:
 
 def _usage() -> dict:
     own, started = (_peak_gigabytes(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return {'costs': dict(_USED), 'peak': own, 'peak_of_started': started}
+    return {'costs': dict(_USED), 'run': sorted(_RUN), 'peak': own, 'peak_of_started': started}
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -158,7 +166,8 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     peaks = ', '.join(f'{usage["peak"]:.1f} GB (a process it started: {usage["peak_of_started"]:.1f} GB)' for usage in usages)
     terminalreporter.write_line(f'CPU minutes: {sum(costs.values()) / 60:.1f}; largest resident size of each worker: {peaks}')
     if config.option.write_costs:
-        write_costs(costs)
+        run = {name for usage in usages for name in usage['run']}
+        write_costs({name: seconds for name, seconds in costs.items() if name in run})
 
 
 def write_costs(measured: dict[str, float]) -> None:
