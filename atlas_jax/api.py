@@ -82,9 +82,6 @@ class Found:
 class Atlas(AtlasModel):
     """A retriever and a reader with their tokenizers, answering questions. Its data and how it is loaded: model.AtlasModel."""
 
-    def __post_init__(self):
-        super().__post_init__()
-
     def answer(self, questions: Sequence[str], index: Index | Sequence[Index] | None = None, n_context: int | None = None,
                batch_size: int | None = None, decoding: DecodingConfig | None = None,
                search: SearchConfig | str | None = None) -> list[Answer]:

@@ -1,4 +1,4 @@
-"""What `atlas-jax data demo` writes: models that stay, texts that follow the number of countries, nothing where a package is missing."""
+"""The folder of `atlas-jax data demo`: models that stay, texts that follow the number of countries, nothing where a package is missing."""
 
 import types
 

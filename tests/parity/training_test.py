@@ -154,7 +154,7 @@ def _metrics(setting, n_context=PASSAGES):
 
 @pytest.fixture(scope='module')
 def all_read(setting):
-    """What a step measures that reads every passage it scores."""
+    """Returns the metrics of a step that reads every passage it scores."""
     return _metrics(setting)
 
 

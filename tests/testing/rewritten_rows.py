@@ -30,7 +30,7 @@ def rewrite_rows(path, start: int, embeddings: np.ndarray, generation: int, mode
 
 
 def _outside(entries: Sequence[index_manifest.ShardEntry], start: int, stop: int) -> Iterator[index_manifest.ShardEntry]:
-    """What is left of the entries without the rows start to stop."""
+    """Returns the entries without the rows start to stop."""
     for entry in entries:
         end = entry.first_row + entry.rows
         if entry.first_row < start:
