@@ -47,7 +47,8 @@ def make_mesh(shape: Sequence[int] | None = None, devices: Sequence[jax.Device] 
       devices: the devices to use; None takes all.
 
     Raises:
-      ConfigError: there are not three sizes, or their product is not the number of devices.
+      ConfigError: there are not three sizes, their product is not the number of devices, or an axis of the mesh is no product of sides of
+        the TPU's torus, so that its devices would not be neighbours.
     """
     devices = list(jax.devices() if devices is None else devices)
     # fsdp takes all: it splits weights and moments, which is what runs out of memory first.
@@ -55,7 +56,12 @@ def make_mesh(shape: Sequence[int] | None = None, devices: Sequence[jax.Device] 
     if len(shape) != len(MESH_AXES) or math.prod(shape) != len(devices):
         raise errors.ConfigError(f'mesh shape {shape} (data, fsdp, model) needs {math.prod(shape)} devices, but there are '
                                  f'{len(devices)}; choose three sizes whose product is {len(devices)}')
-    return jax.make_mesh(shape, MESH_AXES, devices=devices, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+    try:
+        return jax.make_mesh(shape, MESH_AXES, devices=devices, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+    except NotImplementedError as error:
+        sides = [max(places) + 1 for places in zip(*(device.coords for device in devices), strict=True)]
+        raise errors.ConfigError(f'mesh shape {shape} (data, fsdp, model) does not lie on the torus of {"x".join(map(str, sides))} chips: '
+                                 'the size of each axis must be a side of it, or the product of several sides') from error
 
 
 def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:

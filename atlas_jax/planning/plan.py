@@ -15,11 +15,12 @@ import numpy as np
 
 from atlas_jax import errors
 from atlas_jax.io import atomic
+from atlas_jax.planning import compiled as compiled_lib
 from atlas_jax.planning import program, slices, steps
 from atlas_jax.planning import workload as workload_lib
 
 GIB = 2**30
-_VERSION = 3  # raise it when plans are made otherwise, so that the cache gives none that was made before
+_VERSION = 4  # raise it when plans are made otherwise, so that the cache gives none that was made before
 PARTS = ('parameters', 'optimizer', 'index', 'gradients', 'activations', 'temporaries')
 # A call and its items, as the printed plan names them.
 _CALL = {'train': 'update', 'answer': 'batch', 'score': 'batch', 'search': 'batch', 'index': 'pack'}
@@ -43,13 +44,20 @@ class Plan:
         answers, activations are the passages' keys and values.
       flops: one call at typical lengths. A call is an update, a batch of questions, or a pack of passages on every host.
       flops_at_limit: the same with every passage at its limit.
-      step_seconds_roofline: the longest of computing, moving and reading, as if they overlapped.
+      step_seconds_roofline: the longest of computing, moving and reading, as if they overlapped; no program is quicker.
+      step_seconds_expected: the compiled schedule: the compiler's estimate, kernels at the peak rate, and the collectives that it leaves
+        uncovered. The longest of these and of the roofline.
       compute_seconds: `flops` at the peak rate.
-      collective_seconds: the collectives' bytes over all links.
-      reading_seconds: reading memory: decoder weights, keys and values for every token of an answer; the index for a search.
-      items_per_second: examples, questions or passages at that speed.
-      mfu_bound: share of the peak that the model's own FLOPs, without recomputation, can reach at best.
+      compiler_seconds: the compiler's own cycles, without collectives and without kernels.
+      kernel_seconds: FLOPs of kernels at the peak rate.
+      collective_seconds: the collectives' bytes over the links of their groups.
+      exposed_seconds: seconds of them in which nothing else runs.
+      reading_seconds: reading what must be read: decoder weights, keys and values for every token of an answer; the index for a search.
+      memory_seconds: all that the compiled program reads and writes, at the memory's rate; the compiler's own cycles contain it.
+      items_per_second: examples, questions or passages as expected.
+      mfu: share of the peak that the model's own FLOPs on real tokens, without padding and recomputation, have at the expected speed.
       collective_bytes: bytes by kind of collective.
+      asynchronous_bytes: bytes of them that move while other operations run, by kind.
       compile_seconds: as measured when it was compiled; a plan from the cache keeps it.
     """
 
@@ -66,12 +74,18 @@ class Plan:
     flops: float
     flops_at_limit: float
     step_seconds_roofline: float
+    step_seconds_expected: float
     compute_seconds: float
+    compiler_seconds: float
+    kernel_seconds: float
     collective_seconds: float
+    exposed_seconds: float
     reading_seconds: float
+    memory_seconds: float
     items_per_second: float
-    mfu_bound: float
+    mfu: float
     collective_bytes: dict[str, float]
+    asynchronous_bytes: dict[str, float]
     compile_seconds: float
 
 
@@ -87,7 +101,7 @@ def plan(workload: workload_lib.Workload, topology: str, cache_dir: pathlib.Path
       ConfigError: an unknown topology, or a mesh or batch that does not divide; before anything is compiled.
     """
     slice_ = slices.parse(topology)
-    shape = slices.check_mesh(workload.mesh_shape, slice_)
+    slices.check_mesh(workload.mesh_shape, slice_)
     if workload.trains and workload.batch_size % slice_.chips:
         raise errors.ConfigError(f'batch_size {workload.batch_size} (of a micro-batch) does not divide over the {slice_.chips} chips of '
                                  f'{topology}; choose a multiple of {slice_.chips}')
@@ -102,7 +116,7 @@ def plan(workload: workload_lib.Workload, topology: str, cache_dir: pathlib.Path
         values = json.loads(path.read_text(encoding='utf-8'))
         # JSON has no tuples.
         return Plan(**values | {'mesh_shape': tuple(values['mesh_shape'])})
-    result = _compiled(lowered, _counted(workload, mesh, hosts, traced, slice_), workload, shape, slice_)
+    result = _compiled(lowered, _counted(workload, mesh, hosts, traced, slice_), workload, mesh, slice_)
     if path is not None:
         atomic.write_json(path, dataclasses.asdict(result))
     return result
@@ -138,14 +152,18 @@ def _speed_lines(planned: Plan, workload: workload_lib.Workload, call: str, item
     moved = ', '.join(f'{kind} {moved / 1e9:.1f}' for kind, moved in planned.collective_bytes.items() if moved)
     read = 'the index' if planned.kind == 'search' else 'while decoding'
     reading = f', reading {read} {planned.reading_seconds:.3g}' if planned.reading_seconds else ''
-    result = [f'GB moved by a chip     {sum(planned.collective_bytes.values()) / 1e9:.1f}{": " if moved else ""}{moved}',
+    total = sum(planned.collective_bytes.values())
+    hidden = f', {sum(planned.asynchronous_bytes.values()) / total:.0%} of it asynchronous' if total else ''
+    result = [f'GB moved by a chip     {total / 1e9:.1f}{": " if moved else ""}{moved}{hidden}',
               f'roofline               {planned.step_seconds_roofline:.3g} s of {call} (compute {planned.compute_seconds:.3g}, '
-              f'links {planned.collective_seconds:.3g}{reading}, if they overlap)',
-              f'{f"{item} a second":23}{planned.items_per_second:.3g} at most',
-              f'MFU at most            {planned.mfu_bound:.0%}']
+              f'links {planned.collective_seconds:.3g}{reading}, if they overlapped)',
+              f'expected               {planned.step_seconds_expected:.3g} s (compiler {planned.compiler_seconds:.3g}, of which memory '
+              f'{planned.memory_seconds:.3g}; kernels {planned.kernel_seconds:.3g}; links not covered {planned.exposed_seconds:.3g})',
+              f'{f"{item} a second":23}{planned.items_per_second:.3g}',
+              f'MFU                    {planned.mfu:.0%} of the peak, on real tokens']
     chip_hours_a_second = planned.chips / 3600
     if planned.kind == 'train':
-        result.append(f'chip-hours             {planned.step_seconds_roofline * 1000 * chip_hours_a_second:.3g} a 1000 updates')
+        result.append(f'chip-hours             {planned.step_seconds_expected * 1000 * chip_hours_a_second:.3g} a 1000 updates')
     elif planned.kind == 'index':
         result.append(f'the whole index        {workload.index_rows / planned.items_per_second * chip_hours_a_second:.3g} chip-hours, '
                       f'{workload.index_rows} passages')
@@ -197,6 +215,7 @@ class _Counted:
     flops_at_limit: float
     model_flops: float
     items: float
+    kernel_flops: float
     read_bytes: float
     copies: int
 
@@ -227,24 +246,24 @@ def _counted(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: in
     # The first branch of a switch is the smallest capacity, which a typical call fits; the last one holds every passage at its limit.
     flops, items = _flops(traced, 0), _items(traced)
     model_flops, at_limit = flops, _flops(traced, -1)
-    if workload.trains:  # without recomputation, and without a kernel that makes its logits again for the gradient
-        plain = dataclasses.replace(workload, step=dataclasses.replace(workload.step, remat='none', attention='plain'))
-        model_flops = _flops(_trace(plain, mesh, hosts), 0)
+    if workload.trains:
+        model_flops = steps.model_flops(workload, mesh)
     # Tracing again takes as long as the first time, so it is left out where nothing would differ.
     if workload.at_limit() != workload:
         limited = _trace(workload.at_limit(), mesh, hosts)
         # A call of an index build holds fewer passages at the limit, so FLOPs for the same passages are compared.
         at_limit = _flops(limited, -1) * items / _items(limited)
-    return _Counted(parts, flops, at_limit, model_flops, items, step.read_bytes, step.copies)
+    kernels = _flops(traced, 0, kernels_alone=True)
+    return _Counted(parts, flops, at_limit, model_flops, items, kernels, step.read_bytes, step.copies)
 
 
 def _trace(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int) -> list[_Traced]:
     return [_Traced(step, step.trace()) for step in steps.steps_of(workload, mesh, hosts)]
 
 
-def _flops(traced: list[_Traced], branch: int) -> float:
+def _flops(traced: list[_Traced], branch: int, kernels_alone: bool = False) -> float:
     """FLOPs of an average call on the whole slice, taking one branch of every switch."""
-    return sum(each.step.share * each.step.copies * program.flops(each.program.jaxpr, branch) for each in traced)
+    return sum(each.step.share * each.step.copies * program.flops(each.program.jaxpr, branch, kernels_alone) for each in traced)
 
 
 def _items(traced: list[_Traced]) -> float:
@@ -252,14 +271,14 @@ def _items(traced: list[_Traced]) -> float:
     return sum(each.step.share * each.step.items for each in traced)
 
 
-def _compiled(lowered: jax.stages.Lowered, counted: _Counted, workload: workload_lib.Workload, shape: tuple[int, int, int],
+def _compiled(lowered: jax.stages.Lowered, counted: _Counted, workload: workload_lib.Workload, mesh: jax.sharding.Mesh,
               slice_: slices.Slice) -> Plan:
     start = time.perf_counter()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         # A program that does not fit is a result too: the compiler says how much it would need.
-        total, moved = _out_of_memory(error), dict.fromkeys(program.KINDS, 0.0)
+        total, cost = _out_of_memory(error), compiled_lib.Cost()
     else:
         memory, text = compiled.memory_analysis(), compiled.as_text()
         if memory is None or text is None:
@@ -267,20 +286,36 @@ def _compiled(lowered: jax.stages.Lowered, counted: _Counted, workload: workload
         # Aliased outputs lie in the buffers of donated arguments and take no memory of their own.
         total = (memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
                  + memory.generated_code_size_in_bytes)
-        moved = program.collective_bytes(text, slice_.chips // counted.copies)
-    seconds = time.perf_counter() - start
-    parts = _parts(counted.parts, total)
-    compute, traffic = counted.flops / slice_.chips / slice_.flops, sum(moved.values()) / slice_.link_bytes
-    reading = counted.read_bytes / slice_.hbm_bytes
-    roofline = max(compute, traffic, reading)
+        cost = _cost(text, mesh, slice_)
+    return _plan_of(total, cost, counted, workload, slice_, time.perf_counter() - start)
+
+
+def _cost(text: str, mesh: jax.sharding.Mesh, slice_: slices.Slice) -> compiled_lib.Cost:
+    # Where each chip lies decides which links carry a group's bytes.
+    places = [device.coords for device in mesh.devices.flat]
+    return compiled_lib.cost(text, mesh.size, lambda group: slice_.bandwidth([places[number] for number in group]),
+                             slice_.generation.cycles_a_second)
+
+
+def _plan_of(total: float, cost: compiled_lib.Cost, counted: _Counted, workload: workload_lib.Workload, slice_: slices.Slice,
+             seconds: float) -> Plan:
+    parts, chip = _parts(counted.parts, total), slice_.generation
+    compute, reading = counted.flops / slice_.chips / chip.flops, counted.read_bytes / chip.hbm_bytes
+    kernels, compiler = counted.kernel_flops / slice_.chips / chip.flops, cost.cycles / chip.cycles_a_second
+    roofline = max(compute, cost.link_seconds, reading)
+    expected = max(roofline, compiler + kernels + cost.exposed_seconds)
+    mesh_shape = slices.check_mesh(workload.mesh_shape, slice_)
     return Plan(
-        kind=workload.kind, topology=slice_.name, chips=slice_.chips, mesh_shape=shape,
+        kind=workload.kind, topology=slice_.name, chips=slice_.chips, mesh_shape=mesh_shape,
         accumulation_steps=workload.step.accumulation_steps if workload.trains else 1, batch_size=workload.batch_size,
-        fits=total <= slice_.hbm_gib * GIB, hbm_gib_per_chip=total / GIB, hbm_limit_gib=slice_.hbm_gib,
+        fits=total <= chip.hbm_gib * GIB, hbm_gib_per_chip=total / GIB, hbm_limit_gib=chip.hbm_gib,
         hbm_parts={name: parts[name] / GIB for name in PARTS}, flops=counted.flops, flops_at_limit=counted.flops_at_limit,
-        step_seconds_roofline=roofline, compute_seconds=compute, collective_seconds=traffic, reading_seconds=reading,
-        items_per_second=counted.items / roofline, mfu_bound=counted.model_flops / slice_.chips / slice_.flops / roofline,
-        collective_bytes=moved, compile_seconds=seconds)
+        step_seconds_roofline=roofline, step_seconds_expected=expected, compute_seconds=compute, compiler_seconds=compiler,
+        kernel_seconds=kernels, collective_seconds=cost.link_seconds, exposed_seconds=cost.exposed_seconds, reading_seconds=reading,
+        memory_seconds=cost.memory_bytes / chip.hbm_bytes, items_per_second=counted.items / expected,
+        mfu=counted.model_flops / slice_.chips / chip.flops / expected,
+        collective_bytes={kind: float(cost.moved[kind]) for kind in compiled_lib.KINDS},
+        asynchronous_bytes={kind: float(cost.asynchronous[kind]) for kind in compiled_lib.KINDS}, compile_seconds=seconds)
 
 
 def _parts(parts: dict[str, float], total: float) -> dict[str, float]:

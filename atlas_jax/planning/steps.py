@@ -22,6 +22,7 @@ from atlas_jax.steps import score as score_step
 from atlas_jax.steps import search as search_step
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tokenizers import formats
+from atlas_jax.training import model_flops as model_flops_lib
 from atlas_jax.training import state as state_lib
 from atlas_jax.training import train_step
 
@@ -98,7 +99,7 @@ def mesh_of(workload: Workload, slice_: slices.Slice) -> tuple[jax.sharding.Mesh
     """Returns the mesh that the step is compiled for, and how many of them the slice holds: every host builds an index alone."""
     if workload.kind == 'index':
         # Every process embeds and writes its own shards of an index, and no pack spans two hosts.
-        host = slices.parse(slices.SMALLEST_FIRST[0])
+        host = slice_.host
         return embed.encoder_mesh(slices.devices(host)), slice_.chips // host.chips
     return partitioning.make_mesh(slices.check_mesh(workload.mesh_shape, slice_), slices.devices(slice_)), 1
 
@@ -112,6 +113,27 @@ def stand_in_segments(inputs: atlas.InputConfig) -> atlas.Segments:
         reader=formats.cut_format(inputs.encoder_format, encode, suffix_ids=(_ANY_ID,)),
         closed_book=formats.cut_format(inputs.closed_book_format, encode, suffix_ids=(_ANY_ID,)),
         retriever=formats.cut_format(inputs.retriever_format, encode, prefix_ids=(_ANY_ID,), suffix_ids=(_ANY_ID,)))
+
+
+def model_flops(workload: Workload, mesh: jax.sharding.Mesh) -> float:
+    """Returns the FLOPs of an update that a run counts for its utilisation: on real tokens, without padding and recomputation."""
+    spec = make_spec(workload, mesh)
+    lengths, examples, inputs = workload_lib.token_lengths(workload), workload.batch_size, workload.config.inputs
+    queries = np.resize(lengths.reader_queries, examples)
+
+    def inputs_of(passages: np.ndarray, limit: int, queries_too: bool) -> np.ndarray:
+        # Spread over all lengths evenly, since they are sorted or drawn.
+        drawn = passages[np.linspace(0, len(passages) - 1, examples * max(spec.top_k, 1)).astype(np.int64)].reshape(examples, -1)
+        return np.minimum(drawn + (queries[:, None] if queries_too else 0), limit)
+
+    read = inputs_of(lengths.reader_passages, inputs.text_max_tokens, True)
+    if spec.closed_book:
+        read = queries[:, None]
+    embedded = inputs_of(lengths.retriever_passages, workload.config.retriever_max_tokens, False)[:, :spec.passages_scored]
+    given = batch(workload, mesh)
+    given = given.replace(decoder_loss_weights=np.ones((examples, inputs.target_max_tokens), np.float32), retriever_query_lengths=queries)
+    assembled = types.ReaderInputs(reader_tokens=np.zeros(0), reader_lengths=read, retriever_lengths=embedded)
+    return workload.step.accumulation_steps * float(model_flops_lib.of_step(spec, given, assembled))
 
 
 def make_spec(workload: Workload, mesh: jax.sharding.Mesh) -> spec_lib.StepSpec:

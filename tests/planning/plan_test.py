@@ -56,7 +56,8 @@ def compiler(monkeypatch):
         return [each for each in lowered if each.compiled]
 
     compiler.gib = 2.0
-    monkeypatch.setattr(steps, 'mesh_of', lambda workload, slice_: (mesh, 1))
+    places = types.SimpleNamespace(size=CHIPS, devices=np.array([types.SimpleNamespace(coords=(n % 2, n // 2, 0)) for n in range(CHIPS)]))
+    monkeypatch.setattr(steps, 'mesh_of', lambda workload, slice_: (places, 1))
     monkeypatch.setattr(steps, 'steps_of', lambda workload, mesh, hosts: [
         Step(None, (), weights, items=workload.examples_a_step, keys_values_bytes=0.5 * plan_lib.GIB, read_bytes=2.4e12)])
     return compiler
@@ -68,7 +69,8 @@ def test_a_plan_adds_up(compiler):
     assert planned.hbm_gib_per_chip == pytest.approx(sum(planned.hbm_parts.values())) == 2
     assert planned.hbm_parts['activations'] == 0.5 and planned.hbm_parts['parameters'] == 7 * 11 * 4 / plan_lib.GIB
     assert planned.flops == planned.flops_at_limit == 2 * 7 * 7 * 11 and planned.collective_bytes['all-reduce'] == 2 * 3 / 4 * 40
-    assert planned.step_seconds_roofline == planned.reading_seconds == 2.0 and planned.items_per_second == 4.0
+    assert planned.step_seconds_roofline == planned.step_seconds_expected == planned.reading_seconds == 2.0
+    assert planned.items_per_second == 4.0 and planned.exposed_seconds == planned.collective_seconds > 0
 
 
 def test_a_plan_is_found_again(compiler, tmp_path):
@@ -120,7 +122,8 @@ def test_bytes_of_a_chip_are_those_of_its_shards():
                                          ('search', 'reading the index')])
 def test_every_kind_has_its_lines(kind, words):
     slice_ = slices.parse('v4:2x2x1')
-    planned = plan_lib.Plan(kind, slice_.name, 4, (1, 4, 1), 2, 8, True, 3.0, 30.75, {'parameters': 3.0}, 1e12, 2e12, 2.0, 2.0, 0.5, 0.25,
-                            4.0, 0.5, {'all-gather': 1e9}, 7.0)
+    planned = plan_lib.Plan(kind, slice_.name, 4, (1, 4, 1), 2, 8, True, 3.0, 30.75, {'parameters': 3.0}, 1e12, 2e12, 2.0, 3.0, 2.0, 1.5,
+                            0.5, 0.5, 1.0, 0.25, 0.75, 4.0, 0.5, {'all-gather': 1e9}, {'all-gather': 5e8}, 7.0)
     shown = '\n'.join(plan_lib.lines(planned, dataclasses.replace(WORKLOAD, kind=kind)))
-    assert words in shown and 'fits' in shown and 'all-gather 1.0' in shown and 'real lengths take 50%' in shown
+    assert words in shown and 'fits' in shown and 'all-gather 1.0, 50% of it asynchronous' in shown and 'expected               3 s' in shown
+    assert 'links not covered 1' in shown and 'real lengths take 50%' in shown

@@ -8,10 +8,14 @@ from atlas_jax.planning import slices
 
 def test_chips_of_a_slice():
     assert slices.parse('v4:4x4x4').chips == 64 and slices.parse('v4:2x2x3').sides == (2, 2, 3)
+    assert slices.parse('v6e:8x16').sides == (8, 16) and slices.parse('v6e:8x16').host.name == 'v6e:2x2'
+    assert slices.parse('v5p:4x4x8').host.name == 'v5p:2x2x1'
     assert [slices.parse(name).chips for name in slices.SMALLEST_FIRST] == [4, 8, 16, 32, 64, 128, 256, 512]
 
 
-@pytest.mark.parametrize('name, words', [('v9:4x4x4', r'"v9:4x4x4" is unknown; write v4:AxBxC'), ('v4:4x4', 'unknown'),
+@pytest.mark.parametrize('name, words', [('v9:4x4x4', r'"v9:4x4x4" is unknown; write a generation'), ('v4:4x4', '2 sides; v4 has 3: write v4:AxBxC'),
+                                         ('v5e:4x4x4', '3 sides; v5e has 2: write v5e:AxB'), ('v6e', 'unknown'), ('v6e:', 'unknown'),
+                                         ('v5p:4x4x99999', 'unknown'),
                                          ('v4:3x2x2', 'side A is 3, not a multiple of the 2 chips'), ('v4:2x2x0', 'side C is 0')])
 def test_unknown_slices_are_refused(name, words):
     with pytest.raises(errors.ConfigError, match=words):

@@ -14,4 +14,4 @@ def test_the_longest_name_that_fits_is_taken(kind, peak):
 
 
 def test_plans_and_runs_measure_by_the_same_peak():
-    assert slices.parse('v4:2x2x1').flops == accelerators.peak_flops('TPU v4')
+    assert slices.parse('v4:2x2x1').generation.flops == accelerators.peak_flops('TPU v4')

@@ -1,0 +1,298 @@
+"""Counts on a compiled program's text: bytes between chips and in memory, the compiler's cycles, and what its schedule leaves uncovered.
+
+The text lists the operations of a computation in the order in which a chip runs them. So the schedule is walked as the chip would walk it:
+an operation takes the compiler's own estimate, a collective takes its bytes over the links of its group, and an asynchronous one runs on
+between its start and its end.
+"""
+
+import dataclasses
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+KINDS = ('all-gather', 'reduce-scatter', 'all-reduce', 'all-to-all', 'collective-permute')
+_BYTES = {'pred': 1, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'bf16': 2, 'f16': 2, 's32': 4, 'u32': 4, 'f32': 4, 's64': 8, 'u64': 8, 'f64': 8}
+# A computation opens with `%name (parameters) -> type {`, and an instruction is `%name = type operation(operands), attributes`.
+_COMPUTATION = re.compile(r'^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$')
+_OPERATION = re.compile(r'^\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ([\w\-]+)\(([^)]*)\)')
+# Memory spaces other than 0, such as S(3), are on the chip.
+_SHAPE = re.compile(r'\b(\w+)\[([\d,]*)\](?:\{[^}]*?(S\(\d+\))?\})?')
+_CALLED = re.compile(r'(?:calls|to_apply|called_computations)=\{?%?([\w.\-]+)')
+_LOOP_PART = re.compile(r'(condition|body)=%?([\w.\-]+)')
+_BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}|false_computation=%?([\w.\-]+)|true_computation=%?([\w.\-]+)')
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+# Operations that name memory and move none.
+_FREE = frozenset({'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'iota', 'partition-id', 'replica-id'})
+# Operations that read as much of their first operand as they give.
+_SLICES = frozenset({'dynamic-slice', 'slice', 'gather'})
+
+Group = tuple[int, ...]  # devices of a collective, numbered as in the mesh
+Bandwidth = Callable[[Group], float]  # bytes a second that each chip of a group sends
+
+
+@dataclasses.dataclass
+class Cost:
+    """Costs of a run of a computation on one chip.
+
+    Attributes:
+      cycles: the compiler's estimate, without collectives and without kernels.
+      moved: bytes that a chip sends in collectives, by kind.
+      asynchronous: bytes of them that are sent while other operations run, by kind.
+      link_seconds: the collectives' bytes over the links of their groups.
+      exposed_seconds: seconds of them in which nothing else runs.
+      memory_bytes: bytes that operations read from and write to HBM.
+    """
+
+    cycles: float = 0.0
+    moved: Counter[str] = dataclasses.field(default_factory=Counter)
+    asynchronous: Counter[str] = dataclasses.field(default_factory=Counter)
+    link_seconds: float = 0.0
+    exposed_seconds: float = 0.0
+    memory_bytes: float = 0.0
+
+    def add(self, other: 'Cost', times: int = 1) -> None:
+        """Adds `times` runs of another computation."""
+        for name in ('cycles', 'link_seconds', 'exposed_seconds', 'memory_bytes'):
+            setattr(self, name, getattr(self, name) + times * getattr(other, name))
+        for mine, its in ((self.moved, other.moved), (self.asynchronous, other.asynchronous)):
+            mine.update({kind: times * moved for kind, moved in its.items()})
+
+
+def cost(text: str, devices: int, bandwidth: Bandwidth, cycles_a_second: float, branch: int = 0) -> Cost:
+    """Walks the schedule of a compiled program.
+
+    The bytes of a collective are a ring's: (n - 1) / n of the gathered or scattered array in groups of n chips, twice that for an
+    all-reduce. Loops count by their trips.
+
+    Args:
+      text: the compiled program, as `compiled.as_text()` gives it.
+      devices: chips of a group that the text does not describe.
+      bandwidth: the links of a group, as slices.Slice.bandwidth gives them.
+      cycles_a_second: the chip's clock.
+      branch: the branch that counts in every switch: 0 holds a typical batch, -1 every passage at its limit.
+    """
+    module = _Module(_computations(text), devices, bandwidth, cycles_a_second, branch)
+    return module.cost(next(name for name, computation in module.computations.items() if computation.is_entry))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Operation:
+    """A line of a computation: its name, the text of its type, operation and operands, and the line."""
+
+    name: str
+    shape: str
+    operation: str
+    operands: tuple[str, ...]
+    line: str
+
+
+@dataclasses.dataclass
+class _Computation:
+    """A computation of the text: its operations in their order, and whether the program starts there."""
+
+    is_entry: bool
+    operations: list[_Operation]
+
+    def memory_bytes_of_operands(self) -> dict[int, float | None]:
+        """Bytes that a fusion reads of each of its operands, by number; None where it reads all of it."""
+        read: dict[int, float | None] = {}
+        for parameter in self.operations:
+            if parameter.operation != 'parameter':
+                continue
+            users = [user for user in self.operations if parameter.name in user.operands]
+            # A loop's weights come stacked by layer, and each trip reads its own layer's.
+            part = all(user.operation in _SLICES and user.operands[0] == parameter.name for user in users)
+            in_place = [user for user in users if user.operation == 'dynamic-update-slice' and user.operands[0] == parameter.name]
+            number = int(re.findall(r'parameter\((\d+)\)', parameter.line)[0])
+            if users and part:
+                read[number] = sum(_size(user.shape) for user in users)
+            elif in_place:  # what is written over is not read
+                read[number] = 0.0
+            else:
+                read[number] = None
+        return read
+
+    def written(self, shape: str) -> float:
+        """Bytes that a fusion of this result writes: an array that is updated in place is written in part."""
+        updates = [operation for operation in self.operations if operation.operation == 'dynamic-update-slice']
+        sizes = {operation.name: operation.shape for operation in self.operations}
+        whole = sum(_size(update.shape) for update in updates)
+        parts = sum(_size(sizes[update.operands[1]]) for update in updates if update.operands[1] in sizes)
+        return max(_memory(shape) - whole, 0.0) + parts
+
+
+def _computations(text: str) -> dict[str, _Computation]:
+    found: dict[str, _Computation] = {}
+    current: _Computation | None = None
+    for line in text.splitlines():
+        if match := _COMPUTATION.match(line):
+            current = found[match.group(1)] = _Computation(line.startswith('ENTRY'), [])
+        elif line.startswith('}'):
+            current = None
+        elif current is not None and (match := _OPERATION.match(line)):
+            name, shape, operation, operands = match.groups()
+            current.operations.append(_Operation(name, shape, operation, tuple(re.findall(r'%([\w.\-]+)', operands)), line))
+    return found
+
+
+class _Module:
+    """The costs of a compiled program's computations, each walked once."""
+
+    def __init__(self, computations: dict[str, _Computation], devices: int, bandwidth: Bandwidth, cycles_a_second: float, branch: int):
+        self.computations, self._devices, self._branch = computations, devices, branch
+        self._bandwidth, self._clock = bandwidth, cycles_a_second
+        self._costs: dict[str, Cost] = {}
+
+    def cost(self, name: str) -> Cost:
+        """Costs of one run of a computation. HLO has no recursion."""
+        if name not in self._costs:
+            self._costs[name] = self._walk(self._operations(name))
+        return self._costs[name]
+
+    def _operations(self, name: str) -> list[_Operation]:
+        return self.computations[name].operations if name in self.computations else []
+
+    def _walk(self, operations: Iterable[_Operation]) -> Cost:
+        total, shapes = Cost(), {}
+        now, links_free = 0.0, 0.0  # seconds since the computation began, and when the links end what they have begun
+        ends: dict[str, float] = {}  # of the collectives that were started
+        for operation in operations:
+            shapes[operation.name] = operation.shape
+            if operation.operation.endswith('-done') and operation.operands and operation.operands[0] in ends:
+                waited = max(ends.pop(operation.operands[0]) - now, 0.0)
+                total.exposed_seconds += waited
+                now += waited
+            elif collective := self._collective(operation):
+                kind, moved, group = collective
+                seconds = moved / self._bandwidth(group)
+                total.moved[kind] += moved
+                total.link_seconds += seconds
+                total.memory_bytes += _memory(operation.shape)
+                # Links carry one collective after another.
+                end = max(now, links_free) + seconds
+                links_free = end
+                if operation.operation.endswith('-start'):
+                    total.asynchronous[kind] += moved
+                    ends[operation.name] = end
+                else:
+                    total.exposed_seconds += end - now
+                    now = end
+            else:
+                part = self._of_operation(operation, shapes)
+                now += part.cycles / self._clock + part.exposed_seconds
+                total.add(part)
+        # What is started in a computation ends in it.
+        return total
+
+    def _collective(self, operation: _Operation) -> tuple[str, float, Group] | None:
+        """Kind, bytes and group of a collective; None for any other operation."""
+        kind = operation.operation.removesuffix('-start')
+        if kind in KINDS:
+            group = _group(operation.line, self._devices)
+            return kind, _sent(kind, operation.shape, len(group)), group
+        called = _CALLED.search(operation.line)
+        # The TPU compiler writes a reduce-scatter as an all-reduce of which a slice is kept.
+        if called and 'all-reduce-scatter' in called.group(1):
+            inside = next(each for each in self._operations(called.group(1)) if each.operation == 'all-reduce')
+            group = _group(inside.line, self._devices)
+            return 'reduce-scatter', _sent('all-reduce', inside.shape, len(group)) / 2, group
+        return None
+
+    def _of_operation(self, operation: _Operation, shapes: dict[str, str]) -> Cost:
+        total = Cost()
+        if operation.operation == 'while':
+            # Layers are loops, so most of the work is that of a body times its trips.
+            parts = dict(_LOOP_PART.findall(operation.line))
+            total.add(self.cost(parts['body']), self._trip_count(operation.line, parts['condition']))
+        elif operation.operation == 'conditional':
+            # In the order of the switch's index; false is 0.
+            names = ','.join(group for groups in _BRANCHES.findall(operation.line) for group in groups if group).split(',')
+            total.add(self.cost(names[self._branch if -len(names) <= self._branch < len(names) else -1].strip().lstrip('%')))
+        elif operation.operation == 'call' and (called := _CALLED.search(operation.line)):
+            total.add(self.cost(called.group(1)))
+        elif operation.operation not in _FREE and not operation.operation.endswith('-done'):
+            total.cycles = float(sum(int(cycles) for cycles in _CYCLES.findall(operation.line)))
+            total.memory_bytes = self._memory_bytes(operation, shapes)
+        return total
+
+    def _memory_bytes(self, operation: _Operation, shapes: dict[str, str]) -> float:
+        if operation.operation.endswith('-start'):  # its result names what is copied as well
+            return _memory(operation.shape)
+        sizes = [_memory(shapes.get(name, '')) for name in operation.operands]
+        if operation.operation in _SLICES:
+            return _memory(operation.shape) + min(sizes[0], _size(operation.shape)) + sum(sizes[1:])
+        if operation.operation == 'dynamic-update-slice':
+            return 2 * sizes[1]
+        called = _CALLED.search(operation.line)
+        if operation.operation != 'fusion' or called is None or called.group(1) not in self.computations:
+            return _memory(operation.shape) + sum(sizes)
+        inside = self.computations[called.group(1)]
+        read = inside.memory_bytes_of_operands()
+        for number, size in enumerate(sizes):
+            part = read.get(number)
+            sizes[number] = size if part is None else min(size, part)
+        return inside.written(operation.shape) + sum(sizes)
+
+    def _trip_count(self, line: str, condition: str) -> int:
+        """A loop's trips: as the compiler states them, else the constant that its condition compares the counter with."""
+        if match := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line):
+            return int(match.group(1))
+        lines = [operation.line for operation in self._operations(condition)]
+        for text in list(lines):
+            if called := _CALLED.search(text):
+                lines += [operation.line for operation in self._operations(called.group(1))]
+        constants = [int(match.group(1)) for text in lines if (match := re.search(r's32\[\]\S* constant\((\d+)\)', text))]
+        return max(constants, default=1)
+
+
+def _sizes(shape: str) -> list[tuple[float, bool]]:
+    """Bytes of each array of a type's text, and whether it lies in HBM."""
+    return [(_BYTES.get(dtype, 4) * math.prod(int(side) for side in sides.split(',') if side), not space)
+            for dtype, sides, space in _SHAPE.findall(shape)]
+
+
+def _size(shape: str) -> float:
+    return sum(size for size, _ in _sizes(shape))
+
+
+def _memory(shape: str) -> float:
+    """Bytes of a type's arrays that lie in HBM."""
+    return sum(size for size, in_memory in _sizes(shape) if in_memory)
+
+
+def _sent(kind: str, shape: str, group: int) -> float:
+    """Bytes that a chip sends in one collective, by the shape of its result and the chips of its group."""
+    sizes = [size for size, _ in _sizes(shape)]
+    if not sizes:
+        return 0.0
+    share = (group - 1) / group
+    if kind == 'all-reduce':
+        return 2 * share * sum(sizes)
+    if kind == 'reduce-scatter':
+        return (group - 1) * sum(sizes)  # the shape is that of the part that is kept
+    # An asynchronous start has operand and result in its shape; of a gather the larger one is the result.
+    return max(sizes) * (1 if kind == 'collective-permute' else share)
+
+
+def _group(line: str, devices: int) -> Group:
+    """Returns the first group of a collective; the others are alike. Of a permutation it is the first pair."""
+    if match := re.search(r'replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}', line):  # sizes of axes, and the axes that a group spans
+        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", match.group(1))}
+        spanned = re.findall(r"'([^']+)'", match.group(2))
+        places = np.arange(math.prod(sizes.values())).reshape(list(sizes.values()))
+        return tuple(places[tuple(slice(None) if name in spanned else 0 for name in sizes)].ravel().tolist())
+    if match := re.search(r'replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', line):  # a transposed range, cut into groups
+        places = np.arange(int(match.group(1)) * int(match.group(2))).reshape(_numbers(match.group(3)))
+        if match.group(4):
+            places = places.transpose(_numbers(match.group(4)))
+        return tuple(places.ravel()[:int(match.group(2))].tolist())
+    if match := re.search(r'(?:replica_groups|source_target_pairs)=\{\{([\d,]+)\}', line):
+        return tuple(_numbers(match.group(1)))
+    return tuple(range(devices))
+
+
+def _numbers(text: str) -> Sequence[int]:
+    return [int(number) for number in text.split(',')]
