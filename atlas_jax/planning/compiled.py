@@ -8,7 +8,6 @@ between its start and its end.
 import dataclasses
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -47,8 +46,8 @@ class Cost:
     """
 
     cycles: float = 0.0
-    moved: Counter[str] = dataclasses.field(default_factory=Counter)
-    asynchronous: Counter[str] = dataclasses.field(default_factory=Counter)
+    moved: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
+    asynchronous: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
     link_seconds: float = 0.0
     exposed_seconds: float = 0.0
     memory_bytes: float = 0.0
@@ -58,7 +57,8 @@ class Cost:
         for name in ('cycles', 'link_seconds', 'exposed_seconds', 'memory_bytes'):
             setattr(self, name, getattr(self, name) + times * getattr(other, name))
         for mine, its in ((self.moved, other.moved), (self.asynchronous, other.asynchronous)):
-            mine.update({kind: times * moved for kind, moved in its.items()})
+            for kind, moved in its.items():
+                mine[kind] += times * moved
 
 
 def cost(text: str, devices: int, bandwidth: Bandwidth, cycles_a_second: float, branch: int = 0) -> Cost:
@@ -156,7 +156,7 @@ class _Module:
         return self.computations[name].operations if name in self.computations else []
 
     def _walk(self, operations: Iterable[_Operation]) -> Cost:
-        total, shapes = Cost(), {}
+        total, shapes = Cost(), dict[str, str]()
         now, links_free = 0.0, 0.0  # seconds since the computation began, and when the links end what they have begun
         ends: dict[str, float] = {}  # of the collectives that were started
         for operation in operations:

@@ -314,8 +314,7 @@ def _plan_of(total: float, cost: compiled_lib.Cost, counted: _Counted, workload:
         kernel_seconds=kernels, collective_seconds=cost.link_seconds, exposed_seconds=cost.exposed_seconds, reading_seconds=reading,
         memory_seconds=cost.memory_bytes / chip.hbm_bytes, items_per_second=counted.items / expected,
         mfu=counted.model_flops / slice_.chips / chip.flops / expected,
-        collective_bytes={kind: float(cost.moved[kind]) for kind in compiled_lib.KINDS},
-        asynchronous_bytes={kind: float(cost.asynchronous[kind]) for kind in compiled_lib.KINDS}, compile_seconds=seconds)
+        collective_bytes=cost.moved, asynchronous_bytes=cost.asynchronous, compile_seconds=seconds)
 
 
 def _parts(parts: dict[str, float], total: float) -> dict[str, float]:

@@ -131,8 +131,8 @@ def model_flops(workload: Workload, mesh: jax.sharding.Mesh) -> float:
         read = queries[:, None]
     embedded = inputs_of(lengths.retriever_passages, workload.config.retriever_max_tokens, False)[:, :spec.passages_scored]
     given = batch(workload, mesh)
-    given = given.replace(decoder_loss_weights=np.ones((examples, inputs.target_max_tokens), np.float32), retriever_query_lengths=queries)
-    assembled = types.ReaderInputs(reader_tokens=np.zeros(0), reader_lengths=read, retriever_lengths=embedded)
+    given = given.replace(decoder_loss_weights=jnp.ones((examples, inputs.target_max_tokens)), retriever_query_lengths=jnp.asarray(queries))
+    assembled = types.ReaderInputs(reader_tokens=jnp.zeros(0), reader_lengths=jnp.asarray(read), retriever_lengths=jnp.asarray(embedded))
     return workload.step.accumulation_steps * float(model_flops_lib.of_step(spec, given, assembled))
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from atlas_jax.planning import compiled, slices
 
-
 TEXT = """\
 HloModule step, is_scheduled=true
 
@@ -61,7 +60,8 @@ def test_every_kind_is_counted_once_a_trip():
     assert _cost(TEXT, branch=0).moved['collective-permute'] == 0
 
 
-@pytest.mark.parametrize('groups, first', [("mesh['axis_0'=2,'axis_1'=4] {'axis_1'}", (0, 1, 2, 3)), ("mesh['axis_0'=8] {'axis_0'}", tuple(range(8))),
+@pytest.mark.parametrize('groups, first', [("mesh['axis_0'=2,'axis_1'=4] {'axis_1'}", (0, 1, 2, 3)),
+                                           ("mesh['axis_0'=8] {'axis_0'}", tuple(range(8))),
                                            ("mesh['axis_0'=2,'axis_1'=4] {'axis_0'}", (0, 4)), ('{{0,4},{1,5},{2,6},{3,7}}', (0, 4)),
                                            ("mesh['axis_0'=2,'axis_1'=4] {'axis_0','axis_1'}", tuple(range(8))),
                                            ('[2,4]<=[8]', (0, 1, 2, 3)), ('[4,2]<=[2,4]T(1,0)', (0, 4))])

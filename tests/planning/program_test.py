@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import pytest
 from jax.experimental import pallas as pl
 
 from atlas_jax import partitioning

@@ -13,7 +13,8 @@ def test_chips_of_a_slice():
     assert [slices.parse(name).chips for name in slices.SMALLEST_FIRST] == [4, 8, 16, 32, 64, 128, 256, 512]
 
 
-@pytest.mark.parametrize('name, words', [('v9:4x4x4', r'"v9:4x4x4" is unknown; write a generation'), ('v4:4x4', '2 sides; v4 has 3: write v4:AxBxC'),
+@pytest.mark.parametrize('name, words', [('v9:4x4x4', r'"v9:4x4x4" is unknown; write a generation'),
+                                         ('v4:4x4', '2 sides; v4 has 3: write v4:AxBxC'),
                                          ('v5e:4x4x4', '3 sides; v5e has 2: write v5e:AxB'), ('v6e', 'unknown'), ('v6e:', 'unknown'),
                                          ('v5p:4x4x99999', 'unknown'),
                                          ('v4:3x2x2', 'side A is 3, not a multiple of the 2 chips'), ('v4:2x2x0', 'side C is 0')])
