@@ -59,7 +59,7 @@ class FolderExistsError(UserError):
 
 
 class DivergedError(UserError):
-    """The loss became NaN or infinite; the last checkpoint is intact."""
+    """Loss, gradients or parameters became NaN or infinite; the message says which checkpoint is left."""
 
 
 class DifferenceError(UserError):

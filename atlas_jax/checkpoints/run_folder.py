@@ -58,7 +58,7 @@ def read_model_file(folder: pathlib.Path) -> dict[str, Any]:
     if not isinstance(values, dict) or values.get('format') != 'atlas_jax' or values.get('version') != FORMAT_VERSION:
         raise errors.ModelFolderError(f'{path}: not a model file of format version {FORMAT_VERSION}')
     if 'checksums' in values and not (folder / contents.FILE).is_file() and contents.is_checking():
-        raise errors.ModelFolderError(f'{folder / contents.FILE}: is missing; restore it from a copy; --no_verify loads the folder as it is')
+        raise errors.ModelFolderError(contents.described([contents.Damage(folder / contents.FILE, 'is missing')]))
     return values
 
 

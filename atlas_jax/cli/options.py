@@ -37,6 +37,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     options.add_argument('--model', metavar='DIR', help='folder that `atlas-jax train` or `convert` wrote, or an original Atlas checkpoint')
     options.add_argument('--reader', metavar='DIR', help='folder of a T5, from Hugging Face or T5X')
     options.add_argument('--retriever', metavar='DIR', help='Hugging Face folder of a BERT, Contriever or sentence transformer')
+    add_no_verify(parser)
+
+
+def add_no_verify(parser: argparse.ArgumentParser) -> None:
+    """Adds --no_verify, which main.py obeys."""
+    parser.add_argument('--no_verify', action='store_true', help='load models without comparing their files with their checksums')
 
 
 def load_model(options: argparse.Namespace) -> api.Atlas:

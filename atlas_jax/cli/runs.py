@@ -17,6 +17,7 @@ def add_commands(commands) -> None:
         '    --gin.RETRIEVER_DIR=\'"models/retriever"\' --gin.INDEX_DIR=\'"index"\' --gin.TRAIN_FILE=\'"train.jsonl"\'')
     cli_options.add_gin(parser, required=True)
     cli_options.add_multihost(parser)
+    cli_options.add_no_verify(parser)
     parser.add_argument('--profile', metavar='DIR', help='write a profile of a few steps there, for xprof')
     parser = cli_options.command(
         commands, 'evaluate', _evaluate, 'Answer a file of questions and score the answers.',
@@ -24,24 +25,28 @@ def add_commands(commands) -> None:
         '    --gin.EXAMPLES_FILE=\'"test.jsonl"\'')
     cli_options.add_gin(parser, required=True)
     cli_options.add_multihost(parser)
+    cli_options.add_no_verify(parser)
     cli_options.add_json(parser)
 
 
 def _train(options: argparse.Namespace) -> None:
     cli_options.join_hosts(options)
     from atlas_jax import train
+    from atlas_jax.checkpoints import run_folder
     from atlas_jax.gin_files import parse as gin_parse
     from atlas_jax.io import atomic
     gin_parse.parse(options.gin_file, options.gin_bindings)
     arguments = gin_parse.arguments_of(train.train)
     # Written before the run, so that a run that dies early says how it was started.
     folder = pathlib.Path(arguments['run'].run_dir)
-    if cli_options.is_first():
-        with atomic.writing(folder / OPERATIVE_CONFIG) as file:
-            file.write(gin_parse.operative_config(train.train))
     if options.profile:
         arguments['run'] = dataclasses.replace(arguments['run'], profile_dir=options.profile)
-    result = train.train(**arguments)
+    # Held from here on, so that the configuration of a run is not replaced while it trains.
+    with run_folder.writing(folder):
+        if cli_options.is_first():
+            with atomic.writing(folder / OPERATIVE_CONFIG) as file:
+                file.write(gin_parse.operative_config(train.train))
+        result = train.train(**arguments)
     if not cli_options.is_first():
         return
     # A run that had nothing left to do has its old rows, so there is always a last one.

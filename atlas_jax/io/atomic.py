@@ -18,18 +18,24 @@ from atlas_jax import errors
 # The writer holds a flock on its temporary file, or on this file in its temporary folder. The system frees it however the process ends, so
 # the next writer can tell what is left over; a process number would not do, for numbers come again, and mean nothing on another machine.
 _LOCK = '.lock'
+_DISK_FULL = re.compile(r'No space left on device|Disk quota exceeded|ENOSPC|EDQUOT')
 _TEMPORARY = re.compile(r'\.(.+)\.tmp\d{12}', re.DOTALL)
 
 
 @contextlib.contextmanager
 def disk_full_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
-    """Raises DiskFullError naming `path` for an ENOSPC or EDQUOT (quota) inside the block."""
+    """Raises DiskFullError naming `path` for an ENOSPC or EDQUOT (quota) inside the block, as Python, TensorStore or Orbax raise it."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT) or says_disk_full(error):
             raise errors.DiskFullError(f'{path}: the disk is full; free some space and run the same command again') from error
         raise
+
+
+def says_disk_full(error: Exception) -> bool:
+    """Returns whether the text of an error, which is all that TensorStore gives, tells of a full disk."""
+    return not isinstance(error, errors.UserError) and bool(_DISK_FULL.search(str(error)))
 
 
 @contextlib.contextmanager

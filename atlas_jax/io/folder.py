@@ -206,7 +206,7 @@ def storage_errors(place: Folder, damaged: type[errors.UserError] | None = None,
     except ValueError as error:
         text = str(error)
         # The text is all that tells the errors apart.
-        if re.search(r'No space left on device|Disk quota exceeded|ENOSPC|EDQUOT', text):
+        if atomic.says_disk_full(error):
             raise errors.DiskFullError(f'{place}: the disk is full; free some space and run the same command again') from error
         # Source locations stand in brackets behind the message.
         reason = re.sub(r'\s+', ' ', text.split('[')[0]).strip()
