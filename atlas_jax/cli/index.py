@@ -65,7 +65,7 @@ def _build(options: argparse.Namespace) -> None:
     cli_options.join_hosts(options)
     from atlas_jax import api
     from atlas_jax.gin_files import parse as gin_parse
-    gin_parse.parse(options.gin_file, options.gin_bindings)
+    cli_options.read_gin(options)
     overrides = cli_options.given(store_dir=options.store, index_dir=options.out, dtype=options.dtype)
     folders = cli_options.given(model_dir=options.model, reader_dir=options.reader, retriever_dir=options.retriever)
     # Flags win over the gin file, as everywhere; each alone names a whole model.

@@ -79,7 +79,15 @@ def add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
     # Any name may stand there, so argparse gets this one for the help alone.
     parser.add_argument('--gin.NAME', metavar='VALUE', dest='gin_bindings',
                         help="value that wins over the files; strings need quotes: --gin.NAME='\"text\"'")
+    parser.add_argument('--gin_import', metavar='MODULE', action='append', default=[],
+                        help='module of your own that the gin files import, whose classes they may use; may be repeated')
     parser.set_defaults(takes_gin=True)
+
+
+def read_gin(options: argparse.Namespace, stand_in: str | None = None) -> None:
+    """Reads the gin files and bindings that the options of `add_gin` name; `stand_in` is that of parse. Raises ConfigError."""
+    from atlas_jax.gin_files import parse as gin_parse
+    gin_parse.parse(options.gin_file, options.gin_bindings, stand_in=stand_in, imports=options.gin_import)
 
 
 def add_multihost(parser: argparse.ArgumentParser) -> None:

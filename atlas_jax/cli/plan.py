@@ -91,7 +91,7 @@ def _of_gin(options: argparse.Namespace) -> Workload:
     from atlas_jax.gin_files import parse as gin_parse
     from atlas_jax.planning import workload
     # Folders are never opened for a plan, so that a run can be planned before its data are there.
-    gin_parse.parse(options.gin_file, options.gin_bindings, stand_in='not needed for a plan')
+    cli_options.read_gin(options, stand_in='not needed for a plan')
     # runs/plan.gin says everything itself; a run's own file says what its training or evaluation needs.
     if gin_parse.is_bound(workload.Workload):
         return workload.Workload(**gin_parse.arguments_of(workload.Workload))

@@ -32,7 +32,7 @@ def _train(options: argparse.Namespace) -> None:
     from atlas_jax import train
     from atlas_jax.gin_files import parse as gin_parse
     from atlas_jax.io import atomic
-    gin_parse.parse(options.gin_file, options.gin_bindings)
+    cli_options.read_gin(options)
     arguments = gin_parse.arguments_of(train.train)
     # Written before the run, so that a run that dies early says how it was started.
     folder = pathlib.Path(arguments['run'].run_dir)
@@ -54,7 +54,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     cli_options.join_hosts(options)
     from atlas_jax import evaluate
     from atlas_jax.gin_files import parse as gin_parse
-    gin_parse.parse(options.gin_file, options.gin_bindings)
+    cli_options.read_gin(options)
     # Results go to the file that the configuration names; the figures also here.
     figures = evaluate.evaluate(**gin_parse.arguments_of(evaluate.evaluate))
     if not cli_options.is_first():
