@@ -17,6 +17,8 @@ def add_commands(commands) -> None:
         '    --gin.RETRIEVER_DIR=\'"models/retriever"\' --gin.INDEX_DIR=\'"index"\' --gin.TRAIN_FILE=\'"train.jsonl"\'')
     cli_options.add_gin(parser, required=True)
     cli_options.add_multihost(parser)
+    parser.add_argument('--accept_changes', action='store_true', help='go on with a run though data or settings are not those it was begun '
+                        'with; without it they are named, and nothing is trained')
     parser.add_argument('--profile', metavar='DIR', help='write a profile of a few steps there, for xprof')
     parser = cli_options.command(
         commands, 'evaluate', _evaluate, 'Answer a file of questions and score the answers.',
@@ -34,17 +36,23 @@ def _train(options: argparse.Namespace) -> None:
     from atlas_jax.io import atomic
     cli_options.read_gin(options)
     arguments = gin_parse.arguments_of(train.train)
-    # Written before the run, so that a run that dies early says how it was started.
-    folder = pathlib.Path(arguments['run'].run_dir)
-    if cli_options.is_first():
+    run = arguments.pop('run')
+    folder = pathlib.Path(run.run_dir)
+
+    # Written before the first step, so that a run that dies early says how it was started; but not over that of a run that is refused.
+    def keep_configuration() -> None:
         with atomic.writing(folder / OPERATIVE_CONFIG) as file:
             file.write(gin_parse.operative_config(train.train))
-    if options.profile:
-        arguments['run'] = dataclasses.replace(arguments['run'], profile_dir=options.profile)
-    result = train.train(**arguments)
+
+    run = dataclasses.replace(run, accept_changes=run.accept_changes or options.accept_changes, profile_dir=options.profile or run.profile_dir)
+    loaded = train.load(run, arguments.pop('data'), arguments.pop('model'))
+    result = train.train_examples(run, loaded, **arguments, begin=keep_configuration)
     if not cli_options.is_first():
         return
-    # A run that had nothing left to do has its old rows, so there is always a last one.
+    # A run that had nothing left to do has its old rows, unless its file of metrics was taken away.
+    if not result.history:
+        print(f'{folder}: nothing left to train; answer with `atlas-jax answer "..." --model {folder}`')
+        return
     last = result.history[-1]
     figures = ', '.join(f'{name} {last[name]:.4f}' for name in ('reader_loss', 'retriever_loss') if name in last)
     print(f'{folder}: {last["step"]} steps, {figures}; answer with `atlas-jax answer "..." --model {folder}`')

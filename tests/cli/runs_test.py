@@ -47,3 +47,30 @@ def test_mistakes_get_one_line_before_anything_is_loaded(folder, tmp_path, capsy
     assert cli.main(training(folder, tmp_path / 'run', change)) == 2
     printed = capsys.readouterr().err
     assert message in printed and printed.count('\n') == 1
+
+
+def test_a_run_goes_on_with_its_own_settings_alone(folder, tmp_path, capsys):
+    """As a user who edits a command: other data, seed, batch size or optimizer, then the same with --accept_changes."""
+    assert cli.main(training(folder, tmp_path / 'run')) == 0
+    kept = (tmp_path / 'run' / 'config.gin').read_text()
+    (tmp_path / 'shorter.jsonl').write_text('\n'.join(json.dumps(row) for row in tiny_run.rows(4)))
+    changes = [f"--gin.TRAIN_FILE='{tmp_path / 'shorter.jsonl'}'", '--gin.train.RunConfig.seed=5', '--gin.train.RunConfig.batch_size=3',
+               '--gin.OptimizerConfig.learning_rate=0.5', '--gin.TOTAL_STEPS=2']
+    capsys.readouterr()
+    assert cli.main(training(folder, tmp_path / 'run', *changes)) == 2
+    printed = capsys.readouterr().err
+    assert printed.count('\n') == 1 and '--accept_changes' in printed
+    for part in ('train_file was 5 examples', 'now 4 examples', 'seed was 0, now 5', 'batch_size was 2, now 3',
+                 'OptimizerConfig.learning_rate was', 'OptimizerConfig.total_steps was 1, now 2'):
+        assert part in printed, part
+    assert (tmp_path / 'run' / 'config.gin').read_text() == kept
+    assert cli.main(training(folder, tmp_path / 'run', "--gin.OptimizerConfig.optimizer='adafactor'", '--accept_changes')) == 2
+    printed = capsys.readouterr().err
+    assert 'OptimizerConfig.optimizer was adamw, now adafactor: a run cannot go on with this' in printed and printed.count('\n') == 1
+    # In the middle of an epoch of other data.
+    assert cli.main(training(folder, tmp_path / 'run', *changes, '--accept_changes')) == 0
+    assert 'seed was 0, now 5, from step 1 on' in capsys.readouterr().out
+    assert 'train.RunConfig.seed = 5' in (tmp_path / 'run' / 'config.gin').read_text()
+    assert cli.main(training(folder, tmp_path / 'run', *changes, '--gin.train.RunConfig.keep_checkpoints=1')) == 0
+    (tmp_path / 'run' / 'metrics.jsonl').unlink()
+    assert cli.main(training(folder, tmp_path / 'run', *changes)) == 0 and 'nothing left to train' in capsys.readouterr().out
