@@ -58,6 +58,12 @@ class DivergedError(UserError):
     """The loss became NaN or infinite; the last checkpoint is intact."""
 
 
+class PreemptedError(UserError):
+    """The run was asked to stop and has saved its state; the same command continues it."""
+
+    exit_code = 75  # EX_TEMPFAIL; tpu_scripts/keep_running.sh tests for it
+
+
 class DifferenceError(UserError):
     """Two sides of a comparison differ by more than is allowed."""
 

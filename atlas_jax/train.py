@@ -334,7 +334,7 @@ class _Loop:
                 if done % self.run.checkpoint_every_steps == 0 or done == total_steps or evaluated is not None or stopped:
                     self._save(done, evaluated)
                 if stopped and done < total_steps:
-                    raise preemption.PreemptedError(f'{self.run.run_dir}: asked to stop, saved at step {done}; the same command goes on')
+                    raise errors.PreemptedError(f'{self.run.run_dir}: asked to stop, saved at step {done}; the same command goes on')
 
     def _update(self, done: int) -> dict[str, float]:
         start = time.perf_counter()

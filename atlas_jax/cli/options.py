@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # importing jax would make --help slow
     from atlas_jax import api
+    from atlas_jax.gin_files.preview import Preview
 
 
 def command(commands, name: str, run, purpose: str, example: str) -> argparse.ArgumentParser:
@@ -88,6 +89,12 @@ def read_gin(options: argparse.Namespace, stand_in: str | None = None) -> None:
     """Reads the gin files and bindings that the options of `add_gin` name; `stand_in` is that of parse. Raises ConfigError."""
     from atlas_jax.gin_files import parse as gin_parse
     gin_parse.parse(options.gin_file, options.gin_bindings, stand_in=stand_in, imports=options.gin_import)
+
+
+def preview_gin(options: argparse.Namespace, complete: bool = True) -> Preview:
+    """Reads the values of the same files and bindings, without importing what they name. Raises ConfigError."""
+    from atlas_jax.gin_files import preview
+    return preview.read(options.gin_file, options.gin_bindings, options.gin_import, complete=complete)
 
 
 def add_multihost(parser: argparse.ArgumentParser) -> None:

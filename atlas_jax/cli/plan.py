@@ -6,6 +6,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING
 
+from atlas_jax.cli import inputs
 from atlas_jax.cli import options as cli_options
 
 if TYPE_CHECKING:  # help needs no jax
@@ -45,6 +46,8 @@ def _plan(options: argparse.Namespace) -> None:
         raise errors.ConfigError(f'--json {options.json}: there is no folder {pathlib.Path(options.json).absolute().parent}')
     if options.topology is not None:
         slices.parse(options.topology)
+    inputs.check_store(options.store)
+    cli_options.preview_gin(options, complete=False)
     # The TPU compiler asks a metadata server for its TPU unless told not to.
     slices.prepare_environment()  # before anything imports jax
     import dataclasses

@@ -1,9 +1,17 @@
 """`atlas-jax train` and `atlas-jax evaluate`: runs described by gin files."""
 
 import argparse
+import contextlib
 import dataclasses
+import os
 import pathlib
+import signal
+import threading
+import types
+from collections.abc import Iterator
 
+from atlas_jax import errors
+from atlas_jax.cli import inputs
 from atlas_jax.cli import options as cli_options
 
 OPERATIVE_CONFIG = 'config.gin'
@@ -30,6 +38,33 @@ def add_commands(commands) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    with _ending_as_preempted(options):
+        # Files first: models and jax take minutes to load.
+        inputs.check_training(cli_options.preview_gin(options))
+        _run_training(options)
+
+
+@contextlib.contextmanager
+def _ending_as_preempted(options: argparse.Namespace) -> Iterator[None]:
+    """On a SIGTERM outside the loop of training, which has its own way, ends the process with one line and the code of a preempted run."""
+    # With several processes jax handles the signal, and the loop asks it. Python sets handlers in the main thread only.
+    if options.multihost or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: types.FrameType | None) -> None:
+        os.write(2, b'atlas-jax: asked to stop while no step was under way; the same command goes on\n')
+        # Not a UserError, which code that is being imported may swallow.
+        raise SystemExit(errors.PreemptedError.exit_code)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run_training(options: argparse.Namespace) -> None:
     cli_options.join_hosts(options)
     from atlas_jax import train
     from atlas_jax.gin_files import parse as gin_parse
@@ -59,6 +94,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    inputs.check_evaluation(cli_options.preview_gin(options))
     cli_options.join_hosts(options)
     from atlas_jax import evaluate
     from atlas_jax.gin_files import parse as gin_parse

@@ -129,8 +129,7 @@ class Checker:
         """
         self._find_file, self._known_files = find_file, sorted(known_files)
         self._imports = (_OWN, *imports)
-        for module in imports:
-            _import_trusted(module)
+        self._import_trusted(imports)
         self.configurables: dict[str, Any] = {}
         self.texts: dict[str, str] = {}
         self._read_files = 0
@@ -253,6 +252,12 @@ class Checker:
             self._bindings['', name] = Binding('', name, statement.value, place)
             return
         full_name, configurable = self._resolve(statement.selector, symbols, dynamic, place)
+        annotation = self._annotation(statement, full_name, configurable, place)
+        binding = Binding(statement.selector, statement.arg_name, statement.value, place, annotation)
+        self._bindings[f'{statement.scope}/{full_name}', statement.arg_name] = binding
+
+    def _annotation(self, statement: Any, full_name: str, configurable: Any, place: str) -> Any:
+        """Returns the annotation of the parameter that is bound. Raises ConfigError if there is no such parameter."""
         names = gin_values.parameter_names(configurable)
         if statement.arg_name not in names and '**' not in names:
             if new_name := RENAMED_PARAMETERS.get((full_name, statement.arg_name)):
@@ -260,9 +265,7 @@ class Checker:
                                          f'(from atlas_jax import {new_name.split(".")[0]})')
             near = did_you_mean(statement.arg_name, names) or f'; it has {", ".join(names)}'
             raise errors.ConfigError(f'{place}: {statement.selector} has no parameter "{statement.arg_name}"{near}')
-        annotation = gin_values.hints_of(configurable).get(statement.arg_name)
-        binding = Binding(statement.selector, statement.arg_name, statement.value, place, annotation)
-        self._bindings[f'{statement.scope}/{full_name}', statement.arg_name] = binding
+        return gin_values.hints_of(configurable).get(statement.arg_name)
 
     def _resolve(self, selector: str, symbols: dict[str, Any], dynamic: bool, place: str) -> tuple[str, Any]:
         """Returns (full selector, class or function), found through the file's imports or by the end of a selector seen before."""
@@ -309,7 +312,6 @@ class Checker:
     def _import(self, statement: Any, place: str) -> Any:
         """Imports a module of atlas_jax, or one that the user has named. Raises ConfigError."""
         name = statement.module
-        # `import a.b` binds `a`, `from a import b` and `import a.b as b` bind the module itself.
         if new_name := new_module_name(name):
             package, _, short = new_name.rpartition('.')
             raise errors.ConfigError(f'{place}: {name} is {new_name} now; write "from {package} import {short}" and "{short}." '
@@ -319,11 +321,23 @@ class Checker:
                                      f'add --gin_import {name}')
         if any(part.startswith('_') for part in name.split('.')):  # atlas_jax.__main__ is the command itself
             raise errors.ConfigError(f'{place}: {statement.format()}: there is nothing to bind in this module')
+        return self._module_of(statement, place)
+
+    def _module_of(self, statement: Any, place: str) -> Any:
+        name = statement.module
         try:
             module = importlib.import_module(name)
         except ImportError as error:
             raise errors.ConfigError(f'{place}: {statement.format()}: {error}') from error
+        # `import a.b` binds `a`, `from a import b` and `import a.b as b` bind the module itself.
         return module if statement.is_from or statement.alias else importlib.import_module(name.split('.')[0])
+
+    def _import_trusted(self, modules: Iterable[str]) -> None:
+        for name in modules:
+            try:
+                importlib.import_module(name)
+            except Exception as error:  # whatever the user's own module raises
+                raise errors.ConfigError(f'--gin_import {name}: {type(error).__name__}: {error}') from error
 
     def _check_type(self, binding: Binding) -> None:
         value, place = binding.value, binding.place
@@ -352,13 +366,6 @@ def _is_options(configurable: Any) -> bool:
     """True for a frozen dataclass: it holds values, and making it does nothing else."""
     parameters = getattr(configurable, '__dataclass_params__', None)
     return inspect.isclass(configurable) and parameters is not None and parameters.frozen
-
-
-def _import_trusted(name: str) -> None:
-    try:
-        importlib.import_module(name)
-    except Exception as error:  # whatever the user's own module raises
-        raise errors.ConfigError(f'--gin_import {name}: {type(error).__name__}: {error}') from error
 
 
 def _require_inside(name: str, place: str) -> None:
