@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # importing jax would make --help slow
     from atlas_jax import api
+    from atlas_jax.gin_files.preview import Preview
 
 
 def command(commands, name: str, run, purpose: str, example: str) -> argparse.ArgumentParser:
@@ -85,7 +86,21 @@ def add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
     # Any name may stand there, so argparse gets this one for the help alone.
     parser.add_argument('--gin.NAME', metavar='VALUE', dest='gin_bindings',
                         help="value that wins over the files; strings need quotes: --gin.NAME='\"text\"'")
+    parser.add_argument('--gin_import', metavar='MODULE', action='append', default=[],
+                        help='module of your own that the gin files import, whose classes they may use; may be repeated')
     parser.set_defaults(takes_gin=True)
+
+
+def read_gin(options: argparse.Namespace, stand_in: str | None = None) -> None:
+    """Reads the gin files and bindings that the options of `add_gin` name; `stand_in` is that of parse. Raises ConfigError."""
+    from atlas_jax.gin_files import parse as gin_parse
+    gin_parse.parse(options.gin_file, options.gin_bindings, stand_in=stand_in, imports=options.gin_import)
+
+
+def preview_gin(options: argparse.Namespace, complete: bool = True) -> Preview:
+    """Reads the values of the same files and bindings, without importing what they name. Raises ConfigError."""
+    from atlas_jax.gin_files import preview
+    return preview.read(options.gin_file, options.gin_bindings, options.gin_import, complete=complete)
 
 
 def add_multihost(parser: argparse.ArgumentParser) -> None:
