@@ -1,6 +1,7 @@
 """One writer of a folder at a time."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -72,8 +73,11 @@ def _acquire(folder: pathlib.Path, noun: str, error: type[errors.UserError]) -> 
             existed = folder.is_dir()
             with atomic.disk_full_is_a_user_error(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o644)
+                # A link is not followed: this would make the file that it leads to.
+                descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as problem:
+            if problem.errno == errno.ELOOP:
+                raise error(f'{folder / FILE}: a link, which could lead anywhere; remove it') from problem
             if existed and not folder.exists():
                 continue  # another writer removed its empty folder meanwhile
             raise error(f'{folder}: cannot write there ({problem.strerror}); choose another folder') from problem
