@@ -54,6 +54,10 @@ class DiskFullError(UserError):
     """The disk is full; nothing that existed before was lost."""
 
 
+class FolderExistsError(UserError):
+    """A folder that was to be new exists, or another process is writing it."""
+
+
 class DivergedError(UserError):
     """The loss became NaN or infinite; the last checkpoint is intact."""
 

@@ -72,6 +72,7 @@ def convert(request: Request) -> Parts:
 
     Raises:
       ConfigError: `out` exists.
+      FolderExistsError: another process is writing `out`, or has done so meanwhile.
       ModelFolderError: the source is broken or lacks a part, or the tokenizers of a run folder are missing.
       DiskFullError: the disk is full.
     """

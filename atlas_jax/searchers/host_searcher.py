@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from atlas_jax import types
+from atlas_jax import errors, types
 from atlas_jax.io import atomic
 from atlas_jax.runtime import hosts
 
@@ -159,8 +159,8 @@ def write_saved(folder: pathlib.Path, description: dict[str, Any], write_files: 
     A process killed in between leaves no folder, and the searcher is built again. Raises DiskFullError.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    # FileExistsError: another process has saved the same searcher meanwhile.
-    with contextlib.suppress(FileExistsError), atomic.writing_folder(folder) as written:
+    # Another process saves the same searcher, or has done so meanwhile.
+    with contextlib.suppress(errors.FolderExistsError), atomic.writing_folder(folder) as written:
         write_files(written)
         atomic.write_json(written / SAVED_FILE, {'version': _VERSION, **description})
 
