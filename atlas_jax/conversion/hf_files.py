@@ -12,7 +12,7 @@ import safetensors
 
 from atlas_jax import errors
 from atlas_jax.conversion import torch_file
-from atlas_jax.io import atomic
+from atlas_jax.io import atomic, untrusted
 
 # Names of dtypes in a safetensors header, by numpy's name.
 _DTYPE_NAMES = {'float32': 'F32', 'bfloat16': 'BF16', 'float16': 'F16'}
@@ -182,9 +182,11 @@ class Tensors:
         # {"metadata": …, "weight_map": {tensor: file}}; the same layout for safetensors and .bin.
         self._file_of = weight_map
         for name, file in weight_map.items():
-            # A name with folders in it could lead out of the model folder.
-            if not isinstance(file, str) or pathlib.PurePath(file).name != file:
-                raise errors.ModelFolderError(f'{path}: the shard {file!r} of {name} is not a file name in this folder')
+            try:
+                untrusted.inside(self.path, file)
+            except ValueError as error:
+                raise errors.ModelFolderError(f'{path}: the shard {str(file)[:80]!r} of {name} is not a file name in this folder; do not '
+                                              'use these files') from error
             # Looked up now, before a conversion has written half a model.
             if name not in self._open(file, index_name).names():
                 raise errors.ModelFolderError(f'{self.path / file}: lacks {name}, which {index_name} promises; copy the folder again')

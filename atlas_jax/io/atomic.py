@@ -18,18 +18,42 @@ from atlas_jax import errors
 # The writer holds a flock on its temporary file, or on this file in its temporary folder. The system frees it however the process ends, so
 # the next writer can tell what is left over; a process number would not do, for numbers come again, and mean nothing on another machine.
 _LOCK = '.lock'
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+# A disk or its network that fails, and limits of the system.
+_FAILING = (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO, errno.EFBIG, errno.ELOOP, errno.ENAMETOOLONG,
+            errno.EMFILE, errno.ENFILE)
 _TEMPORARY = re.compile(r'\.(.+)\.tmp\d{12}', re.DOTALL)
 
 
 @contextlib.contextmanager
 def disk_full_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
-    """Raises DiskFullError naming `path` for an ENOSPC or EDQUOT (quota) inside the block."""
+    """Raises `user_error` for an OSError inside the block that is the storage's; any other goes on."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise errors.DiskFullError(f'{path}: the disk is full; free some space and run the same command again') from error
+        if (problem := user_error(path, error)) is not None:
+            raise problem from error
         raise
+
+
+def user_error(path: str | os.PathLike, error: OSError) -> errors.UserError | None:
+    """Returns the error that tells a user of a full, failing or forbidden disk: DiskFullError or StorageError.
+
+    None for all else: of a file that is missing, or is a folder, the caller knows what it means.
+
+    Args:
+      path: what was read or written; named where the error names no file.
+      error: the system's.
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return errors.DiskFullError(f'{path}: the disk is full; free some space and run the same command again')
+    if error.errno in _FORBIDDEN:
+        remedy = 'give a path that you may use'
+    elif error.errno in _FAILING:
+        remedy = 'check the disk, then run the same command again'
+    else:
+        return None
+    return errors.StorageError(f'{error.filename or path}: cannot be read or written ({os.strerror(error.errno)}); {remedy}')
 
 
 @contextlib.contextmanager

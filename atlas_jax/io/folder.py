@@ -79,7 +79,8 @@ class Folder:
     def read(self, name: str) -> bytes:
         """Returns the whole file. Raises FileNotFoundError, OSError, StorageError."""
         if self.local is not None:
-            return _regular(self._place(name)).read_bytes()
+            with self._os_errors():
+                return _regular(self._place(name)).read_bytes()
         self._check(name)
         with storage_errors(self):
             found = self.open().read(name).result()
@@ -113,26 +114,36 @@ class Folder:
                 names = [name.decode() for name in self.open().list().result()]
             return {name: None for name in sorted(names) if not _is_hidden(name)}
         found = {}
-        for folder, folders, names in os.walk(self.local):
-            # In place: os.walk then skips hidden folders.
-            folders[:] = [name for name in folders if not name.startswith('.')]
-            for name in names:
-                path = os.path.join(folder, name)
-                if not name.startswith('.') and os.path.isfile(path):
-                    found[os.path.relpath(path, self.local).replace(os.sep, '/')] = os.path.getsize(path)
+        with self._os_errors():
+            for folder, folders, names in os.walk(self.local, onerror=_unless_missing):
+                # In place: os.walk then skips hidden folders.
+                folders[:] = [name for name in folders if not name.startswith('.')]
+                for name in names:
+                    path = os.path.join(folder, name)
+                    if not name.startswith('.') and os.path.isfile(path):
+                        found[os.path.relpath(path, self.local).replace(os.sep, '/')] = os.path.getsize(path)
         return dict(sorted(found.items()))
+
+    def has_links(self) -> bool:
+        """Returns whether it is a link, or holds one at any depth; a bucket has none."""
+        if self.local is None:
+            return False
+        below = (pathlib.Path(folder, name) for folder, folders, names in os.walk(self.local) for name in folders + names)
+        return self.local.is_symlink() or any(path.is_symlink() for path in below)
 
     def children(self) -> set[str]:
         """Returns the names of the files and folders in it, hidden ones too; none if there is no folder. Raises OSError, StorageError."""
         if self.local is not None:
-            return set(os.listdir(self.local)) if self.local.is_dir() else set()
+            with self._os_errors():
+                return set(os.listdir(self.local)) if self.local.is_dir() else set()
         with storage_errors(self):
             return {name.decode().split('/')[0] for name in self.open().list().result()}
 
     def exists(self, name: str) -> bool:
         """Returns whether there is a file of this name. Raises StorageError."""
         if self.local is not None:
-            return self._place(name).is_file()
+            with self._os_errors():
+                return self._place(name).is_file()
         # By reading it: the files asked for are small.
         try:
             return bool(self.read(name))
@@ -142,8 +153,17 @@ class Folder:
     def sha256(self, name: str) -> str:
         """Returns the file's SHA-256 in hexadecimal. Raises FileNotFoundError, OSError, StorageError: as `read`."""
         if self.local is not None:
-            return checksum.sha256_file(_regular(self._place(name)))
+            with self._os_errors():
+                return checksum.sha256_file(_regular(self._place(name)))
         return hashlib.sha256(self.read(name)).hexdigest()
+
+    def differs(self, name: str, sha256: str) -> str:
+        """Returns what is wrong with a file that was written with this SHA-256; '' if nothing is. Raises StorageError: of a bucket."""
+        try:
+            found = self.sha256(name) if self.local is None else checksum.sha256_file(_regular(self._place(name)))
+        except OSError as error:  # one sector of a disk that cannot be read: the other files are looked at all the same
+            return f'cannot be read: {error.strerror}'
+        return '' if found == sha256 else 'contents differ from those written'
 
     def remove(self, name: str) -> None:
         """Removes a file, or a folder with all its files; does nothing if there is neither. Raises OSError, StorageError."""
@@ -155,11 +175,12 @@ class Folder:
                 (self / name).open().delete_range(tensorstore.KvStore.KeyRange()).result()
             return
         path = self._own_place(name)
-        # Of a link the link itself: what it leads to is not ours.
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        with self._os_errors():
+            # Of a link the link itself: what it leads to is not ours.
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def mapped(self, name: str, sha256: str) -> pathlib.Path:
         """Returns a path on this machine that holds the file, to be mapped into memory.
@@ -204,6 +225,9 @@ class Folder:
         """Raises StorageError if links lead out of the folder that was given first; called before TensorStore writes here."""
         if self.local is not None and self.local != self._first:
             self._own_place('anything')
+
+    def _os_errors(self) -> contextlib.AbstractContextManager[None]:
+        return atomic.disk_full_is_a_user_error(str(self))
 
     def _check(self, name: str) -> None:
         self._named(pathlib.Path(), name)
@@ -251,7 +275,11 @@ def storage_errors(place: Folder, damaged: type[errors.UserError] | None = None,
         yield
     except ValueError as error:
         text = str(error)
-        # The text is all that tells the errors apart.
+        # The text is all that tells the errors apart; that of a disk's has the system's number.
+        if match := re.search(r'\[OS error (\d+)', text):
+            problem = atomic.user_error(str(place), OSError(int(match[1]), ''))
+            if problem is not None:
+                raise problem from error
         if re.search(r'No space left on device|Disk quota exceeded|ENOSPC|EDQUOT', text):
             raise errors.DiskFullError(f'{place}: the disk is full; free some space and run the same command again') from error
         # Source locations stand in brackets behind the message.
@@ -270,6 +298,12 @@ def _regular(path: pathlib.Path) -> pathlib.Path:
         except ValueError as error:
             raise OSError(errno.EINVAL, str(error), str(path)) from error
     return path
+
+
+def _unless_missing(error: OSError) -> None:
+    """Raises an error of os.walk, which hides them all, but that of a folder that is not there."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def _is_hidden(name: str) -> bool:

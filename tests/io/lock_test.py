@@ -6,7 +6,7 @@ import time
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.io import lock, manifest
+from atlas_jax.io import lock, manifest, schema
 from atlas_jax.io.folder import Folder
 from tests.testing import bucket
 
@@ -71,7 +71,8 @@ def test_a_long_writer_renews_its_lease(monkeypatch, server):
 
 
 def test_a_writer_that_slept_too_long_commits_nothing():
-    kind = manifest.Kind('an index', 'some index', (1,), 'some command', errors.IndexFolderError)
+    fields = schema.Record({'revision': schema.Integer()})
+    kind = manifest.Kind('an index', 'some index', {1: fields}, 'some command', errors.IndexFolderError)
     with writing():
         manifest.write(FOLDER, kind, {'revision': 1})
         FOLDER.write_json(lock.FILE, {'writer': 'the other', 'until': time.time() + 60})

@@ -5,17 +5,18 @@ import json
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.io import manifest
+from atlas_jax.io import manifest, schema
 from atlas_jax.io.folder import Folder
 
-KIND = manifest.Kind('an album', 'pictures', (3, 4), 'atlas-jax album', errors.StoreError)
+PAGES = schema.Record({'pages': schema.Array(schema.Integer(1, 9))})
+KIND = manifest.Kind('an album', 'pictures', {3: PAGES, 4: PAGES}, 'atlas-jax album', errors.StoreError)
 
 
 def test_comes_back_with_its_version(tmp_path):
     folder = Folder(tmp_path)
     assert not manifest.exists(folder)
-    manifest.write(folder, KIND, {'pages': ['é', 2]})
-    assert manifest.exists(folder) and manifest.read(folder, KIND, 'working.json') == {'version': 4, 'pages': ['é', 2]}
+    manifest.write(folder, KIND, {'pages': [1, 2]})
+    assert manifest.exists(folder) and manifest.read(folder, KIND, 'working.json') == {'version': 4, 'pages': [1, 2]}
 
 
 @pytest.mark.parametrize(('change', 'message'), [
@@ -25,7 +26,7 @@ def test_comes_back_with_its_version(tmp_path):
     (lambda body: body.pop('manifest_sha256'), 'checksum'),
 ])
 def test_another_or_a_damaged_one_is_refused(tmp_path, change, message):
-    manifest.write(Folder(tmp_path), KIND, {'pages': 2})
+    manifest.write(Folder(tmp_path), KIND, {'pages': [2]})
     body = json.loads((tmp_path / manifest.FILE).read_text())
     change(body)
     (tmp_path / manifest.FILE).write_text(json.dumps(body))

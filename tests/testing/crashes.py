@@ -7,6 +7,7 @@ import io
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -49,6 +50,7 @@ def run(function: Callable, *arguments: Any, kill_at: int | None = None, fail_at
 
 
 def _child(sender, function: Callable, arguments: Sequence, kill_at: int | None, fail_at: int | None) -> None:
+    sys.stderr = open(os.devnull, 'w')  # bars of progress
     if kill_at is not None:
         _before_each(False, kill_at, lambda: os.kill(os.getpid(), signal.SIGKILL))
     if fail_at is not None:
