@@ -247,6 +247,9 @@ class StoredEmbeddings:
         # One listing for all shards: in a bucket each look at a file is a request.
         there = (folder / FOLDER).sizes()
         for shard in self.shards:
+            if (shard.layout.dim, shard.layout.dtype) != (current.dim, current.dtype):
+                raise errors.IndexFolderError(f'{shard.folder}: of another shape or type than this index ({shard.layout.dim} x '
+                                              f'{shard.layout.dtype}, expected {current.dim} x {current.dtype}); {REMEDY}')
             for name, first, stop in shard.used_files():
                 size = there.get(f'{shard.entry.name}/{name}', -1)
                 if size not in (shard.files[name][0], None):

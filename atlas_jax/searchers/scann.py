@@ -132,7 +132,7 @@ def open_saved(folder: pathlib.Path, digest: str, valid: np.ndarray, metric: str
 
 
 def _is_as_written(folder: pathlib.Path) -> bool:
-    """Returns whether ScaNN may open the folder: it would unpickle a list of docids, which no index here has, and open whatever is named."""
+    """Returns whether ScaNN may open the folder: it would unpickle docids, which no index here has, and open whatever is named."""
     try:
         names = re.findall(r'"(.*?)"', match[0]) if (match := _ASSETS.fullmatch((folder / _ASSETS_FILE).read_text('utf-8'))) else None
     except (OSError, ValueError):  # ValueError: not UTF-8

@@ -3,8 +3,10 @@
 import json
 import pathlib
 import shutil
+from collections.abc import Iterable
 
 import numpy as np
+import pytest
 
 from atlas_jax import errors
 from atlas_jax.corpus.passages import Passage
@@ -124,22 +126,71 @@ def inspect(root: pathlib.Path, name: str, was_committed: bool) -> tuple[list[st
     return wrong + [f'rubbish: {path}' for path in rubbish(root)], contents(root)
 
 
-def killed(folder: pathlib.Path, name: str, number: int) -> list[str] | None:
-    """What is wrong after the command was killed at this change of the disk, and run again; None if it ended before."""
-    template = folder / 'template'
-    if not template.exists():
-        assert crashes.run(act, name, template, 0)[0] == 0
-        shutil.copytree(template, folder / 'wanted')
+class Crashes:
+    """A command, what there is before it and what there is after it."""
+
+    def __init__(self, folder: pathlib.Path, name: str):
+        self.folder, self.name = folder, name
+        assert crashes.run(act, name, folder / 'template', 0)[0] == 0
+        shutil.copytree(folder / 'template', folder / 'wanted')
         assert crashes.run(act, name, folder / 'wanted')[0] == 0
-    wanted = crashes.run(contents, folder / 'wanted')[1]
-    root = folder / f'killed-{number}'
-    shutil.copytree(template, root)
-    code, _ = crashes.run(act, name, root, kill_at=number)
-    if code == 0:
-        return None
-    assert code == crashes.KILLED
-    code, found = crashes.run(inspect, root, name, (root / ('index' if 'index' in name else 'store') / 'manifest.json').exists())
-    if code:
-        return [f'{found[0]}: {found[1]}']
-    wrong, has = found
-    return wrong if has == wanted else [*wrong, f'found: rows {has.get("rows")}, not {wanted.get("rows")}']
+        self.wanted = crashes.run(contents, folder / 'wanted')[1]
+
+    def run(self, number: int, fault: str) -> list[str] | None:
+        """What is wrong after a fault at the operation of this number, and after the next try; None if the command ended before it."""
+        root = self.folder / f'{fault}-{number}'
+        shutil.copytree(self.folder / 'template', root)
+        code, error = crashes.run(act, self.name, root, **{fault: number})
+        if code == crashes.ENDED_BEFORE:
+            return None
+        assert fault == 'fail_at' or code == crashes.KILLED
+        # A fault of the disk may be of no account, as where only rubbish was to be removed.
+        wrong = [f'{error[0]}: {error[1]}'] if code == 1 and not is_one_line(error, root) else []
+        manifest = root / ('index' if 'index' in self.name else 'store') / 'manifest.json'
+        code, found = crashes.run(inspect, root, self.name, manifest.exists())
+        shutil.rmtree(root)
+        if code:
+            return [*wrong, f'{found[0]}: {found[1]}']
+        wrong += found[0]
+        return wrong if found[1] == self.wanted else [*wrong, f'found: rows {found[1].get("rows")}, not {self.wanted.get("rows")}']
+
+    def all(self, fault: str, numbers: Iterable[int]) -> tuple[int, list[str]]:
+        """How many faults came, and all that was wrong."""
+        count, wrong = 0, []
+        for number in numbers:
+            if (found := self.run(number, fault)) is None:
+                break
+            count, wrong = count + 1, wrong + [f'{number}: {each}' for each in found]
+        return count, wrong
+
+
+def is_one_line(error: tuple[str, str, str], root: pathlib.Path) -> bool:
+    """Says whether an error is a user's, in one line that names a place below `root`."""
+    return hasattr(errors, error[0]) and '\n' not in error[1] and str(root) in error[1] and 'Input/output error' in error[1]
+
+
+@pytest.mark.slow  # each of some 400 kills is two processes
+@pytest.mark.parametrize('name', COMMANDS)
+def test_a_command_may_be_killed_anywhere(tmp_path, name):
+    count, wrong = Crashes(tmp_path, name).all('kill_at', range(10**6))
+    assert count > 10 and not wrong, '\n'.join(wrong)
+
+
+@pytest.mark.slow  # each of some hundreds of faults is two processes
+@pytest.mark.parametrize('name', ['data passages', 'index build', 'index compact'])
+def test_a_disk_may_fail_anywhere(tmp_path, name):
+    count, wrong = Crashes(tmp_path, name).all('fail_at', range(10**6))
+    assert count > 10 and not wrong, '\n'.join(wrong)
+
+
+@pytest.mark.parametrize(('name', 'numbers'), [('data passages', (1, 5)), ('index add', (0, 24, 40)), ('index delete', (4, 9)),
+                                               ('index compact', (30, 60))])
+def test_a_command_may_be_killed(tmp_path, name, numbers):
+    # Some of the places of the slow test above: at once, between the two commits of `add`, and before and after a commit.
+    count, wrong = Crashes(tmp_path, name).all('kill_at', numbers)
+    assert count == len(numbers) and not wrong, '\n'.join(wrong)
+
+
+def test_a_disk_may_fail(tmp_path):
+    count, wrong = Crashes(tmp_path, 'index compact').all('fail_at', (0, 10, 40))
+    assert count == 3 and not wrong, '\n'.join(wrong)

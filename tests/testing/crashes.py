@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-KILLED = -signal.SIGKILL
+KILLED, ENDED_BEFORE = -signal.SIGKILL, 3
 # What changes a folder. Everything else that a kill could come between reads, computes, or is one of these below.
 _CHANGES = ('replace', 'rename', 'unlink', 'rmdir', 'mkdir', 'fsync')
 
@@ -35,7 +35,8 @@ def run(function: Callable, *arguments: Any, kill_at: int | None = None, fail_at
       fail_at: number of the operation on files, reading included, that gives EIO; None lets none fail.
 
     Returns:
-      (exit code, what the function returned); the text of its error with exit code 1, (KILLED, None) of a killed process.
+      (exit code, what the function returned); its error with exit code 1; (KILLED, None) of a killed process; ENDED_BEFORE as the code of
+      one that ended before the fault that was ordered.
     """
     receiver, sender = _context().Pipe(duplex=False)
     process = _context().Process(target=_child, args=(sender, function, arguments, kill_at, fail_at))
@@ -51,12 +52,14 @@ def run(function: Callable, *arguments: Any, kill_at: int | None = None, fail_at
 
 def _child(sender, function: Callable, arguments: Sequence, kill_at: int | None, fail_at: int | None) -> None:
     sys.stderr = open(os.devnull, 'w')  # bars of progress
+    left = [-1]
     if kill_at is not None:
-        _before_each(False, kill_at, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        left = _before_each(False, kill_at, lambda: os.kill(os.getpid(), signal.SIGKILL))
     if fail_at is not None:
-        _before_each(True, fail_at, _fail)
+        left = _before_each(True, fail_at, _fail)
     try:
-        answer = 0, function(*arguments)
+        result = function(*arguments)
+        answer = ENDED_BEFORE if left[0] >= 0 else 0, result
     except Exception as error:  # what a command raises is the test's to judge
         answer = 1, (type(error).__name__, str(error), traceback.format_exc())
     sender.send(answer)
@@ -66,8 +69,8 @@ def _fail() -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-def _before_each(reading_too: bool, number: int, act: Callable[[], None]) -> None:
-    """Calls `act` before the operation of this number, from 0, in this process."""
+def _before_each(reading_too: bool, number: int, act: Callable[[], None]) -> list[int]:
+    """Calls `act` before the operation of this number, from 0, in this process; returns how many are left until then, as it changes."""
     left = [number]
 
     def count() -> None:
@@ -87,3 +90,4 @@ def _before_each(reading_too: bool, number: int, act: Callable[[], None]) -> Non
         setattr(os, name, counted(getattr(os, name)))
     builtins.open = io.open = counted(open, lambda file, mode='r', *_, **__: reading_too or any(letter in mode for letter in 'wxa'))
     os.open = counted(os.open, lambda path, flags, *_, **__: reading_too or bool(flags & os.O_CREAT))
+    return left
