@@ -80,7 +80,8 @@ def writing(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
                 _sync_folder(path.parent)
                 return
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it is moved, or the error that ended the block counts; the next writer removes it
+                temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -130,7 +131,8 @@ def scratch_folder(path: str | os.PathLike, *, alone: bool = False) -> Iterator[
     try:
         yield temporary
     finally:
-        _remove(temporary)
+        with contextlib.suppress(OSError):
+            _remove(temporary)
         os.close(descriptor)
 
 

@@ -92,7 +92,7 @@ class Folder:
     def write(self, name: str, content: bytes) -> None:
         """Writes the file, and creates the folders above it. Raises DiskFullError, OSError, StorageError."""
         if self.local is not None:
-            with atomic.writing(self._own_place(name), 'wb') as file:
+            with self._os_errors(), atomic.writing(self._own_place(name), 'wb') as file:
                 file.write(content)
             return
         self._check(name)
@@ -212,9 +212,10 @@ class Folder:
         Raises DiskFullError, StorageError.
         """
         if self.local is not None:
-            with atomic.writing_folder(self._own_place(name)) as made:
+            with self._os_errors(), atomic.writing_folder(self._own_place(name)) as made:
                 yield Folder(made)
             return
+        self._check(name)
         with tempfile.TemporaryDirectory(prefix='atlas_jax') as made:
             yield Folder(made)
             # A block that fails leaves the bucket as it was.

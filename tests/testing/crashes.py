@@ -12,6 +12,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+
 KILLED, ENDED_BEFORE = -signal.SIGKILL, 3
 # What changes a folder. Everything else that a kill could come between reads, computes, or is one of these below.
 _CHANGES = ('replace', 'rename', 'unlink', 'rmdir', 'mkdir', 'fsync')
@@ -52,6 +54,7 @@ def run(function: Callable, *arguments: Any, kill_at: int | None = None, fail_at
 
 def _child(sender, function: Callable, arguments: Sequence, kill_at: int | None, fail_at: int | None) -> None:
     sys.stderr = open(os.devnull, 'w')  # bars of progress
+    jax.process_index()  # jax looks for its plugins at its first use, and their files are not the command's
     left = [-1]
     if kill_at is not None:
         left = _before_each(False, kill_at, lambda: os.kill(os.getpid(), signal.SIGKILL))
