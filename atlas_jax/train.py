@@ -183,11 +183,11 @@ def train_examples(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, d
     """
     # Two processes in one folder would destroy each other's rows.
     with run_folder.writing(pathlib.Path(run.run_dir)):
-        return _train(run, loaded, optimizer, distill, step, search, refresh, label)
+        return _train(run, loaded, optimizer, distill, step, search, refresh, label, begin)
 
 
 def _train(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: DistillConfig | None, step: StepConfig | None,
-           search: SearchConfig | None, refresh: RefreshConfig | None, label: str) -> TrainResult:
+           search: SearchConfig | None, refresh: RefreshConfig | None, label: str, begin: Callable[[], None] | None) -> TrainResult:
     folder, atlas = pathlib.Path(run.run_dir), loaded.atlas
     record = _record(run, loaded, optimizer, distill or DistillConfig(), step or StepConfig(), search, refresh or RefreshConfig())
     accepted = run_record.check(folder, record, run_folder.latest_step(folder), run.accept_changes)
@@ -248,7 +248,8 @@ def _record(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill:
     """All that decides what the run computes, by name."""
     return run_record.settings(
         loaded.atlas.description(), loaded.examples, (optimizer, distill, step, search_config.of(search), refresh),
-        seed=run.seed, batch_size=run.batch_size, use_file_passages=loaded.use_file_passages, **run_record.index_settings(group.of(loaded.index), refresh.refreshes))
+        seed=run.seed, batch_size=run.batch_size, use_file_passages=loaded.use_file_passages,
+        **run_record.index_settings(group.of(loaded.index), refresh.refreshes))
 
 
 def _write_description(folder: pathlib.Path, atlas: api.Atlas, keep_passage_encoder: bool, accepted: bool) -> None:

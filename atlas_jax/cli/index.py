@@ -100,8 +100,9 @@ def _add(options: argparse.Namespace) -> None:
     # All documents are read and cut before jax is imported and the model is loaded, so that a mistake in them is told at once.
     added = list(passages.split_passages(documents.read_documents(options.documents), options.max_words))
     index = cli_options.open_index(options)
-    index.replace(added, cli_options.load_model(options))
-    print(f'{options.index}: added {len(added)} passages, {_left(index)} now')
+    rows = index.replace(added, cli_options.load_model(options))
+    known = f' ({len(added) - rows} were there as they are)' if rows < len(added) else ''
+    print(f'{options.index}: added {rows} passages{known}, {_left(index)} now')
 
 
 def _delete(options: argparse.Namespace) -> None:
@@ -150,6 +151,8 @@ def _verify(options: argparse.Namespace) -> None:
     if problems:
         raise errors.IndexFolderError(f'{options.index}: {len(problems)} problems, listed above; restore the files or build it again')
     print(f'{options.index}: every file is as it was written')
+    if left := verify_index.leftovers(options.index, options.store):
+        print(f'a killed command left {len(left)} files or folders, such as {left[0]}; the next one that changes the index removes them')
 
 
 def _search(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 
 from atlas_jax import errors
-from atlas_jax.io import atomic, checksum
+from atlas_jax.io import atomic, checksum, untrusted
 from atlas_jax.io.folder import default_cache_dir
 
 
@@ -130,10 +130,10 @@ def extract(path: str | os.PathLike, prefix: str, out_dir: str | os.PathLike) ->
     """Writes the archive's files under `prefix` into the new folder `out_dir`, whole or not at all. Raises DownloadError, DiskFullError."""
     with atomic.writing_folder(out_dir) as folder:
         for name, content in members(path, prefix):
-            target = folder / name
-            # A member may be called ../x.
-            if not target.resolve().is_relative_to(folder.resolve()):
-                raise errors.DownloadError(f'{path}: member "{prefix}{name}" leads out of the folder; do not use this file')
+            try:
+                target = untrusted.inside(folder, name, links=False)
+            except ValueError as error:  # a member may be called ../x
+                raise errors.DownloadError(f'{path}: member "{prefix}{name}" leads out of the folder; do not use this file') from error
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
     return pathlib.Path(out_dir)
