@@ -77,10 +77,9 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _add(options: argparse.Namespace) -> None:
-    from atlas_jax.corpus import documents, passages
     index = cli_options.open_index(options)
     # All documents are read and cut before the model is loaded, so that a mistake in them is told at once.
-    added = list(passages.split_passages(documents.read_documents(options.documents), options.max_words))
+    added = list(cli_options.passages_of(options))
     index.replace(added, cli_options.load_model(options))
     print(f'{options.index}: added {len(added)} passages, {_left(index)} now')
 
