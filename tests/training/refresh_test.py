@@ -38,7 +38,8 @@ def test_a_schedule_without_a_meaning_is_refused(schedule):
     assert '\n' not in str(caught.value)
 
 
-@pytest.mark.parametrize('schedule, due', [('-1', [0]), ('3', [0, 3, 6]), ('1-4:2, 4-7:1', [1, 3, 4, 5, 6]), ('2-5:-1', [2, 3, 4]), (5, [0, 5])])
+@pytest.mark.parametrize('schedule, due', [('-1', [0]), ('3', [0, 3, 6]), ('1-4:2, 4-7:1', [1, 3, 4, 5, 6]), ('2-5:-1', [2, 3, 4]),
+                                           (5, [0, 5])])
 def test_schedules_with_a_meaning(schedule, due):
     assert [step for step in range(8) if refresh.is_due(schedule, step)] == due
     assert refresh.RefreshConfig(schedule=schedule).refreshes == (schedule != '-1')
