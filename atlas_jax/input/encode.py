@@ -15,6 +15,7 @@ from atlas_jax.tasks.task import Task, TaskExample
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
 
+_NAMED = 9  # lines in a message
 _QUERY_WIDTH_MULTIPLE = 16  # query widths are rounded up, so that similar data sets share a compiled program
 
 
@@ -95,22 +96,21 @@ class ExampleEncoder:
 
     def _fit_kept(self, examples: Sequence[TaskExample]) -> None:
         """Raises query_width to the longest end that is never cut. Raises ConfigError: it does not fit into the input of a model."""
-        limits, over = self.query_limits, []
-        for example in examples:
-            lengths = len(self.reader_tokenizer.encode(example.kept)), self._retriever_length(example.kept)
-            if lengths[0] > limits[0] or lengths[1] > limits[1]:
-                over.append((max(lengths), lengths, example))
-        if not over:
-            return
-        for _, lengths, example in over:
-            for length, room, model in zip(lengths, (self.reader_room, self.retriever_room), ('reader', 'retriever'), strict=True):
-                if room is not None and length > room:
-                    place = f'line {example.line}' if example.line else f'example {example.example_id}'
-                    raise errors.ConfigError(f'{place}: its options take {length} tokens, the {model}\'s input has room for {room}; raise '
-                                             'InputConfig.text_max_tokens, or leave the line out')
-        self.notes += (f'{len(over)} of {len(examples)} queries have options of more than {min(limits)} tokens; query_max_tokens was raised '
-                       f'to {max(over, key=lambda each: each[0])[0]}, since options are never cut',)
-        self.query_width = max(length for length, _, _ in over)
+        limits, rooms = self.query_limits, (self.reader_room, self.retriever_room)
+        lengths = [(len(self.reader_tokenizer.encode(example.kept)), self._retriever_length(example.kept)) for example in examples]
+        for model, theirs, room in zip(('reader', 'retriever'), zip(*lengths, strict=True), rooms, strict=False):
+            if room is not None and max(theirs) > room:
+                # All lines at once: a user should not have to mend one after another.
+                places = [example.line or example.example_id for example, length in zip(examples, theirs, strict=True) if length > room]
+                named = ', '.join(map(str, list(dict.fromkeys(places))[:_NAMED])) + (', …' if len(set(places)) > _NAMED else '')
+                raise errors.ConfigError(
+                    f'{"line" if examples[0].line else "example"} {named}: the options take {max(theirs)} tokens, the {model} has room for '
+                    f'{room}; raise InputConfig.text_max_tokens and build the index with it, or leave the question out')
+        over = [max(each) for each in lengths if each[0] > limits[0] or each[1] > limits[1]]
+        if over:
+            self.notes += (f'{len(over)} of {len(examples)} queries have options of more than {min(limits)} tokens; query_max_tokens was '
+                           f'raised to {max(over)}, since options are never cut',)
+            self.query_width = max(over)
 
     def _retriever_length(self, query: str) -> int:
         return len(self.retriever_tokenizer.encode(query)) + 2  # [CLS] and [SEP]

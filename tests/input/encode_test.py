@@ -150,9 +150,9 @@ def test_options_are_never_cut():
 def test_options_that_do_not_fit_are_refused_by_line():
     example = dataclasses.replace(_choice('what ?', A='the red thing', B='the blue thing'), line=7)
     for room, model in ({'reader_room': 11}, 'reader'), ({'retriever_room': 13}, 'retriever'):
-        with pytest.raises(errors.ConfigError, match=rf"line 7: its options take \d+ tokens, the {model}'s input has room for 1[13]; raise"):
-            encoder(query_width=10, **room).fit_queries([example])
-    with pytest.raises(errors.ConfigError, match='example 5: its options'):
+        with pytest.raises(errors.ConfigError, match=rf'line 7, 9: the options take \d+ tokens, the {model} has room for 1[13]; raise'):
+            encoder(query_width=10, **room).fit_queries([example, example, dataclasses.replace(example, line=9)])
+    with pytest.raises(errors.ConfigError, match='example 5: the options'):
         encoder(query_width=10, reader_room=11).fit_queries([dataclasses.replace(example, line=0)])
 
 
