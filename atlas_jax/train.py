@@ -356,7 +356,8 @@ class _Loop:
             self.prepared.knowledge = self.refresher.after_update(types.required(self.prepared.knowledge), self.state.params, done + 1)
         # device_get above has waited for the step, so this is the time of the step and not of its dispatch.
         seconds = time.perf_counter() - start
-        return metrics | {'seconds': round(seconds, 4), 'reader_tokens_per_second': round(metrics['reader_tokens'] / seconds, 1),
+        return metrics | {'queries_cut': self.prepared.encoder.queries_cut, 'seconds': round(seconds, 4),
+                          'reader_tokens_per_second': round(metrics['reader_tokens'] / seconds, 1),
                           **run_profile.utilisation(metrics['model_flops'], seconds), **run_profile.memory()}
 
     def _evaluate(self, done: int) -> float | None:
@@ -370,6 +371,8 @@ class _Loop:
             knowledge=None if self.prepared.searcher else self.prepared.knowledge, batch_size=self.run.batch_size,
             search=self.prepared.spec.search, compute_dtype=self.prepared.spec.step.compute_dtype,
             use_file_passages=self.loaded.index is None and self.loaded.atlas.config.n_context > 0)
+        for line in evaluation.left_out:
+            prepare.say_once(line)
         figures = evaluation.summary(top_k=self.loaded.atlas.config.n_context)
         self.log.add(done, {f'eval_{name}': value for name, value in figures.items() if isinstance(value, float)})
         return float(next(iter(figures.values())))

@@ -94,11 +94,10 @@ def _check_build(options: argparse.Namespace) -> None:
 
 
 def _add(options: argparse.Namespace) -> None:
-    from atlas_jax.corpus import documents, passages
     inputs.check_model(options)
     inputs.check_index(options.index, options.store)
     # All documents are read and cut before jax is imported and the model is loaded, so that a mistake in them is told at once.
-    added = list(passages.split_passages(documents.read_documents(options.documents), options.max_words))
+    added = list(cli_options.passages_of(options))
     index = cli_options.open_index(options)
     rows = index.replace(added, cli_options.load_model(options))
     known = f' ({len(added) - rows} were there as they are)' if rows < len(added) else ''

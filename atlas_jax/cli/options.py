@@ -8,7 +8,10 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # importing jax would make --help slow
+    from collections.abc import Iterator
+
     from atlas_jax import api
+    from atlas_jax.corpus.passages import Passage
     from atlas_jax.gin_files.preview import Preview
 
 
@@ -27,9 +30,32 @@ def group(commands, name: str, purpose: str, example: str):
 
 
 def add_documents(parser: argparse.ArgumentParser) -> None:
-    """Adds DOCUMENTS and --max_words."""
+    """Adds DOCUMENTS, --max_words, --as_passages and --overlap, which `passages_of` reads."""
     parser.add_argument('documents', metavar='DOCUMENTS', help='.jsonl, .txt, .md or .html file, or a folder of them')
-    parser.add_argument('--max_words', type=positive, default=100, metavar='N', help='most words of a passage (default 100)')
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument('--max_words', type=positive, default=100, metavar='N',
+                        help='most words of a passage (default 100); longer documents are cut')
+    length.add_argument('--as_passages', action='store_const', dest='max_words', const=None,
+                        help='cut nothing: every document is a passage already')
+    parser.add_argument('--overlap', type=count, default=0, metavar='WORDS',
+                        help='words that a piece of a document repeats of the one before (default 0)')
+
+
+def passages_of(options: argparse.Namespace) -> Iterator[Passage]:
+    """Yields the passages of the documents that `add_documents` names; says at the end how many were cut.
+
+    Raises InputFileError: see read_documents; ConfigError: an overlap that is too large.
+    """
+    from atlas_jax.corpus import documents, passages
+    counts = passages.CutCounts()
+    found = passages.split_passages(documents.read_documents(options.documents), options.max_words, options.overlap, counts)
+
+    def told() -> Iterator[Passage]:
+        yield from found
+        for line in counts.messages(options.max_words):
+            print(f'{options.documents}: {line}', flush=True)
+
+    return told()
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

@@ -18,14 +18,11 @@ from atlas_jax import errors
 # The writer holds a flock on its temporary file, or on this file in its temporary folder. The system frees it however the process ends, so
 # the next writer can tell what is left over; a process number would not do, for numbers come again, and mean nothing on another machine.
 _LOCK = '.lock'
-<<<<<<< HEAD
 _DISK_FULL = re.compile(r'No space left on device|Disk quota exceeded|ENOSPC|EDQUOT')
-=======
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 # A disk or its network that fails, and limits of the system.
 _FAILING = (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO, errno.EFBIG, errno.ELOOP, errno.ENAMETOOLONG,
             errno.EMFILE, errno.ENFILE)
->>>>>>> h4
 _TEMPORARY = re.compile(r'\.(.+)\.tmp\d{12}', re.DOTALL)
 
 
