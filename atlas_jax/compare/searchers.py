@@ -97,15 +97,15 @@ class _Relevance:
         self._by_docid = all(example.gold_docids for example in examples)
         self._passages: dict[int, str] = {}  # docid or text by row; the same passages are found again and again
         if not self._by_docid and not all(example.answers for example in examples):
-            raise errors.InputFileError('the questions name no passages; each needs "gold_docids" (ids of its passages) or "answers"')
+            raise errors.ConfigError('the questions name no passages; each needs "gold_docids" (ids of its passages) or "answers"')
         self.words = 'a passage that the question names in gold_docids' if self._by_docid else 'a passage with an answer in its text'
 
     def absent(self) -> int:
-        """Counts the examples of whose gold passages the store has none. Raises InputFileError if that is all of them."""
+        """Counts the examples of whose gold passages the store has none. Raises ConfigError if that is all of them."""
         count = sum(not any(map(self._is_stored, example.gold_docids)) for example in self._examples) if self._by_docid else 0
         if count == len(self._examples):
-            raise errors.InputFileError(f'{self._store.path}: has none of the passages that the questions name in gold_docids, such as '
-                                        f'"{self._examples[0].gold_docids[0]}"; give the questions of these documents')
+            raise errors.ConfigError(f'{self._store.path}: has none of the passages that the questions name in gold_docids, such as '
+                                     f'"{self._examples[0].gold_docids[0]}"; give the questions of these documents')
         return count
 
     def __call__(self, number: int, row: int) -> bool:
@@ -143,8 +143,9 @@ def compare(atlas: api.Atlas, index: api.Index, examples: Sequence[TaskExample],
       questions_sha256: of the questions' file, kept with the fit.
 
     Raises:
-      InputFileError: questions without gold_docids and answers, or of other documents. IndexFolderError, StoreError: as Index.check.
-      ConfigError: no question; too few of them to fit; no searcher that could be measured; bm25s is missing for the fit.
+      ConfigError: no question, or too few of them to fit; questions without gold_docids and answers, or of other documents; no searcher
+        that could be measured; bm25s is missing for the fit.
+      IndexFolderError, StoreError: as Index.check.
     """
     if not examples:
         raise errors.ConfigError('there are no questions to compare searchers on')
