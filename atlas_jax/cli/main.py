@@ -16,7 +16,7 @@ from atlas_jax.cli import demo as cli_demo
 from atlas_jax.cli import index as cli_index
 from atlas_jax.cli import plan as cli_plan
 from atlas_jax.cli import runs as cli_runs
-from atlas_jax.runtime import allocator
+from atlas_jax.runtime import allocator, quiet
 
 _EXAMPLE = """\
 example:
@@ -82,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Not in tests and notebooks, which call this with arguments: a new process would lose theirs.
     if arguments is None:
         allocator.restart_tuned(options.verbose)
+        quiet.quiet(options.verbose)
     try:
         options.run(options)
     except errors.UserError as error:
