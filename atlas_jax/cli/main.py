@@ -18,7 +18,7 @@ from atlas_jax.cli import plan as cli_plan
 from atlas_jax.cli import runs as cli_runs
 from atlas_jax.cli import verify as cli_verify
 from atlas_jax.io import atomic
-from atlas_jax.runtime import allocator
+from atlas_jax.runtime import allocator, quiet
 
 _EXAMPLE = """\
 example:
@@ -84,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Not in tests and notebooks, which call this with arguments: a new process would lose theirs.
     if arguments is None:
         allocator.restart_tuned(options.verbose)
+        quiet.quiet(options.verbose)
     try:
         _run(options)
     except errors.UserError as error:

@@ -7,6 +7,8 @@ import json
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from atlas_jax.searchers import config
+
 if TYPE_CHECKING:  # importing jax would make --help slow
     from collections.abc import Iterator
 
@@ -88,12 +90,13 @@ def add_index(parser: argparse.ArgumentParser, required: bool = True, purpose: s
 def open_index(options: argparse.Namespace) -> api.Index:
     """Opens the index that the options of `add_index` name. Raises IndexFolderError, StoreError."""
     from atlas_jax import api
+
     return api.Index.open(options.index, options.store, force=options.force)
 
 
 def add_search(parser: argparse.ArgumentParser) -> None:
     """Adds --searcher, and --also for further indexes."""
-    parser.add_argument('--searcher', default='exact', choices=['exact', 'approx', 'int8', 'scann', 'bm25', 'hybrid'],
+    parser.add_argument('--searcher', default='exact', choices=config.IN_GRAPH + config.ON_HOST,
                         help='search method, see docs/search.md (default exact)')
     parser.add_argument('--also', nargs='+', default=[], metavar='DIR', help='further indexes to search together with the first')
 
@@ -101,6 +104,7 @@ def add_search(parser: argparse.ArgumentParser) -> None:
 def open_indexes(options: argparse.Namespace) -> list[api.Index]:
     """Opens the indexes that the options of `add_index` and `add_search` name. Raises IndexFolderError, StoreError."""
     from atlas_jax import api
+
     return [open_index(options), *(api.Index.open(folder, force=options.force) for folder in options.also)]
 
 
