@@ -137,12 +137,12 @@ def _plan_table(shape: Shape, plans: dict[str, dict[str, Any]]) -> list[str]:
             rows.append(f'| {size} | not compiled | | | | | | |')
             continue
         mesh = 'each host alone' if plan['kind'] == 'index' else ', '.join(map(str, plan['mesh_shape']))
-        speed = f'{plan["step_seconds_expected"]:.3g} s an update'
+        speed = f'{plan["step_seconds_roofline"]:.3g} s an update'
         if plan['kind'] != 'train':
             speed = f'{plan["items_per_second"]:.3g} {"passages" if plan["kind"] == "index" else "questions"} a second'
         reader = 'any' if plan['kind'] == 'index' else size
         rows.append(f'| {reader} | {plan["topology"]}, {plan["chips"]} chips | {mesh} | {plan["accumulation_steps"]} | '
-                    f'**{plan["hbm_gib_per_chip"]:.1f}** | {speed} | {plan["mfu"]:.0%} | '
+                    f'**{plan["hbm_gib_per_chip"]:.1f}** | {speed} | {plan["mfu_bound"]:.0%} | '
                     f'{sum(plan["collective_bytes"].values()) / 1e9:.0f} |')
     return rows
 

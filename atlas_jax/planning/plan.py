@@ -44,18 +44,21 @@ class Plan:
         answers, activations are the passages' keys and values.
       flops: one call at typical lengths. A call is an update, a batch of questions, or a pack of passages on every host.
       flops_at_limit: the same with every passage at its limit.
-      step_seconds_roofline: the longest of computing, moving and reading, as if they overlapped; no program is quicker.
+      step_seconds_roofline: the longest of computing, moving and reading, as if they overlapped and all links were used at once; no
+        program is quicker.
       step_seconds_expected: the compiled schedule: the compiler's estimate, kernels at the peak rate, and the collectives that it leaves
         uncovered. The longest of these and of the roofline.
       compute_seconds: `flops` at the peak rate.
       compiler_seconds: the compiler's own cycles, without collectives and without kernels.
       kernel_seconds: FLOPs of kernels at the peak rate.
-      collective_seconds: the collectives' bytes over the links of their groups.
+      collective_seconds: the collectives' bytes over all links of a chip.
+      link_seconds: the collectives' bytes over the links of their groups, one collective after another.
       exposed_seconds: seconds of them in which nothing else runs.
       reading_seconds: reading what must be read: decoder weights, keys and values for every token of an answer; the index for a search.
       memory_seconds: all that the compiled program reads and writes, at the memory's rate; the compiler's own cycles contain it.
-      items_per_second: examples, questions or passages as expected.
-      mfu: share of the peak that the model's own FLOPs on real tokens, without padding and recomputation, have at the expected speed.
+      items_per_second: examples, questions or passages at the roofline.
+      mfu_bound: share of the peak that the model's own FLOPs, without recomputation, can reach at best.
+      mfu: share of the peak of the FLOPs on real tokens alone, at the expected speed; for a step that trains.
       collective_bytes: bytes by kind of collective.
       asynchronous_bytes: bytes of them that move while other operations run, by kind.
       compile_seconds: as measured when it was compiled; a plan from the cache keeps it.
@@ -79,10 +82,12 @@ class Plan:
     compiler_seconds: float
     kernel_seconds: float
     collective_seconds: float
+    link_seconds: float
     exposed_seconds: float
     reading_seconds: float
     memory_seconds: float
     items_per_second: float
+    mfu_bound: float
     mfu: float
     collective_bytes: dict[str, float]
     asynchronous_bytes: dict[str, float]
@@ -156,14 +161,17 @@ def _speed_lines(planned: Plan, workload: workload_lib.Workload, call: str, item
     hidden = f', {sum(planned.asynchronous_bytes.values()) / total:.0%} of it asynchronous' if total else ''
     result = [f'GB moved by a chip     {total / 1e9:.1f}{": " if moved else ""}{moved}{hidden}',
               f'roofline               {planned.step_seconds_roofline:.3g} s of {call} (compute {planned.compute_seconds:.3g}, '
-              f'links {planned.collective_seconds:.3g}{reading}, if they overlapped)',
+              f'links {planned.collective_seconds:.3g}{reading}, if they overlap)',
               f'expected               {planned.step_seconds_expected:.3g} s (compiler {planned.compiler_seconds:.3g}, of which memory '
-              f'{planned.memory_seconds:.3g}; kernels {planned.kernel_seconds:.3g}; links not covered {planned.exposed_seconds:.3g})',
-              f'{f"{item} a second":23}{planned.items_per_second:.3g}',
-              f'MFU                    {planned.mfu:.0%} of the peak, on real tokens']
+              f'{planned.memory_seconds:.3g}; kernels {planned.kernel_seconds:.3g}; links {planned.link_seconds:.3g}, not covered '
+              f'{planned.exposed_seconds:.3g})',
+              f'{f"{item} a second":23}{planned.items_per_second:.3g} at most',
+              f'MFU at most            {planned.mfu_bound:.0%}; {planned.mfu:.0%} on real tokens as expected' if planned.kind == 'train'
+              else f'MFU at most            {planned.mfu_bound:.0%}']
     chip_hours_a_second = planned.chips / 3600
     if planned.kind == 'train':
-        result.append(f'chip-hours             {planned.step_seconds_expected * 1000 * chip_hours_a_second:.3g} a 1000 updates')
+        hours = planned.step_seconds_expected * 1000 * chip_hours_a_second
+        result.append(f'chip-hours             {hours:.3g} a 1000 updates, as expected')
     elif planned.kind == 'index':
         result.append(f'the whole index        {workload.index_rows / planned.items_per_second * chip_hours_a_second:.3g} chip-hours, '
                       f'{workload.index_rows} passages')
@@ -214,6 +222,7 @@ class _Counted:
     flops: float
     flops_at_limit: float
     model_flops: float
+    real_flops: float
     items: float
     kernel_flops: float
     read_bytes: float
@@ -246,15 +255,18 @@ def _counted(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: in
     # The first branch of a switch is the smallest capacity, which a typical call fits; the last one holds every passage at its limit.
     flops, items = _flops(traced, 0), _items(traced)
     model_flops, at_limit = flops, _flops(traced, -1)
-    if workload.trains:
-        model_flops = steps.model_flops(workload, mesh)
+    real_flops = 0.0
+    if workload.trains:  # without recomputation, and without a kernel that makes its logits again for the gradient
+        plain = dataclasses.replace(workload, step=dataclasses.replace(workload.step, remat='none', attention='plain'))
+        model_flops = _flops(_trace(plain, mesh, hosts), 0)
+        real_flops = steps.model_flops(workload, mesh)
     # Tracing again takes as long as the first time, so it is left out where nothing would differ.
     if workload.at_limit() != workload:
         limited = _trace(workload.at_limit(), mesh, hosts)
         # A call of an index build holds fewer passages at the limit, so FLOPs for the same passages are compared.
         at_limit = _flops(limited, -1) * items / _items(limited)
     kernels = _flops(traced, 0, kernels_alone=True)
-    return _Counted(parts, flops, at_limit, model_flops, items, kernels, step.read_bytes, step.copies)
+    return _Counted(parts, flops, at_limit, model_flops, real_flops, items, kernels, step.read_bytes, step.copies)
 
 
 def _trace(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int) -> list[_Traced]:
@@ -302,7 +314,8 @@ def _plan_of(total: float, cost: compiled_lib.Cost, counted: _Counted, workload:
     parts, chip = _parts(counted.parts, total), slice_.generation
     compute, reading = counted.flops / slice_.chips / chip.flops, counted.read_bytes / chip.hbm_bytes
     kernels, compiler = counted.kernel_flops / slice_.chips / chip.flops, cost.cycles / chip.cycles_a_second
-    roofline = max(compute, cost.link_seconds, reading)
+    traffic = sum(cost.moved.values()) / (2 * chip.dimensions * chip.link_bytes)
+    roofline = max(compute, traffic, reading)
     expected = max(roofline, compiler + kernels + cost.exposed_seconds)
     mesh_shape = slices.check_mesh(workload.mesh_shape, slice_)
     return Plan(
@@ -311,9 +324,11 @@ def _plan_of(total: float, cost: compiled_lib.Cost, counted: _Counted, workload:
         fits=total <= chip.hbm_gib * GIB, hbm_gib_per_chip=total / GIB, hbm_limit_gib=chip.hbm_gib,
         hbm_parts={name: parts[name] / GIB for name in PARTS}, flops=counted.flops, flops_at_limit=counted.flops_at_limit,
         step_seconds_roofline=roofline, step_seconds_expected=expected, compute_seconds=compute, compiler_seconds=compiler,
-        kernel_seconds=kernels, collective_seconds=cost.link_seconds, exposed_seconds=cost.exposed_seconds, reading_seconds=reading,
-        memory_seconds=cost.memory_bytes / chip.hbm_bytes, items_per_second=counted.items / expected,
-        mfu=counted.model_flops / slice_.chips / chip.flops / expected,
+        kernel_seconds=kernels, collective_seconds=traffic, link_seconds=cost.link_seconds,
+        exposed_seconds=cost.exposed_seconds, reading_seconds=reading,
+        memory_seconds=cost.memory_bytes / chip.hbm_bytes, items_per_second=counted.items / roofline,
+        mfu_bound=counted.model_flops / slice_.chips / chip.flops / roofline,
+        mfu=counted.real_flops / slice_.chips / chip.flops / expected,
         collective_bytes=cost.moved, asynchronous_bytes=cost.asynchronous, compile_seconds=seconds)
 
 

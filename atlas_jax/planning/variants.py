@@ -1,7 +1,6 @@
 """Chooses mesh and accumulation: ranks them by arithmetic, and compiles the best ones until one fits (`plan --search`)."""
 
 import dataclasses
-import itertools
 import math
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -112,14 +111,9 @@ def estimate(workload: workload_lib.Workload, slice_: slices.Slice) -> Candidate
         flops, moved_bytes, held_bytes = _training(workload, slice_, params, tokens)
     else:
         flops, moved_bytes, held_bytes = _answering(workload, slice_, params, tokens)
-    link_seconds = moved_bytes / _link_bytes(slice_)
+    link_seconds = moved_bytes / (2 * slice_.generation.dimensions * slice_.generation.link_bytes)
     held_bytes += _index_bytes(workload) / slice_.chips
     return Candidate(workload, max(flops / slice_.generation.flops, link_seconds), link_seconds, held_bytes / plan_lib.GIB)
-
-
-def _link_bytes(slice_: slices.Slice) -> float:
-    """Bytes a second of a group that spans the slice; a side of one chip has no link."""
-    return slice_.bandwidth(list(itertools.product(*(range(side) for side in slice_.sides))))
 
 
 def _training(workload: workload_lib.Workload, slice_: slices.Slice, params: int, tokens: float) -> tuple[float, float, float]:

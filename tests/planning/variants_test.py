@@ -21,7 +21,8 @@ def _plan(workload, topology, gib):
     return plan_lib.Plan(
         workload.kind, topology, slice_.chips, workload.mesh_shape, workload.step.accumulation_steps, workload.batch_size,
         gib <= slice_.generation.hbm_gib, gib, slice_.generation.hbm_gib, dict.fromkeys(plan_lib.PARTS, gib / 6), 1e12, 2e12, 0.5, 0.6, 0.5,
-        0.5, 0.0, 0.1, 0.1, 0.0, 0.2, 64.0, 0.8, dict.fromkeys(compiled_lib.KINDS, 1e9), dict.fromkeys(compiled_lib.KINDS, 0.0), 3.0)
+        0.5, 0.0, 0.1, 0.1, 0.1, 0.0, 0.2, 64.0, 0.8, 0.7, dict.fromkeys(compiled_lib.KINDS, 1e9),
+        dict.fromkeys(compiled_lib.KINDS, 0.0), 3.0)
 
 
 @pytest.fixture
