@@ -241,7 +241,8 @@ def _record(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill:
     """All that decides what the run computes, by name."""
     return run_record.settings(
         loaded.atlas.description(), loaded.examples, (optimizer, distill, step, search_config.of(search), refresh),
-        seed=run.seed, batch_size=run.batch_size, use_file_passages=loaded.use_file_passages, **run_record.index_settings(group.of(loaded.index), refresh.refreshes))
+        seed=run.seed, batch_size=run.batch_size, use_file_passages=loaded.use_file_passages,
+        **run_record.index_settings(group.of(loaded.index), refresh.refreshes))
 
 
 def _write_description(folder: pathlib.Path, atlas: api.Atlas, keep_passage_encoder: bool, accepted: bool) -> None:

@@ -79,7 +79,8 @@ def _run_training(options: argparse.Namespace) -> None:
         with atomic.writing(folder / OPERATIVE_CONFIG) as file:
             file.write(gin_parse.operative_config(train.train))
 
-    run = dataclasses.replace(run, accept_changes=run.accept_changes or options.accept_changes, profile_dir=options.profile or run.profile_dir)
+    run = dataclasses.replace(run, accept_changes=run.accept_changes or options.accept_changes,
+                              profile_dir=options.profile or run.profile_dir)
     loaded = train.load(run, arguments.pop('data'), arguments.pop('model'))
     result = train.train_examples(run, loaded, **arguments, begin=keep_configuration)
     if not cli_options.is_first():

@@ -95,9 +95,9 @@ def check(folder: pathlib.Path, now: Mapping[str, Any], step: int, accept: bool)
     found = changes(_read(folder)[_SETTINGS], now)
     if stuck := [change for change in found if not change.fits_the_checkpoint]:
         raise errors.ConfigError(f'{folder}: {"; ".join(map(str, stuck))}: a run cannot go on with this, since its checkpoints hold other '
-                                 'arrays; give another run_dir, and this folder as its model_dir to start from its weights')
+                                 'arrays; give another run_dir, and this folder as its model_dir to start from it')
     if found and not accept:
-        raise errors.ConfigError(f'{folder}: holds a run with other settings: {"; ".join(map(str, found))}; give the same settings, another '
+        raise errors.ConfigError(f'{folder}: holds a run with other settings: {"; ".join(map(str, found))}; give the same ones, another '
                                  'run_dir, or --accept_changes to go on with the new ones')
     for change in found:
         print(f'{folder}: {change}, from step {step} on', flush=True)

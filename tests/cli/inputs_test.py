@@ -18,18 +18,18 @@ BEFORE = streams.FIXTURES / 'before_rooms'
 RUN, INDEX, STORE = (str(BEFORE / name) for name in ('run', 'index', 'store'))
 HEAVY = ('jax', 'flax', 'orbax', 'torch', 'transformers', 'optax', 'grain', 'sentencepiece')
 # A command a line, run one after the other in one process that says what was imported meanwhile.
-PROGRAM = f'''
+PROGRAM = f"""
 import json, sys
 from atlas_jax.cli import main
 for arguments in json.load(sys.stdin):
     code = main.main(arguments)
     print(json.dumps([code, sorted(set({HEAVY!r}) & sys.modules.keys())]), flush=True)
-'''
+"""
 
 
 def training(*more):
-    return ['train', '--gin_file', 'runs/few_shot.gin', '--gin.RUN_DIR="run"', '--gin.TRAIN_FILE="good.jsonl"', f'--gin.INDEX_DIR={INDEX!r}',
-            '--gin.READER_DIR=None', '--gin.RETRIEVER_DIR=None', f'--gin.MODEL_DIR={RUN!r}', *more]
+    return ['train', '--gin_file', 'runs/few_shot.gin', '--gin.RUN_DIR="run"', '--gin.TRAIN_FILE="good.jsonl"',
+            f'--gin.INDEX_DIR={INDEX!r}', '--gin.READER_DIR=None', '--gin.RETRIEVER_DIR=None', f'--gin.MODEL_DIR={RUN!r}', *more]
 
 
 def evaluating(*more):
@@ -65,8 +65,8 @@ WRONG = [
     (['answer', 'who?', '--model', RUN, '--index', INDEX, '--also', 'nowhere'], 'nowhere: no such folder'),
     (['index', 'build', '--store', 'nowhere', '--out', 'i', '--model', RUN], 'nowhere: no such folder'),
     (['index', 'build', '--store', STORE, '--out', 'i'], 'give either --model'),
-    (['index', 'build', '--gin_file', 'runs/build_index.gin', f'--gin.STORE_DIR={STORE!r}', '--gin.INDEX_DIR="i"', '--gin.READER_DIR="nowhere"',
-      '--gin.RETRIEVER_DIR="empty"'], 'nowhere: no such file or folder'),
+    (['index', 'build', '--gin_file', 'runs/build_index.gin', f'--gin.STORE_DIR={STORE!r}', '--gin.INDEX_DIR="i"',
+      '--gin.READER_DIR="nowhere"', '--gin.RETRIEVER_DIR="empty"'], 'nowhere: no such file or folder'),
     (['index', 'add', 'broken.jsonl', '--index', INDEX, '--model', RUN], 'broken.jsonl:1: broken JSON'),
     (['index', 'add', 'nowhere.txt', '--index', INDEX, '--model', RUN], 'nowhere.txt: no such file or folder'),
     (['index', 'add', 'good.jsonl', '--index', 'nowhere', '--model', RUN], 'nowhere: no such folder'),
@@ -83,7 +83,8 @@ WRONG = [
     (['convert', 'nowhere', '--to', 'hf', '--out', 'o'], 'nowhere: no such file or folder'),
     (['convert', RUN, '--to', 'hf', '--out', 'empty'], 'empty: exists already'),
     (['plan', '--gin_file', 'models/xl.gin', '--gin_file', 'nowhere.gin', '--topology', 'v4:2x2x1'], 'no gin file "nowhere.gin"'),
-    (['plan', '--gin_file', 'models/xl.gin', '--gin_file', 'runs/plan.gin', '--topology', 'v4:2x2x1', '--store', 'nowhere'], 'nowhere: no such'),
+    (['plan', '--gin_file', 'models/xl.gin', '--gin_file', 'runs/plan.gin', '--topology', 'v4:2x2x1', '--store', 'nowhere'],
+     'nowhere: no such folder'),
     (['plan', '--gin_file', 'runs/plan.gin', '--topology', 'v4:2x2x1', '--gin.BATCH_SIZE=[['], '--gin.BATCH_SIZE=[['),
 ]
 
