@@ -80,8 +80,8 @@ def _rows_of(path: pathlib.Path) -> list[dict[str, Any]]:
                 raise ValueError('no object with a step')
             rows.append(row)
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError too
-        raise errors.InputFileError(path, f'damaged ({error})', line=len(rows) + 1, remedy='mend or delete the line; or take the file away, and '
-                                    'the run goes on without these rows') from error
+        raise errors.InputFileError(path, f'damaged ({error})', line=len(rows) + 1, remedy='mend or delete the line; or take the file '
+                                    'away, and the run goes on without these rows') from error
     return rows
 
 

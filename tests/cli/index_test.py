@@ -37,6 +37,10 @@ def test_a_life_of_an_index(folder, capsys, tmp_path):
     (tmp_path / 'new.jsonl').write_text(json.dumps({'id': 'new', 'title': 'thing 77', 'text': 'The thing 77 is red .'}))
     assert 'added 1 passages, 24 now' in run(capsys, 'index', 'add', tmp_path / 'new.jsonl', '--index', index, *model)[1]
     assert 'deleted 1 passages, 23 left' in run(capsys, 'index', 'delete', '--index', index, '--docid', 'd3')[1]
+    # A passage that was deleted and one that never was get the same answer, and nothing changes.
+    for docid in ('d3', 'unknown'):
+        code, _, err = run(capsys, 'index', 'delete', '--index', index, '--docid', 'd4', docid)
+        assert code == 2 and f'no passage "{docid}" in this' in err and 'check the docid' in err and err.count('\n') == 1
     assert json.loads(run(capsys, 'index', 'info', '--index', index)[1])['deleted'] == 1
     assert '23 passages, none deleted' in run(capsys, 'index', 'compact', '--index', index)[1]
     assert 'nothing to compact' in run(capsys, 'index', 'compact', '--index', index)[1]
