@@ -54,8 +54,12 @@ class DiskFullError(UserError):
     """The disk is full; nothing that existed before was lost."""
 
 
+class FolderExistsError(UserError):
+    """A folder that was to be new exists, or another process is writing it."""
+
+
 class DivergedError(UserError):
-    """The loss became NaN or infinite; the last checkpoint is intact."""
+    """Loss, gradients or parameters became NaN or infinite; the message says which checkpoint is left."""
 
 
 class PreemptedError(UserError):

@@ -144,7 +144,7 @@ def train(run: RunConfig, data: TrainData, model: ModelSource, optimizer: Optimi
 
     Raises:
       UserError: anything the user can mend, before training starts; most are a ConfigError.
-      DivergedError: the loss is no longer finite. PreemptedError: after a SIGTERM, when the state is saved.
+      DivergedError: the loss or a parameter is no longer finite. PreemptedError: after a SIGTERM, when the state is saved.
     """
     return train_examples(run, load(run, data, model), optimizer, distill, step, search, refresh)
 
@@ -181,6 +181,13 @@ def train_examples(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, d
 
     Args and errors are those of `train`; `label` stands before the progress bar, and `begin` is called once nothing of the run is refused.
     """
+    # Two processes in one folder would destroy each other's rows.
+    with run_folder.writing(pathlib.Path(run.run_dir)):
+        return _train(run, loaded, optimizer, distill, step, search, refresh, label, begin)
+
+
+def _train(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: DistillConfig | None, step: StepConfig | None,
+           search: SearchConfig | None, refresh: RefreshConfig | None, label: str, begin: Callable[[], None] | None) -> TrainResult:
     folder, atlas = pathlib.Path(run.run_dir), loaded.atlas
     record = _record(run, loaded, optimizer, distill or DistillConfig(), step or StepConfig(), search, refresh or RefreshConfig())
     accepted = run_record.check(folder, record, run_folder.latest_step(folder), run.accept_changes)
@@ -343,13 +350,14 @@ class _Loop:
         self.state, on_device = self.step(self.state, batch, self.prepared.knowledge, retrieved)
         metrics = {name: float(value) for name, value in jax.device_get(on_device).items()}
         # Before the refresh: parameters that are not finite must not reach the index.
-        _stop_if_diverged(done + 1, metrics, batch)
+        _stop_if_diverged(done + 1, metrics, batch, self._left)
         if self.refresher is not None:
             metrics |= self.refresher.ages(done)
             self.prepared.knowledge = self.refresher.after_update(types.required(self.prepared.knowledge), self.state.params, done + 1)
         # device_get above has waited for the step, so this is the time of the step and not of its dispatch.
         seconds = time.perf_counter() - start
-        return metrics | {'seconds': round(seconds, 4), 'reader_tokens_per_second': round(metrics['reader_tokens'] / seconds, 1),
+        return metrics | {'queries_cut': self.prepared.encoder.queries_cut, 'seconds': round(seconds, 4),
+                          'reader_tokens_per_second': round(metrics['reader_tokens'] / seconds, 1),
                           **run_profile.utilisation(metrics['model_flops'], seconds), **run_profile.memory()}
 
     def _evaluate(self, done: int) -> float | None:
@@ -363,11 +371,30 @@ class _Loop:
             knowledge=None if self.prepared.searcher else self.prepared.knowledge, batch_size=self.run.batch_size,
             search=self.prepared.spec.search, compute_dtype=self.prepared.spec.step.compute_dtype,
             use_file_passages=self.loaded.index is None and self.loaded.atlas.config.n_context > 0)
+        for line in evaluation.left_out:
+            prepare.say_once(line)
         figures = evaluation.summary(top_k=self.loaded.atlas.config.n_context)
         self.log.add(done, {f'eval_{name}': value for name, value in figures.items() if isinstance(value, float)})
         return float(next(iter(figures.values())))
 
+    def _left(self, done: int, was_finite: bool) -> str:
+        """Removes the checkpoint of `done` if its parameters gave no finite loss; returns what is left to go on from."""
+        folder, removed = pathlib.Path(self.run.run_dir), ''
+        if not was_finite and self.checkpoints.discard(done):
+            removed = f'the checkpoint of step {done} gave this and was removed; '
+        newest = self.checkpoints.latest_step
+        if newest is None:
+            return f'{removed}no checkpoint is left' if removed else 'no checkpoint was saved yet'
+        if newest == done and not was_finite:
+            # Written by another process, perhaps with other settings: it is not ours to remove.
+            return f'the checkpoint of step {done} gives this: delete {folder / "checkpoints" / str(done)} to go on from the one before'
+        return f'{removed}the same command goes on from the checkpoint of step {newest}'
+
     def _save(self, done: int, score: float | None) -> None:
+        # The loss of these parameters is known after the next step only; a model beyond float32 is known now, and may be the last.
+        if diverged := state_lib.divergence(self.state.params):
+            raise errors.DivergedError(f'step {done}: {diverged} after the update; nothing was saved; {self._left(done, was_finite=True)}; '
+                                       'lower the learning rates')
         position: dict[str, Any] = {'examples': self.batches.iterator.get_state()}
         index = None
         if self.refresher is not None:
@@ -392,11 +419,12 @@ def _numbers_of(knowledge: types.Knowledge | None) -> tuple[jax.Array, jax.Array
     return index.embeddings, index.scales
 
 
-def _stop_if_diverged(step: int, metrics: dict[str, float], batch: types.Batch) -> None:
-    """Raises DivergedError, naming learning rates and examples, where loss or gradients are not finite."""
+def _stop_if_diverged(step: int, metrics: dict[str, float], batch: types.Batch, left: Callable[[int, bool], str]) -> None:
+    """Raises DivergedError, naming learning rates, examples and what is `left`, where loss or gradients are not finite."""
     for name, what in (('loss', 'the loss'), ('gradient_norm', 'the norm of the gradients')):
         if not math.isfinite(metrics[name]):
             rates = ' and '.join(f'{metrics[rate]:.3g}' for rate in ('learning_rate', 'retriever_learning_rate'))
             examples = hosts.to_host(batch.example_ids).tolist()
             raise errors.DivergedError(f'step {step}: {what} is {metrics[name]} (learning rates of reader and retriever {rates}, examples '
-                                       f'{examples}); the last checkpoint is intact: lower the learning rates or look at these examples')
+                                       f'{examples}); {left(step - 1, math.isfinite(metrics["loss"]))}; lower the learning rates or look '
+                                       'at these examples')

@@ -28,6 +28,7 @@ def add_commands(commands) -> None:
                         '(default: what lies with the reader)')
     parser.add_argument('--retriever_tokenizer', metavar='DIR', help='folder of the BERT tokenizer; for an original checkpoint it may have '
                         'the config.json of the BERT too (default: what lies with the retriever)')
+    cli_options.add_no_verify(parser)
 
 
 def _convert(options: argparse.Namespace) -> None:

@@ -32,13 +32,12 @@ def add_packages(parser: argparse.ArgumentParser) -> None:
 
 def _passages(options: argparse.Namespace) -> None:
     reader_dir, retriever_dir = _tokenizer_folders(options)  # a mistake is told before jax is imported, which takes seconds
-    from atlas_jax.corpus import documents, passages
-    found = documents.read_documents(options.documents)  # a wrong path too; the texts are read as they are stored
+    found = cli_options.passages_of(options)  # a wrong path is told here; the texts are read as they are stored
     from atlas_jax.corpus import store
     from atlas_jax.tokenizers import bert, t5
     # Tokenised at once: a store without token ids would be tokenised again for every index.
     built = store.PassageStore.from_passages(
-        passages.split_passages(found, options.max_words), options.out,
+        found, options.out,
         reader_tokenizer=t5.T5Tokenizer.from_folder(reader_dir), retriever_tokenizer=bert.BertTokenizer.from_folder(retriever_dir))
     print(f'{options.out}: {len(built)} passages')
 

@@ -7,8 +7,13 @@ import json
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from atlas_jax.searchers import config
+
 if TYPE_CHECKING:  # importing jax would make --help slow
+    from collections.abc import Iterator
+
     from atlas_jax import api
+    from atlas_jax.corpus.passages import Passage
     from atlas_jax.gin_files.preview import Preview
 
 
@@ -27,9 +32,32 @@ def group(commands, name: str, purpose: str, example: str):
 
 
 def add_documents(parser: argparse.ArgumentParser) -> None:
-    """Adds DOCUMENTS and --max_words."""
+    """Adds DOCUMENTS, --max_words, --as_passages and --overlap, which `passages_of` reads."""
     parser.add_argument('documents', metavar='DOCUMENTS', help='.jsonl, .txt, .md or .html file, or a folder of them')
-    parser.add_argument('--max_words', type=positive, default=100, metavar='N', help='most words of a passage (default 100)')
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument('--max_words', type=positive, default=100, metavar='N',
+                        help='most words of a passage (default 100); longer documents are cut')
+    length.add_argument('--as_passages', action='store_const', dest='max_words', const=None,
+                        help='cut nothing: every document is a passage already')
+    parser.add_argument('--overlap', type=count, default=0, metavar='WORDS',
+                        help='words that a piece of a document repeats of the one before (default 0)')
+
+
+def passages_of(options: argparse.Namespace) -> Iterator[Passage]:
+    """Yields the passages of the documents that `add_documents` names; says at the end how many were cut.
+
+    Raises InputFileError: see read_documents; ConfigError: an overlap that is too large.
+    """
+    from atlas_jax.corpus import documents, passages
+    counts = passages.CutCounts()
+    found = passages.split_passages(documents.read_documents(options.documents), options.max_words, options.overlap, counts)
+
+    def told() -> Iterator[Passage]:
+        yield from found
+        for line in counts.messages(options.max_words):
+            print(f'{options.documents}: {line}', flush=True)
+
+    return told()
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +66,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     options.add_argument('--model', metavar='DIR', help='folder that `atlas-jax train` or `convert` wrote, or an original Atlas checkpoint')
     options.add_argument('--reader', metavar='DIR', help='folder of a T5, from Hugging Face or T5X')
     options.add_argument('--retriever', metavar='DIR', help='Hugging Face folder of a BERT, Contriever or sentence transformer')
+    add_no_verify(parser)
+
+
+def add_no_verify(parser: argparse.ArgumentParser) -> None:
+    """Adds --no_verify, which main.py obeys."""
+    parser.add_argument('--no_verify', action='store_true', help='load models without comparing their files with their checksums')
 
 
 def load_model(options: argparse.Namespace) -> api.Atlas:
@@ -56,12 +90,13 @@ def add_index(parser: argparse.ArgumentParser, required: bool = True, purpose: s
 def open_index(options: argparse.Namespace) -> api.Index:
     """Opens the index that the options of `add_index` name. Raises IndexFolderError, StoreError."""
     from atlas_jax import api
+
     return api.Index.open(options.index, options.store, force=options.force)
 
 
 def add_search(parser: argparse.ArgumentParser) -> None:
     """Adds --searcher, and --also for further indexes."""
-    parser.add_argument('--searcher', default='exact', choices=['exact', 'approx', 'int8', 'scann', 'bm25', 'hybrid'],
+    parser.add_argument('--searcher', default='exact', choices=config.IN_GRAPH + config.ON_HOST,
                         help='search method, see docs/search.md (default exact)')
     parser.add_argument('--also', nargs='+', default=[], metavar='DIR', help='further indexes to search together with the first')
 
@@ -69,6 +104,7 @@ def add_search(parser: argparse.ArgumentParser) -> None:
 def open_indexes(options: argparse.Namespace) -> list[api.Index]:
     """Opens the indexes that the options of `add_index` and `add_search` name. Raises IndexFolderError, StoreError."""
     from atlas_jax import api
+
     return [open_index(options), *(api.Index.open(folder, force=options.force) for folder in options.also)]
 
 

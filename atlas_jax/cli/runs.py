@@ -25,6 +25,7 @@ def add_commands(commands) -> None:
         '    --gin.RETRIEVER_DIR=\'"models/retriever"\' --gin.INDEX_DIR=\'"index"\' --gin.TRAIN_FILE=\'"train.jsonl"\'')
     cli_options.add_gin(parser, required=True)
     cli_options.add_multihost(parser)
+    cli_options.add_no_verify(parser)
     parser.add_argument('--accept_changes', action='store_true', help='go on with a run though data or settings are not those it was begun '
                         'with; without it they are named, and nothing is trained')
     parser.add_argument('--profile', metavar='DIR', help='write a profile of a few steps there, for xprof')
@@ -34,6 +35,7 @@ def add_commands(commands) -> None:
         '    --gin.EXAMPLES_FILE=\'"test.jsonl"\'')
     cli_options.add_gin(parser, required=True)
     cli_options.add_multihost(parser)
+    cli_options.add_no_verify(parser)
     cli_options.add_json(parser)
 
 
@@ -67,6 +69,7 @@ def _ending_as_preempted(options: argparse.Namespace) -> Iterator[None]:
 def _run_training(options: argparse.Namespace) -> None:
     cli_options.join_hosts(options)
     from atlas_jax import train
+    from atlas_jax.checkpoints import run_folder
     from atlas_jax.gin_files import parse as gin_parse
     from atlas_jax.io import atomic
     cli_options.read_gin(options)
@@ -81,8 +84,10 @@ def _run_training(options: argparse.Namespace) -> None:
 
     run = dataclasses.replace(run, accept_changes=run.accept_changes or options.accept_changes,
                               profile_dir=options.profile or run.profile_dir)
-    loaded = train.load(run, arguments.pop('data'), arguments.pop('model'))
-    result = train.train_examples(run, loaded, **arguments, begin=keep_configuration)
+    # From here on: another run in the same folder is refused before its models are loaded.
+    with run_folder.writing(folder):
+        loaded = train.load(run, arguments.pop('data'), arguments.pop('model'))
+        result = train.train_examples(run, loaded, **arguments, begin=keep_configuration)
     if not cli_options.is_first():
         return
     # A run that had nothing left to do has its old rows, unless its file of metrics was taken away.

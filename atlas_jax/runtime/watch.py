@@ -105,6 +105,6 @@ class Watch:
 
 def _end_process(reason: str) -> None:
     """Ends this process at once, as its main thread may wait for another process for ever."""
-    print(f'atlas-jax: process {jax.process_index()}: {reason}; the last checkpoint is intact, the same command continues from it',
+    print(f'atlas-jax: process {jax.process_index()}: {reason}; the same command continues from the last checkpoint, if one was saved',
           file=sys.stderr, flush=True)
     os._exit(RESUMABLE)  # not sys.exit, which ends this thread alone
