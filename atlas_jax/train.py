@@ -150,7 +150,11 @@ def train(run: RunConfig, data: TrainData, model: ModelSource, optimizer: Optimi
 
 
 def load(run: RunConfig, data: TrainData, model: ModelSource) -> Loaded:
-    """Loads a model and what it learns from. Raises UserError: a folder or a file is missing, damaged, or of another kind."""
+    """Loads a model and what it learns from.
+
+    Raises:
+      ConfigError: options contradict each other. UserError: a folder or a file is missing, damaged, or of another kind.
+    """
     # One without the other would silently never evaluate.
     if bool(data.eval_file) != bool(run.evaluate_every_steps):
         raise errors.ConfigError('evaluation while training needs both eval_file and RunConfig.evaluate_every_steps')

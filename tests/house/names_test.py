@@ -15,6 +15,7 @@ _FOLDERS = ('corpus', 'index')
 _CHECKS_ITSELF = ('io.folder', 'io.untrusted')
 # Names that no file gave: constants of ours under a variable's name, command-line arguments, digests.
 _OWN_NAMES = {
+    'cli.inputs': {'folder / name'},
     'conversion.convert': {'folder / name', "folder / 'tokenizers' / name"},
     'conversion.loading': {'folder / file', 'folder / part', 'parent / name', 'path / name', "path / 'checkpoint' / name",
                            "path / 'tokenizers' / part", 'place / file'},
