@@ -28,7 +28,8 @@ def disk_full_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT) or says_disk_full(error):
+        # A DiskFullError of a file inside names a temporary folder; this one names what the user asked for.
+        if isinstance(error, errors.DiskFullError) or getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT) or says_disk_full(error):
             raise errors.DiskFullError(f'{path}: the disk is full; free some space and run the same command again') from error
         raise
 
