@@ -97,7 +97,7 @@ def test_a_profiled_run_says_how_well_it_used_the_device_and_where_its_time_went
 def test_the_folder_of_another_model_is_refused(atlas, index, examples, tmp_path):
     train.train_examples(_run(tmp_path), train.Loaded(atlas, examples, index), OPTIMIZER, DISTILL)
     other = dataclasses.replace(atlas, config=dataclasses.replace(atlas.config, n_context=3))
-    with pytest.raises(errors.ConfigError, match='another n_context'):
+    with pytest.raises(errors.ConfigError, match='n_context was 2, now 3; give the same settings'):
         train.train_examples(_run(tmp_path), train.Loaded(other, examples, index), OPTIMIZER, DISTILL)
 
 

@@ -98,6 +98,13 @@ def writing(folder: pathlib.Path) -> Iterator[None]:
 _held: set[str] = set()  # run folders that this process writes
 
 
+def latest_step(folder: pathlib.Path) -> int:
+    """Returns the step of the newest checkpoint of a run folder; 0 without any. Nothing is opened."""
+    # Orbax names a folder by its step alone once all of it is written.
+    path = folder / 'checkpoints'
+    return max((int(child.name) for child in path.iterdir() if child.name.isdecimal()), default=0) if path.is_dir() else 0
+
+
 def _score(metrics: dict[str, float]) -> float:
     return metrics['score']
 

@@ -17,7 +17,8 @@ from atlas_jax.cli import index as cli_index
 from atlas_jax.cli import plan as cli_plan
 from atlas_jax.cli import runs as cli_runs
 from atlas_jax.cli import verify as cli_verify
-from atlas_jax.runtime import allocator
+from atlas_jax.io import atomic
+from atlas_jax.runtime import allocator, quiet
 
 _EXAMPLE = """\
 example:
@@ -83,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Not in tests and notebooks, which call this with arguments: a new process would lose theirs.
     if arguments is None:
         allocator.restart_tuned(options.verbose)
+        quiet.quiet(options.verbose)
     try:
         _run(options)
     except errors.UserError as error:
@@ -121,7 +123,8 @@ def _message_of(error: OSError) -> str | None:
     }
     # What a user cannot mend is a fault of ours, and its traceback helps us.
     if error.errno not in remedies:  # a defect of ours keeps its traceback
-        return None
+        problem = atomic.user_error(error.filename or 'disk', error)  # but a failing disk is nobody's
+        return None if problem is None else str(problem)
     return f'{error.filename or "disk"}: {os.strerror(error.errno)}; {remedies[error.errno]}'
 
 

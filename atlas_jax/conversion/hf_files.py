@@ -197,17 +197,19 @@ class Tensors:
         # {"metadata": …, "weight_map": {tensor: file}}; the same layout for safetensors and .bin.
         self._file_of = weight_map
         for name, file in weight_map.items():
-            # A name with folders in it could lead out of the model folder.
-            if not isinstance(file, str) or pathlib.PurePath(file).name != file:
-                raise errors.ModelFolderError(f'{path}: the shard {file!r} of {name} is not a file name in this folder')
+            try:
+                untrusted.inside(self.path, file)
+            except ValueError as error:
+                raise errors.ModelFolderError(f'{path}: the shard {str(file)[:80]!r} of {name} is not a file name in this folder; do not '
+                                              'use these files') from error
             # Looked up now, before a conversion has written half a model.
             if name not in self._open(file, index_name).names():
-                raise errors.ModelFolderError(f'{self.path / file}: lacks {name}, which {index_name} promises; copy the folder again')
+                raise errors.ModelFolderError(f'{self.path}/{file}: lacks {name}, which {index_name} promises; copy the folder again')
 
     def _open(self, file: str, named_by: str) -> SafetensorsFile | torch_file.TorchFile:
         # One object a shard: its header or pickle is read once for all its tensors.
         if file not in self._files:
-            path = self.path / file
+            path = untrusted.inside(self.path, file)  # `_read_index` has told where it leads out
             if not path.is_file():
                 raise errors.ModelFolderError(f'{path}: no such file, though {named_by} names it; copy the folder again')
             self._files[file] = SafetensorsFile(path) if named_by in (_SINGLE, _INDEX) else torch_file.TorchFile(path)

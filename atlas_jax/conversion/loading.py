@@ -186,6 +186,8 @@ class Opened:
     inputs, n_context, task: None if the folder does not state them.
     options: `opt` of an original checkpoint.
     step: training steps done.
+
+    Raises ModelFolderError: there is no part.
     """
 
     kind: str
@@ -197,6 +199,11 @@ class Opened:
     task: task_lib.Task | None = None
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     step: int = 0
+
+    def __post_init__(self):
+        # A conversion would otherwise write an empty folder, and call it done.
+        if not self.openers:
+            raise errors.ModelFolderError(f'{self.path}: holds no parameter of a reader or a retriever; give the checkpoint of a model')
 
     def part(self, name: str) -> weights.Weights[weights.Config]:
         """Opens one part. Raises ModelFolderError if it is not there or is broken."""

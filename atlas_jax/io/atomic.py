@@ -19,24 +19,57 @@ from atlas_jax import errors
 # the next writer can tell what is left over; a process number would not do, for numbers come again, and mean nothing on another machine.
 _LOCK = '.lock'
 _DISK_FULL = re.compile(r'No space left on device|Disk quota exceeded|ENOSPC|EDQUOT')
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+# A disk or its network that fails, and limits of the system.
+_FAILING = (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO, errno.EFBIG, errno.ELOOP, errno.ENAMETOOLONG,
+            errno.EMFILE, errno.ENFILE)
 _TEMPORARY = re.compile(r'\.(.+)\.tmp\d{12}', re.DOTALL)
 
 
 @contextlib.contextmanager
 def disk_full_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
-    """Raises DiskFullError naming `path` for an ENOSPC or EDQUOT (quota) inside the block, as Python, TensorStore or Orbax raise it."""
+    """Raises `user_error` for an OSError inside the block that is the storage's, and DiskFullError for what TensorStore or Orbax says of a
+    full disk; any other error goes on.
+    """
     try:
         yield
     except Exception as error:
+        problem = user_error(path, error) if isinstance(error, OSError) else None
         # A DiskFullError of a file inside names a temporary folder; this one names what the user asked for.
-        if isinstance(error, errors.DiskFullError) or getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT) or says_disk_full(error):
-            raise errors.DiskFullError(f'{path}: the disk is full; free some space and run the same command again') from error
-        raise
+        if problem is None and (isinstance(error, errors.DiskFullError) or says_disk_full(error)):
+            problem = _disk_full(path)
+        if problem is None:
+            raise
+        raise problem from error
 
 
 def says_disk_full(error: Exception) -> bool:
     """Returns whether the text of an error, which is all that TensorStore gives, tells of a full disk."""
     return not isinstance(error, errors.UserError) and bool(_DISK_FULL.search(str(error)))
+
+
+def user_error(path: str | os.PathLike, error: OSError) -> errors.UserError | None:
+    """Returns the error that tells a user of a full, failing or forbidden disk: DiskFullError or StorageError.
+
+    None for all else: of a file that is missing, or is a folder, the caller knows what it means.
+
+    Args:
+      path: what was read or written; named where the error names no file.
+      error: the system's.
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _disk_full(path)
+    if error.errno in _FORBIDDEN:
+        remedy = 'give a path that you may use'
+    elif error.errno in _FAILING:
+        remedy = 'check the disk, then run the same command again'
+    else:
+        return None
+    return errors.StorageError(f'{error.filename or path}: cannot be read or written ({os.strerror(error.errno)}); {remedy}')
+
+
+def _disk_full(path: str | os.PathLike) -> errors.DiskFullError:
+    return errors.DiskFullError(f'{path}: the disk is full; free some space and run the same command again')
 
 
 @contextlib.contextmanager
@@ -63,7 +96,8 @@ def writing(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
                 _sync_folder(path.parent)
                 return
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it is moved, or the error that ended the block counts; the next writer removes it
+                temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -113,7 +147,8 @@ def scratch_folder(path: str | os.PathLike, *, alone: bool = False) -> Iterator[
     try:
         yield temporary
     finally:
-        _remove(temporary)
+        with contextlib.suppress(OSError):
+            _remove(temporary)
         os.close(descriptor)
 
 

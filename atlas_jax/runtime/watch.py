@@ -13,8 +13,8 @@ import jax
 
 from atlas_jax import errors
 
-# The exit code of a run that the same command continues from its last checkpoint (EX_TEMPFAIL); tpu_scripts/keep_running.sh tests for it.
-RESUMABLE = 75
+# The exit code of a run that the same command continues from its last checkpoint.
+RESUMABLE = errors.PreemptedError.exit_code
 
 
 class Watch:
