@@ -136,6 +136,7 @@ class RunCheckpoints:
         # Looking into a folder must not make it a run.
         if not create and not path.is_dir():
             raise errors.ModelFolderError(f'{folder}: it has a {MODEL_FILE} but no checkpoints; train it again or give another folder')
+        integrity.say_once()
         # On a CPU the donated state lies in host memory: the next step would overwrite it while it is being written.
         self._asynchronous = jax.default_backend() != 'cpu' if asynchronous is None else asynchronous
         # The newest to go on from, the best to answer with.

@@ -86,25 +86,25 @@ def convert(request: Request) -> Parts:
     # Opening compares every name and shape with the configuration, and tokenizers are found: what can fail fails before `out` is begun.
     parts = {name: opened.part(name) for name in _wanted(request, opened)}
     tokenizers = _tokenizers(request, opened, parts)
-    with progress.bar(sum(len(part.shapes) for part in parts.values()), f'writing {out.name}', ' parameters') as bar:
+    count = sum(len(part.shapes) for part in parts.values())
+    with atomic.writing_folder(out) as folder, progress.bar(count, f'writing {out.name}', ' parameters') as bar:
         watched = {name: _watched(part, bar) for name, part in parts.items()}
-        with atomic.writing_folder(out) as folder:
-            # The watched parts move the bar; those returned do not, so that a caller may read them again.
-            if request.to == 't5x':
-                t5x.write(folder, weights.reader(watched['reader']), request.scan, request.dtype, opened.step)
-                _save(tokenizers, {'reader': folder})
-                contents.write(folder)
-            elif request.to == 'hf':
-                # One part is a plain Hugging Face folder. Several lie side by side, a pair that is read again.
-                folders = {name: folder if len(parts) == 1 else folder / name for name in parts}
-                for name, part in watched.items():
-                    hf.write(folders[name], part, request.dtype)
-                _save(tokenizers, folders)
-                for part_folder in folders.values():
-                    hf_files.write_checksums(part_folder)
-            else:
-                _save(tokenizers, {name: folder / 'tokenizers' / name for name in tokenizers})
-                _write_run(folder, opened, watched)
+        # The watched parts move the bar; those returned do not, so that a caller may read them again.
+        if request.to == 't5x':
+            t5x.write(folder, weights.reader(watched['reader']), request.scan, request.dtype, opened.step)
+            _save(tokenizers, {'reader': folder})
+            contents.write(folder)
+        elif request.to == 'hf':
+            # One part is a plain Hugging Face folder. Several lie side by side, a pair that is read again.
+            folders = {name: folder if len(parts) == 1 else folder / name for name in parts}
+            for name, part in watched.items():
+                hf.write(folders[name], part, request.dtype)
+            _save(tokenizers, folders)
+            for part_folder in folders.values():
+                hf_files.write_checksums(part_folder)
+        else:
+            _save(tokenizers, {name: folder / 'tokenizers' / name for name in tokenizers})
+            _write_run(folder, opened, watched)
     return parts
 
 

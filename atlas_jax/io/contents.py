@@ -105,8 +105,9 @@ def read(folder: pathlib.Path) -> dict[str, dict[str, Any]] | None:
         return None
     except (OSError, ValueError) as error:
         raise _unreadable(folder, str(error)) from error
-    if not isinstance(body, dict) or body.get('format') != FORMAT:
-        return None  # another program's file
+    # Either key shows that it is ours: one flipped bit must not make it another program's.
+    if not isinstance(body, dict) or body.get('format') != FORMAT and 'list_sha256' not in body:
+        return None
     listed = {name: value for name, value in body.items() if name != 'list_sha256'}
     if body.get('list_sha256') != manifest.digest(listed):
         raise _unreadable(folder, 'its own checksum does not match')
@@ -159,7 +160,7 @@ def check(folder: pathlib.Path, under: Iterable[str] = ('',)) -> None:
 
 def check_file(path: pathlib.Path) -> None:
     """Checks one file by the list of its folder, or of one above; a file that no list names passes. Raises ModelFolderError."""
-    for folder in list(path.parents)[:_ABOVE]:
+    for folder in list(path.parents)[:_ABOVE] if is_checking() else ():
         name = path.relative_to(folder).as_posix()
         if name in (read(folder) or {}):
             check(folder, (name,))

@@ -50,6 +50,15 @@ def test_bytes_are_written_as_they_are(tmp_path):
     assert (tmp_path / 'file').read_bytes() == b'\r\n\xff'
 
 
+def test_a_full_disk_inside_a_new_folder_names_the_folder(tmp_path):
+    with pytest.raises(errors.DiskFullError, match='/out: the disk is full'), atomic.writing_folder(tmp_path / 'out') as folder, \
+            atomic.writing(folder / 'weights'):
+        raise ValueError('RESOURCE_EXHAUSTED: [OS error 28: ENOSPC No space left on device]')  # as TensorStore says it
+    with pytest.raises(ValueError, match='of ours'), atomic.writing_folder(tmp_path / 'out'):
+        raise ValueError('a mistake of ours')
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_on_a_full_disk_is_not_there(tmp_path):
     with pytest.raises(errors.DiskFullError, match='out: the disk is full'), atomic.writing_folder(tmp_path / 'out'):
         raise OSError(errno.ENOSPC, 'no space')

@@ -46,14 +46,14 @@ def test_every_flipped_bit_is_found(folder):
 def test_a_flipped_bit_in_the_list_is_never_taken_for_a_whole_folder(folder):
     generator = random.Random(3)
     size = (folder / contents.FILE).stat().st_size
-    for bit in generator.sample(range(8 * size), 60):
+    for bit in generator.sample(range(8 * size), 400):
         _flip(folder / contents.FILE, bit)
         try:
             found = contents.damage(folder)
         except errors.ModelFolderError as error:
             assert contents.FILE in str(error)
-        else:  # white space of the JSON, or a format that is no longer ours
-            assert found in ([], None)
+        else:  # white space of the JSON
+            assert found == []
         _flip(folder / contents.FILE, bit)
 
 
@@ -64,7 +64,7 @@ def test_files_that_are_cut_longer_missing_or_unreadable_are_named(folder):
     assert str(contents.damage(folder)[0]) == f'{folder}/part/weights: is missing'
     (folder / 'part' / 'weights').mkdir()
     (folder / 'empty').write_text('x')
-    with pytest.raises(errors.ModelFolderError, match=r'empty: damaged \(1 bytes, expected 0\) \(and 1 more files\); restore .*--no_verify'):
+    with pytest.raises(errors.ModelFolderError, match=r'empty: damaged \(1 bytes, expected 0\) \(and 1 more files\); res.*--no_verify'):
         contents.check(folder)
 
 
@@ -75,6 +75,7 @@ def test_a_folder_can_be_loaded_unchecked_and_one_without_a_list_passes(folder, 
     with contents.unchecked():
         assert not contents.is_checking()
         contents.check(folder)
+        contents.check_file(folder / 'config.json')
     contents.check(folder, ('part/',))  # only what is asked for is read
     other = tmp_path_factory.mktemp('other')
     contents.check(other)
