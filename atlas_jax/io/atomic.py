@@ -18,6 +18,7 @@ from atlas_jax import errors
 # The writer holds a flock on its temporary file, or on this file in its temporary folder. The system frees it however the process ends, so
 # the next writer can tell what is left over; a process number would not do, for numbers come again, and mean nothing on another machine.
 _LOCK = '.lock'
+_DISK_FULL = re.compile(r'No space left on device|Disk quota exceeded|ENOSPC|EDQUOT')
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 # A disk or its network that fails, and limits of the system.
 _FAILING = (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO, errno.EFBIG, errno.ELOOP, errno.ENAMETOOLONG,
@@ -27,13 +28,23 @@ _TEMPORARY = re.compile(r'\.(.+)\.tmp\d{12}', re.DOTALL)
 
 @contextlib.contextmanager
 def disk_full_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
-    """Raises `user_error` for an OSError inside the block that is the storage's; any other goes on."""
+    """Raises `user_error` for an OSError inside the block that is the storage's, and DiskFullError for what TensorStore or Orbax says of a
+    full disk; any other error goes on.
+    """
     try:
         yield
-    except OSError as error:
-        if (problem := user_error(path, error)) is not None:
-            raise problem from error
-        raise
+    except Exception as error:
+        problem = user_error(path, error) if isinstance(error, OSError) else None
+        if problem is None and says_disk_full(error):
+            problem = _disk_full(path)
+        if problem is None:
+            raise
+        raise problem from error
+
+
+def says_disk_full(error: Exception) -> bool:
+    """Returns whether the text of an error, which is all that TensorStore gives, tells of a full disk."""
+    return not isinstance(error, errors.UserError) and bool(_DISK_FULL.search(str(error)))
 
 
 def user_error(path: str | os.PathLike, error: OSError) -> errors.UserError | None:
@@ -46,7 +57,7 @@ def user_error(path: str | os.PathLike, error: OSError) -> errors.UserError | No
       error: the system's.
     """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return errors.DiskFullError(f'{path}: the disk is full; free some space and run the same command again')
+        return _disk_full(path)
     if error.errno in _FORBIDDEN:
         remedy = 'give a path that you may use'
     elif error.errno in _FAILING:
@@ -54,6 +65,10 @@ def user_error(path: str | os.PathLike, error: OSError) -> errors.UserError | No
     else:
         return None
     return errors.StorageError(f'{error.filename or path}: cannot be read or written ({os.strerror(error.errno)}); {remedy}')
+
+
+def _disk_full(path: str | os.PathLike) -> errors.DiskFullError:
+    return errors.DiskFullError(f'{path}: the disk is full; free some space and run the same command again')
 
 
 @contextlib.contextmanager

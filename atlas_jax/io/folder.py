@@ -281,7 +281,7 @@ def storage_errors(place: Folder, damaged: type[errors.UserError] | None = None,
             problem = atomic.user_error(str(place), OSError(int(match[1]), ''))
             if problem is not None:
                 raise problem from error
-        if re.search(r'No space left on device|Disk quota exceeded|ENOSPC|EDQUOT', text):
+        if atomic.says_disk_full(error):
             raise errors.DiskFullError(f'{place}: the disk is full; free some space and run the same command again') from error
         # Source locations stand in brackets behind the message.
         reason = re.sub(r'\s+', ' ', text.split('[')[0]).strip()

@@ -1,5 +1,6 @@
 """An index with the passage store that it belongs to: built, changed, checked, and laid out on the devices."""
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,8 +15,23 @@ from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index.embed import PassageEmbedder
 from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.runtime import hosts
+from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A passage that a search found.
+
+    Attributes:
+      score: what the searcher orders by: the inner product with the query unless told otherwise.
+      index: the folder of the index it is in.
+    """
+
+    passage: Passage
+    score: float
+    index: str = ''
 
 
 class EmbeddingModel(Protocol):
@@ -38,6 +54,13 @@ class EmbeddingModel(Protocol):
 
     def embedder(self) -> PassageEmbedder:
         """Returns the passage encoder with its format."""
+
+
+class SearchingModel(Protocol):
+    """The part of a model that searches. api.Atlas is one."""
+
+    def search(self, questions: Sequence[str], index: 'Index', top_k: int, search: SearchConfig | str | None = None) -> list[list[Found]]:
+        """Returns the passages found for each question, best first."""
 
 
 class Index:
@@ -100,6 +123,21 @@ class Index:
         self.store.check_tokenizers(atlas.reader_tokenizer, atlas.retriever_tokenizer)
         # Tokenizers cannot be forced: other ids would be other words.
         self.index.check(self.store, atlas.embedder(), self.force)
+
+    def search(self, questions: Sequence[str], atlas: SearchingModel, top_k: int = 5,
+               search: SearchConfig | str | None = None) -> list[list[Found]]:
+        """Returns the `top_k` passages of this index found for each question, best first; fewer where there are fewer.
+
+        Args:
+          questions: plain questions, or any texts.
+          atlas: the model that built this index.
+          top_k: passages a question gets.
+          search: how, or the name of a searcher; None is exact.
+
+        Raises:
+          IndexFolderError, StoreError, ConfigError: as Atlas.search, which searches several indexes together too.
+        """
+        return atlas.search(questions, self, top_k, search)
 
     def replace(self, passages: Iterable[Passage], atlas: EmbeddingModel) -> int:
         """Adds passages; one whose docid is there already takes its place. Only these are embedded.
