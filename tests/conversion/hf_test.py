@@ -273,3 +273,18 @@ def test_broken_modules(tmp_path, text):
     (tmp_path / 'modules.json').write_text(text)
     with pytest.raises(errors.ModelFolderError, match='modules.json'):
         hf.describe_retriever(tmp_path)
+
+
+@pytest.mark.parametrize('place', ['../victim', '/victim', 7, None, 'a\\b', '..'])
+@pytest.mark.parametrize('number', [0, 1])
+def test_no_module_leads_out_of_the_folder(tmp_path, place, number):
+    victim = tmp_path / 'victim'
+    victim.mkdir()
+    (victim / 'config.json').write_text(json.dumps({'pooling_mode_mean_tokens': True}))
+    (tmp_path / 'model').mkdir()
+    _write_modules(tmp_path / 'model', ['Transformer', 'Pooling'], pooling_mode_mean_tokens=True)
+    modules = json.loads((tmp_path / 'model' / 'modules.json').read_text())
+    modules[number]['path'] = place
+    (tmp_path / 'model' / 'modules.json').write_text(json.dumps(modules))
+    with pytest.raises(errors.ModelFolderError, match='modules.json: .*name.*; do not use these files'):
+        hf.describe_retriever(tmp_path / 'model')

@@ -227,6 +227,17 @@ def test_incomplete_copies_are_refused(tmp_path):
         _refused(tmp_path / str(number), match)
 
 
+@pytest.mark.parametrize('separator', ['/../', '/../../victim/', '\\'])
+def test_no_array_or_chunk_leads_out_of_the_checkpoint(tmp_path, separator):
+    folder = tiny_checkpoints.write_t5x(tmp_path / 'whole', _apart(V11), zarr)
+    for path in ('..', 'x/..'):
+        with pytest.raises(errors.ModelFolderError, match='leads out of the folder'):
+            t5x._open_zarr(folder, 'a', {'kvstore': {'path': path}, 'metadata': {}})
+    described = folder / 'target.token_embedder.embedding' / '.zarray'
+    described.write_text(json.dumps({**json.loads(described.read_text()), 'dimension_separator': separator}))
+    _refused(folder, 'leads out of the folder|is no file name')
+
+
 def test_altered_msgpack_gives_one_line(tmp_path):
     tiny_checkpoints.write_t5x(tmp_path, {'a/b': np.float32([1, 2])})
     whole, generator = (tmp_path / 'checkpoint').read_bytes(), np.random.default_rng(0)

@@ -12,7 +12,7 @@ _PLACE = re.compile(r'folder|path|dir|place|\.local\b|parent|root|cache|home|\bo
                     re.IGNORECASE)
 # A Folder checks each name that it is given; these two join nothing but Folders, apart from `.local`.
 _FOLDERS = ('corpus', 'index')
-_CHECKS_ITSELF = ('io.folder', 'io.untrusted')
+_CHECKS_ITSELF = ('io.contents', 'io.folder', 'io.untrusted')  # the first asks `inside` for each name of a list that it reads
 # Names that no file gave: constants of ours under a variable's name, command-line arguments, digests.
 _OWN_NAMES = {
     'cli.inputs': {'folder / name'},
@@ -29,6 +29,8 @@ _OWN_NAMES = {
     'planning.plan': {"cache_dir / f'{_key([lowered.as_text(), *shapes], topology)}.json'"},
     'report.run_log': {"folder / f'events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}'"},
     'searchers.on_host': {'pathlib.Path(part.index.path) / name'},
+    'tokenizers.bert': {'folder / file'},
+    'train': {"folder / 'checkpoints' / str(done)"},
     # Where a checkpoint of the original says that its models are: looked at for tokenizers, and for nothing else.
     'conversion.original': {'parent / option', 'parent / pathlib.PurePath(option).name'},
     # A store may be anywhere: an index names it as a user would.
