@@ -61,7 +61,8 @@ def test_runs_become_workloads():
     assert (building.kind, building.index_dtype, building.config.retriever_max_tokens) == ('index', 'int8', 256)
 
 
-@pytest.mark.parametrize('task, query, target', [('multiple_choice.MultipleChoiceTask', 192, 16), ('lm.LMTask', 192, 64), ('qa.QATask', 64, 16)])
+@pytest.mark.parametrize('task, query, target', [('multiple_choice.MultipleChoiceTask', 192, 16), ('lm.LMTask', 192, 64),
+                                                 ('qa.QATask', 64, 16)])
 def test_a_run_of_another_task_is_planned_with_its_limits(task, query, target):
     gin_parse.parse(['models/small.gin', 'runs/few_shot.gin'], [f'TASK=@{task}()'], stand_in='no folder')
     workload = workload_lib.of_training(gin_parse.value_of('MODEL'), gin_parse.arguments_of(train.train))
