@@ -55,11 +55,13 @@ class AtlasModel:
                         reader_tokenizer: str | os.PathLike | None = None, retriever_tokenizer: str | os.PathLike | None = None) -> Self:
         """Loads a reader and a retriever: Hugging Face folders, or any other kind that `load` reads.
 
+        Files that have checksums are compared with them first; inside `io.contents.unchecked` they are not.
+
         Args:
           reader_tokenizer, retriever_tokenizer: folders of the tokenizers (or a spiece.model) where they do not lie with the models.
 
         Raises:
-          ModelFolderError: a folder does not hold what it should, or a tokenizer is missing.
+          ModelFolderError: a folder does not hold what it should, a file is damaged, or a tokenizer is missing.
         """
         # Opened, not read: each parameter is read when it is placed, so one is in memory at a time.
         opened = loading.join(loading.open_model(reader), loading.open_model(retriever))
@@ -72,12 +74,14 @@ class AtlasModel:
         """Loads a folder that `atlas-jax train` or `Atlas.save` wrote (of a run, the newest checkpoint), an original Atlas checkpoint, or a
         folder with reader/ and retriever/.
 
+        Files that have checksums are compared with them first; inside `io.contents.unchecked` they are not.
+
         Args:
           reader_tokenizer, retriever_tokenizer: folders of the tokenizers (or a spiece.model) of an original checkpoint, where they do not
             lie beside it.
 
         Raises:
-          ModelFolderError: no model in the folder, one of another version, or a tokenizer is missing.
+          ModelFolderError: no model in the folder, one of another version, a damaged file, or a tokenizer is missing.
         """
         found = loading.detect(path)
         # Our own folders come below: they hold sharded arrays, to be restored straight onto the mesh.

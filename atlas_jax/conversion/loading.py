@@ -10,6 +10,7 @@ from typing import Any
 
 from atlas_jax import errors
 from atlas_jax.conversion import hf, hf_files, original, own, t5x, weights
+from atlas_jax.io import contents
 from atlas_jax.models import atlas, contriever, t5
 from atlas_jax.tasks import registry
 from atlas_jax.tasks import task as task_lib
@@ -235,6 +236,8 @@ def open_model(path: str | os.PathLike, retriever_config: str | os.PathLike | No
         return _open_original(found.path, retriever_config)
     if found.kind == ATLAS_JAX:
         return _open_own(found.path)
+    # A folder that was written here has checksums, any other passes.
+    contents.check(found.path)
     if found.kind == RETRIEVER:
         return Opened(found.kind, found.path, {'retriever': lambda: hf.open_contriever(found.path)}, {'retriever': [found.path]})
     # The tokenizer of a T5X model lies in the folder above its checkpoint_<step>, if anywhere.

@@ -118,10 +118,14 @@ class PassageStore:
             raise errors.StoreError(f'{self.path}: expected a list of docids, found "{docids}"; give a list')
         rows = np.zeros(len(docids), np.int64)
         for number, docid in enumerate(docids):
-            if not isinstance(docid, str) or (row := self._docid_table.last_row(docid)) is None:
+            if (row := self.find(docid)) is None:
                 raise errors.StoreError(f'{self.path}: no passage "{docid}" in this store; check the docid')
             rows[number] = row
         return rows
+
+    def find(self, docid: str) -> int | None:
+        """Returns the last row of a docid, None if there is none. Raises StoreError: damaged."""
+        return self._docid_table.last_row(docid) if isinstance(docid, str) else None
 
     def superseded(self) -> np.ndarray:
         """Returns [rows] bool: True where a later row has the same docid. Raises StoreError: damaged."""
@@ -244,6 +248,11 @@ class PassageStore:
         Raises StoreError: no store there, or its manifest is damaged.
         """
         return store_version.damaged_files(Folder(path), store_version.read(Folder(path)), contents=True)
+
+    @staticmethod
+    def leftovers(path: str | os.PathLike) -> list[str]:
+        """Returns the paths of what killed writers left in a store; the next writer removes it. Raises StoreError: as `problems`."""
+        return [f'{path}/{name}' for name in store_writing.leftovers(Folder(path), store_version.read(Folder(path)))]
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[store_version.StoreVersion]:

@@ -13,7 +13,7 @@ from atlas_jax.corpus.passages import Passage
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.knowledge.index import EmbeddingModel, Index, padded_rows
 from atlas_jax.runtime import hosts
-from atlas_jax.searchers import int8, on_host
+from atlas_jax.searchers import fitting, int8, on_host
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.searchers.host_searcher import HostSearcher
 from atlas_jax.tasks.task import TaskExample
@@ -71,13 +71,15 @@ class IndexGroup:
         """Returns the searcher of the host that `search` names, kept for the next call.
 
         Raises:
-          IndexFolderError, StoreError: as Index.check. ConfigError: the searcher's package is missing.
+          IndexFolderError, StoreError: as Index.check, or a fit of hybrid search is damaged. ConfigError: the searcher's package is missing.
         """
         for index in self.indexes:
             index.check(atlas)
         # Ids count padding too, on the host as in the graph, so that a row has one number.
         first_rows = self._first_rows(atlas.mesh)
         parts = [on_host.Part(index.index, index.store, first) for index, first in zip(self.indexes, first_rows, strict=True)]
+        # Before it is looked for among those kept: a new fit makes another searcher.
+        search = fitting.apply(search, [(index.index, index.store.fingerprint) for index in self.indexes])
         # Every change of an index reads its deletions anew.
         made_of = [index.index.deleted for index in self.indexes]
         return self._keep(search, made_of, lambda: on_host.make(search, parts, lambda: self.knowledge(atlas, search=search), atlas.mesh))

@@ -198,6 +198,23 @@ def read_examples(path: str | os.PathLike, task: Task, *, training: bool = False
     return examples
 
 
+def check_rows(path: str | os.PathLike, task: Task, *, training: bool = False, labelled: bool = True, max_rows: int | None = None) -> None:
+    """Checks the rows of a file as read_examples does, without keeping their examples.
+
+    Raises InputFileError: as read_examples, but for a file of which a task leaves out every row, which needs the reader's tokenizer.
+    """
+    for number, (line, row) in enumerate(jsonl.read(path)):
+        if number == max_rows:
+            break
+        row = {'filename': os.path.basename(path), **row}
+        if wrong := task.problem(row):
+            raise errors.InputFileError(path, wrong.what, line=line, field=wrong.field, remedy=wrong.remedy)
+        # A row that the task leaves out needs no label.
+        made = [task.example(each, number) for each in task.expand(row, training)] if labelled else []
+        if not all(example is None or example.answers for example in made):
+            raise errors.InputFileError(path, 'missing', line=line, field=task.label, remedy=task.remedy)
+
+
 def ask(task: Task, question: str, example_id: int) -> TaskExample:
     """Returns the example of a plain question, without answers. Raises ConfigError: the task needs more than one text, or a longer one."""
     example = task.example({task.asks: question}, example_id)
