@@ -128,7 +128,8 @@ def _read_json_lines(file: pathlib.Path, name: str, unread: set[str]) -> Iterato
     for line, written in jsonl.read(file):
         row = in_our_fields(written)
         if 'text' not in row:
-            raise errors.InputFileError(file, 'missing', line=line, field='text', remedy=f'fields found: {", ".join(sorted(row)) or "none"}')
+            found = ', '.join(sorted(written)) or 'none'
+            raise errors.InputFileError(file, 'missing', line=line, field='text', remedy=f'fields found: {found}')
         if isinstance(row.get('id'), int) and not isinstance(row['id'], bool):  # Python's bool is an int
             row['id'] = str(row['id'])
         fields = {field: _string(row.get(field), file, line, field) for field in _FIELDS}
