@@ -12,7 +12,7 @@ import safetensors
 
 from atlas_jax import errors
 from atlas_jax.conversion import torch_file
-from atlas_jax.io import atomic
+from atlas_jax.io import atomic, untrusted
 
 # Names of dtypes in a safetensors header, by numpy's name.
 _DTYPE_NAMES = {'float32': 'F32', 'bfloat16': 'BF16', 'float16': 'F16'}
@@ -42,7 +42,15 @@ class SafetensorsFile:
         """Reads one tensor as float32."""
         # Opened anew each time: every page that was ever read of a file that stays mapped counts as resident memory.
         with self._open() as file:
-            return np.asarray(file.get_tensor(name), dtype=np.float32)
+            try:
+                array = file.get_tensor(name)
+                # AttributeError and TypeError: numpy lacks the dtype, as those of 4 and 8 bits.
+                if array.dtype.kind not in 'fiubV':
+                    raise TypeError(f'{array.dtype} numbers')
+                return np.asarray(array, dtype=np.float32)
+            except (safetensors.SafetensorError, AttributeError, TypeError, ValueError, MemoryError) as error:
+                raise errors.ModelFolderError(f'{self._path}: {name[:200]} cannot be read ({str(error)[:200]}); expected numbers of '
+                                              'float32, bfloat16 or float16') from error
 
     def _open(self) -> Any:
         try:
@@ -99,9 +107,8 @@ def read_json(path: pathlib.Path) -> Any:
     if not path.is_file():
         raise errors.ModelFolderError(f'{path}: no such file; give a Hugging Face model folder (config.json and {_SINGLE})')
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    # json raises RecursionError for a file of nothing but opening brackets.
-    except (ValueError, RecursionError) as error:
+        return untrusted.read_json(path)
+    except ValueError as error:
         raise errors.ModelFolderError(f'{path}: broken JSON ({error}); copy the folder again') from error
 
 
@@ -114,7 +121,8 @@ def read_config(folder: pathlib.Path, model_types: tuple[str, ...]) -> dict[str,
     found = config.get('model_type')
     if found not in model_types:
         expected = ' or '.join(repr(name) for name in model_types)
-        raise errors.ModelFolderError(f'{path}: model_type is {found!r}, expected {expected}; give a folder of that kind of model')
+        raise errors.ModelFolderError(f'{path}: model_type is {untrusted.shown(found)}, expected {expected}; give a folder of that kind of '
+                                      'model')
     return config
 
 
@@ -182,9 +190,13 @@ class Tensors:
         # {"metadata": …, "weight_map": {tensor: file}}; the same layout for safetensors and .bin.
         self._file_of = weight_map
         for name, file in weight_map.items():
-            # A name with folders in it could lead out of the model folder.
-            if not isinstance(file, str) or pathlib.PurePath(file).name != file:
-                raise errors.ModelFolderError(f'{path}: the shard {file!r} of {name} is not a file name in this folder')
+            try:
+                # A name with folders in it could lead out of the model folder.
+                if untrusted.inside(self.path, file).parent != self.path:
+                    raise ValueError('it names a folder')
+            except ValueError as error:
+                raise errors.ModelFolderError(f'{path}: the shard {untrusted.shown(file)} of {name[:200]} is not a file name in this folder '
+                                              f'({error}); copy the folder again') from error
             # Looked up now, before a conversion has written half a model.
             if name not in self._open(file, index_name).names():
                 raise errors.ModelFolderError(f'{self.path / file}: lacks {name}, which {index_name} promises; copy the folder again')

@@ -7,7 +7,9 @@ from typing import Any
 
 # CPython refuses longer integers itself, by a ValueError that speaks of sys.set_int_max_str_digits.
 _MAX_DIGITS = 4300
-_MAX_NAME = 1024  # characters; file systems allow 255 a part
+_MAX_NAME, _MAX_PART = 1024, 255  # characters, and bytes of a part, as file systems allow
+# Of a file that is read whole: configurations, tokenizers, documents. The largest tokenizer.json are a tenth of it.
+MAX_FILE_BYTES = 1 << 28
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -21,6 +23,42 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError('brackets are nested too deep') from error
 
 
+def read_json(path: pathlib.Path) -> Any:
+    """Returns the value of a JSON file. Raises FileNotFoundError, and ValueError as `read_bytes` and `parse_json`."""
+    return parse_json(read_bytes(path))
+
+
+def read_bytes(path: pathlib.Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Returns the content of a file that is held in memory at once.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: no regular file, one that may not be read, or one of more than `max_bytes`.
+    """
+    require_regular_file(path)
+    try:
+        # A file of holes takes no disk and all of the memory.
+        if (size := path.stat().st_size) > max_bytes:
+            raise ValueError(f'{size:,} bytes, expected at most {max_bytes:,}')
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f'it cannot be read: {error.strerror}') from error
+
+
+def shown(value: object) -> str:
+    """Returns a value of a file as a message shows it: on one line, at most 80 characters."""
+    # Containers by their kind alone: a few bytes of a pickle or of JSON can stand for gigabytes of text.
+    if isinstance(value, str | bytes):
+        return repr(value[:80]) + ('…' if len(value) > 80 else '')
+    if isinstance(value, int) and abs(value) >= 10**20:
+        return f'an integer of {value.bit_length():,} bits'
+    if value is None or isinstance(value, int | float):
+        return repr(value)
+    return f'a value of type {type(value).__name__}' if value else repr(value)[:80]
+
+
 def inside(folder: pathlib.Path, name: object, *, links: bool = True) -> pathlib.Path:
     """Returns folder/name for a name that was read from a file; names use `/`, whatever the system.
 
@@ -32,6 +70,9 @@ def inside(folder: pathlib.Path, name: object, *, links: bool = True) -> pathlib
     if not isinstance(name, str) or not name or len(name) > _MAX_NAME or '\0' in name or '\\' in name:
         raise ValueError(f'{str(name)[:80]!r} is no file name')
     parts = pathlib.PurePosixPath(name)
+    # encode raises a ValueError of its own for half of a surrogate pair.
+    if any(len(part.encode()) > _MAX_PART for part in parts.parts):
+        raise ValueError(f'the name {name[:80]!r}… is too long')
     leads_out = parts.is_absolute() or '..' in parts.parts
     if leads_out or not (links or (folder / name).resolve().is_relative_to(folder.resolve())):
         raise ValueError(f'the name {name[:80]!r} leads out of the folder')
