@@ -14,7 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from atlas_jax import errors
-from atlas_jax.io import atomic
+from atlas_jax.io import atomic, untrusted
 
 MODEL_FILE = 'model.json'
 # Of model.json; Orbax versions its own files. Raise it when a field changes its meaning: another version is refused, not guessed at.
@@ -37,12 +37,16 @@ def read_model_file(folder: pathlib.Path) -> dict[str, Any]:
         raise errors.ModelFolderError(f'{folder}: no {MODEL_FILE} in it, so this is not an atlas_jax model; give the run folder of '
                                       '`atlas-jax train`, or Hugging Face folders with --reader and --retriever')
     try:
-        values = json.loads(path.read_text(encoding='utf-8'))
+        values = untrusted.read_json(path)
     except ValueError as error:
         raise errors.ModelFolderError(f'{path}: broken JSON: {error}') from error
     # Other programs write files of this name too.
     if not isinstance(values, dict) or values.get('format') != 'atlas_jax' or values.get('version') != FORMAT_VERSION:
         raise errors.ModelFolderError(f'{path}: not a model file of format version {FORMAT_VERSION}')
+    for name, kind in (('reader', dict), ('retriever', dict), ('inputs', dict), ('task', dict), ('has_passage_encoder', bool)):
+        if not isinstance(values.get(name), kind):
+            raise errors.ModelFolderError(f'{path}: {name} is {untrusted.shown(values.get(name))}, expected a value of type {kind.__name__}; '
+                                          'copy the folder again')
     return values
 
 

@@ -13,13 +13,12 @@ Ids and masks are integers; a mask is 1 on the tokens of a row, which stand at i
 """
 
 import os
-import zipfile
 from typing import Any
 
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.io import atomic
+from atlas_jax.io import atomic, npz
 
 Arrays = dict[str, np.ndarray]
 
@@ -38,10 +37,9 @@ def read(path: str | os.PathLike, needs_retriever: bool = False, needs_targets: 
       InputFileError: an array is missing or wrong; names its key.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise errors.InputFileError(path, f'not an npz file of plain arrays ({error})', remedy='write it with numpy.savez') from error
+        arrays = npz.read(path)
+    except (OSError, ValueError) as error:
+        raise errors.InputFileError(path, str(error), remedy='write it with numpy.savez') from error
     return check(arrays, path, needs_retriever, needs_targets)
 
 

@@ -55,8 +55,8 @@ class SafetensorsFile:
     def _open(self) -> Any:
         try:
             return safetensors.safe_open(self._path, 'numpy')
-        except (safetensors.SafetensorError, OSError) as error:
-            raise errors.ModelFolderError(f'{self._path}: not a whole safetensors file ({error}); copy it again') from error
+        except (safetensors.SafetensorError, OSError, MemoryError) as error:
+            raise errors.ModelFolderError(f'{self._path}: not a whole safetensors file ({str(error)[:200]}); copy it again') from error
 
 
 def write_safetensors(path: pathlib.Path, tensors: Sequence[tuple[str, tuple[int, ...]]], read: Callable[[str], np.ndarray],
@@ -191,12 +191,10 @@ class Tensors:
         self._file_of = weight_map
         for name, file in weight_map.items():
             try:
-                # A name with folders in it could lead out of the model folder.
-                if untrusted.inside(self.path, file).parent != self.path:
-                    raise ValueError('it names a folder')
+                untrusted.inside(self.path, file)
             except ValueError as error:
-                raise errors.ModelFolderError(f'{path}: the shard {untrusted.shown(file)} of {name[:200]} is not a file name in this folder '
-                                              f'({error}); copy the folder again') from error
+                raise errors.ModelFolderError(f'{path}: the shard {str(file)[:80]!r} of {name} is not a file name in this folder; do not '
+                                              'use these files') from error
             # Looked up now, before a conversion has written half a model.
             if name not in self._open(file, index_name).names():
                 raise errors.ModelFolderError(f'{self.path / file}: lacks {name}, which {index_name} promises; copy the folder again')

@@ -139,7 +139,7 @@ def _reader_tokenizer(given: str | os.PathLike | None, places: Iterable[pathlib.
     # T5X names a spiece.model, not a folder.
     if given is not None and pathlib.Path(given).is_file():
         try:
-            return t5_tokenizer.T5Tokenizer(pathlib.Path(given).read_bytes())
+            return t5_tokenizer.T5Tokenizer.from_file(pathlib.Path(given))
         except errors.ModelFolderError as error:
             raise errors.ModelFolderError(f'{given}: {error}; give the spiece.model of the T5') from error
     return t5_tokenizer.T5Tokenizer.from_folder(_find(given, places, 'T5', '--reader_tokenizer'))

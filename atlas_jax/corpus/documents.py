@@ -3,14 +3,17 @@
 import dataclasses
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Iterator
 
 from atlas_jax import errors
 from atlas_jax.corpus import markup
-from atlas_jax.io import jsonl
+from atlas_jax.io import jsonl, untrusted
 
 _JSON_LINES, _PLAIN, _MARKDOWN, _HTML = ('.jsonl',), ('.txt',), ('.md',), ('.html', '.htm')
+_MAX_WORD = 100_000  # characters
+_MAX_BYTES = 1 << 26  # of a file that is one document, or a few
 SUFFIXES = _JSON_LINES + _PLAIN + _MARKDOWN + _HTML
 
 
@@ -68,11 +71,19 @@ def _checked(files: list[pathlib.Path], base: pathlib.Path) -> Iterator[Document
         name = file.relative_to(base).as_posix()
         read = _read_json_lines if file.suffix.lower() in _JSON_LINES else _read_text
         for line, document in read(file, name):
+            _check_words(document.text, file, line)
             if document.docid in seen:
                 raise errors.InputFileError(file, f'"{document.docid}" was the id of an earlier document', line=line, field='id',
                                             remedy='give each document its own')
             seen.add(document.docid)  # ids of all files: they name passages of one store
             yield document
+
+
+def _check_words(text: str, file: pathlib.Path, line: int | None) -> None:
+    """Raises InputFileError: a word so long that it is no text; a passage is never cut inside a word, and would hold all of it."""
+    if len(text) > _MAX_WORD and (word := re.search(rf'\S{{{_MAX_WORD + 1}}}', text)):
+        raise errors.InputFileError(file, f'a word of more than {_MAX_WORD:,} characters ("{word[0][:20]}…")', line=line,
+                                    remedy='remove what is no text, such as encoded images')
 
 
 def _read_json_lines(file: pathlib.Path, name: str) -> Iterator[tuple[int | None, Document]]:
@@ -118,9 +129,9 @@ def _read_text(file: pathlib.Path, name: str) -> Iterator[tuple[int | None, Docu
 
 def _decode(file: pathlib.Path) -> str:
     try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise errors.InputFileError(file, f'cannot be read ({error.strerror})') from error
+        content = untrusted.read_bytes(file, _MAX_BYTES)
+    except (OSError, ValueError) as error:
+        raise errors.InputFileError(file, str(error), remedy='give text files, and large corpora as JSON lines') from error
     try:
         # utf-8-sig: some editors put a byte order mark first.
         return content.decode('utf-8-sig').replace('\r\n', '\n').replace('\r', '\n')

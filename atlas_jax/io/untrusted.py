@@ -1,8 +1,11 @@
 """Content of files from anywhere: JSON that cannot exhaust the interpreter, and names that stay in their folder."""
 
 import json
+import math
 import pathlib
 import stat
+import types
+import typing
 from typing import Any
 
 # CPython refuses longer integers itself, by a ValueError that speaks of sys.set_int_max_str_digits.
@@ -45,6 +48,26 @@ def read_bytes(path: pathlib.Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         raise
     except OSError as error:
         raise ValueError(f'it cannot be read: {error.strerror}') from error
+
+
+def has_type(value: object, declared: Any) -> bool:
+    """Returns True if a value of JSON is of the declared type of a dataclass's field.
+
+    Known are int, float, str, bool, None, classes, unions, tuple[X, ...] and dict[str, X]. JSON has lists for tuples, and 1 for 1.0; True
+    is no number, and NaN and infinity are none either.
+    """
+    origin, arguments = typing.get_origin(declared), typing.get_args(declared)
+    if origin in (types.UnionType, typing.Union):
+        return any(has_type(value, each) for each in arguments)
+    if origin is tuple:
+        return isinstance(value, list | tuple) and all(has_type(each, arguments[0]) for each in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(has_type(each, arguments[1]) for each in value.values())
+    if declared is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300 and math.isfinite(value)
+    if declared is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return declared is Any or value is None and declared in (None, types.NoneType) or isinstance(value, declared)
 
 
 def shown(value: object) -> str:

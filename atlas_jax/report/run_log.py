@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from atlas_jax.io import atomic
+from atlas_jax.io import atomic, untrusted
 
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tensorboard'
@@ -38,7 +38,7 @@ class RunLog:
         if step and self.path.is_file():
             lines = self.path.read_text(encoding='utf-8').splitlines(keepends=True)
             # A killed run may leave half a line at the end.
-            rows = [json.loads(line) for line in lines if line.endswith('\n')]
+            rows = [untrusted.parse_json(line) for line in lines if line.endswith('\n')]
             self.rows = [row for row in rows if row['step'] <= step]
         self._events: EventFile | None = None  # None in the processes that do not write
         if jax.process_index() == 0:
