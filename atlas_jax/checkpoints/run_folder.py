@@ -5,7 +5,6 @@
     RUN/checkpoints/STEP/     params, optimizer, input; written under another name first, so a step is whole or absent
 """
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -45,8 +44,8 @@ def read_model_file(folder: pathlib.Path) -> dict[str, Any]:
         raise errors.ModelFolderError(f'{path}: not a model file of format version {FORMAT_VERSION}')
     for name, kind in (('reader', dict), ('retriever', dict), ('inputs', dict), ('task', dict), ('has_passage_encoder', bool)):
         if not isinstance(values.get(name), kind):
-            raise errors.ModelFolderError(f'{path}: {name} is {untrusted.shown(values.get(name))}, expected a value of type {kind.__name__}; '
-                                          'copy the folder again')
+            raise errors.ModelFolderError(f'{path}: {name} is {untrusted.shown(values.get(name))}, expected a value of type '
+                                          f'{kind.__name__}; copy the folder again')
     return values
 
 

@@ -113,7 +113,8 @@ def read_t5_config(folder: pathlib.Path) -> t5.T5Config:
     # Files of T5 1.0 are older than the option; relu is what they have.
     activations = config.get('feed_forward_proj', 'relu')
     if not isinstance(activations, str) or activations not in _T5_ACTIVATIONS:
-        raise errors.ModelFolderError(f'{path}: feed_forward_proj is {untrusted.shown(activations)}; known are {", ".join(_T5_ACTIVATIONS)}')
+        raise errors.ModelFolderError(f'{path}: feed_forward_proj is {untrusted.shown(activations)}; known are '
+                                      f'{", ".join(_T5_ACTIVATIONS)}')
     # num_decoder_layers is missing or null where both stacks have as many layers.
     num_layers = _size(path, config, 'num_layers')
     # transformers 5 always writes tie_word_embeddings true; scale_decoder_outputs holds the true setting.
@@ -122,8 +123,9 @@ def read_t5_config(folder: pathlib.Path) -> t5.T5Config:
     # equals them. The decoder starts with the padding token, 0.
     with _values_of(path):
         return t5.T5Config(
-            vocab_size=_size(path, config, 'vocab_size'), emb_dim=_size(path, config, 'd_model'), num_heads=_size(path, config, 'num_heads'),
-            head_dim=_size(path, config, 'd_kv'), mlp_dim=_size(path, config, 'd_ff'), num_encoder_layers=num_layers,
+            vocab_size=_size(path, config, 'vocab_size'), emb_dim=_size(path, config, 'd_model'),
+            num_heads=_size(path, config, 'num_heads'), head_dim=_size(path, config, 'd_kv'),
+            mlp_dim=_size(path, config, 'd_ff'), num_encoder_layers=num_layers,
             # Missing or null: as many as the encoder has.
             num_decoder_layers=num_layers if config.get('num_decoder_layers') is None else _size(path, config, 'num_decoder_layers'),
             mlp_activations=_T5_ACTIVATIONS[activations], logits_via_embedding=tied,

@@ -172,7 +172,8 @@ def _find(given: str | os.PathLike | None, places: Iterable[pathlib.Path], kind:
         if any((place / file).is_file() for file in _TOKENIZER_FILES[kind]):
             return place
     looked = f'{places[0]} nor beside it' if places else 'any known place'
-    raise errors.ModelFolderError(f'no {kind} tokenizer ({" or ".join(_TOKENIZER_FILES[kind])}) in {looked}; give its folder by {option}')
+    raise errors.ModelFolderError(f'no {kind} tokenizer ({" or ".join(_TOKENIZER_FILES[kind])}) in {looked}; copy it there, or give its '
+                                  f'folder to `atlas-jax convert` by {option}')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,6 @@ import ml_dtypes
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.io import untrusted
 
 # Element type of a storage, by the class that PyTorch names in the file.
 _STORAGES = {

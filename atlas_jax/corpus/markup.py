@@ -14,8 +14,11 @@ _FRONT_MATTER = re.compile(r'---[ \t]*\n(?=[\w-]+[ \t]*:)(.*?)^(?:---|\.\.\.)[ \
 _LINK = re.compile(r'!?\[([^\[\]\n]*)\]\((?:[^()\s]|\([^()\s]*\))*(?:[ \t]+"[^"\n]*")?\)')
 _STRONG = re.compile(r'\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*')
 _CODE = re.compile(r'(`+[^`\n]+`+)')
+# Characters have at most seven digits; Python refuses to read those of thousands.
+_LONG_NUMBER = re.compile('&#(?:[0-9]{8,}|[xX][0-9a-fA-F]{8,});?')
 # No text for a reader stands in these.
 _DROPPED_TAGS = ('script', 'style', 'noscript', 'template', 'svg', 'math')
+_MOST_OPEN = 100
 _HEADING_TAGS = ('h1', 'h2', 'h3', 'h4', 'h5', 'h6')
 # These end a paragraph; all other tags stand inside one.
 _BLOCK_TAGS = frozenset((
@@ -104,7 +107,7 @@ def read_html(text: str) -> tuple[str, list[tuple[str, str]]]:
     that is part of the title.
     """
     parser = _HtmlPage()
-    parser.feed(text)
+    parser.feed(_tamed(text))
     parser.close()
     parser.end_paragraph()
     (_, body), *rest = parser.sections
@@ -113,6 +116,15 @@ def read_html(text: str) -> tuple[str, list[tuple[str, str]]]:
     if rest and rest[0][0] in title:
         body, rest = body + rest[0][1], rest[1:]
     return title, [(heading, '\n\n'.join(paragraphs)) for heading, paragraphs in [('', body), *rest]]
+
+
+def _tamed(text: str) -> str:
+    """Returns a page that html.parser reads in linear time: it looks for the end of each comment, section and tag to the end of the page."""
+    # As in browsers, <![ opens a comment that ends at the next >.
+    text = _without_comments(text).replace('<!--', '').replace('<![', '<!')
+    # No tag ends behind the last >.
+    tags, end, rest = text.rpartition('>')
+    return _LONG_NUMBER.sub('\ufffd', tags + end + rest.replace('<', '&lt;'))
 
 
 class _HtmlPage(html.parser.HTMLParser):
@@ -128,7 +140,8 @@ class _HtmlPage(html.parser.HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in _DROPPED_TAGS:
-            self._open_dropped.append(tag)
+            if len(self._open_dropped) < _MOST_OPEN:  # the list is searched at every end tag
+                self._open_dropped.append(tag)
         elif tag == 'title' and not self._open_dropped:
             self._in_title = True
         elif tag in _HEADING_TAGS:

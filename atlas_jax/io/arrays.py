@@ -52,10 +52,11 @@ def _check(metadata: Any) -> None:
         # bfloat16 is known to numpy by ml_dtypes alone.
         size = 2 if metadata['data_type'] == 'bfloat16' else np.dtype(metadata['data_type']).itemsize
         codecs = [codec['name'] for codec in metadata['codecs']]
-        sizes = all(type(each) is int and 0 <= each < 1 << 48 for each in [*shape, *chunk]) and len(shape) == len(chunk) <= 8
+        sizes = isinstance(metadata['data_type'], str) and len(shape) == len(chunk) <= 8 and all(
+            type(each) is int and 0 <= each < 1 << 48 for each in [*shape, *chunk])
     except (TypeError, KeyError) as error:
         raise ValueError(f'{_METADATA} describes no array of ours ({type(error).__name__})') from error
-    if not sizes or codecs != [codec['name'] for codec in _CODECS] or metadata['chunk_grid'].get('name') != 'regular' or math.prod(chunk) * size > _MAX_CHUNK_BYTES:
+    if not sizes or codecs != [codec['name'] for codec in _CODECS] or math.prod(chunk) * size > _MAX_CHUNK_BYTES:
         raise ValueError(f'{_METADATA} describes no array of ours (its shape, chunks or codecs)')
 
 

@@ -4,6 +4,7 @@ import lzma
 import math
 import os
 import pathlib
+import tokenize
 import zipfile
 import zlib
 
@@ -15,7 +16,7 @@ from atlas_jax.io import untrusted
 _FREE_BYTES, _MAX_RATIO = 1 << 28, 20
 # What numpy, zipfile and the decompressors raise for broken files, beside OSError; some of it speaks of their insides.
 _BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError,
-           NotImplementedError, RuntimeError, OverflowError, MemoryError, SyntaxError, ArithmeticError, OSError)
+           NotImplementedError, RuntimeError, OverflowError, MemoryError, SyntaxError, tokenize.TokenError, ArithmeticError, OSError)
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -51,7 +52,7 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(file)
         # A dtype of objects would be unpickled.
-        if dtype.hasobject or math.prod(shape) * dtype.itemsize != entry.file_size - file.tell():
+        if dtype.hasobject or dtype.names is not None or math.prod(shape) * dtype.itemsize != entry.file_size - file.tell():
             raise ValueError(f'{entry.filename} holds no {dtype}{list(shape)}')
     with archive.open(entry) as file:
         return np.lib.format.read_array(file, allow_pickle=False)

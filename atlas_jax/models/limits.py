@@ -6,8 +6,8 @@ from typing import Any
 from atlas_jax import errors
 from atlas_jax.io import untrusted
 
-# Far above what exists: the largest T5 has 24 layers a side, 128 heads and an MLP of 65,536, the largest vocabulary 256,000 pieces. A forged
-# or damaged file must fail here, and not after hours of tracing 20,000 layers or by an array of terabytes.
+# Far above what exists: the largest T5 has 24 layers a side, 128 heads and an MLP of 65,536, the largest vocabulary 256,000 pieces. A
+# forged or damaged file must fail here, and not after hours of tracing 20,000 layers or by an array of terabytes.
 _TOKENS, _LAYERS = (2, 1 << 20), (1, 256)
 RANGES: dict[str, tuple[int, int]] = {
     'vocab_size': (1, 1 << 22), 'emb_dim': (1, 1 << 16), 'num_heads': (1, 1 << 10), 'head_dim': (1, 1 << 12), 'mlp_dim': (1, 1 << 19),
@@ -16,8 +16,8 @@ RANGES: dict[str, tuple[int, int]] = {
     # Half of the buckets look each way in the encoder, and half of those hold one distance each: of 3 none would be left.
     'relpos_buckets': (4, 1 << 12), 'relpos_max_distance': (2, 1 << 20),
     'pad_id': (0, 1 << 22), 'eos_id': (0, 1 << 22), 'decoder_start_id': (0, 1 << 22),
-    'text_max_tokens': _TOKENS, 'query_max_tokens': _TOKENS, 'target_max_tokens': _TOKENS, 'retriever_max_tokens': _TOKENS, 'max_tokens': _TOKENS,
-    'truncate_dim': (1, 1 << 16), 'n_context': (0, 1 << 16),
+    'text_max_tokens': _TOKENS, 'query_max_tokens': _TOKENS, 'target_max_tokens': _TOKENS, 'retriever_max_tokens': _TOKENS,
+    'max_tokens': _TOKENS, 'truncate_dim': (1, 1 << 16), 'n_context': (0, 1 << 16),
 }
 DTYPES = ('float32', 'bfloat16', 'float16')  # of activations
 FRACTIONS = ('dropout_rate', 'layer_norm_epsilon')  # at least 0 and below 1

@@ -73,12 +73,13 @@ class T5Config:
 
     def __post_init__(self):
         # gin and JSON hand over lists
-        object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
+        if isinstance(self.mlp_activations, list):
+            object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
         limits.check(self)
         # Beyond the buckets of one distance each the distances grow logarithmically, up to this one.
         if self.relpos_max_distance <= self.relpos_buckets // 2:
-            raise errors.ConfigError(f'T5Config.relpos_max_distance is {self.relpos_max_distance}; it must be above half of relpos_buckets, '
-                                     f'{self.relpos_buckets}')
+            raise errors.ConfigError(f'T5Config.relpos_max_distance is {self.relpos_max_distance}; it must be above half of '
+                                     f'relpos_buckets, {self.relpos_buckets}')
         for name in ('pad_id', 'eos_id', 'decoder_start_id'):
             if getattr(self, name) >= self.vocab_size:
                 raise errors.ConfigError(f'T5Config.{name} is {getattr(self, name)}; it must be below vocab_size, {self.vocab_size}')

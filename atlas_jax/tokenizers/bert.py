@@ -140,8 +140,8 @@ def _vocabulary_of(fast: dict[str, Any], path: pathlib.Path) -> dict[str, int]:
                     raise errors.ModelFolderError(f'{path}: the id of {untrusted.shown(token)} is {untrusted.shown(number)}, expected a '
                                                   f'whole number from 0 to {most - 1}; copy the BERT tokenizer there again')
                 if not token.isascii() and formats.without_lone_surrogates(token) != token:
-                    raise errors.ModelFolderError(f'{path}: the token of id {number} is half a surrogate pair; copy the BERT tokenizer there '
-                                                  'again')
+                    raise errors.ModelFolderError(f'{path}: the token of id {number} is half a surrogate pair; copy the BERT tokenizer '
+                                                  'there again')
             return vocabulary
     raise errors.ModelFolderError(f'{path}: not a WordPiece tokenizer, but the retriever is a BERT; copy its tokenizer there')
 
