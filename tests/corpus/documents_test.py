@@ -61,7 +61,7 @@ def test_folder_in_the_order_of_paths(tmp_path, capsys):
     (r'{"text": "a \ud83d"}', r'd.jsonl:1, field "text": half a surrogate pair'),
     ('{"text": "a"', r'd.jsonl:1: broken JSON'),
     ('', r'd.jsonl: the file is empty'),
-    (b'{"text": "\xff"}', r'd.jsonl: not UTF-8'),
+    (b'{"text": "\xff"}', r'd.jsonl:1: not UTF-8'),
 ])
 def test_faulty_json_lines(tmp_path, content, message):
     with pytest.raises(errors.InputFileError, match=message) as caught:
