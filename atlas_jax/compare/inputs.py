@@ -52,6 +52,10 @@ def write(path: str | os.PathLike, arrays: Arrays) -> None:
 
 def check(arrays: Arrays, path: str | os.PathLike, needs_retriever: bool = False, needs_targets: bool = False) -> Arrays:
     """Checks arrays in memory as `read` does; errors name `path`. Raises InputFileError."""
+    # All of them, those that nobody needs too: what is computed with them below is computed with numbers.
+    for name, values in arrays.items():
+        if values.dtype.kind not in 'iufb':
+            raise errors.InputFileError(path, f'an array of {values.dtype}', field=name, remedy='expected integers')
     arrays = _with_targets(dict(arrays), path)
     # A part that is there in half is an error, even where nobody asked for it.
     needed = ['reader', *(['query', 'passage'] if needs_retriever or 'query_ids' in arrays or 'passage_ids' in arrays else []),

@@ -119,7 +119,7 @@ def read_html(text: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _tamed(text: str) -> str:
-    """Returns a page that html.parser reads in linear time: it looks for the end of each comment, section and tag to the end of the page."""
+    """Returns a page that html.parser reads in linear time: it looks for the end of each comment and tag up to the end of the page."""
     # As in browsers, <![ opens a comment that ends at the next >.
     text = _without_comments(text).replace('<!--', '').replace('<![', '<!')
     # No tag ends behind the last >.

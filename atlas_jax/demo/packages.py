@@ -131,7 +131,9 @@ def members(path: str | os.PathLike, prefix: str, suffix: str = '') -> Iterator[
                     empty = False
                     yield name.removeprefix(prefix), read(name)
     except _BROKEN as error:
-        raise errors.DownloadError(f'{path}: not a readable package ({" ".join(str(error).split())[:200]}); delete it and fetch it again') from error
+        # tarfile's message has a line for each compression it tried.
+        reason = ' '.join(str(error).split())[:200]
+        raise errors.DownloadError(f'{path}: not a readable package ({reason}); delete it and fetch it again') from error
     if empty:
         raise errors.DownloadError(f'{path}: holds no file {prefix}*{suffix}; it is another package than expected')
 

@@ -132,7 +132,7 @@ def _vocabulary_of(fast: dict[str, Any], path: pathlib.Path) -> dict[str, int]:
     model = fast.get('model')
     if isinstance(model, dict) and model.get('type', 'WordPiece') == 'WordPiece':
         vocabulary = model.get('vocab')
-        if isinstance(vocabulary, dict):
+        if isinstance(vocabulary, dict) and all(isinstance(number, int) for number in vocabulary.values()):
             # Ids are numbered from 0, with few gaps: one of 2**27 in a file of ten tokens would take gigabytes wherever ids are rows.
             most = 2 * len(vocabulary) + _MOST_GAPS
             for token, number in vocabulary.items():

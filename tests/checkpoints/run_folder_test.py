@@ -104,3 +104,20 @@ def test_model_files_that_are_none(tmp_path, text, word):
 def test_the_model_file_comes_back(tmp_path):
     run_folder.write_model_file(tmp_path, {'n_context': 3})
     assert run_folder.read_model_file(tmp_path)['n_context'] == 3
+
+
+@pytest.mark.parametrize(('change', 'problem'), [
+    ({'reader': []}, 'reader is \\[\\], expected a value of type dict'), ({'task': None}, 'task is None'),
+    ({'has_passage_encoder': 1}, 'of type bool'),
+    ({'inputs': 'x'}, 'inputs is'), ({'version': []}, 'not a model file')])
+def test_a_forged_model_file_is_refused(tmp_path, change, problem):
+    whole = {'reader': {}, 'retriever': {}, 'inputs': {}, 'task': {}, 'has_passage_encoder': False}
+    run_folder.write_model_file(tmp_path, whole)
+    assert run_folder.read_model_file(tmp_path)['has_passage_encoder'] is False
+    (tmp_path / 'model.json').write_text(json.dumps({'format': 'atlas_jax', 'version': 1, **whole, **change}))
+    with pytest.raises(errors.ModelFolderError, match=problem):
+        run_folder.read_model_file(tmp_path)
+    for content in ('[' * 100_000, '{"a": ' + '1' * 5000):
+        (tmp_path / 'model.json').write_text(content)
+        with pytest.raises(errors.ModelFolderError, match='broken JSON'):
+            run_folder.read_model_file(tmp_path)

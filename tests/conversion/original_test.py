@@ -56,7 +56,7 @@ def test_defaults_tasks_and_wrong_options():
         multiple_choice.MultipleChoiceTask(eval_permutations='all')
     assert original.distillation('x', {'train_retriever': False}) == {'retriever_training': 'frozen'}
     assert original.options_to_json({'b': [1, None], 'a': object()}) == {'b': [1, None]}
-    with pytest.raises(errors.ConfigError, match='no task "sleep"'):
+    with pytest.raises(errors.ConfigError, match="no task 'sleep'"):
         original.task('x', {'task': 'sleep'})
     for call, options in ((original.inputs, {'text_maxlength': '200'}), (original.n_context, {'n_context': 1.5}),
                           (original.distillation, {'temperature_gold': True})):
