@@ -93,6 +93,8 @@ def inside(folder: pathlib.Path, name: object, *, links: bool = True) -> pathlib
     if not isinstance(name, str) or not name or len(name) > _MAX_NAME or '\0' in name or '\\' in name:
         raise ValueError(f'{str(name)[:80]!r} is no file name')
     parts = pathlib.PurePosixPath(name)
+    if not parts.parts:  # '.': the folder itself, which nobody may remove by a name
+        raise ValueError(f'{name[:80]!r} is no file name')
     # encode raises a ValueError of its own for half of a surrogate pair.
     if any(len(part.encode()) > _MAX_PART for part in parts.parts):
         raise ValueError(f'the name {name[:80]!r}… is too long')

@@ -244,7 +244,7 @@ def test_altered_msgpack_gives_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(('change', 'problem'), [
-    ({'chunks': [2**40, 6]}, 'larger than any'), ({'chunks': [2**20, 2**20]}, 'larger than any'),
+    ({'chunks': [2**39, 6]}, 'larger than any'), ({'chunks': [2**20, 2**20]}, 'larger than any'),
     ({'shape': [10**12, 6], 'chunks': [1, 1]}, 'larger|expected'),
     ({'shape': [10**8, 6], 'chunks': [1, 1]}, 'expected \\[37, 6\\] by'), ({'chunks': [1, 1]}, 'files for the 222 chunks'),
     ({'chunks': None}, 'describe no'),
