@@ -137,6 +137,9 @@ def _tokenizers(request: Request, opened: loading.Opened, parts: Parts) -> Token
     # A Hugging Face or T5X folder is of use without a tokenizer; a run folder is not.
     for name, given in (('reader', request.reader_tokenizer), ('retriever', request.retriever_tokenizer)):
         places = opened.tokenizer_places.get(name, [])
+        # The folder may have been given for the config.json of an original's retriever, and hold nothing else.
+        if name == 'retriever' and given is not None and _folder(given) is not None and not loading.has_tokenizer([pathlib.Path(given)]):
+            given = None
         # A tokenizer that was named is always read, so that a wrong path is an error and not a folder without tokenizer.
         needed = request.to == 'atlas_jax' or given is not None or loading.has_tokenizer(places)
         if name in parts and needed:
@@ -163,10 +166,15 @@ def _write_run(folder: pathlib.Path, opened: loading.Opened, parts: Parts) -> No
 
 
 def _watched(part: weights.Weights[weights.Config], bar: Any) -> weights.Weights[weights.Config]:
-    """Returns the same weights; every parameter that is read moves the bar."""
+    """Returns the same weights; every parameter moves the bar when it is first read."""
+    # T5X repeats the one position bias for each of its scanned layers.
+    seen: set[str] = set()
+
     def read(path: str) -> np.ndarray:
-        bar.update()
+        bar.update(path not in seen)
+        seen.add(path)
         return part.read(path)
+
     return dataclasses.replace(part, read=read)
 
 

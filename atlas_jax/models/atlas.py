@@ -4,7 +4,8 @@ import dataclasses
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.models import contriever, t5
+from atlas_jax.io import untrusted
+from atlas_jax.models import contriever, limits, t5
 from atlas_jax.tokenizers import formats
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
@@ -26,7 +27,7 @@ class InputConfig:
       query_max_tokens: limit of a query, in tokens of either model; None is the task's, and at most three quarters of text_max_tokens.
       target_max_tokens: limit of a target, eos included; None is the task's.
 
-    Raises ConfigError: a limit below 2, or queries that may be as long as the whole input.
+    Raises ConfigError: a field of another type, a limit below 2, or queries that may be as long as the whole input.
     """
 
     encoder_format: str = '{query} title: {title} context: {text}'
@@ -39,9 +40,7 @@ class InputConfig:
     target_max_tokens: int | None = None
 
     def __post_init__(self):
-        for name in ('text_max_tokens', 'query_max_tokens', 'target_max_tokens'):
-            if getattr(self, name) is not None and getattr(self, name) < 2:
-                raise errors.ConfigError(f'InputConfig.{name} is {getattr(self, name)}; it must be at least 2')
+        limits.check(self)
         if self.query_max_tokens is not None and self.query_max_tokens >= self.text_max_tokens:
             raise errors.ConfigError(f'InputConfig.query_max_tokens ({self.query_max_tokens}) must be smaller than '
                                      f'text_max_tokens ({self.text_max_tokens}), or no text fits beside a query')
@@ -72,12 +71,17 @@ class AtlasConfig:
       retriever: sizes of the Contriever.
       inputs: formats and token limits.
       n_context: passages that the reader reads; 0 is a closed book.
+
+    Raises ConfigError: n_context is no whole number of at least 0.
     """
 
     reader: t5.T5Config
     retriever: contriever.ContrieverConfig
     inputs: InputConfig = InputConfig()
     n_context: int = 1
+
+    def __post_init__(self):
+        limits.check(self)
 
     @property
     def retriever_max_tokens(self) -> int:
@@ -125,15 +129,18 @@ def config_from_dict(values: dict[str, Any]) -> AtlasConfig:
     """Reads the result of `config_to_dict`; JSON's lists become tuples.
 
     Raises:
-      ModelFolderError: a field is unknown or missing.
+      ModelFolderError: a field is unknown or missing, or has a value that it may not have.
     """
     # JSON has no tuples, and configurations have to be hashable: programs are cached by them
-    def tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    def tuples(part: str) -> dict[str, Any]:
+        fields = values[part]
+        if not isinstance(fields, dict):
+            raise TypeError(f'{part} is {untrusted.shown(fields)}, expected an object')
         return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
     try:
-        return AtlasConfig(reader=t5.T5Config(**tuples(values['reader'])),
-                           retriever=contriever.ContrieverConfig(**tuples(values['retriever'])),
-                           inputs=InputConfig(**tuples(values['inputs'])), n_context=values['n_context'])
-    except (KeyError, TypeError) as error:
+        return AtlasConfig(reader=t5.T5Config(**tuples('reader')),
+                           retriever=contriever.ContrieverConfig(**tuples('retriever')),
+                           inputs=InputConfig(**tuples('inputs')), n_context=values['n_context'])
+    except (KeyError, TypeError, errors.ConfigError) as error:
         raise errors.ModelFolderError(f'model.json does not describe an Atlas model of this version: {error}') from error

@@ -28,7 +28,7 @@ def _shapes(tree):
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp('run')
-    run_folder.write_model_file(folder, {'size': 3})
+    run_folder.write_model_file(folder, {'size': 3, 'reader': {}, 'retriever': {}, 'inputs': {}, 'task': {}, 'has_passage_encoder': False})
     with run_folder.RunCheckpoints(folder, create=True) as checkpoints:
         for step in (2, 4):
             checkpoints.save(step, PARAMS, OPTIMIZER, {'examples': step})

@@ -52,3 +52,12 @@ def test_segments_carry_the_special_tokens():
     assert segments.reader[-1].ids == segments.closed_book[-1].ids == (reader.eos_id,)
     assert (segments.retriever[0].ids, segments.retriever[-1].ids) == ((retriever.cls_id,), (retriever.sep_id,))
     assert [segment.kind for segment in segments.reader if segment.kind != 'literal'] == ['query', 'title', 'text']
+
+
+@pytest.mark.parametrize(('part', 'value'), [('reader', []), ('retriever', None), ('inputs', 3), ('n_context', 'x'), ('n_context', -1)])
+def test_parts_of_another_type_are_refused(part, value):
+    from tests.testing import tiny
+    values = atlas.config_to_dict(tiny.config())
+    assert atlas.config_from_dict(values) == tiny.config()
+    with pytest.raises(errors.ModelFolderError, match='model.json does not describe .*(reader|retriever|inputs|n_context) is'):
+        atlas.config_from_dict(values | {part: value})
