@@ -132,7 +132,7 @@ class AtlasModel:
     @property
     def segments(self) -> atlas_lib.Segments:
         """The formats, cut into token segments."""
-        return atlas_lib.cut_segments(self.config.inputs, self.reader_tokenizer, self.retriever_tokenizer)
+        return atlas_lib.cut_segments(self.config, self.reader_tokenizer, self.retriever_tokenizer)
 
     def embedder(self) -> embed.PassageEmbedder:
         """Returns the passage encoder with its format, which embeds passages for this model's index."""
@@ -147,12 +147,18 @@ class AtlasModel:
         """Returns the example encoder, which makes batches for this model."""
         inputs = self.config.inputs
         return encode.ExampleEncoder(self.reader_tokenizer, self.retriever_tokenizer, inputs.query_max_tokens, inputs.target_max_tokens,
-                                     inputs.decoder_format, inputs.decoder_prompt_format, self.task)
+                                     inputs.decoder_format, inputs.decoder_prompt_format, self.task,
+                                     retriever_query_format=self.config.query_format)
 
     @property
     def text_max_tokens(self) -> int:
         """Limit of a reader input, in tokens."""
         return self.config.inputs.text_max_tokens
+
+    @property
+    def retriever_max_tokens(self) -> int:
+        """Limit of a retriever passage, in tokens."""
+        return self.config.retriever_max_tokens
 
     def whole_batch(self, batch_size: int) -> int:
         """Returns the next batch size that divides over the devices."""

@@ -42,6 +42,8 @@ def inputs(path: pathlib.Path, options: dict[str, Any]) -> atlas.InputConfig:
     """
     values = _values(path, options, _INPUTS)
     text = values.get('text_max_tokens', atlas.InputConfig.text_max_tokens)
+    # The one length limits both networks' passages there.
+    values['retriever_max_tokens'] = text
     # Half, so that a passage's text fits beside the query; at least 2, the least that InputConfig takes.
     return atlas.InputConfig(**values, query_max_tokens=max(2, min(atlas.InputConfig.query_max_tokens, text // 2)))
 

@@ -164,7 +164,7 @@ class PassageEmbedder:
         # Dropout is off here and stands in no fingerprint: two models that differ in it alone embed alike.
         self._config = dataclasses.replace(config, dropout_rate=0.0)
         self._segments, self.max_tokens, self._stream_tokens = tuple(segments), max_tokens, tokens_per_batch
-        self.dim = config.emb_dim
+        self.dim = config.embedding_dim
         # Local devices: every process embeds its own share of an index alone.
         self._mesh = encoder_mesh(jax.local_devices())
         # Every process embeds its own shards, so each needs the whole encoder on its devices.

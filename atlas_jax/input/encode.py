@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from atlas_jax import types
+from atlas_jax import errors, types
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.input.text_inputs import PassageEncoder
 from atlas_jax.tasks import text_format
 from atlas_jax.tasks.task import Task, TaskExample
+from atlas_jax.tokenizers import formats
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
 
@@ -25,11 +26,13 @@ class ExampleEncoder:
     Attributes:
       query_width, target_width: tokens in a row.
       decoder_format, decoder_prompt_format: see models/atlas.py.
+      retriever_query_format: the retriever's prompt before and after {query}; no word may cross its borders.
       task: makes new examples of rows at random, if it draws.
       passages: reads given passages; None if passages are retrieved.
       own_rows: index rows of the passages that examples were made from, by docid; the search leaves them out.
 
-    Raises FormatError: a format does not have its one field.
+    Raises FormatError: a format does not have its one field, or text of retriever_query_format touches it. ConfigError: that text leaves no
+    room for a query.
     """
 
     reader_tokenizer: T5Tokenizer
@@ -41,6 +44,7 @@ class ExampleEncoder:
     task: Task | None = None
     passages: PassageEncoder | None = None
     own_rows: Mapping[str, Sequence[int]] | None = None
+    retriever_query_format: str = '{query}'
     _max_choices: int = 0  # of an example
     _choice_width: int = 0  # tokens
 
@@ -48,6 +52,16 @@ class ExampleEncoder:
         text_format.around('decoder_format', self.decoder_format, 'target')
         if self.decoder_prompt_format is not None:
             text_format.around('decoder_prompt_format', self.decoder_prompt_format, 'query')
+        before, after = text_format.around('retriever_query_format', self.retriever_query_format, 'query')
+        if reason := formats.touching(self.retriever_query_format, formats.PUNCTUATION):
+            raise errors.FormatError(f'retriever_query_format: {reason}; end the prompt with a space or a punctuation mark')
+        # Special tokens belong to what stands around a query, which is cut to the room between.
+        self._before = [self.retriever_tokenizer.cls_id, *self.retriever_tokenizer.encode(before)]
+        self._after = [*self.retriever_tokenizer.encode(after), self.retriever_tokenizer.sep_id]
+        if len(self._before) + len(self._after) >= self.query_width > 2:
+            raise errors.ConfigError(f'the retriever\'s query prompt "{self.retriever_query_format}" takes '
+                                     f'{len(self._before) + len(self._after)} tokens and leaves no room for a query; '
+                                     f'raise query_max_tokens, which is {self.query_width}')
 
     def fit_queries(self, examples: Sequence[TaskExample]) -> np.ndarray:
         """Narrows the rows to the longest of `examples`; returns the queries' reader lengths [n] int64, which no query exceeds.
@@ -56,10 +70,11 @@ class ExampleEncoder:
         """
         limit = self.query_width
         reader = [min(len(self.reader_tokenizer.encode(example.query)), limit) for example in examples]
-        retriever = [min(len(self.retriever_tokenizer.encode(example.query)) + 2, limit) for example in examples]  # [CLS], [SEP]
+        around = len(self._before) + len(self._after)
+        retriever = [min(len(self.retriever_tokenizer.encode(example.query)) + around, limit) for example in examples]
         if self.task is not None and self.task.draws:
             reader.append(limit)  # another draw may be longer
-        longest = max([2, *reader, *retriever])  # at least [CLS] and [SEP]
+        longest = max([around, *reader, *retriever])  # fillers have [CLS], the prompt and [SEP]
         self.query_width = min(math.ceil(longest / _QUERY_WIDTH_MULTIPLE) * _QUERY_WIDTH_MULTIPLE, limit)
         choices = [self._choice_ids(example) for example in examples if example.choices]
         self._max_choices = max((len(rows) for rows in choices), default=0)
@@ -82,15 +97,15 @@ class ExampleEncoder:
         """
         reader_query = self.reader_tokenizer.encode(example.query)
         retriever_query = self.retriever_tokenizer.encode(example.query)
-        width = self.query_width
+        width, room = self.query_width, self.query_width - len(self._before) - len(self._after)
         # The answer's place stands at the end of a multiple choice, and must not be cut.
         if example.cut_front:
-            reader_query, retriever_query = reader_query[-width:], retriever_query[-(width - 2):]
+            reader_query, retriever_query = reader_query[-width:], retriever_query[max(len(retriever_query) - room, 0):]
         prompt = self._prompt_ids(example)
         target = self._target_ids(example, example.target)[:self.target_width]
         places = np.arange(self.target_width)
         weights = (places >= len(prompt)) & (places < len(target))  # [target_width]: the prompt is given, not learnt
-        fields = self._fields(reader_query[:width], retriever_query[:width - 2], target, weights, example.example_id)
+        fields = self._fields(reader_query[:width], retriever_query[:room], target, weights, example.example_id)
         return types.Batch(**fields, **self._optional_fields(example, prompt, passages, bare))
 
     def written(self, example: TaskExample, tokens: Sequence[int]) -> str:
@@ -107,7 +122,7 @@ class ExampleEncoder:
     def _fields(self, reader_query: Sequence[int], retriever_query: Sequence[int], target: Sequence[int], weights: np.ndarray,
                 example_id: int) -> dict[str, Any]:
         """Returns the fields that every row has. The values are numpy's, while types.Array is jax's: batches are placed later."""
-        retriever_query = [self.retriever_tokenizer.cls_id, *retriever_query, self.retriever_tokenizer.sep_id]
+        retriever_query = [*self._before, *retriever_query, *self._after]
         return {
             'retriever_query_tokens': _pad(retriever_query, self.query_width), 'retriever_query_lengths': np.int32(len(retriever_query)),
             'reader_query_tokens': _pad(reader_query, self.query_width), 'reader_query_lengths': np.int32(len(reader_query)),
