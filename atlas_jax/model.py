@@ -148,7 +148,8 @@ class AtlasModel:
         inputs = self.config.inputs
         return encode.ExampleEncoder(self.reader_tokenizer, self.retriever_tokenizer, inputs.query_max_tokens, inputs.target_max_tokens,
                                      inputs.decoder_format, inputs.decoder_prompt_format, self.task,
-                                     retriever_query_format=self.config.query_format)
+                                     retriever_query_format=self.config.query_format,
+                                     retriever_query_tokens=self.config.retriever.input_tokens)
 
     @property
     def text_max_tokens(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.conversion import hf, hf_names, torch_file, weights
+from atlas_jax.conversion import hf, hf_names, retriever_folder, torch_file, weights
 from atlas_jax.models import atlas, contriever, t5
 from atlas_jax.tasks import registry
 from atlas_jax.tasks import task as task_lib
@@ -194,7 +194,7 @@ class Original:
         names = hf.contriever_names(self._file.names(), prefix)
         if config_folder is not None and (config_folder / 'config.json').is_file():
             # Released checkpoints were trained with a layer norm that divides by the second moment (docs/design.md, section 6).
-            config = hf.read_contriever_config(hf.describe_retriever(config_folder), 'second_moment')
+            config = hf.read_contriever_config(retriever_folder.describe(config_folder), 'second_moment')
             source = str(config_folder / 'config.json')
         else:
             config, source = self._bert_config(names), _SOURCE

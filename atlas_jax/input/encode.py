@@ -27,6 +27,7 @@ class ExampleEncoder:
       query_width, target_width: tokens in a row.
       decoder_format, decoder_prompt_format: see models/atlas.py.
       retriever_query_format: the retriever's prompt before and after {query}; no word may cross its borders.
+      retriever_query_tokens: limit of a retriever query; None is query_width.
       task: makes new examples of rows at random, if it draws.
       passages: reads given passages; None if passages are retrieved.
       own_rows: index rows of the passages that examples were made from, by docid; the search leaves them out.
@@ -45,6 +46,7 @@ class ExampleEncoder:
     passages: PassageEncoder | None = None
     own_rows: Mapping[str, Sequence[int]] | None = None
     retriever_query_format: str = '{query}'
+    retriever_query_tokens: int | None = None
     _max_choices: int = 0  # of an example
     _choice_width: int = 0  # tokens
 
@@ -58,10 +60,15 @@ class ExampleEncoder:
         # Special tokens belong to what stands around a query, which is cut to the room between.
         self._before = [self.retriever_tokenizer.cls_id, *self.retriever_tokenizer.encode(before)]
         self._after = [*self.retriever_tokenizer.encode(after), self.retriever_tokenizer.sep_id]
-        if len(self._before) + len(self._after) >= self.query_width > 2:
+        if self._room < 1 and self.query_width > 2:
             raise errors.ConfigError(f'the retriever\'s query prompt "{self.retriever_query_format}" takes '
                                      f'{len(self._before) + len(self._after)} tokens and leaves no room for a query; '
                                      f'raise query_max_tokens, which is {self.query_width}')
+
+    @property
+    def _room(self) -> int:
+        """Tokens that a retriever query may have of its own."""
+        return min(self.query_width, self.retriever_query_tokens or self.query_width) - len(self._before) - len(self._after)
 
     def fit_queries(self, examples: Sequence[TaskExample]) -> np.ndarray:
         """Narrows the rows to the longest of `examples`; returns the queries' reader lengths [n] int64, which no query exceeds.
@@ -71,7 +78,7 @@ class ExampleEncoder:
         limit = self.query_width
         reader = [min(len(self.reader_tokenizer.encode(example.query)), limit) for example in examples]
         around = len(self._before) + len(self._after)
-        retriever = [min(len(self.retriever_tokenizer.encode(example.query)) + around, limit) for example in examples]
+        retriever = [min(len(self.retriever_tokenizer.encode(example.query)), self._room) + around for example in examples]
         if self.task is not None and self.task.draws:
             reader.append(limit)  # another draw may be longer
         longest = max([around, *reader, *retriever])  # fillers have [CLS], the prompt and [SEP]
@@ -97,7 +104,7 @@ class ExampleEncoder:
         """
         reader_query = self.reader_tokenizer.encode(example.query)
         retriever_query = self.retriever_tokenizer.encode(example.query)
-        width, room = self.query_width, self.query_width - len(self._before) - len(self._after)
+        width, room = self.query_width, self._room
         # The answer's place stands at the end of a multiple choice, and must not be cut.
         if example.cut_front:
             reader_query, retriever_query = reader_query[-width:], retriever_query[max(len(retriever_query) - room, 0):]

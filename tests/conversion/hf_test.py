@@ -92,7 +92,8 @@ def test_prefixes_pooler_heads_and_buffers(params, retriever, prefix):
 
 
 def test_plain_bert_folder_is_averaged(params, retriever):
-    (retriever / 'modules.json').unlink()
+    for name in ('modules.json', 'config_sentence_transformers.json'):
+        (retriever / name).unlink()
     _edit_config(retriever, pooling=None, normalize=None)
     config, _ = hf.load_contriever(retriever)
     assert (config.pooling, config.normalize) == ('average', False)
@@ -221,55 +222,3 @@ def test_activations_without_a_name_are_refused_before_writing(params, tmp_path)
     with pytest.raises(errors.ConfigError, match='no name at Hugging Face'):
         hf.write_t5(tmp_path / 'x', dataclasses.replace(V11, mlp_activations=('relu', 'gelu')), params[V11])
     assert not (tmp_path / 'x').exists()
-
-
-def _write_modules(folder, kinds, **pooling):
-    modules = [{'idx': i, 'path': f'{i}_{kind}' if i else '', 'type': f'sentence_transformers.models.{kind}'}
-               for i, kind in enumerate(kinds)]
-    (folder / 'modules.json').write_text(json.dumps(modules))
-    (folder / '1_Pooling').mkdir(exist_ok=True)
-    (folder / '1_Pooling' / 'config.json').write_text(json.dumps({'word_embedding_dimension': 6, **pooling}))
-
-
-def test_a_plain_folder_says_nothing(tmp_path):
-    assert hf.describe_retriever(tmp_path) == hf.Description(tmp_path)
-
-
-@pytest.mark.parametrize('pooling', ['average', 'sqrt', 'cls'])
-@pytest.mark.parametrize('normalize', [False, True])
-def test_round_trip(tmp_path, pooling, normalize):
-    hf.write_modules(tmp_path, 6, pooling, normalize)
-    assert hf.describe_retriever(tmp_path) == hf.Description(tmp_path, pooling, normalize)
-
-
-def test_the_transformer_may_lie_in_a_folder_of_its_own(tmp_path):
-    _write_modules(tmp_path, ['Transformer', 'Pooling'], pooling_mode_mean_tokens=True)
-    modules = json.loads((tmp_path / 'modules.json').read_text())
-    modules[0]['path'] = '0_Transformer'
-    (tmp_path / 'modules.json').write_text(json.dumps(modules))
-    assert hf.describe_retriever(tmp_path).bert_folder == tmp_path / '0_Transformer'
-
-
-@pytest.mark.parametrize(('kinds', 'pooling', 'message'), [
-    (['Transformer', 'Pooling', 'Dense'], {'pooling_mode_mean_tokens': True}, "module 'Dense' is not supported"),
-    (['Transformer', 'Pooling'], {'pooling_mode_max_tokens': True}, 'pools by pooling_mode_max_tokens'),
-    (['Transformer', 'Pooling'], {'pooling_mode_mean_tokens': True, 'pooling_mode_cls_token': True}, 'exactly one'),
-    (['Transformer', 'Pooling'], {}, 'pools by nothing')])
-def test_what_a_retriever_cannot_be(tmp_path, kinds, pooling, message):
-    _write_modules(tmp_path, kinds, **pooling)
-    with pytest.raises(errors.ModelFolderError, match=message):
-        hf.describe_retriever(tmp_path)
-
-
-def test_broken_pooling(tmp_path):
-    _write_modules(tmp_path, ['Transformer', 'Pooling'])
-    (tmp_path / '1_Pooling' / 'config.json').write_text('[]')
-    with pytest.raises(errors.ModelFolderError, match='expected a JSON object'):
-        hf.describe_retriever(tmp_path)
-
-
-@pytest.mark.parametrize('text', ['{}', '[3]', '['])
-def test_broken_modules(tmp_path, text):
-    (tmp_path / 'modules.json').write_text(text)
-    with pytest.raises(errors.ModelFolderError, match='modules.json'):
-        hf.describe_retriever(tmp_path)
