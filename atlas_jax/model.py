@@ -140,7 +140,7 @@ class AtlasModel:
             # An untied or query-side trained model embeds passages by their own encoder, or the index would not match.
             params = self.params.get('passage_encoder', self.params['retriever'])
             self._embedder = embed.PassageEmbedder(self.config.retriever, params, self.segments.retriever,
-                                                   self.config.retriever_max_tokens)
+                                                   self.config.retriever_max_tokens, passage_format=self.config.passage_format)
         return self._embedder
 
     def encoder(self) -> encode.ExampleEncoder:

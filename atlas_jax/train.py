@@ -15,6 +15,7 @@ from atlas_jax import api, errors, evaluate, partitioning, types
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.input import pipeline
 from atlas_jax.model import ModelSource
+from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.report import run_log, run_profile
 from atlas_jax.runtime import hosts, preemption, progress, resources, watch
 from atlas_jax.searchers.config import SearchConfig
@@ -80,6 +81,7 @@ class TrainData:
       max_examples: the first so many lines only (64 for few-shot).
       use_file_passages: the examples' own passages are read and scored; nothing is retrieved.
       eval_file: examples to evaluate on while training (RunConfig.evaluate_every_steps).
+      force_index: uses the index even if another model built it (--force).
 
     Raises:
       ConfigError: index and n_context contradict each other.
@@ -91,6 +93,7 @@ class TrainData:
     max_examples: int | None = None
     use_file_passages: bool = False
     eval_file: str | None = None
+    force_index: bool = False
 
     def __post_init__(self):
         if not self.use_file_passages and (self.index_dir is None) != (self.n_context == 0):
@@ -152,7 +155,7 @@ def train(run: RunConfig, data: TrainData, model: ModelSource, optimizer: Optimi
     atlas = configure(model.load(api.Atlas), mesh, data.n_context, run.dropout_rate)
     # data
     examples = prepare.read_examples(atlas, data.train_file, training=True, max_rows=data.max_examples)
-    index = evaluate.open_indexes(data.index_dir) or None
+    index = evaluate.open_indexes(data.index_dir, data.force_index) or None
     eval_examples = prepare.read_examples(atlas, data.eval_file) if data.eval_file else ()
     loaded = Loaded(atlas, examples, index, eval_examples, data.use_file_passages)
     return train_examples(run, loaded, optimizer, distill, step, search, refresh)
@@ -229,6 +232,8 @@ def _write_description(folder: pathlib.Path, atlas: api.Atlas, keep_passage_enco
     described = dataclasses.replace(atlas, params=params)
     if (folder / run_folder.MODEL_FILE).is_file():
         before = run_folder.read_model_file(folder)
+        # Fields that the file is too old for get the values that they stand for.
+        before |= atlas_lib.config_to_dict(atlas_lib.config_from_dict(before))
         if before != json.loads(json.dumps(before | described.description())):
             changed = [name for name, value in described.description().items() if before.get(name) != json.loads(json.dumps(value))]
             raise errors.ConfigError(f'{folder}: holds a run with another {", ".join(changed)}; give another run_dir, or the same settings')

@@ -17,6 +17,7 @@ def add_commands(commands) -> None:
         '    --gin.RETRIEVER_DIR=\'"models/retriever"\' --gin.INDEX_DIR=\'"index"\' --gin.TRAIN_FILE=\'"train.jsonl"\'')
     cli_options.add_gin(parser, required=True)
     cli_options.add_multihost(parser)
+    cli_options.add_force(parser)
     parser.add_argument('--profile', metavar='DIR', help='write a profile of a few steps there, for xprof')
     parser = cli_options.command(
         commands, 'evaluate', _evaluate, 'Answer a file of questions and score the answers.',
@@ -24,6 +25,7 @@ def add_commands(commands) -> None:
         '    --gin.EXAMPLES_FILE=\'"test.jsonl"\'')
     cli_options.add_gin(parser, required=True)
     cli_options.add_multihost(parser)
+    cli_options.add_force(parser)
     cli_options.add_json(parser)
 
 
@@ -39,6 +41,8 @@ def _train(options: argparse.Namespace) -> None:
     if cli_options.is_first():
         with atomic.writing(folder / OPERATIVE_CONFIG) as file:
             file.write(gin_parse.operative_config(train.train))
+    if options.force:
+        arguments['data'] = dataclasses.replace(arguments['data'], force_index=True)
     if options.profile:
         arguments['run'] = dataclasses.replace(arguments['run'], profile_dir=options.profile)
     result = train.train(**arguments)
@@ -56,7 +60,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     from atlas_jax.gin_files import parse as gin_parse
     gin_parse.parse(options.gin_file, options.gin_bindings)
     # Results go to the file that the configuration names; the figures also here.
-    figures = evaluate.evaluate(**gin_parse.arguments_of(evaluate.evaluate))
+    arguments = gin_parse.arguments_of(evaluate.evaluate)
+    if options.force:
+        arguments['data'] = dataclasses.replace(arguments['data'], force_index=True)
+    figures = evaluate.evaluate(**arguments)
     if not cli_options.is_first():
         return
     cli_options.write_json(options.json, figures)

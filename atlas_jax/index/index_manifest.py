@@ -16,18 +16,20 @@ import itertools
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from atlas_jax import errors
+from atlas_jax.index import embedded_by
 from atlas_jax.io import manifest as io_manifest
 from atlas_jax.io.folder import Folder
 
 FILE = io_manifest.FILE
 BUILDING_FILE = 'building.json'
-# Version 1 is read, for indexes from before generations; version 2 is written.
-KIND = io_manifest.Kind('an index', 'atlas_jax index', (1, 2), 'atlas-jax index build', errors.IndexFolderError)
+# Versions are read back to 1, from before generations; 3 has records of models.
+KIND = io_manifest.Kind('an index', 'atlas_jax index', (1, 2, 3), 'atlas-jax index build', errors.IndexFolderError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +61,13 @@ class Manifest:
     dtype, dim         of the stored embeddings
     rows               rows with embeddings, deleted ones included
     deleted            number of deleted rows
-    model_fingerprint  of the passage encoder, its input format and length limit (embed.py), when the index was built
+    model_fingerprint  of the model that built the index (embedded_by.py)
     store              path of the passages: relative to this folder, or gs://…
     store_fingerprint  of the passage store when its first `rows` rows had been embedded
     tombstones         file of deleted rows, '' if no row is deleted
     tombstones_sha256  of that file
     shards             in row order, without gaps
+    models             what the embeddings depend on, by the fingerprint that shards name; {} in indexes from before
     """
 
     revision: int
@@ -78,6 +81,13 @@ class Manifest:
     tombstones: str = ''
     tombstones_sha256: str = ''
     shards: tuple[ShardEntry, ...] = ()
+    models: Mapping[str, embedded_by.EmbeddedBy] = dataclasses.field(default_factory=dict)
+
+    def with_model(self, record: embedded_by.EmbeddedBy) -> 'Manifest':
+        """Returns the manifest with the record of another model, without those that no shard names."""
+        models = {**self.models, record.fingerprint: record}
+        named = {entry.model_fingerprint for entry in self.shards} | {self.model_fingerprint}
+        return dataclasses.replace(self, models={name: each for name, each in models.items() if name in named})
 
 
 def exists(folder: str | os.PathLike | Folder) -> bool:
@@ -105,8 +115,9 @@ def read(folder: Folder) -> Manifest:
         # Indexes of the first format are read for ever; a new commit writes the present one.
         if body.pop('version') == 1:
             body = _from_version_1(folder, body)
-        manifest = Manifest(**{**body, 'shards': tuple(ShardEntry(**entry) for entry in body['shards'])})
-    except (TypeError, KeyError) as error:
+        manifest = Manifest(**{**body, 'shards': tuple(ShardEntry(**entry) for entry in body['shards']),
+                               'models': embedded_by.from_json(body.get('models', {}))})
+    except (TypeError, KeyError, AttributeError) as error:
         raise io_manifest.damaged(folder, KIND, str(error)) from error
     # Rows are found by the shards' first rows: a gap would be read as zeros.
     first_rows = list(itertools.accumulate((entry.rows for entry in manifest.shards), initial=0))

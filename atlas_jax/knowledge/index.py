@@ -97,7 +97,7 @@ class Index:
         """Refuses a model that did not build this index (unless `force`), or whose tokenizers are not the store's.
 
         Raises:
-          IndexFolderError, StoreError: naming both fingerprints.
+          IndexFolderError, StoreError: naming what differs, with both values.
         """
         self.store.check_tokenizers(atlas.reader_tokenizer, atlas.retriever_tokenizer)
         # Tokenizers cannot be forced: other ids would be other words.
@@ -113,7 +113,7 @@ class Index:
         """
         self.store.check_tokenizers(atlas.reader_tokenizer, atlas.retriever_tokenizer)
         # Before anything is stored: passages without embeddings would be left behind.
-        self.index.check_model(atlas.embedder(), self.force)
+        self.index.check_model(atlas.embedder(), self.store, self.force)
         self.index.add(self.store, atlas.embedder(), force=self.force)
         with hosts.together():
             if hosts.is_first():

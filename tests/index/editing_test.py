@@ -110,7 +110,7 @@ def test_the_shards_of_another_model_are_named(index, store):
     index.check(store, FakeEmbedder(), force=True)
     with pytest.raises(errors.IndexFolderError, match='embeddings of 7 numbers, this model makes 5'):
         index.check(store, FakeEmbedder(dim=5), force=True)
-    [problem] = verification.mismatches(index.path, store.fingerprint_of, FakeEmbedder())
+    [problem] = verification.mismatches(index.path, store, FakeEmbedder())
     assert (problem.first_row, problem.stop_row) == (5, 8)
 
 
