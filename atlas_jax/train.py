@@ -233,7 +233,7 @@ def _write_description(folder: pathlib.Path, atlas: api.Atlas, keep_passage_enco
     if (folder / run_folder.MODEL_FILE).is_file():
         before = run_folder.read_model_file(folder)
         # Fields that the file is too old for get the values that they stand for.
-        before |= atlas_lib.config_to_dict(atlas_lib.config_from_dict(before))
+        before |= json.loads(json.dumps(atlas_lib.config_to_dict(atlas_lib.config_from_dict(before))))
         if before != json.loads(json.dumps(before | described.description())):
             changed = [name for name, value in described.description().items() if before.get(name) != json.loads(json.dumps(value))]
             raise errors.ConfigError(f'{folder}: holds a run with another {", ".join(changed)}; give another run_dir, or the same settings')

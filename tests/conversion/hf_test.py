@@ -222,3 +222,23 @@ def test_activations_without_a_name_are_refused_before_writing(params, tmp_path)
     with pytest.raises(errors.ConfigError, match='no name at Hugging Face'):
         hf.write_t5(tmp_path / 'x', dataclasses.replace(V11, mlp_activations=('relu', 'gelu')), params[V11])
     assert not (tmp_path / 'x').exists()
+
+
+def test_an_mt5_has_an_output_of_its_own_whatever_its_file_says(params, reader):
+    _edit_config(reader, model_type='mt5', tie_word_embeddings=True, feed_forward_proj=None)
+    config, found = hf.load_t5(reader)
+    assert config == V11 and not config.logits_via_embedding and config.mlp_activations == ('gelu', 'linear')
+    _assert_equal(found, params[V11])
+
+
+def test_a_dimension_above_the_states_keeps_them_whole(retriever):
+    path = retriever / 'config_sentence_transformers.json'
+    for truncate_dim, expected in ((5, 5), (6, None), (700, None)):
+        path.write_text(json.dumps({'truncate_dim': truncate_dim}))
+        assert hf.load_contriever(retriever)[0].truncate_dim == expected
+
+
+def test_prompts_and_limits_are_written_and_read(params, tmp_path):
+    config = dataclasses.replace(RETRIEVER, query_prompt='query: ', passage_prompt='passage: ', max_tokens=4, truncate_dim=3, pooling='last')
+    hf.write_contriever(tmp_path, config, params[RETRIEVER])
+    assert hf.load_contriever(tmp_path)[0] == dataclasses.replace(config, dropout_rate=0.1)

@@ -139,8 +139,7 @@ def test_a_row_is_int32_and_float32():
 
 def test_a_retriever_query_has_its_prompt_and_is_cut_to_the_room_it_leaves():
     def ids(query, width=16, cut_front=False, **options):
-        encoder = encoder(width, 4, **options)
-        row = encoder.encode(dataclasses.replace(TaskExample(query, '', [], 0), cut_front=cut_front))
+        row = encoder(width, 4, **options).encode(dataclasses.replace(EXAMPLE, query=query, cut_front=cut_front))
         assert int(row.reader_query_lengths) == min(len(T5.encode(query)), width)  # the reader gets none of it
         return row.retriever_query_tokens[:int(row.retriever_query_lengths)].tolist()
 
