@@ -323,7 +323,10 @@ class EvalData:
 
 
 def open_indexes(index_dir: str | Sequence[str] | None, force: bool = False) -> list[api.Index]:
-    """Opens the index of a folder, or of several; none of None. `force` takes models that did not build it. Raises IndexFolderError, StoreError."""
+    """Opens the index of a folder, or of several; none of None. `force` takes models that did not build it.
+
+    Raises IndexFolderError, StoreError.
+    """
     folders = [index_dir] if isinstance(index_dir, str) else index_dir or []
     return [api.Index.open(folder, force=force) for folder in folders]
 

@@ -242,7 +242,7 @@ class Side:
         return {'vocab_sizes': {'reader_vocab': self._configs.reader.vocab_size,
                                 'retriever_vocab': None if pooled is None else pooled.vocab_size},
                 'hugging_face': bool(found) and all(kind in (loading.READER, loading.RETRIEVER) for kind in found),
-                'retriever': None if pooled is None else {name: getattr(pooled, name) 
+                'retriever': None if pooled is None else {name: getattr(pooled, name)
                                                                for name in ('layer_norm', 'pooling', 'normalize', 'truncate_dim')}}
 
     def inputs(self, inputs: str, gold_score_mode: str = 'pdist', temperature_gold: float = 0.01, temperature_score: float = 0.01,

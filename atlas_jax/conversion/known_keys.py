@@ -2,9 +2,9 @@
 
 A file that says something else than what is computed here is refused by the key's name, for it would load and compute wrongly.
 
-Unknown keys are refused in the files of sentence-transformers, whose few keys all change embeddings. In config.json and the tokenizers' files
-they are left alone: transformers writes every argument it was ever given there, its BERT and T5 read no keys but those below, and code of
-its own, which could read more, is refused by `auto_map`.
+Unknown keys are refused in the files of sentence-transformers, whose few keys all change embeddings. In config.json and the tokenizers'
+files they are left alone: transformers writes every argument it was ever given there, its BERT and T5 read no keys but those below, and
+code of its own, which could read more, is refused by `auto_map`.
 """
 
 import dataclasses
@@ -83,7 +83,8 @@ T5_CONFIG: Table = {
 BERT_CONFIG: Table = {
     **_ANY_CONFIG,
     **_honoured('model_type', 'vocab_size', 'hidden_size', 'num_attention_heads', 'num_hidden_layers', 'intermediate_size',
-                'max_position_embeddings', 'type_vocab_size', 'layer_norm_eps', 'hidden_dropout_prob', 'layer_norm', 'pooling', 'normalize'),
+                'max_position_embeddings', 'type_vocab_size', 'layer_norm_eps', 'hidden_dropout_prob', 'layer_norm', 'pooling',
+                'normalize'),
     **_harmless('dropout has one rate, that of hidden_dropout_prob', 'attention_probs_dropout_prob'),
     **_harmless('padding is left out by its length, and an encoder starts and ends as its tokenizer says', 'pad_token_id', 'bos_token_id',
                 'eos_token_id'),
@@ -164,11 +165,12 @@ def check(path: str | pathlib.Path, values: Mapping[str, Any], table: Table, *, 
     for key, value in values.items():
         rule = table.get(key)
         if rule is None and not unknown:
-            raise errors.ModelFolderError(f'{path}: the key {key!r} (value {_short(value)}) is not known here and may change what the model '
-                                          f'computes; known are {", ".join(sorted(table))}')
+            raise errors.ModelFolderError(f'{path}: the key {key!r} (value {_short(value)}) is not known here and may change what the '
+                                          f'model computes; known are {", ".join(sorted(table))}')
         if isinstance(rule, Only) and not any(_same(_content(value), one) for one in rule.values):
             expected = ' or '.join(_short(one) for one in rule.values[:3] if one is not None) or 'null'
-            raise errors.ModelFolderError(f'{path}: {key} is {_short(value)}; only {expected} is computed here, so this model is not supported')
+            raise errors.ModelFolderError(f'{path}: {key} is {_short(value)}; only {expected} is computed here, so this model is not '
+                                          'supported')
 
 
 def check_tokens(path: pathlib.Path, values: Mapping[str, Any], known: frozenset[str], start: str | None = None) -> None:

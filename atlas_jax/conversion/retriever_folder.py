@@ -10,8 +10,8 @@ from atlas_jax.io import atomic, untrusted
 
 MODULES_FILE, PROMPTS_FILE = 'modules.json', 'config_sentence_transformers.json'
 # The names that the library has used for the transformer's settings; the first that is there counts.
-_TRANSFORMER_FILES = tuple(f'sentence_{kind}_config.json' for kind in ('bert', 'roberta', 'distilbert', 'camembert', 'albert', 'xlm-roberta',
-                                                                       'xlnet'))
+_TRANSFORMER_FILES = tuple(f'sentence_{kind}_config.json' for kind in ('bert', 'roberta', 'distilbert', 'camembert', 'albert',
+                                                                       'xlm-roberta', 'xlnet'))
 _TOKENIZER_FILE = 'tokenizer_config.json'
 # Our pooling by sentence-transformers' name of today; the switches of its older files are named after these.
 _POOLINGS = {'mean': 'average', 'mean_sqrt_len_tokens': 'sqrt', 'cls': 'cls', 'max': 'max', 'lasttoken': 'last', 'weightedmean': 'weighted'}
@@ -60,7 +60,8 @@ def describe(folder: pathlib.Path) -> Description:
     path = folder / MODULES_FILE
     if not path.is_file():
         if (folder / PROMPTS_FILE).is_file():
-            raise errors.ModelFolderError(f'{folder}: has {PROMPTS_FILE} but no {MODULES_FILE}, which tells how to pool; copy the folder again')
+            raise errors.ModelFolderError(f'{folder}: has {PROMPTS_FILE} but no {MODULES_FILE}, which tells how to pool; copy the folder '
+                                          'again')
         return Description(folder)
     places = _module_folders(path)
     bert_folder, prompts = places['Transformer'], _read_prompts(folder / PROMPTS_FILE)
@@ -105,8 +106,8 @@ def _module_folders(path: pathlib.Path) -> dict[str, pathlib.Path]:
         # `type` is a full class path, which differs by version; a class of another package may do anything.
         package, _, kind = str(module.get('type')).rpartition('.')
         if kind not in _KINDS or package.split('.')[0] != 'sentence_transformers':
-            raise errors.ModelFolderError(f'{path}: module type {str(module.get("type"))!r} is not supported; a retriever is a Transformer, a Pooling '
-                                          'and perhaps a Normalize')
+            raise errors.ModelFolderError(f'{path}: module type {str(module.get("type"))!r} is not supported; a retriever is a '
+                                          'Transformer, a Pooling and perhaps a Normalize')
         # `path` is '' where the files lie in the folder itself.
         name = module.get('path', '')
         try:
@@ -115,8 +116,8 @@ def _module_folders(path: pathlib.Path) -> dict[str, pathlib.Path]:
             raise errors.ModelFolderError(f'{path}: module {kind}: {error}; copy the folder again') from error
     kinds = [str(module['type']).rpartition('.')[2] for module in modules]
     if kinds not in (list(_KINDS[:2]), list(_KINDS)):
-        raise errors.ModelFolderError(f'{path}: its modules are {", ".join(kinds) or "none"}; only Transformer, Pooling and perhaps Normalize, '
-                                      'in this order, are supported')
+        raise errors.ModelFolderError(f'{path}: its modules are {", ".join(kinds) or "none"}; only Transformer, Pooling and perhaps '
+                                      'Normalize, in this order, are supported')
     return places
 
 
@@ -134,8 +135,8 @@ def _read_pooling(path: pathlib.Path, has_prompts: bool) -> str:
         raise errors.ModelFolderError(f'{path}: pooling_mode is {", ".join(map(str, found)) or "not set"}; expected exactly one of '
                                       f'{", ".join(_POOLINGS)}')
     if has_prompts and options.get('include_prompt', True) is not True:
-        raise errors.ModelFolderError(f'{path}: include_prompt is {options["include_prompt"]}; pooling without the tokens of the prompt is not '
-                                      'supported')
+        raise errors.ModelFolderError(f'{path}: include_prompt is {options["include_prompt"]}; pooling without the tokens of the prompt '
+                                      'is not supported')
     return _POOLINGS[found[0]]
 
 
@@ -147,7 +148,8 @@ def check_width(folder: pathlib.Path, emb_dim: int) -> None:
     options = _read_object(path)
     for key in ('word_embedding_dimension', 'embedding_dimension'):
         if options.get(key, emb_dim) != emb_dim:
-            raise errors.ModelFolderError(f'{path}: {key} is {options[key]!r}, but the states have {emb_dim} numbers; copy the folder again')
+            raise errors.ModelFolderError(f'{path}: {key} is {options[key]!r}, but the states have {emb_dim} numbers; copy the folder '
+                                          'again')
 
 
 def _read_limit(folder: pathlib.Path) -> int | None:

@@ -186,7 +186,7 @@ class PassageEmbedder:
         """The record of all that changes an embedding."""
         config = self._config
         # What has a field of the record itself, or belongs to queries, is no part of the weights.
-        sizes = {name: getattr(config, name) for name in (field.name for field in dataclasses.fields(contriever.BertConfig)) if name != 'dtype'}
+        sizes = {field.name: getattr(config, field.name) for field in dataclasses.fields(contriever.BertConfig) if field.name != 'dtype'}
         tokens: list[int | str] = []
         for segment in self._segments:
             tokens += segment.ids if segment.kind == 'literal' else [segment.kind]

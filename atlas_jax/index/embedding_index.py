@@ -221,7 +221,8 @@ class EmbeddingIndex:
             'path': str(self.path), 'rows': current.rows, 'deleted': current.deleted, 'dim': current.dim, 'dtype': current.dtype,
             'revision': current.revision, 'shards': len(current.shards), 'bytes': sum(shard.size_bytes for shard in self._stored.shards),
             'model_fingerprint': current.model_fingerprint,
-            'embedded_by': [dataclasses.asdict(record) for record in current.models.values()], 'store': str(self.store_path), 'store_fingerprint': current.store_fingerprint,
+            'embedded_by': [dataclasses.asdict(record) for record in current.models.values()],
+            'store': str(self.store_path), 'store_fingerprint': current.store_fingerprint,
             'generations': [{'first_row': first, 'rows': rows, 'generation': generation, 'age': newest - generation}
                             for first, rows, generation in generations],
         }

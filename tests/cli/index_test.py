@@ -73,7 +73,7 @@ def test_a_build_takes_the_model_of_its_flags_over_that_of_a_gin_file(folder, ca
 
 @pytest.fixture(scope='module')
 def folders(tmp_path_factory):
-    """Hugging Face folders whose retriever takes up to 300 tokens, and documents of 201 to 256 tokens: default formats limit texts to 200."""
+    """Hugging Face folders whose retriever takes up to 300 tokens, and documents of 210 tokens: default formats limit texts to 200."""
     path = tmp_path_factory.mktemp('hugging-face')
     tokenizers = {'reader': word_tokenizers.t5(), 'retriever': word_tokenizers.bert()}
     reader = dataclasses.replace(tiny.READER, vocab_size=tokenizers['reader'].vocab_size)
@@ -106,7 +106,8 @@ def test_both_documented_commands_build_the_same_index(folders, capsys, tmp_path
 
 def test_the_field_that_differs_is_named_and_force_is_the_way_out(folder, capsys, tmp_path):
     other = tiny_run.atlas(dropout_rate=0.0, mesh=None)
-    other.config = dataclasses.replace(other.config, retriever=dataclasses.replace(other.config.retriever, pooling='cls', passage_prompt='is : '))
+    retriever = dataclasses.replace(other.config.retriever, pooling='cls', passage_prompt='is : ')
+    other.config = dataclasses.replace(other.config, retriever=retriever)
     other.save(tmp_path / 'other')
     arguments = ('index', 'search', 'thing 3', '--index', folder / 'index', '--model', tmp_path / 'other')
     code, _, message = run(capsys, *arguments)

@@ -239,6 +239,7 @@ def test_a_dimension_above_the_states_keeps_them_whole(retriever):
 
 
 def test_prompts_and_limits_are_written_and_read(params, tmp_path):
-    config = dataclasses.replace(RETRIEVER, query_prompt='query: ', passage_prompt='passage: ', max_tokens=4, truncate_dim=3, pooling='last')
+    config = dataclasses.replace(RETRIEVER, query_prompt='query: ', passage_prompt='passage: ', max_tokens=4, truncate_dim=3,
+                                 pooling='last')
     hf.write_contriever(tmp_path, config, params[RETRIEVER])
     assert hf.load_contriever(tmp_path)[0] == dataclasses.replace(config, dropout_rate=0.1)

@@ -95,7 +95,7 @@ def _check(folder, load, file, key, rule):
         assert changed or key == 'pooling_mode_mean_tokens' or (file, key) in NOT_ALONE, f'{file}: {key} is ignored'
 
 
-# Settings that another file of the folder states too, which comes first; and the tokenizer's own file, where special_tokens_map.json repeats it.
+# Settings that another file of the folder states too, which comes first.
 NOT_ALONE = {
     (CONFIG, 'pooling'), (CONFIG, 'normalize'),  # modules.json
     (TRANSFORMER, 'do_lower_case'),  # the tokenizer's own

@@ -67,8 +67,8 @@ def test_prompts(tmp_path, prompts, default, query, passage):
     assert (found.query_prompt, found.passage_prompt) == (query, passage)
 
 
-@pytest.mark.parametrize(('similarity', 'kinds', 'normalize'), [('cosine', KINDS[:2], True), ('dot', KINDS[:2], False), (None, KINDS[:2], False),
-                                                               ('dot', KINDS, True)])
+@pytest.mark.parametrize(('similarity', 'kinds', 'normalize'), [
+    ('cosine', KINDS[:2], True), ('dot', KINDS[:2], False), (None, KINDS[:2], False), ('dot', KINDS, True)])
 def test_cosine_is_the_inner_product_of_normalised_embeddings(tmp_path, similarity, kinds, normalize):
     assert retriever_folder.describe(write_modules(tmp_path, kinds, {'similarity_fn_name': similarity})).normalize is normalize
 
@@ -86,9 +86,11 @@ def test_the_limit_of_an_input(tmp_path, files, limit):
 
 @pytest.mark.parametrize(('kinds', 'pooling', 'message'), [
     ((*KINDS[:2], 'Dense'), {}, "module type 'sentence_transformers.models.Dense' is not supported"),
-    (('Transformer', 'Normalize', 'Pooling'), {}, 'modules are Transformer, Normalize, Pooling'), (('Transformer',), {}, 'modules are Transformer;'),
+    (('Transformer', 'Normalize', 'Pooling'), {}, 'modules are Transformer, Normalize, Pooling'),
+    (('Transformer',), {}, 'modules are Transformer;'),
     ((*KINDS, 'Normalize'), {}, 'modules are'),
-    (KINDS[:2], {'pooling_mode': 'median'}, 'pooling_mode is median'), (KINDS[:2], {'pooling_mode': ['cls', 'mean']}, 'pooling_mode is cls, mean'),
+    (KINDS[:2], {'pooling_mode': 'median'}, 'pooling_mode is median'),
+    (KINDS[:2], {'pooling_mode': ['cls', 'mean']}, 'pooling_mode is cls, mean'),
     (KINDS[:2], {'pooling_mode_mean_tokens': True, 'pooling_mode_cls_token': True}, 'exactly one'),
     (KINDS[:2], {'pooling_mode_mean_tokens': False}, 'pooling_mode is not set')])
 def test_what_a_retriever_cannot_be(tmp_path, kinds, pooling, message):

@@ -12,8 +12,8 @@ from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.io.folder import Folder
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
 
-RECORD = EmbeddedBy(weights='0123456789abcdef', dtype='float32', pooling='average', normalize=False, dim=22, passage_format='{title} {text}',
-                    passage_tokens='[101, "title", "text", 102]', max_tokens=200)
+RECORD = EmbeddedBy(weights='0123456789abcdef', dtype='float32', pooling='average', normalize=False, dim=22,
+                    passage_format='{title} {text}', passage_tokens='[101, "title", "text", 102]', max_tokens=200)
 OTHER = {'weights': 'fedcba9876543210', 'dtype': 'bfloat16', 'pooling': 'cls', 'normalize': True, 'dim': 11, 'max_tokens': 256}
 
 

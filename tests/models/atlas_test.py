@@ -1,8 +1,7 @@
 """The model's configuration: refusals, limits, and the way to JSON and back."""
 
-import json
-
 import dataclasses
+import json
 
 import pytest
 
@@ -39,9 +38,9 @@ def test_passages_never_exceed_the_retrievers_positions():
 
 def test_the_retriever_has_a_limit_of_its_own():
     retriever = dataclasses.replace(tiny.RETRIEVER, max_tokens=31)
-    limits = [atlas.AtlasConfig(tiny.READER, retriever, atlas.InputConfig(text_max_tokens=text, retriever_max_tokens=limit)).retriever_max_tokens
-              for text, limit in ((300, None), (70, None), (300, 17), (300, 40))]
-    assert limits == [31, 31, 17, 31]
+    for text, limit, expected in ((300, None, 31), (70, None, 31), (300, 17, 17), (300, 40, 31)):
+        inputs = atlas.InputConfig(text_max_tokens=text, retriever_max_tokens=limit)
+        assert atlas.AtlasConfig(tiny.READER, retriever, inputs).retriever_max_tokens == expected
 
 
 def test_files_from_before_the_retrievers_limit_mean_that_of_the_text():

@@ -46,8 +46,8 @@ def written(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     torch.manual_seed(7)
     bert = transformers.BertModel(transformers.BertConfig(
-        vocab_size=len(VOCABULARY), hidden_size=22, num_hidden_layers=2, num_attention_heads=2, intermediate_size=29, max_position_embeddings=31,
-        initializer_range=0.3))
+        vocab_size=len(VOCABULARY), hidden_size=22, num_hidden_layers=2, num_attention_heads=2, intermediate_size=29,
+        max_position_embeddings=31, initializer_range=0.3))
     bert.save_pretrained(folder / 'bert')
     tiny_tokenizers.write_bert(folder / 'bert', VOCABULARY)
     transformers.BertTokenizerFast.from_pretrained(folder / 'bert').save_pretrained(folder / 'bert')
@@ -88,7 +88,8 @@ def test_queries_and_passages(written, tmp_path):
     store = api.PassageStore.build([documents.Document(str(i), '', '', text) for i, text in enumerate(PASSAGES)], tmp_path / 'store',
                                    progress=False, max_words=1000)
     index = api.Index.build(store, atlas, tmp_path / 'index', show_progress=False)
-    expected = [library.encode_query(QUERIES, normalize_embeddings=by_cosine), library.encode_document(PASSAGES, normalize_embeddings=by_cosine)]
+    expected = [library.encode_query(QUERIES, normalize_embeddings=by_cosine),
+                library.encode_document(PASSAGES, normalize_embeddings=by_cosine)]
     found = [_embedded_queries(atlas), index.index.embeddings(np.arange(len(PASSAGES)))]
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.shape == theirs.shape
