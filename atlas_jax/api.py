@@ -14,11 +14,10 @@ import jax
 import numpy as np
 
 from atlas_jax import types
-from atlas_jax.corpus.passages import Passage
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.decoding import DecodingConfig
 from atlas_jax.knowledge import group
-from atlas_jax.knowledge.index import Index
+from atlas_jax.knowledge.index import Found, Index
 from atlas_jax.model import AtlasModel, ModelSource
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import answer as answer_lib
@@ -62,20 +61,6 @@ class Answer:
     passages: tuple[AnswerPassage, ...] = ()
     score: float | None = None
     alternatives: tuple[Alternative, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """A passage that a search found.
-
-    Attributes:
-      score: what the searcher orders by: the inner product with the query unless told otherwise.
-      index: the folder of the index it is in.
-    """
-
-    passage: Passage
-    score: float
-    index: str = ''
 
 
 @dataclasses.dataclass

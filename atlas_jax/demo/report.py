@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,8 @@ from atlas_jax.metrics import statistics
 from atlas_jax.report import html
 from atlas_jax.tasks import task as task_lib
 
-_CARDS = 8
+_CARDS, _EDITED_CARDS = 8, 4
+_PRINTED = 3  # fit a terminal; the page shows more
 
 
 @dataclasses.dataclass
@@ -22,6 +24,7 @@ class Findings:
     stale_exact_match, unedited_exact_match: the old holders' names against the answers of the edited index, and of the index as it was.
     edition: the year of the edited index's texts, or 'swapped' if office holders were exchanged in the texts.
     seconds: wall time by part.
+    seed: draws the examples that are shown.
     """
 
     closed_book: evaluate.Evaluation
@@ -36,6 +39,7 @@ class Findings:
     replaced_passages: int
     edition: str
     seconds: dict[str, float]
+    seed: int = 0
 
     def recall_at_1(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Returns 1 for each question whose first passage is a gold one and else 0, before and after training."""
@@ -78,8 +82,9 @@ def as_text(findings: Findings, figures: dict[str, Any]) -> str:
     lines += ['', f'first passage is a gold one: {retriever["recall_at_1_before"]:.3f} before training, '
               f'{retriever["recall_at_1_after"]:.3f} after ({_difference(retriever)})',
               f'the edited index: {_edition(figures)}; {figures["index_swap"]["replaced_passages"]} passages, no other embedded again', '']
-    # Three fit a terminal; the page shows more.
-    for number in _interesting(findings)[:3]:
+    drawn = draw(findings.trained.exact_match, _PRINTED, findings.seed)
+    lines += [_proportion(drawn, findings.trained.exact_match), '']
+    for number in drawn:
         lines += [_answer_text(findings, number), '']
     lines += [f'{name:28}{value:7.1f} s' for name, value in findings.seconds.items()]
     lines += [f'{"together":28}{sum(findings.seconds.values()):7.1f} s', '']
@@ -109,12 +114,16 @@ def write(path: pathlib.Path, findings: Findings, figures: dict[str, Any]) -> No
                      {'before training': retriever['recall_at_1_before'], 'after training': retriever['recall_at_1_after']})
     report.paragraph(f'{_difference(retriever)}.'.capitalize())
     report.section('Examples')
-    for number in _interesting(findings)[:_CARDS]:
+    drawn = draw(findings.trained.exact_match, _CARDS, findings.seed)
+    report.paragraph(_proportion(drawn, findings.trained.exact_match))
+    for number in drawn:
         _card(report, findings.trained.answers[number], findings.examples[number].answers)
     report.section('After the edit of the index')
     report.paragraph(f'The edited index: {_edition(figures)}.')
-    for answer, example in list(zip(findings.edited.answers, findings.edited_examples, strict=True))[:_CARDS // 2]:
-        _card(report, answer, example.answers)
+    drawn = draw(findings.edited.exact_match, _EDITED_CARDS, findings.seed)
+    report.paragraph(_proportion(drawn, findings.edited.exact_match))
+    for number in drawn:
+        _card(report, findings.edited.answers[number], findings.edited_examples[number].answers)
     report.section('Time')
     report.table(('part', 'seconds'), [(name, round(value, 1)) for name, value in findings.seconds.items()])
     report.write(path)
@@ -144,11 +153,33 @@ def _scores(figures: dict[str, Any]) -> list[tuple[str, float, float, int]]:
     return rows
 
 
-def _interesting(findings: Findings) -> list[int]:
-    """Orders questions by what their answers show: right after training and wrong in the closed book first, then in their order."""
-    gain = [after - closed for after, closed in zip(findings.trained.exact_match, findings.closed_book.exact_match, strict=True)]
-    # sorted keeps the order of equal gains.
-    return sorted(range(len(gain)), key=lambda number: -gain[number])
+def draw(scores: Sequence[float], count: int, seed: int) -> list[int]:
+    """Draws questions at random, right and wrong ones in the proportion of all, and at least one of either kind if there is one.
+
+    Args:
+      scores: per question, 1 if it was answered rightly, else 0.
+      count: questions drawn, at least 2; all if there are fewer.
+      seed: of the draw.
+
+    Returns:
+      Numbers of questions, in their order.
+    """
+    right = [number for number, score in enumerate(scores) if score]
+    wrong = [number for number, score in enumerate(scores) if not score]
+    count = min(count, len(scores))
+    wanted = round(count * len(right) / max(len(scores), 1))
+    # One wrong answer tells a reader more than another right one.
+    if wrong:
+        wanted = min(wanted, count - 1)
+    wanted = min(max(wanted, count - len(wrong), 1 if right else 0), len(right))
+    generator = random.Random(seed)
+    return sorted(generator.sample(right, wanted) + generator.sample(wrong, count - wanted))
+
+
+def _proportion(drawn: Sequence[int], scores: Sequence[float]) -> str:
+    shown = sum(bool(scores[number]) for number in drawn)
+    return (f'{len(drawn)} questions drawn at random from {len(scores)}, right and wrong answers in proportion: {shown} of {len(drawn)} are '
+            f'right here, {sum(map(bool, scores))} of {len(scores)} in all.')
 
 
 def _answer_text(findings: Findings, number: int) -> str:

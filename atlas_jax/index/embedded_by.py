@@ -56,14 +56,14 @@ class EmbeddedBy:
                 # Its tokens decide, and its text tells a reader why.
                 if self.passage_tokens == model.passage_tokens:
                     continue
-                ours, theirs = f'"{ours}"', f'"{theirs}"'
+                ours, theirs = _shown(ours), _shown(theirs)
             # Limits above the longest passage cut nothing.
             if field.name == 'max_tokens' and longest() <= min(ours, theirs):
                 continue
             found.append(f'{field.name} (index {ours}, this model {theirs})')
         # The same text in other tokens: another tokenizer.
         if self.passage_format == model.passage_format and self.passage_tokens != model.passage_tokens:
-            found.append(f'passage_tokens (index {self.passage_tokens}, this model {model.passage_tokens})')
+            found.append(f'passage_tokens (index {_shown(self.passage_tokens)}, this model {_shown(model.passage_tokens)})')
         return found
 
 
@@ -76,6 +76,12 @@ class Embedder(Protocol):
     def old_limit(self, fingerprint: str) -> int | None:
         """Returns the limit with which this encoder had `fingerprint` before indexes kept records; None where it never had."""
         ...
+
+
+def _shown(text: str) -> str:
+    # As JSON: a message is one line.
+    shown = json.dumps(text, ensure_ascii=False)
+    return shown if len(shown) <= 120 else f'{shown[:120]}…'
 
 
 def from_json(values: Mapping[str, Mapping[str, Any]]) -> dict[str, EmbeddedBy]:

@@ -1,6 +1,7 @@
 """Several indexes searched as one, and the searchers over them: where train, evaluate and answer take their knowledge from."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 
 from atlas_jax import errors, partitioning, types
 from atlas_jax.corpus.passages import Passage
+from atlas_jax.corpus.store import PassageStore
 from atlas_jax.knowledge.index import EmbeddingModel, Index, padded_rows
 from atlas_jax.runtime import hosts
-from atlas_jax.searchers import int8, on_host
+from atlas_jax.searchers import fitting, int8, on_host
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.searchers.host_searcher import HostSearcher
 from atlas_jax.tasks.task import TaskExample
@@ -69,13 +71,15 @@ class IndexGroup:
         """Returns the searcher of the host that `search` names, kept for the next call.
 
         Raises:
-          IndexFolderError, StoreError: as Index.check. ConfigError: the searcher's package is missing.
+          IndexFolderError, StoreError: as Index.check, or a fit of hybrid search is damaged. ConfigError: the searcher's package is missing.
         """
         for index in self.indexes:
             index.check(atlas)
         # Ids count padding too, on the host as in the graph, so that a row has one number.
         first_rows = self._first_rows(atlas.mesh)
         parts = [on_host.Part(index.index, index.store, first) for index, first in zip(self.indexes, first_rows, strict=True)]
+        # Before it is looked for among those kept: a new fit makes another searcher.
+        search = fitting.apply(search, [(index.index, index.store.fingerprint) for index in self.indexes])
         # Every change of an index reads its deletions anew.
         made_of = [index.index.deleted for index in self.indexes]
         return self._keep(search, made_of, lambda: on_host.make(search, parts, lambda: self.knowledge(atlas, search=search), atlas.mesh))
@@ -93,13 +97,9 @@ class IndexGroup:
         return index.store[place]
 
     def rows_of(self, docid: str, mesh: jax.sharding.Mesh) -> list[int]:
-        """Returns the rows of the whole that hold a passage, one at most in each index."""
-        rows = []
-        for index, first_row in zip(self.indexes, self._first_rows(mesh), strict=True):
-            # A passage may be in one of the indexes only.
-            with contextlib.suppress(errors.StoreError):
-                rows.append(first_row + int(index.store.rows_of([docid])[0]))
-        return rows
+        """Returns the rows of the whole that hold a passage, or the pieces of a document (id#0, id#1, ...)."""
+        return [first_row + row for index, first_row in zip(self.indexes, self._first_rows(mesh), strict=True)
+                for row in _rows_in(index.store, docid)]
 
     def _first_rows(self, mesh: jax.sharding.Mesh) -> list[int]:
         rows = [padded_rows(len(index.index), mesh) for index in self.indexes]
@@ -117,6 +117,17 @@ def of(index: Index | Sequence[Index] | IndexGroup | None) -> IndexGroup | None:
     if index is None or isinstance(index, IndexGroup):
         return index
     return IndexGroup([index] if isinstance(index, Index) else index)
+
+
+def _rows_in(store: PassageStore, docid: str) -> list[int]:
+    rows: list[int] = []
+    # A passage may be in one of several indexes only.
+    with contextlib.suppress(errors.StoreError):
+        rows += store.rows_of([docid]).tolist()
+    with contextlib.suppress(errors.StoreError):
+        for number in itertools.count():  # until there is no such piece
+            rows += store.rows_of([f'{docid}#{number}']).tolist()
+    return rows
 
 
 def own_rows(group: IndexGroup | None, examples: Sequence[TaskExample], mesh: jax.sharding.Mesh) -> dict[str, list[int]] | None:

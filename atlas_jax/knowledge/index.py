@@ -1,20 +1,37 @@
 """An index with the passage store that it belongs to: built, changed, checked, and laid out on the devices."""
 
+import dataclasses
+import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
-from atlas_jax import partitioning, types
+from atlas_jax import errors, partitioning, types
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index.embed import PassageEmbedder
 from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.runtime import hosts
+from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A passage that a search found.
+
+    Attributes:
+      score: what the searcher orders by: the inner product with the query unless told otherwise.
+      index: the folder of the index it is in.
+    """
+
+    passage: Passage
+    score: float
+    index: str = ''
 
 
 class EmbeddingModel(Protocol):
@@ -40,6 +57,13 @@ class EmbeddingModel(Protocol):
 
     def embedder(self) -> PassageEmbedder:
         """Returns the passage encoder with its format."""
+
+
+class SearchingModel(Protocol):
+    """The part of a model that searches. api.Atlas is one."""
+
+    def search(self, questions: Sequence[str], index: 'Index', top_k: int, search: SearchConfig | str | None = None) -> list[list[Found]]:
+        """Returns the passages found for each question, best first."""
 
 
 class Index:
@@ -103,10 +127,29 @@ class Index:
         # Tokenizers cannot be forced: other ids would be other words.
         self.index.check(self.store, atlas.embedder(), self.force)
 
-    def replace(self, passages: Iterable[Passage], atlas: EmbeddingModel) -> None:
+    def search(self, questions: Sequence[str], atlas: SearchingModel, top_k: int = 5,
+               search: SearchConfig | str | None = None) -> list[list[Found]]:
+        """Returns the `top_k` passages of this index found for each question, best first; fewer where there are fewer.
+
+        Args:
+          questions: plain questions, or any texts.
+          atlas: the model that built this index.
+          top_k: passages a question gets.
+          search: how, or the name of a searcher; None is exact.
+
+        Raises:
+          IndexFolderError, StoreError, ConfigError: as Atlas.search, which searches several indexes together too.
+        """
+        return atlas.search(questions, self, top_k, search)
+
+    def replace(self, passages: Iterable[Passage], atlas: EmbeddingModel) -> int:
         """Adds passages; one whose docid is there already takes its place. Only these are embedded.
 
-        Where an earlier call was killed after it had stored its passages, they are embedded first.
+        A passage that is there as it is, embedded by this model, is left alone. So a call that was killed may be made again, wherever it
+        stopped: what it had stored is embedded first, and not stored twice.
+
+        Returns:
+          The number of rows added, with those that an earlier call had stored and not embedded.
 
         Raises:
           IndexFolderError, StoreError: as `check`, or another process is writing. DiskFullError.
@@ -114,14 +157,39 @@ class Index:
         self.store.check_tokenizers(atlas.reader_tokenizer, atlas.retriever_tokenizer)
         # Before anything is stored: passages without embeddings would be left behind.
         self.index.check_model(atlas.embedder(), self.store, self.force)
-        self.index.add(self.store, atlas.embedder(), force=self.force)
+        added = self.index.add(self.store, atlas.embedder(), force=self.force)
         with hosts.together():
             if hosts.is_first():
-                self.store.append(passages)
+                self._append_missing(passages, self.index.rows_of_model(atlas.embedder(), self.store))
         if not hosts.is_first():
             self.store = PassageStore.open(self.store.path)
-        self.index.add(self.store, atlas.embedder(), force=self.force)
+        added += self.index.add(self.store, atlas.embedder(), force=self.force)
         self._forget()
+        return added
+
+    def _append_missing(self, passages: Iterable[Passage], usable: np.ndarray) -> None:
+        """Appends those passages to the store that no `usable` row [rows] bool holds as they are. Raises as PassageStore.append."""
+        seen: set[str] = set()
+
+        def missing() -> Iterator[Passage]:
+            for passage in passages:
+                # What is no passage goes on: the store says so.
+                if isinstance(passage, Passage):
+                    # Here, for the store sees but one of a pair of which the other is left out.
+                    if passage.docid in seen:
+                        raise errors.StoreError(f'{self.store.path}: docid "{passage.docid}" occurs twice; give each passage its own')
+                    seen.add(passage.docid)
+                    row = self.store.find(passage.docid)
+                    if row is not None and usable[row] and self.store[row] == passage:
+                        continue
+                yield passage
+
+        remaining = missing()
+        first = next(remaining, None)
+        if first is not None:
+            self.store.append(itertools.chain([first], remaining))
+        elif not seen:
+            self.store.append(())  # which says that there are none
 
     def delete(self, docids: Sequence[str]) -> int:
         """Takes passages out of every later search; returns how many."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 _RESAMPLES = 10_000
+_NORMAL_95 = 1.959963984540054  # 97.5 % of a normal distribution lie below
 
 
 def mean_and_standard_error(values: Sequence[float]) -> tuple[float, float]:
@@ -17,6 +18,20 @@ def mean_and_standard_error(values: Sequence[float]) -> tuple[float, float]:
     """
     array = _vector(values, 'values')
     return float(array.mean()), float(array.std() / math.sqrt(len(array)))
+
+
+def wilson_interval(hits: int, count: int) -> tuple[float, float]:
+    """Returns Wilson's 95 % interval (1927) of a share of `hits` among `count`; it stays within 0 to 1 and is never of width 0.
+
+    Raises ValueError: count is below 1, or hits is not within 0 to count.
+    """
+    if not 0 <= hits <= count or count < 1:
+        raise ValueError(f'{hits} hits among {count}: expected at least one trial and at most as many hits')
+    share, square = hits / count, _NORMAL_95 ** 2
+    centre = (share + square / (2 * count)) / (1 + square / count)
+    half = _NORMAL_95 / (1 + square / count) * math.sqrt(share * (1 - share) / count + square / (4 * count ** 2))
+    # rounding may carry a bound past the end
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def paired_difference(before: Sequence[float], after: Sequence[float], seed: int = 0) -> tuple[float, float, float]:

@@ -10,9 +10,12 @@ from collections.abc import Mapping, Sequence
 
 # Places in SVG units. The page scales a chart to its own width.
 WIDTH, HEIGHT = 720, 320
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 44, 48
+LEFT, RIGHT, TOP, BOTTOM = 84, 32, 44, 48
 COLORS = 6  # series colours the page defines, --series-0 to --series-5
 _BAR_TOP, _BAR_STEP = 4, 34  # bars have no legend above them; the distance from bar to bar
+_LETTER = 7.5  # about the width of a letter at 13 px: SVG text cannot be measured here
+_NAMES = 320  # units that names of bars may take; longer ones are cut
+_LEGEND_STEP = 20  # the distance from one row of a legend to the next
 _DASHES = ('', '6 3', '2 3', '8 3 2 3')  # beside the colours, for those who do not see them
 _MOST_DOTS = 40  # points of a line that are marked; more would hide the line
 
@@ -44,9 +47,12 @@ def line_chart(title: str, x_label: str, y_label: str, series: Series) -> str:
     for number, line in enumerate(points.values()):
         for run in _finite_runs(line):
             marks.append(_line(number, [place(point) for point in run], with_dots=len(line) <= _MOST_DOTS))
-    marks += _legend(list(series))
+    legend, rows = _legend(list(series))
+    # A legend of several rows moves all else down.
+    lower = _LEGEND_STEP * (rows - 1)
+    marks = [*legend, f'<g transform="translate(0 {lower})">{"".join(marks)}</g>' if lower else ''.join(marks)]
     description = f'{", ".join(series)}; {x_label} from {x_ticks[0]:g} to {x_ticks[-1]:g}, {y_label} from {y_ticks[0]:g} to {y_ticks[-1]:g}'
-    return _picture(HEIGHT, title, description, marks)
+    return _picture(HEIGHT + lower, title, description, marks)
 
 
 def _axes(x_label: str, y_label: str, x_ticks: list[float], y_ticks: list[float]) -> list[str]:
@@ -70,15 +76,26 @@ def _line(number: int, run: list[tuple[float, float]], with_dots: bool) -> str:
     return f'<path fill="none" stroke="{color}" stroke-width="2" stroke-linejoin="round"{dash} d="{path}"/>{dots}'
 
 
-def _legend(names: list[str]) -> list[str]:
-    marks, x = [], float(LEFT)
+def _legend(names: list[str]) -> tuple[list[str], int]:
+    """The marks of a legend, and the number of its rows."""
+    marks, x, row = [], float(LEFT), 0
     for number, name in enumerate(names):
+        name = _shortened(name, WIDTH - RIGHT - LEFT - 30)
+        end = x + 30 + _LETTER * len(name)
+        if end > WIDTH - RIGHT and x > LEFT:
+            end, x, row = end - x + LEFT, float(LEFT), row + 1
+        y = 20 + _LEGEND_STEP * row
         dash = f' stroke-dasharray="{_DASHES[number % len(_DASHES)]}"' if number % len(_DASHES) else ''
-        marks.append(f'<path fill="none" stroke="{_color(number)}" stroke-width="3"{dash} d="M{x:.0f} 20h24"/>'
-                     f'<text class="label" x="{x + 30:.0f}" y="24">{_escape(name)}</text>')
-        # About 7.5 units a letter at 13 px: SVG text cannot be measured here.
-        x += 54 + 7.5 * len(name)
-    return marks
+        marks.append(f'<path fill="none" stroke="{_color(number)}" stroke-width="3"{dash} d="M{x:.0f} {y}h24"/>'
+                     f'<text class="label" x="{x + 30:.0f}" y="{y + 4}">{_escape(name)}</text>')
+        x = end + 24
+    return marks, row + 1
+
+
+def _shortened(name: str, room: float) -> str:
+    """The name, cut where it is wider than `room` units."""
+    letters = int(room / _LETTER)
+    return name if len(name) <= letters else f'{name[:letters - 1]}…'
 
 
 def _points(name: str, xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
@@ -117,14 +134,16 @@ def bar_chart(title: str, label: str, bars: Mapping[str, float], standard_errors
         return _empty(title)
     # Zero is always on the axis: bars whose axis begins elsewhere mislead.
     x_ticks = ticks(min(0.0, *ends), max(0.0, *ends))
-    left, right = 190, WIDTH - 72  # room for names on the left, and for the value beside the longest bar
+    names = {name: _shortened(name, _NAMES) for name in bars}
+    # Room for names on the left, and for the value beside the longest bar.
+    left, right = max(LEFT, 24 + _LETTER * max(map(len, names.values()))), WIDTH - 84
     height = _BAR_TOP + _BAR_STEP * len(bars) + BOTTOM
     marks = [_vertical_grid(_scale(tick, x_ticks, left, right), f'{tick:g}', height, _BAR_TOP) for tick in x_ticks]
     for row, (name, value) in enumerate(bars.items()):
         y = _BAR_TOP + _BAR_STEP * row + 6
-        marks.append(f'<text class="label" x="{left - 10}" y="{y + 15}" text-anchor="end">{_escape(name)}</text>')
+        marks.append(f'<text class="label" x="{left - 10:.1f}" y="{y + 15}" text-anchor="end">{_escape(names[name])}</text>')
         if not math.isfinite(value):
-            marks.append(f'<text x="{left + 6}" y="{y + 15}">no value</text>')
+            marks.append(f'<text x="{left + 6:.1f}" y="{y + 15}">no value</text>')
             continue
         marks += _bar(row, y, value, standard_errors.get(name, 0), x_ticks, (left, right))
     marks.append(f'<text x="{(left + right) / 2:.1f}" y="{height - 8}" text-anchor="middle">{_escape(label)}</text>')

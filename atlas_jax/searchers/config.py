@@ -26,8 +26,8 @@ class SearchConfig:
         The original re-ranks 128.
       dense_searcher: hybrid: the searcher beside BM25.
       fusion: hybrid: what is added up. reciprocal_rank: 1 / (60 + rank) (Cormack et al. 2009). weighted: the scores, scaled to 0 to 1
-        over an example's candidates.
-      lexical_weight: hybrid: BM25's share of the sum, 0 to 1.
+        over an example's candidates. None: reciprocal_rank, unless `lexical_weight` is None too and `index compare --fit` fitted both.
+      lexical_weight: hybrid: BM25's share of the sum, 0 to 1; None: the fitted one, else 0.5.
       fusion_candidates: hybrid: passages fetched from each of the two searchers.
 
     Raises ConfigError for an unknown name or a number out of its range.
@@ -41,23 +41,28 @@ class SearchConfig:
     filtering_overretrieve_ratio: int = 2
     rerank_candidates: int = 0
     dense_searcher: str = 'exact'
-    fusion: str = 'reciprocal_rank'
-    lexical_weight: float = 0.5
+    fusion: str | None = None
+    lexical_weight: float | None = None
     fusion_candidates: int = 100
 
     def __post_init__(self):
         for name, valid in (('searcher', IN_GRAPH + ON_HOST), ('metric', METRICS), ('dense_searcher', (*IN_GRAPH, 'scann')),
-                            ('fusion', FUSIONS)):
+                            ('fusion', (None, *FUSIONS))):
             if getattr(self, name) not in valid:
-                raise errors.ConfigError(f'SearchConfig.{name} is "{getattr(self, name)}"; choose one of {", ".join(valid)}')
+                raise errors.ConfigError(f'SearchConfig.{name} is "{getattr(self, name)}"; choose one of {", ".join(filter(None, valid))}')
         for name, least in (('overfetch', 1), ('filtering_overretrieve_ratio', 1), ('rerank_candidates', 0), ('fusion_candidates', 1)):
             if getattr(self, name) < least:
                 raise errors.ConfigError(f'SearchConfig.{name} is {getattr(self, name)}; it must be at least {least}')
         for name in ('recall_target', 'lexical_weight', 'scan_share'):
-            if not 0 <= getattr(self, name) <= 1:
+            if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise errors.ConfigError(f'SearchConfig.{name} is {getattr(self, name)}; it must lie between 0 and 1')
         if self.recall_target == 0:
             raise errors.ConfigError('SearchConfig.recall_target is 0; it must be greater than 0')
+
+    @property
+    def wants_fit(self) -> bool:
+        """True if hybrid search is to weigh its two sides as they were fitted for the index."""
+        return self.searcher == 'hybrid' and self.fusion is None and self.lexical_weight is None
 
     @property
     def on_host(self) -> bool:

@@ -15,11 +15,10 @@ from jax.sharding import Mesh
 from atlas_jax import errors, types
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index.embedding_index import EmbeddingIndex
-from atlas_jax.searchers import bm25, host_searcher, in_graph, scann
+from atlas_jax.searchers import bm25, fusion, host_searcher, in_graph, scann
 from atlas_jax.searchers.config import IN_GRAPH, SearchConfig
 from atlas_jax.searchers.host_searcher import HostQueries, HostRetrieved, HostSearcher, SavedSearcher
 
-_RANK_CONSTANT = 60  # Cormack, Clarke and Buettcher 2009
 _NO_ROW = -1  # marks unused places in `excluded`
 
 
@@ -72,15 +71,15 @@ class Hybrid:
 
     needs_embeddings = True
 
-    def __init__(self, dense: HostSearcher, lexical: HostSearcher, config: SearchConfig):
-        self.dense, self.lexical, self.config = dense, lexical, config
+    def __init__(self, dense: HostSearcher, lexical: HostSearcher, mix: fusion.Mix, candidates: int):
+        self.dense, self.lexical, self.mix, self.candidates = dense, lexical, mix, candidates
 
     def search(self, queries: HostQueries, top_k: int, excluded: np.ndarray | None = None) -> HostRetrieved:
         """Searches on both sides and fuses their results into [batch, top_k]; see HostSearcher."""
-        candidates = max(self.config.fusion_candidates, top_k)
+        candidates = max(self.candidates, top_k)
         dense = self.dense.search(queries, candidates, excluded)
         lexical = self.lexical.search(queries, candidates, excluded)
-        return fuse(dense, lexical, top_k, self.config.fusion, self.config.lexical_weight)
+        return fusion.fuse(dense, lexical, top_k, self.mix)
 
 
 def make(config: SearchConfig, parts: Sequence[Part], knowledge: Callable[[], types.Knowledge], mesh: Mesh) -> HostSearcher:
@@ -108,40 +107,7 @@ def make(config: SearchConfig, parts: Sequence[Part], knowledge: Callable[[], ty
         dense = _several(parts, lambda part: _scann(part, config.metric))
     else:
         dense = FromGraph(knowledge(), mesh, config)
-    return Hybrid(dense, lexical, config)
-
-
-def fuse(dense: HostRetrieved, lexical: HostRetrieved, top_k: int, fusion: str, lexical_weight: float) -> HostRetrieved:
-    """Puts two result lists of each query into one; a passage that one side lacks gets nothing from that side.
-
-    Args:
-      dense, lexical: [batch, n] results, best first; the two may differ in n.
-      top_k: columns of the result.
-      fusion: reciprocal_rank or weighted.
-      lexical_weight: the lexical side's share, 0 to 1.
-    """
-    ids = np.concatenate([dense.passage_ids, lexical.passage_ids], axis=1)
-    worths = np.concatenate([(1 - lexical_weight) * _worths(dense.scores, fusion),
-                             lexical_weight * _worths(lexical.scores, fusion)], axis=1)
-    found = np.isfinite(np.concatenate([dense.scores, lexical.scores], axis=1))
-    # [batch, candidates, candidates]: a candidate gets the worths of all entries of its passage, and the passage's first entry stays.
-    same = (ids[:, :, None] == ids[:, None, :]) & found[:, None, :] & found[:, :, None]
-    scores = np.where(same, worths[:, None, :], 0).sum(axis=-1)
-    first = found & (same.argmax(axis=-1) == np.arange(ids.shape[1]))
-    return host_searcher.best(np.where(first, scores, -np.inf), ids, top_k)
-
-
-def _worths(scores: np.ndarray, fusion: str) -> np.ndarray:
-    """Converts a side's scores [batch, candidates] to the numbers that are added up, of the same shape; 0 at empty places."""
-    found = np.isfinite(scores)
-    if fusion == 'reciprocal_rank':
-        return np.where(found, 1 / (_RANK_CONSTANT + 1 + np.arange(scores.shape[1])), 0)
-    greatest = np.where(found, scores, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
-    least = np.where(found, scores, np.inf).min(axis=1, keepdims=True, initial=np.inf)
-    spread = np.where(greatest > least, greatest - least, 1)
-    scaled = np.where(found, scores, 0) - np.where(np.isfinite(least), least, 0)
-    # Candidates whose scores are all equal get 1 each, as the best of several would.
-    return np.where(found, np.where(greatest > least, scaled / spread, 1), 0)
+    return Hybrid(dense, lexical, fusion.Mix.of(config), config.fusion_candidates)
 
 
 def _several(parts: Sequence[Part], make_one: Callable[[Part], SavedSearcher]) -> HostSearcher:

@@ -1,5 +1,7 @@
 import hashlib
 import io
+import json
+import shutil
 import subprocess
 import tarfile
 import types
@@ -152,3 +154,25 @@ def test_broken_archives_and_absent_members(tmp_path, name):
     (tmp_path / 'good.whl').write_bytes(WHEEL)
     with pytest.raises(errors.DownloadError, match='holds no file'):
         list(packages.members(tmp_path / 'good.whl', 'other/'))
+
+
+def test_no_installer_runs_what_a_package_brings():
+    for package in packages.PACKAGES.values():
+        command = package.command('folder')
+        if package.installer == 'npm':
+            assert '--ignore-scripts' in command
+        else:  # pip asks a source package's setup.py for its name and version
+            assert command[command.index('--only-binary') + 1] == ':all:' and '--no-deps' in command
+
+
+def test_npm_packs_without_running_the_package_s_scripts(tmp_path, monkeypatch):
+    monkeypatch.undo()  # the real subprocess.run
+    if shutil.which('npm') is None:
+        pytest.skip('npm is not installed')
+    source = tmp_path / 'source'
+    source.mkdir()
+    (source / 'package.json').write_text(json.dumps({'name': 'toy', 'version': '1.0.0', 'scripts': {'prepack': 'touch ran'}}))
+    package = packages.Package('toy', '1.0.0', 'toy-1.0.0.tgz', '', 0, installer='npm')
+    command = [str(source) if part == 'toy@1.0.0' else part for part in package.command(tmp_path)]
+    subprocess.run(['npm', *command], check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    assert (tmp_path / 'toy-1.0.0.tgz').is_file() and not (source / 'ran').exists()

@@ -50,4 +50,28 @@ def test_table_and_page_show_what_was_found(findings, tmp_path):
     assert 'the edition of 2014; 3 passages' in text
     demo_report.write(tmp_path / 'report.html', findings, figures)
     page = (tmp_path / 'report.html').read_text()
+    assert '8 questions drawn at random from 10, right and wrong answers in proportion: 7 of 8 are right here, 9 of 10 in all.' in page
+    # Of the edited index's four answers none is wrong.
+    assert page.count('✗ expected') == 1 and page.count('✓ right') == 7 + 4
+    assert '3 questions drawn at random' in text and '2 of 3 are right here' in text
     assert 'Some &lt;text&gt;.' in page and 'reader loss' in page and 'retriever loss' in page
+
+
+@pytest.mark.parametrize(('right', 'count', 'shown'), [(71, 8, 6), (100, 8, 8), (99, 8, 7), (0, 8, 0), (1, 8, 1), (71, 3, 2), (62, 4, 2)])
+def test_right_and_wrong_answers_are_drawn_in_proportion_and_both_are_shown(right, count, shown):
+    scores = [1.0] * right + [0.0] * (100 - right)
+    drawn = demo_report.draw(scores, count, seed=0)
+    assert len(set(drawn)) == count and drawn == sorted(drawn) and sum(scores[number] for number in drawn) == shown
+    assert demo_report.draw(scores, count, seed=0) == drawn
+    assert any(demo_report.draw(scores, count, seed) != drawn for seed in range(1, 5))
+
+
+def test_a_draw_is_spread_over_the_file():
+    """The file is sorted by country: the first questions would be one country's."""
+    drawn = demo_report.draw([1.0, 0.0] * 100, 8, seed=0)
+    assert drawn[0] < 100 < drawn[-1] and drawn[-1] - drawn[0] > 100
+
+
+@pytest.mark.parametrize('scores', [[], [1.0], [0.0], [1.0, 0.0], [0.0] * 3 + [1.0] * 2])
+def test_a_draw_from_few_questions_is_all_of_them(scores):
+    assert demo_report.draw(scores, 8, seed=3) == list(range(len(scores)))

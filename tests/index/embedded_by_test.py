@@ -46,7 +46,7 @@ def test_a_prompt_is_another_format_and_spaces_are_none():
     spaces = dataclasses.replace(RECORD, passage_format='{title}  {text}')
     assert not RECORD.differences(spaces, lambda: 0) and spaces.fingerprint == RECORD.fingerprint
     [tokens] = RECORD.differences(dataclasses.replace(RECORD, passage_tokens='[7, "title", "text", 8]'), lambda: 0)
-    assert tokens.startswith('passage_tokens (index [101')
+    assert tokens.startswith('passage_tokens (index "[101')
 
 
 def test_lengths_are_not_read_where_limits_agree():

@@ -33,3 +33,16 @@ def test_wrong_input():
         statistics.paired_difference([1, 2, 3], [1, 2])
     with pytest.raises(ValueError, match='shape'):
         statistics.mean_and_standard_error([[1, 2]])
+
+
+def test_wilson_intervals_of_newcombe_and_of_the_ends():
+    # Newcombe 1998, table I: 81 of 263 and 0 of 20, without continuity correction
+    assert statistics.wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert statistics.wilson_interval(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
+    assert statistics.wilson_interval(20, 20)[1] == 1.0 and statistics.wilson_interval(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
+
+
+@pytest.mark.parametrize(('hits', 'count'), [(0, 0), (3, 2), (-1, 5)])
+def test_wilson_intervals_need_a_share(hits, count):
+    with pytest.raises(ValueError, match='hits among'):
+        statistics.wilson_interval(hits, count)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -54,3 +55,51 @@ def test_nothing_to_draw():
     assert 'no data' in charts.line_chart('t', 'x', 'y', {}) and 'no data' in charts.bar_chart('t', 'x', {'a': math.nan})
     with pytest.raises(ValueError, match='"a" has 2 x values and 1 y values'):
         charts.line_chart('t', 'x', 'y', {'a': ([1, 2], [1])})
+
+
+def boxes(chart: str):
+    """(text, left, right, top, bottom) of every text of a chart, from the number of its letters."""
+    root = ElementTree.fromstring(chart)
+
+    def visit(element, down):
+        tag = element.tag.rpartition('}')[2]
+        shift = re.fullmatch(r'translate\(([\d.]+) ([\d.]+)\)(?: rotate\(-90\))?', element.get('transform', 'translate(0 0)'))
+        right, lower = float(shift[1]), float(shift[2])
+        if tag == 'text':
+            size = 13 if element.get('class') else 12
+            width = 0.57 * size * len(element.text)  # system-ui: a digit has .55 of the size, a letter .5 on average
+            start = {'middle': width / 2, 'end': width}.get(element.get('text-anchor'), 0)
+            x, y = float(element.get('x', 0)), float(element.get('y', 0))
+            if 'rotate' in element.get('transform', ''):  # upwards
+                yield element.text, right - 0.8 * size, right + size / 4, down + lower + start - width, down + lower + start
+            else:
+                yield element.text, x - start, x - start + width, down + y - 0.8 * size, down + y + size / 4
+        for child in element:
+            yield from visit(child, down + (lower if tag == 'g' else 0))
+
+    return list(visit(root, 0.0)), [float(value) for value in root.get('viewBox').split()]
+
+
+DEMO_BARS = {'with retrieval, trained on 64': (0.71, 0.02), 'edited index: the new holder': (0.62, 0.06),
+             'index as it was: the old holder': (0.0, 0.0)}
+
+
+@pytest.mark.parametrize('chart', [
+    charts.bar_chart('t', 'share of questions', {name: mean for name, (mean, _) in DEMO_BARS.items()},
+                     {name: error for name, (_, error) in DEMO_BARS.items()}),
+    charts.bar_chart('t', 'x', {'a': -123456.0, 'b': -1.23e-5, 'c': math.nan}),
+    charts.bar_chart('t', 'x', {'a name that is longer than any chart has room for, and then some more': 1.0, 'b': 123456.0}),
+    charts.bar_chart('t', 'x', {'a': math.nan}),
+    charts.line_chart('reader loss', 'step', 'loss', {'closed book': ([0, 100000], [0, 1]), 'joint': ([5], [0.00025])}),
+    charts.line_chart('t', 'step', 'tokens a second', {f'a series with a name {i}': ([0, 123456], [-0.00025, 0.00025]) for i in range(7)}),
+    charts.line_chart('t', 'step', 'y', {'one name that no chart has the room for, however wide the page of its reader may be': ([1], [1])}),
+], ids=['demo', 'negative', 'long name', 'no value', 'large steps', 'many series', 'long series'])
+def test_every_text_lies_inside_the_picture_and_names_do_not_overlap(chart):
+    found, (_, _, width, height) = boxes(chart)
+    assert found
+    for text, left, right, top, bottom in found:
+        assert 0 <= left and right <= width and 0 <= top and bottom <= height, text
+    for number, (text, left, right, top, bottom) in enumerate(found):
+        for other, *box in found[number + 1:]:
+            apart = right <= box[0] or box[1] <= left or bottom <= box[2] or box[3] <= top
+            assert apart, f'{text} lies over {other}'

@@ -10,7 +10,7 @@ import pytest
 
 from atlas_jax import errors, partitioning, types
 from atlas_jax.corpus.passages import Passage
-from atlas_jax.searchers import bm25, in_graph, on_host, scann
+from atlas_jax.searchers import bm25, fusion, in_graph, on_host, scann
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.searchers.host_searcher import HostQueries, HostRetrieved
 from tests.searchers.bm25_test import TEXTS, VALID
@@ -19,18 +19,6 @@ from tests.searchers.host_searcher_test import by_sorting_scores, small_vectors
 
 def made(scores, ids):
     return HostRetrieved(scores=np.array(scores, np.float32), passage_ids=np.array(ids, np.int32))
-
-
-def test_fusion_adds_up_ranks_or_scaled_scores():
-    dense = made([[9, 5, 1], [3, -np.inf, -np.inf]], [[4, 2, 7], [1, 0, 0]])
-    lexical = made([[8, 6, 4], [-np.inf] * 3], [[2, 9, 4], [0, 0, 0]])
-    ranks = on_host.fuse(dense, lexical, 5, 'reciprocal_rank', 0.5)
-    np.testing.assert_array_equal(ranks.passage_ids, [[2, 4, 9, 7, 0], [1, 0, 0, 0, 0]])
-    np.testing.assert_allclose(ranks.scores[0, :4], [.5 / 62 + .5 / 61, .5 / 61 + .5 / 63, .5 / 62, .5 / 63], rtol=1e-6)
-    weighted = on_host.fuse(dense, lexical, 4, 'weighted', 0.25)
-    np.testing.assert_array_equal(weighted.passage_ids, [[4, 2, 9, 7], [1, 0, 0, 0]])
-    np.testing.assert_allclose(weighted.scores[0], [.75, .375 + .25, .125, 0], rtol=1e-6)
-    np.testing.assert_allclose(weighted.scores[1, 0], 0.75)
 
 
 def test_hybrid_asks_both_sides():
@@ -43,7 +31,7 @@ def test_hybrid_asks_both_sides():
             return self.found
 
     dense, lexical = Fixed(made([[2, 1]], [[3, 1]])), Fixed(made([[7, -np.inf]], [[1, 0]]))
-    searcher = on_host.Hybrid(dense, lexical, SearchConfig('hybrid', fusion_candidates=2))
+    searcher = on_host.Hybrid(dense, lexical, fusion.Mix(), 2)
     assert searcher.search(HostQueries(['x'], None), 1).passage_ids.tolist() == [[1]]
     assert dense.asked == lexical.asked == [2]
 
