@@ -83,6 +83,7 @@ class TrainData:
       max_examples: the first so many lines only (64 for few-shot).
       use_file_passages: the examples' own passages are read and scored; nothing is retrieved.
       eval_file: examples to evaluate on while training (RunConfig.evaluate_every_steps).
+      force_index: uses the index even if another model built it (--force).
 
     Raises:
       ConfigError: index and n_context contradict each other.
@@ -94,6 +95,7 @@ class TrainData:
     max_examples: int | None = None
     use_file_passages: bool = False
     eval_file: str | None = None
+    force_index: bool = False
 
     def __post_init__(self):
         if not self.use_file_passages and (self.index_dir is None) != (self.n_context == 0):
@@ -164,7 +166,7 @@ def load(run: RunConfig, data: TrainData, model: ModelSource) -> Loaded:
     atlas = configure(model.load(api.Atlas), mesh, data.n_context, run.dropout_rate)
     # data
     examples = prepare.read_examples(atlas, data.train_file, training=True, max_rows=data.max_examples)
-    index = evaluate.open_indexes(data.index_dir) or None
+    index = evaluate.open_indexes(data.index_dir, data.force_index) or None
     eval_examples = prepare.read_examples(atlas, data.eval_file) if data.eval_file else ()
     return Loaded(atlas, examples, index, eval_examples, data.use_file_passages)
 

@@ -166,8 +166,12 @@ def _verify(options: argparse.Namespace) -> None:
     problems = verify_index.verify(options.index, options.store, atlas)
     for problem in problems:
         print(problem)
+    damage = sum(problem.is_damage for problem in problems)
+    if damage:
+        raise errors.IndexFolderError(f'{options.index}: {damage} problems, listed above; restore the files or build it again')
     if problems:
-        raise errors.IndexFolderError(f'{options.index}: {len(problems)} problems, listed above; restore the files or build it again')
+        raise errors.IndexFolderError(f'{options.index}: every file is as it was written, but another model embedded the rows above; '
+                                      'give the model and formats that built it, or build it again')
     print(f'{options.index}: every file is as it was written')
     if left := verify_index.leftovers(options.index, options.store):
         print(f'a killed command left {len(left)} files or folders, such as {left[0]}; the next one that changes the index removes them')

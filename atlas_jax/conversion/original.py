@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.conversion import hf, hf_names, torch_file, weights
+from atlas_jax.conversion import hf, hf_names, retriever_folder, torch_file, weights
 from atlas_jax.io import untrusted
 from atlas_jax.models import atlas, contriever, t5
 from atlas_jax.tasks import registry
@@ -41,7 +41,9 @@ def inputs(path: pathlib.Path, options: dict[str, Any]) -> atlas.InputConfig:
       ModelFolderError: an option has the wrong type; names `path`.
       ConfigError: a length is too small.
     """
-    return atlas.InputConfig(**_values(path, options, _INPUTS))
+    inputs = atlas.InputConfig(**_values(path, options, _INPUTS))
+    # The one length limits both networks' passages there.
+    return dataclasses.replace(inputs, retriever_max_tokens=inputs.text_max_tokens)
 
 
 def n_context(path: pathlib.Path, options: dict[str, Any]) -> int:
@@ -191,7 +193,7 @@ class Original:
         names = hf.contriever_names(self._file.names(), prefix)
         if config_folder is not None and (config_folder / 'config.json').is_file():
             # Released checkpoints were trained with a layer norm that divides by the second moment (docs/design.md, section 6).
-            config = hf.read_contriever_config(hf.describe_retriever(config_folder), 'second_moment')
+            config = hf.read_contriever_config(retriever_folder.describe(config_folder), 'second_moment')
             source = str(config_folder / 'config.json')
         else:
             config, source = self._bert_config(names), _SOURCE

@@ -51,5 +51,5 @@ def verify(index_dir: str | os.PathLike, store_dir: str | os.PathLike | None = N
         return found  # its problems are among those found
     # Only with a model: it loads weights, and most checks are for damage.
     embedder = None if atlas is None else atlas.embedder()
-    found += verification.mismatches(index_dir, store.fingerprint_of, embedder)
+    found += verification.mismatches(index_dir, store, embedder)
     return [verification.with_docids(problem, store.docid) for problem in found]

@@ -32,7 +32,8 @@ _WHITE_SPACE = re.compile('[ \\t\\n\\r]+')  # every normalisation of T5 takes th
 class T5Tokenizer:
     """Tokenizer on a serialised sentencepiece model; it never truncates.
 
-    `<extra_id_i>` has the id vocab_size - 1 - i, above the pieces of the model; `</s>`, `<pad>` and `<unk>` in a text are their ids too.
+    `<extra_id_i>` has the id vocab_size - 1 - i, above the pieces of the model, or in an mT5's vocabulary that of its own piece. `</s>`,
+    `<pad>` and `<unk>` in a text are their ids too.
 
     vocab_size   pieces and sentinels (32,100 in the released models, whose embeddings have 32,128 rows)
     fingerprint  16 hexadecimal digits; they differ for tokenizers that give other ids
@@ -44,12 +45,15 @@ class T5Tokenizer:
     def __init__(self, model: bytes, extra_ids: int = _EXTRA_IDS):
         """Loads the model. Raises ModelFolderError: not a sentencepiece model, or one whose pad and eos are not 0 and 1."""
         self._processor = _load(model)
-        self._model, self._extra_ids = model, extra_ids
         self._pieces, self._unknown = self._processor.get_piece_size(), self._processor.unk_id()
+        own = self._own_sentinels()
+        # An mT5's vocabulary has its sentinels itself, and none above it.
+        extra_ids = 0 if own else extra_ids
+        self._model, self._extra_ids = model, extra_ids
         self.vocab_size = self._pieces + extra_ids
         # the number of sentinels decides their ids
         self.fingerprint = hashlib.sha256(b't5' + str(extra_ids).encode() + model).hexdigest()[:16]
-        self._sentinels = {self.vocab_size - 1 - i: f'<extra_id_{i}>' for i in range(extra_ids)}
+        self._sentinels = own or {self.vocab_size - 1 - i: f'<extra_id_{i}>' for i in range(extra_ids)}
         self._special = {'</s>': self.eos_id, '<pad>': self.pad_id, '<unk>': self._unknown}
         self._special |= {text: token for token, text in self._sentinels.items()}
         # the parentheses keep the special tokens among the parts
@@ -114,10 +118,17 @@ class T5Tokenizer:
             if keep_sentinels and token in self._sentinels:
                 parts += [self._processor.decode(run), self._sentinels[token]]
                 run = []
-            elif 0 <= token < self._pieces and token not in (self.pad_id, self._unknown):
+            elif 0 <= token < self._pieces and token not in self._sentinels and token not in (self.pad_id, self._unknown):
                 run.append(token)
         parts.append(self._processor.decode(run))
         return ' '.join(part for part in parts if part)
+
+    def _own_sentinels(self) -> dict[int, str]:
+        """Returns the sentinels among the pieces of the model, by id."""
+        found: dict[int, str] = {}
+        while (token := self._processor.piece_to_id(f'\u2581{_SENTINEL}{len(found)}>')) != self._unknown:
+            found[token] = f'{_SENTINEL}{len(found)}>'
+        return found
 
     def __reduce__(self):
         """Pickles the model alone: worker processes load it again."""

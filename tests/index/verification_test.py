@@ -147,9 +147,9 @@ def test_everything_is_found_at_once_though_nothing_can_be_opened(folder):
 
 def test_another_store_or_model_is_found(folder):
     store = FakeStore(passages(29))
-    assert verification.mismatches(folder, store.fingerprint_of, FakeEmbedder()) == []
+    assert verification.mismatches(folder, store, FakeEmbedder()) == []
     other = FakeStore(passages(29, seed=5))
-    found = verification.mismatches(folder, other.fingerprint_of, FakeEmbedder(seed=1))
+    found = verification.mismatches(folder, other, FakeEmbedder(seed=1))
     assert [(problem.first_row, problem.stop_row) for problem in found] == [(0, 29), (0, 11), (11, 22), (22, 29)]
 
 
