@@ -76,3 +76,14 @@ def test_it_opens_with_its_store_or_another_place(atlas, index, tmp_path):
     with pytest.raises(errors.StoreError):
         api.Index.open(index.index.path)
     assert len(api.Index.open(index.index.path, moved).store) == 23
+
+
+def test_an_index_is_searched_with_its_model(atlas, index):
+    questions = ['thing 3', 'what is red ?']
+    found = index.search(questions, atlas, 4)
+    assert found == atlas.search(questions, index, 4) and [len(row) for row in found] == [4, 4]
+    assert isinstance(found[0][0], knowledge_index.Found) and found[0][0].index == str(index.index.path)
+    assert len(index.search(questions, atlas)[0]) == 5 and index.search([], atlas) == []
+    other = dataclasses.replace(atlas, params=jax.tree.map(lambda leaf: leaf + 1, atlas.params))
+    with pytest.raises(errors.IndexFolderError, match='another model'):
+        index.search(questions, other)
