@@ -54,8 +54,18 @@ class DiskFullError(UserError):
     """The disk is full; nothing that existed before was lost."""
 
 
+class FolderExistsError(UserError):
+    """A folder that was to be new exists, or another process is writing it."""
+
+
 class DivergedError(UserError):
-    """The loss became NaN or infinite; the last checkpoint is intact."""
+    """Loss, gradients or parameters became NaN or infinite; the message says which checkpoint is left."""
+
+
+class PreemptedError(UserError):
+    """The run was asked to stop and has saved its state; the same command continues it."""
+
+    exit_code = 75  # EX_TEMPFAIL; tpu_scripts/keep_running.sh tests for it
 
 
 class DifferenceError(UserError):

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,10 +46,18 @@ class Likelihoods:
 
     def summary(self) -> dict[str, Any]:
         """Returns the perplexity of all target tokens together, and the correlations."""
-        # By token, not by question: long targets count for what they are, as in the original.
-        loss = sum(self.nll) / max(sum(self.target_tokens), 1)
-        return {'eval_loss': loss, 'perplexity': math.exp(min(loss, 700)),
-                **{f'correlation_{name}': value for name, value in self.correlations.items()}}
+        figures: dict[str, Any] = {}
+        if tokens := sum(self.target_tokens):
+            # By token, not by question: long targets count for what they are, as in the original.
+            loss = sum(self.nll) / tokens
+            figures = {'eval_loss': loss, 'perplexity': math.exp(min(loss, 700))}
+        return figures | {f'correlation_{name}': value for name, value in self.correlations.items() if value is not None}
+
+    def left_out(self) -> list[str]:
+        """Returns a line for each of these figures that means nothing here."""
+        lines = [] if sum(self.target_tokens) else ['perplexity is left out: no target has a token']
+        constant = [f'correlation_{name}' for name, value in self.correlations.items() if value is None]
+        return lines + ([f'{", ".join(constant)} is left out: no question has two passages with different scores'] if constant else [])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +68,12 @@ class Evaluation:
       answers: in the order of the questions; those to one multiple choice in several orders of its options are one answer.
       scores: by metric, per question, 0 to 1; none where nothing was read or the answers are not known.
       answer_ranks, gold_ranks: rank from 0 of the first passage with an answer string in it, and of the first gold passage; None if
-        there is none among those retrieved. Empty where the examples name no answers, or no gold passages.
+        there is none among those retrieved. Only of questions whose answers can stand in a passage, or that name gold passages.
       seconds: wall time, compilation included.
       likelihoods: where they were asked for.
       choices: of multiple choice, per question: probabilities by letter, and of each option in every order.
+      queries_cut: the share of the queries that were over the limit, 0 to 1.
+      left_out: a line for each metric that means nothing for these questions.
     """
 
     answers: tuple[api.Answer, ...]
@@ -72,6 +83,8 @@ class Evaluation:
     seconds: float
     likelihoods: Likelihoods | None = None
     choices: tuple[multiple_choice.Marginalized, ...] = ()
+    queries_cut: float = 0.0
+    left_out: tuple[str, ...] = ()
 
     @property
     def exact_match(self) -> tuple[float, ...]:
@@ -83,10 +96,11 @@ class Evaluation:
         figures: dict[str, Any] = {}
         for name, values in self.scores.items():
             figures[name], error = statistics.mean_and_standard_error(values)
-            # Programs read `stderr` of the main metric under one name, whatever the task.
-            figures[f'{name}_stderr' if 'stderr' in figures else 'stderr'] = error
+            # Programs read `stderr` of the main metric under one name, whatever the task. One question has none.
+            if len(values) > 1:
+                figures[f'{name}_stderr' if 'stderr' in figures else 'stderr'] = error
         figures |= {} if self.likelihoods is None else self.likelihoods.summary()
-        figures |= {'questions': len(self.answers), 'seconds': round(self.seconds, 1)}
+        figures |= {'questions': len(self.answers), 'seconds': round(self.seconds, 1), 'queries_cut': self.queries_cut}
         for k in (k for k in _TOP if k <= top_k):
             for name, ranks in (('answer', self.answer_ranks), ('gold', self.gold_ranks)):
                 if ranks:
@@ -166,11 +180,15 @@ def evaluate_examples(atlas: api.Atlas, examples: Sequence[task_lib.TaskExample]
                                               options.search, use_file_passages=options.use_file_passages, knowledge=options.knowledge,
                                               step=options.step))
         scores = _score_texts(atlas.task, answers, examples)
-    answer_ranks, gold_ranks = _ranks(answers, firsts)
+    answer_ranks, gold_ranks, left_out = _ranks(atlas, answers, firsts, index_group.of(index))
     seconds = time.perf_counter() - start  # of the answers alone
     # A pass of its own: the answer step decodes freely and never sees the targets.
     likelihoods = _likelihoods(atlas, firsts, index, options)
-    return Evaluation(answers, scores, answer_ranks, gold_ranks, seconds, likelihoods, choices)
+    encoder = atlas.encoder()
+    encoder.fit_queries(examples)
+    if not options.retrieve_only:
+        left_out = [*_unscored(atlas.task, firsts, scores), *left_out, *([] if likelihoods is None else likelihoods.left_out())]
+    return Evaluation(answers, scores, answer_ranks, gold_ranks, seconds, likelihoods, choices, encoder.queries_cut, tuple(left_out))
 
 
 def _prepare(atlas: api.Atlas, examples: Sequence[task_lib.TaskExample], index: prepare.Searched, options: Options) -> prepare.Prepared:
@@ -219,7 +237,22 @@ def _choose(atlas: api.Atlas, examples, index: prepare.Searched, options: Option
         answers.append(api.Answer(first.question, marginalized.letter, passages[done]))
         choices.append(marginalized)
         done += len(group)
-    return tuple(answers), tuple(choices), {'accuracy': tuple(raw), 'debiased_accuracy': tuple(debiased)}
+    scores = {'accuracy': tuple(raw)}
+    # In one order alone it is the accuracy again, and nothing was de-biased.
+    if all(len(group) > 1 for group in _groups(examples)):
+        scores['debiased_accuracy'] = tuple(debiased)
+    return tuple(answers), tuple(choices), scores
+
+
+def _unscored(task: task_lib.Task, examples: Sequence[task_lib.TaskExample], scores: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each reason why metrics of the task were not computed."""
+    missing = [name for name in task.metrics if name not in scores and (name in answer_metrics.OF_TEXT or name == 'debiased_accuracy')]
+    if not missing:
+        return []
+    if examples[0].choices:
+        return [f'{", ".join(missing)} is left out: the options were read in one order; give eval_permutations "cyclic" or "all"']
+    unanswered = sum(not example.answers for example in examples)
+    return [f'{", ".join(missing)} are left out: {unanswered} of {len(examples)} questions have no answers']
 
 
 def _place(letter: str) -> int:
@@ -238,20 +271,35 @@ def _groups(examples: Sequence[task_lib.TaskExample]) -> list[list[task_lib.Task
     return groups
 
 
-def _ranks(answers: Sequence[api.Answer], examples):
-    """Returns (answer_ranks, gold_ranks) of what was retrieved."""
-    gold = [set(example.gold_docids) for example in examples]
-    # Empty, not zero, where a rank means nothing: a summary then leaves the recall out.
-    by_answer: tuple[int | None, ...] = ()
-    by_gold: tuple[int | None, ...] = ()
-    # The answer to a multiple choice is a letter, which any passage contains.
-    if all(example.answers for example in examples) and not examples[0].choices:
-        by_answer = tuple(retrieval_metrics.first_answer_rank([passage.text for passage in answer.passages], example.answers)
-                          for answer, example in zip(answers, examples, strict=True))
-    if any(gold):
-        by_gold = tuple(retrieval_metrics.first_gold_rank([passage.docid for passage in answer.passages], docids)
-                        for answer, docids in zip(answers, gold, strict=True))
-    return by_answer, by_gold
+def _ranks(atlas: api.Atlas, answers: Sequence[api.Answer], examples: Sequence[task_lib.TaskExample],
+           index: index_group.IndexGroup | None = None):
+    """Returns (answer_ranks, gold_ranks, lines for the user) of what was retrieved; a rank is that of a question where it has a meaning."""
+    pairs, left_out = list(zip(answers, examples, strict=True)), []
+    if not any(answer.passages for answer in answers):
+        return (), (), []
+    # The answer to a multiple choice is a letter, which any passage contains; that to a claim is true or false.
+    found = []
+    if 'answer_recall' in atlas.task.metrics:
+        found = [(answer, example) for answer, example in pairs if answer_metrics.stand_in_texts(example.answers)]
+        if len(found) < len(pairs):
+            left_out.append(_counted('answer_recall', len(found), len(pairs), 'answers that a passage can hold (not true, yes, or none)'))
+    by_answer = tuple(retrieval_metrics.first_answer_rank([passage.text for passage in answer.passages], example.answers)
+                      for answer, example in found)
+    golden = [(answer, set(example.gold_docids)) for answer, example in pairs if example.gold_docids]
+    # Of another corpus: a recall of 0 would speak of the files, not of the retriever.
+    if golden and index is not None and not any(index.rows_of(docid, atlas.mesh) for _, docids in golden for docid in docids):
+        golden, left_out = [], [*left_out, 'gold_recall is left out: none of the gold_docids is in the index']
+    # Most files name no gold passages at all, which needs no line.
+    elif golden and len(golden) < len(pairs):
+        left_out.append(_counted('gold_recall', len(golden), len(pairs), 'gold_docids'))
+    by_gold = tuple(retrieval_metrics.first_gold_rank([passage.docid for passage in answer.passages], docids) for answer, docids in golden)
+    return by_answer, by_gold, left_out
+
+
+def _counted(metric: str, counted: int, total: int, what: str) -> str:
+    if not counted:
+        return f'{metric} is left out: no question has {what}'
+    return f'{metric} is of {counted} of {total} questions: the others have no {what}'
 
 
 def _likelihoods(atlas: api.Atlas, examples, index: prepare.Searched, options: Options) -> Likelihoods | None:
@@ -335,7 +383,8 @@ def evaluate(data: EvalData, model: ModelSource, options: Options | None = None)
       options: see Options.
 
     Returns:
-      The task's metrics with their standard errors, questions, seconds, answer_recall_at_k, gold_recall_at_k.
+      The task's metrics with their standard errors, questions, seconds, queries_cut, answer_recall_at_k, gold_recall_at_k. A metric that
+      means nothing for these examples is left out, and a line on stderr says why.
 
     Raises:
       UserError: anything the user can mend, before the first question is answered; ConfigError where options contradict each other.
@@ -348,6 +397,9 @@ def evaluate(data: EvalData, model: ModelSource, options: Options | None = None)
     indexes = open_indexes(data.index_dir)
     evaluation = evaluate_examples(atlas, examples, index_group.of(indexes) if indexes else None, options=options)
     # Every process has all answers; one of them writes.
-    if data.results_file and jax.process_index() == 0:
-        write_results(data.results_file, evaluation, examples, data.write_passages)
+    if jax.process_index() == 0:
+        for line in evaluation.left_out:
+            print(f'{data.examples_file}: {line}', file=sys.stderr, flush=True)
+        if data.results_file:
+            write_results(data.results_file, evaluation, examples, data.write_passages)
     return evaluation.summary(top_k=max(len(answer.passages) for answer in evaluation.answers))

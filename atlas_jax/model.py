@@ -12,7 +12,7 @@ from atlas_jax import errors, partitioning
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.conversion import loading, own
 from atlas_jax.index import embed
-from atlas_jax.input import encode
+from atlas_jax.input import encode, text_inputs
 from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.models import parameters
 from atlas_jax.runtime import hosts
@@ -55,11 +55,13 @@ class AtlasModel:
                         reader_tokenizer: str | os.PathLike | None = None, retriever_tokenizer: str | os.PathLike | None = None) -> Self:
         """Loads a reader and a retriever: Hugging Face folders, or any other kind that `load` reads.
 
+        Files that have checksums are compared with them first; inside `io.contents.unchecked` they are not.
+
         Args:
           reader_tokenizer, retriever_tokenizer: folders of the tokenizers (or a spiece.model) where they do not lie with the models.
 
         Raises:
-          ModelFolderError: a folder does not hold what it should, or a tokenizer is missing.
+          ModelFolderError: a folder does not hold what it should, a file is damaged, or a tokenizer is missing.
         """
         # Opened, not read: each parameter is read when it is placed, so one is in memory at a time.
         opened = loading.join(loading.open_model(reader), loading.open_model(retriever))
@@ -72,12 +74,14 @@ class AtlasModel:
         """Loads a folder that `atlas-jax train` or `Atlas.save` wrote (of a run, the newest checkpoint), an original Atlas checkpoint, or a
         folder with reader/ and retriever/.
 
+        Files that have checksums are compared with them first; inside `io.contents.unchecked` they are not.
+
         Args:
           reader_tokenizer, retriever_tokenizer: folders of the tokenizers (or a spiece.model) of an original checkpoint, where they do not
             lie beside it.
 
         Raises:
-          ModelFolderError: no model in the folder, one of another version, or a tokenizer is missing.
+          ModelFolderError: no model in the folder, one of another version, a damaged file, or a tokenizer is missing.
         """
         found = loading.detect(path)
         # Our own folders come below: they hold sharded arrays, to be restored straight onto the mesh.
@@ -145,9 +149,25 @@ class AtlasModel:
 
     def encoder(self) -> encode.ExampleEncoder:
         """Returns the example encoder, which makes batches for this model."""
+        inputs = self.inputs
+        return encode.ExampleEncoder(self.reader_tokenizer, self.retriever_tokenizer, inputs.query_limit, inputs.target_limit,
+                                     inputs.decoder_format, inputs.decoder_prompt_format, self.task, reader_room=self._reader_room(),
+                                     retriever_room=self.config.retriever.max_positions)
+
+    @property
+    def inputs(self) -> atlas_lib.InputConfig:
+        """Formats and limits; the task's limits where none are given."""
+        return self.config.inputs.for_task(self.task.query_max_tokens, self.task.target_max_tokens)
+
+    def _reader_room(self) -> int:
+        """Returns how many tokens of a query fit beside the words of the reader's formats."""
+        def words(template: str) -> int:
+            empty = text_inputs.FormatEncoder(template, self.reader_tokenizer.encode, self.text_max_tokens,
+                                              suffix_ids=(self.reader_tokenizer.eos_id,))
+            return len(empty.ids('', '', ''))
+
         inputs = self.config.inputs
-        return encode.ExampleEncoder(self.reader_tokenizer, self.retriever_tokenizer, inputs.query_max_tokens, inputs.target_max_tokens,
-                                     inputs.decoder_format, inputs.decoder_prompt_format, self.task)
+        return self.text_max_tokens - max(words(inputs.encoder_format), words(inputs.closed_book_format))
 
     @property
     def text_max_tokens(self) -> int:

@@ -1,11 +1,10 @@
 """Train reader and retriever together. Read it from the top: model, data, step, restore, loop."""
 
 import dataclasses
-import json
 import math
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,15 +13,17 @@ import numpy as np
 from atlas_jax import api, errors, evaluate, partitioning, types
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.input import pipeline
+from atlas_jax.knowledge import group
 from atlas_jax.model import ModelSource
 from atlas_jax.report import run_log, run_profile
 from atlas_jax.runtime import hosts, preemption, progress, resources, watch
+from atlas_jax.searchers import config as search_config
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import prepare
 from atlas_jax.steps.spec import DistillConfig, StepConfig, StepSpec
 from atlas_jax.tasks import task as task_lib
+from atlas_jax.training import run_record, train_step
 from atlas_jax.training import state as state_lib
-from atlas_jax.training import train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 from atlas_jax.training.refresh import RefreshConfig, Refresher, scanned_again
 
@@ -44,6 +45,7 @@ class RunConfig:
       dropout_rate: None keeps the models' own.
       hang_seconds: with several processes, how long all may stay where they are before the run is ended; compilation included.
       profile_dir: writes a profile of a few steps there; None for none.
+      accept_changes: goes on though settings that decide what is computed are not those that the run was begun with.
 
     Raises:
       ConfigError: run_dir is in a bucket, or a number is too small.
@@ -59,6 +61,7 @@ class RunConfig:
     dropout_rate: float | None = None
     hang_seconds: float = 1800.0
     profile_dir: str | None = None
+    accept_changes: bool = False
 
     def __post_init__(self):
         if '://' in self.run_dir:
@@ -141,8 +144,13 @@ def train(run: RunConfig, data: TrainData, model: ModelSource, optimizer: Optimi
 
     Raises:
       UserError: anything the user can mend, before training starts; most are a ConfigError.
-      DivergedError: the loss is no longer finite. PreemptedError: after a SIGTERM, when the state is saved.
+      DivergedError: the loss or a parameter is no longer finite. PreemptedError: after a SIGTERM, when the state is saved.
     """
+    return train_examples(run, load(run, data, model), optimizer, distill, step, search, refresh)
+
+
+def load(run: RunConfig, data: TrainData, model: ModelSource) -> Loaded:
+    """Loads a model and what it learns from. Raises UserError: a folder or a file is missing, damaged, or of another kind."""
     # One without the other would silently never evaluate.
     if bool(data.eval_file) != bool(run.evaluate_every_steps):
         raise errors.ConfigError('evaluation while training needs both eval_file and RunConfig.evaluate_every_steps')
@@ -154,8 +162,7 @@ def train(run: RunConfig, data: TrainData, model: ModelSource, optimizer: Optimi
     examples = prepare.read_examples(atlas, data.train_file, training=True, max_rows=data.max_examples)
     index = evaluate.open_indexes(data.index_dir) or None
     eval_examples = prepare.read_examples(atlas, data.eval_file) if data.eval_file else ()
-    loaded = Loaded(atlas, examples, index, eval_examples, data.use_file_passages)
-    return train_examples(run, loaded, optimizer, distill, step, search, refresh)
+    return Loaded(atlas, examples, index, eval_examples, data.use_file_passages)
 
 
 def configure(atlas: api.Atlas, mesh: jax.sharding.Mesh, n_context: int, dropout_rate: float | None) -> api.Atlas:
@@ -169,12 +176,21 @@ def configure(atlas: api.Atlas, mesh: jax.sharding.Mesh, n_context: int, dropout
 
 def train_examples(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: DistillConfig | None = None,
                    step: StepConfig | None = None, search: SearchConfig | None = None, refresh: RefreshConfig | None = None,
-                   label: str = 'training') -> TrainResult:
+                   label: str = 'training', begin: Callable[[], None] | None = None) -> TrainResult:
     """Trains on what is loaded already; the run folder is written just the same.
 
-    Args and errors are those of `train`; `label` stands before the progress bar.
+    Args and errors are those of `train`; `label` stands before the progress bar, and `begin` is called once nothing of the run is refused.
     """
+    # Two processes in one folder would destroy each other's rows.
+    with run_folder.writing(pathlib.Path(run.run_dir)):
+        return _train(run, loaded, optimizer, distill, step, search, refresh, label, begin)
+
+
+def _train(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: DistillConfig | None, step: StepConfig | None,
+           search: SearchConfig | None, refresh: RefreshConfig | None, label: str, begin: Callable[[], None] | None) -> TrainResult:
     folder, atlas = pathlib.Path(run.run_dir), loaded.atlas
+    record = _record(run, loaded, optimizer, distill or DistillConfig(), step or StepConfig(), search, refresh or RefreshConfig())
+    accepted = run_record.check(folder, record, run_folder.latest_step(folder), run.accept_changes)
     # data
     prepared = prepare.prepare(atlas, loaded.examples, loaded.index, atlas.config.n_context, run.batch_size,
                                distill=distill or DistillConfig(), step=step, search=search, use_file_passages=loaded.use_file_passages)
@@ -188,7 +204,11 @@ def train_examples(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, d
     # The seed is part of the program: dropout keys are folded from it and from the step's number.
     run_step = train_step.make_train_step(spec, optimizer, run.seed)
     # restore: own run > given weights
-    _write_description(folder, atlas, spec.keeps_passage_encoder or spec.trains_passage_encoder)
+    _write_description(folder, atlas, spec.keeps_passage_encoder or spec.trains_passage_encoder, bool(accepted))
+    if hosts.is_first():
+        run_record.write(folder, record, run_folder.latest_step(folder), accepted)
+        if begin is not None:
+            begin()
     # Orbax writes in the background; leaving the block waits for the last save.
     with run_folder.RunCheckpoints(folder, run.keep_checkpoints, create=True, keep_best=int(bool(loaded.eval_examples))) as checkpoints:
         loop = _Loop(run, loaded, prepared, checkpoints, batches, run_step, refresher)
@@ -223,15 +243,25 @@ def _refresher(config: RefreshConfig | None, prepared: prepare.Prepared) -> Refr
     return Refresher(prepared.spec, config, index.valid.shape[0], lengths)
 
 
-def _write_description(folder: pathlib.Path, atlas: api.Atlas, keep_passage_encoder: bool) -> None:
+def _record(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: DistillConfig, step: StepConfig,
+            search: SearchConfig | str | None, refresh: RefreshConfig) -> dict[str, Any]:
+    """All that decides what the run computes, by name."""
+    return run_record.settings(
+        loaded.atlas.description(), loaded.examples, (optimizer, distill, step, search_config.of(search), refresh),
+        seed=run.seed, batch_size=run.batch_size, use_file_passages=loaded.use_file_passages,
+        **run_record.index_settings(group.of(loaded.index), refresh.refreshes))
+
+
+def _write_description(folder: pathlib.Path, atlas: api.Atlas, keep_passage_encoder: bool, accepted: bool) -> None:
     """Writes model.json, or refuses to go on in the folder of another model."""
     params = atlas.params | ({'passage_encoder': atlas.params['retriever']} if keep_passage_encoder else {})
     described = dataclasses.replace(atlas, params=params)
-    if (folder / run_folder.MODEL_FILE).is_file():
-        before = run_folder.read_model_file(folder)
-        if before != json.loads(json.dumps(before | described.description())):
-            changed = [name for name, value in described.description().items() if before.get(name) != json.loads(json.dumps(value))]
-            raise errors.ConfigError(f'{folder}: holds a run with another {", ".join(changed)}; give another run_dir, or the same settings')
+    if (folder / run_folder.MODEL_FILE).is_file() and not accepted:
+        before, now = run_record.flat(run_folder.read_model_file(folder)), run_record.flat(described.description())
+        # A folder without a record, which an earlier version or a conversion wrote.
+        if found := run_record.changes(before, now):
+            raise errors.ConfigError(f'{folder}: holds another model: {"; ".join(map(str, found))}; give another run_dir, or the same '
+                                     'settings')
         return
     described.write_description(folder)
 
@@ -312,7 +342,7 @@ class _Loop:
                 if done % self.run.checkpoint_every_steps == 0 or done == total_steps or evaluated is not None or stopped:
                     self._save(done, evaluated)
                 if stopped and done < total_steps:
-                    raise preemption.PreemptedError(f'{self.run.run_dir}: asked to stop, saved at step {done}; the same command goes on')
+                    raise errors.PreemptedError(f'{self.run.run_dir}: asked to stop, saved at step {done}; the same command goes on')
 
     def _update(self, done: int) -> dict[str, float]:
         start = time.perf_counter()
@@ -320,13 +350,14 @@ class _Loop:
         self.state, on_device = self.step(self.state, batch, self.prepared.knowledge, retrieved)
         metrics = {name: float(value) for name, value in jax.device_get(on_device).items()}
         # Before the refresh: parameters that are not finite must not reach the index.
-        _stop_if_diverged(done + 1, metrics, batch)
+        _stop_if_diverged(done + 1, metrics, batch, self._left)
         if self.refresher is not None:
             metrics |= self.refresher.ages(done)
             self.prepared.knowledge = self.refresher.after_update(types.required(self.prepared.knowledge), self.state.params, done + 1)
         # device_get above has waited for the step, so this is the time of the step and not of its dispatch.
         seconds = time.perf_counter() - start
-        return metrics | {'seconds': round(seconds, 4), 'reader_tokens_per_second': round(metrics['reader_tokens'] / seconds, 1),
+        return metrics | {'queries_cut': self.prepared.encoder.queries_cut, 'seconds': round(seconds, 4),
+                          'reader_tokens_per_second': round(metrics['reader_tokens'] / seconds, 1),
                           **run_profile.utilisation(metrics['model_flops'], seconds), **run_profile.memory()}
 
     def _evaluate(self, done: int) -> float | None:
@@ -340,11 +371,30 @@ class _Loop:
             knowledge=None if self.prepared.searcher else self.prepared.knowledge, batch_size=self.run.batch_size,
             search=self.prepared.spec.search, compute_dtype=self.prepared.spec.step.compute_dtype,
             use_file_passages=self.loaded.index is None and self.loaded.atlas.config.n_context > 0)
+        for line in evaluation.left_out:
+            prepare.say_once(line)
         figures = evaluation.summary(top_k=self.loaded.atlas.config.n_context)
         self.log.add(done, {f'eval_{name}': value for name, value in figures.items() if isinstance(value, float)})
         return float(next(iter(figures.values())))
 
+    def _left(self, done: int, was_finite: bool) -> str:
+        """Removes the checkpoint of `done` if its parameters gave no finite loss; returns what is left to go on from."""
+        folder, removed = pathlib.Path(self.run.run_dir), ''
+        if not was_finite and self.checkpoints.discard(done):
+            removed = f'the checkpoint of step {done} gave this and was removed; '
+        newest = self.checkpoints.latest_step
+        if newest is None:
+            return f'{removed}no checkpoint is left' if removed else 'no checkpoint was saved yet'
+        if newest == done and not was_finite:
+            # Written by another process, perhaps with other settings: it is not ours to remove.
+            return f'the checkpoint of step {done} gives this: delete {folder / "checkpoints" / str(done)} to go on from the one before'
+        return f'{removed}the same command goes on from the checkpoint of step {newest}'
+
     def _save(self, done: int, score: float | None) -> None:
+        # The loss of these parameters is known after the next step only; a model beyond float32 is known now, and may be the last.
+        if diverged := state_lib.divergence(self.state.params):
+            raise errors.DivergedError(f'step {done}: {diverged} after the update; nothing was saved; {self._left(done, was_finite=True)}; '
+                                       'lower the learning rates')
         position: dict[str, Any] = {'examples': self.batches.iterator.get_state()}
         index = None
         if self.refresher is not None:
@@ -369,11 +419,12 @@ def _numbers_of(knowledge: types.Knowledge | None) -> tuple[jax.Array, jax.Array
     return index.embeddings, index.scales
 
 
-def _stop_if_diverged(step: int, metrics: dict[str, float], batch: types.Batch) -> None:
-    """Raises DivergedError, naming learning rates and examples, where loss or gradients are not finite."""
+def _stop_if_diverged(step: int, metrics: dict[str, float], batch: types.Batch, left: Callable[[int, bool], str]) -> None:
+    """Raises DivergedError, naming learning rates, examples and what is `left`, where loss or gradients are not finite."""
     for name, what in (('loss', 'the loss'), ('gradient_norm', 'the norm of the gradients')):
         if not math.isfinite(metrics[name]):
             rates = ' and '.join(f'{metrics[rate]:.3g}' for rate in ('learning_rate', 'retriever_learning_rate'))
             examples = hosts.to_host(batch.example_ids).tolist()
             raise errors.DivergedError(f'step {step}: {what} is {metrics[name]} (learning rates of reader and retriever {rates}, examples '
-                                       f'{examples}); the last checkpoint is intact: lower the learning rates or look at these examples')
+                                       f'{examples}); {left(step - 1, math.isfinite(metrics["loss"]))}; lower the learning rates or look '
+                                       'at these examples')

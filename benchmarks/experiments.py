@@ -218,16 +218,16 @@ def _changed(value: Any) -> Any:
 def _title(workload: workload_lib.Workload) -> str:
     """The shape of a step in words."""
     inputs = workload.config.inputs
-    lengths = f'{workload.n_context} passages of {inputs.text_max_tokens} tokens, queries of {inputs.query_max_tokens}'
+    lengths = f'{workload.n_context} passages of {inputs.text_max_tokens} tokens, queries of {inputs.query_limit}'
     if workload.kind == 'index':
         return f'Index: {workload.index_rows // 10**6} million passages of 140 ± 35 tokens'
     if not workload.trains:
-        results = {'answer': f'answers of {inputs.target_max_tokens}', 'score': 'a choice of letters', 'search': 'retrieval alone'}
+        results = {'answer': f'answers of {inputs.target_limit}', 'score': 'a choice of letters', 'search': 'retrieval alone'}
         return f'Evaluation, {lengths}, {results[workload.kind]}'
     rerank = f', {workload.search.rerank_candidates} candidates re-ranked' if workload.search.rerank_candidates else ''
     distill = workload.distill
     trained = 'retriever frozen' if distill.retriever_training == 'frozen' else f'{distill.gold_score_mode}, {distill.retriever_training}'
-    return f'Batch {workload.examples_a_step}, {lengths}, targets of {inputs.target_max_tokens}, {trained}{rerank}'
+    return f'Batch {workload.examples_a_step}, {lengths}, targets of {inputs.target_limit}, {trained}{rerank}'
 
 
 if __name__ == '__main__':

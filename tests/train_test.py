@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 import types
 
 import jax
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import api, decoding, errors, evaluate, train
+from atlas_jax.checkpoints import run_folder
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.corpus import passages as passages_lib
 from atlas_jax.nn import layer_scan
@@ -51,8 +54,8 @@ def test_a_killed_run_goes_on_with_bit_equal_losses(atlas, index, examples, tmp_
     train.train_examples(_run(tmp_path / 'whole'), train.Loaded(atlas, examples, index), OPTIMIZER, DISTILL)
     original = train._stop_if_diverged
 
-    def killed(step, metrics, batch):
-        original(step, metrics, batch)
+    def killed(step, metrics, batch, left):
+        original(step, metrics, batch, left)
         if step == 4:
             raise KeyboardInterrupt  # after step 4 was computed, before it is written: the checkpoint is that of step 2
 
@@ -94,7 +97,7 @@ def test_a_profiled_run_says_how_well_it_used_the_device_and_where_its_time_went
 def test_the_folder_of_another_model_is_refused(atlas, index, examples, tmp_path):
     train.train_examples(_run(tmp_path), train.Loaded(atlas, examples, index), OPTIMIZER, DISTILL)
     other = dataclasses.replace(atlas, config=dataclasses.replace(atlas.config, n_context=3))
-    with pytest.raises(errors.ConfigError, match='another n_context'):
+    with pytest.raises(errors.ConfigError, match='n_context was 2, now 3; give the same settings'):
         train.train_examples(_run(tmp_path), train.Loaded(other, examples, index), OPTIMIZER, DISTILL)
 
 
@@ -103,6 +106,46 @@ def test_a_diverging_run_stops_and_names_step_and_examples(atlas, index, example
     broken.params['retriever'] = atlas.params['retriever']
     with pytest.raises(errors.DivergedError, match=r'step 1: the loss is nan .*examples \['):
         train.train_examples(_run(tmp_path), train.Loaded(broken, examples, index), OPTIMIZER, DISTILL)
+
+
+def _steps(folder):
+    return sorted(int(path.name) for path in (folder / 'checkpoints').iterdir())
+
+
+def test_a_checkpoint_whose_parameters_give_no_loss_does_not_stay(atlas, index, examples, tmp_path, monkeypatch):
+    loaded = train.Loaded(atlas, examples, index)
+    run = train.RunConfig(run_dir=str(tmp_path), batch_size=4, seed=3, checkpoint_every_steps=1)
+    broken = dataclasses.replace(OPTIMIZER, learning_rate=1e30, retriever_learning_rate=1e30, schedule='fixed', warmup_steps=0)
+    with pytest.raises(errors.DivergedError, match=r'step 1: \S+ reaches \S+ after the update; nothing was saved; no checkpoint was saved'):
+        train.train_examples(run, loaded, broken, DISTILL)
+    assert _steps(tmp_path) == []
+    # Parameters that are large and no more: only the next loss tells.
+    monkeypatch.setattr(train.state_lib, 'divergence', lambda params: '')
+    with pytest.raises(errors.DivergedError, match='step 2: the loss is .*; the checkpoint of step 1 gave this and was removed; no ch'):
+        train.train_examples(run, loaded, broken, DISTILL)
+    assert _steps(tmp_path) == []
+    # One that another process wrote is not ours to remove.
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, '_stop_if_diverged', _interrupted_at_2)
+        train.train_examples(run, loaded, broken, DISTILL)
+    with pytest.raises(errors.DivergedError, match=r'step 2: the loss is .*; the checkpoint of step 1 gives this: delete .*checkpoints/1 '):
+        train.train_examples(run, loaded, broken, DISTILL)
+    assert _steps(tmp_path) == [1]
+
+
+def _interrupted_at_2(step, *_):
+    if step == 2:
+        raise KeyboardInterrupt
+
+
+def test_a_second_run_in_the_folder_is_refused_at_once(atlas, index, examples, tmp_path):
+    with run_folder.writing(tmp_path), subprocess.Popen(
+            [sys.executable, '-c', 'import pathlib, sys\nfrom atlas_jax.checkpoints import run_folder\n'
+             'with run_folder.writing(pathlib.Path(sys.argv[1])): pass', str(tmp_path)], stderr=subprocess.PIPE, text=True) as second:
+        message = second.communicate()[1]
+    assert second.returncode and f'ConfigError: {tmp_path}: another process is writing this run; wait' in message
+    with run_folder.writing(tmp_path):
+        pass
 
 
 def test_query_side_training_keeps_the_index_valid_and_saves_both_encoders(atlas, index, examples, tmp_path):
@@ -202,6 +245,6 @@ def test_the_index_of_another_model_is_refused(atlas, index):
 def test_an_infinite_gradient_stops_the_run_though_the_loss_is_finite():
     metrics = {'loss': 1.5, 'gradient_norm': float('inf'), 'learning_rate': 4e-5, 'retriever_learning_rate': 1e-5}
     with pytest.raises(errors.DivergedError, match=r'step 7: the norm of the gradients is inf \(learning rates .* 4e-05 and 1e-05, '
-                                                   r'examples \[3, 1\]\); the last checkpoint is intact'):
-        train._stop_if_diverged(7, metrics, types.SimpleNamespace(example_ids=np.array([3, 1])))
-    train._stop_if_diverged(7, metrics | {'gradient_norm': 0.5}, types.SimpleNamespace(example_ids=np.array([3, 1])))
+                                                   r'examples \[3, 1\]\); 6 True is left; lower'):
+        train._stop_if_diverged(7, metrics, types.SimpleNamespace(example_ids=np.array([3, 1])), '{} {} is left'.format)
+    train._stop_if_diverged(7, metrics | {'gradient_norm': 0.5}, types.SimpleNamespace(example_ids=np.array([3, 1])), '{} {}'.format)

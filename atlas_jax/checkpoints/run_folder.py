@@ -2,48 +2,107 @@
 
     RUN/model.json            sizes, formats, task: everything that Atlas.load needs besides the parameters
     RUN/tokenizers/reader/    spiece.model;  RUN/tokenizers/retriever/  tokenizer.json or vocab.txt
-    RUN/checkpoints/STEP/     params, optimizer, input; written under another name first, so a step is whole or absent
+    RUN/checksums.json        of model.json and the tokenizers; model.json says that it exists
+    RUN/checkpoints/STEP/     params, optimizer, input, checksums.json; written under another name first, so a step is whole or absent
+    RUN/lock                  held by the process that trains
 """
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-from atlas_jax import errors
-from atlas_jax.io import atomic
+from atlas_jax import errors, types
+from atlas_jax.checkpoints import integrity
+from atlas_jax.io import atomic, contents, lock, untrusted
+from atlas_jax.io.folder import Folder
+from atlas_jax.runtime import hosts
 
 MODEL_FILE = 'model.json'
 # Of model.json; Orbax versions its own files. Raise it when a field changes its meaning: another version is refused, not guessed at.
 FORMAT_VERSION = 1
 
 
-def write_model_file(folder: pathlib.Path, description: dict[str, Any]) -> None:
-    """Writes model.json atomically. Raises DiskFullError."""
-    atomic.write_json(folder / MODEL_FILE, {'format': 'atlas_jax', 'version': FORMAT_VERSION, **description})
+def write_model_file(folder: pathlib.Path, description: dict[str, Any], also: Iterable[str] = ()) -> None:
+    """Writes model.json atomically, after the checksums of itself, the tokenizers and the files `also`. Raises DiskFullError."""
+    # It says that there are checksums, so that a folder that lost its list is told from one written before there were any.
+    body = {'format': 'atlas_jax', 'version': FORMAT_VERSION, 'checksums': contents.FILE, **description}
+    text = json.dumps(body, indent=1, ensure_ascii=False) + '\n'
+    listed = [path.relative_to(folder).as_posix() for path in sorted((folder / 'tokenizers').rglob('*')) if path.is_file()]
+    contents.write(folder, [*listed, *also], pending={MODEL_FILE: text.encode()})
+    # Last: a folder without model.json is not taken for a model.
+    with atomic.writing(folder / MODEL_FILE) as file:
+        file.write(text)
 
 
 def read_model_file(folder: pathlib.Path) -> dict[str, Any]:
     """Reads model.json.
 
     Raises:
-      ModelFolderError: the folder has no model.json, or one that is broken or of another version.
+      ModelFolderError: the folder has no model.json, or one that is broken, damaged or of another version.
     """
     path = folder / MODEL_FILE
     if not path.is_file():
         raise errors.ModelFolderError(f'{folder}: no {MODEL_FILE} in it, so this is not an atlas_jax model; give the run folder of '
                                       '`atlas-jax train`, or Hugging Face folders with --reader and --retriever')
+    contents.check(folder, (MODEL_FILE,))
     try:
-        values = json.loads(path.read_text(encoding='utf-8'))
+        values = untrusted.parse_json(path.read_bytes())
     except ValueError as error:
         raise errors.ModelFolderError(f'{path}: broken JSON: {error}') from error
     # Other programs write files of this name too.
     if not isinstance(values, dict) or values.get('format') != 'atlas_jax' or values.get('version') != FORMAT_VERSION:
         raise errors.ModelFolderError(f'{path}: not a model file of format version {FORMAT_VERSION}')
+    if 'checksums' in values and not (folder / contents.FILE).is_file() and contents.is_checking():
+        raise errors.ModelFolderError(contents.described([contents.Damage(folder / contents.FILE, 'is missing')]))
     return values
+
+
+def is_listed(folder: pathlib.Path) -> bool:
+    """Returns whether all that belongs to a run folder has checksums; False for one from before there were any. Raises ModelFolderError."""
+    return (folder / MODEL_FILE).is_file() and 'checksums' in read_model_file(folder)
+
+
+def damage(folder: pathlib.Path) -> list[contents.Damage]:
+    """Returns the damage of a run folder, of all its checkpoints too. Raises ModelFolderError: a list or model.json itself is damaged."""
+    found = contents.damage(folder) or []
+    listed, checkpoints = not found and is_listed(folder), folder / 'checkpoints'
+    return found + [problem for step in integrity.steps(checkpoints) for problem in integrity.damage(checkpoints, step, listed)]
+
+
+@contextlib.contextmanager
+def writing(folder: pathlib.Path) -> Iterator[None]:
+    """Holds a run folder inside the block; another process cannot train there.
+
+    Raises ConfigError, at once: another process holds it, or the folder cannot be written. DiskFullError.
+    """
+    path = str(folder.absolute())
+    # Blocks may lie in one another: a command writes into the folder before it trains.
+    if path in _held:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        # The first process holds it for all; together, for the others would wait for one that was refused.
+        with hosts.together():
+            if hosts.is_first():
+                stack.enter_context(lock.writing(Folder(folder), 'run', errors.ConfigError))
+        _held.add(path)
+        stack.callback(_held.discard, path)
+        yield
+
+
+_held: set[str] = set()  # run folders that this process writes
+
+
+def latest_step(folder: pathlib.Path) -> int:
+    """Returns the step of the newest checkpoint of a run folder; 0 without any. Nothing is opened."""
+    # Orbax names a folder by its step alone once all of it is written.
+    path = folder / 'checkpoints'
+    return max((int(child.name) for child in path.iterdir() if child.name.isdecimal()), default=0) if path.is_dir() else 0
 
 
 def _score(metrics: dict[str, float]) -> float:
@@ -62,7 +121,7 @@ class RunCheckpoints:
 
         Args:
           folder: the run's folder.
-          keep: number of the newest checkpoints that stay; None keeps all.
+          keep: number of the newest checkpoints that stay; None keeps all. While the run goes on, the one before them stays besides.
           create: makes the folder.
           keep_best: number of checkpoints with the highest `score` that stay besides.
           asynchronous: writes while the run goes on; None does so on accelerators.
@@ -71,7 +130,9 @@ class RunCheckpoints:
           ModelFolderError: there are no checkpoints, and `create` is off.
         """
         # Orbax refuses relative paths.
-        path = (folder / 'checkpoints').absolute()
+        path = self._path = (folder / 'checkpoints').absolute()
+        self._folder, self._keep, self._keep_best = folder, keep, keep_best
+        self._saved: int | None = None  # the last step that this object saved
         # Looking into a folder must not make it a run.
         if not create and not path.is_dir():
             raise errors.ModelFolderError(f'{folder}: it has a {MODEL_FILE} but no checkpoints; train it again or give another folder')
@@ -79,12 +140,14 @@ class RunCheckpoints:
         self._asynchronous = jax.default_backend() != 'cpu' if asynchronous is None else asynchronous
         # The newest to go on from, the best to answer with.
         policies = ocp.checkpoint_managers
-        kept: list[Any] = [policies.LatestN(keep)]
+        # One more than asked for: the parameters of the newest may turn out to give no finite loss.
+        kept: list[Any] = [policies.LatestN(keep if keep is None else keep + 1)]
         if keep_best:
             # By default BestN keeps every checkpoint that was saved without a score, for good.
             kept.append(policies.BestN(n=keep_best, get_metric_fn=_score, keep_checkpoints_without_metrics=False))
         options = ocp.CheckpointManagerOptions(preservation_policy=policies.AnyPreservationPolicy(kept), create=create,
                                                best_fn=_score if keep_best else None,
+                                               temporary_path_class=integrity.ListedPath, cleanup_tmp_directories=create,
                                                enable_async_checkpointing=self._asynchronous)
         # `index` is in the checkpoints of refreshed runs only; naming an item does not demand it.
         # Orbax commits by renaming a folder, so a killed save leaves no half checkpoint.
@@ -93,8 +156,10 @@ class RunCheckpoints:
     def __enter__(self) -> 'RunCheckpoints':
         return self
 
-    def __exit__(self, *_) -> None:
-        with atomic.disk_full_is_a_user_error(self._manager.directory):
+    def __exit__(self, error_type: type[BaseException] | None, *_) -> None:
+        with atomic.disk_full_is_a_user_error(self._path):
+            if error_type is None and self._saved is not None:
+                self._remove_old()
             # Closing waits for pending writes, so a full disk may show only here.
             self._manager.close()
 
@@ -128,24 +193,53 @@ class RunCheckpoints:
             items |= {'optimizer': ocp.args.StandardSave(optimizer), 'input': ocp.args.JsonSave({'position': input_position})}
         if index is not None:
             items['index'] = ocp.args.StandardSave(index)
-        with atomic.disk_full_is_a_user_error(self._manager.directory):
+        with atomic.disk_full_is_a_user_error(self._path):
+            # Before, and not after: the space is needed now, and the newest has given a finite loss by now.
+            self._remove_old()
+            self._saved = step
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=None if score is None else {'score': score})
             # The caller's next step overwrites the arrays.
             if not self._asynchronous:
                 self._manager.wait_until_finished()
 
+    def discard(self, step: int) -> bool:
+        """Removes the checkpoint of `step` if this object saved it last; returns whether it did. Every process of a run calls it."""
+        self._manager.wait_until_finished()
+        if self._saved != step:
+            return False
+        self._manager.delete(step)
+        return True
+
     def restore(self, params: Any, optimizer: Any, step: int | None = None) -> tuple[Any, Any, Any]:
-        """Restores (params, optimizer, input position) of `step`, by default the newest; the arguments give shapes and shardings."""
-        # Given shardings, each process reads only its own shards, also on another topology than the one that saved.
-        restored = self._manager.restore(self.latest_step if step is None else step, args=ocp.args.Composite(
-            params=ocp.args.StandardRestore(params), optimizer=ocp.args.StandardRestore(optimizer), input=ocp.args.JsonRestore()))
+        """Restores (params, optimizer, input position) of `step`, by default the newest; the arguments give shapes and shardings.
+
+        Raises ModelFolderError: the checkpoint is damaged; names file, parameter, and the newest one that is whole.
+        """
+        restored = self._restore(step, {'params': ocp.args.StandardRestore(params), 'optimizer': ocp.args.StandardRestore(optimizer),
+                                        'input': ocp.args.JsonRestore()})
         return restored['params'], restored['optimizer'], restored['input']['position']
 
     def restore_params(self, params: Any, step: int | None = None) -> Any:
-        """Restores only the params item of `step`, by default the newest; `params` gives shapes and shardings."""
-        step = self.latest_step if step is None else step
-        return self._manager.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(params)))['params']
+        """Restores only the params item of `step`, by default the newest; `params` gives shapes and shardings.
+
+        Raises ModelFolderError: as `restore`.
+        """
+        return self._restore(step, {'params': ocp.args.StandardRestore(params)})['params']
 
     def restore_index(self, index: Mapping[str, object]) -> Any:
-        """Restores the index item of the newest checkpoint; `index` gives shapes and shardings."""
-        return self._manager.restore(self.latest_step, args=ocp.args.Composite(index=ocp.args.StandardRestore(index)))['index']
+        """Restores the index item of the newest checkpoint; `index` gives shapes and shardings. Raises ModelFolderError: as `restore`."""
+        return self._restore(None, {'index': ocp.args.StandardRestore(index)})['index']
+
+    def _restore(self, step: int | None, items: dict[str, Any]) -> Any:
+        step = types.required(self.latest_step if step is None else step)
+        with integrity.restoring(self._path, step, items, is_listed(self._folder)):
+            # Given shardings, each process reads only its own shards, also on another topology than the one that saved.
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+    def _remove_old(self) -> None:
+        """Removes all but the newest `keep` and the best."""
+        self._manager.wait_until_finished()
+        kept = {self.best_step} if self._keep_best else set()
+        for step in sorted(self._manager.all_steps(), reverse=True)[self._keep:] if self._keep is not None else ():
+            if step not in kept:
+                self._manager.delete(step)

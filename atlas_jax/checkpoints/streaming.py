@@ -11,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from atlas_jax import errors
-from atlas_jax.checkpoints import run_folder
+from atlas_jax.checkpoints import integrity, run_folder
 from atlas_jax.io import atomic
 
 
@@ -61,7 +61,8 @@ def save(folder: pathlib.Path, params: Any) -> None:
 def _manager(folder: pathlib.Path, registry: Any = None) -> ocp.CheckpointManager:
     """Makes a manager as run_folder.RunCheckpoints does, but for trees of which only a part is read."""
     # Only a writer has a registry; a reader must not make the folder.
-    options = ocp.CheckpointManagerOptions(create=registry is not None, enable_async_checkpointing=False)
+    options = ocp.CheckpointManagerOptions(create=registry is not None, enable_async_checkpointing=False,
+                                           temporary_path_class=integrity.ListedPath)
     # Handlers for the optimiser and the input too: without them Orbax warns that it cannot restore these items of a run.
     handlers = {'params': ocp.PyTreeCheckpointHandler(**({} if registry is None else {'type_handler_registry': registry})),
                 'optimizer': ocp.PyTreeCheckpointHandler(), 'input': ocp.JsonCheckpointHandler()}
@@ -75,7 +76,7 @@ class StoredParams:
     shapes: shape of every array by path.
 
     Raises:
-      ModelFolderError: there is no checkpoint.
+      ModelFolderError: there is no checkpoint, or it is damaged.
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -87,6 +88,7 @@ class StoredParams:
         if newest is None:
             raise errors.ModelFolderError(f'{folder}: no checkpoint was saved yet; let the training reach its first checkpoint')
         self.step: int = newest
+        integrity.check((folder / 'checkpoints').absolute(), newest, ('params',), run_folder.is_listed(folder))
         # Orbax keeps shapes beside the arrays, so nothing is read yet.
         self.shapes = _shapes(self._manager.item_metadata(self.step)['params'].tree, ())
         self._cached: tuple[str, np.ndarray] | None = None

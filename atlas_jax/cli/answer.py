@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 
+from atlas_jax.cli import inputs
 from atlas_jax.cli import options as cli_options
 
 
@@ -42,7 +43,11 @@ def decoding_config(options: argparse.Namespace):
 
 
 def _answer(options: argparse.Namespace) -> None:
-    # Before models and index are opened: a wrong flag is told at once.
+    # Before jax is imported, and models and index are opened: a mistake is told at once.
+    inputs.check_model(options)
+    for folder in filter(None, [options.index, *options.also]):
+        inputs.check_index(folder)
+    inputs.check_store(options.store)
     decoding = decoding_config(options)
     # Without an index the reader answers from memory: the closed book that retrieval is compared with.
     index = cli_options.open_indexes(options) if options.index else None

@@ -3,6 +3,8 @@
 import argparse
 import re
 
+from atlas_jax import errors
+from atlas_jax.cli import inputs
 from atlas_jax.cli import options as cli_options
 
 
@@ -56,15 +58,11 @@ def _add_comparison(group) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from atlas_jax import errors
+    _check_inputs(options)
     from atlas_jax.compare import comparison as compare
     from atlas_jax.compare.pytorch import variants
     variants.variant(options.variant)  # a misspelt name is refused before models are loaded
     models = compare.Models(options.reader, options.retriever, options.model, options.layer_norm)
-    given = [name for name in ('inputs', 'data', 'random') if getattr(options, name)]
-    # Two sources would leave open which one was compared.
-    if len(given) != 1:
-        raise errors.ConfigError('give one of --inputs FILE.npz, --data FILE.jsonl with --index DIR, and --random BxNxL')
     # The flags are named as the fields of Options, which checks them.
     names = ('gold_score_mode', 'temperature_gold', 'temperature_score', 'dtype', 'max_length', 'grads', 'rtol', 'rounds', 'variant',
              'repaired')
@@ -81,12 +79,28 @@ def _compare(options: argparse.Namespace) -> None:
     compare.raise_unless_agrees(figures)
 
 
-def _text(options: argparse.Namespace):
-    from atlas_jax import errors
-    from atlas_jax.compare import text as compare_text
+def _check_inputs(options: argparse.Namespace) -> None:
+    """Looks at all files before jax is imported. Raises UserError."""
+    if bool(options.model) == bool(options.reader) or options.model and options.retriever:
+        raise errors.ConfigError('give --model DIR, or --reader DIR and perhaps --retriever DIR')
+    # Two sources would leave open which one was compared.
+    if sum(bool(getattr(options, name)) for name in ('inputs', 'data', 'random')) != 1:
+        raise errors.ConfigError('give one of --inputs FILE.npz, --data FILE.jsonl with --index DIR, and --random BxNxL')
     # Questions alone are no inputs: both sides read the same passages, which our index finds.
-    if not options.index:
+    if options.data and not options.index:
         raise errors.ConfigError('--data needs --index DIR, which finds the passages for the questions')
+    for folder in (options.model, options.reader, options.retriever):
+        inputs.check_model_folder(folder)
+    if options.inputs:
+        from atlas_jax.compare import inputs as compare_inputs
+        compare_inputs.read(options.inputs)
+    if options.data:
+        inputs.check_index(options.index, options.store)
+        inputs.check_examples(options.data, inputs.task_of(options.model, None, {}), options.batches * options.batch_size)
+
+
+def _text(options: argparse.Namespace):
+    from atlas_jax.compare import text as compare_text
     return compare_text.from_text(options.data, options.index, options.store, options.reader, options.retriever, options.model,
                                   options.n_context, options.batch_size, options.batches)
 

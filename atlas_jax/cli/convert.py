@@ -1,7 +1,10 @@
 """`atlas-jax convert`: writes a model as another kind of checkpoint."""
 
 import argparse
+import pathlib
 
+from atlas_jax import errors
+from atlas_jax.cli import inputs
 from atlas_jax.cli import options as cli_options
 
 _PURPOSE = """Convert a model into another kind: Hugging Face folders, T5X checkpoints, original Atlas checkpoints and runs of atlas_jax \
@@ -25,9 +28,14 @@ def add_commands(commands) -> None:
                         '(default: what lies with the reader)')
     parser.add_argument('--retriever_tokenizer', metavar='DIR', help='folder of the BERT tokenizer; for an original checkpoint it may have '
                         'the config.json of the BERT too (default: what lies with the retriever)')
+    cli_options.add_no_verify(parser)
 
 
 def _convert(options: argparse.Namespace) -> None:
+    if pathlib.Path(options.out).exists():
+        raise errors.ConfigError(f'{options.out}: exists already; give a folder that does not exist yet')
+    for source in (options.source, options.retriever, options.reader_tokenizer, options.retriever_tokenizer):
+        inputs.check_model_folder(source)
     from atlas_jax.conversion import convert
     # A parameter at a time, so that an 11B model needs the memory of its largest matrix.
     written = convert.convert(convert.Request(

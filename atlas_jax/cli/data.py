@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import pathlib
 
-from atlas_jax import errors
+from atlas_jax.cli import inputs
 from atlas_jax.cli import options as cli_options
 
 
@@ -32,18 +32,18 @@ def add_packages(parser: argparse.ArgumentParser) -> None:
 
 def _passages(options: argparse.Namespace) -> None:
     reader_dir, retriever_dir = _tokenizer_folders(options)  # a mistake is told before jax is imported, which takes seconds
-    from atlas_jax.corpus import documents, passages, store
+    found = cli_options.passages_of(options)  # a wrong path is told here; the texts are read as they are stored
+    from atlas_jax.corpus import store
     from atlas_jax.tokenizers import bert, t5
     # Tokenised at once: a store without token ids would be tokenised again for every index.
     built = store.PassageStore.from_passages(
-        passages.split_passages(documents.read_documents(options.documents), options.max_words), options.out,
+        found, options.out,
         reader_tokenizer=t5.T5Tokenizer.from_folder(reader_dir), retriever_tokenizer=bert.BertTokenizer.from_folder(retriever_dir))
     print(f'{options.out}: {len(built)} passages')
 
 
 def _tokenizer_folders(options: argparse.Namespace) -> tuple[pathlib.Path, pathlib.Path]:
-    if bool(options.model) == bool(options.reader or options.retriever) or bool(options.reader) != bool(options.retriever):
-        raise errors.ConfigError('give either --model, or both --reader and --retriever')
+    inputs.check_model(options)
     # A run folder keeps the tokenizers of its models, so that they cannot be mixed up.
     if options.model:
         folder = pathlib.Path(options.model) / 'tokenizers'

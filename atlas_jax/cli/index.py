@@ -3,6 +3,7 @@
 import argparse
 
 from atlas_jax import errors
+from atlas_jax.cli import inputs
 from atlas_jax.cli import options as cli_options
 from atlas_jax.searchers import config
 
@@ -81,10 +82,11 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
 def _build(options: argparse.Namespace) -> None:
     if not options.gin_file and not (options.store and options.out):
         raise errors.ConfigError('give --store DIR and --out INDEX, or a --gin_file that sets them')
+    _check_build(options)
     cli_options.join_hosts(options)
     from atlas_jax import api
     from atlas_jax.gin_files import parse as gin_parse
-    gin_parse.parse(options.gin_file, options.gin_bindings)
+    cli_options.read_gin(options)
     overrides = cli_options.given(store_dir=options.store, index_dir=options.out, dtype=options.dtype)
     folders = cli_options.given(model_dir=options.model, reader_dir=options.reader, retriever_dir=options.retriever)
     # Flags win over the gin file, as everywhere; each alone names a whole model.
@@ -95,17 +97,40 @@ def _build(options: argparse.Namespace) -> None:
         cli_options.print_json(figures)
 
 
+def _check_build(options: argparse.Namespace) -> None:
+    """Looks at the store and the model's folders, of the flags or of the gin files."""
+    values = cli_options.preview_gin(options)
+    store = options.store or values.values_of('build_index').get('store_dir')
+    inputs.check_store(store if isinstance(store, str) else None)
+    if not options.gin_file:
+        inputs.check_model(options)
+    # Flags win over the gin file.
+    given = values.values_of('ModelSource') | cli_options.given(model_dir=options.model, reader_dir=options.reader,
+                                                               retriever_dir=options.retriever)
+    for name in ('model_dir', 'reader_dir', 'retriever_dir'):
+        folder = given.get(name)
+        inputs.check_model_folder(folder if isinstance(folder, str) else None)
+
+
 def _add(options: argparse.Namespace) -> None:
-    from atlas_jax.corpus import documents, passages
+    inputs.check_model(options)
+    inputs.check_index(options.index, options.store)
+    # All documents are read and cut before jax is imported and the model is loaded, so that a mistake in them is told at once.
+    added = list(cli_options.passages_of(options))
     index = cli_options.open_index(options)
-    # All documents are read and cut before the model is loaded, so that a mistake in them is told at once.
-    added = list(passages.split_passages(documents.read_documents(options.documents), options.max_words))
-    index.replace(added, cli_options.load_model(options))
-    print(f'{options.index}: added {len(added)} passages, {_left(index)} now')
+    rows = index.replace(added, cli_options.load_model(options))
+    known = f' ({len(added) - rows} were there as they are)' if rows < len(added) else ''
+    print(f'{options.index}: added {rows} passages{known}, {_left(index)} now')
 
 
 def _delete(options: argparse.Namespace) -> None:
+    inputs.check_index(options.index, options.store)
     index = cli_options.open_index(options)
+    # The same answer as for an id that was never there: either may be misspelt.
+    gone = [docid for docid, row in zip(options.docid, index.store.rows_of(options.docid), strict=True)
+            if row < len(index.index) and index.index.deleted[row]]
+    if gone:
+        raise errors.IndexFolderError(f'{options.index}: no passage "{gone[0]}" in this index any more; check the docid')
     deleted = index.delete(options.docid)
     print(f'{options.index}: deleted {deleted} passages, {_left(index)} left')
 
@@ -116,11 +141,13 @@ def _left(index) -> int:
 
 
 def _info(options: argparse.Namespace) -> None:
+    inputs.check_index(options.index)
     from atlas_jax.index.embedding_index import EmbeddingIndex
     cli_options.print_json(EmbeddingIndex.open(options.index).info())
 
 
 def _compact(options: argparse.Namespace) -> None:
+    inputs.check_index(options.index, options.store)
     index = cli_options.open_index(options)
     # Compaction moves the passages into the index's folder; say so, or the old store would be kept for nothing.
     before = index.store.path
@@ -142,9 +169,15 @@ def _verify(options: argparse.Namespace) -> None:
     if problems:
         raise errors.IndexFolderError(f'{options.index}: {len(problems)} problems, listed above; restore the files or build it again')
     print(f'{options.index}: every file is as it was written')
+    if left := verify_index.leftovers(options.index, options.store):
+        print(f'a killed command left {len(left)} files or folders, such as {left[0]}; the next one that changes the index removes them')
 
 
 def _search(options: argparse.Namespace) -> None:
+    inputs.check_model(options)
+    for folder in [options.index, *options.also]:
+        inputs.check_index(folder)
+    inputs.check_store(options.store)
     indexes = cli_options.open_indexes(options)
     atlas = cli_options.load_model(options)
     for place, found in enumerate(atlas.search([options.query], indexes, options.top_k, options.searcher)[0], start=1):

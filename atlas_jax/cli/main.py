@@ -16,6 +16,8 @@ from atlas_jax.cli import demo as cli_demo
 from atlas_jax.cli import index as cli_index
 from atlas_jax.cli import plan as cli_plan
 from atlas_jax.cli import runs as cli_runs
+from atlas_jax.cli import verify as cli_verify
+from atlas_jax.io import atomic
 from atlas_jax.runtime import allocator, quiet
 
 _EXAMPLE = """\
@@ -45,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     main_parser = Parser(prog='atlas-jax', description='Atlas in JAX: a reader that answers from documents it retrieves.', epilog=_EXAMPLE)
     commands = main_parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     # In the order in which a newcomer needs them.
-    for module in (cli_demo, cli_data, cli_index, cli_runs, cli_answer, cli_compare, cli_convert, cli_plan):
+    for module in (cli_demo, cli_data, cli_index, cli_runs, cli_answer, cli_compare, cli_convert, cli_verify, cli_plan):
         module.add_commands(commands)
     return main_parser
 
@@ -84,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allocator.restart_tuned(options.verbose)
         quiet.quiet(options.verbose)
     try:
-        options.run(options)
+        _run(options)
     except errors.UserError as error:
         return _complain(str(error), options, error.exit_code)
     except BrokenPipeError:
@@ -101,6 +103,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _run(options: argparse.Namespace) -> None:
+    if not getattr(options, 'no_verify', False):
+        options.run(options)
+        return
+    from atlas_jax.io import contents  # inside the function: it imports TensorStore
+    with contents.unchecked():
+        options.run(options)
+
+
 def _message_of(error: OSError) -> str | None:
     """Returns one line for a system error that a user can mend, or None for any other."""
     free_space, another_path = 'free some space and run the same command again', 'give a path that you may use'
@@ -112,7 +123,8 @@ def _message_of(error: OSError) -> str | None:
     }
     # What a user cannot mend is a fault of ours, and its traceback helps us.
     if error.errno not in remedies:  # a defect of ours keeps its traceback
-        return None
+        problem = atomic.user_error(error.filename or 'disk', error)  # but a failing disk is nobody's
+        return None if problem is None else str(problem)
     return f'{error.filename or "disk"}: {os.strerror(error.errno)}; {remedies[error.errno]}'
 
 

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 from atlas_jax.searchers import config
 
 if TYPE_CHECKING:  # importing jax would make --help slow
+    from collections.abc import Iterator
+
     from atlas_jax import api
+    from atlas_jax.corpus.passages import Passage
+    from atlas_jax.gin_files.preview import Preview
 
 
 def command(commands, name: str, run, purpose: str, example: str) -> argparse.ArgumentParser:
@@ -28,9 +32,32 @@ def group(commands, name: str, purpose: str, example: str):
 
 
 def add_documents(parser: argparse.ArgumentParser) -> None:
-    """Adds DOCUMENTS and --max_words."""
+    """Adds DOCUMENTS, --max_words, --as_passages and --overlap, which `passages_of` reads."""
     parser.add_argument('documents', metavar='DOCUMENTS', help='.jsonl, .txt, .md or .html file, or a folder of them')
-    parser.add_argument('--max_words', type=positive, default=100, metavar='N', help='most words of a passage (default 100)')
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument('--max_words', type=positive, default=100, metavar='N',
+                        help='most words of a passage (default 100); longer documents are cut')
+    length.add_argument('--as_passages', action='store_const', dest='max_words', const=None,
+                        help='cut nothing: every document is a passage already')
+    parser.add_argument('--overlap', type=count, default=0, metavar='WORDS',
+                        help='words that a piece of a document repeats of the one before (default 0)')
+
+
+def passages_of(options: argparse.Namespace) -> Iterator[Passage]:
+    """Yields the passages of the documents that `add_documents` names; says at the end how many were cut.
+
+    Raises InputFileError: see read_documents; ConfigError: an overlap that is too large.
+    """
+    from atlas_jax.corpus import documents, passages
+    counts = passages.CutCounts()
+    found = passages.split_passages(documents.read_documents(options.documents), options.max_words, options.overlap, counts)
+
+    def told() -> Iterator[Passage]:
+        yield from found
+        for line in counts.messages(options.max_words):
+            print(f'{options.documents}: {line}', flush=True)
+
+    return told()
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +66,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     options.add_argument('--model', metavar='DIR', help='folder that `atlas-jax train` or `convert` wrote, or an original Atlas checkpoint')
     options.add_argument('--reader', metavar='DIR', help='folder of a T5, from Hugging Face or T5X')
     options.add_argument('--retriever', metavar='DIR', help='Hugging Face folder of a BERT, Contriever or sentence transformer')
+    add_no_verify(parser)
+
+
+def add_no_verify(parser: argparse.ArgumentParser) -> None:
+    """Adds --no_verify, which main.py obeys."""
+    parser.add_argument('--no_verify', action='store_true', help='load models without comparing their files with their checksums')
 
 
 def load_model(options: argparse.Namespace) -> api.Atlas:
@@ -83,7 +116,21 @@ def add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
     # Any name may stand there, so argparse gets this one for the help alone.
     parser.add_argument('--gin.NAME', metavar='VALUE', dest='gin_bindings',
                         help="value that wins over the files; strings need quotes: --gin.NAME='\"text\"'")
+    parser.add_argument('--gin_import', metavar='MODULE', action='append', default=[],
+                        help='module of your own that the gin files import, whose classes they may use; may be repeated')
     parser.set_defaults(takes_gin=True)
+
+
+def read_gin(options: argparse.Namespace, stand_in: str | None = None) -> None:
+    """Reads the gin files and bindings that the options of `add_gin` name; `stand_in` is that of parse. Raises ConfigError."""
+    from atlas_jax.gin_files import parse as gin_parse
+    gin_parse.parse(options.gin_file, options.gin_bindings, stand_in=stand_in, imports=options.gin_import)
+
+
+def preview_gin(options: argparse.Namespace, complete: bool = True) -> Preview:
+    """Reads the values of the same files and bindings, without importing what they name. Raises ConfigError."""
+    from atlas_jax.gin_files import preview
+    return preview.read(options.gin_file, options.gin_bindings, options.gin_import, complete=complete)
 
 
 def add_multihost(parser: argparse.ArgumentParser) -> None:

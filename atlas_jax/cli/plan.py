@@ -6,6 +6,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING
 
+from atlas_jax.cli import inputs
 from atlas_jax.cli import options as cli_options
 
 if TYPE_CHECKING:  # help needs no jax
@@ -45,6 +46,8 @@ def _plan(options: argparse.Namespace) -> None:
         raise errors.ConfigError(f'--json {options.json}: there is no folder {pathlib.Path(options.json).absolute().parent}')
     if options.topology is not None:
         slices.parse(options.topology)
+    inputs.check_store(options.store)
+    cli_options.preview_gin(options, complete=False)
     # The TPU compiler asks a metadata server for its TPU unless told not to.
     slices.prepare_environment()  # before anything imports jax
     import dataclasses
@@ -91,7 +94,7 @@ def _of_gin(options: argparse.Namespace) -> Workload:
     from atlas_jax.gin_files import parse as gin_parse
     from atlas_jax.planning import workload
     # Folders are never opened for a plan, so that a run can be planned before its data are there.
-    gin_parse.parse(options.gin_file, options.gin_bindings, stand_in='not needed for a plan')
+    cli_options.read_gin(options, stand_in='not needed for a plan')
     # runs/plan.gin says everything itself; a run's own file says what its training or evaluation needs.
     if gin_parse.is_bound(workload.Workload):
         return workload.Workload(**gin_parse.arguments_of(workload.Workload))

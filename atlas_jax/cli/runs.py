@@ -1,9 +1,17 @@
 """`atlas-jax train` and `atlas-jax evaluate`: runs described by gin files."""
 
 import argparse
+import contextlib
 import dataclasses
+import os
 import pathlib
+import signal
+import threading
+import types
+from collections.abc import Iterator
 
+from atlas_jax import errors
+from atlas_jax.cli import inputs
 from atlas_jax.cli import options as cli_options
 
 OPERATIVE_CONFIG = 'config.gin'
@@ -17,6 +25,9 @@ def add_commands(commands) -> None:
         '    --gin.RETRIEVER_DIR=\'"models/retriever"\' --gin.INDEX_DIR=\'"index"\' --gin.TRAIN_FILE=\'"train.jsonl"\'')
     cli_options.add_gin(parser, required=True)
     cli_options.add_multihost(parser)
+    cli_options.add_no_verify(parser)
+    parser.add_argument('--accept_changes', action='store_true', help='go on with a run though data or settings are not those it was begun '
+                        'with; without it they are named, and nothing is trained')
     parser.add_argument('--profile', metavar='DIR', help='write a profile of a few steps there, for xprof')
     parser = cli_options.command(
         commands, 'evaluate', _evaluate, 'Answer a file of questions and score the answers.',
@@ -24,37 +35,75 @@ def add_commands(commands) -> None:
         '    --gin.EXAMPLES_FILE=\'"test.jsonl"\'')
     cli_options.add_gin(parser, required=True)
     cli_options.add_multihost(parser)
+    cli_options.add_no_verify(parser)
     cli_options.add_json(parser)
 
 
 def _train(options: argparse.Namespace) -> None:
+    with _ending_as_preempted(options):
+        # Files first: models and jax take minutes to load.
+        inputs.check_training(cli_options.preview_gin(options))
+        _run_training(options)
+
+
+@contextlib.contextmanager
+def _ending_as_preempted(options: argparse.Namespace) -> Iterator[None]:
+    """On a SIGTERM outside the loop of training, which has its own way, ends the process with one line and the code of a preempted run."""
+    # With several processes jax handles the signal, and the loop asks it. Python sets handlers in the main thread only.
+    if options.multihost or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: types.FrameType | None) -> None:
+        os.write(2, b'atlas-jax: asked to stop while no step was under way; the same command goes on\n')
+        # Not a UserError, which code that is being imported may swallow.
+        raise SystemExit(errors.PreemptedError.exit_code)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run_training(options: argparse.Namespace) -> None:
     cli_options.join_hosts(options)
     from atlas_jax import train
+    from atlas_jax.checkpoints import run_folder
     from atlas_jax.gin_files import parse as gin_parse
     from atlas_jax.io import atomic
-    gin_parse.parse(options.gin_file, options.gin_bindings)
+    cli_options.read_gin(options)
     arguments = gin_parse.arguments_of(train.train)
-    # Written before the run, so that a run that dies early says how it was started.
-    folder = pathlib.Path(arguments['run'].run_dir)
-    if cli_options.is_first():
+    run = arguments.pop('run')
+    folder = pathlib.Path(run.run_dir)
+
+    # Written before the first step, so that a run that dies early says how it was started; but not over that of a run that is refused.
+    def keep_configuration() -> None:
         with atomic.writing(folder / OPERATIVE_CONFIG) as file:
             file.write(gin_parse.operative_config(train.train))
-    if options.profile:
-        arguments['run'] = dataclasses.replace(arguments['run'], profile_dir=options.profile)
-    result = train.train(**arguments)
+
+    run = dataclasses.replace(run, accept_changes=run.accept_changes or options.accept_changes, profile_dir=options.profile or run.profile_dir)
+    # From here on: another run in the same folder is refused before its models are loaded.
+    with run_folder.writing(folder):
+        loaded = train.load(run, arguments.pop('data'), arguments.pop('model'))
+        result = train.train_examples(run, loaded, **arguments, begin=keep_configuration)
     if not cli_options.is_first():
         return
-    # A run that had nothing left to do has its old rows, so there is always a last one.
+    # A run that had nothing left to do has its old rows, unless its file of metrics was taken away.
+    if not result.history:
+        print(f'{folder}: nothing left to train; answer with `atlas-jax answer "..." --model {folder}`')
+        return
     last = result.history[-1]
     figures = ', '.join(f'{name} {last[name]:.4f}' for name in ('reader_loss', 'retriever_loss') if name in last)
     print(f'{folder}: {last["step"]} steps, {figures}; answer with `atlas-jax answer "..." --model {folder}`')
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    inputs.check_evaluation(cli_options.preview_gin(options))
     cli_options.join_hosts(options)
     from atlas_jax import evaluate
     from atlas_jax.gin_files import parse as gin_parse
-    gin_parse.parse(options.gin_file, options.gin_bindings)
+    cli_options.read_gin(options)
     # Results go to the file that the configuration names; the figures also here.
     figures = evaluate.evaluate(**gin_parse.arguments_of(evaluate.evaluate))
     if not cli_options.is_first():

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.conversion import hf, loading, original, own, t5x, weights
-from atlas_jax.io import atomic
+from atlas_jax.conversion import hf, hf_files, loading, original, own, t5x, weights
+from atlas_jax.io import atomic, contents
 from atlas_jax.models import atlas
 from atlas_jax.runtime import progress
 from atlas_jax.tasks import qa
@@ -72,6 +72,7 @@ def convert(request: Request) -> Parts:
 
     Raises:
       ConfigError: `out` exists.
+      FolderExistsError: another process is writing `out`, or has done so meanwhile.
       ModelFolderError: the source is broken or lacks a part, or the tokenizers of a run folder are missing.
       DiskFullError: the disk is full.
     """
@@ -92,15 +93,18 @@ def convert(request: Request) -> Parts:
             if request.to == 't5x':
                 t5x.write(folder, weights.reader(watched['reader']), request.scan, request.dtype, opened.step)
                 _save(tokenizers, {'reader': folder})
+                contents.write(folder)
             elif request.to == 'hf':
                 # One part is a plain Hugging Face folder. Several lie side by side, a pair that is read again.
                 folders = {name: folder if len(parts) == 1 else folder / name for name in parts}
                 for name, part in watched.items():
                     hf.write(folders[name], part, request.dtype)
                 _save(tokenizers, folders)
+                for part_folder in folders.values():
+                    hf_files.write_checksums(part_folder)
             else:
-                _write_run(folder, opened, watched)
                 _save(tokenizers, {name: folder / 'tokenizers' / name for name in tokenizers})
+                _write_run(folder, opened, watched)
     return parts
 
 
@@ -151,10 +155,11 @@ def _write_run(folder: pathlib.Path, opened: loading.Opened, parts: Parts) -> No
     # and the original's default. 0 is a closed book, so only None falls back.
     config = atlas.AtlasConfig(weights.reader(parts['reader']).config, weights.retriever(parts['retriever']).config,
                                opened.inputs or atlas.InputConfig(), 1 if opened.n_context is None else opened.n_context)
-    own.write(folder, own.describe(config, opened.task or qa.QATask(), 'passage_encoder' in parts), parts)
     # Most options have no field in model.json; beside it they stay readable.
     if opened.options:
         atomic.write_json(folder / OPTIONS_FILE, original.options_to_json(opened.options))
+    own.write(folder, own.describe(config, opened.task or qa.QATask(), 'passage_encoder' in parts), parts,
+              [OPTIONS_FILE] if opened.options else [])
 
 
 def _watched(part: weights.Weights[weights.Config], bar: Any) -> weights.Weights[weights.Config]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from atlas_jax import errors
 from atlas_jax.conversion import hf_files, hf_names, weights
-from atlas_jax.io import atomic
+from atlas_jax.io import atomic, untrusted
 from atlas_jax.models import contriever, t5
 
 # The switches in sentence-transformers' 1_Pooling/config.json, by our name of the pooling.
@@ -50,7 +50,7 @@ def describe_retriever(folder: pathlib.Path) -> Description:
         raise errors.ModelFolderError(f'{path}: expected a list of objects; copy the folder again')
     for module in modules:
         # `type` is a full class path; only the class's own name tells the kind. `path` is '' where the files lie in the folder itself.
-        kind, place = str(module.get('type')).rsplit('.', 1)[-1], folder / str(module.get('path', ''))
+        kind, place = str(module.get('type')).rsplit('.', 1)[-1], _module_folder(folder, module.get('path', ''))
         if kind == 'Transformer':
             bert_folder = place
         elif kind == 'Pooling':
@@ -61,6 +61,16 @@ def describe_retriever(folder: pathlib.Path) -> Description:
             raise errors.ModelFolderError(f'{path}: module {kind!r} is not supported; a retriever is a Transformer, a Pooling and perhaps '
                                           'a Normalize')
     return Description(bert_folder, pooling, normalize)
+
+
+def _module_folder(folder: pathlib.Path, name: Any) -> pathlib.Path:
+    """Returns the folder of a module. Raises ModelFolderError: a name that leads out of the model's."""
+    if name in ('', '.'):
+        return folder
+    try:
+        return untrusted.inside(folder, name)
+    except ValueError as error:
+        raise errors.ModelFolderError(f'{folder}/modules.json: {error}; do not use these files') from error
 
 
 def _pooling(path: pathlib.Path) -> str:

@@ -12,7 +12,7 @@ import safetensors
 
 from atlas_jax import errors
 from atlas_jax.conversion import torch_file
-from atlas_jax.io import atomic
+from atlas_jax.io import atomic, contents, untrusted
 
 # Names of dtypes in a safetensors header, by numpy's name.
 _DTYPE_NAMES = {'float32': 'F32', 'bfloat16': 'BF16', 'float16': 'F16'}
@@ -86,6 +86,21 @@ def write_safetensors(path: pathlib.Path, tensors: Sequence[tuple[str, tuple[int
                 raise ValueError(f'{name} has shape {array.shape}, announced as {tuple(shape)}')
             # As bytes, for Python's buffers know no bfloat16.
             file.write(array.reshape(-1).view(np.uint8).data)
+
+
+def write_checksums(folder: pathlib.Path) -> None:
+    """Writes the checksums of a folder's files, of safetensors files those of each tensor. Raises DiskFullError, OSError."""
+    contents.write(folder, parts={path.name: _tensor_ranges(path) for path in folder.glob('*.safetensors')})
+
+
+def _tensor_ranges(path: pathlib.Path) -> list[contents.Part]:
+    """Returns (first byte, end, name) of the tensors in a file that was written here, in the order of the file."""
+    with open(path, 'rb') as file:
+        length = int.from_bytes(file.read(8), 'little')
+        header = untrusted.parse_json(file.read(length))
+    at = 8 + length
+    return sorted((at + tensor['data_offsets'][0], at + tensor['data_offsets'][1], name) for name, tensor in header.items()
+                  if name != '__metadata__')
 
 
 _SINGLE, _INDEX = 'model.safetensors', 'model.safetensors.index.json'
@@ -182,17 +197,19 @@ class Tensors:
         # {"metadata": …, "weight_map": {tensor: file}}; the same layout for safetensors and .bin.
         self._file_of = weight_map
         for name, file in weight_map.items():
-            # A name with folders in it could lead out of the model folder.
-            if not isinstance(file, str) or pathlib.PurePath(file).name != file:
-                raise errors.ModelFolderError(f'{path}: the shard {file!r} of {name} is not a file name in this folder')
+            try:
+                untrusted.inside(self.path, file)
+            except ValueError as error:
+                raise errors.ModelFolderError(f'{path}: the shard {str(file)[:80]!r} of {name} is not a file name in this folder; do not '
+                                              'use these files') from error
             # Looked up now, before a conversion has written half a model.
             if name not in self._open(file, index_name).names():
-                raise errors.ModelFolderError(f'{self.path / file}: lacks {name}, which {index_name} promises; copy the folder again')
+                raise errors.ModelFolderError(f'{self.path}/{file}: lacks {name}, which {index_name} promises; copy the folder again')
 
     def _open(self, file: str, named_by: str) -> SafetensorsFile | torch_file.TorchFile:
         # One object a shard: its header or pickle is read once for all its tensors.
         if file not in self._files:
-            path = self.path / file
+            path = untrusted.inside(self.path, file)  # `_read_index` has told where it leads out
             if not path.is_file():
                 raise errors.ModelFolderError(f'{path}: no such file, though {named_by} names it; copy the folder again')
             self._files[file] = SafetensorsFile(path) if named_by in (_SINGLE, _INDEX) else torch_file.TorchFile(path)

@@ -10,6 +10,7 @@ from typing import Any
 
 from atlas_jax import errors
 from atlas_jax.conversion import hf, hf_files, original, own, t5x, weights
+from atlas_jax.io import contents
 from atlas_jax.models import atlas, contriever, t5
 from atlas_jax.tasks import registry
 from atlas_jax.tasks import task as task_lib
@@ -185,6 +186,8 @@ class Opened:
     inputs, n_context, task: None if the folder does not state them.
     options: `opt` of an original checkpoint.
     step: training steps done.
+
+    Raises ModelFolderError: there is no part.
     """
 
     kind: str
@@ -196,6 +199,11 @@ class Opened:
     task: task_lib.Task | None = None
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     step: int = 0
+
+    def __post_init__(self):
+        # A conversion would otherwise write an empty folder, and call it done.
+        if not self.openers:
+            raise errors.ModelFolderError(f'{self.path}: holds no parameter of a reader or a retriever; give the checkpoint of a model')
 
     def part(self, name: str) -> weights.Weights[weights.Config]:
         """Opens one part. Raises ModelFolderError if it is not there or is broken."""
@@ -228,6 +236,8 @@ def open_model(path: str | os.PathLike, retriever_config: str | os.PathLike | No
         return _open_original(found.path, retriever_config)
     if found.kind == ATLAS_JAX:
         return _open_own(found.path)
+    # A folder that was written here has checksums, any other passes.
+    contents.check(found.path)
     if found.kind == RETRIEVER:
         return Opened(found.kind, found.path, {'retriever': lambda: hf.open_contriever(found.path)}, {'retriever': [found.path]})
     # The tokenizer of a T5X model lies in the folder above its checkpoint_<step>, if anywhere.

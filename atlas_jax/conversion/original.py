@@ -34,16 +34,13 @@ _TASK: _Wanted = {
 
 
 def inputs(path: pathlib.Path, options: dict[str, Any]) -> atlas.InputConfig:
-    """Returns formats and lengths. The original does not limit queries; here they get at most half of the text's tokens.
+    """Returns formats and lengths. The original does not limit queries; here the task does.
 
     Raises:
       ModelFolderError: an option has the wrong type; names `path`.
       ConfigError: a length is too small.
     """
-    values = _values(path, options, _INPUTS)
-    text = values.get('text_max_tokens', atlas.InputConfig.text_max_tokens)
-    # Half, so that a passage's text fits beside the query; at least 2, the least that InputConfig takes.
-    return atlas.InputConfig(**values, query_max_tokens=max(2, min(atlas.InputConfig.query_max_tokens, text // 2)))
+    return atlas.InputConfig(**_values(path, options, _INPUTS))
 
 
 def n_context(path: pathlib.Path, options: dict[str, Any]) -> int:

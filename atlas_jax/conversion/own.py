@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -69,8 +69,11 @@ def describe(config: atlas.AtlasConfig, task: task_lib.Task, has_passage_encoder
     return {**atlas.config_to_dict(config), 'task': registry.to_dict(task), 'has_passage_encoder': has_passage_encoder}
 
 
-def write(path: pathlib.Path, description: dict[str, Any], parts: Mapping[str, weights.Weights[weights.Config]]) -> None:
-    """Writes model.json and checkpoint 0 of a run folder, one parameter in memory at a time; the caller writes the tokenizers.
+def write(path: pathlib.Path, description: dict[str, Any], parts: Mapping[str, weights.Weights[weights.Config]],
+          also: Iterable[str] = ()) -> None:
+    """Writes model.json and checkpoint 0 of a run folder, one parameter in memory at a time.
+
+    The caller has written the tokenizers and the files `also`; the list of checksums has them too.
 
     Raises:
       DiskFullError: the disk is full.
@@ -83,7 +86,7 @@ def write(path: pathlib.Path, description: dict[str, Any], parts: Mapping[str, w
         tree[name] = hf_names.nest(arrays)
     streaming.save(path, tree)
     # Last: a folder without model.json is not taken for a model.
-    run_folder.write_model_file(path, description)
+    run_folder.write_model_file(path, description, also)
 
 
 def _stacked_shape(opened: weights.Weights[weights.Config], stacked: str, paths: list[str]) -> tuple[int, ...]:

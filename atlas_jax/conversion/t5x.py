@@ -22,7 +22,7 @@ import tensorstore as ts
 
 from atlas_jax import errors
 from atlas_jax.conversion import hf_files, hf_names, weights
-from atlas_jax.io import atomic
+from atlas_jax.io import atomic, untrusted
 from atlas_jax.models import t5
 
 FILE = 'checkpoint'
@@ -219,7 +219,7 @@ def _open_zarr(path: pathlib.Path, name: str, placeholder: dict[str, Any]) -> _Z
     place = kvstore.get('path') or placeholder.get('path')  # TensorStore before 0.1.14 kept `path` beside `kvstore`
     # The last name alone: the rest is where T5X wrote it, perhaps a bucket, of which T5X notes a
     # dummy. TensorStore writes a slash at the end, older versions none.
-    folder = path / pathlib.PurePosixPath(str(place).rstrip('/')).name
+    folder = _inside(path, pathlib.PurePosixPath(str(place).rstrip('/')).name)
     metadata = hf_files.read_json(folder / '.zarray') if (folder / '.zarray').is_file() else None
     if not isinstance(metadata, dict) or not place:
         raise errors.ModelFolderError(f'{folder}: no .zarray in it, though {FILE} puts {name} there; copy the checkpoint again')
@@ -237,10 +237,17 @@ def _open_zarr(path: pathlib.Path, name: str, placeholder: dict[str, Any]) -> _Z
     # One file a chunk, its indices joined: `1.3`. A scalar has no index and one chunk, `0`.
     # -(-a // b) rounds up: the last chunk of an axis may be partial.
     for indices in itertools.product(*(range(-(-size // chunk)) for size, chunk in zip(shape, chunks, strict=True))):
-        if not (folder / (separator.join(map(str, indices)) or '0')).is_file():
+        if not _inside(folder, separator.join(map(str, indices)) or '0').is_file():
             raise errors.ModelFolderError(f'{folder}: chunk {separator.join(map(str, indices)) or "0"} of {name} is missing; '
                                           'copy the checkpoint again')
     return _Zarr(folder, tuple(shape))
+
+
+def _inside(folder: pathlib.Path, name: str) -> pathlib.Path:
+    try:
+        return untrusted.inside(folder, name)
+    except ValueError as error:
+        raise errors.ModelFolderError(f'{folder}: {error}; do not use these files') from error
 
 
 def _are_sizes(values: Any) -> bool:

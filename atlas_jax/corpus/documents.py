@@ -5,6 +5,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from atlas_jax import errors
 from atlas_jax.corpus import markup
@@ -12,6 +13,7 @@ from atlas_jax.io import jsonl
 
 _JSON_LINES, _PLAIN, _MARKDOWN, _HTML = ('.jsonl',), ('.txt',), ('.md',), ('.html', '.htm')
 SUFFIXES = _JSON_LINES + _PLAIN + _MARKDOWN + _HTML
+_FIELDS = ('id', 'title', 'section', 'text')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +29,11 @@ class Document:
 def read_documents(path: str | os.PathLike) -> Iterator[Document]:
     """Reads a file, or all files of a folder in the order of their paths, without hidden ones and other kinds.
 
-    Each line of a .jsonl file is a document: `text`, and optionally `id`, `title`, `section`. A .txt file is one document. A .md or .html
-    file is one document for each heading with text below it. A document without an id is called by its file, relative to the folder, and
-    its line (file.jsonl:3) or heading (file.md/heading).
+    Each line of a .jsonl file is a document: `text`, and optionally `id`, `title`, `section`; or a line of BEIR or FlashRAG, see
+    `in_our_fields`. A .txt file is one document. A .md or .html file is one document for each heading with text below it. A document
+    without an id is called by its file, relative to the folder, and its line (file.jsonl:3) or heading (file.md/heading).
+
+    Says at the end, on stderr, which fields it has not read and which files of a folder hold no text.
 
     Raises:
       InputFileError: no such file, a folder without documents, another kind of file, not UTF-8, no text, a field of the wrong type, or an
@@ -39,7 +43,27 @@ def read_documents(path: str | os.PathLike) -> Iterator[Document]:
     if not path.exists():
         raise errors.InputFileError(path, 'no such file or folder', remedy='give a document file or a folder of them')
     files = _files_of(path)  # before the first document is asked for, so that a wrong path is an error at once
-    return _checked(files, path if path.is_dir() else path.parent)
+    return _checked(files, path)
+
+
+def in_our_fields(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row of another library's corpus with the fields `id`, `title` and `text`; any other row as it is.
+
+    BEIR has `_id` in place of `id`. FlashRAG and Pyserini have `contents` in place of `text`, with the title in its first line.
+    """
+    if '_id' in row and 'id' not in row:
+        row = {'id': row['_id'], **{name: value for name, value in row.items() if name != '_id'}}
+    if isinstance(row.get('contents'), str) and 'text' not in row:
+        first, _, rest = row['contents'].partition('\n')
+        title = first.strip()
+        # FlashRAG's Wikipedia has its titles in quotes.
+        if len(title) > 2 and title[0] == title[-1] == '"':
+            title = title[1:-1].strip()
+        row = {name: value for name, value in row.items() if name != 'contents'}
+        row['text'] = rest if rest.strip() else first
+        if rest.strip() and not row.get('title'):
+            row['title'] = title
+    return row
 
 
 def _files_of(path: pathlib.Path) -> list[pathlib.Path]:
@@ -61,28 +85,59 @@ def _files_of(path: pathlib.Path) -> list[pathlib.Path]:
     return files
 
 
-def _checked(files: list[pathlib.Path], base: pathlib.Path) -> Iterator[Document]:
+def _checked(files: list[pathlib.Path], path: pathlib.Path) -> Iterator[Document]:
     """Yields the files' documents. Raises InputFileError: see read_documents."""
-    seen: set[str] = set()
+    seen: set[str] = set()  # ids of all files: they name passages of one store
+    empty: list[str] = []
+    unread: set[str] = set()
+    for file, name, line, document in _read_all(files, path, unread):
+        if document is None:
+            empty.append(name)
+            continue
+        if document.docid in seen:
+            # Read again to its first place: keeping the place of every document would cost as much memory as their ids.
+            first = next(place for place in _read_all(files, path, set()) if place[3] and place[3].docid == document.docid)
+            place = f'{first[1]}:{first[2]}' if first[2] else first[1]
+            raise errors.InputFileError(file, f'"{document.docid}" was the id of an earlier document ({place})', line=line, field='id',
+                                        remedy='give each document its own')
+        seen.add(document.docid)
+        yield document
+    if not seen:
+        what = 'no text in this file' if len(files) == 1 else f'no text in any of its {len(files)} files'
+        raise errors.InputFileError(path, what, remedy='remove it or fill it in')
+    # Said, not refused: a folder of pages often has some with links alone.
+    if empty:
+        more = f' and {len(empty) - 9} more' if len(empty) > 9 else ''
+        print(f'{path}: skipped {len(empty)} files without text ({", ".join(empty[:9])}{more})', file=sys.stderr)
+    if unread:
+        print(f'{path}: not read: the fields {", ".join(sorted(unread)[:9])}', file=sys.stderr)
+
+
+def _read_all(files: list[pathlib.Path], path: pathlib.Path,
+              unread: set[str]) -> Iterator[tuple[pathlib.Path, str, int | None, Document | None]]:
+    """Yields (file, its name in the folder, line, document); None as document for a file without text. Adds to `unread` fields."""
     for file in files:
-        name = file.relative_to(base).as_posix()
-        read = _read_json_lines if file.suffix.lower() in _JSON_LINES else _read_text
-        for line, document in read(file, name):
-            if document.docid in seen:
-                raise errors.InputFileError(file, f'"{document.docid}" was the id of an earlier document', line=line, field='id',
-                                            remedy='give each document its own')
-            seen.add(document.docid)  # ids of all files: they name passages of one store
-            yield document
+        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
+        documents = _read_json_lines(file, name, unread) if file.suffix.lower() in _JSON_LINES else _read_text(file, name)
+        for line, document in documents:
+            yield file, name, line, document
 
 
-def _read_json_lines(file: pathlib.Path, name: str) -> Iterator[tuple[int | None, Document]]:
-    """Yields (line, document)."""
-    for line, row in jsonl.read(file, required=('text',)):
+def _read_json_lines(file: pathlib.Path, name: str, unread: set[str]) -> Iterator[tuple[int, Document]]:
+    """Yields (line, document); adds to `unread` the names of fields that have no use here."""
+    for line, written in jsonl.read(file):
+        row = in_our_fields(written)
+        if 'text' not in row:
+            raise errors.InputFileError(file, 'missing', line=line, field='text', remedy=f'fields found: {", ".join(sorted(row)) or "none"}')
         if isinstance(row.get('id'), int) and not isinstance(row['id'], bool):  # Python's bool is an int
             row['id'] = str(row['id'])
-        fields = {field: _string(row.get(field), file, line, field) for field in ('id', 'title', 'section', 'text')}
+        fields = {field: _string(row.get(field), file, line, field) for field in _FIELDS}
+        # Corpora of BEIR have documents of a title alone.
+        if not fields['text'] and fields['title']:
+            fields |= {'title': '', 'text': fields['title']}
         if not fields['text']:
             raise errors.InputFileError(file, 'empty', line=line, field='text', remedy='remove the line or fill it in')
+        unread.update(row.keys() - set(_FIELDS))
         yield line, Document(fields['id'] or f'{name}:{line}', fields['title'], fields['section'], fields['text'])
 
 
@@ -100,8 +155,8 @@ def _string(value: object, file: pathlib.Path, line: int, field: str) -> str:
     return value.strip()
 
 
-def _read_text(file: pathlib.Path, name: str) -> Iterator[tuple[int | None, Document]]:
-    """Yields (None, document): a section's line is not known."""
+def _read_text(file: pathlib.Path, name: str) -> Iterator[tuple[None, Document | None]]:
+    """Yields (None, document), since a section's line is not known; (None, None) for a file without text."""
     text, suffix = _decode(file), file.suffix.lower()
     if suffix in _PLAIN:
         title, sections = '', [('', text)]
@@ -111,7 +166,7 @@ def _read_text(file: pathlib.Path, name: str) -> Iterator[tuple[int | None, Docu
         title, sections = markup.read_html(text)
     sections = [(heading, body.strip()) for heading, body in sections if body.strip()]
     if not sections:
-        raise errors.InputFileError(file, 'no text in this file', remedy='remove it or fill it in')
+        yield None, None
     for docid, (heading, body) in zip(_docids(name, [heading for heading, _ in sections]), sections, strict=True):
         yield None, Document(docid, title or file.stem, heading, body)
 

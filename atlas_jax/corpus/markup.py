@@ -14,8 +14,12 @@ _FRONT_MATTER = re.compile(r'---[ \t]*\n(?=[\w-]+[ \t]*:)(.*?)^(?:---|\.\.\.)[ \
 _LINK = re.compile(r'!?\[([^\[\]\n]*)\]\((?:[^()\s]|\([^()\s]*\))*(?:[ \t]+"[^"\n]*")?\)')
 _STRONG = re.compile(r'\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*')
 _CODE = re.compile(r'(`+[^`\n]+`+)')
+# What surrounds the text of a page and repeats on every page of a site.
+_AROUND_TAGS = ('nav', 'header', 'footer', 'aside')
 # No text for a reader stands in these.
-_DROPPED_TAGS = ('script', 'style', 'noscript', 'template', 'svg', 'math')
+_DROPPED_TAGS = ('script', 'style', 'noscript', 'template', 'svg', 'math', *_AROUND_TAGS)
+_DROPPED_ROLES = ('navigation', 'banner', 'contentinfo', 'complementary', 'search')  # the same as a div's attribute
+_CONTAINERS = ('div', 'section', 'article', 'main', 'body')
 _HEADING_TAGS = ('h1', 'h2', 'h3', 'h4', 'h5', 'h6')
 # These end a paragraph; all other tags stand inside one.
 _BLOCK_TAGS = frozenset((
@@ -98,7 +102,9 @@ def _plain(line: str) -> str:
 
 
 def read_html(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """Returns (title, [(section, text)]) of a page, without scripts and styles; broken HTML is read as far as it goes.
+    """Returns (title, [(section, text)]) of a page; broken HTML is read as far as it goes.
+
+    Scripts, styles, navigation, footers and asides are no text. Of headers only the headings count.
 
     The title is the page's <title>, else its first heading. Text above the first heading has section ''; so has text below a first heading
     that is part of the title.
@@ -127,18 +133,28 @@ class _HtmlPage(html.parser.HTMLParser):
         self._words: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _DROPPED_TAGS:
+        if tag == 'main':  # never inside what is dropped: a <nav> that was not closed ends here
+            self._open_dropped.clear()
+        # Containers in what is dropped are counted too, so that an end tag that is not theirs shows where it ends.
+        if tag in _DROPPED_TAGS or tag in _CONTAINERS and (self._open_dropped or dict(attrs).get('role') in _DROPPED_ROLES):
+            if tag in _BLOCK_TAGS:  # a formula or an icon may stand inside a sentence
+                self.end_paragraph()
             self._open_dropped.append(tag)
         elif tag == 'title' and not self._open_dropped:
             self._in_title = True
         elif tag in _HEADING_TAGS:
             self.end_paragraph()
-            self._in_heading, self._in_title = True, False  # a <title> that was not closed ends here
+            self._in_heading, self._in_title = not self._open_dropped or self._in_header, False  # an open <title> ends here
         elif tag in _BLOCK_TAGS:
             self.end_paragraph()
             self._in_title = False
         elif tag in ('br', 'td', 'th'):  # they separate words, not paragraphs
             self._words.append(' ')
+
+    @property
+    def _in_header(self) -> bool:
+        """True in a <header>, which often has the heading of the text below."""
+        return set(self._open_dropped) - set(_CONTAINERS) == {'header'}
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in _DROPPED_TAGS:
@@ -149,6 +165,12 @@ class _HtmlPage(html.parser.HTMLParser):
             # Tags left open inside are closed with it, as browsers do.
             while self._open_dropped.pop() != tag:
                 pass
+            if tag in _BLOCK_TAGS:
+                self.end_paragraph()  # a heading in a header may have been left open
+        elif tag in _CONTAINERS:
+            # It began before what is dropped, which was left open.
+            self._open_dropped.clear()
+            self.end_paragraph()
         elif tag == 'title':
             self._in_title = False
         elif tag in _BLOCK_TAGS:
@@ -160,6 +182,8 @@ class _HtmlPage(html.parser.HTMLParser):
     def handle_data(self, data: str) -> None:
         if not self._open_dropped:
             (self.title if self._in_title else self._words).append(data)
+        elif self._in_heading and self._in_header:
+            self._words.append(data)
 
     def end_paragraph(self) -> None:
         """Closes the paragraph or heading that was being read."""

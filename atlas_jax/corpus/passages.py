@@ -11,6 +11,11 @@ from atlas_jax.corpus import documents as corpus_documents
 MAX_WORDS = 100  # as DPR's and Atlas's passages have
 # Chinese and Japanese have no spaces between words: each of their characters counts as a word.
 _UNSPACED = '\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff'
+# A longer run of letters is no word: a table without spaces, a sequence, an encoded picture. A picture may have 300,000 letters, and must
+# not become one passage; 100 of these pieces are about as many tokens as the models read.
+_LONGEST_WORD, _PIECE_CHARACTERS = 100, 20
+_ODD_RUN = 1000  # characters without a space that are worth a word: addresses are shorter
+_RUN = re.compile(f'[^\\s{_UNSPACED}]+')
 _WORD = re.compile(f'[{_UNSPACED}][、。，：；！？」』）]*|[^\\s{_UNSPACED}]+')
 _CLOSING = '"\'”’»)\\]}'
 _END = re.compile(f'[.!?…][{_CLOSING}]*$')
@@ -36,30 +41,82 @@ class Passage:
         return f'{self.title}: {self.section}' if self.title and self.section else self.title or self.section
 
 
-def split_passages(documents: Iterable[corpus_documents.Document], max_words: int = MAX_WORDS) -> Iterator[Passage]:
+@dataclasses.dataclass
+class CutCounts:
+    """The documents of `split_passages`, those that were longer than a passage, and the one with the longest run without a space."""
+
+    documents: int = 0
+    cut: int = 0
+    longest_run: int = 0
+    longest_run_docid: str = ''
+
+    def add(self, document: corpus_documents.Document, pieces: int) -> None:
+        """Counts a document that became so many passages."""
+        self.documents += 1
+        self.cut += pieces > 1
+        # Chinese and Japanese texts are such runs by nature.
+        runs = _RUN.findall(document.text) if any(len(run) > _ODD_RUN for run in document.text.split()) else ()
+        if (longest := max(map(len, runs), default=0)) > max(self.longest_run, _ODD_RUN):
+            self.longest_run, self.longest_run_docid = longest, document.docid
+
+    def messages(self, max_words: int | None) -> list[str]:
+        """Returns what a user should know, a line each; `max_words` as it was given to `split_passages`."""
+        lines = []
+        if self.cut:
+            lines.append(f'{self.cut} of {self.documents} documents were longer than {max_words} words and were cut; --as_passages keeps '
+                         'them whole')
+        if self.longest_run:
+            done = 'was kept whole' if max_words is None else f'counts as a word for each {_PIECE_CHARACTERS} characters'
+            lines.append(f'document "{self.longest_run_docid}" has {self.longest_run} characters without a space, which {done}; is it text?')
+        return lines
+
+
+def split_passages(documents: Iterable[corpus_documents.Document], max_words: int | None = MAX_WORDS, overlap: int = 0,
+                   counts: CutCounts | None = None) -> Iterator[Passage]:
     """Cuts documents into passages of at most `max_words` words and about equal length.
 
     A short document is one passage with the document's id; the pieces of a longer one are called id#0, id#1 and so on. They end at sentence
     borders; only a sentence longer than max_words is cut between words. No word is lost.
 
-    Raises ConfigError: max_words below 1.
+    Args:
+      documents: any number.
+      max_words: None keeps every document whole, whatever its length.
+      overlap: words that a piece repeats of the one before; they count in max_words.
+      counts: counts the documents as they are cut.
+
+    Raises ConfigError: max_words below 1, an overlap below 0 or over half of max_words, or one without max_words.
     """
-    if max_words < 1:
+    if max_words is not None and max_words < 1:
         raise errors.ConfigError(f'max_words is {max_words}; it must be at least 1')
-    return (passage for document in documents for passage in _split(document, max_words))
+    # With more than half, each word would stand in three passages and more.
+    if not 0 <= overlap <= (max_words or 0) // 2:
+        most = 'no document is cut: leave it out' if max_words is None else f'it must lie between 0 and half of max_words ({max_words})'
+        raise errors.ConfigError(f'overlap is {overlap}; {most}')
+    return _split_all(documents, max_words, overlap, counts or CutCounts())
 
 
-def _split(document: corpus_documents.Document, max_words: int) -> Iterator[Passage]:
+def _split_all(documents: Iterable[corpus_documents.Document], max_words: int | None, overlap: int, counts: CutCounts) -> Iterator[Passage]:
+    for document in documents:
+        whole = [Passage(document.docid, document.title, document.section, document.text.strip())]
+        pieces = whole if max_words is None else _split(document, max_words, overlap) or whole
+        counts.add(document, len(pieces))
+        yield from pieces
+
+
+def _split(document: corpus_documents.Document, max_words: int, overlap: int) -> list[Passage]:
+    """Returns the pieces of a document; none if it is short enough to stay whole."""
     words = word_spans(document.text)
     # A passage that is a whole document can be replaced by the document's id.
     if len(words) <= max_words:
-        yield Passage(document.docid, document.title, document.section, document.text.strip())
-        return
-    bounds = _balanced(_unit_ends(document.text, words, max_words), max_words)
+        return []
+    room = max_words - overlap
+    bounds = _balanced(_unit_ends(document.text, words, room), room)
+    pieces = []
     for number, (first, stop) in enumerate(bounds):
         # A slice of the document: line breaks between words stay.
-        text = document.text[words[first][0]:words[stop - 1][1]]
-        yield Passage(f'{document.docid}#{number}', document.title, document.section, text)
+        text = document.text[words[max(0, first - overlap)][0]:words[stop - 1][1]]
+        pieces.append(Passage(f'{document.docid}#{number}', document.title, document.section, text))
+    return pieces
 
 
 def _unit_ends(text: str, words: list[tuple[int, int]], max_words: int) -> list[int]:
@@ -100,8 +157,18 @@ def _balanced(ends: list[int], max_words: int) -> list[tuple[int, int]]:
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """Returns (start, stop) of each word in characters: what white space separates, or one Chinese or Japanese character."""
-    return [match.span() for match in _WORD.finditer(text)]
+    """Returns (start, stop) of each word in characters: what white space separates, or one Chinese or Japanese character.
+
+    What is longer than any word is cut into pieces.
+    """
+    spans = []
+    for match in _WORD.finditer(text):
+        start, stop = match.span()
+        if stop - start <= _LONGEST_WORD:
+            spans.append((start, stop))
+        else:
+            spans += [(place, min(place + _PIECE_CHARACTERS, stop)) for place in range(start, stop, _PIECE_CHARACTERS)]
+    return spans
 
 
 def sentence_ends(text: str, words: list[tuple[int, int]]) -> list[int]:

@@ -36,24 +36,26 @@ class PassageStore:
 
     @classmethod
     def build(cls, documents: str | os.PathLike | Iterable[corpus_documents.Document], path: str | os.PathLike, *,
-              atlas: store_writing.HasTokenizers | None = None, max_words: int = corpus_passages.MAX_WORDS, progress: bool = True) -> Self:
+              atlas: store_writing.HasTokenizers | None = None, max_words: int | None = corpus_passages.MAX_WORDS,
+              overlap: int = 0, progress: bool = True) -> Self:
         """Cuts documents into passages and stores them.
 
         Args:
           documents: a file or folder (.jsonl, .txt, .md, .html), or any number of Documents.
           path: the store's folder; made where missing.
           atlas: the model whose tokenizers tokenise the passages; None stores text alone, and Index.build tokenises it.
-          max_words: the most words of a passage.
+          max_words: the most words of a passage; None keeps every document whole.
+          overlap: words that a piece of a longer document repeats of the one before.
           progress: whether to show bars.
 
         Raises:
           InputFileError: a document file is missing or wrong.
-          ConfigError: max_words below 1.
+          ConfigError: max_words below 1, or an overlap of more than half of it.
           StoreError, DiskFullError: as `from_passages`.
         """
         if isinstance(documents, str | os.PathLike):
             documents = corpus_documents.read_documents(documents)
-        passages = corpus_passages.split_passages(documents, max_words)
+        passages = corpus_passages.split_passages(documents, max_words, overlap)
         if atlas is None:
             return cls.from_passages(passages, path, progress=progress)
         return cls.from_passages(passages, path, reader_tokenizer=atlas.reader_tokenizer, retriever_tokenizer=atlas.retriever_tokenizer,
@@ -116,10 +118,14 @@ class PassageStore:
             raise errors.StoreError(f'{self.path}: expected a list of docids, found "{docids}"; give a list')
         rows = np.zeros(len(docids), np.int64)
         for number, docid in enumerate(docids):
-            if not isinstance(docid, str) or (row := self._docid_table.last_row(docid)) is None:
+            if (row := self.find(docid)) is None:
                 raise errors.StoreError(f'{self.path}: no passage "{docid}" in this store; check the docid')
             rows[number] = row
         return rows
+
+    def find(self, docid: str) -> int | None:
+        """Returns the last row of a docid, None if there is none. Raises StoreError: damaged."""
+        return self._docid_table.last_row(docid) if isinstance(docid, str) else None
 
     def superseded(self) -> np.ndarray:
         """Returns [rows] bool: True where a later row has the same docid. Raises StoreError: damaged."""
@@ -242,6 +248,11 @@ class PassageStore:
         Raises StoreError: no store there, or its manifest is damaged.
         """
         return store_version.damaged_files(Folder(path), store_version.read(Folder(path)), contents=True)
+
+    @staticmethod
+    def leftovers(path: str | os.PathLike) -> list[str]:
+        """Returns the paths of what killed writers left in a store; the next writer removes it. Raises StoreError: as `problems`."""
+        return [f'{path}/{name}' for name in store_writing.leftovers(Folder(path), store_version.read(Folder(path)))]
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[store_version.StoreVersion]:

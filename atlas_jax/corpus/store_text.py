@@ -16,6 +16,7 @@ import tqdm
 from atlas_jax import errors
 from atlas_jax.corpus import passages as corpus_passages
 from atlas_jax.corpus import store_arrays
+from atlas_jax.io import atomic
 from atlas_jax.io.folder import Folder
 
 BATCH_ROWS = 1024  # passages in a record batch, whose crc32 is checked when one of them is read
@@ -112,7 +113,7 @@ class TextReader:
                 small = os.fstat(file.fileno()).st_size < _MAPPED_BYTES
                 self._bytes = memoryview(file.read() if small else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except OSError as error:
-            raise self._damaged(str(error.strerror)) from error
+            raise atomic.user_error(self._path, error) or self._damaged(str(error.strerror)) from error
         batches = math.ceil(rows / BATCH_ROWS)
         if not len(self._bounds) - 1 == len(self._crcs) == batches + 1 or self._bounds[-1] != len(self._bytes) or len(self._hashes) != rows:
             raise self._damaged('its parts do not fit together')

@@ -21,10 +21,13 @@ import numpy as np
 
 from atlas_jax import errors
 from atlas_jax.corpus import store_arrays, store_text, store_tokens
-from atlas_jax.io import lock, manifest
+from atlas_jax.io import lock, manifest, schema
 from atlas_jax.io.folder import Folder
 
-KIND = manifest.Kind('a passage store', 'atlas_jax passage store', (1,), 'atlas-jax data passages', errors.StoreError)
+_SEGMENT = schema.Record({'name': schema.Text(r'segment-\d{5,18}', 'the name of a segment'), 'rows': schema.Integer(1),
+                          'files': schema.FILES})
+_FIELDS = schema.Record({'segments': schema.Array(_SEGMENT, least=1), 'reader_tokenizer': schema.LINE, 'retriever_tokenizer': schema.LINE})
+KIND = manifest.Kind('a passage store', 'atlas_jax passage store', {1: _FIELDS}, 'atlas-jax data passages', errors.StoreError)
 _CHUNK = re.compile(r'(.+)/c/(\d+)')  # where zarr3 keeps a flat array's chunks
 
 
@@ -101,6 +104,8 @@ def read(folder: Folder) -> StoreVersion:
     body = manifest.read(folder, KIND, lock.FILE)
     segments = tuple(StoreSegment(entry['name'], entry['rows'], {file: (size, sha256) for file, (size, sha256) in entry['files'].items()})
                      for entry in body['segments'])
+    if len({segment.name for segment in segments}) < len(segments) or any(store_text.FILE not in segment.files for segment in segments):
+        raise manifest.damaged(folder, KIND, f'a segment twice, or without {store_text.FILE}')
     return StoreVersion(segments, body['reader_tokenizer'], body['retriever_tokenizer'])
 
 
@@ -125,8 +130,8 @@ def damaged_files(folder: Folder, version: StoreVersion, *, contents: bool) -> l
                 what = 'missing'
             elif sizes[name] not in (size, None):  # None: a bucket tells no sizes
                 what = f'{sizes[name]} bytes long instead of {size}'
-            elif contents and base.sha256(name) != sha256:
-                what = 'damaged (contents differ from those written)'
+            elif contents and (difference := base.differs(name, sha256)):
+                what = f'damaged ({difference})'
             else:
                 continue
             low, high = _affected_rows(base, name, segment.rows) if contents else (0, segment.rows)

@@ -1,7 +1,6 @@
 """Writes a store's segments; the caller holds the lock and commits the new version afterwards."""
 
 import contextlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Protocol
@@ -11,7 +10,7 @@ import numpy as np
 from atlas_jax import errors
 from atlas_jax.corpus import passages as corpus_passages
 from atlas_jax.corpus import store_text, store_tokens, store_version
-from atlas_jax.io import lock, manifest
+from atlas_jax.io import lock, manifest, untrusted
 from atlas_jax.io.folder import Folder
 from atlas_jax.runtime import progress
 
@@ -72,7 +71,7 @@ def check_folder(path: Folder) -> None:
     # A first build that was killed leaves segments or a lock, and no manifest.
     ours = any(_SEGMENT.fullmatch(name) or _is_temporary(name) for name in names) or names <= {lock.FILE}
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        ours = json.loads(path.read(manifest.FILE)).get('format') == store_version.KIND.format
+        ours = untrusted.parse_json(path.read(manifest.FILE)).get('format') == store_version.KIND.format
     if not ours:
         raise errors.StoreError(f'{path}: the folder holds something else ({min(names)}); choose an empty or a new one')
 
@@ -136,14 +135,20 @@ def clean(path: Folder) -> None:
     # Segments of a damaged manifest may still be saved, by restoring it.
     if store_version.exists(path) and not version.segments:
         return  # its manifest is damaged, so nobody knows what it named
+    for name in leftovers(path, version):
+        path.remove(name)
+
+
+def leftovers(path: Folder, version: store_version.StoreVersion) -> list[str]:
+    """Returns the files and folders of ours, by their names below `path`, that `version` does not name."""
     named = {segment.name for segment in version.segments}
-    for name in path.children():
-        if _is_temporary(name) or _SEGMENT.fullmatch(name) and name not in named:
-            path.remove(name)
+    found = [name for name in path.children() if _is_temporary(name) or _SEGMENT.fullmatch(name) and name not in named]
     for segment in named:
-        for name in (path / segment).children():
-            if _is_temporary(name) or name == store_tokens.FOLDER and not version.has_tokens:
-                (path / segment).remove(name)
+        found += [f'{segment}/{name}' for name in (path / segment).children()
+                  if _is_temporary(name) or name == store_tokens.FOLDER and not version.has_tokens]
+        below = path / segment / store_tokens.FOLDER
+        found += [f'{segment}/{store_tokens.FOLDER}/{name}' for name in below.children() if _is_temporary(name) and version.has_tokens]
+    return sorted(found)
 
 
 def _write_tokens(folder: Folder, text: store_text.TextReader, tokenizers: Tokenizers, show_progress: bool) -> None:
@@ -154,4 +159,5 @@ def _write_tokens(folder: Folder, text: store_text.TextReader, tokenizers: Token
 
 def _is_temporary(name: str) -> bool:
     """Returns whether io/atomic.py gives such names to temporary files and folders of a store."""
-    return bool(re.fullmatch(r'\.(segment-\d+|tokens|manifest\.json)\.tmp\d+', name))
+    # `.lock` is in a temporary folder, and for a moment in the folder that has become of it.
+    return bool(re.fullmatch(r'\.(lock|(segment-\d+|tokens|manifest\.json)\.tmp\d+)', name))

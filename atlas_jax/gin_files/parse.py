@@ -1,8 +1,11 @@
-"""gin as T5X users know it: `--gin_file`, repeated, and `--gin.NAME=value`; the only module that runs gin."""
+"""gin as T5X users know it: `--gin_file`, repeated, and `--gin.NAME=value`; the only module that runs gin.
+
+`parse` is the only door: gin gets the very text that `check.Checker` has read and let pass.
+"""
 
 import contextlib
-import functools
 import inspect
+import io
 import logging
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +32,12 @@ def search_path() -> tuple[pathlib.Path, ...]:
 
 def find_file(name: str) -> pathlib.Path | None:
     """Returns the path of the gin file that `name` means, or None."""
-    return next((folder / name for folder in search_path() if (folder / name).is_file()), None)
+    paths = [folder / name for folder in search_path()]
+    try:
+        # A pipe or a folder only where there is no file: the message then says what it is.
+        return next((path for path in paths if path.is_file()), None) or next((path for path in paths if path.exists()), None)
+    except (OSError, ValueError):  # a name that no file can have
+        return None
 
 
 def known_files() -> list[str]:
@@ -37,7 +45,8 @@ def known_files() -> list[str]:
     return sorted(path.relative_to(config_folder()).as_posix() for path in config_folder().rglob('*.gin'))
 
 
-def parse(files: Sequence[str], bindings: Sequence[str] = (), *, complete: bool = True, stand_in: str | None = None) -> None:
+def parse(files: Sequence[str], bindings: Sequence[str] = (), *, complete: bool = True, stand_in: str | None = None,
+          imports: Sequence[str] = ()) -> None:
     """Reads the files, then the bindings, into gin, and forgets any earlier configuration.
 
     Args:
@@ -45,13 +54,14 @@ def parse(files: Sequence[str], bindings: Sequence[str] = (), *, complete: bool 
       bindings: `NAME=value` of the command line; they win over the files.
       complete: False accepts missing values, which is enough to look at a macro with `value_of`.
       stand_in: value of macros that must be set and are not.
+      imports: modules that the files may import besides atlas_jax; all that these define may be called.
 
     Raises:
       ConfigError: one line with file and line, for a missing file, a syntax error, an unknown or renamed name, a value of the wrong type,
-        or a macro that must be set and is not.
+        a macro that must be set and is not, or a module or function that files may not use.
     """
     # Before gin reads anything: its own errors take many lines and do not say what to do.
-    checker = gin_check.Checker(find_file, known_files())
+    checker = gin_check.Checker(find_file, known_files(), imports)
     for file in files:
         checker.check_file(file)
     for binding in bindings:
@@ -64,10 +74,11 @@ def parse(files: Sequence[str], bindings: Sequence[str] = (), *, complete: bool 
         bindings = [*bindings, *filled]
     if complete:
         checker.finish()
-    # gin keeps one configuration for the process, and would add to it.
     # gin keeps what it has read for the life of the process, and tests and notebooks read several.
     gin.clear_config()
-    _extend_gins_search_path()
+    # gin opens no file itself: one may have changed since it was checked, and gin also looks inside Python packages.
+    gin.config._FILE_READERS[:] = [(lambda name: io.StringIO(checker.texts[name]), checker.texts.__contains__)]
+    gin.config._LOCATION_PREFIXES[:] = ['']
     with _one_line(), _quiet():
         gin.parse_config_files_and_bindings(list(files), list(bindings), finalize_config=complete)
 
@@ -115,14 +126,6 @@ def operative_config(function: Callable) -> str:
     return '\n'.join([gin.operative_config_str(max_line_length=140), f'# Parameters for {name}:', *lines, ''])
 
 
-@functools.cache
-def _extend_gins_search_path() -> None:
-    # gin looks inside Python packages too, and takes a folder `runs` of the working directory for one that it then cannot open.
-    gin.config._FILE_READERS[1:] = []
-    for folder in search_path()[1:]:
-        gin.add_config_file_search_path(str(folder))
-
-
 def is_bound(function: Callable) -> bool:
     """Returns True if the configuration gives any argument to `function`."""
     try:
@@ -152,6 +155,8 @@ def _one_line() -> Iterator[None]:
         while isinstance(error.__context__, errors.UserError):
             error = error.__context__
         raise error from None
-    except (TypeError, ValueError, NameError, AttributeError, ImportError, RuntimeError) as error:
+    except RecursionError as error:
+        raise errors.ConfigError('the gin files call a class whose values call the class again; look at their @references') from error
+    except (TypeError, ValueError, NameError, AttributeError, ImportError, RuntimeError, ArithmeticError, SyntaxError) as error:
         # gin's messages have several lines; a user's mistake gets one.
         raise errors.ConfigError(' '.join(str(error).split())) from error

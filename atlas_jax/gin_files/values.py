@@ -1,7 +1,9 @@
-"""The values that a gin file may hold: macros, references and literals; and which literals fit a parameter."""
+"""The values that a gin file may hold: macros, references and literals; and which of them fit a parameter."""
 
+import collections.abc
 import dataclasses
 import inspect
+import math
 import types
 import typing
 from collections.abc import Iterator
@@ -17,18 +19,20 @@ class Macro:
     name: str
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Reference:
-    """The value `@selector` or `@selector()`."""
+    """The value `@selector`, or `@selector()` where `called`; the checker fills in `target`, the class or function that it means."""
 
     selector: str
+    called: bool = False
+    target: Any = None
 
 
 class Delegate(config_parser.ParserDelegate):
     """Keeps references and macros as plain values, so that a file is read and nothing is called."""
 
     def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
-        return Reference(scoped_configurable_name.split('/')[-1])
+        return Reference(scoped_configurable_name.split('/')[-1], evaluate)
 
     def macro(self, macro_name: str) -> Macro:
         return Macro(macro_name)
@@ -43,6 +47,13 @@ def flatten(value: Any) -> Iterator[Any]:
             yield from flatten(part)
     else:
         yield value
+
+
+def depth(value: Any) -> int:
+    """Returns how deep lists, tuples and dicts are nested; 0 for a value alone."""
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    return 1 + max(map(depth, value), default=0) if isinstance(value, list | tuple) else 0
 
 
 def parameter_names(configurable: Any) -> list[str]:
@@ -60,9 +71,11 @@ def hints_of(configurable: Any) -> dict[str, Any]:
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Returns True if the literal may stand for a parameter of this type. Types that are not listed here accept everything."""
-    if annotation is None or annotation is type(None):
-        return value is None or annotation is None
+    """Returns True if the value, its macros replaced, may stand for a parameter of this type. None is no annotation and accepts all."""
+    if annotation is None or annotation is Any:
+        return True
+    if isinstance(value, Reference):
+        return _reference_fits(value, annotation)
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
         return any(fits(value, part) for part in arguments)
@@ -70,17 +83,60 @@ def fits(value: Any, annotation: Any) -> bool:
         return value in arguments
     # bool is a subclass of int, and True for a rate or a size is a mistake.
     if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and _is_small(value)
     if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    # gin files write either bracket, and the types of the parts are left to the class.
-    if origin in (tuple, list) or annotation in (tuple, list):
-        return isinstance(value, tuple | list)
-    if annotation in (str, bool, dict):
-        return isinstance(value, annotation)
-    return True
+        return isinstance(value, int) and not isinstance(value, bool) and _is_small(value)
+    if annotation is str:
+        return isinstance(value, str) and _is_text(value)
+    # gin files write either bracket.
+    if (origin or annotation) in (tuple, list, collections.abc.Sequence):
+        return isinstance(value, tuple | list) and _parts_fit(value, origin, arguments)
+    # No literal is an instance of a class of ours: such values are references.
+    return not inspect.isclass(annotation) or not _is_protocol(annotation) and isinstance(value, annotation)
+
+
+def _parts_fit(values: tuple | list, origin: Any, arguments: tuple) -> bool:
+    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+        return len(values) == len(arguments) and all(map(fits, values, arguments))
+    return not arguments or all(fits(value, arguments[0]) for value in values)
+
+
+def _reference_fits(value: Reference, annotation: Any) -> bool:
+    """True for `@Class()` where an object of the class is wanted. Only calling a function shows what it returns."""
+    origin = typing.get_origin(annotation)
+    if origin in (types.UnionType, typing.Union):
+        return any(_reference_fits(value, part) for part in typing.get_args(annotation))
+    annotation = origin or annotation
+    if not inspect.isclass(annotation) or annotation is collections.abc.Callable or value.called and not inspect.isclass(value.target):
+        return True
+    if _is_protocol(annotation):
+        members = {*dir(value.target), *getattr(value.target, '__dataclass_fields__', ())}
+        return value.called and members >= {name for name in vars(annotation) if not name.startswith('_')}
+    return value.called and issubclass(value.target, annotation)
+
+
+def _is_protocol(annotation: Any) -> bool:
+    return getattr(annotation, '_is_protocol', False)
+
+
+def _is_small(value: int | float) -> bool:
+    # What the devices' and the formats' numbers can hold; 1e999 is read as infinity.
+    return -2**63 <= value < 2**63 if isinstance(value, int) else math.isfinite(value)
+
+
+def _is_text(value: str) -> bool:
+    # Names of files have no NUL, and half of a surrogate pair cannot be written.
+    return '\0' not in value and not any('\ud800' <= letter <= '\udfff' for letter in value)
 
 
 def type_name(annotation: Any) -> str:
     """Returns the annotation as one would write it."""
     return str(annotation) if typing.get_args(annotation) else getattr(annotation, '__name__', str(annotation))
+
+
+def shown(value: Any) -> str:
+    """Returns the value for a message, cut where it is long."""
+    if isinstance(value, Reference):
+        return f'@{value.selector}{"()" * value.called}'
+    text = repr(value) if not isinstance(value, int) or _is_small(value) else f'an integer of {value.bit_length()} bits'
+    return text if len(text) <= 100 else f'{text[:100]}...'

@@ -10,17 +10,17 @@ The new store lies inside the index folder, so that one commit changes both. The
 import contextlib
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterator
 
 import jax
 import numpy as np
 import tqdm
 
-from atlas_jax import errors
+from atlas_jax import errors, types
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index import index_manifest, shards
 from atlas_jax.index.embed import PassageEmbedder
+from atlas_jax.io import schema, untrusted
 from atlas_jax.io.folder import Folder
 from atlas_jax.runtime import hosts, progress
 
@@ -54,6 +54,22 @@ class Job:
         return [(shard_name(first, 'build', self.revision), first, min(self.shard_rows, self.stop_row - first)) for first in firsts]
 
 
+_JOB = schema.Record({
+    'model_fingerprint': schema.LINE, 'store_fingerprint': schema.LINE, 'dtype': schema.Text('|'.join(shards.DTYPES), 'a dtype'),
+    'dim': schema.Integer(1, 2**24), 'first_row': schema.Integer(), 'stop_row': schema.Integer(), 'shard_rows': schema.Integer(1),
+    'chunk_rows': schema.Integer(1), 'generation': schema.Integer(), 'revision': schema.Integer(1, index_manifest.LAST_REVISION)})
+
+
+def unfinished_job(folder: Folder) -> Job | None:
+    """Returns the job that an unfinished build has recorded; None if there is none, or a cut or foreign record. Raises StorageError."""
+    try:
+        body = untrusted.parse_json(folder.read(index_manifest.BUILDING_FILE))
+        _JOB.check(body)
+    except (OSError, ValueError):
+        return None
+    return Job(**body)
+
+
 def make_job(store: PassageStore, embedder: PassageEmbedder, first_row: int, dtype: str, revision: int, generation: int) -> Job:
     """Returns the job of embedding the store's rows from `first_row` on."""
     return Job(model_fingerprint=embedder.fingerprint, store_fingerprint=store.fingerprint, dtype=dtype, dim=embedder.dim,
@@ -66,7 +82,12 @@ def shard_name(first_row: int, verb: str, revision: int) -> str:
 
     The name holds the verb that wrote the shard, because an unfinished build of the same revision may lie beside it.
     """
-    return f'{first_row:012d}-{verb}{revision:06d}'
+    return f'{first_row:012d}{shard_suffix(verb, revision)}'
+
+
+def shard_suffix(verb: str, revision: int) -> str:
+    """Returns the end of the name of every shard that one writer writes."""
+    return f'-{verb}{revision:06d}'
 
 
 def embed_shards(folder: Folder, job: Job, store: PassageStore, embedder: PassageEmbedder,
@@ -94,7 +115,7 @@ def embed_shards(folder: Folder, job: Job, store: PassageStore, embedder: Passag
         if hosts.is_first():  # the others wait: it may remove shards
             _continue_or_begin(folder, job)
     # The recorded job, not the one given: a continued build keeps its revision, and all processes must use the same shard names.
-    job = Job(**json.loads(folder.read(index_manifest.BUILDING_FILE)))
+    job = types.required(unfinished_job(folder))
     # Every N-th, so that all processes end at about the same time.
     mine = job.shards()[jax.process_index()::jax.process_count()]
     # Only process 0 shows a bar, and it knows its own share only.
@@ -160,6 +181,7 @@ def compact(folder: Folder, stored: shards.StoredEmbeddings, deleted: np.ndarray
     current = dataclasses.replace(before, revision=revision, rows=int((~deleted).sum()), deleted=0, tombstones='', tombstones_sha256='')
     if deleted.any():
         name = f'store-r{revision:06d}'
+        (folder / name).require_own()
         current = dataclasses.replace(current, store=name, store_fingerprint=store.copy_kept((folder / name).path, ~deleted).fingerprint)
     entries: list[index_manifest.ShardEntry] = []
     first_row = 0
@@ -171,7 +193,8 @@ def compact(folder: Folder, stored: shards.StoredEmbeddings, deleted: np.ndarray
     current = dataclasses.replace(current, shards=tuple(entries))
     # Everything the manifest names is on disk before it; nothing that the old one names is removed before the new one is there.
     index_manifest.write(folder, current)
-    clean(folder, current)
+    # First of all: while it is there, the next build would try to go on.
+    folder.remove(index_manifest.BUILDING_FILE)
 
 
 def _joined_shards(current: index_manifest.Manifest, keep: np.ndarray) -> Iterator[tuple[int, str, np.ndarray]]:
@@ -200,29 +223,9 @@ def _copy_shard(folder: Folder, name: str, stored: shards.StoredEmbeddings, kept
         writer.write(*stored.take(kept[start:start + layout.chunk_rows]))
 
 
-def clean(folder: Folder, current: index_manifest.Manifest) -> None:
-    """Removes every file that `current`, just committed, does not name: older versions and the traces of the build."""
-    # First of all: while it is there, the next build would try to go on.
-    folder.remove(index_manifest.BUILDING_FILE)
-    _remove_other_shards(folder, current)
-    remove_replaced(folder, current, current)
-
-
-def remove_replaced(folder: Folder, before: index_manifest.Manifest, current: index_manifest.Manifest) -> None:
-    """Removes shards of `before` that `current` does not name, and other lists of deleted rows and stores; an unfinished build stays."""
-    for name in {entry.name for entry in before.shards} - {entry.name for entry in current.shards}:
-        (folder / shards.FOLDER).remove(name)
-    for name in folder.children():
-        if name.startswith(('tombstones-', 'store-r')) and name not in (current.tombstones, current.store):
-            folder.remove(name)
-
-
 def _continue_or_begin(folder: Folder, job: Job) -> None:
     """Leaves an unfinished build of the same job in the folder; otherwise records this job and removes the other's shards."""
-    try:
-        unfinished = Job(**json.loads(folder.read(index_manifest.BUILDING_FILE)))
-    except (OSError, ValueError, TypeError):  # none, a cut one, or one of another version's fields
-        unfinished = None
+    unfinished = unfinished_job(folder)
     if unfinished is not None and dataclasses.replace(unfinished, revision=job.revision) == job:
         return
     _remove_other_shards(folder, index_manifest.read_if_whole(folder))

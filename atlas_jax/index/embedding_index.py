@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from atlas_jax import errors, partitioning, types
 from atlas_jax.corpus.store import PassageStore
-from atlas_jax.index import building, index_manifest, shards
+from atlas_jax.index import building, index_manifest, shards, traces
 from atlas_jax.index.embed import PassageEmbedder
 from atlas_jax.io import lock
 from atlas_jax.io.folder import Folder
@@ -171,6 +171,7 @@ class EmbeddingIndex:
             with hosts.together():
                 if hosts.is_first():
                     building.compact(self._folder, self._stored, self.deleted, store)
+                    traces.remove(self._folder, index_manifest.read(self._folder))
             self._load(index_manifest.read(self._folder))
             return True
 
@@ -205,6 +206,11 @@ class EmbeddingIndex:
     def store_path(self) -> pathlib.Path | str:
         """Folder of its passages."""
         return index_manifest.store_path(self._folder, self._manifest)
+
+    def rows_of_model(self, fingerprint: str) -> np.ndarray:
+        """Returns [rows] bool: True where the model of this fingerprint embedded a row that is not deleted."""
+        by_model = [np.full(entry.rows, entry.model_fingerprint == fingerprint) for entry in self._manifest.shards]
+        return np.concatenate([np.zeros(0, bool), *by_model]) & ~self.deleted
 
     def generations(self) -> list[tuple[int, int, int]]:
         """Returns (first row, number of rows, training step of the retriever that embedded them) of each run of rows, in row order."""
@@ -323,7 +329,7 @@ class EmbeddingIndex:
         with hosts.together():
             if hosts.is_first():
                 index_manifest.write(self._folder, current)
-                building.remove_replaced(self._folder, self._manifest, current)
+                traces.remove(self._folder, current)
         self._load(current)
 
     def _check_store(self, store: PassageStore) -> None:
@@ -342,12 +348,15 @@ def _bounds(where: tuple[slice, ...] | None, rows: int) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _writing(folder: Folder) -> Iterator[None]:
-    """Holds the writer's lock, in process 0 for all processes."""
+    """Holds the writer's lock, in process 0 for all processes, and removes what the writer before left if it was killed."""
     with contextlib.ExitStack() as stack:
         # `together`: if process 0 does not get the lock, the others fail too and do not wait for it.
         with hosts.together():
             if hosts.is_first():
                 stack.enter_context(lock.writing(folder, 'index', errors.IndexFolderError))
+                # A damaged index has no traces: nobody knows what its manifest named.
+                if (current := index_manifest.read_if_whole(folder)) is not None:
+                    traces.remove(folder, current)
         yield
 
 
@@ -366,7 +375,9 @@ def _embed_and_commit(folder: Folder, job: building.Job, kept: tuple[index_manif
                 store=index_manifest.link_to(folder, store.path), store_fingerprint=job.store_fingerprint, tombstones=name,
                 tombstones_sha256=sha256, shards=kept + entries)
             index_manifest.write(folder, current)
-            building.clean(folder, current)
+            # First of all: while it is there, the next build would try to go on.
+            folder.remove(index_manifest.BUILDING_FILE)
+            traces.remove(folder, current)
     return index_manifest.read(folder)
 
 

@@ -13,7 +13,6 @@ Nothing that the manifest names is changed in place. A new version has new names
 import dataclasses
 import hashlib
 import itertools
-import json
 import os
 import pathlib
 from typing import Any
@@ -22,12 +21,32 @@ import numpy as np
 
 from atlas_jax import errors
 from atlas_jax.io import manifest as io_manifest
+from atlas_jax.io import schema, untrusted
 from atlas_jax.io.folder import Folder
 
 FILE = io_manifest.FILE
 BUILDING_FILE = 'building.json'
-# Version 1 is read, for indexes from before generations; version 2 is written.
-KIND = io_manifest.Kind('an index', 'atlas_jax index', (1, 2), 'atlas-jax index build', errors.IndexFolderError)
+LAST_REVISION = 10**9
+_SHARD_1: dict[str, schema.Schema] = {
+    'name': schema.Text(r'[A-Za-z0-9_-]{1,80}', 'the name of a shard'), 'first_row': schema.Integer(), 'rows': schema.Integer(1),
+    'sha256': schema.SHA256,
+}
+_SHARD_2 = {**_SHARD_1, 'offset': schema.Integer(), 'generation': schema.Integer(), 'model_fingerprint': schema.LINE}
+_COMMON: dict[str, schema.Schema] = {
+    'dtype': schema.Text('float32|bfloat16|int8', 'float32, bfloat16 or int8'), 'dim': schema.Integer(1, 2**24), 'rows': schema.Integer(),
+    'deleted': schema.Integer(), 'model_fingerprint': schema.LINE, 'store_fingerprint': schema.LINE,
+    'tombstones': schema.Text(r'(tombstones-\d{6,}\.bits)?', 'the name of a list of deleted rows'),
+    'tombstones_sha256': schema.Text('([0-9a-f]{64})?', 'a SHA-256 in hexadecimal, or nothing'),
+}
+_VERSIONS = {
+    # From before generations; indexes of the first format are read for ever.
+    1: schema.Record({**_COMMON, 'shards': schema.Array(schema.Record(_SHARD_1)), 'generation': schema.Integer(1, LAST_REVISION),
+                      'rows_fingerprint': schema.LINE}, optional=frozenset({'rows_fingerprint'})),
+    2: schema.Record({**_COMMON, 'shards': schema.Array(schema.Record(_SHARD_2)), 'revision': schema.Integer(1, LAST_REVISION),
+                      'store': schema.PATH}),
+}
+KIND = io_manifest.Kind('an index', 'atlas_jax index', _VERSIONS, 'atlas-jax index build', errors.IndexFolderError)
+_STORE_1 = schema.Record({'store': schema.PATH})  # store.json of version 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,17 +120,16 @@ def read(folder: Folder) -> Manifest:
       IndexFolderError: the folder holds no index, an unfinished one or one of another format version, or the manifest is damaged.
     """
     body = io_manifest.read(folder, KIND, BUILDING_FILE)
-    try:
-        # Indexes of the first format are read for ever; a new commit writes the present one.
-        if body.pop('version') == 1:
-            body = _from_version_1(folder, body)
-        manifest = Manifest(**{**body, 'shards': tuple(ShardEntry(**entry) for entry in body['shards'])})
-    except (TypeError, KeyError) as error:
-        raise io_manifest.damaged(folder, KIND, str(error)) from error
+    # A new commit writes the present version.
+    if body.pop('version') == 1:
+        body = _from_version_1(folder, body)
+    manifest = Manifest(**{**body, 'shards': tuple(ShardEntry(**entry) for entry in body['shards'])})
     # Rows are found by the shards' first rows: a gap would be read as zeros.
     first_rows = list(itertools.accumulate((entry.rows for entry in manifest.shards), initial=0))
     if [entry.first_row for entry in manifest.shards] + [manifest.rows] != first_rows:
         raise io_manifest.damaged(folder, KIND, 'its shards do not cover its rows')
+    if manifest.deleted > manifest.rows or bool(manifest.deleted) != bool(manifest.tombstones):
+        raise io_manifest.damaged(folder, KIND, f'{manifest.deleted} of {manifest.rows} rows deleted, by the list "{manifest.tombstones}"')
     return manifest
 
 
@@ -170,14 +188,20 @@ def read_tombstones(folder: Folder, manifest: Manifest) -> np.ndarray:
     # Checked: a lost bit would bring back a passage that somebody wanted gone.
     if hashlib.sha256(content).hexdigest() != manifest.tombstones_sha256 or len(content) != -(-rows // 8):
         raise errors.IndexFolderError(f'{folder}/{name}: the list of deleted rows is damaged; restore it or build the index again')
-    return np.unpackbits(np.frombuffer(content, np.uint8), count=rows).astype(bool)
+    deleted = np.unpackbits(np.frombuffer(content, np.uint8), count=rows).astype(bool)
+    if deleted.sum() != manifest.deleted:
+        raise errors.IndexFolderError(f'{folder}/{name}: deletes {deleted.sum()} rows, the manifest says {manifest.deleted}; restore it or '
+                                      'build the index again')
+    return deleted
 
 
 def _from_version_1(folder: Folder, body: dict[str, Any]) -> dict[str, Any]:
     """Translates version 1, which had no offsets, no generations, and a file of its own that named the store."""
     try:
-        store = json.loads(folder.read('store.json'))['store']
-    except (OSError, ValueError, KeyError):
+        described = untrusted.parse_json(folder.read('store.json'))
+        _STORE_1.check(described)
+        store = described['store']
+    except (OSError, ValueError):
         store = ''
     shards = [{**entry, 'offset': 0, 'generation': 0, 'model_fingerprint': body['model_fingerprint']} for entry in body['shards']]
     kept = {name: value for name, value in body.items() if name not in ('generation', 'rows_fingerprint')}

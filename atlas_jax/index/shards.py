@@ -6,15 +6,15 @@ so a killed build goes on behind the list's end.
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 
 import ml_dtypes
 import numpy as np
+import tensorstore
 
 from atlas_jax import errors
 from atlas_jax.index import index_manifest
-from atlas_jax.io import arrays
+from atlas_jax.io import arrays, schema, untrusted
 from atlas_jax.io.folder import Folder, storage_errors
 
 FOLDER = 'shards'
@@ -23,6 +23,10 @@ REMEDY = 'restore it or build the index again'
 DTYPES = {'float32': np.dtype(np.float32), 'bfloat16': np.dtype(ml_dtypes.bfloat16), 'int8': np.dtype(np.int8)}
 _FLOAT32 = DTYPES['float32']
 _LARGEST = 127  # -128 is left out, so that a number and its negative are stored alike
+# shard.json: a Layout and its files.
+_DESCRIPTION = schema.Record({'rows': schema.Integer(1), 'dim': schema.Integer(1, 2**24), 'dtype': schema.Text('|'.join(DTYPES), 'a dtype'),
+                              'chunk_rows': schema.Integer(1), 'files': schema.FILES})
+_CRC_BYTES = 4  # behind the numbers of each chunk
 # Rows read at a time. The decoded chunks of one block are all that a reader holds besides the rows themselves.
 _BLOCK_ROWS = 16384
 
@@ -66,6 +70,12 @@ class Layout:
     def chunk_files(self, chunk: int) -> list[str]:
         """Names of the files of one chunk."""
         return [f'c/{chunk}/0', f'scales/c/{chunk}'] if self.dtype == 'int8' else [f'c/{chunk}/0']
+
+    @property
+    def chunk_bytes(self) -> list[int]:
+        """Sizes of the files of one chunk; the last chunk is padded."""
+        numbers = self.chunk_rows * self.dim * DTYPES[self.dtype].itemsize + _CRC_BYTES
+        return [numbers, self.chunk_rows * _FLOAT32.itemsize + _CRC_BYTES] if self.dtype == 'int8' else [numbers]
 
     def files(self) -> Iterator[tuple[str, int, int]]:
         """Yields (file, first row, row behind the last) of every file."""
@@ -154,9 +164,11 @@ class Shard:
         # The list holds the sums of all files, so its own sum stands for the whole shard.
         if hashlib.sha256(content).hexdigest() != entry.sha256:
             raise errors.IndexFolderError(f'{self.folder}: not the shard that this index was built with; {REMEDY}')
-        body = json.loads(content)
-        self.files = body.pop('files')
-        self.layout = Layout(**body)
+        try:
+            self.layout, self.files = _parse(content)
+            self._check_layout()
+        except ValueError as error:  # somebody made this list, and its sum too
+            raise errors.IndexFolderError(f'{self.folder}/{FILES}: damaged ({error}); {REMEDY}') from error
 
     def used_files(self) -> Iterator[tuple[str, int, int]]:
         """Yields (file, first index row, row behind the last) of the files with rows that the index uses."""
@@ -179,6 +191,20 @@ class Shard:
         """Reads the given index rows, [n] int64; returns and raises as `read`."""
         return self._read(rows + (self.entry.offset - self.entry.first_row))
 
+    def _check_layout(self) -> None:
+        """Raises ValueError if the list lacks a file, or a chunk has another size than its numbers: what is read later is bounded by it."""
+        layout, entry = self.layout, self.entry
+        if entry.offset + entry.rows > layout.rows:
+            raise ValueError(f'{layout.rows} rows, the index uses {entry.offset} to {entry.offset + entry.rows - 1}')
+        if len(self.files) != (layout.chunks + 1) * len(layout.headers):  # before the chunks are counted through
+            raise ValueError(f'{len(self.files)} files of {layout.chunks} chunks')
+        for chunk in range(layout.chunks):
+            for name, size in zip(layout.chunk_files(chunk), layout.chunk_bytes, strict=True):
+                if self.files.get(name, (0, ''))[0] != size:
+                    raise ValueError(f'{name} has {self.files.get(name, (0, ""))[0]} bytes, expected {size}')
+        if not set(layout.headers) <= self.files.keys():
+            raise ValueError('a description of an array is missing')
+
     @property
     def size_bytes(self) -> int:
         """Bytes of the shard's files on disk."""
@@ -187,11 +213,19 @@ class Shard:
     def _read(self, rows: slice | np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         with storage_errors(self.folder, errors.IndexFolderError, REMEDY):
             # Both reads are begun before either is waited for.
-            pending = [arrays.open_array(self.folder)[rows].read()]
+            pending = [self._open(self.folder, (self.layout.rows, self.layout.dim), DTYPES[self.layout.dtype])[rows].read()]
             if self.layout.dtype == 'int8':
-                pending.append(arrays.open_array(self.folder / 'scales')[rows].read())
+                pending.append(self._open(self.folder / 'scales', (self.layout.rows,), _FLOAT32)[rows].read())
             numbers, *scales = (np.asarray(future.result()) for future in pending)
         return numbers, scales[0] if scales else None
+
+    def _open(self, folder: Folder, shape: tuple[int, ...], dtype: np.dtype) -> tensorstore.TensorStore:
+        """Opens an array. Raises IndexFolderError: it is not the one that the list describes."""
+        array = arrays.open_array(folder)
+        if tuple(array.shape) != shape or array.dtype.numpy_dtype != dtype:
+            raise errors.IndexFolderError(f'{folder}: damaged ({array.dtype.name} {list(array.shape)}, expected {dtype} {list(shape)}); '
+                                          f'{REMEDY}')
+        return array
 
 
 class StoredEmbeddings:
@@ -213,6 +247,9 @@ class StoredEmbeddings:
         # One listing for all shards: in a bucket each look at a file is a request.
         there = (folder / FOLDER).sizes()
         for shard in self.shards:
+            if (shard.layout.dim, shard.layout.dtype) != (current.dim, current.dtype):
+                raise errors.IndexFolderError(f'{shard.folder}: of another shape or type than this index ({shard.layout.dim} x '
+                                              f'{shard.layout.dtype}, expected {current.dim} x {current.dtype}); {REMEDY}')
             for name, first, stop in shard.used_files():
                 size = there.get(f'{shard.entry.name}/{name}', -1)
                 if size not in (shard.files[name][0], None):
@@ -257,14 +294,22 @@ class StoredEmbeddings:
         return arrays.aligned((rows, self.manifest.dim), self.dtype), scales
 
 
+def _parse(content: bytes) -> tuple[Layout, dict[str, list]]:
+    """Returns a shard's layout and {file: [bytes, SHA-256]}. Raises ValueError."""
+    body = untrusted.parse_json(content)
+    _DESCRIPTION.check(body)
+    files = body.pop('files')
+    return Layout(**body), files
+
+
 def _finished_files(folder: Folder, layout: Layout) -> dict[str, list]:
     """Returns the files of an unfinished shard that can stay: those listed, chunk by chunk, up to the first damaged one."""
     try:
-        body = json.loads(folder.read(FILES))
-        listed = body.pop('files')
-    except (OSError, ValueError, KeyError):
+        found, listed = _parse(folder.read(FILES))
+    except (OSError, ValueError):
         return {}
-    if body != dataclasses.asdict(layout):
+    # Through a link TensorStore would write somewhere else: such a shard is begun again.
+    if found != layout or folder.has_links():
         return {}
     there = folder.sizes()
 

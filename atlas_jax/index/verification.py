@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from atlas_jax import errors
-from atlas_jax.index import index_manifest, shards
+from atlas_jax.index import index_manifest, shards, traces
 from atlas_jax.index.embed import PassageEmbedder
 from atlas_jax.io.folder import Folder
 
@@ -50,9 +50,9 @@ def verify(path: str | os.PathLike) -> list[Problem]:
     for entry in current.shards:
         found += _problems_of_shard(folder, entry, current)
     named = {entry.name for entry in current.shards}
-    # Shards of an unfinished build belong there: the next build continues them.
-    if not folder.exists(index_manifest.BUILDING_FILE):
-        for name in sorted({file.split('/')[0] for file in there} - named):
+    # Shards of ours that are not named are traces of a killed writer, or of a build that the next one continues.
+    for name in sorted({file.split('/')[0] for file in there} - named):
+        if not traces.is_shard(name):
             found.append(Problem(f'{folder / shards.FOLDER}/{name}', 'does not belong to this index', 0, 0))
     try:
         index_manifest.read_tombstones(folder, current)
@@ -114,7 +114,7 @@ def _problems_of_shard(folder: Folder, entry: index_manifest.ShardEntry, current
             yield Problem(f'{place}/{name}', 'missing', first, stop)
         elif there[name] not in (size, None):
             yield Problem(f'{place}/{name}', f'{there[name]} bytes long instead of {size}', first, stop)
-        elif place.sha256(name) != sha256:
-            yield Problem(f'{place}/{name}', 'contents differ from those written', first, stop)
+        elif what := place.differs(name, sha256):
+            yield Problem(f'{place}/{name}', what, first, stop)
     for name in sorted(there.keys() - shard.files.keys() - {shards.FILES}):
         yield Problem(f'{place}/{name}', 'does not belong to this shard', *rows)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from atlas_jax import types
+from atlas_jax import errors, types
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.input.text_inputs import PassageEncoder
 from atlas_jax.tasks import text_format
@@ -15,6 +15,7 @@ from atlas_jax.tasks.task import Task, TaskExample
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
 
+_NAMED = 9  # lines in a message
 _QUERY_WIDTH_MULTIPLE = 16  # query widths are rounded up, so that similar data sets share a compiled program
 
 
@@ -28,6 +29,10 @@ class ExampleEncoder:
       task: makes new examples of rows at random, if it draws.
       passages: reads given passages; None if passages are retrieved.
       own_rows: index rows of the passages that examples were made from, by docid; the search leaves them out.
+      reader_room, retriever_room: tokens of a query that fit into the input of either model beside its format, whatever query_width; None
+        for any number.
+      notes: what `fit_queries` has to tell the user, a line each.
+      queries_cut: the share of its examples with a query over the limit, 0 to 1.
 
     Raises FormatError: a format does not have its one field.
     """
@@ -41,6 +46,10 @@ class ExampleEncoder:
     task: Task | None = None
     passages: PassageEncoder | None = None
     own_rows: Mapping[str, Sequence[int]] | None = None
+    reader_room: int | None = None
+    retriever_room: int | None = None
+    notes: tuple[str, ...] = ()
+    queries_cut: float = 0.0
     _max_choices: int = 0  # of an example
     _choice_width: int = 0  # tokens
 
@@ -52,11 +61,23 @@ class ExampleEncoder:
     def fit_queries(self, examples: Sequence[TaskExample]) -> np.ndarray:
         """Narrows the rows to the longest of `examples`; returns the queries' reader lengths [n] int64, which no query exceeds.
 
-        If the task draws, one length more is the limit.
+        Widens them where the options of an example need it. If the task draws, one length more is the limit.
+
+        Raises ConfigError: the options of an example do not fit into the input of a model.
         """
-        limit = self.query_width
-        reader = [min(len(self.reader_tokenizer.encode(example.query)), limit) for example in examples]
-        retriever = [min(len(self.retriever_tokenizer.encode(example.query)) + 2, limit) for example in examples]  # [CLS], [SEP]
+        self.notes = ()
+        self._fit_kept([example for example in examples if example.kept])
+        limit, (reader_limit, retriever_limit) = self.query_width, self.query_limits
+        reader = [len(self.reader_tokenizer.encode(example.query)) for example in examples]
+        retriever = [self._retriever_length(example.query) for example in examples]
+        cut = sum(ours > reader_limit or theirs > retriever_limit for ours, theirs in zip(reader, retriever, strict=True))
+        self.queries_cut = cut / max(len(examples), 1)
+        if cut:
+            lost, option = ('beginning', 'end')[not examples[0].kept], ('query', 'text')[reader_limit < limit]
+            self.notes += (f'{cut} of {len(examples)} queries ({self.queries_cut:.1%}) were cut at {min(reader_limit, retriever_limit)} '
+                           f'tokens and lost their {lost}; raise {option}_max_tokens to keep them whole',)
+        reader = [min(length, reader_limit) for length in reader]
+        retriever = [min(length, retriever_limit) for length in retriever]
         if self.task is not None and self.task.draws:
             reader.append(limit)  # another draw may be longer
         longest = max([2, *reader, *retriever])  # at least [CLS] and [SEP]
@@ -65,6 +86,34 @@ class ExampleEncoder:
         self._max_choices = max((len(rows) for rows in choices), default=0)
         self._choice_width = max((len(ids) for rows in choices for ids in rows), default=0)
         return np.array(reader, np.int64)
+
+    @property
+    def query_limits(self) -> tuple[int, int]:
+        """The limits of a query in the reader's and the retriever's tokens, with [CLS] and [SEP]."""
+        rooms = (self.reader_room, self.retriever_room)
+        reader, retriever = (self.query_width if room is None else min(self.query_width, room) for room in rooms)
+        return reader, retriever
+
+    def _fit_kept(self, examples: Sequence[TaskExample]) -> None:
+        """Raises query_width to the longest end that is never cut. Raises ConfigError: it does not fit into the input of a model."""
+        limits, rooms = self.query_limits, (self.reader_room, self.retriever_room)
+        lengths = [(len(self.reader_tokenizer.encode(example.kept)), self._retriever_length(example.kept)) for example in examples]
+        for model, theirs, room in zip(('reader', 'retriever'), zip(*lengths, strict=True), rooms, strict=False):
+            if room is not None and max(theirs) > room:
+                # All lines at once: a user should not have to mend one after another.
+                places = [example.line or example.example_id for example, length in zip(examples, theirs, strict=True) if length > room]
+                named = ', '.join(map(str, list(dict.fromkeys(places))[:_NAMED])) + (', …' if len(set(places)) > _NAMED else '')
+                raise errors.ConfigError(
+                    f'{"line" if examples[0].line else "example"} {named}: the options take {max(theirs)} tokens, the {model} has room for '
+                    f'{room}; raise InputConfig.text_max_tokens and build the index with it, or leave the question out')
+        over = [max(each) for each in lengths if each[0] > limits[0] or each[1] > limits[1]]
+        if over:
+            self.notes += (f'{len(over)} of {len(examples)} queries have options of more than {min(limits)} tokens; query_max_tokens was '
+                           f'raised to {max(over)}, since options are never cut',)
+            self.query_width = max(over)
+
+    def _retriever_length(self, query: str) -> int:
+        return len(self.retriever_tokenizer.encode(query)) + 2  # [CLS] and [SEP]
 
     def count_clipped_targets(self, examples: Sequence[TaskExample]) -> int:
         """Returns the number of examples with a target over the limit."""
@@ -82,15 +131,16 @@ class ExampleEncoder:
         """
         reader_query = self.reader_tokenizer.encode(example.query)
         retriever_query = self.retriever_tokenizer.encode(example.query)
-        width = self.query_width
-        # The answer's place stands at the end of a multiple choice, and must not be cut.
-        if example.cut_front:
-            reader_query, retriever_query = reader_query[-width:], retriever_query[-(width - 2):]
+        reader_limit, retriever_limit = self.query_limits
+        # Options and the answer's place stand at the end of a multiple choice, and must not be cut.
+        if example.kept:
+            reader_query = reader_query[max(0, len(reader_query) - reader_limit):]
+            retriever_query = retriever_query[max(0, len(retriever_query) + 2 - retriever_limit):]
         prompt = self._prompt_ids(example)
         target = self._target_ids(example, example.target)[:self.target_width]
         places = np.arange(self.target_width)
         weights = (places >= len(prompt)) & (places < len(target))  # [target_width]: the prompt is given, not learnt
-        fields = self._fields(reader_query[:width], retriever_query[:width - 2], target, weights, example.example_id)
+        fields = self._fields(reader_query[:reader_limit], retriever_query[:retriever_limit - 2], target, weights, example.example_id)
         return types.Batch(**fields, **self._optional_fields(example, prompt, passages, bare))
 
     def written(self, example: TaskExample, tokens: Sequence[int]) -> str:
@@ -123,7 +173,7 @@ class ExampleEncoder:
         if self._max_choices:
             fields |= self._choice_fields(example)
         if self.passages is not None and not bare:
-            fields |= self.passages.encode(example.query, example.passages if passages is None else passages)
+            fields |= self.passages.encode(example.query, example.passages if passages is None else passages, bool(example.kept))
         if self.own_rows is not None:
             # The width is that of the longest: all batches have one shape.
             width = max([1, *map(len, self.own_rows.values())])

@@ -45,7 +45,8 @@ class FormatEncoder:
             raise errors.ConfigError(f'the format "{self.template}" alone takes {literal} tokens, more than the limit of '
                                      f'{self.max_tokens}; raise text_max_tokens')
 
-    def ids(self, query: str, title: str, text: str, *, query_max_tokens: int | None = None, cut: bool = True) -> list[int]:
+    def ids(self, query: str, title: str, text: str, *, query_max_tokens: int | None = None, keep_end: bool = False,
+            cut: bool = True) -> list[int]:
         """Returns the token ids of one input, special tokens included.
 
         An input over the limit is cut: the text first, from its end, then the title, then the query. Fields between spaces are cut after a
@@ -54,14 +55,17 @@ class FormatEncoder:
         Args:
           query, title, text: the fields' values.
           query_max_tokens: a longer query is cut first of all; None keeps it.
+          keep_end: a query that is cut loses its beginning.
           cut: False keeps inputs over the limit.
         """
         values = {'query': query, 'title': title, 'text': text}
         # A tokenizer may join letters across the border of a field, so that parts cannot be tokenised one by one.
         if formats.touching(self.template, self.borders):
-            return self._ids_of_joined_text(values, query_max_tokens, cut)
+            return self._ids_of_joined_text(values, query_max_tokens, keep_end, cut)
         pieces = {name: self.encode(value) for name, value in values.items()}
-        pieces['query'] = pieces['query'][:query_max_tokens]
+        if query_max_tokens is not None:
+            over = max(0, len(pieces['query']) - query_max_tokens)
+            pieces['query'] = pieces['query'][over:] if keep_end else pieces['query'][:query_max_tokens]
         parts = [(self.encode(literal), field) for literal, field in formats.parse(self.template)]
         if cut:
             room = self._room - sum(len(literal) for literal, _ in parts)
@@ -81,10 +85,10 @@ class FormatEncoder:
         """The limit without the special tokens."""
         return self.max_tokens - len(self.prefix_ids) - len(self.suffix_ids)
 
-    def _ids_of_joined_text(self, values: dict[str, str], query_max_tokens: int | None, cut: bool) -> list[int]:
+    def _ids_of_joined_text(self, values: dict[str, str], query_max_tokens: int | None, keep_end: bool, cut: bool) -> list[int]:
         """Tokenises the joined text, with as many words of its fields as there is room for."""
         if query_max_tokens is not None:
-            values = {**values, 'query': _longest_beginning(values['query'], self.encode, query_max_tokens)}
+            values = {**values, 'query': _longest_part(values['query'], self.encode, query_max_tokens, keep_end)}
         ids = self.encode(formats.fill(self.template, values))
         if cut:
             for name in ('text', 'title', 'query'):  # the order in which they are cut
@@ -94,7 +98,7 @@ class FormatEncoder:
                 def encode(words: str, name: str = name, values: dict[str, str] = values) -> list[int]:
                     return self.encode(formats.fill(self.template, {**values, name: words}))
 
-                values = {**values, name: _longest_beginning(values[name], encode, self._room)}
+                values = {**values, name: _longest_part(values[name], encode, self._room, keep_end and name == 'query')}
                 ids = self.encode(formats.fill(self.template, values))
             ids = ids[:self._room]
         return [*self.prefix_ids, *ids, *self.suffix_ids]
@@ -116,14 +120,15 @@ class PassageEncoder:
     n: int
     query_max_tokens: int
 
-    def encode(self, query: str, passages: Sequence[Passage]) -> dict[str, np.ndarray]:
+    def encode(self, query: str, passages: Sequence[Passage], keep_end: bool = False) -> dict[str, np.ndarray]:
         """Returns the passage fields of one row: tokens [n, max_tokens] int32 and lengths [n] int32, 0 for missing passages.
 
-        An example without passages reads its query with an empty passage.
+        An example without passages reads its query with an empty passage. With `keep_end` a query that is cut loses its beginning.
         """
         # An empty passage rather than none: the reader must see the query.
         passages = list(passages)[:self.n] or [Passage('', '', '', '')]
-        reader = [self.reader.ids(query, passage.full_title, passage.text, query_max_tokens=self.query_max_tokens) for passage in passages]
+        reader = [self.reader.ids(query, passage.full_title, passage.text, query_max_tokens=self.query_max_tokens, keep_end=keep_end)
+                  for passage in passages]
         row = _rows(reader, self.n, self.reader.max_tokens, 'passage')
         if self.retriever is not None:
             row |= _rows([self.retriever.ids('', passage.full_title, passage.text) for passage in passages], self.n,
@@ -139,15 +144,19 @@ def _rows(ids: Sequence[Sequence[int]], n: int, width: int, name: str) -> dict[s
     return {f'{name}_tokens': tokens, f'{name}_lengths': lengths}
 
 
-def _longest_beginning(text: str, encode: Encode, room: int) -> str:
-    """Returns as many words from the text's beginning as `encode` turns into at most `room` ids; words are split at single spaces."""
+def _longest_part(text: str, encode: Encode, room: int, keep_end: bool) -> str:
+    """Returns as many words from the text's beginning, or end, as `encode` turns into at most `room` ids, split at single spaces."""
     words = text.split(' ')
+
+    def part(number: int) -> str:
+        return ' '.join(words[len(words) - number:] if keep_end else words[:number])
+
     # Bisection, as more words are never fewer tokens.
     low, high = 0, len(words)
     while low < high:
         middle = (low + high + 1) // 2
-        if len(encode(' '.join(words[:middle]))) <= room:
+        if len(encode(part(middle))) <= room:
             low = middle
         else:
             high = middle - 1
-    return ' '.join(words[:low])
+    return part(low)

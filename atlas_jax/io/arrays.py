@@ -13,13 +13,14 @@ _ALIGNMENT = 64  # bytes; XLA's CPU client copies a host array that is aligned t
 def create(folder: Folder, shape: Sequence[int], dtype: np.dtype | str, chunk_shape: Sequence[int]) -> tensorstore.TensorStore:
     """Opens the array of this shape and numpy dtype, and creates it if it is missing.
 
-    Raises ValueError: TensorStore's message; see folder.storage_errors.
+    Raises StorageError: a link leads out of the folder. ValueError: TensorStore's message; see folder.storage_errors.
     """
     metadata = {
         'shape': list(shape), 'data_type': np.dtype(dtype).name,
         'chunk_grid': {'name': 'regular', 'configuration': {'chunk_shape': list(chunk_shape)}},
         'codecs': [{'name': 'bytes', 'configuration': {'endian': 'little'}}, {'name': 'crc32c'}],
     }
+    folder.require_own()
     # Chunks of zeros are written too: TensorStore would leave them out, and they would look like missing ones.
     spec = {'driver': 'zarr3', 'kvstore': folder.kvstore(), 'store_data_equal_to_fill_value': True, 'metadata': metadata}
     return tensorstore.open(spec, create=True, open=True).result()

@@ -2,47 +2,101 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import pathlib
+import re
+import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from typing import IO, Any
 
 from atlas_jax import errors
 
+# The writer holds a flock on its temporary file, or on this file in its temporary folder. The system frees it however the process ends, so
+# the next writer can tell what is left over; a process number would not do, for numbers come again, and mean nothing on another machine.
+_LOCK = '.lock'
+_DISK_FULL = re.compile(r'No space left on device|Disk quota exceeded|ENOSPC|EDQUOT')
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+# A disk or its network that fails, and limits of the system.
+_FAILING = (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO, errno.EFBIG, errno.ELOOP, errno.ENAMETOOLONG,
+            errno.EMFILE, errno.ENFILE)
+_TEMPORARY = re.compile(r'\.(.+)\.tmp\d{12}', re.DOTALL)
+
 
 @contextlib.contextmanager
 def disk_full_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
-    """Raises DiskFullError naming `path` for an ENOSPC or EDQUOT (quota) inside the block."""
+    """Raises `user_error` for an OSError inside the block that is the storage's, and DiskFullError for what TensorStore or Orbax says of a
+    full disk; any other error goes on.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise errors.DiskFullError(f'{path}: the disk is full; free some space and run the same command again') from error
-        raise
+    except Exception as error:
+        problem = user_error(path, error) if isinstance(error, OSError) else None
+        if problem is None and says_disk_full(error):
+            problem = _disk_full(path)
+        if problem is None:
+            raise
+        raise problem from error
+
+
+def says_disk_full(error: Exception) -> bool:
+    """Returns whether the text of an error, which is all that TensorStore gives, tells of a full disk."""
+    return not isinstance(error, errors.UserError) and bool(_DISK_FULL.search(str(error)))
+
+
+def user_error(path: str | os.PathLike, error: OSError) -> errors.UserError | None:
+    """Returns the error that tells a user of a full, failing or forbidden disk: DiskFullError or StorageError.
+
+    None for all else: of a file that is missing, or is a folder, the caller knows what it means.
+
+    Args:
+      path: what was read or written; named where the error names no file.
+      error: the system's.
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _disk_full(path)
+    if error.errno in _FORBIDDEN:
+        remedy = 'give a path that you may use'
+    elif error.errno in _FAILING:
+        remedy = 'check the disk, then run the same command again'
+    else:
+        return None
+    return errors.StorageError(f'{error.filename or path}: cannot be read or written ({os.strerror(error.errno)}); {remedy}')
+
+
+def _disk_full(path: str | os.PathLike) -> errors.DiskFullError:
+    return errors.DiskFullError(f'{path}: the disk is full; free some space and run the same command again')
 
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
     """Opens a temporary file beside `path` and moves it to `path` when the block ends without an error.
 
-    Raises DiskFullError: the disk is full, and `path` is unchanged.
+    What killed writers left in the same folder is removed first. Raises DiskFullError: the disk is full, and `path` is unchanged.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.tmp{os.getpid()}')
-    try:
-        with disk_full_is_a_user_error(path):
-            # Contents reach the disk before the name does: after a power cut the name must not stand for an empty file.
-            with open(temporary, mode, encoding=None if 'b' in mode else 'utf-8') as file:
+    remove_abandoned(path.parent)
+    encoding = None if 'b' in mode else 'utf-8'
+    while True:
+        temporary = _beside(path)
+        try:
+            with disk_full_is_a_user_error(path), open(temporary, mode.replace('w', 'x'), encoding=encoding) as file:
+                if not _hold(file.fileno()):
+                    continue
                 yield file
+                # Contents reach the disk before the name does: after a power cut the name must not stand for an empty file.
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+                os.replace(temporary, path)  # while the file is held: nobody else takes it for one that was left over
+                _sync_folder(path.parent)
+                return
+        finally:
+            with contextlib.suppress(OSError):  # it is moved, or the error that ended the block counts; the next writer removes it
+                temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -56,21 +110,126 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def writing_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields an empty temporary folder beside `path` that becomes `path` when the block ends without an error.
 
-    `path` must not exist yet. Raises DiskFullError: the disk is full, and there is no `path`.
+    What killed writers left beside `path`, which must not exist yet, is removed first.
+
+    Raises:
+      FolderExistsError: another process is writing `path`, or has written it meanwhile.
+      DiskFullError: the disk is full, and there is no `path`.
+    """
+    path = pathlib.Path(path)
+    with scratch_folder(path, alone=True) as temporary, disk_full_is_a_user_error(path):
+        yield temporary
+        try:
+            os.rename(temporary, path)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise errors.FolderExistsError(f'{path}: another process has written it meanwhile; give another folder') from error
+            raise
+        (path / _LOCK).unlink()
+        _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def scratch_folder(path: str | os.PathLike, *, alone: bool = False) -> Iterator[pathlib.Path]:
+    """Yields an empty temporary folder beside `path`, and removes it when the block ends; what killed writers left there goes first.
+
+    Raises:
+      FolderExistsError: `alone`, and another process has a temporary folder for the same path.
+      DiskFullError.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside `path`: a rename is atomic within one file system only.
-    temporary = path.with_name(f'.{path.name}.tmp{os.getpid()}')
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    if path.name in remove_abandoned(path.parent) and alone:
+        raise errors.FolderExistsError(f'{path}: another process is writing it; wait until it has finished, or give another folder')
+    with disk_full_is_a_user_error(path):
+        temporary, descriptor = _make(path)
     try:
-        with disk_full_is_a_user_error(path):
-            yield temporary
-            os.rename(temporary, path)
-            _sync_folder(path.parent)
+        yield temporary
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _remove(temporary)
+        os.close(descriptor)
+
+
+def remove_abandoned(folder: pathlib.Path) -> set[str]:
+    """Removes the temporary files and folders in `folder` whose writers have died; returns the names that others are writing there."""
+    alive = set()
+    with contextlib.suppress(OSError):  # a folder that may be written and not listed
+        for name in os.listdir(folder):
+            if (match := _TEMPORARY.fullmatch(name)) and not _removed(folder / name):
+                alive.add(match[1])
+    return alive
+
+
+def _beside(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f'.{path.name}.tmp{secrets.randbelow(10**12):012}')
+
+
+def _make(path: pathlib.Path) -> tuple[pathlib.Path, int]:
+    """Makes a temporary folder for `path` with a lock file; returns both, the file as a descriptor that holds the lock."""
+    while True:
+        # Beside `path`: a rename is atomic within one file system only.
+        temporary = _beside(path)
+        temporary.mkdir()
+        try:
+            descriptor = os.open(temporary / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileNotFoundError:
+            continue  # another process took the empty folder for left over
+        except OSError:
+            temporary.rmdir()
+            raise
+        if _hold(descriptor):
+            return temporary, descriptor
+        os.close(descriptor)
+
+
+def _hold(descriptor: int) -> bool:
+    """Locks a file that this process has just made; returns whether another one has taken it for left over before it was locked."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a disk without locks: nobody can lock it, so nobody removes it
+    return os.fstat(descriptor).st_nlink > 0
+
+
+def _removed(temporary: pathlib.Path) -> bool:
+    """Removes a temporary file or folder unless its writer lives; returns whether nothing of ours is left."""
+    try:
+        is_folder = stat.S_ISDIR(temporary.lstat().st_mode)
+        descriptor = os.open(temporary / _LOCK if is_folder else temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        # Gone, or a folder whose writer was killed, or is about to make its lock file: an empty one goes, for the writer makes another.
+        with contextlib.suppress(OSError):
+            temporary.rmdir()
+        return True
+    except OSError:
+        return True  # a link, or somebody else's
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # its writer lives, or the disk has no locks and nobody knows
+        os.close(descriptor)
+        return False
+    with contextlib.suppress(OSError):
+        _remove(temporary)
+    os.close(descriptor)
+    return True
+
+
+def _remove(temporary: pathlib.Path) -> None:
+    if not temporary.is_dir():
+        temporary.unlink(missing_ok=True)
+        return
+    # The lock file last: without it the rest would be nobody's, if this process is killed too.
+    for path in temporary.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != _LOCK:
+            path.unlink(missing_ok=True)
+    (temporary / _LOCK).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        temporary.rmdir()
 
 
 def _sync_folder(folder: pathlib.Path) -> None:

@@ -4,7 +4,6 @@ import hashlib
 import os
 from typing import Any
 
-import jax
 import numpy as np
 
 
@@ -22,6 +21,7 @@ def fingerprint(config: Any, tree: Any) -> str:
 
     It is the beginning of the SHA-256 of repr(config) and of each leaf's path, dtype, shape and bytes, leaves in the order of their paths.
     """
+    import jax  # not above: commands look at manifests and files before they import it
     # repr of a frozen dataclass names every field, so a changed size or format changes the fingerprint.
     digest = hashlib.sha256(repr(config).encode())
     for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(tree), key=lambda item: jax.tree_util.keystr(item[0])):

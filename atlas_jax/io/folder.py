@@ -1,6 +1,7 @@
 """Folders on a disk or in a bucket (gs://bucket/folder), written and read by the same calls."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any
 import tensorstore
 
 from atlas_jax import errors
-from atlas_jax.io import atomic, checksum
+from atlas_jax.io import atomic, checksum, untrusted
 
 _BUCKET = 'gs://'
 # A bucket that does not answer is given up after about ten seconds.
@@ -29,20 +30,25 @@ def default_cache_dir() -> pathlib.Path:
 class Folder:
     """A folder whose files are written whole and atomically. File names are relative to it, with `/`.
 
+    A name may come from a file, so each is checked here: none leads out, and nothing is written or removed through a link that leads out
+    of the folder that was given first, from which `/` has led here.
+
     path   a pathlib.Path, or the text gs://…
     local  the pathlib.Path, None for a bucket
     """
 
     path: pathlib.Path | str
     local: pathlib.Path | None
+    _first: pathlib.Path | None  # the local folder from which `/` has led here
 
     def __init__(self, path: 'str | os.PathLike | Folder'):
         """Names a folder, which need not exist. Raises StorageError: a bucket without a name."""
         text = str(path)  # not pathlib, which would make gs:/ of gs://
         if not text.startswith(_BUCKET):
             self.path = self.local = pathlib.Path(text)
+            self._first = path._first if isinstance(path, Folder) else self.local
             return
-        self.path, self.local = text.rstrip('/'), None
+        self.path, self.local, self._first = text.rstrip('/'), None, None
         self._bucket, _, self._bucket_path = self.path.removeprefix(_BUCKET).partition('/')
         if not self._bucket:
             raise errors.StorageError(f'{text}: names no bucket; write gs://bucket/folder')
@@ -51,7 +57,12 @@ class Folder:
         return str(self.path)
 
     def __truediv__(self, name: str) -> 'Folder':
-        return Folder(f'{self.path}/{name}')
+        if self.local is None:
+            self._check(name)
+            return Folder(f'{self.path}/{name}')
+        below = Folder(self._place(name))
+        below._first = self._first
+        return below
 
     @property
     def name(self) -> str:
@@ -68,7 +79,9 @@ class Folder:
     def read(self, name: str) -> bytes:
         """Returns the whole file. Raises FileNotFoundError, OSError, StorageError."""
         if self.local is not None:
-            return (self.local / name).read_bytes()
+            with self._os_errors():
+                return _regular(self._place(name)).read_bytes()
+        self._check(name)
         with storage_errors(self):
             found = self.open().read(name).result()
         # The error that a local file gives, so that callers know one.
@@ -79,9 +92,10 @@ class Folder:
     def write(self, name: str, content: bytes) -> None:
         """Writes the file, and creates the folders above it. Raises DiskFullError, OSError, StorageError."""
         if self.local is not None:
-            with atomic.writing(self.local / name, 'wb') as file:
+            with self._os_errors(), atomic.writing(self._own_place(name), 'wb') as file:
                 file.write(content)
             return
+        self._check(name)
         with storage_errors(self):
             self.open().write(name, content).result()
 
@@ -92,33 +106,44 @@ class Folder:
     def sizes(self) -> dict[str, int | None]:
         """Returns {file at any depth: bytes} without hidden files; {} if there is no folder. Raises StorageError.
 
-        A bucket gives None for bytes: it lists names alone, and its files are never cut short.
+        Pipes, devices and links to nothing are no files. A bucket gives None for bytes: it lists names alone, and its files are never cut
+        short.
         """
         if self.local is None:
             with storage_errors(self):
                 names = [name.decode() for name in self.open().list().result()]
             return {name: None for name in sorted(names) if not _is_hidden(name)}
         found = {}
-        for folder, folders, names in os.walk(self.local):
-            # In place: os.walk then skips hidden folders.
-            folders[:] = [name for name in folders if not name.startswith('.')]
-            for name in names:
-                if not name.startswith('.'):
+        with self._os_errors():
+            for folder, folders, names in os.walk(self.local, onerror=_unless_missing):
+                # In place: os.walk then skips hidden folders.
+                folders[:] = [name for name in folders if not name.startswith('.')]
+                for name in names:
                     path = os.path.join(folder, name)
-                    found[os.path.relpath(path, self.local).replace(os.sep, '/')] = os.path.getsize(path)
+                    if not name.startswith('.') and os.path.isfile(path):
+                        found[os.path.relpath(path, self.local).replace(os.sep, '/')] = os.path.getsize(path)
         return dict(sorted(found.items()))
+
+    def has_links(self) -> bool:
+        """Returns whether it is a link, or holds one at any depth; a bucket has none."""
+        if self.local is None:
+            return False
+        below = (pathlib.Path(folder, name) for folder, folders, names in os.walk(self.local) for name in folders + names)
+        return self.local.is_symlink() or any(path.is_symlink() for path in below)
 
     def children(self) -> set[str]:
         """Returns the names of the files and folders in it, hidden ones too; none if there is no folder. Raises OSError, StorageError."""
         if self.local is not None:
-            return set(os.listdir(self.local)) if self.local.is_dir() else set()
+            with self._os_errors():
+                return set(os.listdir(self.local)) if self.local.is_dir() else set()
         with storage_errors(self):
             return {name.decode().split('/')[0] for name in self.open().list().result()}
 
     def exists(self, name: str) -> bool:
         """Returns whether there is a file of this name. Raises StorageError."""
         if self.local is not None:
-            return (self.local / name).is_file()
+            with self._os_errors():
+                return self._place(name).is_file()
         # By reading it: the files asked for are small.
         try:
             return bool(self.read(name))
@@ -128,20 +153,34 @@ class Folder:
     def sha256(self, name: str) -> str:
         """Returns the file's SHA-256 in hexadecimal. Raises FileNotFoundError, OSError, StorageError: as `read`."""
         if self.local is not None:
-            return checksum.sha256_file(self.local / name)
+            with self._os_errors():
+                return checksum.sha256_file(_regular(self._place(name)))
         return hashlib.sha256(self.read(name)).hexdigest()
+
+    def differs(self, name: str, sha256: str) -> str:
+        """Returns what is wrong with a file that was written with this SHA-256; '' if nothing is. Raises StorageError: of a bucket."""
+        try:
+            found = self.sha256(name) if self.local is None else checksum.sha256_file(_regular(self._place(name)))
+        except OSError as error:  # one sector of a disk that cannot be read: the other files are looked at all the same
+            return f'cannot be read: {error.strerror}'
+        return '' if found == sha256 else 'contents differ from those written'
 
     def remove(self, name: str) -> None:
         """Removes a file, or a folder with all its files; does nothing if there is neither. Raises OSError, StorageError."""
         if self.local is None:
+            self._check(name)
             with storage_errors(self):
                 # A bucket has no folders: `name` is a file, or the beginning of files' names.
                 self.open().write(name, None).result()
                 (self / name).open().delete_range(tensorstore.KvStore.KeyRange()).result()
-        elif (self.local / name).is_dir():
-            shutil.rmtree(self.local / name, ignore_errors=True)
-        else:
-            (self.local / name).unlink(missing_ok=True)
+            return
+        path = self._own_place(name)
+        with self._os_errors():
+            # Of a link the link itself: what it leads to is not ours.
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def mapped(self, name: str, sha256: str) -> pathlib.Path:
         """Returns a path on this machine that holds the file, to be mapped into memory.
@@ -153,9 +192,9 @@ class Folder:
           FileNotFoundError, OSError, DiskFullError.
         """
         if self.local is not None:
-            return self.local / name
+            return _regular(self._place(name))
         # By its hash: a store that was replaced has another copy, and equal files of two stores have one.
-        copy = default_cache_dir() / 'buckets' / sha256
+        copy = Folder(default_cache_dir() / 'buckets')._own_place(sha256)
         if not copy.is_file():
             content = self.read(name)
             if hashlib.sha256(content).hexdigest() != sha256:
@@ -173,14 +212,46 @@ class Folder:
         Raises DiskFullError, StorageError.
         """
         if self.local is not None:
-            with atomic.writing_folder(self.local / name) as made:
+            with self._os_errors(), atomic.writing_folder(self._own_place(name)) as made:
                 yield Folder(made)
             return
+        self._check(name)
         with tempfile.TemporaryDirectory(prefix='atlas_jax') as made:
             yield Folder(made)
             # A block that fails leaves the bucket as it was.
             for file in Folder(made).sizes():
                 (self / name).write(file, (pathlib.Path(made) / file).read_bytes())
+
+    def require_own(self) -> None:
+        """Raises StorageError if links lead out of the folder that was given first; called before TensorStore writes here."""
+        if self.local is not None and self.local != self._first:
+            self._own_place('anything')
+
+    def _os_errors(self) -> contextlib.AbstractContextManager[None]:
+        return atomic.disk_full_is_a_user_error(str(self))
+
+    def _check(self, name: str) -> None:
+        self._named(pathlib.Path(), name)
+
+    def _place(self, name: str) -> pathlib.Path:
+        """Returns the path of a local file to read. Raises StorageError: the name leads out."""
+        assert self.local is not None  # a bucket's files have no paths
+        return self._named(self.local, name)
+
+    def _own_place(self, name: str) -> pathlib.Path:
+        """Returns the path of a local file to write or remove. Raises StorageError: the name or a link on the way leads out."""
+        path, first = self._place(name), self._first
+        assert first is not None
+        # The last part may be a link: it is replaced or removed, and not followed.
+        if (parent := path.parent) != first:
+            self._named(first, parent.relative_to(first).as_posix(), links=False)
+        return path
+
+    def _named(self, folder: pathlib.Path, name: str, links: bool = True) -> pathlib.Path:
+        try:
+            return untrusted.inside(folder, name, links=links)
+        except ValueError as error:
+            raise errors.StorageError(f'{self}: {error}; do not use these files') from error
 
     def open(self) -> tensorstore.KvStore:
         """Opens TensorStore's key-value store of this folder. Raises ValueError: TensorStore's message."""
@@ -205,8 +276,12 @@ def storage_errors(place: Folder, damaged: type[errors.UserError] | None = None,
         yield
     except ValueError as error:
         text = str(error)
-        # The text is all that tells the errors apart.
-        if re.search(r'No space left on device|Disk quota exceeded|ENOSPC|EDQUOT', text):
+        # The text is all that tells the errors apart; that of a disk's has the system's number.
+        if match := re.search(r'\[OS error (\d+)', text):
+            problem = atomic.user_error(str(place), OSError(int(match[1]), ''))
+            if problem is not None:
+                raise problem from error
+        if atomic.says_disk_full(error):
             raise errors.DiskFullError(f'{place}: the disk is full; free some space and run the same command again') from error
         # Source locations stand in brackets behind the message.
         reason = re.sub(r'\s+', ' ', text.split('[')[0]).strip()
@@ -214,6 +289,22 @@ def storage_errors(place: Folder, damaged: type[errors.UserError] | None = None,
             reason = 'a flipped bit or cut file' if 'DATA_LOSS' in text or 'CRC' in text.upper() else reason
             raise damaged(f'{place}: damaged ({reason}); {remedy}') from error
         raise errors.StorageError(f'{place}: cannot be read or written ({reason}); check the name and that you may use it') from error
+
+
+def _regular(path: pathlib.Path) -> pathlib.Path:
+    """Returns `path`. Raises OSError: a pipe or device, whose reading might never end."""
+    if not path.is_dir():  # which gives an error of its own
+        try:
+            untrusted.require_regular_file(path)
+        except ValueError as error:
+            raise OSError(errno.EINVAL, str(error), str(path)) from error
+    return path
+
+
+def _unless_missing(error: OSError) -> None:
+    """Raises an error of os.walk, which hides them all, but that of a folder that is not there."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def _is_hidden(name: str) -> bool:

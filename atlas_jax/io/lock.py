@@ -1,6 +1,7 @@
 """One writer of a folder at a time."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -11,7 +12,7 @@ import time
 from collections.abc import Iterator
 
 from atlas_jax import errors
-from atlas_jax.io import atomic
+from atlas_jax.io import atomic, untrusted
 from atlas_jax.io.folder import Folder, storage_errors
 
 FILE = 'lock'
@@ -70,12 +71,16 @@ def _acquire(folder: pathlib.Path, noun: str, error: type[errors.UserError]) -> 
     while True:
         try:
             existed = folder.is_dir()
-            with atomic.disk_full_is_a_user_error(folder):
-                folder.mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o644)
+            folder.mkdir(parents=True, exist_ok=True)
+            # A link is not followed: this would make the file that it leads to.
+            descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as problem:
+            if problem.errno == errno.ELOOP:
+                raise error(f'{folder / FILE}: a link, which could lead anywhere; remove it') from problem
             if existed and not folder.exists():
                 continue  # another writer removed its empty folder meanwhile
+            if isinstance(full := atomic.user_error(folder, problem), errors.DiskFullError):
+                raise full from problem
             raise error(f'{folder}: cannot write there ({problem.strerror}); choose another folder') from problem
         try:
             # flock, and no file with a process number: the system frees it however the process ends.
@@ -106,6 +111,16 @@ def _leased(folder: Folder, noun: str, error: type[errors.UserError]) -> Iterato
         lease.end()
 
 
+def _parse(content: bytes) -> tuple[float, str]:
+    """Returns until when a bucket's lock file holds, and for whom; what no writer of ours wrote holds for nobody."""
+    try:
+        held = untrusted.parse_json(content)
+        # A lease is never longer, and a clock that is far ahead must not lock a folder for ever.
+        return min(float(held['until']), time.time() + LEASE_SECONDS), ' '.join(str(held['writer']).split())[:200]
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return 0, 'nobody'
+
+
 class _Lease:
     """The lock file of a bucket's folder, as its writer has it: it holds the lease while the file is the generation it wrote last."""
 
@@ -117,10 +132,9 @@ class _Lease:
         self.done = threading.Event()
         with storage_errors(folder):
             found = self._store.read(FILE).result()
-            held = json.loads(found.value) if found.state == 'value' else {'until': 0}
-            self._generation = self._write(found.stamp.generation) if held['until'] < time.time() else b''
-        if not self._generation:
-            holder = held.get('writer', 'just started')  # a writer that came between our read and our write
+            until, holder = _parse(found.value) if found.state == 'value' else (0, 'just started')
+            self._generation = self._write(found.stamp.generation) if until < time.time() else b''
+        if not self._generation:  # `just started`: a writer that came between our read and our write
             raise error(f'{folder}: another process is writing this {noun} ({holder}); wait until it has finished')
 
     def keep(self) -> None:

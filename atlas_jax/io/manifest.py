@@ -3,10 +3,11 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.io import lock
+from atlas_jax.io import lock, schema, untrusted
 from atlas_jax.io.folder import Folder
 
 FILE = 'manifest.json'
@@ -18,14 +19,14 @@ class Kind:
 
     noun      its name in messages, with the article: a passage store
     format    its name in the manifest
-    versions  the format versions that are read; the last is written
+    versions  {format version that is read: its fields, besides the format, the version and the checksum}; the last is written
     command   the command that writes such a folder
     error     the error that a wrong folder raises
     """
 
     noun: str
     format: str
-    versions: tuple[int, ...]
+    versions: Mapping[int, schema.Record]
     command: str
     error: type[errors.UserError]
 
@@ -42,7 +43,7 @@ def write(folder: Folder, kind: Kind, body: dict[str, Any]) -> None:
     version before.
     """
     lock.confirm(folder)  # a lease in a bucket may have ended meanwhile
-    body = {'format': kind.format, 'version': kind.versions[-1], **body}
+    body = {'format': kind.format, 'version': max(kind.versions), **body}
     # The checksum tells a cut or edited file, which may be valid JSON still.
     folder.write_json(FILE, {**body, 'manifest_sha256': digest(body)})
 
@@ -52,22 +53,30 @@ def read(folder: Folder, kind: Kind, unfinished: str) -> dict[str, Any]:
 
     `unfinished` is a file that stands in the folder while it is written: it tells an unfinished folder from any other.
 
-    Raises UserError: `kind.error`: no manifest, another kind of folder, another format version, or a damaged manifest. StorageError.
+    Raises:
+      UserError: `kind.error`: no manifest, another kind of folder, another format version, or a damaged manifest.
+      StorageError: it cannot be read, so that nobody knows whether it is damaged.
     """
     try:
-        body = json.loads(folder.read(FILE).decode())
+        body = untrusted.parse_json(folder.read(FILE))
     except (FileNotFoundError, NotADirectoryError) as problem:
         raise kind.error(_why_missing(folder, kind, unfinished)) from problem
-    except (OSError, ValueError) as problem:  # ValueError: not UTF-8 or not JSON
+    except (OSError, ValueError) as problem:  # OSError: a folder; ValueError: not UTF-8 or not JSON
         raise damaged(folder, kind, str(problem)) from problem
     if not isinstance(body, dict) or body.get('format') != kind.format:
         raise kind.error(f'{folder}/{FILE}: not the manifest of {kind.noun}; give the folder that `{kind.command}` wrote')
-    if body.get('version') not in kind.versions:
+    version = body.get('version')
+    if type(version) is not int or version not in kind.versions:  # true is 1, and a list is no key
         # The last word of the noun: "a passage store" gives "store format 2".
-        raise kind.error(f'{folder}: {kind.noun.split()[-1]} format {body.get("version")}, this version of atlas_jax reads '
-                         f'{kind.versions[-1]}; install the version that wrote it, or build it again')
-    if body.pop('manifest_sha256', None) != digest(body):
-        raise damaged(folder, kind, 'its checksum does not match')
+        raise kind.error(f'{folder}: {kind.noun.split()[-1]} format {str(version)[:40]}, this version of atlas_jax reads '
+                         f'{max(kind.versions)}; install the version that wrote it, or build it again')
+    try:
+        if body.pop('manifest_sha256', None) != digest(body):
+            raise damaged(folder, kind, 'its checksum does not match')
+        # Who makes a manifest can make its checksum too.
+        kind.versions[version].check({name: value for name, value in body.items() if name not in ('format', 'version')})
+    except (ValueError, RecursionError) as problem:  # RecursionError: brackets nested too deep to be written again
+        raise damaged(folder, kind, str(problem)) from problem
     del body['format']
     return body
 
@@ -85,8 +94,11 @@ def damaged(folder: Folder, kind: Kind, why: str) -> errors.UserError:
 
 def _why_missing(folder: Folder, kind: Kind, unfinished: str) -> str:
     # From the most to the least specific: what to do differs.
-    if folder.exists(unfinished):
+    names = folder.children()
+    # A writer that was killed at once leaves its lock, perhaps with a temporary file.
+    if folder.exists(unfinished) or names and all(name == lock.FILE or name.startswith('.') for name in names):
         return f'{folder}: {kind.noun} that was not finished; run the same `{kind.command}` again'
-    if not folder.children() and (folder.local is None or not folder.local.exists()):
-        return f'{folder}: no such folder; build {kind.noun} there with `{kind.command}`'
+    if not names:
+        what = 'no such folder' if folder.local is None or not folder.local.exists() else 'the folder is empty'
+        return f'{folder}: {what}; build {kind.noun} there with `{kind.command}`'
     return f'{folder}: not {kind.noun} ({FILE} is missing); give the folder that `{kind.command}` wrote'

@@ -32,6 +32,8 @@ def inside(folder: pathlib.Path, name: object, *, links: bool = True) -> pathlib
     if not isinstance(name, str) or not name or len(name) > _MAX_NAME or '\0' in name or '\\' in name:
         raise ValueError(f'{str(name)[:80]!r} is no file name')
     parts = pathlib.PurePosixPath(name)
+    if not parts.parts:  # '.': the folder itself, which nobody may remove by a name
+        raise ValueError(f'{name[:80]!r} is no file name')
     leads_out = parts.is_absolute() or '..' in parts.parts
     if leads_out or not (links or (folder / name).resolve().is_relative_to(folder.resolve())):
         raise ValueError(f'the name {name[:80]!r} leads out of the folder')

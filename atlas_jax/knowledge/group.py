@@ -1,6 +1,7 @@
 """Several indexes searched as one, and the searchers over them: where train, evaluate and answer take their knowledge from."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from atlas_jax import errors, partitioning, types
 from atlas_jax.corpus.passages import Passage
+from atlas_jax.corpus.store import PassageStore
 from atlas_jax.knowledge.index import EmbeddingModel, Index, padded_rows
 from atlas_jax.runtime import hosts
 from atlas_jax.searchers import fitting, int8, on_host
@@ -95,13 +97,9 @@ class IndexGroup:
         return index.store[place]
 
     def rows_of(self, docid: str, mesh: jax.sharding.Mesh) -> list[int]:
-        """Returns the rows of the whole that hold a passage, one at most in each index."""
-        rows = []
-        for index, first_row in zip(self.indexes, self._first_rows(mesh), strict=True):
-            # A passage may be in one of the indexes only.
-            with contextlib.suppress(errors.StoreError):
-                rows.append(first_row + int(index.store.rows_of([docid])[0]))
-        return rows
+        """Returns the rows of the whole that hold a passage, or the pieces of a document (id#0, id#1, ...)."""
+        return [first_row + row for index, first_row in zip(self.indexes, self._first_rows(mesh), strict=True)
+                for row in _rows_in(index.store, docid)]
 
     def _first_rows(self, mesh: jax.sharding.Mesh) -> list[int]:
         rows = [padded_rows(len(index.index), mesh) for index in self.indexes]
@@ -119,6 +117,17 @@ def of(index: Index | Sequence[Index] | IndexGroup | None) -> IndexGroup | None:
     if index is None or isinstance(index, IndexGroup):
         return index
     return IndexGroup([index] if isinstance(index, Index) else index)
+
+
+def _rows_in(store: PassageStore, docid: str) -> list[int]:
+    rows: list[int] = []
+    # A passage may be in one of several indexes only.
+    with contextlib.suppress(errors.StoreError):
+        rows += store.rows_of([docid]).tolist()
+    with contextlib.suppress(errors.StoreError):
+        for number in itertools.count():  # until there is no such piece
+            rows += store.rows_of([f'{docid}#{number}']).tolist()
+    return rows
 
 
 def own_rows(group: IndexGroup | None, examples: Sequence[TaskExample], mesh: jax.sharding.Mesh) -> dict[str, list[int]] | None:

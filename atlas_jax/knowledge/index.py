@@ -1,14 +1,15 @@
 """An index with the passage store that it belongs to: built, changed, checked, and laid out on the devices."""
 
 import dataclasses
+import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
-from atlas_jax import partitioning, types
+from atlas_jax import errors, partitioning, types
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index.embed import PassageEmbedder
@@ -138,10 +139,14 @@ class Index:
         """
         return atlas.search(questions, self, top_k, search)
 
-    def replace(self, passages: Iterable[Passage], atlas: EmbeddingModel) -> None:
+    def replace(self, passages: Iterable[Passage], atlas: EmbeddingModel) -> int:
         """Adds passages; one whose docid is there already takes its place. Only these are embedded.
 
-        Where an earlier call was killed after it had stored its passages, they are embedded first.
+        A passage that is there as it is, embedded by this model, is left alone. So a call that was killed may be made again, wherever it
+        stopped: what it had stored is embedded first, and not stored twice.
+
+        Returns:
+          The number of rows added, with those that an earlier call had stored and not embedded.
 
         Raises:
           IndexFolderError, StoreError: as `check`, or another process is writing. DiskFullError.
@@ -149,14 +154,39 @@ class Index:
         self.store.check_tokenizers(atlas.reader_tokenizer, atlas.retriever_tokenizer)
         # Before anything is stored: passages without embeddings would be left behind.
         self.index.check_model(atlas.embedder(), self.force)
-        self.index.add(self.store, atlas.embedder(), force=self.force)
+        added = self.index.add(self.store, atlas.embedder(), force=self.force)
         with hosts.together():
             if hosts.is_first():
-                self.store.append(passages)
+                self._append_missing(passages, self.index.rows_of_model(atlas.embedder().fingerprint))
         if not hosts.is_first():
             self.store = PassageStore.open(self.store.path)
-        self.index.add(self.store, atlas.embedder(), force=self.force)
+        added += self.index.add(self.store, atlas.embedder(), force=self.force)
         self._forget()
+        return added
+
+    def _append_missing(self, passages: Iterable[Passage], usable: np.ndarray) -> None:
+        """Appends those passages to the store that no `usable` row [rows] bool holds as they are. Raises as PassageStore.append."""
+        seen: set[str] = set()
+
+        def missing() -> Iterator[Passage]:
+            for passage in passages:
+                # What is no passage goes on: the store says so.
+                if isinstance(passage, Passage):
+                    # Here, for the store sees but one of a pair of which the other is left out.
+                    if passage.docid in seen:
+                        raise errors.StoreError(f'{self.store.path}: docid "{passage.docid}" occurs twice; give each passage its own')
+                    seen.add(passage.docid)
+                    row = self.store.find(passage.docid)
+                    if row is not None and usable[row] and self.store[row] == passage:
+                        continue
+                yield passage
+
+        remaining = missing()
+        first = next(remaining, None)
+        if first is not None:
+            self.store.append(itertools.chain([first], remaining))
+        elif not seen:
+            self.store.append(())  # which says that there are none
 
     def delete(self, docids: Sequence[str]) -> int:
         """Takes passages out of every later search; returns how many."""

@@ -4,9 +4,20 @@ import os
 
 from atlas_jax import errors
 from atlas_jax.corpus.store import PassageStore
-from atlas_jax.index import index_manifest, verification
+from atlas_jax.index import index_manifest, traces, verification
 from atlas_jax.io.folder import Folder
 from atlas_jax.knowledge.index import EmbeddingModel
+
+
+def leftovers(index_dir: str | os.PathLike, store_dir: str | os.PathLike | None = None) -> list[str]:
+    """Returns the paths of what killed commands left in an index and its store: no damage, and the next command that writes removes it.
+
+    Raises IndexFolderError, StoreError: a manifest is missing or damaged. StorageError.
+    """
+    folder = Folder(index_dir)
+    current = index_manifest.read(folder)
+    store_dir = index_manifest.store_path(folder, current) if store_dir is None else store_dir
+    return [f'{folder}/{name}' for name in traces.find(folder, current)] + PassageStore.leftovers(store_dir)
 
 
 def verify(index_dir: str | os.PathLike, store_dir: str | os.PathLike | None = None,

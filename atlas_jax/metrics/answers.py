@@ -48,6 +48,15 @@ def contains_answer(text: str, answers: Sequence[str]) -> bool:
     return any(f' {answer} ' in words for answer in map(normalize, answers) if answer)
 
 
+# What a passage does not say of a question, and says of others: "true" stands in some passage by chance.
+_LABELS = frozenset(('true', 'false', 'maybe', 'yes', 'no'))
+
+
+def stand_in_texts(answers: Sequence[str]) -> bool:
+    """Tells if a passage can hold one of the answers as an answer: not if they are blank, or labels such as true and yes."""
+    return any(answer and answer not in _LABELS for answer in map(normalize, answers))
+
+
 def rouge(prediction: str, answers: Sequence[str]) -> tuple[float, float, float]:
     """Returns (ROUGE-1, ROUGE-2, ROUGE-L), each the best over the answers, 0 to 1; zeros without answers or without sentences."""
     scores = [_rouge(_sentences(prediction), _sentences(answer)) for answer in answers]

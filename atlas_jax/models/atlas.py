@@ -9,6 +9,8 @@ from atlas_jax.tokenizers import formats
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
 
+_QUERY_TOKENS, _TARGET_TOKENS = 64, 16  # enough for questions and short answers
+
 
 @dataclasses.dataclass(frozen=True)
 class InputConfig:
@@ -21,8 +23,8 @@ class InputConfig:
       decoder_format: the text of the decoder's target; field {target}, the task's.
       decoder_prompt_format: beginning of every answer, before decoder_format; no loss is taken on it. Field {query}; None for nothing.
       text_max_tokens: limit of a reader input, and of a retriever passage (BERT has 512 positions); the text is cut, never the query.
-      query_max_tokens: limit of a query, in tokens of either model.
-      target_max_tokens: limit of a target, eos included.
+      query_max_tokens: limit of a query, in tokens of either model; None is the task's, and at most three quarters of text_max_tokens.
+      target_max_tokens: limit of a target, eos included; None is the task's.
 
     Raises ConfigError: a limit below 2, or queries that may be as long as the whole input.
     """
@@ -33,16 +35,32 @@ class InputConfig:
     decoder_format: str = '{target}'
     decoder_prompt_format: str | None = None
     text_max_tokens: int = 200
-    query_max_tokens: int = 64
-    target_max_tokens: int = 16
+    query_max_tokens: int | None = None
+    target_max_tokens: int | None = None
 
     def __post_init__(self):
         for name in ('text_max_tokens', 'query_max_tokens', 'target_max_tokens'):
-            if getattr(self, name) < 2:
+            if getattr(self, name) is not None and getattr(self, name) < 2:
                 raise errors.ConfigError(f'InputConfig.{name} is {getattr(self, name)}; it must be at least 2')
-        if self.query_max_tokens >= self.text_max_tokens:
+        if self.query_max_tokens is not None and self.query_max_tokens >= self.text_max_tokens:
             raise errors.ConfigError(f'InputConfig.query_max_tokens ({self.query_max_tokens}) must be smaller than '
                                      f'text_max_tokens ({self.text_max_tokens}), or no text fits beside a query')
+
+    def for_task(self, query_tokens: int, target_tokens: int) -> 'InputConfig':
+        """Returns the configuration with both limits set: those given, else these of a task."""
+        # A quarter is left to the passage, or retrieval would be for nothing.
+        query = self.query_max_tokens or max(2, min(query_tokens, self.text_max_tokens * 3 // 4))
+        return dataclasses.replace(self, query_max_tokens=query, target_max_tokens=self.target_max_tokens or target_tokens)
+
+    @property
+    def query_limit(self) -> int:
+        """query_max_tokens; that of question answering where neither it nor a task is given."""
+        return self.query_max_tokens or max(2, min(_QUERY_TOKENS, self.text_max_tokens * 3 // 4))
+
+    @property
+    def target_limit(self) -> int:
+        """target_max_tokens; that of question answering where neither it nor a task is given."""
+        return self.target_max_tokens or _TARGET_TOKENS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -138,7 +138,7 @@ def _reading_step(workload: Workload, spec: spec_lib.StepSpec, run: Any) -> Step
     positions = workload.batch_size // spec.streams * spec.passages_read * capacity.longest
     keys_values = 2.0 * size * reader.num_decoder_layers * positions * reader.num_heads * reader.head_dim
     # max_length counts the start token, which is given and not decoded.
-    decoded = (workload.decoding.max_length or workload.config.inputs.target_max_tokens + 1) - 1 if workload.kind == 'answer' else 1
+    decoded = (workload.decoding.max_length or workload.config.inputs.target_limit + 1) - 1 if workload.kind == 'answer' else 1
     weights = size * sum(leaf.size for leaf in jax.tree.leaves(params['reader']['decoder']))
     return Step(run, arguments, params, index=index, keys_values_bytes=keys_values, read_bytes=decoded * (weights + keys_values),
                 items=workload.examples_a_step)
@@ -206,7 +206,7 @@ def _array(shape: tuple[int, ...], dtype: Any, sharding: jax.sharding.Sharding) 
 def batch(workload: Workload, mesh: jax.sharding.Mesh) -> types.Batch:
     """Returns the shapes of a batch, micro-batches one after another."""
     examples, inputs = workload.examples_a_step, workload.config.inputs
-    query, target = (examples, workload.query_tokens), (examples, inputs.target_max_tokens)
+    query, target = (examples, workload.query_tokens), (examples, inputs.target_limit)
     shapes = {'retriever_query_tokens': query, 'retriever_query_lengths': query[:1], 'reader_query_tokens': query,
               'reader_query_lengths': query[:1], 'decoder_target_tokens': target, 'decoder_loss_weights': target, 'example_ids': query[:1]}
     if workload.kind == 'score':

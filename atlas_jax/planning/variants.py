@@ -139,7 +139,7 @@ def _answering(workload: workload_lib.Workload, slice_: slices.Slice, params: in
     if workload.kind == 'search':
         retriever, query_tokens = _size(abstract['retriever']), workload.batch_size / slice_.chips * workload.query_tokens
         return _FORWARD_FLOPS * retriever * query_tokens, move * retriever, retriever * weight_bytes / slice_.chips
-    decoded = workload.config.inputs.target_max_tokens if workload.kind == 'answer' else 1  # the decoder's weights move for every token
+    decoded = workload.config.inputs.target_limit if workload.kind == 'answer' else 1  # the decoder's weights move for every token
     moved_bytes = move * (params + decoded * _size(abstract['reader']['decoder']))
     # Keys and values are held twice: as they are made, and laid out by head.
     held_bytes = params * weight_bytes / slice_.chips + 2 * tokens * _keys_values_bytes(workload)

@@ -8,10 +8,11 @@ import numpy as np
 
 from atlas_jax import decoding as decoding_lib
 from atlas_jax import errors, types
+from atlas_jax.model import ModelSource
 from atlas_jax.models import atlas
 from atlas_jax.searchers import config as search_config
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.tasks import lm, mlm, multiple_choice, section
+from atlas_jax.tasks import lm, mlm, multiple_choice, qa, section
 from atlas_jax.training import optimizer as optimizer_lib
 
 STEPS = ('train', 'answer', 'score', 'search', 'index')
@@ -121,9 +122,9 @@ def of_training(model: atlas.AtlasConfig, run: dict[str, Any]) -> Workload:
     data, source, options = run['data'], run['model'], run['run']
     _refuse_file_passages(data.use_file_passages)
     given = {name: run[name] for name in ('optimizer', 'distill', 'step', 'search') if run.get(name) is not None}
-    inputs = source.inputs or model.inputs
+    inputs = _inputs(model, source)
     return Workload(model, batch_size=options.batch_size, mesh_shape=options.mesh_shape, dropout_rate=options.dropout_rate,
-                    query_tokens=inputs.query_max_tokens, inputs=inputs, n_context=data.n_context,
+                    query_tokens=inputs.query_limit, inputs=inputs, n_context=data.n_context,
                     excludes_own_passages=isinstance(source.task, _TASKS_ON_PASSAGES), **given)
 
 
@@ -134,7 +135,7 @@ def of_evaluation(model: atlas.AtlasConfig, run: dict[str, Any]) -> Workload:
       ConfigError: the examples' own passages are read, or a size is out of range.
     """
     options, source = run['options'], run['model']
-    inputs = source.inputs or model.inputs
+    inputs = _inputs(model, source)
     _refuse_file_passages(options.use_file_passages)
     closed_book = run['data'].index_dir is None
     n_context = 0 if closed_book else max(model.n_context if options.n_context is None else options.n_context, 1)
@@ -142,7 +143,7 @@ def of_evaluation(model: atlas.AtlasConfig, run: dict[str, Any]) -> Workload:
     # A closed book finds nothing, and evaluation refuses to retrieve only; the answer step is planned then.
     if options.retrieve_only and not closed_book:
         kind = 'search'
-    return Workload(model, kind=kind, batch_size=options.batch_size, n_context=n_context, query_tokens=inputs.query_max_tokens,
+    return Workload(model, kind=kind, batch_size=options.batch_size, n_context=n_context, query_tokens=inputs.query_limit,
                     inputs=inputs, step=options.step, search=search_config.of(options.search),
                     decoding=options.decoding or decoding_lib.DecodingConfig(),
                     excludes_own_passages=isinstance(source.task, _TASKS_ON_PASSAGES))
@@ -164,6 +165,13 @@ def of_store(workload: Workload, reader_lengths: np.ndarray, retriever_lengths: 
     width = math.ceil(min(longest, workload.config.inputs.text_max_tokens) / _TABLE_STEP) * _TABLE_STEP
     return dataclasses.replace(workload, index_rows=max(len(reader_lengths), 1), table_tokens=width,
                                passage_lengths=(_quantiles(reader_lengths), _quantiles(retriever_lengths)))
+
+
+def _inputs(model: atlas.AtlasConfig, source: ModelSource) -> atlas.InputConfig:
+    """Returns formats and limits; the task's limits where none are given."""
+    # A folder's own task is not known here. Most are question answering.
+    task = source.task or qa.QATask()
+    return (source.inputs or model.inputs).for_task(task.query_max_tokens, task.target_max_tokens)
 
 
 def _refuse_file_passages(use_file_passages: bool) -> None:
@@ -190,7 +198,7 @@ def token_lengths(workload: Workload) -> types.TokenLengths:
         mean, deviation = workload.passage_tokens
         passages = np.clip(np.random.default_rng(0).normal(mean, deviation, _SAMPLE), 1, inputs.text_max_tokens).astype(np.int64)
         # Questions are about half as long as their limit.
-        queries = np.full(1, min(workload.query_tokens, inputs.query_max_tokens) // 2)
+        queries = np.full(1, min(workload.query_tokens, inputs.query_limit) // 2)
     else:
         passages = np.full(1, inputs.text_max_tokens)
     return types.TokenLengths(passages, passages, queries)

@@ -16,7 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from atlas_jax.io import atomic
+from atlas_jax import errors
+from atlas_jax.io import atomic, untrusted
 
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tensorboard'
@@ -32,14 +33,11 @@ class RunLog:
     """
 
     def __init__(self, folder: pathlib.Path, step: int):
-        """Goes on from `step`; 0 begins anew. Raises DiskFullError."""
+        """Goes on from `step`; 0 begins anew. Raises DiskFullError; InputFileError for a damaged file, naming the line."""
         self.path = folder / METRICS_FILE
         self.rows: list[dict[str, Any]] = []
-        if step and self.path.is_file():
-            lines = self.path.read_text(encoding='utf-8').splitlines(keepends=True)
-            # A killed run may leave half a line at the end.
-            rows = [json.loads(line) for line in lines if line.endswith('\n')]
-            self.rows = [row for row in rows if row['step'] <= step]
+        if step and self.path.exists():
+            self.rows = [row for row in _rows_of(self.path) if row['step'] <= step]
         self._events: EventFile | None = None  # None in the processes that do not write
         if jax.process_index() == 0:
             self._write_all()
@@ -68,6 +66,23 @@ class RunLog:
     def _write_all(self) -> None:
         with atomic.writing(self.path) as file:
             file.writelines(json.dumps(row) + '\n' for row in self.rows)
+
+
+def _rows_of(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Reads the rows of a file of metrics; a killed run may leave half a line at the end. Raises InputFileError."""
+    rows, number = [], None
+    try:
+        untrusted.require_regular_file(path)
+        # As bytes: a text would be split at other characters too.
+        for number, line in enumerate(path.read_bytes().split(b'\n')[:-1], start=1):
+            row = untrusted.parse_json(line)
+            if not isinstance(row, dict) or not isinstance(row.get('step'), int):
+                raise ValueError('no object with a step')
+            rows.append(row)
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError too
+        raise errors.InputFileError(path, f'damaged ({error})', line=number, remedy='mend or delete the line; or take the file away, and '
+                                    'the run goes on without these rows') from error
+    return rows
 
 
 def parameter_overview(params: Any, depth: int = 2) -> str:

@@ -8,15 +8,6 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from atlas_jax import errors
-from atlas_jax.runtime import watch
-
-
-class PreemptedError(errors.UserError):
-    """The run was asked to stop and has saved its state; the same command continues it."""
-
-    exit_code = watch.RESUMABLE
-
 
 class StopRequest:
     """Notes a SIGTERM while the block runs. If one of several processes gets it, all stop after the same step."""

@@ -13,8 +13,8 @@ import jax
 
 from atlas_jax import errors
 
-# The exit code of a run that the same command continues from its last checkpoint (EX_TEMPFAIL); tpu_scripts/keep_running.sh tests for it.
-RESUMABLE = 75
+# The exit code of a run that the same command continues from its last checkpoint.
+RESUMABLE = errors.PreemptedError.exit_code
 
 
 class Watch:
@@ -105,6 +105,6 @@ class Watch:
 
 def _end_process(reason: str) -> None:
     """Ends this process at once, as its main thread may wait for another process for ever."""
-    print(f'atlas-jax: process {jax.process_index()}: {reason}; the last checkpoint is intact, the same command continues from it',
+    print(f'atlas-jax: process {jax.process_index()}: {reason}; the same command continues from the last checkpoint, if one was saved',
           file=sys.stderr, flush=True)
     os._exit(RESUMABLE)  # not sys.exit, which ends this thread alone

@@ -75,7 +75,7 @@ def open_saved(folder: pathlib.Path, digest: str, valid: np.ndarray) -> BM25 | N
     Raises:
       ConfigError: bm25s is not installed.
     """
-    if host_searcher.read_saved(folder, {'digest': digest}) is None:
+    if host_searcher.read_saved(folder, {'digest': digest}, {}) is None:
         return None
     return BM25(_package().BM25.load(folder, mmap=True, load_corpus=False), valid)
 

@@ -5,7 +5,6 @@ Results follow the rules of the searchers in the graph: best first, ties by the 
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import shutil
 from collections.abc import Callable, Sequence
@@ -14,8 +13,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from atlas_jax import types
-from atlas_jax.io import atomic
+from atlas_jax import errors, types
+from atlas_jax.io import atomic, schema, untrusted
 from atlas_jax.runtime import hosts
 
 SAVED_FILE = 'searcher.json'
@@ -159,18 +158,22 @@ def write_saved(folder: pathlib.Path, description: dict[str, Any], write_files: 
     A process killed in between leaves no folder, and the searcher is built again. Raises DiskFullError.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    # FileExistsError: another process has saved the same searcher meanwhile.
-    with contextlib.suppress(FileExistsError), atomic.writing_folder(folder) as written:
+    # Another process saves the same searcher, or has done so meanwhile.
+    with contextlib.suppress(errors.FolderExistsError), atomic.writing_folder(folder) as written:
         write_files(written)
         atomic.write_json(written / SAVED_FILE, {'version': _VERSION, **description})
 
 
-def read_saved(folder: pathlib.Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
-    """Reads the description of the searcher in `folder`; None if there is none, or one that differs from `wanted`."""
+def read_saved(folder: pathlib.Path, wanted: dict[str, Any], fields: dict[str, schema.Schema]) -> dict[str, Any] | None:
+    """Reads the description of the searcher in `folder`; None if there is none, or one that differs from `wanted`.
+
+    `fields` are those that it has besides the version and the digest.
+    """
     try:
-        description = json.loads((folder / SAVED_FILE).read_text(encoding='utf-8'))
+        untrusted.require_regular_file(folder / SAVED_FILE)
+        description = untrusted.parse_json((folder / SAVED_FILE).read_bytes())
+        schema.Record({'version': schema.Integer(), 'digest': schema.LINE, **fields}).check(description)
     except (OSError, ValueError):
         return None
     wanted = {'version': _VERSION, **wanted}
-    matches = isinstance(description, dict) and {name: description.get(name) for name in wanted} == wanted
-    return description if matches else None
+    return description if {name: description[name] for name in wanted} == wanted else None

@@ -1,12 +1,15 @@
 """ScaNN on the host (Guo et al. 2020): a tree of partitions, anisotropic hashing, rescoring; saved beside the index."""
 
 import math
+import os
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
 
 from atlas_jax import errors
+from atlas_jax.io import schema
 from atlas_jax.searchers import host_searcher
 from atlas_jax.searchers.host_searcher import HostQueries, HostRetrieved
 
@@ -26,6 +29,12 @@ _LEAST_REORDER = 300
 _TRAINING_ROWS_A_LEAF = 125  # docs/search.md: 40 lose .05 of recall
 _TRAINING_ROWS = 100_000  # for hashing
 _LEAST_NORM = 1e-15  # the zero vector stays zero
+_ASSETS_FILE = 'scann_assets.pbtxt'
+# ScaNN's list of a saved searcher's files, as it writes it. No name begins with a dot or holds a slash.
+_ASSETS = re.compile(r'(assets \{\n  asset_type: [A-Z0-9_]+\n  asset_path: "[a-z0-9_]+\.[a-z]+"\n\}\n)+')
+_PARAMETERS = schema.Record({'leaves': schema.Integer(), 'leaves_searched': schema.Integer(), 'hashing': schema.Boolean(),
+                             'reorder': schema.Integer()})
+_SAVED: dict[str, schema.Schema] = {'cosine': schema.Boolean(), 'parameters': _PARAMETERS}  # in the saved description
 
 
 class Scann:
@@ -113,11 +122,22 @@ def open_saved(folder: pathlib.Path, digest: str, valid: np.ndarray, metric: str
     Raises:
       ConfigError: scann is not installed.
     """
+    if not _is_as_written(folder):
+        return None
     cosine = metric == 'cosine'
-    described = host_searcher.read_saved(folder, {'digest': digest, 'cosine': cosine})
+    described = host_searcher.read_saved(folder, {'digest': digest, 'cosine': cosine}, _SAVED)
     if described is None:
         return None
     return Scann(_package().load_searcher(str(folder)), valid, cosine, described['parameters'])
+
+
+def _is_as_written(folder: pathlib.Path) -> bool:
+    """Returns whether ScaNN may open the folder: it would unpickle docids, which no index here has, and open whatever is named."""
+    try:
+        names = re.findall(r'"(.*?)"', match[0]) if (match := _ASSETS.fullmatch((folder / _ASSETS_FILE).read_text('utf-8'))) else None
+    except (OSError, ValueError):  # ValueError: not UTF-8
+        return False
+    return names is not None and set(os.listdir(folder)) <= {host_searcher.SAVED_FILE, _ASSETS_FILE, 'scann_config.pb', *names}
 
 
 def _normalized(vectors: np.ndarray) -> np.ndarray:

@@ -47,7 +47,7 @@ def make_answer_step(spec: StepSpec, config: decoding.DecodingConfig | None = No
     Raises ConfigError where min_length is not less than max_length.
     """
     # The start token is not a target token, hence one more.
-    config = (config or decoding.DecodingConfig()).with_max_length(spec.config.inputs.target_max_tokens + 1)
+    config = (config or decoding.DecodingConfig()).with_max_length(spec.config.inputs.target_limit + 1)
     return compile_step(answer_step, spec, config)
 
 

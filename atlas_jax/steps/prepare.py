@@ -7,6 +7,8 @@ step reads given passages; as it does where examples bring their own.
 
 import contextlib
 import dataclasses
+import functools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -31,6 +33,7 @@ from atlas_jax.tokenizers import formats
 
 Searched = Index | Sequence[Index] | index_group.IndexGroup | None
 
+_NAMED_LINES = 9  # of those with an empty target
 _SAMPLED_EXAMPLES = 1000  # whose passages are measured before the first step, where they are the examples' own
 
 
@@ -48,11 +51,12 @@ def read_examples(atlas: AtlasModel, path: str, *, training: bool = False, label
     # Said, not refused: pre-training texts are longer than the limit by nature.
     cut = atlas.encoder().count_clipped_targets(examples)
     if cut:
-        print(f'{path}: {cut} of {len(examples)} targets were cut at {atlas.config.inputs.target_max_tokens} tokens; '
+        print(f'{path}: {cut} of {len(examples)} targets were cut at {atlas.inputs.target_limit} tokens; '
               'raise target_max_tokens to keep them whole', flush=True)
-    empty = sum(not atlas.task.answer_text(example.target) for example in examples)
+    empty = [example.line for example in examples if not atlas.task.answer_text(example.target)]
     if empty and labelled:
-        print(f'{path}: {empty} of {len(examples)} targets are empty; look at their labels', flush=True)
+        lines = ', '.join(map(str, sorted(set(empty))[:_NAMED_LINES])) + (', …' if len(set(empty)) > _NAMED_LINES else '')
+        print(f'{path}: {len(empty)} of {len(examples)} targets are empty (line {lines}); look at their labels', flush=True)
     return examples
 
 
@@ -170,16 +174,18 @@ def prepare(atlas: AtlasModel, examples: Sequence[TaskExample], index: Searched,
       knowledge: of the index, as it is now on the devices, where it is no longer what is on disk.
 
     Raises:
-      ConfigError: the options contradict each other.
+      ConfigError: the options contradict each other, or the options of a multiple choice do not fit into the reader's input.
     """
     group = index_group.of(index)
     if use_file_passages and (group is not None or n_context == 0):
         raise errors.ConfigError('use_file_passages reads the examples\' own passages: it needs n_context of at least 1, and no index')
-    config, encoder = dataclasses.replace(atlas.config, n_context=n_context), atlas.encoder()
+    config, encoder = dataclasses.replace(atlas.config, n_context=n_context, inputs=atlas.inputs), atlas.encoder()
     # The search alone, where it is a program of its own; it computes in the model's own dtypes.
     searching = spec_lib.StepSpec(config, atlas.segments, atlas.mesh, read=(), distill=distill, search=search_config.of(search))
     # The widest query sets the program's width, so it is looked for before anything is traced.
     query_lengths = encoder.fit_queries(examples)
+    for note in encoder.notes:
+        say_once(note)
     # An example made from a passage must not find it: the answer would stand there.
     encoder.own_rows = index_group.own_rows(group, examples, atlas.mesh)
     # Tokens of a joined text differ where a field touches other text; the graph can only join token ids.
@@ -204,6 +210,14 @@ def prepare(atlas: AtlasModel, examples: Sequence[TaskExample], index: Searched,
     return Prepared(spec, encoder, *_held(atlas, group, spec, knowledge), group)
 
 
+# An evaluation prepares its examples more than once, and a training run for every evaluation.
+@functools.lru_cache(256)
+def say_once(note: str) -> None:
+    """Prints a line on stderr, the first time that it is said; process 0 alone does."""
+    if jax.process_index() == 0:
+        print(note, file=sys.stderr, flush=True)
+
+
 def _passage_encoder(atlas: AtlasModel, spec: spec_lib.StepSpec, encoder: encode.ExampleEncoder) -> text_inputs.PassageEncoder:
     """Returns what puts given passages together with queries, on the host."""
     inputs, reader, retriever = spec.config.inputs, atlas.reader_tokenizer, atlas.retriever_tokenizer
@@ -214,12 +228,12 @@ def _passage_encoder(atlas: AtlasModel, spec: spec_lib.StepSpec, encoder: encode
         retriever_format = text_inputs.FormatEncoder(
             inputs.retriever_format, retriever.encode, spec.config.retriever_max_tokens, prefix_ids=(retriever.cls_id,),
             suffix_ids=(retriever.sep_id,), borders=formats.PUNCTUATION)
-    return text_inputs.PassageEncoder(reader_format, retriever_format, n=max(spec.top_k, 1), query_max_tokens=encoder.query_width)
+    return text_inputs.PassageEncoder(reader_format, retriever_format, n=max(spec.top_k, 1), query_max_tokens=encoder.query_limits[0])
 
 
 def _measured(encoder: text_inputs.PassageEncoder, examples: Sequence[TaskExample]) -> tuple[np.ndarray, np.ndarray]:
     """Returns token counts [n] int of assembled inputs, the reader's and the retriever's, of a sample of the examples' own passages."""
-    rows = [encoder.encode(example.query, example.passages) for example in examples[:_SAMPLED_EXAMPLES]]
+    rows = [encoder.encode(example.query, example.passages, bool(example.kept)) for example in examples[:_SAMPLED_EXAMPLES]]
     reader = [row['passage_lengths'] for row in rows]
     retriever = [row.get('retriever_passage_lengths', np.zeros(1, np.int32)) for row in rows]  # none in a closed book
     return np.concatenate(reader), np.concatenate(retriever)

@@ -15,7 +15,9 @@ _REMEDY = 'each row needs "query" and "target", strings'
 class BaseTask(task_lib.PlainTask):
     """Takes the row's query and target word for word; `answers` are needed if more than the target counts as right."""
 
-    metrics = ('exact_match', 'f1', 'perplexity')
+    metrics = ('exact_match', 'f1', 'perplexity', 'answer_recall')
+    reads = ('query', 'target', 'answers', 'gold_docids', 'passages')
+    query_max_tokens, target_max_tokens = 192, 64
     asks, label, remedy = 'query', 'target', _REMEDY
 
     def problem(self, row: dict[str, Any]) -> fields.FieldProblem | None:
@@ -29,7 +31,7 @@ class BaseTask(task_lib.PlainTask):
         # Without a target the row is a plain question, whatever else it has.
         answers: list[str] = []
         if 'target' in row:
-            answers = list(row.get('answers', ())) or [self.answer_text(row['target'])]
+            answers = fields.answers(row.get('answers', ())) or [self.answer_text(row['target'])]
         return task_lib.TaskExample(query=row['query'], target=row.get('target', ''), answers=answers, example_id=example_id,
                                     gold_docids=list(row.get('gold_docids', ())), question=row['query'], passages=fields.passages(row))
 

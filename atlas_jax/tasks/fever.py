@@ -23,6 +23,8 @@ class FeverTask(task_lib.PlainTask):
     qa_prompt_format: str = qa.QA_PROMPT_FORMAT
 
     metrics = ('accuracy',)
+    reads = ('claim', 'label', 'gold_docids', 'passages')
+    query_max_tokens = 128
     asks, label, remedy = 'claim', 'label', _REMEDY
 
     def __post_init__(self):
@@ -37,7 +39,7 @@ class FeverTask(task_lib.PlainTask):
         """See task.Task."""
         self.check(row, example_id)
         # Rows with another label stay, as in the original, with an empty answer.
-        word = WORDS.get(row.get('label', ''), '')
+        word = WORDS.get(row.get('label', '').strip(), '')
         return task_lib.TaskExample(
             query=text_format.fill('qa_prompt_format', self.qa_prompt_format, 'question', row['claim']),
             target=text_format.fill('target_format', qa.TARGET_FORMAT, 'target', word), answers=[word] if 'label' in row else [],

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from atlas_jax.corpus import documents
 from atlas_jax.corpus.passages import Passage
 
 
@@ -62,7 +63,7 @@ def passages_problem(row: dict[str, Any]) -> FieldProblem | None:
     if not isinstance(given, list | tuple) or not all(isinstance(passage, dict) for passage in given):
         return FieldProblem('passages', f'expected a list of objects, found {given!r}', remedy)
     # One by one, so that the message names the passage: rows have up to a hundred.
-    for number, passage in enumerate(given):
+    for number, passage in enumerate(map(documents.in_our_fields, given)):
         if not isinstance(passage.get('text'), str):
             return FieldProblem('passages', f'passage {number} has the text {passage.get("text")!r}', remedy)
         for name in ('title', 'section'):
@@ -77,8 +78,14 @@ def passages(row: dict[str, Any]) -> tuple[Passage, ...]:
     """Returns the row's own passages; a passage without an id gets its number."""
     # Files of the original fill up to a fixed number with passages without words.
     made = [Passage(str(value.get('id', number)), value.get('title', ''), value.get('section', ''), value['text'])
-            for number, value in enumerate(row.get('passages', ()))]
+            for number, value in enumerate(map(documents.in_our_fields, row.get('passages', ())))]
     return tuple(passage for passage in made if passage.text.strip() or passage.title.strip())
+
+
+def answers(given: Sequence[str]) -> list[str]:
+    """Returns the answers without blanks around them; blank ones are left out."""
+    # A target with a blank before it has other tokens, and an answer of blanks equals that of a reader that writes nothing.
+    return [answer.strip() for answer in given if answer.strip()]
 
 
 def is_texts(value: object) -> bool:

@@ -27,7 +27,9 @@ class KiltTask(task_lib.PlainTask):
     qa_prompt_format: str = qa.QA_PROMPT_FORMAT
     draw_target: bool = False
 
-    metrics = ('accuracy', 'exact_match', 'f1')
+    metrics = ('accuracy', 'exact_match', 'f1', 'answer_recall')
+    reads = ('id', 'input', 'output', 'passages')
+    query_max_tokens, target_max_tokens = 256, 64  # dialogues of Wizard of Wikipedia; answers of its and ELI5's are sentences
     asks, label, remedy = 'input', 'output', _REMEDY
 
     def __post_init__(self):
@@ -73,7 +75,7 @@ class KiltTask(task_lib.PlainTask):
 
 def _answers(row: dict[str, Any]) -> list[str]:
     """Returns the different answers that are not blank, in their order."""
-    answers = [part['answer'] for part in row.get('output', ()) if part.get('answer', '').strip()]
+    answers = fields.answers([part.get('answer', '') for part in row.get('output', ())])
     # The rows of KILT's FEVER do not say that they are claims; the file's name does.
     if 'fever' in row.get('filename', '').lower():
         answers = [fever.WORDS.get(answer, answer) for answer in answers]

@@ -30,6 +30,8 @@ class LMTask(task_lib.PlainTask):
     min_words: int = 0
 
     metrics = ('accuracy', 'f1', 'rouge_1', 'rouge_2', 'rouge_L', 'perplexity')
+    reads = ('id', 'text', 'passages')
+    query_max_tokens, target_max_tokens = 192, 64
     asks, label, remedy = 'text', 'text', _REMEDY
 
     def __post_init__(self):

@@ -33,7 +33,8 @@ class QATask(task_lib.PlainTask):
     target_format: str = TARGET_FORMAT
     draw_target: bool = False
 
-    metrics = ('exact_match', 'f1')
+    metrics = ('exact_match', 'f1', 'answer_recall')
+    reads = ('question', 'answers', 'target', 'gold_docids', 'passages')
     asks, label, remedy = 'question', 'answers', _REMEDY
 
     def __post_init__(self) -> None:
@@ -58,8 +59,9 @@ class QATask(task_lib.PlainTask):
                 count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample:
         """See task.Task; other fields of the row are ignored."""
         self.check(row, example_id)
-        target = row.get('target')
-        answers: list[str] = list(row.get('answers', [] if target is None else [target]))
+        target = row['target'].strip() if 'target' in row else None
+        given = row.get('answers', [] if target is None else [target])
+        answers = fields.answers(given) or [''] * bool(given)  # blank answers alone: prepare.read_examples says where
         if target is None and answers:
             drawn = int(task_lib.generator_for(example_id, generator).integers(len(answers))) if self.draw_target else 0
             target = answers[drawn]

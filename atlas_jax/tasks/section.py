@@ -24,6 +24,8 @@ class SectionTask(task_lib.PlainTask):
     min_words: int = 0
 
     metrics = ('accuracy', 'f1', 'rouge_1', 'rouge_2', 'rouge_L', 'perplexity')
+    reads = ('id', 'title', 'section', 'text', 'passages')
+    target_max_tokens = 64
     asks, label, remedy = 'title', 'text', _REMEDY
 
     def problem(self, row: dict[str, Any]) -> fields.FieldProblem | None:

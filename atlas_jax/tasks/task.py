@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from atlas_jax import errors
+from atlas_jax.corpus import documents
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.io import jsonl
 from atlas_jax.tasks import fields
@@ -30,7 +31,8 @@ class TaskExample:
     choices      targets to choose from, as the reader writes them; empty if it writes freely
     options      the plain text of each of `choices`
     row          the row itself if the task draws at random, so that another generator can make another example
-    cut_front    True if a query that is too long loses its beginning, not its end
+    kept         the end of the query that is never cut: a query that is too long loses its beginning; '' if it loses its end
+    line         line of the examples file, from 1; 0 if it is from none
     """
 
     query: str
@@ -45,7 +47,8 @@ class TaskExample:
     options: tuple[str, ...] = ()
     # Not compared: two examples are equal if the models see the same.
     row: dict[str, Any] | None = dataclasses.field(default=None, repr=False, compare=False)
-    cut_front: bool = False
+    kept: str = ''
+    line: int = dataclasses.field(default=0, compare=False)
 
 
 class Task(Protocol):
@@ -76,7 +79,22 @@ class Task(Protocol):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics of its answers (metrics/scores.py), the main one first."""
+        """Names of the metrics of its answers (metrics/answers.py), the main one first."""
+        ...
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The fields of a row that have a use; empty if that is not known."""
+        ...
+
+    @property
+    def query_max_tokens(self) -> int:
+        """The limit of its queries where none is given."""
+        ...
+
+    @property
+    def target_max_tokens(self) -> int:
+        """The limit of its targets where none is given."""
         ...
 
     def problem(self, row: dict[str, Any]) -> fields.FieldProblem | None:
@@ -111,6 +129,9 @@ class Task(Protocol):
 class PlainTask:
     """The base of most tasks: one row is one example, and nothing is drawn at random."""
 
+    reads: tuple[str, ...] = ()
+    query_max_tokens, target_max_tokens = 64, 16  # a question and a short answer
+
     @property
     def draws(self) -> bool:
         """See Task."""
@@ -132,7 +153,7 @@ class PlainTask:
 
 def read_examples(path: str | os.PathLike, task: Task, *, training: bool = False, labelled: bool = True,
                   count_tokens: CountTokens | None = None, max_rows: int | None = None) -> list[TaskExample]:
-    """Reads a JSON-lines file; example_ids count its rows from 0. Prints how many rows the task left out.
+    """Reads a JSON-lines file; example_ids count its rows from 0. Prints how many rows the task left out, and fields that have no use.
 
     Args:
       path: one object a line, see docs/tasks.md; a row without `filename` gets the file's name.
@@ -148,10 +169,13 @@ def read_examples(path: str | os.PathLike, task: Task, *, training: bool = False
     """
     examples: list[TaskExample] = []
     rows = left_out = 0
+    unread: set[str] = set()
+    reads = {*task.reads, 'filename'}
     for line, row in jsonl.read(path):
         if rows == max_rows:  # before the row is checked: a file may be damaged behind the rows asked for
             break
-        row = {'filename': os.path.basename(path), **row}  # KILT's answers depend on it
+        row = {'filename': os.path.basename(path), **documents.in_our_fields(row)}  # KILT's answers depend on the name
+        unread.update(row.keys() - reads)
         if wrong := task.problem(row):
             raise errors.InputFileError(path, wrong.what, line=line, field=wrong.field, remedy=wrong.remedy)
         # Lazily: a row that is left out costs nothing more.
@@ -161,15 +185,34 @@ def read_examples(path: str | os.PathLike, task: Task, *, training: bool = False
         if labelled and not all(example.answers for example in made):
             raise errors.InputFileError(path, 'missing', line=line, field=task.label, remedy=task.remedy)
         # A row may give several examples (orders of options) or none; ids count rows.
-        examples += made
+        examples += [dataclasses.replace(example, line=line) for example in made]
         left_out += not made
         rows += 1
     if left_out:
         print(f'{path}: {left_out} of {rows} rows are too short, or have no section, and were left out', flush=True)
+    if unread and task.reads:
+        print(f'{path}: not read: the fields {", ".join(sorted(unread)[:9])}', flush=True)
     # An empty file has raised in jsonl.read.
     if rows and not examples:
         raise errors.InputFileError(path, f'the task left out all of its {rows} rows', remedy='lower min_words, or give longer texts')
     return examples
+
+
+def check_rows(path: str | os.PathLike, task: Task, *, training: bool = False, labelled: bool = True, max_rows: int | None = None) -> None:
+    """Checks the rows of a file as read_examples does, without keeping their examples.
+
+    Raises InputFileError: as read_examples, but for a file of which a task leaves out every row, which needs the reader's tokenizer.
+    """
+    for number, (line, row) in enumerate(jsonl.read(path)):
+        if number == max_rows:
+            break
+        row = {'filename': os.path.basename(path), **row}
+        if wrong := task.problem(row):
+            raise errors.InputFileError(path, wrong.what, line=line, field=wrong.field, remedy=wrong.remedy)
+        # A row that the task leaves out needs no label.
+        made = [task.example(each, number) for each in task.expand(row, training)] if labelled else []
+        if not all(example is None or example.answers for example in made):
+            raise errors.InputFileError(path, 'missing', line=line, field=task.label, remedy=task.remedy)
 
 
 def ask(task: Task, question: str, example_id: int) -> TaskExample:

@@ -12,7 +12,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from atlas_jax import errors
-from atlas_jax.io import atomic
+from atlas_jax.io import atomic, contents
 from atlas_jax.tokenizers import formats
 
 VOCABULARY_FILE = 'vocab.txt'
@@ -76,6 +76,8 @@ class BertTokenizer:
           ModelFolderError: the folder holds neither, or the file is not a WordPiece vocabulary.
         """
         folder = pathlib.Path(folder)
+        for file in (VOCABULARY_FILE, TOKENIZER_FILE, _CONFIG_FILE):
+            contents.check_file(folder / file)
         fast = _read_json(folder / TOKENIZER_FILE)
         if (folder / VOCABULARY_FILE).is_file():
             vocabulary = _read_vocabulary(folder / VOCABULARY_FILE)

@@ -18,7 +18,7 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
 from atlas_jax import errors
-from atlas_jax.io import atomic
+from atlas_jax.io import atomic, contents
 from atlas_jax.tokenizers import formats
 
 SPIECE_FILE = 'spiece.model'
@@ -68,6 +68,7 @@ class T5Tokenizer:
         # spiece.model first: it is the model itself, tokenizer.json a conversion of it
         for file in (folder / SPIECE_FILE, folder / TOKENIZER_FILE):
             if file.is_file():
+                contents.check_file(file)
                 try:
                     return cls(file.read_bytes()) if file.name == SPIECE_FILE else cls(*model_from_tokenizer_json(file))
                 except errors.ModelFolderError as error:

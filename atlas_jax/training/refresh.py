@@ -6,6 +6,7 @@ that training never stops. Either way passages are embedded where they lie: each
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,8 @@ from atlas_jax.steps.compile import compile_step
 
 # More updates than any run has; JSON and int64 hold it.
 _FOREVER = 2**32
+_INTERVAL = re.compile(r'([0-9]+)-([0-9]+):([0-9]+|-1)')
+_NUMBER = re.compile(r'[0-9]+|-1')
 Numbers = tuple[jax.Array, jax.Array | None]  # embeddings, and their scales where they are int8
 
 
@@ -56,21 +59,23 @@ class RefreshConfig:
 
 def parse_schedule(schedule: str) -> tuple[tuple[int, int, int], ...]:
     """(first, last, every) of each interval; `last` is not in it. Raises ConfigError."""
-    intervals = []
-    for part in schedule.split(','):
-        try:
-            if ':' in part:
-                bounds, every_text = part.split(':')
-                first, last = bounds.split('-')
-                intervals.append((int(first), int(last), int(every_text)))
-            else:
-                every = int(part)
-                intervals.append((0, _FOREVER, _FOREVER if every == -1 else every))
-            if intervals[-1][2] == 0:  # the original divides by it
-                raise ValueError
-        except ValueError as error:
-            raise errors.ConfigError(f'RefreshConfig.schedule "{schedule}": "{part}" is not an interval; write first-last:every, as '
-                                     '0-1000:500,1000-10000:2000, or one number, -1 for never') from error
+    intervals: list[tuple[int, int, int]] = []
+    parts = schedule.split(',') if isinstance(schedule, str) else [str(schedule)]
+    for part in parts:
+        if interval := _INTERVAL.fullmatch(part.strip()):
+            first, last, every = (int(number) for number in interval.groups())
+            wrong = 'its first step is not before its last' if first >= last else '' if every else 'it asks for every 0 steps'
+        # One number is a whole schedule: an interval after it would never count.
+        elif len(parts) == 1 and _NUMBER.fullmatch(part.strip()):
+            first, last, every = 0, _FOREVER, int(part)
+            wrong, every = '' if every else 'it asks for every 0 steps', _FOREVER if every == -1 else every
+        else:
+            first = last = every = 0
+            wrong = 'it is not an interval'
+        if wrong:
+            raise errors.ConfigError(f'RefreshConfig.schedule is {str(schedule)!r}, of which "{part}" is wrong: {wrong}; write '
+                                     'first-last:every, as 0-1000:500,1000-10000:2000, or one number, -1 for never')
+        intervals.append((first, last, every))
     return tuple(intervals)
 
 

@@ -15,6 +15,8 @@ from atlas_jax.runtime import hosts
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.steps.compile import compile_step
 
+_LARGEST = float(np.sqrt(np.finfo(np.float32).max))
+
 
 class TrainState(struct.PyTreeNode):
     """All that a step changes, and the frozen passage encoder beside it.
@@ -55,6 +57,20 @@ def create(params: dict[str, Any], spec: spec_lib.StepSpec, optimizer: optax.Gra
     # Replicated explicitly: a scalar on one device would not be a global array on a pod.
     step = hosts.place(np.zeros((), np.int32), shardings.step)
     return TrainState(step=step, params=placed, optimizer_state=optimizer_state, passage_encoder=frozen)
+
+
+def divergence(params: Any) -> str:
+    """Names the first parameter that is not finite, or too large for float32 to hold its square; empty if there is none.
+
+    Every process of a run calls it.
+    """
+    # Both programs reduce in place: nothing as large as a parameter is made.
+    extremes = jax.device_get(jax.tree.map(lambda leaf: (jnp.max(leaf), jnp.min(leaf)), params))
+    for path, (most, least) in jax.tree_util.tree_leaves_with_path(extremes, is_leaf=lambda node: isinstance(node, tuple)):
+        # No model computes with such numbers: norms and products of two of them are infinite.
+        if not max(abs(float(most)), abs(float(least))) < _LARGEST or np.isnan(float(least)):
+            return f'{"/".join(str(key.key) for key in path)} reaches {float(most):.3g}'
+    return ''
 
 
 def _init_moments(_: spec_lib.StepSpec, optimizer: optax.GradientTransformation, params: Any) -> optax.OptState:

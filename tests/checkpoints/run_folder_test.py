@@ -12,6 +12,8 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.checkpoints import run_folder
+from atlas_jax.io import lock
+from atlas_jax.io.folder import Folder
 
 PARAMS = {'reader': {'w': jnp.arange(6.0).reshape(2, 3)}, 'retriever': {'w': jnp.ones(5)}}
 OPTIMIZER = {'step': jnp.asarray(7, jnp.int32), 'moments': (jnp.zeros(3), {'mu': jnp.ones(2)})}
@@ -39,6 +41,21 @@ def test_the_last_ones_are_kept(tmp_path):
         for step in (1, 2, 3):
             checkpoints.save(step, PARAMS, OPTIMIZER, None)
     assert sorted(path.name for path in (tmp_path / 'checkpoints').iterdir()) == ['2', '3']
+
+
+@pytest.mark.parametrize('asynchronous', [False, True])
+def test_one_that_gave_no_loss_is_discarded_and_the_one_before_is_still_there(tmp_path, asynchronous):
+    with pytest.raises(errors.DivergedError), run_folder.RunCheckpoints(tmp_path, keep=1, create=True,
+                                                                        asynchronous=asynchronous) as checkpoints:
+        assert not checkpoints.discard(1)
+        for step in (1, 2, 3):
+            checkpoints.save(step, PARAMS, OPTIMIZER, {'at': step})
+        assert not checkpoints.discard(2)
+        assert checkpoints.discard(3) and checkpoints.latest_step == 2
+        raise errors.DivergedError
+    with run_folder.RunCheckpoints(tmp_path, keep=1) as checkpoints:
+        assert checkpoints.restore(_shapes(PARAMS), _shapes(OPTIMIZER))[2] == {'at': 2}
+        assert not checkpoints.discard(2)  # another object saved it
 
 
 @pytest.mark.parametrize('asynchronous', [False, True])
@@ -104,3 +121,34 @@ def test_model_files_that_are_none(tmp_path, text, word):
 def test_the_model_file_comes_back(tmp_path):
     run_folder.write_model_file(tmp_path, {'n_context': 3})
     assert run_folder.read_model_file(tmp_path)['n_context'] == 3
+
+
+def test_what_killed_saves_left_goes_with_the_next_run(tmp_path):
+    (tmp_path / 'checkpoints' / '5.orbax-checkpoint-tmp').mkdir(parents=True)
+    with run_folder.RunCheckpoints(tmp_path, create=True) as checkpoints:
+        checkpoints.save(7, PARAMS)
+    assert [path.name for path in (tmp_path / 'checkpoints').iterdir()] == ['7']
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(tmp_path, monkeypatch):
+    with pytest.raises(errors.DiskFullError, match='checkpoints: the disk is full; free'), \
+            run_folder.RunCheckpoints(tmp_path, create=True) as checkpoints:
+        checkpoints.save(1, PARAMS, OPTIMIZER, {'at': 1})
+
+        def full(*_, **__):
+            raise ValueError('RESOURCE_EXHAUSTED: Error writing "d/0": [OS error 28: ENOSPC No space left on device]')  # TensorStore's
+
+        monkeypatch.setattr(checkpoints._manager, 'save', full)
+        checkpoints.save(2, PARAMS, OPTIMIZER, {'at': 2})
+    with run_folder.RunCheckpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(_shapes(PARAMS), _shapes(OPTIMIZER))[2] == {'at': 1}
+
+
+def test_a_folder_is_written_by_one_run_whose_blocks_may_lie_in_one_another(tmp_path):
+    with run_folder.writing(tmp_path / 'run'), run_folder.writing(tmp_path / 'run'):
+        (tmp_path / 'run' / 'config.gin').write_text('')
+        with pytest.raises(errors.ConfigError, match='another process is writing this run; wait'), \
+                lock.writing(Folder(tmp_path / 'run'), 'run', errors.ConfigError):
+            raise AssertionError('two writers')
+    with lock.writing(Folder(tmp_path / 'run'), 'run', errors.ConfigError):
+        pass

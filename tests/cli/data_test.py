@@ -1,6 +1,7 @@
 """`atlas-jax data`: documents become a store with the tokens of either model; the demo gets its folder, packages and countries."""
 
 import dataclasses
+import json
 import pathlib
 
 import pytest
@@ -23,6 +24,34 @@ def test_documents_become_a_store(tmp_path, monkeypatch, capsys):
     opened = PassageStore.open(str(store))
     assert len(opened) > 1 and all(len(passage.text.split()) <= 11 for passage in opened)
     assert capsys.readouterr().out.endswith(f'{store}: {len(opened)} passages\n') and len(opened.reader_lengths) == len(opened)
+
+
+def test_ready_made_passages_stay_whole_and_cuts_are_counted(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(t5.T5Tokenizer, 'from_folder', lambda folder: word_tokenizers.t5())
+    monkeypatch.setattr(bert.BertTokenizer, 'from_folder', lambda folder: word_tokenizers.bert())
+    document = tmp_path / 'things.jsonl'
+    rows = [{'id': str(words), 'text': 'The thing is red . ' * words} for words in (2, 3, 7)]
+    document.write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
+
+    def run(*options):
+        assert cli.main(['data', 'passages', str(document), '--out', str(tmp_path / 's'), '--reader', 'r', '--retriever', 'q', *options]) == 0
+        return [passage.text.split() for passage in PassageStore.open(tmp_path / 's')], capsys.readouterr().out
+
+    pieces, said = run('--max_words', '11')
+    assert len(pieces) == 1 + 2 + 4 and '2 of 3 documents were longer than 11 words and were cut; --as_passages keeps them whole' in said
+    pieces, said = run('--as_passages')
+    assert [len(piece) for piece in pieces] == [10, 15, 35] and 'were cut' not in said
+    pieces, _ = run('--max_words', '11', '--overlap', '5')
+    assert pieces[-1][:5] == pieces[-2][-5:] and max(map(len, pieces)) <= 11
+
+
+@pytest.mark.parametrize(('words', 'message'), [
+    (['--as_passages', '--max_words', '7'], 'not allowed with argument'), (['--overlap', '-1'], '-1 is too small'),
+    (['--overlap', 'x'], '"x" is not a whole number')])
+def test_contradicting_options_are_refused(words, message, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        cli.main(['data', 'passages', 'd', '--out', 's', '--reader', 'r', '--retriever', 'q', *words])
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(('words', 'folders'), [(['--model', 'm'], ('m/tokenizers/reader', 'm/tokenizers/retriever')),

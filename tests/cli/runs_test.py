@@ -1,6 +1,10 @@
 """`atlas-jax train` and `evaluate`: gin files to runs, on a tiny model."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -47,3 +51,54 @@ def test_mistakes_get_one_line_before_anything_is_loaded(folder, tmp_path, capsy
     assert cli.main(training(folder, tmp_path / 'run', change)) == 2
     printed = capsys.readouterr().err
     assert message in printed and printed.count('\n') == 1
+
+
+def test_a_run_goes_on_with_its_own_settings_alone(folder, tmp_path, capsys):
+    """As a user who edits a command: other data, seed, batch size or optimizer, then the same with --accept_changes."""
+    assert cli.main(training(folder, tmp_path / 'run')) == 0
+    kept = (tmp_path / 'run' / 'config.gin').read_text()
+    (tmp_path / 'shorter.jsonl').write_text('\n'.join(json.dumps(row) for row in tiny_run.rows(4)))
+    changes = [f"--gin.TRAIN_FILE='{tmp_path / 'shorter.jsonl'}'", '--gin.train.RunConfig.seed=5', '--gin.train.RunConfig.batch_size=3',
+               '--gin.OptimizerConfig.learning_rate=0.5', '--gin.TOTAL_STEPS=2']
+    capsys.readouterr()
+    assert cli.main(training(folder, tmp_path / 'run', *changes)) == 2
+    printed = capsys.readouterr().err
+    assert printed.count('\n') == 1 and '--accept_changes' in printed
+    for part in ('train_file was 5 examples', 'now 4 examples', 'seed was 0, now 5', 'batch_size was 2, now 3',
+                 'OptimizerConfig.learning_rate was', 'OptimizerConfig.total_steps was 1, now 2'):
+        assert part in printed, part
+    assert (tmp_path / 'run' / 'config.gin').read_text() == kept
+    assert cli.main(training(folder, tmp_path / 'run', "--gin.OptimizerConfig.optimizer='adafactor'", '--accept_changes')) == 2
+    printed = capsys.readouterr().err
+    assert 'OptimizerConfig.optimizer was adamw, now adafactor: a run cannot go on with this' in printed and printed.count('\n') == 1
+    # In the middle of an epoch of other data.
+    assert cli.main(training(folder, tmp_path / 'run', *changes, '--accept_changes')) == 0
+    assert 'seed was 0, now 5, from step 1 on' in capsys.readouterr().out
+    assert 'train.RunConfig.seed = 5' in (tmp_path / 'run' / 'config.gin').read_text()
+    assert cli.main(training(folder, tmp_path / 'run', *changes, '--gin.train.RunConfig.keep_checkpoints=1')) == 0
+    (tmp_path / 'run' / 'metrics.jsonl').unlink()
+    assert cli.main(training(folder, tmp_path / 'run', *changes)) == 0 and 'nothing left to train' in capsys.readouterr().out
+
+
+def test_a_signal_before_the_first_step_ends_the_run_as_a_preemption(tmp_path):
+    """While modules are imported and models loaded, which takes minutes for large ones."""
+    (tmp_path / 'slow.py').write_text('import time\nprint("importing", flush=True)\ntime.sleep(600)\n')
+    (tmp_path / 'train.jsonl').write_text(json.dumps(tiny_run.rows(1)[0]))
+    (tmp_path / 'run.gin').write_text('from __gin__ import dynamic_registration\nimport slow\n')
+    environment = os.environ | {'PYTHONPATH': f'{os.environ.get("PYTHONPATH", "")}:{tmp_path}', 'ATLAS_JAX_KEEP_ALLOCATOR': '1'}
+    started = subprocess.Popen([sys.executable, '-m', 'atlas_jax', 'train', '--gin_file', str(tmp_path / 'run.gin'), '--gin_import', 'slow'],
+                               env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert started.stdout.readline() == 'importing\n'
+        started.send_signal(signal.SIGTERM)
+        _, printed = started.communicate(timeout=120)
+    finally:
+        started.kill()
+    assert started.returncode == 75
+    assert printed == 'atlas-jax: asked to stop while no step was under way; the same command goes on\n'
+
+
+def test_the_handler_of_before_comes_back(tmp_path, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli.main(training(tmp_path, tmp_path / 'run')) == 2 and 'no such file or folder' in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.conversion import loading, original
+from atlas_jax.conversion import convert, loading, original
 from atlas_jax.models import atlas
 from atlas_jax.tasks import mlm, multiple_choice, qa
 from tests.testing import streams, tiny_checkpoints
@@ -41,7 +41,7 @@ def test_options_that_matter(tmp_path):
         temperature_score=0.1, retriever_n_context=6, query_side_retriever_training=True)
     opened = loading.open_model(tmp_path)
     assert opened.inputs == atlas.InputConfig(encoder_format='{query} {text}', retriever_format='{text}', text_max_tokens=48,
-                                              query_max_tokens=24, target_max_tokens=9)
+                                              target_max_tokens=9)
     assert opened.n_context == 20 and opened.task == mlm.MLMTask(noise_density=0.2, mean_span_tokens=4.0)
     assert original.distillation('x', opened.options) == {
         'gold_score_mode': 'ppmean', 'temperature_gold': 1.0, 'temperature_score': 0.1, 'retriever_n_context': 6,
@@ -74,6 +74,17 @@ def test_heads_come_from_a_config_or_from_a_known_size(tmp_path):
     loading.load_reader(path)  # the reader asks for no config.json
 
 
+@pytest.mark.parametrize('model', [{}, {'module.weight': 1}], ids=['empty', 'of something else'])
+def test_a_checkpoint_without_parts_is_not_converted_into_nothing(tmp_path, model):
+    torch = pytest.importorskip('torch')
+    path = tmp_path / 'model.pth.tar'
+    torch.save({'step': 3, 'model': {name: torch.zeros(value) for name, value in model.items()}}, path)
+    for target in convert.TARGETS:
+        with pytest.raises(errors.ModelFolderError, match='model.pth.tar: holds no parameter of a reader or a retriever'):
+            convert.convert(convert.Request(path, target, tmp_path / 'out'))
+    assert not (tmp_path / 'out').exists()
+
+
 def test_parts_that_are_missing_or_wrong(tmp_path):
     torch = pytest.importorskip('torch')
     path = tiny_checkpoints.write_original(tmp_path)
@@ -84,6 +95,8 @@ def test_parts_that_are_missing_or_wrong(tmp_path):
             ({f'reader.{name}': None}, rf'lacks parameters {name} \[10, 6\]'),
             ({f'reader.{name}': torch.zeros(6, 10)}, rf'{name} has shape \[6, 10\], expected \[10, 6\]'),
             ({'reader.encoder.embed_tokens.weight': torch.zeros(37, 6)}, 'encoder.embed_tokens.weight differs from shared.weight'),
+            ({'reader.shared.weight': torch.zeros(0, 6), 'reader.encoder.embed_tokens.weight': torch.zeros(0, 6),
+              'reader.lm_head.weight': torch.zeros(0, 6)}, 'vocab_size is 0; it must be at least 1'),
             ({key: None for key in weights if key.startswith('reader.')}, 'holds no reader, only retriever')):
         changed = {key: value for key, value in (weights | changes).items() if value is not None}
         torch.save(saved | {'model': changed}, path)

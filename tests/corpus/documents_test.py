@@ -23,6 +23,38 @@ def test_json_lines(tmp_path):
     assert found == [Document('7', '', '', 'one'), Document('d.jsonl:3', 'T', 'S', 'two'), Document('x', '', '', 'a\n\nb')]
 
 
+def test_lines_of_beir(tmp_path, capsys):
+    rows = [{'_id': 'MED-10', 'title': 'Statins', 'text': 'A text.', 'metadata': {'url': 'http://x'}}, {'_id': 7, 'title': '', 'text': 'b'},
+            {'_id': 'c', 'title': 'A title alone', 'text': '', 'metadata': {}}]
+    found = read_one(tmp_path, 'corpus.jsonl', '\n'.join(map(json.dumps, rows)))
+    assert found == [Document('MED-10', 'Statins', '', 'A text.'), Document('7', '', '', 'b'), Document('c', '', '', 'A title alone')]
+    assert capsys.readouterr().err == f'{tmp_path / "corpus.jsonl"}: not read: the fields metadata\n'
+
+
+def test_lines_of_flashrag(tmp_path, capsys):
+    rows = [{'id': '0', 'contents': '"Albert Bell"\nAlbert Bell was\na clerk.'}, {'id': 1, 'contents': 'one line'},
+            {'id': '2', 'contents': 'Title only\n \n'}, {'id': '3', 'title': 'Given', 'contents': 'First\nrest'},
+            {'id': '4', 'contents': '"\ntext'}, {'contents': 'T\nno id'}, {'id': '6', 'text': 'a', 'contents': 'b\nc', 'score': 1}]
+    found = read_one(tmp_path, 'wiki.jsonl', '\n'.join(map(json.dumps, rows)))
+    assert found == [
+        Document('0', 'Albert Bell', '', 'Albert Bell was\na clerk.'), Document('1', '', '', 'one line'),
+        Document('2', '', '', 'Title only'), Document('3', 'Given', '', 'rest'), Document('4', '"', '', 'text'),
+        Document('wiki.jsonl:6', 'T', '', 'no id'), Document('6', '', '', 'a')]
+    assert 'not read: the fields contents, score' in capsys.readouterr().err
+
+
+def test_pages_without_text_are_skipped_and_named(tmp_path, capsys):
+    (tmp_path / 'index.html').write_text('<nav>Home</nav>')
+    with pytest.raises(errors.InputFileError, match='index.html: no text in this file'):
+        list(read_documents(tmp_path / 'index.html'))
+    (tmp_path / 'empty.txt').write_text('')
+    with pytest.raises(errors.InputFileError, match='no text in any of its 2 files'):
+        list(read_documents(tmp_path))
+    (tmp_path / 'a.txt').write_text('text')
+    assert [each.docid for each in read_documents(tmp_path)] == ['a.txt']
+    assert 'skipped 2 files without text (empty.txt, index.html)' in capsys.readouterr().err
+
+
 def test_plain_text_is_named_after_its_file(tmp_path):
     assert read_one(tmp_path, 'On radium.TXT', '\ufeffA text.\r\n\r\nMore.\n') == [
         Document('On radium.TXT', 'On radium', '', 'A text.\n\nMore.')]
@@ -54,7 +86,9 @@ def test_folder_in_the_order_of_paths(tmp_path, capsys):
 @pytest.mark.parametrize('content, message', [
     ('{"text": "a"}\n{"text": " "}', r'd.jsonl:2, field "text": empty'),
     ('{"title": "a"}', r'd.jsonl:1, field "text": missing'),
-    ('{"text": "a", "id": 1}\n\n{"text": "b", "id": "1"}', r'd.jsonl:3, field "id": "1" was the id of an earlier'),
+    ('{"text": "a", "id": 1}\n\n{"text": "b", "id": "1"}', r'd.jsonl:3, field "id": "1" was the id of an earlier document .d.jsonl:1.'),
+    ('{"text": "a", "_id": "x"}\n{"contents": "b", "id": "x"}', r'd.jsonl:2, field "id": "x" was the id of an earlier document .d.jsonl:1.'),
+    ('{"id": "x", "contents": ["b"]}', r'd.jsonl:1, field "text": missing; fields found: contents, id'),
     ('{"text": ["a"]}', r'd.jsonl:1, field "text": expected text, found list'),
     ('{"text": "a", "id": true}', r'field "id": expected text, found bool'),
     ('{"text": "a", "title": {}}', r'field "title": expected text, found dict'),
@@ -93,7 +127,7 @@ def test_paths_are_checked_before_anything_is_read(tmp_path):
 def test_ids_are_unique_across_files(tmp_path):
     for name in ('a', 'b'):
         (tmp_path / f'{name}.jsonl').write_text('{"id": "same", "text": "x"}')
-    with pytest.raises(errors.InputFileError, match='b.jsonl:1, field "id"'):
+    with pytest.raises(errors.InputFileError, match=r'b.jsonl:1, field "id": "same" was the id of an earlier document \(a.jsonl:1\)'):
         list(read_documents(tmp_path))
 
 

@@ -90,7 +90,7 @@ def test_an_html_page():
         <body><nav>Home</nav><h1>Radium</h1><p>A <b>met</b>al.<br>Glows.</p><p>Rare.</p>
         <h2>Uses</h2><ul><li>Paint<li>Medicine</ul><table><tr><td>a<td>b</table><noscript>no</noscript></body>""")
     assert title == 'Radium – Lexicon'
-    assert sections == [('', 'Home\n\nA metal. Glows.\n\nRare.'), ('Uses', 'Paint\n\nMedicine\n\na b')]
+    assert sections == [('', 'A metal. Glows.\n\nRare.'), ('Uses', 'Paint\n\nMedicine\n\na b')]
 
 
 def test_first_heading_is_the_title_where_there_is_none():
@@ -101,6 +101,35 @@ def test_first_heading_is_the_title_where_there_is_none():
 
 def test_first_heading_that_is_not_the_title_is_a_section():
     assert markup.read_html('<title>Lexicon</title><h1>Radium</h1>glows') == ('Lexicon', [('', ''), ('Radium', 'glows')])
+
+
+AROUND = """<!doctype html><html><head><title>Radium | Lexicon</title><script>var a = "<p>no</p>"</script><style>p {}</style></head><body>
+    <header><a href="/">Lexicon</a><nav><ul><li>Home<li>Chemistry</ul></nav></header>
+    <div role="navigation"><div><p>Metals</p></div>Gases</div>
+    <main><article><header><h1>Radium</h1><p>by M. Curie, 5 min read</p></header><p>A metal <svg><text>icon</text></svg>that glows.</p>
+    <aside><h2>Related</h2><p>Polonium</p></aside><h2>Uses</h2><p>Paint.</p><footer>Share this</footer></article></main>
+    <aside>Advertisement</aside><footer><h2>About</h2><p>Imprint</p></footer></body></html>"""
+
+
+def test_what_surrounds_the_text_of_a_page_is_no_text():
+    assert markup.read_html(AROUND) == ('Radium | Lexicon', [('', 'A metal that glows.'), ('Uses', 'Paint.')])
+
+
+@pytest.mark.parametrize('page, expected', [
+    ('<div><nav>Home</div><p>text', [('', 'text')]),  # the div that encloses it ends an open <nav>
+    ('<nav>Home<div>a</div><main>text</main>', [('', 'text')]),
+    ('<nav><div>a</div>b</nav>text', [('', 'text')]),
+    ('<footer>a<nav>b</nav>c</footer>text', [('', 'text')]),
+    ('<nav><h2>Menu<p>text</nav><p>more', [('', 'more')]),
+    ('<header><h1>Radium</header>glows', [('', 'glows')]),
+    ('<header><nav><h2>Menu</h2></nav></header>glows', [('', 'glows')]),
+    ('<div role="complementary"><div>a</div>b</div>text', [('', 'text')]),
+    ('<div role="main">text</div>', [('', 'text')]),
+    ('<aside>only', [('', '')]),
+])
+def test_where_what_surrounds_the_text_ends(page, expected):
+    title, sections = markup.read_html(page)
+    assert sections == expected and title in ('', 'Radium')
 
 
 @pytest.mark.parametrize('page, expected', [
@@ -119,7 +148,8 @@ def test_odd_pages(page, expected):
 
 @hypothesis.settings(deadline=None)
 @hypothesis.given(strategies.lists(strategies.one_of(
-    strategies.sampled_from(['<p>', '</p>', '<h1>', '</h1>', '<title>', '</title>', '<div', '>', '<!--', '-->', '<script>', '</script>',
+    strategies.sampled_from(['<p>', '</p>', '<h1>', '<nav>', '</nav>', '<header>', '</header>', '<main>', '</div>', '</h1>', '<title>',
+                             '</title>', '<div', '>', '<!--', '-->', '<script>', '</script>',
                              '<![CDATA[', '&amp', '&#', '<br/>', '"', '<?', '<!', '</']), strategies.text(max_size=5)), max_size=20))
 def test_any_page_is_read(parts):
     title, sections = markup.read_html(''.join(parts))

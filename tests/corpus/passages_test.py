@@ -8,7 +8,7 @@ from hypothesis import strategies
 
 from atlas_jax import errors
 from atlas_jax.corpus.documents import Document
-from atlas_jax.corpus.passages import Passage, sentence_ends, split_passages, word_spans
+from atlas_jax.corpus.passages import CutCounts, Passage, sentence_ends, split_passages, word_spans
 
 
 def split(text, max_words=100):
@@ -63,6 +63,61 @@ def test_documents_follow_one_another():
 def test_max_words_is_checked_at_once():
     with pytest.raises(errors.ConfigError, match='max_words is 0'):
         split_passages([], 0)
+
+
+def test_passages_that_are_ready_stay_whole():
+    documents = [Document('a', 'T', 'S', 'One two three. ' * 50), Document('b', '', '', 'x')]
+    counts = CutCounts()
+    assert [each.docid for each in split_passages(documents, None, counts=counts)] == ['a', 'b']
+    assert counts == CutCounts(documents=2) and counts.messages(None) == []
+
+
+def test_documents_that_are_cut_are_counted():
+    counts = CutCounts()
+    found = list(split_passages([Document(str(words), '', '', 'One. ' * words) for words in (7, 8, 29)], 7, counts=counts))
+    assert len(found) == 1 + 2 + 5 and (counts.documents, counts.cut) == (3, 2)
+    assert counts.messages(7) == ['2 of 3 documents were longer than 7 words and were cut; --as_passages keeps them whole']
+
+
+def test_pieces_may_overlap():
+    text = ' '.join(f'w{number}.' for number in range(23))
+    counts = CutCounts()
+    found = [each.text.split() for each in split_passages([Document('d', '', '', text)], 7, 3, counts)]
+    assert counts.cut == 1 and max(map(len, found)) <= 7
+    for before, after in zip(found, found[1:], strict=False):
+        assert after[:3] == before[-3:]
+    assert [word for number, piece in enumerate(found) for word in piece[3 if number else 0:]] == text.split()
+    # What fits stays whole, whatever the overlap.
+    assert [each.docid for each in split_passages([Document('d', '', '', 'w. ' * 7)], 7, 3)] == ['d']
+
+
+@pytest.mark.parametrize('max_words, overlap, message', [
+    (7, -1, 'overlap is -1; it must lie between 0 and half of max_words .7.'), (7, 4, 'overlap is 4'),
+    (None, 1, 'overlap is 1; no document is cut: leave it out')])
+def test_an_overlap_that_makes_no_sense_is_refused_at_once(max_words, overlap, message):
+    with pytest.raises(errors.ConfigError, match=message):
+        split_passages([], max_words, overlap)
+
+
+def test_a_run_without_spaces_is_cut_and_named():
+    run = 'QUJD' * 75_000
+    counts = CutCounts()
+    found = list(split_passages([Document('d', '', '', f'A picture: {run} and more.'), Document('e', '', '', 'x' * 999)], counts=counts))
+    assert max(len(each.text) for each in found) <= 2100 and ''.join(each.text for each in found).count('QUJD') > 74_000
+    assert ''.join(''.join(each.text.split()) for each in found[:-1]) == f'Apicture:{run}andmore.'
+    [cut, odd] = counts.messages(100)
+    assert cut.startswith('1 of 2 documents') and odd == ('document "d" has 300000 characters without a space, which counts as a word for '
+                                                          'each 20 characters; is it text?')
+    whole = CutCounts()
+    assert len(list(split_passages([Document('d', '', '', run)], None, counts=whole))) == 1
+    assert whole.messages(None) == ['document "d" has 300000 characters without a space, which was kept whole; is it text?']
+
+
+def test_languages_without_spaces_and_addresses_are_text():
+    counts = CutCounts()
+    documents = [Document('zh', '', '', '\u9433\u662f\u91d1\u5c6c\u3002' * 700), Document('url', '', '', f'See http://x.org/{"a" * 80} now.')]
+    assert [each.docid for each in split_passages(documents, 10_000, counts=counts)] == ['zh', 'url']
+    assert counts.longest_run == 0 and len(word_spans(documents[1].text)) == 3
 
 
 @hypothesis.settings(deadline=None)

@@ -47,9 +47,9 @@ def modules(monkeypatch):
                                                       ('toy_api.build_index', 'model_dir'): 'model.ModelSource.model_dir'})
 
 
-def _check(tmp_path, text, *bindings):
+def _check(tmp_path, text, *bindings, imports=('toy_train', 'toy_steps_spec', 'toy_api')):
     (tmp_path / 'run.gin').write_text(text, encoding='utf-8')
-    checker = check.Checker(lambda name: tmp_path / name if (tmp_path / name).is_file() else None)
+    checker = check.Checker(lambda name: tmp_path / name if (tmp_path / name).is_file() else None, imports=imports)
     checker.check_file('run.gin')
     for binding in bindings:
         checker.check_command_line(binding)
@@ -81,8 +81,10 @@ def test_an_old_name_is_refused_with_the_new_one(modules, tmp_path, text, bindin
 def test_other_mistakes_keep_their_suggestions(modules, tmp_path):
     with pytest.raises(errors.ConfigError, match='has no parameter "stepz"; did you mean "steps"'):
         _check(tmp_path, f'{DYNAMIC}import toy_train\ntoy_train.train.stepz = 2\n')
-    with pytest.raises(errors.ConfigError, match='No module named'):
-        _check(tmp_path, f'{DYNAMIC}import toy_nowhere\n')
+    with pytest.raises(errors.ConfigError, match=r'--gin_import toy_nowhere: ModuleNotFoundError: No module named'):
+        _check(tmp_path, DYNAMIC, imports=('toy_nowhere',))
+    with pytest.raises(errors.ConfigError, match="run.gin:2: import atlas_jax.nowhere: No module named 'atlas_jax.nowhere'"):
+        _check(tmp_path, f'{DYNAMIC}import atlas_jax.nowhere\n')
 
 
 def test_new_names_of_modules_and_selectors():

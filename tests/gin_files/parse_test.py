@@ -41,6 +41,11 @@ def toy(monkeypatch, tmp_path):
     return module
 
 
+def parse(files, bindings=(), **options):
+    """With `toy`, which the user trusts."""
+    gin_parse.parse(files, bindings, imports=('toy',), **options)
+
+
 def write(name: str, text: str) -> str:
     pathlib.Path(name).write_text(text, encoding='utf-8')
     return name
@@ -54,7 +59,7 @@ def run_file(extra: str = '') -> str:
 
 def message_of(files, bindings=(), resolve=False) -> str:
     with pytest.raises(errors.ConfigError) as raised:
-        gin_parse.parse(files, bindings)
+        parse(files, bindings)
         if resolve:
             gin_parse.arguments_of(work)
     message = str(raised.value)
@@ -63,7 +68,7 @@ def message_of(files, bindings=(), resolve=False) -> str:
 
 
 def test_files_and_bindings_give_arguments():
-    gin_parse.parse([run_file()], ['FOLDER="out"', 'WIDTH=11', 'toy.work.steps=5', 'Model.rate=1'])
+    parse([run_file()], ['FOLDER="out"', 'WIDTH=11', 'toy.work.steps=5', 'Model.rate=1'])
     arguments = gin_parse.arguments_of(work)
     assert arguments == {'model': Model(11, 1), 'folder': 'out', 'steps': 5}
     assert type(arguments['model']) is Model  # no class of gin's: fingerprints use its repr
@@ -71,47 +76,47 @@ def test_files_and_bindings_give_arguments():
 
 def test_later_files_and_the_caller_win():
     second = write('second.gin', f'{HEADER}WIDTH = 13\ntoy.Model.kinds = ("b", "c")\nFOLDER = "second"\n')
-    gin_parse.parse([run_file(), second])
+    parse([run_file(), second])
     assert gin_parse.arguments_of(work, steps=2) == {'model': Model(13, kinds=('b', 'c')), 'folder': 'second', 'steps': 2}
 
 
 def test_a_second_parse_forgets_the_first():
-    gin_parse.parse([run_file()], ['FOLDER="first"', 'toy.work.steps=5'])
-    gin_parse.parse([run_file()], ['FOLDER="second"'])
+    parse([run_file()], ['FOLDER="first"', 'toy.work.steps=5'])
+    parse([run_file()], ['FOLDER="second"'])
     assert gin_parse.arguments_of(work) == {'model': Model(7), 'folder': 'second'}
 
 
 def test_operative_config_gives_the_same_arguments_again():
-    gin_parse.parse([run_file()], ['FOLDER="out"', 'toy.Model.kinds=("b", "c")'])
+    parse([run_file()], ['FOLDER="out"', 'toy.Model.kinds=("b", "c")'])
     before = gin_parse.arguments_of(work)
     text = gin_parse.operative_config(work)
     assert 'toy.Model.rate = 0.1' in text and 'toy.work.steps = 3' in text  # defaults are written down too
-    gin_parse.parse([write('operative.gin', text)])
+    parse([write('operative.gin', text)])
     assert gin_parse.arguments_of(work) == before | {'steps': 3}
 
 
 def test_a_folder_named_like_those_of_the_gin_files_does_not_matter(tmp_path):
     (tmp_path / 'runs').mkdir()
-    gin_parse.parse(['runs/formats.gin'])
+    parse(['runs/formats.gin'])
     assert gin_parse.value_of('INPUTS').text_max_tokens > 0
 
 
 def test_value_of_a_macro():
-    gin_parse.parse([run_file()], ['FOLDER="out"'])
+    parse([run_file()], ['FOLDER="out"'])
     assert gin_parse.value_of('FOLDER') == 'out' and gin_parse.value_of('MODEL') == Model(7)
     with pytest.raises(errors.ConfigError, match='no macro FOLDR'):
         gin_parse.value_of('FOLDR')
 
 
 def test_a_macro_can_be_looked_at_where_others_are_not_set():
-    gin_parse.parse([run_file()], ['WIDTH=11'], complete=False)
+    parse([run_file()], ['WIDTH=11'], complete=False)
     assert gin_parse.value_of('WIDTH') == 11
 
 
 def test_shipped_files_are_found_from_anywhere():
     assert 'models/tiny.gin' in gin_parse.known_files()
     assert gin_parse.find_file('models/tiny.gin') == gin_parse.find_file('gin_configs/models/tiny.gin')
-    gin_parse.parse(['models/tiny.gin'])
+    parse(['models/tiny.gin'])
 
 
 @pytest.mark.parametrize(('extra', 'bindings', 'parts'), [

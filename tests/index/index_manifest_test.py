@@ -11,8 +11,8 @@ from atlas_jax import errors
 from atlas_jax.index import index_manifest
 from atlas_jax.io.folder import Folder
 
-SHARDS = (index_manifest.ShardEntry('a', 0, 11, 0, 0, 'model', 'sum-a'), index_manifest.ShardEntry('b', 11, 2, 5, 40, 'other', 'sum-b'))
-MANIFEST = index_manifest.Manifest(3, 'int8', 7, 13, 2, 'model', '../store', 'passages', 'tombstones-000003.bits', 'sum', SHARDS)
+SHARDS = (index_manifest.ShardEntry('a', 0, 11, 0, 0, 'model', 'a' * 64), index_manifest.ShardEntry('b', 11, 2, 5, 40, 'other', 'b' * 64))
+MANIFEST = index_manifest.Manifest(3, 'int8', 7, 13, 2, 'model', '../store', 'passages', 'tombstones-000003.bits', 'c' * 64, SHARDS)
 
 
 def written(tmp_path, manifest):
@@ -64,14 +64,14 @@ def test_deleted_rows_are_read_as_they_were_written(tmp_path_factory, deleted):
     folder, deleted = Folder(tmp_path_factory.mktemp('index')), np.array(deleted, bool)
     name, sha256 = index_manifest.write_tombstones(folder, deleted, 5)
     assert (name == 'tombstones-000005.bits') == bool(deleted.any()) == bool(sha256)
-    manifest = dataclasses.replace(MANIFEST, rows=len(deleted), tombstones=name, tombstones_sha256=sha256)
+    manifest = dataclasses.replace(MANIFEST, rows=len(deleted), deleted=int(deleted.sum()), tombstones=name, tombstones_sha256=sha256)
     np.testing.assert_array_equal(index_manifest.read_tombstones(folder, manifest), deleted)
 
 
 def test_a_damaged_list_of_deleted_rows_is_refused(tmp_path):
     folder = Folder(tmp_path)
     name, sha256 = index_manifest.write_tombstones(folder, np.arange(13) == 4, 1)
-    manifest = dataclasses.replace(MANIFEST, tombstones=name, tombstones_sha256=sha256)
+    manifest = dataclasses.replace(MANIFEST, deleted=1, tombstones=name, tombstones_sha256=sha256)
     with pytest.raises(errors.IndexFolderError, match='list of deleted rows is damaged; restore it'):
         index_manifest.read_tombstones(folder, dataclasses.replace(manifest, rows=17))
     (tmp_path / name).unlink()

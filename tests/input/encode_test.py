@@ -116,6 +116,55 @@ def test_every_epoch_draws_anew_and_a_restart_draws_the_same():
     np.testing.assert_array_equal(np.stack(rows), first.reader_query_tokens)
 
 
+def _choice(question, **options):
+    return multiple_choice.MultipleChoiceTask().example({'question': question, 'options': options, 'answer': 'A'}, 5)
+
+
+def test_queries_that_are_cut_are_counted_and_said():
+    made = encoder(query_width=17)
+    examples = [dataclasses.replace(EXAMPLE, query='what is the red thing ' * times) for times in (1, 2, 3, 4)]
+    lengths = made.fit_queries(examples)
+    cut = [len(T5.encode(example.query)) > 17 or len(BERT.encode(example.query)) + 2 > 17 for example in examples]
+    assert 0 < sum(cut) < 4 and made.queries_cut == sum(cut) / 4 and lengths.max() <= 17
+    assert made.notes == (f'{sum(cut)} of 4 queries ({sum(cut) / 4:.1%}) were cut at 17 tokens and lost their end; raise query_max_tokens '
+                          'to keep them whole',)
+    made.fit_queries(examples[:1])
+    assert made.notes == () and made.queries_cut == 0
+
+
+def test_options_are_never_cut():
+    example = _choice('what is the red thing ' * 9, A='the red thing', B='the blue thing', C='green')
+    made = encoder(query_width=16, reader_room=90, retriever_room=80)
+    made.fit_queries([example, _choice('what ?', A='x', B='y')])
+    kept = T5.encode(example.kept)
+    row = made.encode(example)
+    assert made.query_width >= len(kept) > 16
+    assert row.reader_query_tokens[row.reader_query_lengths - len(kept):row.reader_query_lengths].tolist() == kept
+    theirs = [*BERT.encode(example.kept), BERT.sep_id]
+    assert row.retriever_query_tokens[row.retriever_query_lengths - len(theirs):row.retriever_query_lengths].tolist() == theirs
+    raised, cut = made.notes
+    assert raised.startswith('2 of 2 queries have options of more than 16 tokens; query_max_tokens was raised to')
+    assert 'of 2 queries (' in cut and 'lost their beginning' in cut
+
+
+def test_options_that_do_not_fit_are_refused_by_line():
+    example = dataclasses.replace(_choice('what ?', A='the red thing', B='the blue thing'), line=7)
+    for room, model in ({'reader_room': 11}, 'reader'), ({'retriever_room': 13}, 'retriever'):
+        with pytest.raises(errors.ConfigError, match=rf'line 7, 9: the options take \d+ tokens, the {model} has room for 1[13]; raise'):
+            encoder(query_width=10, **room).fit_queries([example, example, dataclasses.replace(example, line=9)])
+    with pytest.raises(errors.ConfigError, match='example 5: the options'):
+        encoder(query_width=10, reader_room=11).fit_queries([dataclasses.replace(example, line=0)])
+
+
+def test_a_query_leaves_room_for_the_words_of_the_format():
+    long = dataclasses.replace(EXAMPLE, query='what is the red thing ' * 9)
+    made = encoder(query_width=40, reader_room=19, retriever_room=23)
+    assert made.fit_queries([long]).tolist() == [19] and 'raise text_max_tokens' in made.notes[0]
+    row = made.encode(long)
+    assert row.reader_query_tokens[:19].tolist() == T5.encode(long.query)[:19] and row.reader_query_lengths == 19
+    assert row.retriever_query_lengths == 23
+
+
 def test_no_examples_need_the_narrowest_rows():
     made = encoder(query_width=40)
     assert made.fit_queries([]).shape == (0,) and made.query_width == 16

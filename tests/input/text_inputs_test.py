@@ -60,6 +60,16 @@ def test_what_is_too_long_is_cut_at_the_text_then_the_title():
     assert T5.decode(short) == 'Q1 2 3TaCb.'
 
 
+def test_a_query_may_lose_its_beginning_instead_of_its_end():
+    query = '1 2 3 4 5 6 7 8 9'
+    for template, cut in (('Q {query} T {title} C {text}', 6), ('Q{query}T{title}C{text}.', 6)):
+        kept = T5.decode(reader(template, 60).ids(query, 'a', 'b', query_max_tokens=cut, keep_end=True)).replace(' ', '')
+        assert kept.startswith('Q7') or kept.startswith('Q8') or kept.startswith('Q4')
+        assert '9Ta' in kept and '1' not in kept
+    beginning = reader('Q {query} C {text}', 60).ids(query, '', 'b', query_max_tokens=4)
+    assert '1' in T5.decode(beginning) and '9' not in T5.decode(beginning)
+
+
 def test_bert_takes_punctuation_for_a_border():
     whole = text_inputs.FormatEncoder('[{title}]: {text}.', BERT.encode, 40, (BERT.cls_id,), (BERT.sep_id,), formats.PUNCTUATION)
     expected = [BERT.cls_id, *BERT.encode('[red thing]: the blue is.'), BERT.sep_id]

@@ -1,6 +1,9 @@
 """Atomic writes: the old or the new, never half of it; a full disk is the user's to mend."""
 
 import errno
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -51,3 +54,70 @@ def test_a_folder_on_a_full_disk_is_not_there(tmp_path):
     with pytest.raises(errors.DiskFullError, match='out: the disk is full'), atomic.writing_folder(tmp_path / 'out'):
         raise OSError(errno.ENOSPC, 'no space')
     assert not list(tmp_path.iterdir())
+
+
+def _killed(code: str, *arguments: str) -> subprocess.Popen[str]:
+    """Starts a process that writes and never ends; returns it once it says so."""
+    process = subprocess.Popen([sys.executable, '-c', f'import sys, time\nfrom atlas_jax.io import atomic\n{code}', *arguments],
+                               stdout=subprocess.PIPE, text=True)
+    assert process.stdout and process.stdout.readline() == 'writing\n'
+    return process
+
+
+_FILE = 'with atomic.writing(sys.argv[1]) as file:\n file.write("half"); file.flush(); print("writing", flush=True); time.sleep(60)'
+_FOLDER = ('with atomic.writing_folder(sys.argv[1]) as folder:\n (folder / "a").mkdir(); (folder / "a" / "b").write_text("half")\n '
+           '(folder / "c").write_text("half"); print("writing", flush=True); time.sleep(60)')
+
+
+@pytest.mark.parametrize('code', [_FILE, _FOLDER])
+def test_what_a_killed_writer_left_goes_with_the_next_write_and_a_living_ones_stays(tmp_path, code):
+    process = _killed(code, str(tmp_path / 'out'))
+    try:
+        atomic.write_json(tmp_path / 'other', 1)
+        assert len([name for name in os.listdir(tmp_path) if name.startswith('.out.tmp')]) == 1
+    finally:
+        process.kill()
+        process.wait()
+    # Another name: whoever writes there next, cleans up.
+    atomic.write_json(tmp_path / 'other', 2)
+    assert os.listdir(tmp_path) == ['other']
+
+
+def test_only_temporaries_of_ours_are_removed(tmp_path):
+    (tmp_path / '.notes.tmp123').write_text('short number')
+    (tmp_path / '.data.tmp123456789012').mkdir()
+    (tmp_path / '.data.tmp123456789012' / 'mine').write_text('no lock file')
+    (tmp_path / '.link.tmp123456789012').symlink_to(tmp_path / '.notes.tmp123')
+    before = sorted(os.listdir(tmp_path))
+    with atomic.writing_folder(tmp_path / 'out'):
+        pass
+    assert sorted(os.listdir(tmp_path)) == [*before, 'out']
+    assert os.listdir(tmp_path / 'out') == []
+
+
+def test_a_folder_without_a_lock_is_removed_if_it_is_empty(tmp_path):
+    # Its writer died between two system calls.
+    (tmp_path / '.out.tmp123456789012').mkdir()
+    assert atomic.remove_abandoned(tmp_path) == set()
+    assert not os.listdir(tmp_path)
+
+
+def test_the_second_of_two_writers_of_a_folder_is_told_at_once(tmp_path):
+    with atomic.writing_folder(tmp_path / 'out') as folder:
+        (folder / 'part').write_text('first')
+        with pytest.raises(errors.FolderExistsError, match='out: another process is writing it; wait'), \
+                atomic.writing_folder(tmp_path / 'out'):
+            raise AssertionError('the second writer began')
+        with atomic.scratch_folder(tmp_path / 'out') as scratch:
+            assert scratch != folder
+    assert (tmp_path / 'out' / 'part').read_text() == 'first'
+
+
+def test_a_folder_that_appeared_meanwhile_stays(tmp_path):
+    with pytest.raises(errors.FolderExistsError, match='another process has written it meanwhile'), \
+            atomic.writing_folder(tmp_path / 'out') as folder:
+        (folder / 'part').write_text('second')
+        (tmp_path / 'out').mkdir()
+        (tmp_path / 'out' / 'part').write_text('first')
+    assert (tmp_path / 'out' / 'part').read_text() == 'first'
+    assert os.listdir(tmp_path) == ['out']

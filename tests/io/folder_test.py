@@ -1,10 +1,13 @@
 """Folders on a disk and in a bucket: the same calls, the same results."""
 
+import errno
+import os
 import pathlib
 
 import pytest
 
 from atlas_jax import errors
+from atlas_jax.io import arrays
 from atlas_jax.io.folder import Folder, default_cache_dir, storage_errors
 from tests.testing import bucket
 
@@ -98,3 +101,79 @@ def test_names_of_folders():
     assert Folder(bucket_folder).path == bucket_folder.path
     found = bucket_folder.kvstore()
     assert (found['bucket'], found['path'], Folder('gs://b').kvstore()['path']) == ('some-bucket', 'x/', '')
+
+
+@pytest.mark.parametrize('name', ['../victim', '..', '.', '', '/etc/passwd', 'a/../../b', 'a\0b', 'a\\b'])
+def test_no_name_leads_out_of_a_folder(folder, name):
+    for use in (folder.read, folder.exists, folder.sha256, folder.remove, lambda name: folder.write(name, b''), folder.__truediv__,
+                lambda name: folder.write_json(name, 1), lambda name: folder.making(name).__enter__(), lambda name: folder.differs(name, 'x')):
+        with pytest.raises(errors.StorageError, match='name') as caught:
+            use(name)
+        assert '\n' not in str(caught.value) and str(folder) in str(caught.value)
+
+
+def test_copies_of_a_buckets_files_stay_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('ATLAS_JAX_CACHE', str(tmp_path / 'cache'))
+    with bucket.serving(monkeypatch):
+        folder = Folder('gs://some-bucket/x')
+        folder.write('a', b'text')
+        for sha256 in ('../../victim', '/victim', ''):
+            with pytest.raises(errors.StorageError, match='name'):
+                folder.mapped('a', sha256)
+
+
+def test_links_that_lead_out_are_read_and_not_written(tmp_path):
+    (tmp_path / 'victim').mkdir()
+    (tmp_path / 'victim' / 'thesis').write_text('x')
+    folder = Folder(tmp_path / 'folder')
+    folder.write('shards/a', b'1')
+    (tmp_path / 'folder' / 'link').symlink_to('../victim')
+    (tmp_path / 'folder' / 'shards' / 'deep').symlink_to('../../victim')
+    assert (folder / 'link').read('thesis') == b'x' and folder.has_links() and (folder / 'link').has_links() and not Folder('no').has_links()
+    for below in (folder / 'link', folder / 'shards' / 'deep'):
+        for use in (lambda below: below.write('thesis', b'y'), lambda below: below.remove('thesis'), lambda below: below.require_own(),
+                    lambda below: below.making('new').__enter__(), lambda below: arrays.create(below, [1], 'int8', [1])):
+            with pytest.raises(errors.StorageError, match='leads out of the folder'):
+                use(below)
+    folder.remove('link')  # the link itself
+    (folder / 'shards').remove('deep')
+    assert folder.children() == {'shards'} and (tmp_path / 'victim' / 'thesis').read_text() == 'x'
+    inner = tmp_path / 'folder' / 'inner'
+    inner.symlink_to('shards')
+    (folder / 'inner').write('b', b'2')
+    assert folder.read('shards/b') == b'2', 'a link that stays inside'
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    (tmp_path / 'nowhere').symlink_to('absent')
+    folder = Folder(tmp_path)
+    for use in (folder.read, folder.sha256, lambda name: folder.mapped(name, '')):
+        with pytest.raises(OSError, match='no regular file'):  # and it does not wait for a writer
+            use('pipe')
+    assert folder.sizes() == {} and not folder.exists('pipe') and 'no regular file' in folder.differs('pipe', 'x')
+
+
+@pytest.mark.parametrize('number', [errno.EIO, errno.EACCES, errno.ESTALE, errno.EMFILE])
+def test_a_disk_that_fails_is_one_line(tmp_path, monkeypatch, number):
+    folder = Folder(tmp_path)
+    folder.write('a', b'1')
+
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+    for target in ('pathlib.Path.read_bytes', 'pathlib.Path.stat', 'os.listdir', 'os.walk', 'builtins.open', 'os.replace'):
+        monkeypatch.setattr(target, fail)
+    for use in (lambda: folder.read('a'), lambda: folder.exists('a'), folder.sizes, folder.children, lambda: folder.sha256('a'),
+                lambda: folder.write('b', b''), lambda: folder.remove('a')):
+        with pytest.raises(errors.StorageError, match=f'{tmp_path}.*cannot be read or written .{os.strerror(number)}.; ') as caught:
+            use()
+        assert '\n' not in str(caught.value)
+    with pytest.raises(FileNotFoundError):
+        monkeypatch.undo()
+        folder.read('absent')
+
+
+def test_a_failing_disk_is_no_damage_to_tensorstore_either():
+    with pytest.raises(errors.StorageError, match='s: cannot be read or written .Input/output error.; check the disk'), \
+            storage_errors(Folder('s'), errors.StoreError, 'build it again'):
+        raise ValueError('UNKNOWN: Error reading "/s/c/0": [OS error 5: EIO Input/output error]')

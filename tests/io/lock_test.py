@@ -6,7 +6,7 @@ import time
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.io import lock, manifest
+from atlas_jax.io import lock, manifest, schema
 from atlas_jax.io.folder import Folder
 from tests.testing import bucket
 
@@ -71,7 +71,8 @@ def test_a_long_writer_renews_its_lease(monkeypatch, server):
 
 
 def test_a_writer_that_slept_too_long_commits_nothing():
-    kind = manifest.Kind('an index', 'some index', (1,), 'some command', errors.IndexFolderError)
+    fields = schema.Record({'revision': schema.Integer()})
+    kind = manifest.Kind('an index', 'some index', {1: fields}, 'some command', errors.IndexFolderError)
     with writing():
         manifest.write(FOLDER, kind, {'revision': 1})
         FOLDER.write_json(lock.FILE, {'writer': 'the other', 'until': time.time() + 60})
@@ -84,4 +85,26 @@ def test_a_writer_that_slept_too_long_commits_nothing():
 
 def test_a_bucket_that_cannot_be_written():
     with pytest.raises(errors.StorageError, match='PERMISSION_DENIED'), writing(Folder(f'gs://{bucket.READ_ONLY}/x')):
+        pass
+
+
+def test_a_lock_that_is_a_link_makes_no_file(tmp_path):
+    (tmp_path / 'index').mkdir()
+    (tmp_path / 'index' / lock.FILE).symlink_to(tmp_path / 'victim')
+    with pytest.raises(errors.IndexFolderError, match='index/lock: a link, which could lead anywhere; remove it'), \
+            writing(Folder(tmp_path / 'index')):
+        pass
+    assert not (tmp_path / 'victim').exists()
+
+
+@pytest.mark.parametrize('content', ['', '{', '[]', '{"until": []}', '{"until": "x", "writer": 1}', '{"writer": "a"}', '[' * 9999])
+def test_a_lock_file_that_no_writer_wrote_holds_for_nobody(content):
+    FOLDER.write(lock.FILE, content.encode())
+    with writing():
+        pass
+
+
+def test_a_lease_is_never_longer_than_ours(monkeypatch):
+    FOLDER.write_json(lock.FILE, {'until': 1e300, 'writer': 'a\nb'})
+    with pytest.raises(errors.IndexFolderError, match='another process is writing this .* .a b.; wait'), writing():
         pass

@@ -55,6 +55,13 @@ class _Sized:
         return self.rows
 
 
+def test_a_document_is_found_by_its_pieces():
+    whole = group.IndexGroup([FakeIndex(['a', 'b#0', 'b#1', 'b#10']), FakeIndex(['b', 'b#0', 'c#1'])])
+    first = whole._first_rows(MESH)[1]
+    assert whole.rows_of('b', MESH) == [1, 2, first, first + 1]
+    assert whole.rows_of('a', MESH) == [0] and whole.rows_of('c', MESH) == [] and whole.rows_of('c#1', MESH) == [first + 2]
+
+
 MODEL = python_types.SimpleNamespace(mesh=MESH)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from atlas_jax import api, errors, partitioning, types
 from atlas_jax.corpus.passages import Passage
+from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.knowledge import index as knowledge_index
 from tests.testing import tiny_run
 
@@ -87,3 +88,39 @@ def test_an_index_is_searched_with_its_model(atlas, index):
     other = dataclasses.replace(atlas, params=jax.tree.map(lambda leaf: leaf + 1, atlas.params))
     with pytest.raises(errors.IndexFolderError, match='another model'):
         index.search(questions, other)
+
+
+def test_what_is_there_as_it_is_is_not_added_again(atlas, index):
+    rows, known = len(index.store), [index.store[2], index.store[5]]
+    new = Passage('new', 'thing 99', '', 'The thing 99 is red .')
+    assert index.replace([*known, new], atlas) == 1 and len(index.store) == len(index.index) == rows + 1
+    assert index.replace([*known, new], atlas) == 0 and len(index.store) == rows + 1
+    changed = dataclasses.replace(new, text='The thing 99 is blue .')
+    assert index.replace([changed], atlas) == 1 and index.store[index.store.find('new')] == changed
+    index.delete(['new'])
+    assert index.replace([changed], atlas) == 1, 'one that was deleted comes back'
+    assert int((~index.index.deleted).sum()) == rows + 1
+    for twice in ([new, new], [known[0], dataclasses.replace(known[0], text='other')]):
+        with pytest.raises(errors.StoreError, match='occurs twice'):
+            index.replace(twice, atlas)
+    with pytest.raises(errors.StoreError, match='no passages'):
+        index.replace([], atlas)
+    with pytest.raises(errors.StoreError, match='expected passages'):
+        index.replace(['text'], atlas)
+
+
+def test_passages_that_a_killed_call_stored_are_not_stored_twice(atlas, index, monkeypatch):
+    rows, new = len(index.store), [Passage('new', 'thing 99', '', 'The thing 99 is red .')]
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddingIndex, 'add', lambda *_, **__: 1 / 0 if len(index.store) > rows else 0)
+        with pytest.raises(ZeroDivisionError):
+            index.replace(new, atlas)
+    again = api.Index.open(index.index.path)
+    assert (len(again.store), len(again.index)) == (rows + 1, rows)
+    assert again.replace(new, atlas) == 1 and len(again.store) == len(again.index) == rows + 1
+
+
+def test_another_models_passages_are_embedded_again(atlas, index):
+    other = dataclasses.replace(atlas, params=jax.tree.map(lambda leaf: leaf + 1, atlas.params))
+    index.force = True
+    assert index.replace([index.store[2]], other) == 1

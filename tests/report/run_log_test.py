@@ -1,12 +1,14 @@
 """Rows of metrics outlive a kill; event files hold what TensorBoard's own reader checks; the overview counts every parameter."""
 
 import json
+import os
 import struct
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from atlas_jax import errors
 from atlas_jax.report import run_log
 
 
@@ -21,6 +23,32 @@ def test_rows_after_the_restored_step_are_dropped(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / run_log.METRICS_FILE).read_text().splitlines()]
     assert rows == again.rows == [{'step': 1, 'loss': 0.5}, {'step': 2, 'loss': 1.0}, {'step': 3, 'loss': 7.0}]
     assert len(list((tmp_path / run_log.TENSORBOARD_FOLDER).iterdir())) >= 1
+
+
+@pytest.mark.parametrize(('line', 'number'), [
+    (b'{"step": 2, "loss": "\xff"}\n', 2), (b'{"step": 2,\n', 2), (b'[]\n', 2), (b'{"loss": 1}\n', 2), (b'{"step": "2"}\n', 2), (b'\n', 2),
+    (b'[' * 5000 + b'\n', 2), (b'\0\n', 2)])
+def test_a_damaged_line_is_named(tmp_path, line, number):
+    run_log.RunLog(tmp_path, 0).append({'step': 1, 'loss': 0.5})
+    path = tmp_path / run_log.METRICS_FILE
+    path.write_bytes(path.read_bytes() + line + b'{"step": 3, "loss": 7}\n')
+    before = path.read_bytes()
+    with pytest.raises(errors.InputFileError, match=rf'metrics\.jsonl:{number}: damaged \(.*\); mend or delete the line') as raised:
+        run_log.RunLog(tmp_path, 3)
+    assert '\n' not in str(raised.value) and path.read_bytes() == before
+    path.unlink()
+    assert run_log.RunLog(tmp_path, 3).rows == []
+
+
+def test_a_pipe_is_no_file_of_metrics(tmp_path):
+    os.mkfifo(tmp_path / run_log.METRICS_FILE)
+    with pytest.raises(errors.InputFileError, match='no regular file'):
+        run_log.RunLog(tmp_path, 3)
+
+
+def test_half_a_line_at_the_end_is_what_a_kill_leaves(tmp_path):
+    (tmp_path / run_log.METRICS_FILE).write_bytes(b'{"step": 1, "note": "\xe2\x80\xa8"}\n{"step": 2, "note": "\xe2')
+    assert [row['step'] for row in run_log.RunLog(tmp_path, 2).rows] == [1]
 
 
 def test_a_new_run_forgets_the_old_rows(tmp_path):

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 
+from atlas_jax import errors
 from atlas_jax.runtime import preemption, watch
 
 
@@ -14,7 +15,7 @@ def test_the_signal_is_noted_and_the_old_handler_comes_back():
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.now(2)
     assert signal.getsignal(signal.SIGTERM) is before
-    assert preemption.PreemptedError('saved').exit_code == watch.RESUMABLE == 75
+    assert errors.PreemptedError('saved').exit_code == watch.RESUMABLE == 75
 
 
 def test_nothing_is_asked_outside_the_main_thread():

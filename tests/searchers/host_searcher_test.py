@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas_jax import partitioning
+from atlas_jax.io import schema
 from atlas_jax.searchers import host_searcher
 
 
@@ -77,17 +78,21 @@ def test_results_are_laid_out_for_a_step():
     assert isinstance(placed.scores, jax.Array) and placed.passage_ids.tolist() == [[5, 3]]
 
 
+FIELDS = {'leaves': schema.Integer(0, 9)}
+
+
 def test_a_saved_folder_is_whole_and_of_one_version(tmp_path):
     folder = tmp_path / 'searcher'
-    assert host_searcher.read_saved(folder, {'digest': 'a'}) is None
+    assert host_searcher.read_saved(folder, {'digest': 'a'}, FIELDS) is None
     host_searcher.write_saved(folder, {'digest': 'a', 'leaves': 3}, lambda place: (place / 'tree').write_text('first'))
-    assert host_searcher.read_saved(folder, {'digest': 'a'})['leaves'] == 3
-    assert host_searcher.read_saved(folder, {'digest': 'b'}) is None
+    assert host_searcher.read_saved(folder, {'digest': 'a'}, FIELDS)['leaves'] == 3
+    assert host_searcher.read_saved(folder, {'digest': 'b'}, FIELDS) is None
     with pytest.raises(ZeroDivisionError):
         host_searcher.write_saved(folder, {'digest': 'b'}, lambda place: 1 / 0)
-    assert host_searcher.read_saved(folder, {'digest': 'a'}) is None and not folder.exists()  # built again by the next search
-    host_searcher.write_saved(folder, {'digest': 'b'}, lambda place: (place / 'tree').write_text('second'))
+    assert host_searcher.read_saved(folder, {'digest': 'a'}, FIELDS) is None and not folder.exists()  # built again by the next search
+    host_searcher.write_saved(folder, {'digest': 'b', 'leaves': 4}, lambda place: (place / 'tree').write_text('second'))
     assert (folder / 'tree').read_text() == 'second'
-    for content in ('{', '[]', '{"version": 99, "digest": "b"}'):
+    for content in ('{', '[]', '{"version": 99, "digest": "b", "leaves": 3}', '{"version": 1, "digest": "b"}',
+                    '{"version": 1, "digest": "b", "leaves": "3"}', '[' * 9999):
         (folder / host_searcher.SAVED_FILE).write_text(content)
-        assert host_searcher.read_saved(folder, {'digest': 'b'}) is None
+        assert host_searcher.read_saved(folder, {'digest': 'b'}, FIELDS) is None

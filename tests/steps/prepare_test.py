@@ -101,6 +101,50 @@ def test_a_format_that_touches_text_takes_the_slower_way_and_says_so(atlas, inde
     assert inputs.reader_tokens[1, 0].tolist()[:20] == whole[:20]
 
 
+@pytest.mark.parametrize('encoder_format', ['{query} title: {title} context: {text}', 'Q:{query} {title} {text}'],
+                         ids=['in the graph', 'on the host'])
+def test_the_reader_sees_every_option_of_a_question_that_is_too_long(atlas, index, tmp_path, capfd, encoder_format):
+    prepare.say_once.cache_clear()
+    inputs = dataclasses.replace(atlas.config.inputs, encoder_format=encoder_format, text_max_tokens=71, query_max_tokens=13)
+    task = multiple_choice.MultipleChoiceTask()
+    asked = dataclasses.replace(atlas, task=task, config=dataclasses.replace(atlas.config, inputs=inputs))
+    wide = api.Index.build(index.store, asked, tmp_path / 'index', show_progress=False)  # of the same passages, for longer inputs
+    example = task.example({'question': 'what is thing 3 ? ' * 9, 'options': {'A': 'red', 'B': 'white'}, 'answer': 'B'}, 0)
+    for _ in range(2):
+        prepared = prepare.prepare(asked, [example], wide, 2, 1)
+    assert capfd.readouterr().err.count('1 of 1 queries have options of more than 13 tokens; query_max_tokens was raised to') == 1
+    read = inputs_of(asked, prepared, [example], 1)
+    kept = atlas.reader_tokenizer.encode(example.kept)
+    found = read.reader_tokens[0, 0, :read.reader_lengths[0, 0]].tolist()
+    assert any(found[start:start + len(kept)] == kept for start in range(len(found))) and prepared.encoder.queries_cut == 1
+
+
+def test_a_task_has_limits_of_its_own_where_none_are_given(atlas):
+    def limits(task, **inputs):
+        config = dataclasses.replace(atlas.config, inputs=atlas_lib.InputConfig(**inputs))
+        encoder = dataclasses.replace(atlas, task=registry.make(task), config=config).encoder()
+        return encoder.query_width, encoder.target_width
+
+    assert limits('qa') == (64, 16) and limits('mlm') == (150, 64) and limits('mlm', text_max_tokens=384) == (192, 64)
+    assert limits('multiple_choice', text_max_tokens=512) == (256, 16) and limits('multiple_choice', text_max_tokens=256) == (192, 16)
+    assert limits('multiple_choice', text_max_tokens=256, query_max_tokens=48, target_max_tokens=5) == (48, 5)
+
+
+def test_a_step_has_the_tasks_limits_too(atlas, index):
+    config = dataclasses.replace(atlas.config, inputs=dataclasses.replace(atlas.config.inputs, target_max_tokens=None))
+    asked = dataclasses.replace(atlas, config=config, task=registry.make('lm'))
+    prepared = prepare.prepare(asked, [asked.task.example({'text': 'the thing is red'}, 0)], index, 2, 1)
+    assert prepared.spec.config.inputs.target_limit == prepared.encoder.target_width == 64
+
+
+def test_lines_with_an_empty_target_are_named(atlas, tmp_path, capsys):
+    path = tmp_path / 'claims.jsonl'
+    rows = ['{"claim": "c", "label": "SUPPORTS"}', '', '{"claim": "c", "label": "DISPUTED"}'] + ['{"claim": "c", "label": ""}'] * 10
+    path.write_text('\n'.join(rows))
+    prepare.read_examples(dataclasses.replace(atlas, task=registry.make('fever')), str(path))
+    assert f'{path}: 11 of 12 targets are empty (line 3, 4, 5, 6, 7, 8, 9, 10, 11, …); look at their labels' in capsys.readouterr().out
+
+
 def test_options_that_contradict_each_other(atlas, index):
     with pytest.raises(errors.ConfigError, match='use_file_passages reads the examples\' own passages'):
         prepare.prepare(atlas, examples_of(atlas), index, 2, 8, use_file_passages=True)
@@ -134,7 +178,8 @@ def test_reading_counts_targets_that_are_cut_or_empty(atlas, tmp_path, capsys):
 
 def test_multiple_choice_is_evaluated_in_every_order(atlas, tmp_path):
     task = multiple_choice.MultipleChoiceTask(eval_permutations='cyclic')
-    asked = dataclasses.replace(atlas, task=task)
+    inputs = dataclasses.replace(atlas.config.inputs, text_max_tokens=47)  # three options take 33
+    asked = dataclasses.replace(atlas, task=task, config=dataclasses.replace(atlas.config, inputs=inputs))
     rows = [{'question': f'what is {i}', 'options': {'A': 'red', 'B': 'blue', 'C': 'the'}, 'answer': 'B'} for i in range(2)]
     examples = [task.example(row, i) for i, whole in enumerate(rows) for row in task.expand(whole, training=False)]
     found = evaluate.evaluate_examples(asked, examples, None, batch_size=6, perplexity=True)

@@ -26,9 +26,10 @@ def test_the_line_gives_this_query_and_target(name):
 
 @pytest.mark.parametrize('name', registry.TASKS)
 def test_the_table_names_fields_and_metrics(name):
-    fields, metrics = re.search(rf'^\| `{name}` \| (.*?) \| (.*?) \|$', PAGE, re.MULTILINE).groups()
+    fields, metrics, query, target = re.search(rf'^\| `{name}` \| (.*?) \| (.*?) \| (\d+), (\d+) \|$', PAGE, re.MULTILINE).groups()
     task = registry.make(name)
-    assert {task.asks, task.label} <= set(re.findall(r'`(\w+)`', fields))
+    assert {task.asks, task.label} <= set(re.findall(r'`(\w+)`', fields)) <= set(task.reads) | {'passages'}
+    assert (task.query_max_tokens, task.target_max_tokens) == (int(query), int(target))
     if metrics != 'as `mlm`':
         shown = metrics.lower().replace(', -2, -l', ', rouge-2, rouge-l').replace('de-biased', 'debiased')
         assert tuple(re.sub('[ -]', '_', metric) for metric in shown.split(', ')) == tuple(metric.lower() for metric in task.metrics)

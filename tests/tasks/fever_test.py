@@ -13,6 +13,10 @@ def test_labels_become_words(label, word):
     assert (example.target, example.answers, example.gold_docids) == (f'<extra_id_0> {word}', [word], ['d'])
 
 
+def test_a_label_may_have_blanks_around_it():
+    assert fever.FeverTask().example({'claim': 'c', 'label': ' REFUTES\n'}, 0).answers == ['false']
+
+
 def test_a_claim_without_label_has_no_answers():
     example = fever.FeverTask(qa_prompt_format='Is it so? {question}').example({'claim': 'c'}, 0)
     assert (example.query, example.answers) == ('Is it so? c', [])

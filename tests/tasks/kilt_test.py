@@ -29,6 +29,14 @@ def test_fevers_labels_become_words(name, answers):
     assert kilt.KiltTask().example(row, 0).answers == answers
 
 
+def test_answers_have_no_blanks_around_them():
+    row = {'input': 'q', 'output': [{'answer': ' a\n'}, {'answer': '\t'}, {'answer': 'a'}, {'answer': 'b c '}]}
+    example = kilt.KiltTask().example(row, 0)
+    assert example.answers == ['a', 'b c'] and example.target == '<extra_id_0> a'
+    row = {'input': 'q', 'output': [{'answer': ' SUPPORTS '}], 'filename': 'fever.jsonl'}
+    assert kilt.KiltTask().example(row, 0).answers == ['true']
+
+
 def test_no_output_no_answers():
     example = kilt.KiltTask().example({'input': 'i'}, 0)
     assert (example.answers, example.target, example.gold_docids) == ([], '', [])

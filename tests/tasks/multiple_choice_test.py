@@ -69,5 +69,6 @@ def test_the_query():
     task = multiple_choice.MultipleChoiceTask()
     example = task.example({'question': ' q? ', 'options': {'A': 'x', 'B': 'y'}, 'answer': 'B'}, 0)
     assert example.query == 'question: q? options: (A) x (B) y answer: <extra_id_0>' and example.target == '<extra_id_0> B'
-    assert example.choices == ('<extra_id_0> A', '<extra_id_0> B') and example.options == ('x', 'y') and example.cut_front
+    assert example.choices == ('<extra_id_0> A', '<extra_id_0> B') and example.options == ('x', 'y')
+    assert example.kept == 'options: (A) x (B) y answer: <extra_id_0>'
     assert task.answer_text('<extra_id_0> B') == 'B'

@@ -83,3 +83,10 @@ def test_own_passages_have_names():
                                                          {'text': 'y'}]}
     passages = qa.QATask().example(row, 0).passages
     assert [(passage.docid, passage.full_title, passage.text) for passage in passages] == [('7', 'T: S', 'x'), ('2', '', 'y')]
+
+
+def test_answers_have_no_blanks_around_them():
+    example = qa.QATask().example({'question': 'q', 'answers': [' ', ' Paris\n', 'Paris']}, 0)
+    assert example.answers == ['Paris', 'Paris'] and example.target == '<extra_id_0> Paris'
+    assert qa.QATask().example({'question': 'q', 'target': ' t '}, 0).target == '<extra_id_0> t'
+    assert qa.QATask().example({'question': 'q', 'answers': [' ']}, 0).answers == ['']  # named when the file is read

@@ -3,7 +3,7 @@
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.tasks import kilt, multiple_choice, qa, section
+from atlas_jax.tasks import kilt, lm, multiple_choice, qa, section
 from atlas_jax.tasks import task as task_lib
 
 
@@ -56,3 +56,24 @@ def test_a_plain_question_becomes_an_example():
     assert task_lib.ask(qa.QATask('{question}'), 'who?', 3).query == 'who?'
     with pytest.raises(errors.ConfigError, match='field "options": missing'):
         task_lib.ask(multiple_choice.MultipleChoiceTask(), 'who?', 3)
+
+
+def test_fields_without_a_use_are_named_once(file, capsys):
+    path = file('{"question": "q", "answers": ["a"], "gold_docid": "x", "id": 3}', '{"question": "q", "answers": ["a"], "gold_docid": "x"}')
+    task_lib.read_examples(path, qa.QATask())
+    assert capsys.readouterr().out == f'{path}: not read: the fields gold_docid, id\n'
+    task_lib.read_examples(file('{"question": "q", "answers": ["a"], "passages": [], "gold_docids": []}'), qa.QATask())
+    assert capsys.readouterr().out == ''
+
+
+def test_examples_know_their_lines(file):
+    path = file('', '{"question": "q1", "answers": ["a"]}', '', '{"question": "q2", "answers": ["b"]}')
+    assert [example.line for example in task_lib.read_examples(path, qa.QATask())] == [2, 4]
+
+
+def test_passages_of_beir_and_flashrag_are_not_retrieved_for_themselves(file):
+    path = file('{"_id": "d1", "title": "T", "text": "one two three"}', '{"id": 2, "contents": "T\\none two three"}')
+    assert [example.own_docid for example in task_lib.read_examples(path, lm.LMTask())] == ['d1', '2']
+    own = file('{"question": "q", "answers": ["a"], "passages": [{"_id": 7, "contents": "T\\none"}]}', name='b.jsonl')
+    [passage] = task_lib.read_examples(own, qa.QATask())[0].passages
+    assert (passage.docid, passage.title, passage.text) == ('7', 'T', 'one')

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from atlas_jax.index import building, index_manifest, shards
+from atlas_jax.index import building, index_manifest, shards, traces
 from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.io.folder import Folder
 
@@ -25,7 +25,7 @@ def rewrite_rows(path, start: int, embeddings: np.ndarray, generation: int, mode
     kept = _outside(before.shards, start, stop)
     current = dataclasses.replace(before, revision=revision, shards=tuple(sorted([*kept, *entries], key=lambda entry: entry.first_row)))
     index_manifest.write(folder, current)
-    building.remove_replaced(folder, before, current)
+    traces.remove(folder, current)
     return EmbeddingIndex.open(path)
 
 

@@ -30,6 +30,21 @@ def test_the_schedule_is_due_as_recorded(record):
     assert due == record['refresh']
 
 
+@pytest.mark.parametrize('schedule', ['-2', '0', '', ' ', 'never', '1.5', '+3', '1_000', '\u0663', '10,20', '-1,0-10:5', '0-10', '0-10:0',
+                                      '0-10:-2', '10-10:1', '20-10:5', '0-10:5,', '-5-10:1', 'a-b:c', '0-10:5:5', -2, None, True])
+def test_a_schedule_without_a_meaning_is_refused(schedule):
+    with pytest.raises(errors.ConfigError, match='RefreshConfig.schedule is .*0-1000:500') as caught:
+        refresh.RefreshConfig(schedule=schedule)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('schedule, due', [('-1', [0]), ('3', [0, 3, 6]), ('1-4:2, 4-7:1', [1, 3, 4, 5, 6]), ('2-5:-1', [2, 3, 4]),
+                                           (5, [0, 5])])
+def test_schedules_with_a_meaning(schedule, due):
+    assert [step for step in range(8) if refresh.is_due(schedule, step)] == due
+    assert refresh.RefreshConfig(schedule=schedule).refreshes == (schedule != '-1')
+
+
 @pytest.fixture(scope='module')
 def spec():
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])

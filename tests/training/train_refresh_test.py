@@ -10,7 +10,6 @@ import pytest
 from atlas_jax import api, errors, train
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.report import run_log
-from atlas_jax.runtime import preemption
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import refresh, train_step
 from atlas_jax.training.optimizer import OptimizerConfig
@@ -63,7 +62,7 @@ def test_a_run_that_refreshes_is_stopped_and_goes_on_bit_by_bit(atlas, index, tm
         return run
 
     monkeypatch.setattr(train_step, 'make_train_step', stopping)
-    with pytest.raises(preemption.PreemptedError, match='saved at step 3; the same command goes on') as stopped:
+    with pytest.raises(errors.PreemptedError, match='saved at step 3; the same command goes on') as stopped:
         _train(tmp_path / 'stopped', atlas, index, refresh=REFRESH)
     assert stopped.value.exit_code == 75
     monkeypatch.setattr(train_step, 'make_train_step', real)

@@ -1,0 +1,123 @@
+"""Looks at a command's files and folders before jax is imported and models are loaded, which takes minutes for large ones.
+
+It finds what is missing, of another kind or cut short. What only shows once weights or embeddings are read, the command itself finds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from atlas_jax import errors
+from atlas_jax.io import untrusted
+
+if TYPE_CHECKING:
+    from atlas_jax.gin_files.preview import Preview
+    from atlas_jax.tasks.task import Task
+
+
+def check_model(options: argparse.Namespace) -> None:
+    """Looks at the folders of --model, or --reader and --retriever. Raises ConfigError, ModelFolderError."""
+    if bool(options.model) == bool(options.reader or options.retriever) or bool(options.reader) != bool(options.retriever):
+        raise errors.ConfigError('give either --model, or both --reader and --retriever')
+    for flag in ('model', 'reader', 'retriever'):
+        check_model_folder(getattr(options, flag))
+
+
+def check_model_folder(path: str | None) -> None:
+    """Looks at the folder or file of a model. Raises ModelFolderError: nothing is there, or its description is no JSON."""
+    if path is None:
+        return
+    folder = pathlib.Path(path)
+    if not folder.exists():
+        raise errors.ModelFolderError(f'{folder}: no such file or folder; give the folder of a model')
+    for name in ('model.json', 'config.json'):
+        try:
+            untrusted.require_regular_file(folder / name)
+            if (folder / name).is_file():
+                untrusted.parse_json((folder / name).read_bytes())
+        except ValueError as error:
+            raise errors.ModelFolderError(f'{folder / name}: broken JSON: {error}') from error
+
+
+def check_index(path: str | None, store: str | None = None) -> None:
+    """Looks at an index and at the folder of its store. Raises IndexFolderError, StoreError."""
+    from atlas_jax.index import index_manifest  # not above: help needs no tensorstore
+    from atlas_jax.io.folder import Folder
+    # What lies in a bucket is opened once.
+    if path is not None and '://' not in path:
+        index_manifest.read(Folder(path))
+    check_store(store)
+
+
+def check_store(path: str | None) -> None:
+    """Looks at the folder of a store. Raises StoreError."""
+    if path is not None and '://' not in path and not pathlib.Path(path).is_dir():
+        raise errors.StoreError(f'{path}: no such folder; build a passage store there with `atlas-jax data passages`')
+
+
+def check_training(values: Preview) -> None:
+    """Looks at what `atlas-jax train` reads. Raises UserError."""
+    data = values.values_of('TrainData')
+    task = _check_source(values)
+    _check_indexes(data.get('index_dir'))
+    check_examples(data.get('train_file'), task, max_rows=data.get('max_examples'), training=True)
+    check_examples(data.get('eval_file'), task)
+
+
+def check_evaluation(values: Preview) -> None:
+    """Looks at what `atlas-jax evaluate` reads. Raises UserError."""
+    data = values.values_of('EvalData')
+    task = _check_source(values)
+    _check_indexes(data.get('index_dir'))
+    check_examples(data.get('examples_file'), task, max_rows=data.get('max_examples'),
+                   labelled=not values.values_of('Options').get('retrieve_only'))
+
+
+def check_examples(path: Any, task: Task | None, max_rows: int | None = None, **options: bool) -> None:
+    """Reads a file of examples as task.read_examples will, all of its rows; without a task as JSON lines alone.
+
+    Raises InputFileError: no such file, a row that is broken, or lacks a field of the task.
+    """
+    from atlas_jax.io import jsonl
+    from atlas_jax.tasks import task as task_lib
+    if not isinstance(path, str):  # no file, or none that a gin file says in plain text
+        return
+    if task is not None:
+        task_lib.check_rows(path, task, max_rows=max_rows, **options)
+    else:
+        for number, _ in enumerate(jsonl.read(path), start=1):
+            if number == max_rows:
+                break
+
+
+def task_of(model_dir: Any, name: str | None, task_options: dict[str, Any]) -> Task | None:
+    """Returns the task by the name of its class, else the model's own; None where it shows only once the model is loaded."""
+    from atlas_jax.tasks import registry
+    try:
+        if name is not None:
+            kinds = {kind.__name__: kind for kind in registry.TASKS.values()}
+            return kinds[name](**task_options) if name in kinds else None
+        if isinstance(model_dir, str) and (pathlib.Path(model_dir) / 'model.json').is_file():
+            described = untrusted.parse_json((pathlib.Path(model_dir) / 'model.json').read_bytes())
+            return registry.from_dict(described['task'])
+    except (errors.ConfigError, TypeError, ValueError, LookupError):  # a mistake that is told with its place later
+        return None
+    return registry.from_dict({}) if model_dir is None else None
+
+
+def _check_source(values: Preview) -> Task | None:
+    """Looks at the folders of ModelSource, and returns its task."""
+    from atlas_jax.gin_files import preview
+    source = values.values_of('ModelSource')
+    for name in ('model_dir', 'reader_dir', 'retriever_dir'):
+        if isinstance(source.get(name), str):
+            check_model_folder(source[name])
+    name = preview.name_of(source.get('task'))
+    return task_of(source.get('model_dir'), name, {} if name is None else values.values_of(name))
+
+
+def _check_indexes(folders: Any) -> None:
+    for folder in [folders] if isinstance(folders, str) else folders if isinstance(folders, list | tuple) else []:
+        check_index(folder if isinstance(folder, str) else None)

@@ -1,0 +1,260 @@
+"""The list of a folder's files with sizes and checksums, written with the folder and compared when it is loaded.
+
+    FOLDER/checksums.json   {"format", "version", "files": {name: {"bytes", "blocks": [[bytes, sha256, part], ...]}}, "list_sha256"}
+
+Files that are not listed are the user's and never damage. A part is a named range of a file, such as a tensor in a safetensors file: blocks
+end with it, so that a wrong checksum says what damage hit.
+"""
+
+import concurrent.futures
+import contextlib
+import contextvars
+import dataclasses
+import hashlib
+import itertools
+import os
+import pathlib
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from atlas_jax import errors
+from atlas_jax.io import atomic, manifest, untrusted
+
+FILE = 'checksums.json'
+FORMAT, VERSION = 'atlas_jax checksums', 1
+# Hashed apart, so that one large file keeps all processors busy.
+BLOCK_BYTES = 64 << 20
+_READ_BYTES = 1 << 20
+_MAX_THREADS = 32  # on a network disk more than the processors pays
+_ABOVE = 3  # folders above a file in which a list may name it: RUN/tokenizers/reader/spiece.model
+
+Part = tuple[int, int, str]  # first byte, end, name
+_Block = tuple[int, int, str]
+_is_checking: contextvars.ContextVar[bool] = contextvars.ContextVar('is_checking', default=True)
+# Files as they were when they were found whole: a command opens a folder several times.
+_whole: dict[tuple[str, str], tuple[int, int, int]] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Damage:
+    """A file that is not as it was written.
+
+    path: the file.
+    what: what is wrong with it.
+    parts: names of the damaged parts, where the list knows them.
+    """
+
+    path: pathlib.Path
+    what: str
+    parts: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f'{self.path}: {self.what}{named(self.parts)}'
+
+
+def named(parts: Iterable[str]) -> str:
+    """Returns ", in a, b, c and 4 more", for messages; empty for no parts."""
+    parts = list(parts)
+    return f', in {", ".join(parts[:3])}{f" and {len(parts) - 3} more" if len(parts) > 3 else ""}' if parts else ''
+
+
+@contextlib.contextmanager
+def unchecked() -> Iterator[None]:
+    """Loads folders inside the block as they are, without reading them for their checksums."""
+    token = _is_checking.set(False)
+    try:
+        yield
+    finally:
+        _is_checking.reset(token)
+
+
+def is_checking() -> bool:
+    """Returns whether folders are compared with their lists when they are loaded."""
+    return _is_checking.get()
+
+
+def write(folder: pathlib.Path, names: Iterable[str] | None = None, parts: Mapping[str, Sequence[Part]] = types.MappingProxyType({}),
+          pending: Mapping[str, bytes] = types.MappingProxyType({})) -> None:
+    """Writes the list of a folder's files.
+
+    Args:
+      names: files to list, relative to the folder with `/`; None lists all but hidden ones.
+      parts: named parts of files, in order and without overlap.
+      pending: content of files that the caller writes after the list.
+
+    Raises:
+      DiskFullError, OSError.
+    """
+    facts = _facts(folder, _files(folder) if names is None else names, parts)
+    for name, content in pending.items():
+        facts[name] = {'bytes': len(content), 'blocks': [[len(content), hashlib.sha256(content).hexdigest(), '']]}
+    _write(folder, facts)
+
+
+def add(folder: pathlib.Path, names: Iterable[str]) -> None:
+    """Adds files, or their new content, to the folder's list. Raises ModelFolderError, DiskFullError, OSError."""
+    _write(folder, {**(read(folder) or {}), **_facts(folder, names, {})})
+
+
+def read(folder: pathlib.Path) -> dict[str, dict[str, Any]] | None:
+    """Returns {file: its facts}; None if the folder has no list. Raises ModelFolderError: the list is damaged or of another version."""
+    try:
+        body = untrusted.parse_json((folder / FILE).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder, str(error)) from error
+    if not isinstance(body, dict) or body.get('format') != FORMAT:
+        return None  # another program's file
+    listed = {name: value for name, value in body.items() if name != 'list_sha256'}
+    if body.get('list_sha256') != manifest.digest(listed):
+        raise _unreadable(folder, 'its own checksum does not match')
+    if body.get('version') != VERSION:
+        raise errors.ModelFolderError(f'{folder / FILE}: format version {body.get("version")}, this version of atlas_jax reads {VERSION}; '
+                                      'install the version that wrote it, or load the folder with --no_verify')
+    try:
+        for name in body['files']:
+            untrusted.inside(folder, name)
+    except ValueError as error:
+        raise _unreadable(folder, str(error)) from error
+    return body['files']
+
+
+def damage(folder: pathlib.Path, under: Iterable[str] = ('',), share: tuple[int, int] = (0, 1)) -> list[Damage] | None:
+    """Compares the files of a folder with its list; returns the damage, None if there is no list.
+
+    Args:
+      under: beginnings of the names to look at.
+      share: (process, processes): each process hashes its share of the blocks.
+
+    Raises:
+      ModelFolderError: the list itself is damaged.
+    """
+    listed = read(folder)
+    if listed is None:
+        return None
+    wanted = {name: facts for name, facts in listed.items() if name.startswith(tuple(under))}
+    found = {name: Damage(folder / name, what) for name, facts in wanted.items() if (what := _size_problem(folder / name, facts['bytes']))}
+    looked_at = {name: _state(folder / name) for name in wanted if name not in found}
+    blocks = [(name, *block) for name, facts in wanted.items() if name in looked_at and _whole.get(_key(folder, name, facts)) !=
+              looked_at[name] for block in _stored_blocks(facts)][share[0]::share[1]]
+    with _pool() as pool:
+        for (name, _, _, digest, part), now in zip(blocks, pool.map(lambda block: _digest_now(folder, block), blocks), strict=True):
+            if now != digest:
+                before = found[name].parts if name in found else ()
+                what = now if now.startswith('cannot') else 'damaged (its content differs from what was written)'
+                found[name] = Damage(folder / name, what, (*before, part) if part and part not in before else before)
+    if share[1] == 1:
+        _whole.update({_key(folder, name, wanted[name]): state for name, state in looked_at.items() if name not in found})
+    return [found[name] for name in sorted(found)]
+
+
+def check(folder: pathlib.Path, under: Iterable[str] = ('',)) -> None:
+    """Raises ModelFolderError if a file is not as the folder's list has it; a folder without a list passes, as does everything in
+    `unchecked`."""
+    if is_checking() and (found := damage(folder, under)):
+        raise errors.ModelFolderError(described(found))
+
+
+def check_file(path: pathlib.Path) -> None:
+    """Checks one file by the list of its folder, or of one above; a file that no list names passes. Raises ModelFolderError."""
+    for folder in list(path.parents)[:_ABOVE]:
+        name = path.relative_to(folder).as_posix()
+        if name in (read(folder) or {}):
+            check(folder, (name,))
+            return
+
+
+def described(found: list[Damage], remedy: str = '') -> str:
+    """Returns the line of a damaged folder: its first damaged file, and what to do."""
+    more = f' (and {len(found) - 1} more files)' if len(found) > 1 else ''
+    return f'{found[0]}{more}; {remedy or "restore the folder from a copy or write it again; --no_verify loads it as it is"}'
+
+
+def _facts(folder: pathlib.Path, names: Iterable[str], parts: Mapping[str, Sequence[Part]]) -> dict[str, dict[str, Any]]:
+    facts: dict[str, dict[str, Any]] = {}
+    hashed = {}
+    with _pool() as pool:
+        for name in sorted(names):
+            size = (folder / name).stat().st_size
+            facts[name] = {'bytes': size}
+            hashed[name] = [(block, pool.submit(_digest, folder / name, *block[:2])) for block in _blocks(size, parts.get(name, ()))]
+        for name, jobs in hashed.items():
+            facts[name]['blocks'] = [[stop - start, job.result(), part] for (start, stop, part), job in jobs]
+    return facts
+
+
+def _write(folder: pathlib.Path, facts: dict[str, dict[str, Any]]) -> None:
+    body = {'format': FORMAT, 'version': VERSION, 'files': facts}
+    atomic.write_json(folder / FILE, {**body, 'list_sha256': manifest.digest(body)})
+
+
+def _files(folder: pathlib.Path) -> list[str]:
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith('.')]  # in place: os.walk then skips hidden folders
+        found += [(pathlib.Path(parent) / name).relative_to(folder).as_posix() for name in names if not name.startswith('.')]
+    return sorted(name for name in found if name != FILE)
+
+
+def _pool() -> concurrent.futures.ThreadPoolExecutor:
+    # hashlib and reading let other threads run.
+    return concurrent.futures.ThreadPoolExecutor(min(_MAX_THREADS, 2 * (os.cpu_count() or 1)))
+
+
+def _blocks(size: int, parts: Sequence[Part]) -> list[_Block]:
+    """Cuts a file at its parts, and these into blocks of at most BLOCK_BYTES; an empty file has one block."""
+    cuts: list[Part] = []
+    end = 0
+    for start, stop, name in [*parts, (size, size, '')]:
+        if start > end:
+            cuts.append((end, start, ''))
+        if stop > start:
+            cuts.append((start, stop, name))
+        end = max(end, stop)
+    return [(at, min(at + BLOCK_BYTES, stop), name) for start, stop, name in cuts for at in range(start, stop, BLOCK_BYTES)] or [(0, 0, '')]
+
+
+def _stored_blocks(facts: dict[str, Any]) -> list[tuple[int, int, str, str]]:
+    """Returns (first byte, end, sha256, part) of each block in the list."""
+    ends = itertools.accumulate(size for size, _, _ in facts['blocks'])
+    return [(end - size, end, digest, part) for end, (size, digest, part) in zip(ends, facts['blocks'], strict=True)]
+
+
+def _digest(path: pathlib.Path, start: int, stop: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        file.seek(start)
+        while start < stop and (piece := file.read(min(_READ_BYTES, stop - start))):
+            digest.update(piece)
+            start += len(piece)
+    return digest.hexdigest()
+
+
+def _digest_now(folder: pathlib.Path, block: tuple[str, int, int, str, str]) -> str:
+    try:
+        return _digest(folder / block[0], *block[1:3])
+    except OSError as error:  # a disk that fails gives EIO
+        return f'cannot be read ({error.strerror})'
+
+
+def _size_problem(path: pathlib.Path, size: int) -> str:
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        return 'is missing' if isinstance(error, FileNotFoundError | NotADirectoryError) else f'cannot be read ({error.strerror})'
+    return '' if found == size else f'damaged ({found:,} bytes, expected {size:,})'
+
+
+def _key(folder: pathlib.Path, name: str, facts: dict[str, Any]) -> tuple[str, str]:
+    return str(folder.absolute() / name), manifest.digest(facts)
+
+
+def _state(path: pathlib.Path) -> tuple[int, int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+def _unreadable(folder: pathlib.Path, why: str) -> errors.UserError:
+    return errors.ModelFolderError(f'{folder / FILE}: damaged ({why}); restore it from a copy; --no_verify loads the folder as it is')

@@ -1,0 +1,141 @@
+"""The record of a run: all that decides what it computes, kept in its folder and compared when the run goes on.
+
+    RUN/record.json    {"settings": {name: value}, "changes": [{"step", "name", "before", "now"}]}
+
+Mesh, number of processes, rematerialisation, intervals and evaluation may change; they decide nothing, or the rounding alone.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from atlas_jax import errors
+from atlas_jax.io import atomic, untrusted
+from atlas_jax.knowledge import group
+from atlas_jax.tasks.task import TaskExample
+
+RECORD_FILE = 'record.json'
+_SETTINGS, _CHANGES = 'settings', 'changes'
+# How a step is computed, not what; and what the given weights have, which a run that goes on does not read.
+_FREE = ('StepConfig.remat', 'StepConfig.attention', 'has_passage_encoder')
+# The arrays of a checkpoint have their shapes and their tree from these.
+_FIXED = ('OptimizerConfig.optimizer', 'DistillConfig.retriever_training', 'DistillConfig.freeze_retriever_steps', 'StepConfig.param_dtype',
+          'RefreshConfig.', 'refreshed_index', 'reader.', 'retriever.')
+_LOOSE = ('reader.dropout_rate', 'retriever.dropout_rate', 'reader.dtype', 'retriever.dtype')
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A setting that is another one than when the run was begun; values are JSON's."""
+
+    name: str
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f'{self.name} was {_shown(self.before)}, now {_shown(self.now)}'
+
+    @property
+    def fits_the_checkpoint(self) -> bool:
+        """False where the arrays of a checkpoint would not fit any more."""
+        return self.name in _LOOSE or not self.name.startswith(_FIXED)
+
+
+def settings(description: Mapping[str, Any], examples: Sequence[TaskExample], options: Iterable[Any], **others: Any) -> dict[str, Any]:
+    """Returns the settings by name, as JSON values.
+
+    Args:
+      description: of the model, as in model.json.
+      examples: to train on; a checksum of them stands for their files.
+      options: dataclasses, such as OptimizerConfig; their fields get the names that gin files bind.
+      others: further settings by name, such as seed=3.
+    """
+    digest = hashlib.sha256()
+    for example in examples:
+        # The row too, which a task that draws makes its examples of.
+        digest.update(repr((example, example.row)).encode())
+    found = {'train_file': f'{len(examples)} examples, sha256 {digest.hexdigest()[:16]}', **others}
+    for option in options:
+        found |= {f'{type(option).__name__}.{name}': value for name, value in dataclasses.asdict(option).items()}
+    # With a fixed rate more steps change none that were done, nor those to come.
+    if found.get('OptimizerConfig.schedule') == 'fixed':
+        found.pop('OptimizerConfig.total_steps')
+    return {name: value for name, value in (found | flat(description)).items() if name not in _FREE}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+    """Returns what differs. A name that only one side has says nothing: versions of the code have other settings."""
+    pairs = [(name, before[name], _as_json(value)) for name, value in now.items() if name in before]
+    return [Change(name, old, new) for name, old, new in pairs if old != new]
+
+
+def index_settings(indexes: group.IndexGroup | None, refreshed: bool) -> dict[str, str | None]:
+    """Returns the setting that names what is searched, by fingerprint and revision; a refreshed index lies in the checkpoints, whole."""
+    infos = [] if indexes is None else [part.index.info() for part in indexes.indexes]
+    described = [f'{info["rows"]} passages in {info["dtype"]}, {info["deleted"]} deleted, revision {info["revision"]}, '
+                 f'store {info["store_fingerprint"]}, model {info["model_fingerprint"]}' for info in infos]
+    return {'refreshed_index' if refreshed else 'index': '; '.join(described) or None}
+
+
+def check(folder: pathlib.Path, now: Mapping[str, Any], step: int, accept: bool) -> list[Change]:
+    """Compares the settings with the record of a run that has done `step` updates; returns the changes that were accepted.
+
+    Raises:
+      ConfigError: a setting differs and is not accepted, or cannot change within a run. ModelFolderError: the record is damaged.
+    """
+    # Nothing is computed yet that another setting could contradict.
+    if step == 0:
+        return []
+    if not (folder / RECORD_FILE).exists():
+        print(f'{folder}: no {RECORD_FILE}, since an earlier version began this run; its settings are not compared, from now on these count',
+              flush=True)
+        return []
+    found = changes(_read(folder)[_SETTINGS], now)
+    if stuck := [change for change in found if not change.fits_the_checkpoint]:
+        raise errors.ConfigError(f'{folder}: {"; ".join(map(str, stuck))}: a run cannot go on with this, since its checkpoints hold other '
+                                 'arrays; give another run_dir, and this folder as its model_dir to start from its weights')
+    if found and not accept:
+        raise errors.ConfigError(f'{folder}: holds a run with other settings: {"; ".join(map(str, found))}; give the same settings, another '
+                                 'run_dir, or --accept_changes to go on with the new ones')
+    for change in found:
+        print(f'{folder}: {change}, from step {step} on', flush=True)
+    return found
+
+
+def write(folder: pathlib.Path, now: Mapping[str, Any], step: int, accepted: Sequence[Change]) -> None:
+    """Writes the record; the changes that were accepted stay in it. Raises DiskFullError, ModelFolderError."""
+    before = _read(folder)[_CHANGES] if step and (folder / RECORD_FILE).exists() else []
+    later = [{'step': step, **dataclasses.asdict(change)} for change in accepted]
+    atomic.write_json(folder / RECORD_FILE, {_SETTINGS: dict(now), _CHANGES: [*before, *later]})
+
+
+def flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Returns nested values by path, such as reader.emb_dim."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f'{prefix}{name}.') if isinstance(value, Mapping) else {f'{prefix}{name}': value}
+    return found
+
+
+def _read(folder: pathlib.Path) -> dict[str, Any]:
+    path = folder / RECORD_FILE
+    try:
+        untrusted.require_regular_file(path)
+        values = untrusted.parse_json(path.read_bytes())
+        if not isinstance(values[_SETTINGS], dict) or not isinstance(values[_CHANGES], list):
+            raise ValueError('its fields are of other types')
+    except (ValueError, TypeError, LookupError) as error:
+        raise errors.ModelFolderError(f'{path}: not a record of a run ({error}); restore it, or take it away to go on without comparing '
+                                      'settings') from error
+    return values
+
+
+def _as_json(value: Any) -> Any:
+    return [_as_json(part) for part in value] if isinstance(value, tuple | list) else value
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) and value else repr(value)
+    return text if len(text) <= 200 else f'{text[:200]}...'
