@@ -91,3 +91,5 @@ def test_searchers_are_compared_and_a_fit_is_kept(folder, capsys, tmp_path):
     code, _, err = run(capsys, 'index', 'search', 'thing 3', '--index', index, '--store', folder / 'store', '--model', folder / 'model',
                        '--searcher', 'hybrid')
     assert code == 2 and 'hybrid.json: damaged' in err and err.count('\n') == 1
+    code, out, _ = run(capsys, 'index', 'verify', '--index', index, '--store', folder / 'store')
+    assert code == 2 and 'hybrid.json: damaged (its checksum does not match) (no rows)' in out
