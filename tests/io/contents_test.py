@@ -106,6 +106,12 @@ def test_what_was_found_whole_is_read_again_only_after_it_has_changed(folder, mo
     assert read == ['config.json']
 
 
+def test_a_pipe_in_the_place_of_a_file_is_damage_and_not_waited_for(folder):
+    (folder / 'config.json').unlink()
+    os.mkfifo(folder / 'config.json')
+    assert str(contents.damage(folder)[0]) == f'{folder}/config.json: is no file'
+
+
 def test_processes_share_the_blocks(folder):
     _flip(folder / 'part' / 'weights', 300)
     found = [contents.damage(folder, share=(process, 3)) for process in range(3)]
@@ -123,7 +129,9 @@ def test_a_list_is_written_before_a_file_that_says_it_exists_and_grows(tmp_path)
 
 def test_lists_of_other_versions_and_names_that_lead_out_are_refused(folder):
     listed = json.loads((folder / contents.FILE).read_text())
-    for changed, message in (({'version': 2}, 'format version 2'), ({'files': {'../x': {'bytes': 1, 'blocks': []}}}, 'leads out')):
+    for changed, message in (({'version': 2}, 'format version 2'), ({'files': {'../x': {'bytes': 1, 'blocks': []}}}, 'leads out'),
+                             ({'files': {'x': {'bytes': 1, 'blocks': []}}}, 'do not fit'), ({'files': {'x': {'blocks': 3}}}, 'damaged'),
+                             ({'files': [3]}, 'damaged'), ({'files': {'x': {'bytes': 1, 'blocks': [[1, 'a', 2]]}}}, 'do not fit')):
         body = {**listed, **changed}
         del body['list_sha256']
         (folder / contents.FILE).write_text(json.dumps({**body, 'list_sha256': contents.manifest.digest(body)}))
