@@ -12,7 +12,7 @@ _SENTINEL = '<extra_id_'
 
 def check_bert(folder: pathlib.Path) -> None:
     """Checks the files of a BERT tokenizer. Raises ModelFolderError: a setting or an added token that is not supported; names it."""
-    _check(folder, known_keys.BERT_TOKENIZER, known_keys.BERT_SPECIAL)
+    _check(folder, known_keys.BERT_TOKENIZER, known_keys.BERT_SPECIAL, ('T5', 'MT5'))
     path = folder / FAST_FILE
     if not path.is_file():
         return
@@ -29,13 +29,17 @@ def check_bert(folder: pathlib.Path) -> None:
 
 def check_t5(folder: pathlib.Path) -> None:
     """Checks the files of a T5 tokenizer. Raises ModelFolderError: a setting or an added token that is not supported; names it."""
-    _check(folder, known_keys.T5_TOKENIZER, known_keys.T5_SPECIAL, _SENTINEL)
+    _check(folder, known_keys.T5_TOKENIZER, known_keys.T5_SPECIAL, ('Bert',), _SENTINEL)
     path = folder / FAST_FILE
     if path.is_file() and isinstance(fast := hf_files.read_json(path), dict):
         _check_added(path, fast, known_keys.T5_SPECIAL, _SENTINEL)
 
 
-def _check(folder: pathlib.Path, table: known_keys.Table, special: frozenset[str], start: str | None = None) -> None:
+def _check(folder: pathlib.Path, table: known_keys.Table, special: frozenset[str], others: tuple[str, ...],
+           start: str | None = None) -> None:
+    # Reader and retriever may have their tokenizers in one folder; these files are then of one of them.
+    if str(_object(folder / CONFIG_FILE).get('tokenizer_class')).startswith(others):
+        return
     for name in (CONFIG_FILE, SPECIAL_FILE):
         if values := _object(folder / name):
             known_keys.check(folder / name, values, table, unknown=True)

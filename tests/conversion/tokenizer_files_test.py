@@ -44,3 +44,10 @@ def test_a_list_is_no_configuration(tmp_path):
     (tmp_path / 'tokenizer_config.json').write_text('[3]')
     with pytest.raises(errors.ModelFolderError, match='tokenizer_config.json: expected a JSON object'):
         tokenizer_files.check_bert(tmp_path)
+
+
+def test_files_of_the_other_tokenizer_in_the_same_folder_are_left_to_it(tmp_path):
+    (tmp_path / 'tokenizer_config.json').write_text(json.dumps({'tokenizer_class': 'BertTokenizer', 'cls_token': '[CLS]'}))
+    tokenizer_files.check_t5(tmp_path)
+    (tmp_path / 'tokenizer_config.json').write_text(json.dumps({'tokenizer_class': 'T5Tokenizer', 'pad_token': '<pad>'}))
+    tokenizer_files.check_bert(tmp_path)
