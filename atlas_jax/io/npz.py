@@ -20,7 +20,7 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, ValueError, TypeError
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads all arrays of a file by name.
+    """Reads all arrays of a file by name; each has the dtype and the shape [...] that the file states.
 
     Raises:
       FileNotFoundError: there is no such file.
