@@ -89,8 +89,8 @@ def check(folder: pathlib.Path, now: Mapping[str, Any], step: int, accept: bool)
     if step == 0:
         return []
     if not (folder / RECORD_FILE).exists():
-        print(f'{folder}: no {RECORD_FILE}, since an earlier version began this run: its settings are not compared, and these count from now '
-              'on', flush=True)
+        print(f'{folder}: no {RECORD_FILE}, since an earlier version began this run: its settings are not compared, and these count from '
+              'now on', flush=True)
         return []
     found = changes(_read(folder)[_SETTINGS], now)
     if stuck := [change for change in found if not change.fits_the_checkpoint]:

@@ -30,8 +30,6 @@ _OWN_NAMES = {
     'io.contents': {'folder / block[0]', 'folder / name', 'folder.absolute() / name', 'pathlib.Path(parent) / name'},
     'planning.plan': {"cache_dir / f'{_key([lowered.as_text(), *shapes], topology)}.json'"},
     'report.run_log': {"folder / f'events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}'"},
-    'tokenizers.bert': {'folder / file'},
-    'train': {"folder / 'checkpoints' / str(done)"},
     'searchers.on_host': {'pathlib.Path(part.index.path) / name'},
     'tokenizers.bert': {'folder / file'},
     'train': {"folder / 'checkpoints' / str(done)"},
