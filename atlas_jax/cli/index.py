@@ -178,10 +178,10 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _search(options: argparse.Namespace) -> None:
-    inputs.check_model(options)
     for folder in [options.index, *options.also]:
         inputs.check_index(folder)
     inputs.check_store(options.store)
+    inputs.check_model(options)
     indexes = cli_options.open_indexes(options)
     atlas = cli_options.load_model(options)
     for place, found in enumerate(atlas.search([options.query], indexes, options.top_k, options.searcher)[0], start=1):

@@ -3,16 +3,18 @@
 Params are nested dicts of float32 numpy arrays under our names.
 """
 
+import contextlib
 import os
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from atlas_jax import errors
 from atlas_jax.conversion import hf_files, hf_names, known_keys, retriever_folder, weights
+from atlas_jax.io import untrusted
 from atlas_jax.models import contriever, t5
 
 # Activations by the name in `feed_forward_proj`. Hugging Face computes "gated-gelu" in the tanh form and an ungated "gelu" in the erf form.
@@ -27,26 +29,29 @@ def read_t5_config(folder: pathlib.Path) -> t5.T5Config:
     is_mt5 = config['model_type'] == 'mt5'
     # Files of T5 1.0 are older than the option; relu is what they have.
     activations = config.get('feed_forward_proj', 'gated-gelu' if is_mt5 else 'relu')
-    if activations not in _T5_ACTIVATIONS:
-        raise errors.ModelFolderError(f'{path}: feed_forward_proj is {activations!r}; known are {", ".join(_T5_ACTIVATIONS)}')
+    if not isinstance(activations, str) or activations not in _T5_ACTIVATIONS:
+        raise errors.ModelFolderError(f'{path}: feed_forward_proj is {untrusted.shown(activations)}; known are '
+                                      f'{", ".join(_T5_ACTIVATIONS)}')
     # num_decoder_layers is missing or null where both stacks have as many layers.
     num_layers = _size(path, config, 'num_layers')
     # transformers 5 always writes tie_word_embeddings true; scale_decoder_outputs holds the true setting. An mT5 has an output layer of its
     # own, whatever its file says.
-    tied = not is_mt5 and config.get('scale_decoder_outputs', config.get('tie_word_embeddings', True))
+    tied = _flag(path, config, 'scale_decoder_outputs', _flag(path, config, 'tie_word_embeddings', True)) and not is_mt5
     # Defaults are those of transformers' T5Config: older config.json files leave out what
     # equals them. The decoder starts with the padding token, 0.
-    return t5.T5Config(
-        vocab_size=_size(path, config, 'vocab_size'), emb_dim=_size(path, config, 'd_model'), num_heads=_size(path, config, 'num_heads'),
-        head_dim=_size(path, config, 'd_kv'), mlp_dim=_size(path, config, 'd_ff'), num_encoder_layers=num_layers,
-        # Missing or null: as many as the encoder has.
-        num_decoder_layers=num_layers if config.get('num_decoder_layers') is None else _size(path, config, 'num_decoder_layers'),
-        mlp_activations=_T5_ACTIVATIONS[activations], logits_via_embedding=bool(tied),
-        relpos_buckets=_size(path, config, 'relative_attention_num_buckets', 32),
-        relpos_max_distance=_size(path, config, 'relative_attention_max_distance', 128),
-        dropout_rate=_fraction(path, config, 'dropout_rate', 0.1),
-        layer_norm_epsilon=_fraction(path, config, 'layer_norm_epsilon', 1e-6), pad_id=_size(path, config, 'pad_token_id', 0),
-        eos_id=_size(path, config, 'eos_token_id', 1), decoder_start_id=_size(path, config, 'decoder_start_token_id', 0))
+    with _values_of(path):
+        return t5.T5Config(
+            vocab_size=_size(path, config, 'vocab_size'), emb_dim=_size(path, config, 'd_model'),
+            num_heads=_size(path, config, 'num_heads'), head_dim=_size(path, config, 'd_kv'),
+            mlp_dim=_size(path, config, 'd_ff'), num_encoder_layers=num_layers,
+            # Missing or null: as many as the encoder has.
+            num_decoder_layers=num_layers if config.get('num_decoder_layers') is None else _size(path, config, 'num_decoder_layers'),
+            mlp_activations=_T5_ACTIVATIONS[activations], logits_via_embedding=tied,
+            relpos_buckets=_size(path, config, 'relative_attention_num_buckets', 32),
+            relpos_max_distance=_size(path, config, 'relative_attention_max_distance', 128),
+            dropout_rate=_fraction(path, config, 'dropout_rate', 0.1),
+            layer_norm_epsilon=_fraction(path, config, 'layer_norm_epsilon', 1e-6), pad_id=_size(path, config, 'pad_token_id', 0),
+            eos_id=_size(path, config, 'eos_token_id', 1), decoder_start_id=_size(path, config, 'decoder_start_token_id', 0))
 
 
 def t5_json(config: t5.T5Config) -> dict[str, Any]:
@@ -78,20 +83,22 @@ def read_contriever_config(described: retriever_folder.Description, layer_norm: 
     known_keys.check(path, config, known_keys.BERT_CONFIG, unknown=True)
     # Our own folders note pooling and normalisation in config.json; modules.json is what sentence-transformers reads.
     pooling = described.pooling or config.get('pooling', 'average')
-    normalize = config.get('normalize', False) if described.normalize is None else described.normalize
+    normalize = _flag(path, config, 'normalize', False) if described.normalize is None else described.normalize
     emb_dim = _size(path, config, 'hidden_size')
     # sentence-transformers takes a dimension above the whole for the whole.
     truncate_dim = described.truncate_dim if (described.truncate_dim or emb_dim) < emb_dim else None
-    return contriever.ContrieverConfig(
-        vocab_size=_size(path, config, 'vocab_size'), emb_dim=emb_dim,
-        num_heads=_size(path, config, 'num_attention_heads'), num_layers=_size(path, config, 'num_hidden_layers'),
-        mlp_dim=_size(path, config, 'intermediate_size'), max_positions=_size(path, config, 'max_position_embeddings'),
-        type_vocab_size=_size(path, config, 'type_vocab_size'), layer_norm=layer_norm or config.get('layer_norm', 'true'),
-        # BERT's own default, unlike T5's 1e-6.
-        layer_norm_epsilon=_fraction(path, config, 'layer_norm_eps', 1e-12),
-        dropout_rate=_fraction(path, config, 'hidden_dropout_prob', 0.1),
-        pooling=pooling, normalize=bool(normalize), truncate_dim=truncate_dim, max_tokens=described.max_tokens,
-        query_prompt=described.query_prompt, passage_prompt=described.passage_prompt)
+    # An unknown `layer_norm` that was given is a mistake of the caller, one of the file a mistake in it.
+    with _values_of(path) if layer_norm is None else contextlib.nullcontext():
+        return contriever.ContrieverConfig(
+            vocab_size=_size(path, config, 'vocab_size'), emb_dim=emb_dim,
+            num_heads=_size(path, config, 'num_attention_heads'), num_layers=_size(path, config, 'num_hidden_layers'),
+            mlp_dim=_size(path, config, 'intermediate_size'), max_positions=_size(path, config, 'max_position_embeddings'),
+            type_vocab_size=_size(path, config, 'type_vocab_size'), layer_norm=layer_norm or config.get('layer_norm', 'true'),
+            # BERT's own default, unlike T5's 1e-6.
+            layer_norm_epsilon=_fraction(path, config, 'layer_norm_eps', 1e-12),
+            dropout_rate=_fraction(path, config, 'hidden_dropout_prob', 0.1),
+            pooling=pooling, normalize=normalize, truncate_dim=truncate_dim, max_tokens=described.max_tokens,
+            query_prompt=described.query_prompt, passage_prompt=described.passage_prompt)
 
 
 def contriever_json(config: contriever.ContrieverConfig) -> dict[str, Any]:
@@ -113,15 +120,32 @@ def _size(path: pathlib.Path, config: dict[str, Any], key: str, default: int | N
     value, least = (config.get(key), 1) if default is None else (config.get(key, default), 0)
     # A bool is an int to Python: true would pass as 1.
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise errors.ModelFolderError(f'{path}: {key} is {value!r}, expected an integer of at least {least}')
+        raise errors.ModelFolderError(f'{path}: {key} is {untrusted.shown(value)}, expected an integer of at least {least}')
     return value
 
 
 def _fraction(path: pathlib.Path, config: dict[str, Any], key: str, default: float) -> float:
     value = config.get(key, default)
-    if not isinstance(value, int | float) or not 0 <= value < 1:
-        raise errors.ModelFolderError(f'{path}: {key} is {value!r}, expected a number of at least 0 and below 1')
+    if not untrusted.has_type(value, float) or not 0 <= value < 1:
+        raise errors.ModelFolderError(f'{path}: {key} is {untrusted.shown(value)}, expected a number of at least 0 and below 1')
     return float(value)
+
+
+def _flag(path: pathlib.Path, config: dict[str, Any], key: str, default: bool) -> bool:
+    value = config.get(key, default)
+    # null stands for a missing one, as transformers writes it.
+    if value is not None and not isinstance(value, bool):
+        raise errors.ModelFolderError(f'{path}: {key} is {untrusted.shown(value)}, expected true or false')
+    return default if value is None else value
+
+
+@contextlib.contextmanager
+def _values_of(path: pathlib.Path) -> Iterator[None]:
+    """Turns the ConfigError of a model's configuration into one that names the file it was read from."""
+    try:
+        yield
+    except errors.ConfigError as error:
+        raise errors.ModelFolderError(f'{path}: {error}') from error
 
 
 Params = weights.Params

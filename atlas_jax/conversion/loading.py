@@ -140,7 +140,7 @@ def _reader_tokenizer(given: str | os.PathLike | None, places: Iterable[pathlib.
     # T5X names a spiece.model, not a folder.
     if given is not None and pathlib.Path(given).is_file():
         try:
-            return t5_tokenizer.T5Tokenizer(pathlib.Path(given).read_bytes())
+            return t5_tokenizer.T5Tokenizer.from_file(pathlib.Path(given))
         except errors.ModelFolderError as error:
             raise errors.ModelFolderError(f'{given}: {error}; give the spiece.model of the T5') from error
     folder = _find(given, places, 'T5', '--reader_tokenizer')
@@ -177,7 +177,8 @@ def _find(given: str | os.PathLike | None, places: Iterable[pathlib.Path], kind:
         if any((place / file).is_file() for file in _TOKENIZER_FILES[kind]):
             return place
     looked = f'{places[0]} nor beside it' if places else 'any known place'
-    raise errors.ModelFolderError(f'no {kind} tokenizer ({" or ".join(_TOKENIZER_FILES[kind])}) in {looked}; give its folder by {option}')
+    raise errors.ModelFolderError(f'no {kind} tokenizer ({" or ".join(_TOKENIZER_FILES[kind])}) in {looked}; copy it there, or give its '
+                                  f'folder to `atlas-jax convert` by {option}')
 
 
 @dataclasses.dataclass(frozen=True)

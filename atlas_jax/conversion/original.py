@@ -13,6 +13,7 @@ import numpy as np
 
 from atlas_jax import errors
 from atlas_jax.conversion import hf, hf_names, retriever_folder, torch_file, weights
+from atlas_jax.io import untrusted
 from atlas_jax.models import atlas, contriever, t5
 from atlas_jax.tasks import registry
 from atlas_jax.tasks import task as task_lib
@@ -81,6 +82,7 @@ def options_to_json(options: dict[str, Any]) -> dict[str, Any]:
     def plain(value: Any) -> bool:
         try:
             json.dumps(value)
+        # ValueError: an integer of more digits than Python writes.
         except (TypeError, ValueError, RecursionError):
             return False
         return True
@@ -109,7 +111,7 @@ def _values(path: pathlib.Path, options: dict[str, Any], wanted: _Wanted) -> dic
             value = float(value)
         # The exact type: True is an int in Python, and no length.
         if type(value) is not kind:
-            raise errors.ModelFolderError(f'{path}: opt.{theirs} is {str(value)[:80]!r}, expected {kind.__name__}')
+            raise errors.ModelFolderError(f'{path}: opt.{theirs} is {untrusted.shown(value)}, expected {kind.__name__}')
         values[ours] = value
     return values
 
@@ -138,7 +140,7 @@ class Original:
         self.options = self._file.options
         # A file that somebody saved again may lack it.
         step = self._file.root.get('step')
-        self.step = step if isinstance(step, int) else 0
+        self.step = step if isinstance(step, int) and 0 <= step < 2**31 else 0
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -207,8 +209,9 @@ class Original:
 
         vocab_size, emb_dim = need('embeddings.word_embeddings.weight')
         if emb_dim not in _HEADS_OF_BERT:
-            raise errors.ModelFolderError(f'{self.path}: a retriever of width {emb_dim} may have any number of heads; give the folder with '
-                                          'its config.json by --retriever_tokenizer')
+            raise errors.ModelFolderError(f'{self.path}: a retriever of width {emb_dim} may have any number of heads; put its config.json '
+                                          f'into {self.path.parent / "retriever"}, or give the folder that has it to `atlas-jax '
+                                          'convert` by --retriever_tokenizer')
         # At least one layer: a file without any then fails with the name of a missing parameter.
         layers = {name.split('.')[2] for name in names if name.startswith('encoder.layer.')}  # encoder.layer.<number>.…
         return contriever.ContrieverConfig(

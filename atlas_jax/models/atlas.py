@@ -4,7 +4,8 @@ import dataclasses
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.models import contriever, t5
+from atlas_jax.io import untrusted
+from atlas_jax.models import contriever, limits, t5
 from atlas_jax.tokenizers import formats
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
@@ -29,7 +30,7 @@ class InputConfig:
         and at most three quarters of text_max_tokens.
       target_max_tokens: limit of a target, eos included; None is the task's.
 
-    Raises ConfigError: a limit below 2, or queries that may be as long as the whole input.
+    Raises ConfigError: a field of another type, a limit below 2, or queries that may be as long as the whole input.
     """
 
     encoder_format: str = '{query} title: {title} context: {text}'
@@ -44,6 +45,7 @@ class InputConfig:
     target_max_tokens: int | None = None
 
     def __post_init__(self):
+        limits.check(self)
         for name in ('text_max_tokens', 'retriever_max_tokens', 'query_max_tokens', 'target_max_tokens'):
             if getattr(self, name) is not None and getattr(self, name) < 2:
                 raise errors.ConfigError(f'InputConfig.{name} is {getattr(self, name)}; it must be at least 2')
@@ -77,12 +79,17 @@ class AtlasConfig:
       retriever: sizes of the Contriever.
       inputs: formats and token limits.
       n_context: passages that the reader reads; 0 is a closed book.
+
+    Raises ConfigError: n_context is no whole number of at least 0.
     """
 
     reader: t5.T5Config
     retriever: contriever.ContrieverConfig
     inputs: InputConfig = InputConfig()
     n_context: int = 1
+
+    def __post_init__(self):
+        limits.check(self)
 
     @property
     def retriever_max_tokens(self) -> int:
@@ -140,18 +147,20 @@ def config_from_dict(values: dict[str, Any]) -> AtlasConfig:
     """Reads the result of `config_to_dict`; JSON's lists become tuples, fields that were not there yet get their defaults.
 
     Raises:
-      ModelFolderError: a field is unknown or missing.
+      ModelFolderError: a field is unknown or missing, or has a value that it may not have.
     """
     # JSON has no tuples, and configurations have to be hashable: programs are cached by them
-    def tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    def tuples(part: str) -> dict[str, Any]:
+        fields = values[part]
+        if not isinstance(fields, dict):
+            raise TypeError(f'{part} is {untrusted.shown(fields)}, expected an object')
         return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
     try:
-        return AtlasConfig(reader=t5.T5Config(**tuples(values['reader'])),
-                           retriever=contriever.ContrieverConfig(**tuples(values['retriever'])),
-                           inputs=InputConfig(**{**_old_limit(values['inputs']), **tuples(values['inputs'])}),
-                           n_context=values['n_context'])
-    except (KeyError, TypeError) as error:
+        return AtlasConfig(reader=t5.T5Config(**tuples('reader')),
+                           retriever=contriever.ContrieverConfig(**tuples('retriever')),
+                           inputs=InputConfig(**{**_old_limit(values['inputs']), **tuples('inputs')}), n_context=values['n_context'])
+    except (KeyError, TypeError, errors.ConfigError) as error:
         raise errors.ModelFolderError(f'model.json does not describe an Atlas model of this version: {error}') from error
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from atlas_jax import errors, types
+from atlas_jax.models import limits
 from atlas_jax.nn import attention, flash_attention, layer_scan, layers, token_stream
 
 Array = jax.Array
@@ -36,7 +37,8 @@ class BertConfig:
       dropout_rate: share of activations that training drops.
       dtype: of the activations; parameters, norms and softmax are float32.
 
-    Raises ConfigError for a size below 1, heads that do not divide emb_dim, an unknown layer_norm or a dropout rate outside [0, 1).
+    Raises ConfigError for a field of another type or outside its range (models/limits.py), heads that do not divide emb_dim, and an unknown
+    layer_norm or dtype.
     """
 
     vocab_size: int = 30522
@@ -53,15 +55,11 @@ class BertConfig:
 
     def __post_init__(self):
         name = type(self).__name__
-        for field in ('vocab_size', 'emb_dim', 'num_heads', 'num_layers', 'mlp_dim', 'max_positions', 'type_vocab_size'):
-            if getattr(self, field) < 1:
-                raise errors.ConfigError(f'{name}.{field} is {getattr(self, field)}; it must be at least 1')
+        limits.check(self)
         if self.emb_dim % self.num_heads:
             raise errors.ConfigError(f'{name}.emb_dim {self.emb_dim} must be a multiple of num_heads {self.num_heads}')
         if self.layer_norm not in layers.LAYER_NORM_KINDS:
             raise errors.ConfigError(f'{name}.layer_norm is {self.layer_norm!r}; choose one of {layers.LAYER_NORM_KINDS}')
-        if not 0 <= self.dropout_rate < 1:
-            raise errors.ConfigError(f'{name}.dropout_rate is {self.dropout_rate}; it must be at least 0 and below 1')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ encoding the whole text; and the ids of a prompt put together from parts cannot 
 import base64
 import functools
 import hashlib
-import json
 import os
 import pathlib
 import re
@@ -18,7 +17,7 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
 from atlas_jax import errors
-from atlas_jax.io import atomic, contents
+from atlas_jax.io import atomic, contents, untrusted
 from atlas_jax.tokenizers import formats
 
 SPIECE_FILE = 'spiece.model'
@@ -26,6 +25,7 @@ TOKENIZER_FILE = 'tokenizer.json'
 _EXTRA_IDS = 100  # sentinels of the released models
 _SENTINEL = '<extra_id_'
 _CACHED_WORDS = 1 << 17
+_MAX_MODEL_BYTES = 1 << 26  # mT5's has 4 MB
 _WHITE_SPACE = re.compile('[ \\t\\n\\r]+')  # every normalisation of T5 takes these for a space
 
 
@@ -74,10 +74,18 @@ class T5Tokenizer:
             if file.is_file():
                 contents.check_file(file)
                 try:
-                    return cls(file.read_bytes()) if file.name == SPIECE_FILE else cls(*model_from_tokenizer_json(file))
+                    return cls.from_file(file) if file.name == SPIECE_FILE else cls(*model_from_tokenizer_json(file))
                 except errors.ModelFolderError as error:
                     raise errors.ModelFolderError(f'{file}: {error}; copy the file of the T5 model there again') from error
         raise errors.ModelFolderError(f'{folder}: no {SPIECE_FILE} and no {TOKENIZER_FILE} in it; copy the T5 tokenizer of the model there')
+
+    @classmethod
+    def from_file(cls, file: pathlib.Path) -> 'T5Tokenizer':
+        """Reads a spiece.model. Raises ModelFolderError as T5Tokenizer, and for a file that is a pipe, a device or too large."""
+        try:
+            return cls(untrusted.read_bytes(file, _MAX_MODEL_BYTES))
+        except ValueError as error:
+            raise errors.ModelFolderError(str(error)) from error
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes spiece.model into the folder. Raises DiskFullError: no space is left."""
@@ -150,7 +158,7 @@ def model_from_tokenizer_json(path: pathlib.Path) -> tuple[bytes, int]:
       ModelFolderError: not JSON, not a Unigram model, or its sentinels are not the last ids. The message leaves the file's name out.
     """
     try:
-        values = json.loads(path.read_text(encoding='utf-8'))
+        values = untrusted.read_json(path)
         model = values['model']
         if model.get('type', 'Unigram') != 'Unigram':
             raise errors.ModelFolderError(f'a {model["type"]} tokenizer, where T5 has a Unigram one')

@@ -39,6 +39,10 @@ def test_a_life_of_an_index(folder, capsys, tmp_path):
     (tmp_path / 'new.jsonl').write_text(json.dumps({'id': 'new', 'title': 'thing 77', 'text': 'The thing 77 is red .'}))
     assert 'added 1 passages, 24 now' in run(capsys, 'index', 'add', tmp_path / 'new.jsonl', '--index', index, *model)[1]
     assert 'deleted 1 passages, 23 left' in run(capsys, 'index', 'delete', '--index', index, '--docid', 'd3')[1]
+    # A passage that was deleted and one that never was get the same answer, and nothing changes.
+    for docid in ('d3', 'unknown'):
+        code, _, err = run(capsys, 'index', 'delete', '--index', index, '--docid', 'd4', docid)
+        assert code == 2 and f'no passage "{docid}" in this' in err and 'check the docid' in err and err.count('\n') == 1
     assert json.loads(run(capsys, 'index', 'info', '--index', index)[1])['deleted'] == 1
     assert '23 passages, none deleted' in run(capsys, 'index', 'compact', '--index', index)[1]
     assert 'nothing to compact' in run(capsys, 'index', 'compact', '--index', index)[1]
@@ -117,3 +121,29 @@ def test_the_field_that_differs_is_named_and_force_is_the_way_out(folder, capsys
     assert run(capsys, *arguments, '--force')[0] == 0
     code, _, message = run(capsys, 'index', 'verify', '--index', folder / 'index', '--model', tmp_path / 'other')
     assert code == 2 and 'every file is as it was written, but another model embedded the rows' in message
+
+
+def test_searchers_are_compared_and_a_fit_is_kept(folder, capsys, tmp_path):
+    pytest.importorskip('bm25s')
+    questions, index = tmp_path / 'dev.jsonl', shutil.copytree(folder / 'index', tmp_path / 'index')
+    rows = tiny_run.rows(23)
+    questions.write_text('\n'.join(map(json.dumps, rows)))
+    compare = ('index', 'compare', index, '--store', folder / 'store', '--model', folder / 'model', '--questions')
+    code, out, err = run(capsys, *compare, questions, '--searchers', 'exact', 'bm25', 'hybrid', '--fit',
+                         '--json', tmp_path / 'figures.json')
+    assert code == 0 and not err.replace('\r', '') and '23 questions, 23 passages' in out and 'hybrid, fitted' in out
+    figures = json.loads((tmp_path / 'figures.json').read_text())
+    assert [row['searcher'] for row in figures['searchers']] == ['exact', 'bm25', 'hybrid', 'hybrid, fitted']
+    assert figures['fit']['lexical_weight'] == json.loads((index / 'hybrid.json').read_text())['lexical_weight']
+    code, out, _ = run(capsys, *compare, questions, '--searchers', 'hybrid', '--top_k', '5')
+    assert code == 0 and 'hybrid, as saved' in out and 'R@20' not in out
+    # A mistake is one line.
+    questions.write_text('\n'.join(json.dumps({**row, 'gold_docids': ['elsewhere']}) for row in rows))
+    code, _, err = run(capsys, *compare, questions, '--searchers', 'exact')
+    assert code == 2 and 'such as "elsewhere"' in err and err.count('\n') == 1
+    (index / 'hybrid.json').write_text('{}')
+    code, _, err = run(capsys, 'index', 'search', 'thing 3', '--index', index, '--store', folder / 'store', '--model', folder / 'model',
+                       '--searcher', 'hybrid')
+    assert code == 2 and 'hybrid.json: damaged' in err and err.count('\n') == 1
+    code, out, _ = run(capsys, 'index', 'verify', '--index', index, '--store', folder / 'store')
+    assert code == 2 and 'hybrid.json: damaged (its checksum does not match) (no rows)' in out

@@ -99,7 +99,7 @@ def test_a_signal_before_the_first_step_ends_the_run_as_a_preemption(tmp_path):
     (tmp_path / 'train.jsonl').write_text(json.dumps(tiny_run.rows(1)[0]))
     (tmp_path / 'run.gin').write_text('from __gin__ import dynamic_registration\nimport slow\n')
     environment = os.environ | {'PYTHONPATH': f'{os.environ.get("PYTHONPATH", "")}:{tmp_path}', 'ATLAS_JAX_KEEP_ALLOCATOR': '1'}
-    started = subprocess.Popen([sys.executable, '-m', 'atlas_jax', 'train', '--gin_file', str(tmp_path / 'run.gin'), '--gin_import', 'slow'],
+    started = subprocess.Popen([sys.executable, '-m', 'atlas_jax', 'train', '--gin_file', f'{tmp_path}/run.gin', '--gin_import', 'slow'],
                                env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert started.stdout.readline() == 'importing\n'

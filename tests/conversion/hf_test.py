@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from atlas_jax import errors
-from atlas_jax.conversion import hf, hf_names
+from atlas_jax.conversion import hf, hf_names, retriever_folder
 from atlas_jax.models import contriever, t5
 from tests.testing import tiny_checkpoints
 
@@ -236,6 +236,29 @@ def test_a_dimension_above_the_states_keeps_them_whole(retriever):
     for truncate_dim, expected in ((5, 5), (6, None), (700, None)):
         path.write_text(json.dumps({'truncate_dim': truncate_dim}))
         assert hf.load_contriever(retriever)[0].truncate_dim == expected
+
+
+@pytest.mark.parametrize(('changes', 'problem'), [
+    ({'feed_forward_proj': []}, 'feed_forward_proj is \\[\\]; known are'), ({'feed_forward_proj': {'a': 1}}, 'a value of type dict'),
+    ({'relative_attention_num_buckets': 1}, 'relpos_buckets is 1; it must be at least 4'), ({'num_layers': 20_000}, 'at most 256'),
+    ({'vocab_size': 2**31}, 'at most'), ({'dropout_rate': True}, 'expected a number'),
+    ({'tie_word_embeddings': 'no'}, 'expected true or false'),
+    ({'scale_decoder_outputs': 0}, 'expected true or false'), ({'model_type': []}, 'model_type is \\[\\]'),
+    ({'eos_token_id': 37}, 'below vocab_size')])
+def test_values_that_no_t5_has_name_the_file(tmp_path, changes, problem):
+    (tmp_path / 'config.json').write_text(json.dumps(hf.t5_json(V11) | {'vocab_size': 37} | changes))
+    with pytest.raises(errors.ModelFolderError, match=f'config.json: .*{problem}'):
+        hf.read_t5_config(tmp_path)
+
+
+@pytest.mark.parametrize(('changes', 'problem'), [
+    ({'num_hidden_layers': 2**31}, 'at most 256'), ({'layer_norm': []}, 'layer_norm is'), ({'pooling': {}}, 'pooling is'),
+    ({'normalize': 1}, 'true or false'),
+    ({'hidden_act': []}, 'hidden_act is \\[\\]'), ({'num_attention_heads': 7}, 'multiple')])
+def test_values_that_no_retriever_has_name_the_file(tmp_path, changes, problem):
+    (tmp_path / 'config.json').write_text(json.dumps(hf.contriever_json(tiny_checkpoints.BERT) | changes))
+    with pytest.raises(errors.ModelFolderError, match=f'config.json: .*{problem}'):
+        hf.read_contriever_config(retriever_folder.Description(tmp_path), None)
 
 
 def test_prompts_and_limits_are_written_and_read(params, tmp_path):

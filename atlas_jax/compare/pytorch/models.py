@@ -1,7 +1,6 @@
 """Token rows as padded tensors, Hugging Face's BERT as a Contriever, and the Fusion-in-Decoder reader on Hugging Face's T5."""
 
 import dataclasses
-import json
 import os
 import pathlib
 from typing import Any
@@ -12,6 +11,7 @@ import transformers
 from torch import nn
 
 from atlas_jax import errors
+from atlas_jax.io import untrusted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,7 @@ def load_reader(folder: str | os.PathLike, attention: str) -> transformers.T5For
     Raises:
       ModelFolderError: transformers cannot load it, or ties the embeddings otherwise than config.json says.
     """
-    config = json.loads((pathlib.Path(folder) / 'config.json').read_text(encoding='utf-8'))
+    config = untrusted.read_json(pathlib.Path(folder) / 'config.json')  # our own side has read it before, and says what is wrong with it
     reader = _load(transformers.T5ForConditionalGeneration, folder, attention)
     # transformers 5 ties and scales unless config.json forbids both; a reader loaded otherwise would compute another function
     tied = config.get('scale_decoder_outputs', config.get('tie_word_embeddings', True))
