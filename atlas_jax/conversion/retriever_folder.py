@@ -9,9 +9,10 @@ from atlas_jax.conversion import hf_files, known_keys
 from atlas_jax.io import atomic, untrusted
 
 MODULES_FILE, PROMPTS_FILE = 'modules.json', 'config_sentence_transformers.json'
+_TRANSFORMER_FILE = 'sentence_bert_config.json'
 # The names that the library has used for the transformer's settings; the first that is there counts.
-_TRANSFORMER_FILES = tuple(f'sentence_{kind}_config.json' for kind in ('bert', 'roberta', 'distilbert', 'camembert', 'albert',
-                                                                       'xlm-roberta', 'xlnet'))
+_TRANSFORMER_FILES = (_TRANSFORMER_FILE, *(f'sentence_{kind}_config.json' for kind in ('roberta', 'distilbert', 'camembert', 'albert',
+                                                                                      'xlm-roberta', 'xlnet')))
 _TOKENIZER_FILE = 'tokenizer_config.json'
 # Our pooling by sentence-transformers' name of today; the switches of its older files are named after these.
 _POOLINGS = {'mean': 'average', 'mean_sqrt_len_tokens': 'sqrt', 'cls': 'cls', 'max': 'max', 'lasttoken': 'last', 'weightedmean': 'weighted'}
@@ -84,7 +85,7 @@ def write(folder: pathlib.Path, description: Description, emb_dim: int) -> None:
     parts = [('Transformer', ''), ('Pooling', '1_Pooling')]
     if description.normalize:
         parts.append(('Normalize', '2_Normalize'))
-    atomic.write_json(folder / _TRANSFORMER_FILES[0], {'max_seq_length': description.max_tokens, 'do_lower_case': False})
+    atomic.write_json(folder / _TRANSFORMER_FILE, {'max_seq_length': description.max_tokens, 'do_lower_case': False})
     atomic.write_json(folder / PROMPTS_FILE, {
         'prompts': {'query': description.query_prompt, 'document': description.passage_prompt}, 'default_prompt_name': None,
         'similarity_fn_name': 'cosine' if description.normalize else 'dot',
@@ -155,7 +156,7 @@ def check_width(folder: pathlib.Path, emb_dim: int) -> None:
 def _read_limit(folder: pathlib.Path) -> int | None:
     """Returns the limit of an input in tokens; None where no file has one."""
     limit = None
-    path = next((folder / name for name in _TRANSFORMER_FILES if (folder / name).is_file()), None)
+    path = next((file for name in _TRANSFORMER_FILES if (file := untrusted.inside(folder, name)).is_file()), None)
     tokenizer_path = folder / _TOKENIZER_FILE
     tokenizer = _read_object(tokenizer_path) if tokenizer_path.is_file() else {}
     if path is not None:

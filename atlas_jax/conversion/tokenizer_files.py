@@ -5,6 +5,7 @@ from typing import Any
 
 from atlas_jax import errors
 from atlas_jax.conversion import hf_files, known_keys
+from atlas_jax.io import untrusted
 
 CONFIG_FILE, SPECIAL_FILE, ADDED_FILE, FAST_FILE = 'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json', 'tokenizer.json'
 _SENTINEL = '<extra_id_'
@@ -41,9 +42,10 @@ def _check(folder: pathlib.Path, table: known_keys.Table, special: frozenset[str
     if str(_object(folder / CONFIG_FILE).get('tokenizer_class')).startswith(others):
         return
     for name in (CONFIG_FILE, SPECIAL_FILE):
-        if values := _object(folder / name):
-            known_keys.check(folder / name, values, table, unknown=True)
-            known_keys.check_tokens(folder / name, values, special, start)
+        path = untrusted.inside(folder, name)
+        if values := _object(path):
+            known_keys.check(path, values, table, unknown=True)
+            known_keys.check_tokens(path, values, special, start)
     # {token: id}, from before tokenizer_config.json listed them.
     if added := _object(folder / ADDED_FILE):
         known_keys.check_tokens(folder / ADDED_FILE, {'added_tokens_decoder': list(added)}, special, start)

@@ -68,9 +68,8 @@ class ExampleEncoder:
         self._before = [self.retriever_tokenizer.cls_id, *self.retriever_tokenizer.encode(before)]
         self._after = [*self.retriever_tokenizer.encode(after), self.retriever_tokenizer.sep_id]
         if self._retriever_length('') >= self.query_limits[1] > 2:
-            raise errors.ConfigError(f'the retriever\'s query prompt "{self.retriever_query_format}" takes '
-                                     f'{self._retriever_length("")} tokens and leaves no room for a query; raise query_max_tokens, which is '
-                                    f'{self.query_width}')
+            raise errors.ConfigError(f'the retriever\'s query prompt "{self.retriever_query_format}" takes {self._retriever_length("")} '
+                                     f'tokens and leaves no room for a query; raise query_max_tokens, which is {self.query_width}')
 
     def fit_queries(self, examples: Sequence[TaskExample]) -> np.ndarray:
         """Narrows the rows to the longest of `examples`; returns the queries' reader lengths [n] int64, which no query exceeds.

@@ -216,14 +216,14 @@ def _pool(rows: Array, lengths: Array, pooling: str) -> Array:
         return jnp.sum(rows, axis=2) / count
     if pooling == 'sqrt':
         return jnp.sum(rows, axis=2) / jnp.sqrt(count)
-    places = jnp.arange(rows.shape[2])  # [longest]
+    numbers = jnp.arange(rows.shape[2])  # [longest]
     if pooling == 'last':
         # a product in place of a gather, whose gradient would be a scatter
-        return jnp.einsum('spld,spl->spd', rows, (places == lengths[..., None] - 1).astype(jnp.float32))
+        return jnp.einsum('spld,spl->spd', rows, (numbers == lengths[..., None] - 1).astype(jnp.float32))
     if pooling == 'weighted':
-        # rows are zeros past each end, and the weights of n places add up to n (n + 1) / 2
-        return jnp.einsum('spld,l->spd', rows, places + 1.0) / (count * (count + 1) / 2)
-    inside = (places < lengths[..., None])[..., None]  # [streams, passages, longest, 1]
+        # rows are zeros past each end, and the weights of n positions add up to n (n + 1) / 2
+        return jnp.einsum('spld,l->spd', rows, numbers + 1.0) / (count * (count + 1) / 2)
+    inside = (numbers < lengths[..., None])[..., None]  # [streams, passages, longest, 1]
     greatest = jnp.max(jnp.where(inside, rows, -jnp.inf), axis=2)
     return jnp.where(lengths[..., None] > 0, greatest, 0.0)  # an empty passage has no greatest number
 
