@@ -359,6 +359,7 @@ class EvalData:
       results_file: where every answer goes, as JSON lines.
       write_passages: with the passages of each answer.
       max_examples: the first so many lines only.
+      force_index: uses the index even if another model built it (--force).
     """
 
     examples_file: str
@@ -366,12 +367,16 @@ class EvalData:
     results_file: str | None = None
     write_passages: bool = True
     max_examples: int | None = None
+    force_index: bool = False
 
 
-def open_indexes(index_dir: str | Sequence[str] | None) -> list[api.Index]:
-    """Opens the index of a folder, or of several; none of None. Raises IndexFolderError, StoreError."""
+def open_indexes(index_dir: str | Sequence[str] | None, force: bool = False) -> list[api.Index]:
+    """Opens the index of a folder, or of several; none of None. `force` takes models that did not build it.
+
+    Raises IndexFolderError, StoreError.
+    """
     folders = [index_dir] if isinstance(index_dir, str) else index_dir or []
-    return [api.Index.open(folder) for folder in folders]
+    return [api.Index.open(folder, force=force) for folder in folders]
 
 
 def evaluate(data: EvalData, model: ModelSource, options: Options | None = None) -> dict[str, Any]:
@@ -394,7 +399,7 @@ def evaluate(data: EvalData, model: ModelSource, options: Options | None = None)
         raise errors.ConfigError('retrieve_only writes passages: give results_file')
     atlas = model.load(api.Atlas)
     examples = prepare.read_examples(atlas, data.examples_file, labelled=not options.retrieve_only, max_rows=data.max_examples)
-    indexes = open_indexes(data.index_dir)
+    indexes = open_indexes(data.index_dir, data.force_index)
     evaluation = evaluate_examples(atlas, examples, index_group.of(indexes) if indexes else None, options=options)
     # Every process has all answers; one of them writes.
     if jax.process_index() == 0:

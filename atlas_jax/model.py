@@ -136,7 +136,7 @@ class AtlasModel:
     @property
     def segments(self) -> atlas_lib.Segments:
         """The formats, cut into token segments."""
-        return atlas_lib.cut_segments(self.config.inputs, self.reader_tokenizer, self.retriever_tokenizer)
+        return atlas_lib.cut_segments(self.config, self.reader_tokenizer, self.retriever_tokenizer)
 
     def embedder(self) -> embed.PassageEmbedder:
         """Returns the passage encoder with its format, which embeds passages for this model's index."""
@@ -144,7 +144,7 @@ class AtlasModel:
             # An untied or query-side trained model embeds passages by their own encoder, or the index would not match.
             params = self.params.get('passage_encoder', self.params['retriever'])
             self._embedder = embed.PassageEmbedder(self.config.retriever, params, self.segments.retriever,
-                                                   self.config.retriever_max_tokens)
+                                                   self.config.retriever_max_tokens, passage_format=self.config.passage_format)
         return self._embedder
 
     def encoder(self) -> encode.ExampleEncoder:
@@ -152,7 +152,7 @@ class AtlasModel:
         inputs = self.inputs
         return encode.ExampleEncoder(self.reader_tokenizer, self.retriever_tokenizer, inputs.query_limit, inputs.target_limit,
                                      inputs.decoder_format, inputs.decoder_prompt_format, self.task, reader_room=self._reader_room(),
-                                     retriever_room=self.config.retriever.max_positions)
+                                     retriever_room=self.config.retriever.input_tokens, retriever_query_format=self.config.query_format)
 
     @property
     def inputs(self) -> atlas_lib.InputConfig:
@@ -173,6 +173,11 @@ class AtlasModel:
     def text_max_tokens(self) -> int:
         """Limit of a reader input, in tokens."""
         return self.config.inputs.text_max_tokens
+
+    @property
+    def retriever_max_tokens(self) -> int:
+        """Limit of a retriever passage, in tokens."""
+        return self.config.retriever_max_tokens
 
     def whole_batch(self, batch_size: int) -> int:
         """Returns the next batch size that divides over the devices."""

@@ -83,6 +83,7 @@ class TrainData:
       max_examples: the first so many lines only (64 for few-shot).
       use_file_passages: the examples' own passages are read and scored; nothing is retrieved.
       eval_file: examples to evaluate on while training (RunConfig.evaluate_every_steps).
+      force_index: uses the index even if another model built it (--force).
 
     Raises:
       ConfigError: index and n_context contradict each other.
@@ -94,6 +95,7 @@ class TrainData:
     max_examples: int | None = None
     use_file_passages: bool = False
     eval_file: str | None = None
+    force_index: bool = False
 
     def __post_init__(self):
         if not self.use_file_passages and (self.index_dir is None) != (self.n_context == 0):
@@ -150,7 +152,11 @@ def train(run: RunConfig, data: TrainData, model: ModelSource, optimizer: Optimi
 
 
 def load(run: RunConfig, data: TrainData, model: ModelSource) -> Loaded:
-    """Loads a model and what it learns from. Raises UserError: a folder or a file is missing, damaged, or of another kind."""
+    """Loads a model and what it learns from.
+
+    Raises:
+      ConfigError: options contradict each other. UserError: a folder or a file is missing, damaged, or of another kind.
+    """
     # One without the other would silently never evaluate.
     if bool(data.eval_file) != bool(run.evaluate_every_steps):
         raise errors.ConfigError('evaluation while training needs both eval_file and RunConfig.evaluate_every_steps')
@@ -160,7 +166,7 @@ def load(run: RunConfig, data: TrainData, model: ModelSource) -> Loaded:
     atlas = configure(model.load(api.Atlas), mesh, data.n_context, run.dropout_rate)
     # data
     examples = prepare.read_examples(atlas, data.train_file, training=True, max_rows=data.max_examples)
-    index = evaluate.open_indexes(data.index_dir) or None
+    index = evaluate.open_indexes(data.index_dir, data.force_index) or None
     eval_examples = prepare.read_examples(atlas, data.eval_file) if data.eval_file else ()
     return Loaded(atlas, examples, index, eval_examples, data.use_file_passages)
 
@@ -377,15 +383,15 @@ class _Loop:
         self.log.add(done, {f'eval_{name}': value for name, value in figures.items() if isinstance(value, float)})
         return float(next(iter(figures.values())))
 
-    def _left(self, done: int, was_finite: bool) -> str:
-        """Removes the checkpoint of `done` if its parameters gave no finite loss; returns what is left to go on from."""
+    def _left(self, done: int) -> str:
+        """Removes the checkpoint of `done`, whose parameters gave no finite loss or gradient; returns what is left to go on from."""
         folder, removed = pathlib.Path(self.run.run_dir), ''
-        if not was_finite and self.checkpoints.discard(done):
+        if self.checkpoints.discard(done):
             removed = f'the checkpoint of step {done} gave this and was removed; '
         newest = self.checkpoints.latest_step
         if newest is None:
             return f'{removed}no checkpoint is left' if removed else 'no checkpoint was saved yet'
-        if newest == done and not was_finite:
+        if newest == done:
             # Written by another process, perhaps with other settings: it is not ours to remove.
             return f'the checkpoint of step {done} gives this: delete {folder / "checkpoints" / str(done)} to go on from the one before'
         return f'{removed}the same command goes on from the checkpoint of step {newest}'
@@ -393,7 +399,7 @@ class _Loop:
     def _save(self, done: int, score: float | None) -> None:
         # The loss of these parameters is known after the next step only; a model beyond float32 is known now, and may be the last.
         if diverged := state_lib.divergence(self.state.params):
-            raise errors.DivergedError(f'step {done}: {diverged} after the update; nothing was saved; {self._left(done, was_finite=True)}; '
+            raise errors.DivergedError(f'step {done}: {diverged} after the update; nothing was saved; {self._left(done)}; '
                                        'lower the learning rates')
         position: dict[str, Any] = {'examples': self.batches.iterator.get_state()}
         index = None
@@ -419,12 +425,11 @@ def _numbers_of(knowledge: types.Knowledge | None) -> tuple[jax.Array, jax.Array
     return index.embeddings, index.scales
 
 
-def _stop_if_diverged(step: int, metrics: dict[str, float], batch: types.Batch, left: Callable[[int, bool], str]) -> None:
+def _stop_if_diverged(step: int, metrics: dict[str, float], batch: types.Batch, left: Callable[[int], str]) -> None:
     """Raises DivergedError, naming learning rates, examples and what is `left`, where loss or gradients are not finite."""
     for name, what in (('loss', 'the loss'), ('gradient_norm', 'the norm of the gradients')):
         if not math.isfinite(metrics[name]):
             rates = ' and '.join(f'{metrics[rate]:.3g}' for rate in ('learning_rate', 'retriever_learning_rate'))
             examples = hosts.to_host(batch.example_ids).tolist()
             raise errors.DivergedError(f'step {step}: {what} is {metrics[name]} (learning rates of reader and retriever {rates}, examples '
-                                       f'{examples}); {left(step - 1, math.isfinite(metrics["loss"]))}; lower the learning rates or look '
-                                       'at these examples')
+                                       f'{examples}); {left(step - 1)}; lower the learning rates or look at these examples')

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import pathlib
 from collections.abc import Iterable, Iterator
 
@@ -10,7 +11,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from atlas_jax import errors
-from atlas_jax.io import contents
+from atlas_jax.io import atomic, contents
 from atlas_jax.runtime import hosts
 
 # Orbax writes these when it commits.
@@ -31,6 +32,16 @@ class ListedPath(ocp.path.atomicity.AtomicRenameTemporaryPath):
         await super().finalize()
         committed = pathlib.Path(self.get_final())
         await asyncio.to_thread(contents.add, committed, [name for name in _WRITTEN_LAST if (committed / name).is_file()])
+
+
+def say_once() -> None:
+    """Keeps Orbax from logging tracebacks of a full disk from its threads: the error is raised too, and gets its one line there."""
+    logging.getLogger('absl').addFilter(_is_news)  # the same filter is added once only
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    problem = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(problem, Exception) and atomic.says_disk_full(problem))
 
 
 def steps(checkpoints: pathlib.Path) -> list[int]:

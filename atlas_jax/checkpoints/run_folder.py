@@ -51,12 +51,16 @@ def read_model_file(folder: pathlib.Path) -> dict[str, Any]:
                                       '`atlas-jax train`, or Hugging Face folders with --reader and --retriever')
     contents.check(folder, (MODEL_FILE,))
     try:
-        values = untrusted.parse_json(path.read_bytes())
+        values = untrusted.read_json(path)
     except ValueError as error:
         raise errors.ModelFolderError(f'{path}: broken JSON: {error}') from error
     # Other programs write files of this name too.
     if not isinstance(values, dict) or values.get('format') != 'atlas_jax' or values.get('version') != FORMAT_VERSION:
         raise errors.ModelFolderError(f'{path}: not a model file of format version {FORMAT_VERSION}')
+    for name, kind in (('reader', dict), ('retriever', dict), ('inputs', dict), ('task', dict), ('has_passage_encoder', bool)):
+        if not isinstance(values.get(name), kind):
+            raise errors.ModelFolderError(f'{path}: {name} is {untrusted.shown(values.get(name))}, expected a value of type '
+                                          f'{kind.__name__}; copy the folder again')
     if 'checksums' in values and not (folder / contents.FILE).is_file() and contents.is_checking():
         raise errors.ModelFolderError(contents.described([contents.Damage(folder / contents.FILE, 'is missing')]))
     return values
@@ -136,6 +140,7 @@ class RunCheckpoints:
         # Looking into a folder must not make it a run.
         if not create and not path.is_dir():
             raise errors.ModelFolderError(f'{folder}: it has a {MODEL_FILE} but no checkpoints; train it again or give another folder')
+        integrity.say_once()
         # On a CPU the donated state lies in host memory: the next step would overwrite it while it is being written.
         self._asynchronous = jax.default_backend() != 'cpu' if asynchronous is None else asynchronous
         # The newest to go on from, the best to answer with.

@@ -60,6 +60,7 @@ def save(folder: pathlib.Path, params: Any) -> None:
 
 def _manager(folder: pathlib.Path, registry: Any = None) -> ocp.CheckpointManager:
     """Makes a manager as run_folder.RunCheckpoints does, but for trees of which only a part is read."""
+    integrity.say_once()
     # Only a writer has a registry; a reader must not make the folder.
     options = ocp.CheckpointManagerOptions(create=registry is not None, enable_async_checkpointing=False,
                                            temporary_path_class=integrity.ListedPath)

@@ -44,10 +44,10 @@ def decoding_config(options: argparse.Namespace):
 
 def _answer(options: argparse.Namespace) -> None:
     # Before jax is imported, and models and index are opened: a mistake is told at once.
-    inputs.check_model(options)
     for folder in filter(None, [options.index, *options.also]):
         inputs.check_index(folder)
     inputs.check_store(options.store)
+    inputs.check_model(options)
     decoding = decoding_config(options)
     # Without an index the reader answers from memory: the closed book that retrieval is compared with.
     index = cli_options.open_indexes(options) if options.index else None

@@ -31,6 +31,7 @@ def _add_inputs(group) -> None:
     group.add_argument('--data', metavar='FILE.jsonl', help='questions with answers; needs --index')
     group.add_argument('--index', metavar='DIR', help='finds the passages for the questions')
     group.add_argument('--store', metavar='DIR', help='store of its passages (default: where they were when it was built)')
+    cli_options.add_force(group)
     group.add_argument('--random', type=_size, metavar='BxNxL', help='random tokens: batch x passages x tokens a passage, such as 4x10x162')
     group.add_argument('--batch_size', type=cli_options.positive, default=4, metavar='N', help='questions a batch (default 4)')
     group.add_argument('--n_context', type=cli_options.positive, default=10, metavar='N', help='passages a question (default 10)')
@@ -102,7 +103,7 @@ def _check_inputs(options: argparse.Namespace) -> None:
 def _text(options: argparse.Namespace):
     from atlas_jax.compare import text as compare_text
     return compare_text.from_text(options.data, options.index, options.store, options.reader, options.retriever, options.model,
-                                  options.n_context, options.batch_size, options.batches)
+                                  options.n_context, options.batch_size, options.batches, options.force)
 
 
 def _size(text: str) -> tuple[int, int, int]:

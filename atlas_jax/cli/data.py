@@ -43,7 +43,7 @@ def _passages(options: argparse.Namespace) -> None:
 
 
 def _tokenizer_folders(options: argparse.Namespace) -> tuple[pathlib.Path, pathlib.Path]:
-    inputs.check_model(options)
+    inputs.check_model_flags(options)
     # A run folder keeps the tokenizers of its models, so that they cannot be mixed up.
     if options.model:
         folder = pathlib.Path(options.model) / 'tokenizers'

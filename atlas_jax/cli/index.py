@@ -166,18 +166,22 @@ def _verify(options: argparse.Namespace) -> None:
     problems = verify_index.verify(options.index, options.store, atlas)
     for problem in problems:
         print(problem)
+    damage = sum(problem.is_damage for problem in problems)
+    if damage:
+        raise errors.IndexFolderError(f'{options.index}: {damage} problems, listed above; restore the files or build it again')
     if problems:
-        raise errors.IndexFolderError(f'{options.index}: {len(problems)} problems, listed above; restore the files or build it again')
+        raise errors.IndexFolderError(f'{options.index}: every file is as it was written, but another model embedded the rows above; '
+                                      'give the model and formats that built it, or build it again')
     print(f'{options.index}: every file is as it was written')
     if left := verify_index.leftovers(options.index, options.store):
         print(f'a killed command left {len(left)} files or folders, such as {left[0]}; the next one that changes the index removes them')
 
 
 def _search(options: argparse.Namespace) -> None:
-    inputs.check_model(options)
     for folder in [options.index, *options.also]:
         inputs.check_index(folder)
     inputs.check_store(options.store)
+    inputs.check_model(options)
     indexes = cli_options.open_indexes(options)
     atlas = cli_options.load_model(options)
     for place, found in enumerate(atlas.search([options.query], indexes, options.top_k, options.searcher)[0], start=1):

@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from atlas_jax.tasks.task import Task
 
 
-def check_model(options: argparse.Namespace) -> None:
-    """Looks at the folders of --model, or --reader and --retriever. Raises ConfigError, ModelFolderError."""
+def check_model_flags(options: argparse.Namespace) -> None:
+    """Raises ConfigError unless there is --model, or --reader and --retriever."""
     if bool(options.model) == bool(options.reader or options.retriever) or bool(options.reader) != bool(options.retriever):
         raise errors.ConfigError('give either --model, or both --reader and --retriever')
+
+
+def check_model(options: argparse.Namespace) -> None:
+    """Looks at the folders of --model, or --reader and --retriever. Raises ConfigError, ModelFolderError."""
+    check_model_flags(options)
     for flag in ('model', 'reader', 'retriever'):
         check_model_folder(getattr(options, flag))
 
@@ -114,8 +119,8 @@ def _check_source(values: Preview) -> Task | None:
     for name in ('model_dir', 'reader_dir', 'retriever_dir'):
         if isinstance(source.get(name), str):
             check_model_folder(source[name])
-    name = preview.name_of(source.get('task'))
-    return task_of(source.get('model_dir'), name, {} if name is None else values.values_of(name))
+    task = preview.name_of(source.get('task'))
+    return task_of(source.get('model_dir'), task, {} if task is None else values.values_of(task))
 
 
 def _check_indexes(folders: Any) -> None:

@@ -84,6 +84,11 @@ def add_index(parser: argparse.ArgumentParser, required: bool = True, purpose: s
     """Adds --index, and --store for passages that were moved."""
     parser.add_argument('--index', required=required, metavar='DIR', help=purpose)
     parser.add_argument('--store', metavar='DIR', help='store of its passages (default: where they were when it was built)')
+    add_force(parser)
+
+
+def add_force(parser) -> None:
+    """Adds --force."""
     parser.add_argument('--force', action='store_true', help='use the index even if another model built it')
 
 

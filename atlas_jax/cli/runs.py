@@ -25,6 +25,7 @@ def add_commands(commands) -> None:
         '    --gin.RETRIEVER_DIR=\'"models/retriever"\' --gin.INDEX_DIR=\'"index"\' --gin.TRAIN_FILE=\'"train.jsonl"\'')
     cli_options.add_gin(parser, required=True)
     cli_options.add_multihost(parser)
+    cli_options.add_force(parser)
     cli_options.add_no_verify(parser)
     parser.add_argument('--accept_changes', action='store_true', help='go on with a run though data or settings are not those it was begun '
                         'with; without it they are named, and nothing is trained')
@@ -35,6 +36,7 @@ def add_commands(commands) -> None:
         '    --gin.EXAMPLES_FILE=\'"test.jsonl"\'')
     cli_options.add_gin(parser, required=True)
     cli_options.add_multihost(parser)
+    cli_options.add_force(parser)
     cli_options.add_no_verify(parser)
     cli_options.add_json(parser)
 
@@ -82,10 +84,13 @@ def _run_training(options: argparse.Namespace) -> None:
         with atomic.writing(folder / OPERATIVE_CONFIG) as file:
             file.write(gin_parse.operative_config(train.train))
 
-    run = dataclasses.replace(run, accept_changes=run.accept_changes or options.accept_changes, profile_dir=options.profile or run.profile_dir)
+    run = dataclasses.replace(run, accept_changes=run.accept_changes or options.accept_changes,
+                              profile_dir=options.profile or run.profile_dir)
+    data = arguments.pop('data')
+    data = dataclasses.replace(data, force_index=data.force_index or options.force)
     # From here on: another run in the same folder is refused before its models are loaded.
     with run_folder.writing(folder):
-        loaded = train.load(run, arguments.pop('data'), arguments.pop('model'))
+        loaded = train.load(run, data, arguments.pop('model'))
         result = train.train_examples(run, loaded, **arguments, begin=keep_configuration)
     if not cli_options.is_first():
         return
@@ -105,7 +110,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     from atlas_jax.gin_files import parse as gin_parse
     cli_options.read_gin(options)
     # Results go to the file that the configuration names; the figures also here.
-    figures = evaluate.evaluate(**gin_parse.arguments_of(evaluate.evaluate))
+    arguments = gin_parse.arguments_of(evaluate.evaluate)
+    if options.force:
+        arguments['data'] = dataclasses.replace(arguments['data'], force_index=True)
+    figures = evaluate.evaluate(**arguments)
     if not cli_options.is_first():
         return
     cli_options.write_json(options.json, figures)

@@ -1,1 +1,1 @@
-"""Number-by-number comparison with PyTorch."""
+"""Number-by-number comparison with PyTorch; comparison of searchers."""

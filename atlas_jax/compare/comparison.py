@@ -14,7 +14,7 @@ from atlas_jax import errors
 from atlas_jax.compare import differences as compare_differences
 from atlas_jax.compare import inputs as compare_inputs
 from atlas_jax.compare.pytorch import variants
-from atlas_jax.io import atomic
+from atlas_jax.io import atomic, npz
 from atlas_jax.runtime import allocator, line_process
 
 # Warming up ends with a run that takes at least this share of the run before it, or after so many runs.
@@ -244,11 +244,9 @@ def _finish(rows: list[compare_differences.Difference], sides: dict[str, Any], a
 def read_recorded(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads the quantities of an npz file by name, `<batch>/<quantity>`, such as 0/logits [batch, length, vocab]. Raises InputFileError."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    # numpy raises ValueError for a pickle, EOFError for an empty file.
-    except (ValueError, EOFError) as error:
-        raise errors.InputFileError(path, f'not an npz file of plain arrays ({error})') from error
+        return npz.read(path)
+    except (OSError, ValueError) as error:
+        raise errors.InputFileError(path, str(error), remedy='write it with numpy.savez') from error
 
 
 def tuned_environment() -> dict[str, str]:

@@ -16,7 +16,7 @@ Arrays = Mapping[str, np.ndarray]
 # docs/design.md, section 5; never loosened.
 OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 5e-5
 # The true gradient is zero: softmax does not change when the same number is added to all keys. Rounding alone is left to compare.
-_ZERO_GRADIENT, _ZERO_TOLERANCE = re.compile(r'grads/retriever/.*key\.bias$'), 1e-6
+_ZERO_GRADIENT, _ZERO_TOLERANCE = re.compile(r'grads/(retriever|passage_encoder)/.*key\.bias$'), 1e-6
 _TOKENS = 'generated'
 
 
@@ -74,7 +74,7 @@ def differences(ours: Arrays, theirs: Arrays, reference: Arrays | None = None, r
 def summarised(found: list[Difference]) -> list[Difference]:
     """Returns the differences with the gradients of each model as one entry: the worst parameter's, as a share of what is allowed."""
     rows = [difference for difference in found if not difference.quantity.startswith('grads/')]
-    for part in ('reader', 'retriever'):
+    for part in ('reader', 'retriever', 'passage_encoder'):
         gradients = [difference for difference in found if difference.quantity.startswith(f'grads/{part}/')]
         if gradients:
             worst = max(gradients, key=_share)
@@ -114,7 +114,7 @@ def _scale(name: str, key: str, expected: np.ndarray, theirs: Arrays) -> float:
     if not _ZERO_GRADIENT.match(name):
         return float(np.abs(expected).max(initial=0.0))
     # Gradients of the same batch and model give the scale on which rounding errors live.
-    beginning = key[:key.index('grads/')] + 'grads/retriever/'
+    beginning = key[:key.index('grads/')] + '/'.join(name.split('/')[:2]) + '/'
     return max(float(np.abs(values).max(initial=0.0)) for other, values in theirs.items() if other.startswith(beginning))
 
 

@@ -13,13 +13,12 @@ Ids and masks are integers; a mask is 1 on the tokens of a row, which stand at i
 """
 
 import os
-import zipfile
 from typing import Any
 
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.io import atomic
+from atlas_jax.io import atomic, npz
 
 Arrays = dict[str, np.ndarray]
 
@@ -38,10 +37,9 @@ def read(path: str | os.PathLike, needs_retriever: bool = False, needs_targets: 
       InputFileError: an array is missing or wrong; names its key.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise errors.InputFileError(path, f'not an npz file of plain arrays ({error})', remedy='write it with numpy.savez') from error
+        arrays = npz.read(path)
+    except (OSError, ValueError) as error:
+        raise errors.InputFileError(path, str(error), remedy='write it with numpy.savez') from error
     return check(arrays, path, needs_retriever, needs_targets)
 
 
@@ -54,6 +52,10 @@ def write(path: str | os.PathLike, arrays: Arrays) -> None:
 
 def check(arrays: Arrays, path: str | os.PathLike, needs_retriever: bool = False, needs_targets: bool = False) -> Arrays:
     """Checks arrays in memory as `read` does; errors name `path`. Raises InputFileError."""
+    # All of them, those that nobody needs too: what is computed with them below is computed with numbers.
+    for name, values in arrays.items():
+        if values.dtype.kind not in 'iufb':
+            raise errors.InputFileError(path, f'an array of {values.dtype}', field=name, remedy='expected integers')
     arrays = _with_targets(dict(arrays), path)
     # A part that is there in half is an error, even where nobody asked for it.
     needed = ['reader', *(['query', 'passage'] if needs_retriever or 'query_ids' in arrays or 'passage_ids' in arrays else []),

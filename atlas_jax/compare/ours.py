@@ -127,7 +127,7 @@ def _forward(spec: spec_lib.StepSpec, max_length: int, has_targets: bool, has_re
     if max_length:
         found['generated'] = _greedy(params['reader'], read, size, spec, max_length)
     if has_retriever:
-        found |= _embeddings(params['retriever'], batch, inputs, spec)
+        found |= _embeddings(params, batch, inputs, spec)
     if not has_targets:
         return found, None
     decoder_inputs = t5.shift_right(batch.decoder_target_tokens, spec.config.reader.decoder_start_id)
@@ -147,7 +147,8 @@ def named_gradients(gradients: Params, spec: spec_lib.StepSpec) -> dict[str, np.
     tables = {'reader': hf_names.t5_table(spec.config.reader)}
     # Without distillation the retriever has no gradient.
     if spec.passages_scored:
-        tables['retriever'] = hf_names.contriever_table(spec.config.retriever)
+        encoders = ('retriever', 'passage_encoder') if spec.trains_passage_encoder else ('retriever',)
+        tables |= dict.fromkeys(encoders, hf_names.contriever_table(spec.config.retriever))
     found: dict[str, np.ndarray] = {}
     for part, table in tables.items():
         flat = hf_names.flatten(layer_scan.unstack_layers(jax.device_get(gradients[part])))
@@ -160,7 +161,9 @@ class JointStep:
 
     def __init__(self, params: Params, spec: spec_lib.StepSpec):
         optimizer = train_step.optimizer_for(spec, OPTIMIZER)
-        self._state: state_lib.TrainState = state_lib.create(layer_scan.stack_layers(params), spec, optimizer)
+        passage_encoder = params.get('passage_encoder')
+        both = {name: values for name, values in params.items() if name != 'passage_encoder'}
+        self._state: state_lib.TrainState = state_lib.create(layer_scan.stack_layers(both), spec, optimizer, passage_encoder)
         # The state is donated, as in training: the memory of both sides is compared as well.
         self._step = compile_step(_joint_step, spec, OPTIMIZER, donate=(0,), out_shardings=_joint_step_shardings)
 
@@ -196,8 +199,9 @@ def _embeddings(params: Params, batch: types.Batch, inputs: types.ReaderInputs, 
     width = inputs.retriever_tokens.shape[-1]
     # Room for every passage at full width: this forward pass is compared, not timed.
     stream = retrieve.pack(inputs.retriever_tokens, inputs.retriever_lengths, spec, inputs.retriever_lengths.size * width, width)
-    passages = retrieve.embed(params, stream, spec)
-    return {'query_embeddings': retrieve.embed_queries(params, batch, spec),
+    # An untied model embeds passages by their own encoder, as training and index building do.
+    passages = retrieve.embed(params.get('passage_encoder', params['retriever']), stream, spec)
+    return {'query_embeddings': retrieve.embed_queries(params['retriever'], batch, spec),
             'passage_embeddings': passages.reshape(*inputs.retriever_lengths.shape, -1)}  # [batch, n, dim]
 
 
@@ -238,7 +242,8 @@ class Side:
         return {'vocab_sizes': {'reader_vocab': self._configs.reader.vocab_size,
                                 'retriever_vocab': None if pooled is None else pooled.vocab_size},
                 'hugging_face': bool(found) and all(kind in (loading.READER, loading.RETRIEVER) for kind in found),
-                'retriever': None if pooled is None else {name: getattr(pooled, name) for name in ('layer_norm', 'pooling', 'normalize')}}
+                'retriever': None if pooled is None else {name: getattr(pooled, name)
+                                                               for name in ('layer_norm', 'pooling', 'normalize', 'truncate_dim')}}
 
     def inputs(self, inputs: str, gold_score_mode: str = 'pdist', temperature_gold: float = 0.01, temperature_score: float = 0.01,
                dtype: str = 'float32', as_trained: bool = False) -> dict[str, Any]:
@@ -246,7 +251,8 @@ class Side:
         with np.load(inputs) as file:
             self._arrays = {name: file[name] for name in file.files}
         check_tokens(self._configs, self._arrays)
-        distill = spec_lib.DistillConfig(gold_score_mode, temperature_gold, temperature_score)
+        distill = spec_lib.DistillConfig(gold_score_mode, temperature_gold, temperature_score,
+                                         retriever_training='untied' if 'passage_encoder' in self._params else 'joint')
         self._spec = make_spec(self._configs.reader, self._configs.retriever, self._arrays, distill, dtype, as_trained)
         self._step: JointStep | None = None
         return {'device': jax.devices()[0].device_kind, 'version': f'jax {jax.__version__}', 'threads': os.cpu_count(),
@@ -261,7 +267,12 @@ class Side:
         if self._configs.retriever is None:
             return {'reader': str(reader), 'retriever': None}
         hf.write_contriever(retriever, self._configs.retriever, params['retriever'])
-        return {'reader': str(reader), 'retriever': str(retriever)}
+        exported: dict[str, str | None] = {'reader': str(reader), 'retriever': str(retriever)}
+        if 'passage_encoder' in params:
+            passage_encoder = pathlib.Path(folder) / 'passage_encoder'
+            hf.write_contriever(passage_encoder, self._configs.retriever, params['passage_encoder'])
+            exported['passage_encoder'] = str(passage_encoder)
+        return exported
 
     def outputs(self, out: str, max_length: int, grads: bool) -> None:
         """Writes every batch's quantities as npz, computed at the highest matmul precision."""
@@ -294,6 +305,8 @@ class Side:
 def load_models(reader: str | None, retriever: str | None, model: str | None, layer_norm: str | None) -> tuple[Configs, Params]:
     """Loads one model folder, or a reader's and perhaps a retriever's; the params have layers together.
 
+    An untied model has 'passage_encoder' besides 'reader' and 'retriever'.
+
     Raises:
       ConfigError: neither a model nor a reader is given, or the layer norm is unknown.
       ModelFolderError: a folder is missing or broken.
@@ -311,7 +324,10 @@ def load_models(reader: str | None, retriever: str | None, model: str | None, la
     found = opened.retriever()
     # Hugging Face folders of released Atlas retrievers do not state their layer norm.
     config = dataclasses.replace(found.config, layer_norm=layer_norm or found.config.layer_norm)
-    return Configs(read.config, config), layer_scan.stack_layers({'reader': read.params(), 'retriever': found.params()})
+    params = {'reader': read.params(), 'retriever': found.params()}
+    if 'passage_encoder' in opened.openers:
+        params['passage_encoder'] = opened.part('passage_encoder').params()
+    return Configs(read.config, config), layer_scan.stack_layers(params)
 
 
 def check_tokens(configs: Configs, arrays: Arrays) -> None:

@@ -47,8 +47,8 @@ class Measured:
         """Returns means with their 95 % intervals: Wilson's for recalls, bootstrap for the MRR and, paired, its difference to the best."""
         found: dict[str, Any] = {'searcher': self.searcher}
         for k in (k for k in _RECALLS if k <= top_k):
-            hits = sum(rank is not None and rank < k for rank in self.ranks)
-            found |= {f'recall_at_{k}': hits / len(self.ranks), f'recall_at_{k}_interval': statistics.wilson_interval(hits, len(self.ranks))}
+            hits, count = sum(rank is not None and rank < k for rank in self.ranks), len(self.ranks)
+            found |= {f'recall_at_{k}': hits / count, f'recall_at_{k}_interval': statistics.wilson_interval(hits, count)}
         # Resampled means of a sample are those of its difference to nothing.
         mean, *interval = statistics.paired_difference([0.0] * len(self.ranks), self.reciprocal_ranks)
         behind, *behind_interval = statistics.paired_difference(best.reciprocal_ranks, self.reciprocal_ranks)

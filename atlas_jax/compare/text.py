@@ -15,13 +15,14 @@ from atlas_jax.tasks import task as task_lib
 
 
 def from_text(data: str | os.PathLike, index: str | os.PathLike, store: str | os.PathLike | None, reader: str | None, retriever: str | None,
-              model: str | None, n_context: int, batch: int, batches: int) -> compare_inputs.Arrays:
+              model: str | None, n_context: int, batch: int, batches: int, force: bool = False) -> compare_inputs.Arrays:
     """Makes arrays of the first `batches` times `batch` questions, each with the `n_context` passages found for it.
 
     Args:
       data: questions with answers, JSON lines.
       store: the passages of the index; None finds the store the index was built from.
       reader, retriever, model: a model folder, or a reader's and a retriever's.
+      force: uses the index even if another model built it.
 
     Raises:
       ConfigError: the questions are too few, or the index has too few passages.
@@ -33,7 +34,7 @@ def from_text(data: str | os.PathLike, index: str | os.PathLike, store: str | os
         raise errors.ConfigError(f'{data}: {len(examples)} questions, but {batches} batches of {batch} need {batches * batch}; take fewer')
     # Training's own preparation: the comparison then runs on what a train step would read and score.
     distill = spec_lib.DistillConfig(retriever_n_context=n_context)
-    prepared = prepare.prepare(atlas, examples, api.Index.open(index, store), n_context, batch, distill=distill)
+    prepared = prepare.prepare(atlas, examples, api.Index.open(index, store, force=force), n_context, batch, distill=distill)
     step = compile_step(_assemble, prepared.spec)
     # Once: host arrays would be copied at every batch. The reader is not needed to find passages.
     params = jax.device_put({name: values for name, values in atlas.params.items() if name != 'reader'})

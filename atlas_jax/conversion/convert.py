@@ -86,25 +86,25 @@ def convert(request: Request) -> Parts:
     # Opening compares every name and shape with the configuration, and tokenizers are found: what can fail fails before `out` is begun.
     parts = {name: opened.part(name) for name in _wanted(request, opened)}
     tokenizers = _tokenizers(request, opened, parts)
-    with progress.bar(sum(len(part.shapes) for part in parts.values()), f'writing {out.name}', ' parameters') as bar:
+    count = sum(len(part.shapes) for part in parts.values())
+    with atomic.writing_folder(out) as folder, progress.bar(count, f'writing {out.name}', ' parameters') as bar:
         watched = {name: _watched(part, bar) for name, part in parts.items()}
-        with atomic.writing_folder(out) as folder:
-            # The watched parts move the bar; those returned do not, so that a caller may read them again.
-            if request.to == 't5x':
-                t5x.write(folder, weights.reader(watched['reader']), request.scan, request.dtype, opened.step)
-                _save(tokenizers, {'reader': folder})
-                contents.write(folder)
-            elif request.to == 'hf':
-                # One part is a plain Hugging Face folder. Several lie side by side, a pair that is read again.
-                folders = {name: folder if len(parts) == 1 else folder / name for name in parts}
-                for name, part in watched.items():
-                    hf.write(folders[name], part, request.dtype)
-                _save(tokenizers, folders)
-                for part_folder in folders.values():
-                    hf_files.write_checksums(part_folder)
-            else:
-                _save(tokenizers, {name: folder / 'tokenizers' / name for name in tokenizers})
-                _write_run(folder, opened, watched)
+        # The watched parts move the bar; those returned do not, so that a caller may read them again.
+        if request.to == 't5x':
+            t5x.write(folder, weights.reader(watched['reader']), request.scan, request.dtype, opened.step)
+            _save(tokenizers, {'reader': folder})
+            contents.write(folder)
+        elif request.to == 'hf':
+            # One part is a plain Hugging Face folder. Several lie side by side, a pair that is read again.
+            folders = {name: folder if len(parts) == 1 else folder / name for name in parts}
+            for name, part in watched.items():
+                hf.write(folders[name], part, request.dtype)
+            _save(tokenizers, folders)
+            for part_folder in folders.values():
+                hf_files.write_checksums(part_folder)
+        else:
+            _save(tokenizers, {name: folder / 'tokenizers' / name for name in tokenizers})
+            _write_run(folder, opened, watched)
     return parts
 
 
@@ -137,6 +137,9 @@ def _tokenizers(request: Request, opened: loading.Opened, parts: Parts) -> Token
     # A Hugging Face or T5X folder is of use without a tokenizer; a run folder is not.
     for name, given in (('reader', request.reader_tokenizer), ('retriever', request.retriever_tokenizer)):
         places = opened.tokenizer_places.get(name, [])
+        # The folder may have been given for the config.json of an original's retriever, and hold nothing else.
+        if name == 'retriever' and given is not None and _folder(given) is not None and not loading.has_tokenizer([pathlib.Path(given)]):
+            given = None
         # A tokenizer that was named is always read, so that a wrong path is an error and not a folder without tokenizer.
         needed = request.to == 'atlas_jax' or given is not None or loading.has_tokenizer(places)
         if name in parts and needed:
@@ -163,10 +166,15 @@ def _write_run(folder: pathlib.Path, opened: loading.Opened, parts: Parts) -> No
 
 
 def _watched(part: weights.Weights[weights.Config], bar: Any) -> weights.Weights[weights.Config]:
-    """Returns the same weights; every parameter that is read moves the bar."""
+    """Returns the same weights; every parameter moves the bar when it is first read."""
+    # T5X repeats the one position bias for each of its scanned layers.
+    seen: set[str] = set()
+
     def read(path: str) -> np.ndarray:
-        bar.update()
+        bar.update(path not in seen)
+        seen.add(path)
         return part.read(path)
+
     return dataclasses.replace(part, read=read)
 
 

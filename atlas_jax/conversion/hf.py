@@ -3,103 +3,19 @@
 Params are nested dicts of float32 numpy arrays under our names.
 """
 
-import dataclasses
+import contextlib
 import os
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.conversion import hf_files, hf_names, weights
-from atlas_jax.io import atomic, untrusted
+from atlas_jax.conversion import hf_files, hf_names, known_keys, retriever_folder, weights
+from atlas_jax.io import untrusted
 from atlas_jax.models import contriever, t5
-
-# The switches in sentence-transformers' 1_Pooling/config.json, by our name of the pooling.
-_POOLING_KEYS = {'average': 'pooling_mode_mean_tokens', 'sqrt': 'pooling_mode_mean_sqrt_len_tokens', 'cls': 'pooling_mode_cls_token'}
-
-
-@dataclasses.dataclass(frozen=True)
-class Description:
-    """The settings of a retriever's folder.
-
-    bert_folder: holds config.json and the weights.
-    pooling, normalize: as in ContrieverConfig; None where modules.json does not state them.
-    """
-
-    bert_folder: pathlib.Path
-    pooling: str | None = None
-    normalize: bool | None = None
-
-
-def describe_retriever(folder: pathlib.Path) -> Description:
-    """Reads modules.json of a sentence-transformers folder and its pooling; a folder without modules.json is a plain BERT folder.
-
-    Raises:
-      ModelFolderError: a module is not Transformer, Pooling or Normalize, or the pooling is not mean, sum / sqrt(length) or first token.
-    """
-    path = folder / 'modules.json'
-    if not path.is_file():
-        return Description(folder)
-    # Without a Normalize module embeddings are not normalised, whatever config.json says: False, not None.
-    bert_folder, pooling, normalize = folder, None, False
-    modules = hf_files.read_json(path)
-    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise errors.ModelFolderError(f'{path}: expected a list of objects; copy the folder again')
-    for module in modules:
-        # `type` is a full class path; only the class's own name tells the kind. `path` is '' where the files lie in the folder itself.
-        kind, place = str(module.get('type')).rsplit('.', 1)[-1], _module_folder(folder, module.get('path', ''))
-        if kind == 'Transformer':
-            bert_folder = place
-        elif kind == 'Pooling':
-            pooling = _pooling(place / 'config.json')
-        elif kind == 'Normalize':
-            normalize = True
-        else:
-            raise errors.ModelFolderError(f'{path}: module {kind!r} is not supported; a retriever is a Transformer, a Pooling and perhaps '
-                                          'a Normalize')
-    return Description(bert_folder, pooling, normalize)
-
-
-def _module_folder(folder: pathlib.Path, name: Any) -> pathlib.Path:
-    """Returns the folder of a module. Raises ModelFolderError: a name that leads out of the model's."""
-    if name in ('', '.'):
-        return folder
-    try:
-        return untrusted.inside(folder, name)
-    except ValueError as error:
-        raise errors.ModelFolderError(f'{folder}/modules.json: {error}; do not use these files') from error
-
-
-def _pooling(path: pathlib.Path) -> str:
-    options = hf_files.read_json(path)
-    if not isinstance(options, dict):
-        raise errors.ModelFolderError(f'{path}: expected a JSON object; copy the folder again')
-    found = sorted(key for key, on in options.items() if key.startswith('pooling_mode_') and on is True)
-    # sentence-transformers joins the results of several modes to one longer embedding, which no Contriever has.
-    for pooling, key in _POOLING_KEYS.items():
-        if found == [key]:
-            return pooling
-    raise errors.ModelFolderError(f'{path}: pools by {", ".join(found) or "nothing"}; exactly one of '
-                                  f'{", ".join(_POOLING_KEYS.values())} must be true')
-
-
-def write_modules(folder: pathlib.Path, emb_dim: int, pooling: str, normalize: bool) -> None:
-    """Writes modules.json and 1_Pooling/config.json beside a BERT's own files, for sentence-transformers. Raises DiskFullError."""
-    # All modes are written, false ones too: sentence-transformers takes a missing mean mode for true.
-    options: dict[str, Any] = {'word_embedding_dimension': emb_dim, 'pooling_mode_max_tokens': False}
-    options.update({key: name == pooling for name, key in _POOLING_KEYS.items()})
-    atomic.write_json(folder / '1_Pooling' / 'config.json', options)
-    # sentence-transformers' own names of the folders; the Transformer lies in the root, so that transformers loads the folder too.
-    parts = [('Transformer', ''), ('Pooling', '1_Pooling')]
-    if normalize:
-        parts.append(('Normalize', '2_Normalize'))
-    modules = [{'idx': i, 'name': str(i), 'path': path, 'type': f'sentence_transformers.models.{kind}'}
-               for i, (kind, path) in enumerate(parts)]
-    atomic.write_json(folder / 'modules.json', modules)
-
 
 # Activations by the name in `feed_forward_proj`. Hugging Face computes "gated-gelu" in the tanh form and an ungated "gelu" in the erf form.
 _T5_ACTIVATIONS = {'relu': ('relu',), 'gelu': ('gelu_erf',), 'gelu_new': ('gelu',), 'silu': ('silu',),
@@ -108,28 +24,34 @@ _T5_ACTIVATIONS = {'relu': ('relu',), 'gelu': ('gelu_erf',), 'gelu_new': ('gelu'
 
 def read_t5_config(folder: pathlib.Path) -> t5.T5Config:
     """Reads the T5Config of a folder. Raises ModelFolderError if config.json is missing, broken or another model's."""
-    config, path = hf_files.read_config(folder, ('t5',)), folder / 'config.json'
+    config, path = hf_files.read_config(folder, ('t5', 'mt5')), folder / 'config.json'
+    known_keys.check(path, config, known_keys.T5_CONFIG, unknown=True)
+    is_mt5 = config['model_type'] == 'mt5'
     # Files of T5 1.0 are older than the option; relu is what they have.
-    activations = config.get('feed_forward_proj', 'relu')
-    if activations not in _T5_ACTIVATIONS:
-        raise errors.ModelFolderError(f'{path}: feed_forward_proj is {activations!r}; known are {", ".join(_T5_ACTIVATIONS)}')
+    activations = config.get('feed_forward_proj', 'gated-gelu' if is_mt5 else 'relu')
+    if not isinstance(activations, str) or activations not in _T5_ACTIVATIONS:
+        raise errors.ModelFolderError(f'{path}: feed_forward_proj is {untrusted.shown(activations)}; known are '
+                                      f'{", ".join(_T5_ACTIVATIONS)}')
     # num_decoder_layers is missing or null where both stacks have as many layers.
     num_layers = _size(path, config, 'num_layers')
-    # transformers 5 always writes tie_word_embeddings true; scale_decoder_outputs holds the true setting.
-    tied = config.get('scale_decoder_outputs', config.get('tie_word_embeddings', True))
+    # transformers 5 always writes tie_word_embeddings true; scale_decoder_outputs holds the true setting. An mT5 has an output layer of its
+    # own, whatever its file says.
+    tied = _flag(path, config, 'scale_decoder_outputs', _flag(path, config, 'tie_word_embeddings', True)) and not is_mt5
     # Defaults are those of transformers' T5Config: older config.json files leave out what
     # equals them. The decoder starts with the padding token, 0.
-    return t5.T5Config(
-        vocab_size=_size(path, config, 'vocab_size'), emb_dim=_size(path, config, 'd_model'), num_heads=_size(path, config, 'num_heads'),
-        head_dim=_size(path, config, 'd_kv'), mlp_dim=_size(path, config, 'd_ff'), num_encoder_layers=num_layers,
-        # Missing or null: as many as the encoder has.
-        num_decoder_layers=num_layers if config.get('num_decoder_layers') is None else _size(path, config, 'num_decoder_layers'),
-        mlp_activations=_T5_ACTIVATIONS[activations], logits_via_embedding=bool(tied),
-        relpos_buckets=_size(path, config, 'relative_attention_num_buckets', 32),
-        relpos_max_distance=_size(path, config, 'relative_attention_max_distance', 128),
-        dropout_rate=_fraction(path, config, 'dropout_rate', 0.1),
-        layer_norm_epsilon=_fraction(path, config, 'layer_norm_epsilon', 1e-6), pad_id=_size(path, config, 'pad_token_id', 0),
-        eos_id=_size(path, config, 'eos_token_id', 1), decoder_start_id=_size(path, config, 'decoder_start_token_id', 0))
+    with _values_of(path):
+        return t5.T5Config(
+            vocab_size=_size(path, config, 'vocab_size'), emb_dim=_size(path, config, 'd_model'),
+            num_heads=_size(path, config, 'num_heads'), head_dim=_size(path, config, 'd_kv'),
+            mlp_dim=_size(path, config, 'd_ff'), num_encoder_layers=num_layers,
+            # Missing or null: as many as the encoder has.
+            num_decoder_layers=num_layers if config.get('num_decoder_layers') is None else _size(path, config, 'num_decoder_layers'),
+            mlp_activations=_T5_ACTIVATIONS[activations], logits_via_embedding=tied,
+            relpos_buckets=_size(path, config, 'relative_attention_num_buckets', 32),
+            relpos_max_distance=_size(path, config, 'relative_attention_max_distance', 128),
+            dropout_rate=_fraction(path, config, 'dropout_rate', 0.1),
+            layer_norm_epsilon=_fraction(path, config, 'layer_norm_epsilon', 1e-6), pad_id=_size(path, config, 'pad_token_id', 0),
+            eos_id=_size(path, config, 'eos_token_id', 1), decoder_start_id=_size(path, config, 'decoder_start_token_id', 0))
 
 
 def t5_json(config: t5.T5Config) -> dict[str, Any]:
@@ -148,7 +70,7 @@ def t5_json(config: t5.T5Config) -> dict[str, Any]:
     }
 
 
-def read_contriever_config(described: Description, layer_norm: str | None) -> contriever.ContrieverConfig:
+def read_contriever_config(described: retriever_folder.Description, layer_norm: str | None) -> contriever.ContrieverConfig:
     """Reads the ContrieverConfig of a folder; `layer_norm` None uses the folder's setting.
 
     Raises:
@@ -158,21 +80,25 @@ def read_contriever_config(described: Description, layer_norm: str | None) -> co
     path = described.bert_folder / 'config.json'
     config = hf_files.read_config(described.bert_folder, ('bert', 'contriever'))
     # Other activations and positions would load without an error and embed wrongly. At BERT 'gelu' is the erf form.
-    for key, needed in (('hidden_act', 'gelu'), ('position_embedding_type', 'absolute')):
-        if config.get(key, needed) != needed:
-            raise errors.ModelFolderError(f'{path}: {key} is {config[key]!r}; only {needed!r} is supported')
+    known_keys.check(path, config, known_keys.BERT_CONFIG, unknown=True)
     # Our own folders note pooling and normalisation in config.json; modules.json is what sentence-transformers reads.
     pooling = described.pooling or config.get('pooling', 'average')
-    normalize = config.get('normalize', False) if described.normalize is None else described.normalize
-    return contriever.ContrieverConfig(
-        vocab_size=_size(path, config, 'vocab_size'), emb_dim=_size(path, config, 'hidden_size'),
-        num_heads=_size(path, config, 'num_attention_heads'), num_layers=_size(path, config, 'num_hidden_layers'),
-        mlp_dim=_size(path, config, 'intermediate_size'), max_positions=_size(path, config, 'max_position_embeddings'),
-        type_vocab_size=_size(path, config, 'type_vocab_size'), layer_norm=layer_norm or config.get('layer_norm', 'true'),
-        # BERT's own default, unlike T5's 1e-6.
-        layer_norm_epsilon=_fraction(path, config, 'layer_norm_eps', 1e-12),
-        dropout_rate=_fraction(path, config, 'hidden_dropout_prob', 0.1),
-        pooling=pooling, normalize=bool(normalize))
+    normalize = _flag(path, config, 'normalize', False) if described.normalize is None else described.normalize
+    emb_dim = _size(path, config, 'hidden_size')
+    # sentence-transformers takes a dimension above the whole for the whole.
+    truncate_dim = described.truncate_dim if (described.truncate_dim or emb_dim) < emb_dim else None
+    # An unknown `layer_norm` that was given is a mistake of the caller, one of the file a mistake in it.
+    with _values_of(path) if layer_norm is None else contextlib.nullcontext():
+        return contriever.ContrieverConfig(
+            vocab_size=_size(path, config, 'vocab_size'), emb_dim=emb_dim,
+            num_heads=_size(path, config, 'num_attention_heads'), num_layers=_size(path, config, 'num_hidden_layers'),
+            mlp_dim=_size(path, config, 'intermediate_size'), max_positions=_size(path, config, 'max_position_embeddings'),
+            type_vocab_size=_size(path, config, 'type_vocab_size'), layer_norm=layer_norm or config.get('layer_norm', 'true'),
+            # BERT's own default, unlike T5's 1e-6.
+            layer_norm_epsilon=_fraction(path, config, 'layer_norm_eps', 1e-12),
+            dropout_rate=_fraction(path, config, 'hidden_dropout_prob', 0.1),
+            pooling=pooling, normalize=normalize, truncate_dim=truncate_dim, max_tokens=described.max_tokens,
+            query_prompt=described.query_prompt, passage_prompt=described.passage_prompt)
 
 
 def contriever_json(config: contriever.ContrieverConfig) -> dict[str, Any]:
@@ -194,15 +120,32 @@ def _size(path: pathlib.Path, config: dict[str, Any], key: str, default: int | N
     value, least = (config.get(key), 1) if default is None else (config.get(key, default), 0)
     # A bool is an int to Python: true would pass as 1.
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise errors.ModelFolderError(f'{path}: {key} is {value!r}, expected an integer of at least {least}')
+        raise errors.ModelFolderError(f'{path}: {key} is {untrusted.shown(value)}, expected an integer of at least {least}')
     return value
 
 
 def _fraction(path: pathlib.Path, config: dict[str, Any], key: str, default: float) -> float:
     value = config.get(key, default)
-    if not isinstance(value, int | float) or not 0 <= value < 1:
-        raise errors.ModelFolderError(f'{path}: {key} is {value!r}, expected a number of at least 0 and below 1')
+    if not untrusted.has_type(value, float) or not 0 <= value < 1:
+        raise errors.ModelFolderError(f'{path}: {key} is {untrusted.shown(value)}, expected a number of at least 0 and below 1')
     return float(value)
+
+
+def _flag(path: pathlib.Path, config: dict[str, Any], key: str, default: bool) -> bool:
+    value = config.get(key, default)
+    # null stands for a missing one, as transformers writes it.
+    if value is not None and not isinstance(value, bool):
+        raise errors.ModelFolderError(f'{path}: {key} is {untrusted.shown(value)}, expected true or false')
+    return default if value is None else value
+
+
+@contextlib.contextmanager
+def _values_of(path: pathlib.Path) -> Iterator[None]:
+    """Turns the ConfigError of a model's configuration into one that names the file it was read from."""
+    try:
+        yield
+    except errors.ConfigError as error:
+        raise errors.ModelFolderError(f'{path}: {error}') from error
 
 
 Params = weights.Params
@@ -242,8 +185,9 @@ def open_contriever(folder: str | os.PathLike, layer_norm: str | None = None) ->
         or a parameter is missing, unknown or mis-shaped.
       ConfigError: `layer_norm` is unknown.
     """
-    described = describe_retriever(pathlib.Path(folder))
+    described = retriever_folder.describe(pathlib.Path(folder))
     config = read_contriever_config(described, layer_norm)
+    retriever_folder.check_width(pathlib.Path(folder), config.emb_dim)
     tensors = hf_files.Tensors(described.bert_folder)
     return of_tensors(config, tensors, contriever_names(tensors.names()), described.bert_folder)
 
@@ -289,7 +233,9 @@ def write(folder: str | os.PathLike, opened: weights.Weights[weights.Config], dt
         table, options = hf_names.t5_table(config), t5_json(config)
     else:
         table, options = hf_names.contriever_table(config), contriever_json(config)
-        write_modules(pathlib.Path(folder), config.emb_dim, config.pooling, config.normalize)
+        described = retriever_folder.Description(pathlib.Path(folder), config.pooling, config.normalize, config.truncate_dim,
+                                                 config.max_tokens, config.query_prompt, config.passage_prompt)
+        retriever_folder.write(pathlib.Path(folder), described, config.emb_dim)
     # Written in the order that reads each file of the source once; a safetensors file may hold its tensors in any order.
     paths = {table[path].name: path for path in opened.order()}
     shapes = {name: table[path].shape(opened.shapes[path]) for name, path in paths.items()}

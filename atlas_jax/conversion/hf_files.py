@@ -42,13 +42,21 @@ class SafetensorsFile:
         """Reads one tensor as float32."""
         # Opened anew each time: every page that was ever read of a file that stays mapped counts as resident memory.
         with self._open() as file:
-            return np.asarray(file.get_tensor(name), dtype=np.float32)
+            try:
+                array = file.get_tensor(name)
+                # AttributeError and TypeError: numpy lacks the dtype, as those of 4 and 8 bits.
+                if array.dtype.kind not in 'fiubV':
+                    raise TypeError(f'{array.dtype} numbers')
+                return np.asarray(array, dtype=np.float32)
+            except (safetensors.SafetensorError, AttributeError, TypeError, ValueError, MemoryError) as error:
+                raise errors.ModelFolderError(f'{self._path}: {name[:200]} cannot be read ({str(error)[:200]}); expected numbers of '
+                                              'float32, bfloat16 or float16') from error
 
     def _open(self) -> Any:
         try:
             return safetensors.safe_open(self._path, 'numpy')
-        except (safetensors.SafetensorError, OSError) as error:
-            raise errors.ModelFolderError(f'{self._path}: not a whole safetensors file ({error}); copy it again') from error
+        except (safetensors.SafetensorError, OSError, MemoryError) as error:
+            raise errors.ModelFolderError(f'{self._path}: not a whole safetensors file ({str(error)[:200]}); copy it again') from error
 
 
 def write_safetensors(path: pathlib.Path, tensors: Sequence[tuple[str, tuple[int, ...]]], read: Callable[[str], np.ndarray],
@@ -114,9 +122,8 @@ def read_json(path: pathlib.Path) -> Any:
     if not path.is_file():
         raise errors.ModelFolderError(f'{path}: no such file; give a Hugging Face model folder (config.json and {_SINGLE})')
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    # json raises RecursionError for a file of nothing but opening brackets.
-    except (ValueError, RecursionError) as error:
+        return untrusted.read_json(path)
+    except ValueError as error:
         raise errors.ModelFolderError(f'{path}: broken JSON ({error}); copy the folder again') from error
 
 
@@ -129,7 +136,8 @@ def read_config(folder: pathlib.Path, model_types: tuple[str, ...]) -> dict[str,
     found = config.get('model_type')
     if found not in model_types:
         expected = ' or '.join(repr(name) for name in model_types)
-        raise errors.ModelFolderError(f'{path}: model_type is {found!r}, expected {expected}; give a folder of that kind of model')
+        raise errors.ModelFolderError(f'{path}: model_type is {untrusted.shown(found)}, expected {expected}; give a folder of that kind of '
+                                      'model')
     return config
 
 

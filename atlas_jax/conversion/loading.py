@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.conversion import hf, hf_files, original, own, t5x, weights
+from atlas_jax.conversion import hf, hf_files, original, own, t5x, tokenizer_files, weights
 from atlas_jax.io import contents
 from atlas_jax.models import atlas, contriever, t5
 from atlas_jax.tasks import registry
@@ -72,8 +72,8 @@ def detect(path: str | os.PathLike) -> Found:
 
 
 def _hugging_face_kind(path: pathlib.Path) -> str:
-    config: Any = hf_files.read_config(path, ('t5', 'bert', 'contriever'))
-    return READER if config['model_type'] == 't5' else RETRIEVER
+    config: Any = hf_files.read_config(path, ('t5', 'mt5', 'bert', 'contriever'))
+    return READER if config['model_type'] in ('t5', 'mt5') else RETRIEVER
 
 
 def _original(path: pathlib.Path) -> Found | None:
@@ -140,10 +140,12 @@ def _reader_tokenizer(given: str | os.PathLike | None, places: Iterable[pathlib.
     # T5X names a spiece.model, not a folder.
     if given is not None and pathlib.Path(given).is_file():
         try:
-            return t5_tokenizer.T5Tokenizer(pathlib.Path(given).read_bytes())
+            return t5_tokenizer.T5Tokenizer.from_file(pathlib.Path(given))
         except errors.ModelFolderError as error:
             raise errors.ModelFolderError(f'{given}: {error}; give the spiece.model of the T5') from error
-    return t5_tokenizer.T5Tokenizer.from_folder(_find(given, places, 'T5', '--reader_tokenizer'))
+    folder = _find(given, places, 'T5', '--reader_tokenizer')
+    tokenizer_files.check_t5(folder)
+    return t5_tokenizer.T5Tokenizer.from_folder(folder)
 
 
 def retriever_tokenizer(given: str | os.PathLike | None, places: Iterable[pathlib.Path], vocab_size: int) -> bert_tokenizer.BertTokenizer:
@@ -152,7 +154,9 @@ def retriever_tokenizer(given: str | os.PathLike | None, places: Iterable[pathli
     Raises:
       ModelFolderError: there is none (names the option for it), or it has more tokens than the model.
     """
-    tokenizer = bert_tokenizer.BertTokenizer.from_folder(_find(given, places, 'BERT', '--retriever_tokenizer'))
+    folder = _find(given, places, 'BERT', '--retriever_tokenizer')
+    tokenizer_files.check_bert(folder)
+    tokenizer = bert_tokenizer.BertTokenizer.from_folder(folder)
     _check_size(tokenizer.vocab_size, vocab_size)
     return tokenizer
 
@@ -173,7 +177,8 @@ def _find(given: str | os.PathLike | None, places: Iterable[pathlib.Path], kind:
         if any((place / file).is_file() for file in _TOKENIZER_FILES[kind]):
             return place
     looked = f'{places[0]} nor beside it' if places else 'any known place'
-    raise errors.ModelFolderError(f'no {kind} tokenizer ({" or ".join(_TOKENIZER_FILES[kind])}) in {looked}; give its folder by {option}')
+    raise errors.ModelFolderError(f'no {kind} tokenizer ({" or ".join(_TOKENIZER_FILES[kind])}) in {looked}; copy it there, or give its '
+                                  f'folder to `atlas-jax convert` by {option}')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.conversion import hf, hf_names, torch_file, weights
+from atlas_jax.conversion import hf, hf_names, retriever_folder, torch_file, weights
+from atlas_jax.io import untrusted
 from atlas_jax.models import atlas, contriever, t5
 from atlas_jax.tasks import registry
 from atlas_jax.tasks import task as task_lib
@@ -40,7 +41,9 @@ def inputs(path: pathlib.Path, options: dict[str, Any]) -> atlas.InputConfig:
       ModelFolderError: an option has the wrong type; names `path`.
       ConfigError: a length is too small.
     """
-    return atlas.InputConfig(**_values(path, options, _INPUTS))
+    inputs = atlas.InputConfig(**_values(path, options, _INPUTS))
+    # The one length limits both networks' passages there.
+    return dataclasses.replace(inputs, retriever_max_tokens=inputs.text_max_tokens)
 
 
 def n_context(path: pathlib.Path, options: dict[str, Any]) -> int:
@@ -79,6 +82,7 @@ def options_to_json(options: dict[str, Any]) -> dict[str, Any]:
     def plain(value: Any) -> bool:
         try:
             json.dumps(value)
+        # ValueError: an integer of more digits than Python writes.
         except (TypeError, ValueError, RecursionError):
             return False
         return True
@@ -107,7 +111,7 @@ def _values(path: pathlib.Path, options: dict[str, Any], wanted: _Wanted) -> dic
             value = float(value)
         # The exact type: True is an int in Python, and no length.
         if type(value) is not kind:
-            raise errors.ModelFolderError(f'{path}: opt.{theirs} is {str(value)[:80]!r}, expected {kind.__name__}')
+            raise errors.ModelFolderError(f'{path}: opt.{theirs} is {untrusted.shown(value)}, expected {kind.__name__}')
         values[ours] = value
     return values
 
@@ -136,7 +140,7 @@ class Original:
         self.options = self._file.options
         # A file that somebody saved again may lack it.
         step = self._file.root.get('step')
-        self.step = step if isinstance(step, int) else 0
+        self.step = step if isinstance(step, int) and 0 <= step < 2**31 else 0
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -189,7 +193,7 @@ class Original:
         names = hf.contriever_names(self._file.names(), prefix)
         if config_folder is not None and (config_folder / 'config.json').is_file():
             # Released checkpoints were trained with a layer norm that divides by the second moment (docs/design.md, section 6).
-            config = hf.read_contriever_config(hf.describe_retriever(config_folder), 'second_moment')
+            config = hf.read_contriever_config(retriever_folder.describe(config_folder), 'second_moment')
             source = str(config_folder / 'config.json')
         else:
             config, source = self._bert_config(names), _SOURCE
@@ -205,8 +209,9 @@ class Original:
 
         vocab_size, emb_dim = need('embeddings.word_embeddings.weight')
         if emb_dim not in _HEADS_OF_BERT:
-            raise errors.ModelFolderError(f'{self.path}: a retriever of width {emb_dim} may have any number of heads; give the folder with '
-                                          'its config.json by --retriever_tokenizer')
+            raise errors.ModelFolderError(f'{self.path}: a retriever of width {emb_dim} may have any number of heads; put its config.json '
+                                          f'into {self.path.parent / "retriever"}, or give the folder that has it to `atlas-jax '
+                                          'convert` by --retriever_tokenizer')
         # At least one layer: a file without any then fails with the name of a missing parameter.
         layers = {name.split('.')[2] for name in names if name.startswith('encoder.layer.')}  # encoder.layer.<number>.…
         return contriever.ContrieverConfig(

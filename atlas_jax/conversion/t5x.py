@@ -10,10 +10,11 @@ import dataclasses
 import functools
 import itertools
 import math
+import os
 import pathlib
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import ml_dtypes
 import msgpack
@@ -23,7 +24,7 @@ import tensorstore as ts
 from atlas_jax import errors
 from atlas_jax.conversion import hf_files, hf_names, weights
 from atlas_jax.io import atomic, untrusted
-from atlas_jax.models import t5
+from atlas_jax.models import limits, t5
 
 FILE = 'checkpoint'
 # T5X's own number of this format (its VERSION); it supports 2 and above.
@@ -38,6 +39,11 @@ _NUMPY_DTYPES = ('float16', 'float32', 'float64', 'int8', 'int16', 'int32', 'int
 _DTYPES = {name: np.dtype(name) for name in _NUMPY_DTYPES} | {'bfloat16': np.dtype(ml_dtypes.bfloat16)}
 # zarr's names: byte order, kind, bytes; `bfloat16` is TensorStore's extension. T5X itself writes <f4 and bfloat16.
 _ZARR_DTYPES = ('<f2', '<f4', '<f8', '>f2', '>f4', '>f8', 'bfloat16')
+# What zarr's other settings may be: TensorStore would allocate a whole chunk before it looks at a byte, and an abort cannot be caught.
+_MAX_CHUNK_BYTES = 1 << 30
+_MAX_SIZE = 1 << 40  # elements of an array
+_MAX_ITEMS = 1 << 20  # of a map or list in the msgpack file: msgpack allocates what a header announces
+_COMPRESSORS = ('blosc', 'bz2', 'gzip', 'zlib', 'zstd', None)
 # Errors that a truncated or altered file provokes in msgpack, in numpy and in the code that walks the tree.
 _BROKEN = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError,
            msgpack.exceptions.UnpackException)
@@ -164,7 +170,8 @@ def _state_tree(path: pathlib.Path) -> dict[str, Any]:
         with open(path / FILE, 'rb') as file:
             # max_buffer_size 0 lifts msgpack's limit of 100 MiB: arrays up to 1 GiB are inlined. Read as a
             # stream, so that the file's bytes are not held beside the arrays.
-            contents = msgpack.Unpacker(file, raw=False, strict_map_key=False, ext_hook=_extension, max_buffer_size=0).unpack()
+            contents = msgpack.Unpacker(file, raw=False, strict_map_key=False, ext_hook=_extension, max_buffer_size=0,
+                                        max_array_len=_MAX_ITEMS, max_map_len=_MAX_ITEMS).unpack()
     except _BROKEN as error:
         raise _not_whole(path, error) from error
     if not isinstance(contents, dict):
@@ -216,6 +223,8 @@ def _chunked(value: dict[str, Any]) -> _Chunked:
 def _open_zarr(path: pathlib.Path, name: str, placeholder: dict[str, Any]) -> _Zarr:
     """Checks the array's folder and that every chunk is there: TensorStore reads a missing chunk as zeros."""
     kvstore = placeholder['kvstore']
+    if not isinstance(kvstore, dict) or not isinstance(placeholder['metadata'], dict):
+        raise ValueError(f'the placeholder of {name} is none')
     place = kvstore.get('path') or placeholder.get('path')  # TensorStore before 0.1.14 kept `path` beside `kvstore`
     # The last name alone: the rest is where T5X wrote it, perhaps a bucket, of which T5X notes a
     # dummy. TensorStore writes a slash at the end, older versions none.
@@ -223,17 +232,16 @@ def _open_zarr(path: pathlib.Path, name: str, placeholder: dict[str, Any]) -> _Z
     metadata = hf_files.read_json(folder / '.zarray') if (folder / '.zarray').is_file() else None
     if not isinstance(metadata, dict) or not place:
         raise errors.ModelFolderError(f'{folder}: no .zarray in it, though {FILE} puts {name} there; copy the checkpoint again')
-    shape, chunks, dtype = metadata['shape'], metadata['chunks'], metadata['dtype']
+    shape, chunks, separator = _checked_metadata(folder / '.zarray', metadata)
     announced = placeholder['metadata'].get('shape', shape)
-    if not _are_sizes(shape) or not _are_sizes(chunks) or len(shape) != len(chunks) or 0 in chunks or dtype not in _ZARR_DTYPES:
-        raise errors.ModelFolderError(f'{folder}/.zarray: shape {shape}, chunks {chunks}, dtype {dtype!r} describe no array of '
-                                      'floating-point numbers; copy the checkpoint again')
     # The folder of another checkpoint has the same name.
-    if list(announced) != list(shape):
-        raise errors.ModelFolderError(f'{folder}: {name} has shape {list(shape)}, expected {list(announced)} by {FILE}; the two do not '
+    if announced != shape:
+        raise errors.ModelFolderError(f'{folder}: {name} has shape {shape}, expected {str(announced)[:80]} by {FILE}; the two do not '
                                       'belong together')
-    # zarr puts chunks into files 0.1, or into folders 0/1.
-    separator = metadata.get('dimension_separator', '.')
+    number = math.prod(-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True))
+    # Counted first: a forged shape has more chunks than could be looked for one by one.
+    if number > (there := sum(len(names) for _, _, names in os.walk(folder))):
+        raise errors.ModelFolderError(f'{folder}: {there} files for the {number} chunks of {name}; copy the checkpoint again')
     # One file a chunk, its indices joined: `1.3`. A scalar has no index and one chunk, `0`.
     # -(-a // b) rounds up: the last chunk of an axis may be partial.
     for indices in itertools.product(*(range(-(-size // chunk)) for size, chunk in zip(shape, chunks, strict=True))):
@@ -250,8 +258,27 @@ def _inside(folder: pathlib.Path, name: str) -> pathlib.Path:
         raise errors.ModelFolderError(f'{folder}: {error}; do not use these files') from error
 
 
-def _are_sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+def _checked_metadata(path: pathlib.Path, metadata: dict[str, Any]) -> tuple[list[int], list[int], str]:
+    """Returns (shape, chunks, separator) of a .zarray. Raises ModelFolderError for what TensorStore should not be shown."""
+    shape, chunks, dtype = metadata.get('shape'), metadata.get('chunks'), metadata.get('dtype')
+    if not _are_sizes(shape) or not _are_sizes(chunks) or len(shape) != len(chunks) or 0 in chunks or dtype not in _ZARR_DTYPES:
+        raise errors.ModelFolderError(f'{path}: shape {str(shape)[:80]}, chunks {str(chunks)[:80]}, dtype {str(dtype)[:80]!r} describe no '
+                                      'array of floating-point numbers; copy the checkpoint again')
+    if math.prod(chunks) > _MAX_CHUNK_BYTES // 8 or math.prod(shape) > _MAX_SIZE:
+        raise errors.ModelFolderError(f'{path}: shape {str(shape)[:80]} in chunks {str(chunks)[:80]} is larger than any T5 is written in; '
+                                      'do not use these files')
+    compressor = metadata.get('compressor')
+    codec = compressor.get('id') if isinstance(compressor, dict) else compressor
+    # zarr puts chunks into files 0.1, or into folders 0/1.
+    separator = metadata.get('dimension_separator', '.')
+    if codec not in _COMPRESSORS or metadata.get('order', 'C') not in ('C', 'F') or separator not in ('.', '/') or metadata.get('filters'):
+        raise errors.ModelFolderError(f'{path}: a compressor, order, separator or filter that T5X does not write; convert the checkpoint '
+                                      'with T5X')
+    return shape, chunks, separator
+
+
+def _are_sizes(values: Any) -> TypeGuard[list[int]]:
+    return isinstance(values, list) and len(values) <= 8 and all(type(value) is int and 0 <= value < 1 << 40 for value in values)
 
 
 Read = Callable[[], np.ndarray]
@@ -383,6 +410,8 @@ def _places(checkpoint: Checkpoint) -> dict[str, _Place]:
         shape = checkpoint.shape(name)
         if len(shape) < 2:
             raise errors.ModelFolderError(f'{checkpoint.path}: {name} has shape {list(shape)}, expected the layers on axis 1')
+        if shape[1] > (most := limits.RANGES['num_layers'][1]):
+            raise errors.ModelFolderError(f'{checkpoint.path}: {name} has {shape[1]:,} layers (axis 1), expected at most {most}')
         for layer in range(shape[1]):
             _add(checkpoint, places, f'{scanned[1].split("/")[0]}/layers_{layer}/{scanned[2]}', (name, layer))
     return places

@@ -10,6 +10,7 @@ import dataclasses
 import math
 import pathlib
 import pickletools
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -62,10 +63,6 @@ class _Name:
     name: str
 
 
-# An object that no pickle can make, so that nothing passes for it.
-_MARK = object()
-
-
 def load_pickle(file: IO[bytes], storages: dict[str, Storage] | None = None) -> Any:
     """Reads the object of one pickle and leaves the file behind its end.
 
@@ -94,15 +91,14 @@ class _Machine:
     def __init__(self, storages: dict[str, Storage]):
         self._storages = storages
         self._stack: list[Any] = []
+        # The stacks below each open mark. Marks among the values would be searched for, over the whole stack each time.
+        self._below: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
 
     def pop(self) -> Any:
         """Takes the top of the stack."""
-        value = self._stack.pop()
-        # A mark is no value: the pickle is broken.
-        if value is _MARK:
-            raise ValueError('a mark where a value should be')
-        return value
+        # A mark is no value: where one lies on top this stack is empty, and IndexError says that the pickle is broken.
+        return self._stack.pop()
 
     def run(self, name: str, argument: Any) -> None:
         """Carries out one opcode. Raises Refused for one that is not known here."""
@@ -121,9 +117,11 @@ class _Machine:
     def _act(self, name: str, argument: Any) -> None:
         match name:
             case 'MARK':
-                self._stack.append(_MARK)
+                self._below.append(self._stack)
+                self._stack = []
             case 'POP':
-                self._stack.pop()
+                # Pickle's POP takes a mark too.
+                _ = self._stack.pop() if self._stack else self._since_mark()
             case 'POP_MARK':
                 self._since_mark()
             case 'DUP':
@@ -131,9 +129,9 @@ class _Machine:
             case 'TUPLE1' | 'TUPLE2' | 'TUPLE3':
                 self._tuple(int(name.removeprefix('TUPLE')))
             case 'TUPLE':
-                self._stack.append(tuple(self._since_mark()))
+                self._push(tuple(self._since_mark()))
             case 'LIST':
-                self._stack.append(self._since_mark())
+                self._push(self._since_mark())
             case 'APPEND':
                 self._append([self.pop()])
             case 'APPENDS':
@@ -167,11 +165,13 @@ class _Machine:
             case _:
                 raise Refused(f'pickle operation {name}')
 
+    def _push(self, value: Any) -> None:
+        # A method, so that the stack is looked up after the value was made: closing a mark changes it.
+        self._stack.append(value)
+
     def _since_mark(self) -> list[Any]:
-        # max of nothing raises ValueError, which a broken file may.
-        position = max(i for i, value in enumerate(self._stack) if value is _MARK)
-        values = self._stack[position + 1:]
-        del self._stack[position:]
+        # Without a mark pop raises IndexError, which a broken file may.
+        values, self._stack = self._stack, self._below.pop()
         return values
 
     def _tuple(self, length: int) -> None:
@@ -251,6 +251,24 @@ def _fill(target: dict, items: Iterable[tuple[Any, Any]]) -> None:
         target[key] = value
 
 
+def _is_small(value: Any, limit: int) -> bool:
+    """Returns True if at most `limit` values are met on the way through all containers, shared ones each time again."""
+    # A tuple that holds another one twice, 27 times over, is 110 bytes in a pickle; a list may hold itself.
+    left = [value]
+    for _ in range(limit):
+        if not left:
+            return True
+        value = left.pop()
+        children = vars(value).values() if isinstance(value, argparse.Namespace) else value.values() if isinstance(value, dict) else value
+        if isinstance(value, argparse.Namespace | dict | list | tuple):
+            if len(children) > limit:
+                return False
+            left.extend(children)
+        if len(left) > limit:
+            return False
+    return not left
+
+
 def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
@@ -308,8 +326,9 @@ _CONSTRUCTED = ('argparse.Namespace',)
 # PyTorch's MAGIC_NUMBER and PROTOCOL_VERSION.
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 # zipfile raises RuntimeError for encrypted members and NotImplementedError for methods of compression that it lacks.
-_BROKEN = (*_BROKEN_PICKLE, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError)
+_BROKEN = (*_BROKEN_PICKLE, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, OSError)
 _PIECE_BYTES = 16 << 20
+_MAX_OPTIONS = 100_000  # values in `opt`; the original has about 150
 
 
 class TorchFile:
@@ -346,9 +365,16 @@ class TorchFile:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The Namespace saved as `opt`, as a dict; empty if there is none."""
+        """The Namespace saved as `opt`, as a dict; empty if there is none.
+
+        Raises ModelFolderError: written out it would be endless, or too large to look at.
+        """
         found = self.root.get('opt') if isinstance(self.root, dict) else None
-        return dict(vars(found)) if isinstance(found, argparse.Namespace) else {}
+        if not isinstance(found, argparse.Namespace):
+            return {}
+        if not _is_small(found, _MAX_OPTIONS):
+            raise errors.ModelFolderError(f'{self.path}: its options (opt) hold more than {_MAX_OPTIONS:,} values; save the weights alone')
+        return dict(vars(found))
 
     def names(self) -> set[str]:
         """Returns the names of all tensors."""
@@ -395,11 +421,15 @@ class TorchFile:
         if self._cached is not None and self._cached[0] == storage.key:
             return self._cached[1]
         self._cached = None  # freed before the next storage is read: two would double the memory
+        size = storage.elements * storage.dtype.itemsize
         if self._is_zip:
+            # Before it is read: a file of holes can hold terabytes.
+            if self._places[storage.key].file_size != size:
+                raise ValueError(f'{self._places[storage.key].file_size} bytes of a storage, expected {size}')
             with zipfile.ZipFile(self.path) as archive, archive.open(self._places[storage.key]) as file:
                 content = _read_all(file)  # to the end, where zipfile compares the checksum
         else:
-            start, size = self._places[storage.key]
+            start = self._places[storage.key]
             with open(self.path, 'rb') as file:
                 file.seek(start)
                 content = bytearray(file.read(size))
@@ -418,7 +448,7 @@ class TorchFile:
             folder = pickles[0].removesuffix('data.pkl')
             # Files of PyTorch before 2.1 do not state it: little-endian is assumed.
             order = folder + 'byteorder'
-            if order in records and archive.read(order) != b'little':
+            if order in records and (records[order].file_size > 16 or archive.read(order) != b'little'):
                 raise ValueError('not little-endian')
             self._places = {name.removeprefix(folder + 'data/'): record for name, record in records.items()
                             if name.startswith(folder + 'data/')}
@@ -434,10 +464,13 @@ class TorchFile:
         root = load_pickle(file, storages)
         # In the order of this list: 8 bytes with the number of elements, then the elements. Skipped over: `read` seeks the place.
         for key in load_pickle(file):
+            # Hashing nested tuples can take exponential time.
+            if not isinstance(key, str):
+                raise ValueError('the key of a storage is no string')
             elements = int.from_bytes(file.read(8), 'little')
             # Skipped, not read: a tensor's bytes are read when it is asked for.
             size = elements * storages[key].dtype.itemsize
-            self._places[key] = file.tell(), size
+            self._places[key] = file.tell()
             file.seek(size, 1)
         return root
 

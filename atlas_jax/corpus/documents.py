@@ -3,15 +3,18 @@
 import dataclasses
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from atlas_jax import errors
 from atlas_jax.corpus import markup
-from atlas_jax.io import jsonl
+from atlas_jax.io import jsonl, untrusted
 
 _JSON_LINES, _PLAIN, _MARKDOWN, _HTML = ('.jsonl',), ('.txt',), ('.md',), ('.html', '.htm')
+_MAX_WORD = 100_000  # characters
+_MAX_BYTES = 1 << 26  # of a file that is one document, or a few
 SUFFIXES = _JSON_LINES + _PLAIN + _MARKDOWN + _HTML
 _FIELDS = ('id', 'title', 'section', 'text')
 
@@ -120,7 +123,16 @@ def _read_all(files: list[pathlib.Path], path: pathlib.Path,
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
         documents = _read_json_lines(file, name, unread) if file.suffix.lower() in _JSON_LINES else _read_text(file, name)
         for line, document in documents:
+            if document is not None:
+                _check_words(document.text, file, line)
             yield file, name, line, document
+
+
+def _check_words(text: str, file: pathlib.Path, line: int | None) -> None:
+    """Raises InputFileError: a word so long that it is no text; a passage is never cut inside a word, and would hold all of it."""
+    if len(text) > _MAX_WORD and (word := re.search(rf'\S{{{_MAX_WORD + 1}}}', text)):
+        raise errors.InputFileError(file, f'a word of more than {_MAX_WORD:,} characters ("{word[0][:20]}…")', line=line,
+                                    remedy='remove what is no text, such as encoded images')
 
 
 def _read_json_lines(file: pathlib.Path, name: str, unread: set[str]) -> Iterator[tuple[int, Document]]:
@@ -128,7 +140,8 @@ def _read_json_lines(file: pathlib.Path, name: str, unread: set[str]) -> Iterato
     for line, written in jsonl.read(file):
         row = in_our_fields(written)
         if 'text' not in row:
-            raise errors.InputFileError(file, 'missing', line=line, field='text', remedy=f'fields found: {", ".join(sorted(row)) or "none"}')
+            found = ', '.join(sorted(written)) or 'none'
+            raise errors.InputFileError(file, 'missing', line=line, field='text', remedy=f'fields found: {found}')
         if isinstance(row.get('id'), int) and not isinstance(row['id'], bool):  # Python's bool is an int
             row['id'] = str(row['id'])
         fields = {field: _string(row.get(field), file, line, field) for field in _FIELDS}
@@ -173,9 +186,9 @@ def _read_text(file: pathlib.Path, name: str) -> Iterator[tuple[None, Document |
 
 def _decode(file: pathlib.Path) -> str:
     try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise errors.InputFileError(file, f'cannot be read ({error.strerror})') from error
+        content = untrusted.read_bytes(file, _MAX_BYTES)
+    except (OSError, ValueError) as error:
+        raise errors.InputFileError(file, str(error), remedy='give text files, and large corpora as JSON lines') from error
     try:
         # utf-8-sig: some editors put a byte order mark first.
         return content.decode('utf-8-sig').replace('\r\n', '\n').replace('\r', '\n')

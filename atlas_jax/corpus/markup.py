@@ -14,6 +14,9 @@ _FRONT_MATTER = re.compile(r'---[ \t]*\n(?=[\w-]+[ \t]*:)(.*?)^(?:---|\.\.\.)[ \
 _LINK = re.compile(r'!?\[([^\[\]\n]*)\]\((?:[^()\s]|\([^()\s]*\))*(?:[ \t]+"[^"\n]*")?\)')
 _STRONG = re.compile(r'\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*')
 _CODE = re.compile(r'(`+[^`\n]+`+)')
+# Characters have at most seven digits; Python refuses to read those of thousands.
+_LONG_NUMBER = re.compile('&#(?:[0-9]{8,}|[xX][0-9a-fA-F]{8,});?')
+_MOST_OPEN = 100
 # What surrounds the text of a page and repeats on every page of a site.
 _AROUND_TAGS = ('nav', 'header', 'footer', 'aside')
 # No text for a reader stands in these.
@@ -110,7 +113,7 @@ def read_html(text: str) -> tuple[str, list[tuple[str, str]]]:
     that is part of the title.
     """
     parser = _HtmlPage()
-    parser.feed(text)
+    parser.feed(_tamed(text))
     parser.close()
     parser.end_paragraph()
     (_, body), *rest = parser.sections
@@ -119,6 +122,15 @@ def read_html(text: str) -> tuple[str, list[tuple[str, str]]]:
     if rest and rest[0][0] in title:
         body, rest = body + rest[0][1], rest[1:]
     return title, [(heading, '\n\n'.join(paragraphs)) for heading, paragraphs in [('', body), *rest]]
+
+
+def _tamed(text: str) -> str:
+    """Returns a page that html.parser reads in linear time: it looks for the end of each comment and tag up to the end of the page."""
+    # As in browsers, <![ opens a comment that ends at the next >.
+    text = _without_comments(text).replace('<!--', '').replace('<![', '<!')
+    # No tag ends behind the last >.
+    tags, end, rest = text.rpartition('>')
+    return _LONG_NUMBER.sub('\ufffd', tags + end + rest.replace('<', '&lt;'))
 
 
 class _HtmlPage(html.parser.HTMLParser):
@@ -139,7 +151,8 @@ class _HtmlPage(html.parser.HTMLParser):
         if tag in _DROPPED_TAGS or tag in _CONTAINERS and (self._open_dropped or dict(attrs).get('role') in _DROPPED_ROLES):
             if tag in _BLOCK_TAGS:  # a formula or an icon may stand inside a sentence
                 self.end_paragraph()
-            self._open_dropped.append(tag)
+            if len(self._open_dropped) < _MOST_OPEN:  # the list is searched at every end tag
+                self._open_dropped.append(tag)
         elif tag == 'title' and not self._open_dropped:
             self._in_title = True
         elif tag in _HEADING_TAGS:

@@ -67,7 +67,8 @@ class CutCounts:
                          'them whole')
         if self.longest_run:
             done = 'was kept whole' if max_words is None else f'counts as a word for each {_PIECE_CHARACTERS} characters'
-            lines.append(f'document "{self.longest_run_docid}" has {self.longest_run} characters without a space, which {done}; is it text?')
+            lines.append(f'document "{self.longest_run_docid}" has {self.longest_run} characters without a space, which {done}; '
+                         'is it text?')
         return lines
 
 

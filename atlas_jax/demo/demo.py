@@ -5,7 +5,6 @@ Models and text are real. Every part runs the same functions and gin files as th
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import shutil
 import time
@@ -20,7 +19,7 @@ from atlas_jax.demo import factbook, packages, swaps
 from atlas_jax.demo import report as demo_report
 from atlas_jax.gin_files import parse as gin_parse
 from atlas_jax.index import index_manifest
-from atlas_jax.io import atomic
+from atlas_jax.io import atomic, jsonl, untrusted
 from atlas_jax.metrics import answers as answer_metrics
 from atlas_jax.tasks import task as task_lib
 
@@ -186,8 +185,8 @@ def _edit_index(work: pathlib.Path, edit: swaps.EditionSwap, atlas: api.Atlas) -
 
 
 def _questions(data: demo_data.DemoData) -> list[factbook.Question]:
-    lines = [line for path in (data.train, data.dev, data.test) for line in path.read_text(encoding='utf-8').splitlines()]
-    return [factbook.Question.of_row(json.loads(line)) for line in lines]
+    rows = [row for path in (data.train, data.dev, data.test) for _, row in jsonl.read(path)]
+    return [factbook.Question.of_row(row) for row in rows]
 
 
 def _examples(questions: Sequence[factbook.Question], task: task_lib.Task) -> list[task_lib.TaskExample]:
@@ -205,9 +204,13 @@ def _judge(evaluation: evaluate.Evaluation, answers: list[tuple[str, ...]]) -> t
 def _forget_other_settings(work: pathlib.Path, settings: dict[str, Any]) -> None:
     """Clears the folders that a demo with other settings left, so that a table never mixes two runs."""
     path = work / _SETTINGS_FILE
-    before = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    try:
+        before = untrusted.read_json(path) if path.is_file() else {}
+    except ValueError:
+        before = {}  # damaged: as other settings
     if before == settings:
         return
+    before = before if isinstance(before, dict) else {}
     # Store and index depend on the texts alone, runs on seed and steps too.
     same_texts = before.get('countries') == settings['countries']
     for name in ('closed_book', 'trained', 'edited', *(() if same_texts else ('store', 'index'))):

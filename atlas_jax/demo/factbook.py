@@ -7,7 +7,6 @@ with the country's name. Countries, not questions, are split into train, dev and
 import dataclasses
 import hashlib
 import html
-import json
 import os
 import pathlib
 import re
@@ -18,7 +17,7 @@ from typing import Any
 from atlas_jax import errors
 from atlas_jax.corpus import documents as corpus_documents
 from atlas_jax.demo import facts, packages
-from atlas_jax.io import atomic, jsonl
+from atlas_jax.io import atomic, jsonl, untrusted
 from atlas_jax.metrics import answers as answer_metrics
 
 # Line breaks are HTML tags, or ++.
@@ -225,7 +224,12 @@ def read(package: str | os.PathLike, countries: int | Sequence[str] = 60) -> Fac
     found: dict[str, tuple[list, list]] = {}
     # Regions have folders; oceans, the world and the package's own files are no countries.
     for member, content in packages.members(package, prefix, '.json'):
-        profile = json.loads(content) if '/' in member and not member.startswith(('oceans/', 'world/', 'meta/')) else {}
+        if '/' not in member or member.startswith(('oceans/', 'world/', 'meta/')):
+            continue
+        try:
+            profile = untrusted.parse_json(content)
+        except ValueError as error:
+            raise errors.DownloadError(f'{package}: {member} is broken JSON ({error}); delete the file and fetch it again') from error
         if (name := country_name(profile)) is not None and name not in found:
             country_documents, statements = _documents(name, profile)
             found[name] = country_documents, list(_questions(name, profile, country_documents, statements))

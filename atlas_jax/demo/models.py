@@ -5,7 +5,6 @@ The reader is an int8 ONNX export of a T5 v1.1 model. The exporter keeps each li
 each column; Hugging Face keeps [out, in].
 """
 
-import json
 import os
 import pathlib
 import tempfile
@@ -17,7 +16,7 @@ from safetensors import numpy as safetensors
 from atlas_jax import errors
 from atlas_jax.conversion import hf_files
 from atlas_jax.demo import packages
-from atlas_jax.io import atomic
+from atlas_jax.io import atomic, untrusted
 
 # The suffix of int8 weights; _scale and _zero_point stand beside it.
 _QUANTIZED = '_quantized'
@@ -133,7 +132,7 @@ def _count_blocks(weights: dict[str, np.ndarray], prefix: str) -> int:
 def _tokenizer(path: pathlib.Path) -> dict[str, Any]:
     """Reads tokenizer.json without truncation and padding: both would silently shorten or lengthen every text."""
     try:
-        tokenizer = json.loads(path.read_text(encoding='utf-8'))
+        tokenizer = untrusted.read_json(path)
     except (OSError, ValueError) as error:
         raise errors.ModelFolderError(f'{path}: not a readable tokenizer.json ({error})') from error
     # The package was made for titles: its file cuts at 48 tokens.

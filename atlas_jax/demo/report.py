@@ -178,8 +178,8 @@ def draw(scores: Sequence[float], count: int, seed: int) -> list[int]:
 
 def _proportion(drawn: Sequence[int], scores: Sequence[float]) -> str:
     shown = sum(bool(scores[number]) for number in drawn)
-    return (f'{len(drawn)} questions drawn at random from {len(scores)}, right and wrong answers in proportion: {shown} of {len(drawn)} are '
-            f'right here, {sum(map(bool, scores))} of {len(scores)} in all.')
+    return (f'{len(drawn)} questions drawn at random from {len(scores)}, right and wrong answers in proportion: {shown} of {len(drawn)} '
+            f'are right here, {sum(map(bool, scores))} of {len(scores)} in all.')
 
 
 def _answer_text(findings: Findings, number: int) -> str:

@@ -1,7 +1,7 @@
 """Reads gin files before gin does: each mistake is one line with its file, line and remedy, and no file runs code.
 
-Run folders are exchanged with their config.gin, and gin itself imports and calls whatever a file names. So files import atlas_jax alone, bind
-its classes and functions, and refer to its frozen dataclasses of options; other modules are what the user names (`--gin_import`).
+Run folders are exchanged with their config.gin, and gin itself imports and calls whatever a file names. So files import atlas_jax alone,
+bind its classes and functions, and refer to its frozen dataclasses of options; other modules are what the user names (`--gin_import`).
 """
 
 import contextlib
@@ -397,7 +397,7 @@ def _syntax_errors(place_of: Callable[[int], str], remedy: str = '') -> Iterator
         # gin's own errors carry (file, line, ...) beside the message.
         line = int(error.args[1][1] if len(error.args) > 1 else error.lineno or 0)
         problem = error.msg.strip().splitlines()[0].rstrip('.')
-        found = remedy or f', found: {(error.text or "").strip():.200}'
+        found = remedy or f', found: {" ".join((error.text or "").split()):.200}'
         raise errors.ConfigError(f'{place_of(line)}: {problem}{found}') from error
     except RecursionError as error:  # gin's parser calls itself for every bracket
         raise errors.ConfigError(f'{place_of(0).removesuffix(":0")}: brackets are nested deeper than {_MOST_DEPTH}') from error

@@ -3,6 +3,7 @@
 import bisect
 import dataclasses
 import functools
+import json
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import Any
@@ -15,6 +16,7 @@ import tqdm
 from jax.sharding import Mesh
 
 from atlas_jax import errors, partitioning, types
+from atlas_jax.index import embedded_by
 from atlas_jax.io import checksum
 from atlas_jax.models import contriever
 from atlas_jax.nn import assembly, token_stream
@@ -32,6 +34,13 @@ _TOKENS_PER_BATCH = {'cpu': 2048, 'tpu': 16384}
 # Widths of the attention rows. Each one used costs a compilation (about 2 s of CPU for 6 layers). Closer ones save less than that on a
 # few thousand passages of 50 to 200 tokens, and no more than 4 % on any number.
 WIDTHS = (64, 128, 160, 208, 256, 320, 416, 512)
+
+
+# Fingerprints of indexes from before records contain the text of a ContrieverConfig of then, which this class gives.
+_OldConfig = dataclasses.make_dataclass('ContrieverConfig', [
+    'vocab_size', 'emb_dim', 'num_heads', 'num_layers', 'mlp_dim', 'max_positions', 'type_vocab_size', 'layer_norm', 'layer_norm_epsilon',
+    'dropout_rate', 'dtype', 'pooling', 'normalize'], frozen=True)
+_OLD_LIMITS = (200, 256, 384, 512)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +147,7 @@ class PassageEmbedder:
     """
 
     def __init__(self, config: contriever.ContrieverConfig, params: Any, segments: Sequence[formats.Segment], max_tokens: int,
-                 tokens_per_batch: int | None = None):
+                 tokens_per_batch: int | None = None, passage_format: str = ''):
         """Puts the parameters on every local device.
 
         Args:
@@ -147,6 +156,7 @@ class PassageEmbedder:
           segments: the retriever's format, special tokens included; literals, title and text.
           max_tokens: longer passages are cut at the end of their text.
           tokens_per_batch: tokens each device encodes at a time; None chooses by the kind of device.
+          passage_format: text of the format, for messages.
 
         Raises:
           ConfigError: max_tokens exceeds the encoder's positions or tokens_per_batch, or the format has a query.
@@ -164,20 +174,49 @@ class PassageEmbedder:
         # Dropout is off here and stands in no fingerprint: two models that differ in it alone embed alike.
         self._config = dataclasses.replace(config, dropout_rate=0.0)
         self._segments, self.max_tokens, self._stream_tokens = tuple(segments), max_tokens, tokens_per_batch
-        self.dim = config.emb_dim
+        self._passage_format = passage_format
+        self.dim = config.embedding_dim
         # Local devices: every process embeds its own share of an index alone.
         self._mesh = encoder_mesh(jax.local_devices())
         # Every process embeds its own shards, so each needs the whole encoder on its devices.
         self._params = jax.device_put(hosts.to_host(nn.meta.unbox(params)), partitioning.replicated(self._mesh))
 
     @functools.cached_property
+    def record(self) -> embedded_by.EmbeddedBy:
+        """The record of all that changes an embedding."""
+        config = self._config
+        # What has a field of the record itself, or belongs to queries, is no part of the weights.
+        sizes = {field.name: getattr(config, field.name) for field in dataclasses.fields(contriever.BertConfig) if field.name != 'dtype'}
+        tokens: list[int | str] = []
+        for segment in self._segments:
+            tokens += segment.ids if segment.kind == 'literal' else [segment.kind]
+        return embedded_by.EmbeddedBy(
+            weights=checksum.fingerprint(sizes, self._params), dtype=config.dtype, pooling=config.pooling, normalize=config.normalize,
+            dim=self.dim, passage_format=self._passage_format, passage_tokens=json.dumps(tokens), max_tokens=self.max_tokens)
+
+    @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with anything that changes an embedding."""
-        return checksum.fingerprint((self._config, self._segments, self.max_tokens), self._params)
+        return self.record.fingerprint
+
+    def old_limit(self, fingerprint: str) -> int | None:
+        """See embedded_by.Embedder."""
+        # Such a fingerprint was the hash of a configuration's text, with the fields that it had then, and of the weights.
+        if self._config.truncate_dim is not None:
+            return None
+        config = _OldConfig(**{field.name: getattr(self._config, field.name) for field in dataclasses.fields(_OldConfig)})
+        # The limit is part of the hash; those that models were used with are tried.
+        limits = dict.fromkeys((self.max_tokens, *_OLD_LIMITS))
+        return next((limit for limit in limits if checksum.fingerprint((config, self._segments, limit), self._params) == fingerprint), None)
+
+    def whole_lengths(self, title_lengths: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Returns the tokens of each passage in the encoder's format, uncut: [n] int64 of [n] int as in a TokenTable."""
+        by_kind = {'title': title_lengths, 'text': lengths - title_lengths}  # a literal has as many tokens as ids
+        return np.zeros(len(lengths), np.int64) + sum(by_kind.get(segment.kind, len(segment.ids)) for segment in self._segments)
 
     def truncated(self, title_lengths: np.ndarray, lengths: np.ndarray) -> int:
         """Counts the passages longer than the limit, whose texts are cut. Both are [n] int as in a TokenTable, uncut."""
-        return int((self._whole_lengths(title_lengths, lengths) > self.max_tokens).sum())
+        return int((self.whole_lengths(title_lengths, lengths) > self.max_tokens).sum())
 
     def embed(self, table: types.TokenTable, rows: np.ndarray, progress: tqdm.tqdm | None = None) -> np.ndarray:
         """Embeds passages.
@@ -215,12 +254,7 @@ class PassageEmbedder:
 
     def _assembled_lengths(self, table: types.TokenTable, rows: np.ndarray) -> np.ndarray:
         """[n] tokens of each passage in the encoder's format, cut to the limit."""
-        return np.minimum(self._whole_lengths(np.asarray(table.title_lengths)[rows], np.asarray(table.lengths)[rows]), self.max_tokens)
-
-    def _whole_lengths(self, title_lengths: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """[n] tokens of each passage in the encoder's format."""
-        by_kind = {'title': title_lengths, 'text': lengths - title_lengths}  # a literal has as many tokens as ids
-        return np.zeros(len(lengths), np.int64) + sum(by_kind.get(segment.kind, len(segment.ids)) for segment in self._segments)
+        return np.minimum(self.whole_lengths(np.asarray(table.title_lengths)[rows], np.asarray(table.lengths)[rows]), self.max_tokens)
 
     def _pack_inputs(self, table: types.TokenTable, rows: np.ndarray, pack: PackedPassages) -> tuple[types.TokenTable, Array]:
         """Puts the pack on the devices, a stream each: its rows of the table, [streams, capacity, ...], and `real` of embed_pack."""

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from atlas_jax import errors, partitioning, types
 from atlas_jax.corpus.store import PassageStore
-from atlas_jax.index import building, index_manifest, shards, traces
+from atlas_jax.index import building, index_manifest, shards, traces, verification
 from atlas_jax.index.embed import PassageEmbedder
 from atlas_jax.io import lock
 from atlas_jax.io.folder import Folder
@@ -104,7 +104,7 @@ class EmbeddingIndex:
         """
         with _writing(self._folder):
             self._load(index_manifest.read(self._folder))
-            self.check_model(embedder, force)
+            self.check_model(embedder, store, force)
             self._check_store(store)
             # The manifest was read again under the lock: another process may have added rows since this object was opened.
             first = len(self)
@@ -207,9 +207,10 @@ class EmbeddingIndex:
         """Folder of its passages."""
         return index_manifest.store_path(self._folder, self._manifest)
 
-    def rows_of_model(self, fingerprint: str) -> np.ndarray:
-        """Returns [rows] bool: True where the model of this fingerprint embedded a row that is not deleted."""
-        by_model = [np.full(entry.rows, entry.model_fingerprint == fingerprint) for entry in self._manifest.shards]
+    def rows_of_model(self, embedder: PassageEmbedder, store: PassageStore) -> np.ndarray:
+        """Returns [rows] bool: True where a row is not deleted and has the embedding that this model would give it."""
+        different = verification.differences(self._manifest, embedder, store)
+        by_model = [np.full(entry.rows, entry.name not in different) for entry in self._manifest.shards]
         return np.concatenate([np.zeros(0, bool), *by_model]) & ~self.deleted
 
     def generations(self) -> list[tuple[int, int, int]]:
@@ -226,14 +227,16 @@ class EmbeddingIndex:
         return {
             'path': str(self.path), 'rows': current.rows, 'deleted': current.deleted, 'dim': current.dim, 'dtype': current.dtype,
             'revision': current.revision, 'shards': len(current.shards), 'bytes': sum(shard.size_bytes for shard in self._stored.shards),
-            'model_fingerprint': current.model_fingerprint, 'store': str(self.store_path), 'store_fingerprint': current.store_fingerprint,
+            'model_fingerprint': current.model_fingerprint,
+            'embedded_by': [dataclasses.asdict(record) for record in current.models.values()],
+            'store': str(self.store_path), 'store_fingerprint': current.store_fingerprint,
             'generations': [{'first_row': first, 'rows': rows, 'generation': generation, 'age': newest - generation}
                             for first, rows, generation in generations],
         }
 
     def check(self, store: PassageStore, embedder: PassageEmbedder, force: bool = False) -> None:
         """Raises IndexFolderError if the index was built by another model (unless `force`) or from another store, or lacks passages."""
-        self.check_model(embedder, force)
+        self.check_model(embedder, store, force)
         self.check_store(store)
 
     def check_store(self, store: PassageStore) -> None:
@@ -244,18 +247,17 @@ class EmbeddingIndex:
             raise errors.IndexFolderError(f'{self.path}: holds {len(self)} passages, the store {store.path} has {len(store)}; '
                                           'run `atlas-jax index add`')
 
-    def check_model(self, embedder: PassageEmbedder, force: bool = False) -> None:
-        """Raises IndexFolderError if another model embedded any row (unless `force`), or if the model's embeddings have another size."""
+    def check_model(self, embedder: PassageEmbedder, store: PassageStore, force: bool = False) -> None:
+        """Raises IndexFolderError if the model would embed any row otherwise (unless `force`), or to another size; names what differs."""
         if embedder.dim != self.dim:
             raise errors.IndexFolderError(f'{self.path}: has embeddings of {self.dim} numbers, this model makes {embedder.dim}; '
                                           'build it again with `atlas-jax index build`')
-        # Shards may be of different models, after `add --force`; an index without rows has no shard.
-        known = [entry.model_fingerprint for entry in self._manifest.shards] or [self.model_fingerprint]
-        other = next((fingerprint for fingerprint in known if fingerprint != embedder.fingerprint), None)
-        if other is not None and not force:
+        # An index without rows has no shard, and nothing of it is found.
+        difference = next(iter(verification.differences(self._manifest, embedder, store).values()), None)
+        if difference is not None and not force:
             raise errors.IndexFolderError(
-                f'{self.path}: built by another model (index {other}, this model {embedder.fingerprint}); '
-                'build it again with `atlas-jax index build`, or use it as it is with --force')
+                f'{self.path}: built by another model, which differs in {difference}; '
+                'build it again with `atlas-jax index build` from the same model and formats, or use it as it is with --force')
 
     def device_arrays(self, mesh: Mesh) -> types.IndexArrays:
         """Puts the index on the devices of `mesh`, rows sharded over all of them; each process reads its own devices' rows only.
@@ -373,7 +375,8 @@ def _embed_and_commit(folder: Folder, job: building.Job, kept: tuple[index_manif
                 revision=revision, dtype=job.dtype, dim=job.dim, rows=job.stop_row, deleted=int(deleted.sum()),
                 model_fingerprint=before.model_fingerprint if before is not None and kept else job.model_fingerprint,
                 store=index_manifest.link_to(folder, store.path), store_fingerprint=job.store_fingerprint, tombstones=name,
-                tombstones_sha256=sha256, shards=kept + entries)
+                tombstones_sha256=sha256, shards=kept + entries, models=before.models if before is not None and kept else {})
+            current = current.with_model(embedder.record)
             index_manifest.write(folder, current)
             # First of all: while it is there, the next build would try to go on.
             folder.remove(index_manifest.BUILDING_FILE)

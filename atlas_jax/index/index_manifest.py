@@ -15,11 +15,13 @@ import hashlib
 import itertools
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from atlas_jax import errors
+from atlas_jax.index import embedded_by
 from atlas_jax.io import manifest as io_manifest
 from atlas_jax.io import schema, untrusted
 from atlas_jax.io.folder import Folder
@@ -38,12 +40,19 @@ _COMMON: dict[str, schema.Schema] = {
     'tombstones': schema.Text(r'(tombstones-\d{6,}\.bits)?', 'the name of a list of deleted rows'),
     'tombstones_sha256': schema.Text('([0-9a-f]{64})?', 'a SHA-256 in hexadecimal, or nothing'),
 }
+_BODY_2 = {**_COMMON, 'shards': schema.Array(schema.Record(_SHARD_2)), 'revision': schema.Integer(1, LAST_REVISION), 'store': schema.PATH}
+_FORMAT = schema.Text(r'[^\x00]{0,10000}', 'the text of a format')
+# Records of models (embedded_by.py).
+_MODEL: dict[str, schema.Schema] = {
+    'weights': schema.LINE, 'dtype': schema.LINE, 'pooling': schema.LINE, 'normalize': schema.Boolean(), 'dim': schema.Integer(1, 2**24),
+    'passage_format': _FORMAT, 'passage_tokens': _FORMAT, 'max_tokens': schema.Integer(2),
+}
 _VERSIONS = {
     # From before generations; indexes of the first format are read for ever.
     1: schema.Record({**_COMMON, 'shards': schema.Array(schema.Record(_SHARD_1)), 'generation': schema.Integer(1, LAST_REVISION),
                       'rows_fingerprint': schema.LINE}, optional=frozenset({'rows_fingerprint'})),
-    2: schema.Record({**_COMMON, 'shards': schema.Array(schema.Record(_SHARD_2)), 'revision': schema.Integer(1, LAST_REVISION),
-                      'store': schema.PATH}),
+    2: schema.Record(_BODY_2),
+    3: schema.Record({**_BODY_2, 'models': schema.Table(schema.LINE, schema.Record(_MODEL))}),
 }
 KIND = io_manifest.Kind('an index', 'atlas_jax index', _VERSIONS, 'atlas-jax index build', errors.IndexFolderError)
 _STORE_1 = schema.Record({'store': schema.PATH})  # store.json of version 1
@@ -78,12 +87,13 @@ class Manifest:
     dtype, dim         of the stored embeddings
     rows               rows with embeddings, deleted ones included
     deleted            number of deleted rows
-    model_fingerprint  of the passage encoder, its input format and length limit (embed.py), when the index was built
+    model_fingerprint  of the model that built the index (embedded_by.py)
     store              path of the passages: relative to this folder, or gs://…
     store_fingerprint  of the passage store when its first `rows` rows had been embedded
     tombstones         file of deleted rows, '' if no row is deleted
     tombstones_sha256  of that file
     shards             in row order, without gaps
+    models             what the embeddings depend on, by the fingerprint that shards name; {} in indexes from before
     """
 
     revision: int
@@ -97,6 +107,13 @@ class Manifest:
     tombstones: str = ''
     tombstones_sha256: str = ''
     shards: tuple[ShardEntry, ...] = ()
+    models: Mapping[str, embedded_by.EmbeddedBy] = dataclasses.field(default_factory=dict)
+
+    def with_model(self, record: embedded_by.EmbeddedBy) -> 'Manifest':
+        """Returns the manifest with the record of another model, without those that no shard names."""
+        models = {**self.models, record.fingerprint: record}
+        named = {entry.model_fingerprint for entry in self.shards} | {self.model_fingerprint}
+        return dataclasses.replace(self, models={name: each for name, each in models.items() if name in named})
 
 
 def exists(folder: str | os.PathLike | Folder) -> bool:
@@ -123,7 +140,8 @@ def read(folder: Folder) -> Manifest:
     # A new commit writes the present version.
     if body.pop('version') == 1:
         body = _from_version_1(folder, body)
-    manifest = Manifest(**{**body, 'shards': tuple(ShardEntry(**entry) for entry in body['shards'])})
+    manifest = Manifest(**{**body, 'shards': tuple(ShardEntry(**entry) for entry in body['shards']),
+                           'models': embedded_by.from_json(body.get('models', {}))})
     # Rows are found by the shards' first rows: a gap would be read as zeros.
     first_rows = list(itertools.accumulate((entry.rows for entry in manifest.shards), initial=0))
     if [entry.first_row for entry in manifest.shards] + [manifest.rows] != first_rows:

@@ -2,11 +2,15 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from atlas_jax import errors
-from atlas_jax.index import index_manifest, shards, traces
+from atlas_jax.corpus.store import PassageStore
+from atlas_jax.index import embedded_by, index_manifest, shards, traces
 from atlas_jax.index.embed import PassageEmbedder
 from atlas_jax.io.folder import Folder
 
@@ -21,6 +25,7 @@ class Problem:
     what                 the damage, in a few words
     first_row, stop_row  the index rows first_row to stop_row - 1 are hit; none if the two are equal
     docids               of the first rows
+    is_damage            False where the files are whole and another model embedded the rows
     """
 
     path: str
@@ -28,6 +33,7 @@ class Problem:
     first_row: int
     stop_row: int
     docids: tuple[str, ...] = ()
+    is_damage: bool = True
 
     def __str__(self) -> str:
         if self.first_row == self.stop_row:
@@ -61,12 +67,27 @@ def verify(path: str | os.PathLike) -> list[Problem]:
     return found
 
 
-def mismatches(path: str | os.PathLike, store_fingerprint: Callable[[int], str], embedder: PassageEmbedder | None) -> list[Problem]:
+def differences(current: index_manifest.Manifest, embedder: PassageEmbedder, store: PassageStore) -> dict[str, str]:
+    """Returns how shards were embedded otherwise than `embedder` would, by the shard's name; none where the embeddings are the same."""
+    lengths: list[np.ndarray] = []
+
+    def longest(entry: index_manifest.ShardEntry) -> int:
+        # Read once, and only where limits differ.
+        if not lengths:
+            lengths.append(embedder.whole_lengths(store.retriever_title_lengths, store.retriever_lengths))
+        return int(lengths[0][entry.first_row:entry.first_row + entry.rows].max(initial=0))
+
+    found = {entry.name: embedded_by.mismatch(entry.model_fingerprint, current.models, embedder, functools.partial(longest, entry))
+             for entry in current.shards}
+    return {name: difference for name, difference in found.items() if difference is not None}
+
+
+def mismatches(path: str | os.PathLike, store: PassageStore, embedder: PassageEmbedder | None) -> list[Problem]:
     """Returns the rows that were made from other passages than the store's, or by another model than `embedder`.
 
     Args:
       path: the index folder.
-      store_fingerprint: gives the fingerprint of the store's first rows, given their number.
+      store: the passages.
       embedder: the model to compare with; None compares none.
 
     Raises:
@@ -75,13 +96,15 @@ def mismatches(path: str | os.PathLike, store_fingerprint: Callable[[int], str],
     folder = Folder(path)
     current = index_manifest.read(folder)
     found = []
-    if store_fingerprint(current.rows) != current.store_fingerprint:
+    if store.fingerprint_of(current.rows) != current.store_fingerprint:
         found.append(Problem(str(folder), 'made from other passages than those of this store', 0, current.rows))
     if embedder is not None:
+        different = differences(current, embedder, store)
         for entry in current.shards:
-            if entry.model_fingerprint != embedder.fingerprint:
-                what = f'embedded by another model (index {entry.model_fingerprint}, this model {embedder.fingerprint})'
-                found.append(Problem(f'{folder / shards.FOLDER}/{entry.name}', what, entry.first_row, entry.first_row + entry.rows))
+            if entry.name in different:
+                what = f'embedded by another model, which differs in {different[entry.name]}'
+                found.append(Problem(f'{folder / shards.FOLDER}/{entry.name}', what, entry.first_row, entry.first_row + entry.rows,
+                                     is_damage=False))
     return found
 
 

@@ -12,6 +12,7 @@ from atlas_jax.corpus.passages import Passage
 from atlas_jax.input.text_inputs import PassageEncoder
 from atlas_jax.tasks import text_format
 from atlas_jax.tasks.task import Task, TaskExample
+from atlas_jax.tokenizers import formats
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
 
@@ -26,6 +27,7 @@ class ExampleEncoder:
     Attributes:
       query_width, target_width: tokens in a row.
       decoder_format, decoder_prompt_format: see models/atlas.py.
+      retriever_query_format: the retriever's prompt before and after {query}; no word may cross its borders.
       task: makes new examples of rows at random, if it draws.
       passages: reads given passages; None if passages are retrieved.
       own_rows: index rows of the passages that examples were made from, by docid; the search leaves them out.
@@ -34,7 +36,8 @@ class ExampleEncoder:
       notes: what `fit_queries` has to tell the user, a line each.
       queries_cut: the share of its examples with a query over the limit, 0 to 1.
 
-    Raises FormatError: a format does not have its one field.
+    Raises FormatError: a format does not have its one field, or text of retriever_query_format touches it. ConfigError: that text leaves no
+    room for a query.
     """
 
     reader_tokenizer: T5Tokenizer
@@ -48,6 +51,7 @@ class ExampleEncoder:
     own_rows: Mapping[str, Sequence[int]] | None = None
     reader_room: int | None = None
     retriever_room: int | None = None
+    retriever_query_format: str = '{query}'
     notes: tuple[str, ...] = ()
     queries_cut: float = 0.0
     _max_choices: int = 0  # of an example
@@ -57,6 +61,15 @@ class ExampleEncoder:
         text_format.around('decoder_format', self.decoder_format, 'target')
         if self.decoder_prompt_format is not None:
             text_format.around('decoder_prompt_format', self.decoder_prompt_format, 'query')
+        before, after = text_format.around('retriever_query_format', self.retriever_query_format, 'query')
+        if reason := formats.touching(self.retriever_query_format, formats.PUNCTUATION):
+            raise errors.FormatError(f'retriever_query_format: {reason}; end the prompt with a space or a punctuation mark')
+        # Special tokens belong to what stands around a query, which is cut to the room between.
+        self._before = [self.retriever_tokenizer.cls_id, *self.retriever_tokenizer.encode(before)]
+        self._after = [*self.retriever_tokenizer.encode(after), self.retriever_tokenizer.sep_id]
+        if self._retriever_length('') >= self.query_limits[1] > 2:
+            raise errors.ConfigError(f'the retriever\'s query prompt "{self.retriever_query_format}" takes {self._retriever_length("")} '
+                                     f'tokens and leaves no room for a query; raise query_max_tokens, which is {self.query_width}')
 
     def fit_queries(self, examples: Sequence[TaskExample]) -> np.ndarray:
         """Narrows the rows to the longest of `examples`; returns the queries' reader lengths [n] int64, which no query exceeds.
@@ -80,7 +93,7 @@ class ExampleEncoder:
         retriever = [min(length, retriever_limit) for length in retriever]
         if self.task is not None and self.task.draws:
             reader.append(limit)  # another draw may be longer
-        longest = max([2, *reader, *retriever])  # at least [CLS] and [SEP]
+        longest = max([self._retriever_length(''), *reader, *retriever])  # fillers have [CLS], the prompt and [SEP]
         self.query_width = min(math.ceil(longest / _QUERY_WIDTH_MULTIPLE) * _QUERY_WIDTH_MULTIPLE, limit)
         choices = [self._choice_ids(example) for example in examples if example.choices]
         self._max_choices = max((len(rows) for rows in choices), default=0)
@@ -113,7 +126,7 @@ class ExampleEncoder:
             self.query_width = max(over)
 
     def _retriever_length(self, query: str) -> int:
-        return len(self.retriever_tokenizer.encode(query)) + 2  # [CLS] and [SEP]
+        return len(self._before) + len(self.retriever_tokenizer.encode(query)) + len(self._after)
 
     def count_clipped_targets(self, examples: Sequence[TaskExample]) -> int:
         """Returns the number of examples with a target over the limit."""
@@ -132,15 +145,16 @@ class ExampleEncoder:
         reader_query = self.reader_tokenizer.encode(example.query)
         retriever_query = self.retriever_tokenizer.encode(example.query)
         reader_limit, retriever_limit = self.query_limits
+        room = retriever_limit - self._retriever_length('')
         # Options and the answer's place stand at the end of a multiple choice, and must not be cut.
         if example.kept:
             reader_query = reader_query[max(0, len(reader_query) - reader_limit):]
-            retriever_query = retriever_query[max(0, len(retriever_query) + 2 - retriever_limit):]
+            retriever_query = retriever_query[max(0, len(retriever_query) - room):]
         prompt = self._prompt_ids(example)
         target = self._target_ids(example, example.target)[:self.target_width]
         places = np.arange(self.target_width)
         weights = (places >= len(prompt)) & (places < len(target))  # [target_width]: the prompt is given, not learnt
-        fields = self._fields(reader_query[:reader_limit], retriever_query[:retriever_limit - 2], target, weights, example.example_id)
+        fields = self._fields(reader_query[:reader_limit], retriever_query[:room], target, weights, example.example_id)
         return types.Batch(**fields, **self._optional_fields(example, prompt, passages, bare))
 
     def written(self, example: TaskExample, tokens: Sequence[int]) -> str:
@@ -157,7 +171,7 @@ class ExampleEncoder:
     def _fields(self, reader_query: Sequence[int], retriever_query: Sequence[int], target: Sequence[int], weights: np.ndarray,
                 example_id: int) -> dict[str, Any]:
         """Returns the fields that every row has. The values are numpy's, while types.Array is jax's: batches are placed later."""
-        retriever_query = [self.retriever_tokenizer.cls_id, *retriever_query, self.retriever_tokenizer.sep_id]
+        retriever_query = [*self._before, *retriever_query, *self._after]
         return {
             'retriever_query_tokens': _pad(retriever_query, self.query_width), 'retriever_query_lengths': np.int32(len(retriever_query)),
             'reader_query_tokens': _pad(reader_query, self.query_width), 'reader_query_lengths': np.int32(len(reader_query)),

@@ -1,12 +1,19 @@
 """Arrays on disk or in a bucket: zarr3 with a crc32c of each chunk. A missing chunk is an error, never zeros."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorstore
 
+from atlas_jax.io import untrusted
 from atlas_jax.io.folder import Folder
 
+_METADATA = 'zarr.json'
+# Those that `create` writes. TensorStore allocates a whole chunk before it reads, and an allocation that fails ends the process.
+_CODECS = ({'name': 'bytes', 'configuration': {'endian': 'little'}}, {'name': 'crc32c'})
+_MAX_CHUNK_BYTES = 1 << 30
 _ALIGNMENT = 64  # bytes; XLA's CPU client copies a host array that is aligned to less
 
 
@@ -18,7 +25,7 @@ def create(folder: Folder, shape: Sequence[int], dtype: np.dtype | str, chunk_sh
     metadata = {
         'shape': list(shape), 'data_type': np.dtype(dtype).name,
         'chunk_grid': {'name': 'regular', 'configuration': {'chunk_shape': list(chunk_shape)}},
-        'codecs': [{'name': 'bytes', 'configuration': {'endian': 'little'}}, {'name': 'crc32c'}],
+        'codecs': list(_CODECS),
     }
     folder.require_own()
     # Chunks of zeros are written too: TensorStore would leave them out, and they would look like missing ones.
@@ -27,9 +34,31 @@ def create(folder: Folder, shape: Sequence[int], dtype: np.dtype | str, chunk_sh
 
 
 def open_array(folder: Folder) -> tensorstore.TensorStore:
-    """Opens an array to read. Raises ValueError: TensorStore's message; see folder.storage_errors."""
+    """Opens an array to read.
+
+    Raises ValueError: there is none, its description is not one that `create` writes, or TensorStore's message; see folder.storage_errors.
+    """
+    try:
+        _check(untrusted.parse_json(folder.read(_METADATA)))
+    except OSError as error:
+        raise ValueError(f'{_METADATA}: {error.strerror}') from error
     spec = {'driver': 'zarr3', 'kvstore': folder.kvstore(), 'fill_missing_data_reads': False}
     return tensorstore.open(spec, open=True).result()
+
+
+def _check(metadata: Any) -> None:
+    """Compares the description of an array with what `create` writes. Raises ValueError."""
+    try:
+        shape, chunk = metadata['shape'], metadata['chunk_grid']['configuration']['chunk_shape']
+        # bfloat16 is known to numpy by ml_dtypes alone.
+        size = 2 if metadata['data_type'] == 'bfloat16' else np.dtype(metadata['data_type']).itemsize
+        codecs = [codec['name'] for codec in metadata['codecs']]
+        sizes = isinstance(metadata['data_type'], str) and len(shape) == len(chunk) <= 8 and all(
+            type(each) is int and 0 <= each < 1 << 48 for each in [*shape, *chunk])
+    except (TypeError, KeyError) as error:
+        raise ValueError(f'{_METADATA} describes no array of ours ({type(error).__name__})') from error
+    if not sizes or codecs != [codec['name'] for codec in _CODECS] or math.prod(chunk) * size > _MAX_CHUNK_BYTES:
+        raise ValueError(f'{_METADATA} describes no array of ours (its shape, chunks or codecs)')
 
 
 def aligned(shape: Sequence[int], dtype: np.dtype | str) -> np.ndarray:

@@ -35,7 +35,8 @@ def disk_full_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
         yield
     except Exception as error:
         problem = user_error(path, error) if isinstance(error, OSError) else None
-        if problem is None and says_disk_full(error):
+        # A DiskFullError of a file inside names a temporary folder; this one names what the user asked for.
+        if problem is None and (isinstance(error, errors.DiskFullError) or says_disk_full(error)):
             problem = _disk_full(path)
         if problem is None:
             raise

@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import os
 import pathlib
+import stat
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -105,8 +106,9 @@ def read(folder: pathlib.Path) -> dict[str, dict[str, Any]] | None:
         return None
     except (OSError, ValueError) as error:
         raise _unreadable(folder, str(error)) from error
-    if not isinstance(body, dict) or body.get('format') != FORMAT:
-        return None  # another program's file
+    # Either key shows that it is ours: one flipped bit must not make it another program's.
+    if not isinstance(body, dict) or body.get('format') != FORMAT and 'list_sha256' not in body:
+        return None
     listed = {name: value for name, value in body.items() if name != 'list_sha256'}
     if body.get('list_sha256') != manifest.digest(listed):
         raise _unreadable(folder, 'its own checksum does not match')
@@ -114,9 +116,13 @@ def read(folder: pathlib.Path) -> dict[str, dict[str, Any]] | None:
         raise errors.ModelFolderError(f'{folder / FILE}: format version {body.get("version")}, this version of atlas_jax reads {VERSION}; '
                                       'install the version that wrote it, or load the folder with --no_verify')
     try:
-        for name in body['files']:
+        for name, facts in body['files'].items():
             untrusted.inside(folder, name)
-    except ValueError as error:
+            # The list may be anybody's.
+            if not all(isinstance(size, int) and size >= 0 and isinstance(digest, str) and isinstance(part, str)
+                       for size, digest, part in facts['blocks']) or sum(size for size, _, _ in facts['blocks']) != facts['bytes']:
+                raise ValueError(f'{name}: sizes that do not fit each other')
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(folder, str(error)) from error
     return body['files']
 
@@ -159,7 +165,7 @@ def check(folder: pathlib.Path, under: Iterable[str] = ('',)) -> None:
 
 def check_file(path: pathlib.Path) -> None:
     """Checks one file by the list of its folder, or of one above; a file that no list names passes. Raises ModelFolderError."""
-    for folder in list(path.parents)[:_ABOVE]:
+    for folder in list(path.parents)[:_ABOVE] if is_checking() else ():
         name = path.relative_to(folder).as_posix()
         if name in (read(folder) or {}):
             check(folder, (name,))
@@ -241,10 +247,12 @@ def _digest_now(folder: pathlib.Path, block: tuple[str, int, int, str, str]) -> 
 
 def _size_problem(path: pathlib.Path, size: int) -> str:
     try:
-        found = path.stat().st_size
+        status = path.stat()
     except OSError as error:
         return 'is missing' if isinstance(error, FileNotFoundError | NotADirectoryError) else f'cannot be read ({error.strerror})'
-    return '' if found == size else f'damaged ({found:,} bytes, expected {size:,})'
+    if not stat.S_ISREG(status.st_mode):
+        return 'is no file'  # a pipe would wait for ever
+    return '' if status.st_size == size else f'damaged ({status.st_size:,} bytes, expected {size:,})'
 
 
 def _key(folder: pathlib.Path, name: str, facts: dict[str, Any]) -> tuple[str, str]:
@@ -252,8 +260,8 @@ def _key(folder: pathlib.Path, name: str, facts: dict[str, Any]) -> tuple[str, s
 
 
 def _state(path: pathlib.Path) -> tuple[int, int, int]:
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _unreadable(folder: pathlib.Path, why: str) -> errors.UserError:

@@ -1,5 +1,6 @@
 """JSON lines: read with errors that name file, line and field; written atomically."""
 
+import codecs
 import json
 import os
 import pathlib
@@ -7,41 +8,53 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.io import atomic
+from atlas_jax.io import atomic, untrusted
+
+_MAX_LINE = 1 << 26  # bytes
 
 
 def read(path: str | os.PathLike, required: Iterable[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number from 1, object) for every line that is not blank.
 
-    Raises InputFileError: a missing or empty file, not UTF-8, a line that is not a JSON object, or one that lacks a `required` field.
+    Raises InputFileError: a missing or empty file, a pipe or device, not UTF-8, a line that is not a JSON object or is longer than 64 MiB,
+    or one that lacks a `required` field.
     """
     # Line by line: files of millions of lines are read without being held.
     path, required, empty = pathlib.Path(path), tuple(required), True
+    try:
+        untrusted.require_regular_file(path)
+    except ValueError as error:
+        raise errors.InputFileError(path, str(error), remedy='give the path of a JSON-lines file') from error
     if not path.is_file():
         raise errors.InputFileError(path, 'no such file', remedy='give the path of a JSON-lines file')
-    with open(path, encoding='utf-8-sig') as file:  # some editors put a byte order mark first
-        try:
-            for number, line in enumerate(file, start=1):  # not splitlines: a text may hold U+2028
-                if line.strip():
-                    empty = False
-                    yield number, _parse(path, number, line, required)
-        except UnicodeDecodeError as error:
-            raise errors.InputFileError(path, f'not UTF-8 text ({error.reason})', remedy='save the file as UTF-8') from error
+    # As bytes, so that a line that is no text is named; lines end at \n alone, for a text may hold U+2028.
+    with open(path, 'rb') as file:
+        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE + 1), b''), start=1):
+            # A file of holes is one line of any length.
+            if len(line) > _MAX_LINE:
+                raise errors.InputFileError(path, f'more than {_MAX_LINE:,} bytes', line=number, remedy='each line must be one JSON object')
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)  # some editors put a byte order mark first
+            if line.strip():
+                empty = False
+                yield number, _parse(path, number, line, required)
     if empty:
         raise errors.InputFileError(path, 'the file is empty', remedy='it needs one JSON object a line')
 
 
-def _parse(path: pathlib.Path, number: int, line: str, required: tuple[str, ...]) -> dict[str, Any]:
+def _parse(path: pathlib.Path, number: int, line: bytes, required: tuple[str, ...]) -> dict[str, Any]:
     try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        problem = f'broken JSON at column {error.colno}: {error.msg}'
-        raise errors.InputFileError(path, problem, line=number, remedy='each line must be one JSON object') from error
+        value = untrusted.parse_json(line.decode())
+    except UnicodeDecodeError as error:
+        raise errors.InputFileError(path, f'not UTF-8 text ({error.reason})', line=number, remedy='save the file as UTF-8') from error
+    except ValueError as error:
+        broken = f'at column {error.colno}: {error.msg}' if isinstance(error, json.JSONDecodeError) else f'({error})'
+        raise errors.InputFileError(path, f'broken JSON {broken}', line=number, remedy='each line must be one JSON object') from error
     if not isinstance(value, dict):
         raise errors.InputFileError(path, f'expected a JSON object, found {type(value).__name__}', line=number)
     for field in required:
         if field not in value:
-            found = ', '.join(sorted(value)) or 'none'
+            found = ', '.join(sorted(value))[:200] or 'none'
             raise errors.InputFileError(path, 'missing', line=number, field=field, remedy=f'fields found: {found}')
     return value
 

@@ -98,7 +98,7 @@ def _why_missing(folder: Folder, kind: Kind, unfinished: str) -> str:
     # A writer that was killed at once leaves its lock, perhaps with a temporary file.
     if folder.exists(unfinished) or names and all(name == lock.FILE or name.startswith('.') for name in names):
         return f'{folder}: {kind.noun} that was not finished; run the same `{kind.command}` again'
-    if not names:
-        what = 'no such folder' if folder.local is None or not folder.local.exists() else 'the folder is empty'
+    if not names and (folder.local is None or folder.local.is_dir() or not folder.local.exists()):  # a file is none of these
+        what = 'the folder is empty' if folder.local is not None and folder.local.exists() else 'no such folder'
         return f'{folder}: {what}; build {kind.noun} there with `{kind.command}`'
     return f'{folder}: not {kind.noun} ({FILE} is missing); give the folder that `{kind.command}` wrote'

@@ -71,7 +71,7 @@ class IndexGroup:
         """Returns the searcher of the host that `search` names, kept for the next call.
 
         Raises:
-          IndexFolderError, StoreError: as Index.check, or a fit of hybrid search is damaged. ConfigError: the searcher's package is missing.
+          IndexFolderError, StoreError: as Index.check, or the fit of hybrid search is damaged. ConfigError: a package is missing.
         """
         for index in self.indexes:
             index.check(atlas)

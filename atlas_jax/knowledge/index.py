@@ -37,7 +37,7 @@ class Found:
 class EmbeddingModel(Protocol):
     """The part of a model that an index depends on. model.AtlasModel is one.
 
-    text_max_tokens  limit of a reader input; a passage's tokens on the devices are cut there
+    text_max_tokens, retriever_max_tokens  limits of an input; a passage's tokens on the devices are cut there
     """
 
     @property
@@ -51,6 +51,9 @@ class EmbeddingModel(Protocol):
 
     @property
     def text_max_tokens(self) -> int: ...
+
+    @property
+    def retriever_max_tokens(self) -> int: ...
 
     def embedder(self) -> PassageEmbedder:
         """Returns the passage encoder with its format."""
@@ -118,7 +121,7 @@ class Index:
         """Refuses a model that did not build this index (unless `force`), or whose tokenizers are not the store's.
 
         Raises:
-          IndexFolderError, StoreError: naming both fingerprints.
+          IndexFolderError, StoreError: naming what differs, with both values.
         """
         self.store.check_tokenizers(atlas.reader_tokenizer, atlas.retriever_tokenizer)
         # Tokenizers cannot be forced: other ids would be other words.
@@ -153,11 +156,11 @@ class Index:
         """
         self.store.check_tokenizers(atlas.reader_tokenizer, atlas.retriever_tokenizer)
         # Before anything is stored: passages without embeddings would be left behind.
-        self.index.check_model(atlas.embedder(), self.force)
+        self.index.check_model(atlas.embedder(), self.store, self.force)
         added = self.index.add(self.store, atlas.embedder(), force=self.force)
         with hosts.together():
             if hosts.is_first():
-                self._append_missing(passages, self.index.rows_of_model(atlas.embedder().fingerprint))
+                self._append_missing(passages, self.index.rows_of_model(atlas.embedder(), self.store))
         if not hosts.is_first():
             self.store = PassageStore.open(self.store.path)
         added += self.index.add(self.store, atlas.embedder(), force=self.force)
@@ -222,22 +225,23 @@ class Index:
           IndexFolderError, StoreError: as `check`.
         """
         self.check(atlas)
-        limit, mesh = atlas.text_max_tokens, atlas.mesh
+        limits, mesh = {'reader_table': atlas.text_max_tokens, 'retriever_table': atlas.retriever_max_tokens}, atlas.mesh
         # Tables and embeddings are equally long, so that a row is the same number in each.
         rows = padded_rows(len(self.index), mesh)
 
         def kept(name: str, wanted: bool, make: Callable[[], Any]) -> Any:
             if not wanted:
                 return None
-            key = (name, mesh, limit if name.endswith('_table') else None)
+            key = (name, mesh, limits.get(name))
             if key not in self._knowledge:
                 self._knowledge[key] = make()
             return self._knowledge[key]
 
         return types.Knowledge(
             index=kept('index', embeddings, lambda: self.index.device_arrays(mesh)),
-            reader_table=kept('reader_table', True, lambda: place(self.store.reader_table, limit, rows, mesh)),
-            retriever_table=kept('retriever_table', retriever_tokens, lambda: place(self.store.retriever_table, limit, rows, mesh)))
+            reader_table=kept('reader_table', True, lambda: place(self.store.reader_table, limits['reader_table'], rows, mesh)),
+            retriever_table=kept('retriever_table', retriever_tokens,
+                                 lambda: place(self.store.retriever_table, limits['retriever_table'], rows, mesh)))
 
 
 def padded_rows(rows: int, mesh: jax.sharding.Mesh) -> int:

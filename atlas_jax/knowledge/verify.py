@@ -7,6 +7,7 @@ from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index import index_manifest, traces, verification
 from atlas_jax.io.folder import Folder
 from atlas_jax.knowledge.index import EmbeddingModel
+from atlas_jax.searchers import fitting
 
 
 def leftovers(index_dir: str | os.PathLike, store_dir: str | os.PathLike | None = None) -> list[str]:
@@ -36,6 +37,10 @@ def verify(index_dir: str | os.PathLike, store_dir: str | os.PathLike | None = N
       IndexFolderError: the index's manifest is missing or damaged.
     """
     found = verification.verify(index_dir)
+    try:
+        fitting.read(index_dir)
+    except errors.IndexFolderError as error:
+        found.append(verification.Problem(f'{index_dir}/{fitting.FILE}', str(error).split(': ', 1)[1].split(';')[0], 0, 0))
     current = index_manifest.read(Folder(index_dir))
     store_dir = index_manifest.store_path(Folder(index_dir), current) if store_dir is None else store_dir
     try:
@@ -51,5 +56,5 @@ def verify(index_dir: str | os.PathLike, store_dir: str | os.PathLike | None = N
         return found  # its problems are among those found
     # Only with a model: it loads weights, and most checks are for damage.
     embedder = None if atlas is None else atlas.embedder()
-    found += verification.mismatches(index_dir, store.fingerprint_of, embedder)
+    found += verification.mismatches(index_dir, store, embedder)
     return [verification.with_docids(problem, store.docid) for problem in found]

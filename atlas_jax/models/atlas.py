@@ -4,7 +4,8 @@ import dataclasses
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.models import contriever, t5
+from atlas_jax.io import untrusted
+from atlas_jax.models import contriever, limits, t5
 from atlas_jax.tokenizers import formats
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
@@ -19,27 +20,33 @@ class InputConfig:
     Attributes:
       encoder_format: reader input of one passage; fields {query}, {title}, {text}.
       closed_book_format: reader input if no passage is read; field {query}.
-      retriever_format: passage as the retriever sees it; fields {title}, {text}.
+      retriever_format: passage as the retriever sees it, after the retriever's own prompt; fields {title}, {text}.
+      retriever_query_format: query as the retriever sees it, after the retriever's own prompt; field {query}.
       decoder_format: the text of the decoder's target; field {target}, the task's.
       decoder_prompt_format: beginning of every answer, before decoder_format; no loss is taken on it. Field {query}; None for nothing.
-      text_max_tokens: limit of a reader input, and of a retriever passage (BERT has 512 positions); the text is cut, never the query.
-      query_max_tokens: limit of a query, in tokens of either model; None is the task's, and at most three quarters of text_max_tokens.
+      text_max_tokens: limit of a reader input; the text is cut, never the query.
+      retriever_max_tokens: limit of a passage of the retriever; None is the retriever's own. The index depends on it where it cuts.
+      query_max_tokens: limit of a query, in tokens of either model, the retriever's prompt and special tokens included; None is the task's,
+        and at most three quarters of text_max_tokens.
       target_max_tokens: limit of a target, eos included; None is the task's.
 
-    Raises ConfigError: a limit below 2, or queries that may be as long as the whole input.
+    Raises ConfigError: a field of another type, a limit below 2, or queries that may be as long as the whole input.
     """
 
     encoder_format: str = '{query} title: {title} context: {text}'
     closed_book_format: str = '{query}'
     retriever_format: str = '{title} {text}'
+    retriever_query_format: str = '{query}'
     decoder_format: str = '{target}'
     decoder_prompt_format: str | None = None
     text_max_tokens: int = 200
+    retriever_max_tokens: int | None = None
     query_max_tokens: int | None = None
     target_max_tokens: int | None = None
 
     def __post_init__(self):
-        for name in ('text_max_tokens', 'query_max_tokens', 'target_max_tokens'):
+        limits.check(self)
+        for name in ('text_max_tokens', 'retriever_max_tokens', 'query_max_tokens', 'target_max_tokens'):
             if getattr(self, name) is not None and getattr(self, name) < 2:
                 raise errors.ConfigError(f'InputConfig.{name} is {getattr(self, name)}; it must be at least 2')
         if self.query_max_tokens is not None and self.query_max_tokens >= self.text_max_tokens:
@@ -72,6 +79,8 @@ class AtlasConfig:
       retriever: sizes of the Contriever.
       inputs: formats and token limits.
       n_context: passages that the reader reads; 0 is a closed book.
+
+    Raises ConfigError: n_context is no whole number of at least 0.
     """
 
     reader: t5.T5Config
@@ -79,11 +88,24 @@ class AtlasConfig:
     inputs: InputConfig = InputConfig()
     n_context: int = 1
 
+    def __post_init__(self):
+        limits.check(self)
+
     @property
     def retriever_max_tokens(self) -> int:
-        """Limit of a retriever passage: text_max_tokens, or the number of the retriever's positions if that is smaller."""
-        # A bound on a learned table: BERT has no embedding for positions beyond.
-        return min(self.inputs.text_max_tokens, self.retriever.max_positions)
+        """Limit of a retriever passage: the retriever's own, or InputConfig.retriever_max_tokens if that is smaller."""
+        own = self.retriever.input_tokens
+        return own if self.inputs.retriever_max_tokens is None else min(own, self.inputs.retriever_max_tokens)
+
+    @property
+    def passage_format(self) -> str:
+        """The format of a retriever passage: the retriever's prompt, then InputConfig.retriever_format."""
+        return formats.literal(self.retriever.passage_prompt) + self.inputs.retriever_format
+
+    @property
+    def query_format(self) -> str:
+        """The format of a retriever query: the retriever's prompt, then InputConfig.retriever_query_format."""
+        return formats.literal(self.retriever.query_prompt) + self.inputs.retriever_query_format
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +120,8 @@ class Segments:
     retriever: tuple[formats.Segment, ...]
 
 
-def cut_segments(inputs: InputConfig, reader_tokenizer: T5Tokenizer, retriever_tokenizer: BertTokenizer) -> Segments:
-    """Cuts the three formats into token segments.
+def cut_segments(config: AtlasConfig, reader_tokenizer: T5Tokenizer, retriever_tokenizer: BertTokenizer) -> Segments:
+    """Cuts the formats of reader inputs and passages into token segments.
 
     Raises:
       FormatError: a format names an unknown field, or the retriever's has one that touches a letter, a digit or another field.
@@ -111,9 +133,9 @@ def cut_segments(inputs: InputConfig, reader_tokenizer: T5Tokenizer, retriever_t
         return formats.cut_format(template, reader_tokenizer.encode, suffix_ids=(reader_tokenizer.eos_id,))
 
     # BERT cuts words at punctuation marks too, so its fields may touch them
-    retriever = formats.cut_format(inputs.retriever_format, retriever_tokenizer.encode, prefix_ids=(retriever_tokenizer.cls_id,),
+    retriever = formats.cut_format(config.passage_format, retriever_tokenizer.encode, prefix_ids=(retriever_tokenizer.cls_id,),
                                    suffix_ids=(retriever_tokenizer.sep_id,), borders=formats.PUNCTUATION)
-    return Segments(reader(inputs.encoder_format), reader(inputs.closed_book_format), retriever)
+    return Segments(reader(config.inputs.encoder_format), reader(config.inputs.closed_book_format), retriever)
 
 
 def config_to_dict(config: AtlasConfig) -> dict[str, Any]:
@@ -122,18 +144,26 @@ def config_to_dict(config: AtlasConfig) -> dict[str, Any]:
 
 
 def config_from_dict(values: dict[str, Any]) -> AtlasConfig:
-    """Reads the result of `config_to_dict`; JSON's lists become tuples.
+    """Reads the result of `config_to_dict`; JSON's lists become tuples, fields that were not there yet get their defaults.
 
     Raises:
-      ModelFolderError: a field is unknown or missing.
+      ModelFolderError: a field is unknown or missing, or has a value that it may not have.
     """
     # JSON has no tuples, and configurations have to be hashable: programs are cached by them
-    def tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    def tuples(part: str) -> dict[str, Any]:
+        fields = values[part]
+        if not isinstance(fields, dict):
+            raise TypeError(f'{part} is {untrusted.shown(fields)}, expected an object')
         return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
     try:
-        return AtlasConfig(reader=t5.T5Config(**tuples(values['reader'])),
-                           retriever=contriever.ContrieverConfig(**tuples(values['retriever'])),
-                           inputs=InputConfig(**tuples(values['inputs'])), n_context=values['n_context'])
-    except (KeyError, TypeError) as error:
+        return AtlasConfig(reader=t5.T5Config(**tuples('reader')),
+                           retriever=contriever.ContrieverConfig(**tuples('retriever')),
+                           inputs=InputConfig(**{**_old_limit(values['inputs']), **tuples('inputs')}), n_context=values['n_context'])
+    except (KeyError, TypeError, errors.ConfigError) as error:
         raise errors.ModelFolderError(f'model.json does not describe an Atlas model of this version: {error}') from error
+
+
+def _old_limit(inputs: dict[str, Any]) -> dict[str, Any]:
+    # Files from before retriever_max_tokens mean text_max_tokens, which limited the passages of both networks.
+    return {'retriever_max_tokens': inputs['text_max_tokens']} if 'retriever_max_tokens' not in inputs else {}

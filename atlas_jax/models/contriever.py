@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from atlas_jax import errors, types
+from atlas_jax.models import limits
 from atlas_jax.nn import attention, flash_attention, layer_scan, layers, token_stream
 
 Array = jax.Array
 
-POOLINGS = ('average', 'sqrt', 'cls')
+POOLINGS = ('average', 'sqrt', 'cls', 'max', 'last', 'weighted')
 _VARIANCE = 0.02**2  # Hugging Face's `initializer_range`, squared
 
 
@@ -36,7 +37,8 @@ class BertConfig:
       dropout_rate: share of activations that training drops.
       dtype: of the activations; parameters, norms and softmax are float32.
 
-    Raises ConfigError for a size below 1, heads that do not divide emb_dim, an unknown layer_norm or a dropout rate outside [0, 1).
+    Raises ConfigError for a field of another type or outside its range (models/limits.py), heads that do not divide emb_dim, and an unknown
+    layer_norm or dtype.
     """
 
     vocab_size: int = 30522
@@ -53,35 +55,55 @@ class BertConfig:
 
     def __post_init__(self):
         name = type(self).__name__
-        for field in ('vocab_size', 'emb_dim', 'num_heads', 'num_layers', 'mlp_dim', 'max_positions', 'type_vocab_size'):
-            if getattr(self, field) < 1:
-                raise errors.ConfigError(f'{name}.{field} is {getattr(self, field)}; it must be at least 1')
+        limits.check(self)
         if self.emb_dim % self.num_heads:
             raise errors.ConfigError(f'{name}.emb_dim {self.emb_dim} must be a multiple of num_heads {self.num_heads}')
         if self.layer_norm not in layers.LAYER_NORM_KINDS:
             raise errors.ConfigError(f'{name}.layer_norm is {self.layer_norm!r}; choose one of {layers.LAYER_NORM_KINDS}')
-        if not 0 <= self.dropout_rate < 1:
-            raise errors.ConfigError(f'{name}.dropout_rate is {self.dropout_rate}; it must be at least 0 and below 1')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ContrieverConfig(BertConfig):
-    """Options of a Contriever: BERT's, and how its states become an embedding.
+    """Options of a Contriever: BERT's, what stands before its inputs, and how its states become an embedding.
 
     Attributes:
-      pooling: 'average' is the sum of the states / length, 'sqrt' the sum / sqrt(length), 'cls' the first state.
+      pooling: 'average' is the sum of the states / length, 'sqrt' the sum / sqrt(length), 'cls' the first state, 'last' the last one,
+        'max' the greatest number of each dimension, 'weighted' the mean with weights 1, 2, … by position.
       normalize: divides each embedding by its L2 norm.
+      truncate_dim: keeps the first so many numbers of an embedding (Matryoshka), and normalises those; None keeps all.
+      max_tokens: longest input that the retriever was trained for, special tokens included; None for max_positions.
+      query_prompt, passage_prompt: text before every query and every passage, before InputConfig's formats (E5's 'query: ').
 
-    Raises ConfigError as BertConfig, and for an unknown pooling.
+    Raises ConfigError as BertConfig, and for an unknown pooling, a truncate_dim outside [1, emb_dim] or max_tokens below 2.
     """
 
     pooling: str = 'average'
     normalize: bool = False
+    truncate_dim: int | None = None
+    max_tokens: int | None = None
+    query_prompt: str = ''
+    passage_prompt: str = ''
 
     def __post_init__(self):
         super().__post_init__()
         if self.pooling not in POOLINGS:
             raise errors.ConfigError(f'ContrieverConfig.pooling is {self.pooling!r}; choose one of {POOLINGS}')
+        if self.truncate_dim is not None and not 1 <= self.truncate_dim <= self.emb_dim:
+            raise errors.ConfigError(f'ContrieverConfig.truncate_dim is {self.truncate_dim}; it must be 1 to emb_dim {self.emb_dim}')
+        # Two special tokens are in every input.
+        if self.max_tokens is not None and self.max_tokens < 2:
+            raise errors.ConfigError(f'ContrieverConfig.max_tokens is {self.max_tokens}; it must be at least 2')
+
+    @property
+    def embedding_dim(self) -> int:
+        """Numbers in an embedding."""
+        return self.truncate_dim or self.emb_dim
+
+    @property
+    def input_tokens(self) -> int:
+        """Limit of an input, special tokens included."""
+        # A bound on a learned table: BERT has no embedding for positions beyond.
+        return min(self.max_tokens or self.max_positions, self.max_positions)
 
 
 def init_params(config: ContrieverConfig, key: Array) -> Any:
@@ -174,24 +196,40 @@ class Contriever(nn.Module):
 
     @nn.compact
     def __call__(self, stream: types.TokenStream, deterministic: bool = True) -> Array:
-        """Embeds the passages of a stream: [streams, passages, emb_dim] float32; zeros for a passage of length 0.
+        """Embeds the passages of a stream: [streams, passages, embedding_dim] float32; zeros for a passage of length 0.
 
         Raises ValueError: `stream.longest` exceeds max_positions.
         """
         hidden = Bert(self.config, self.remat, self.unroll, self.flash, name='bert')(stream, deterministic).astype(jnp.float32)
         # in float32: sums over hundreds of tokens would lose digits in bfloat16
         rows = token_stream.to_rows(stream, hidden)  # [streams, passages, longest, embed], zeros past each passage's end
-        lengths = jnp.maximum(stream.lengths, 1)[..., None].astype(jnp.float32)  # [streams, passages, 1]
-        # pooled: [streams, passages, embed]
-        if self.config.pooling == 'cls':
-            pooled = rows[:, :, 0]
-        else:
-            pooled = jnp.sum(rows, axis=2) / (lengths if self.config.pooling == 'average' else jnp.sqrt(lengths))
+        pooled = _pool(rows, stream.lengths, self.config.pooling)[..., :self.config.embedding_dim]
         return _unit_length(pooled) if self.config.normalize else pooled
 
 
+def _pool(rows: Array, lengths: Array, pooling: str) -> Array:
+    """Pools states [streams, passages, longest, embed], zeros past each end, to [streams, passages, embed]; lengths [streams, passages]."""
+    count = jnp.maximum(lengths, 1)[..., None].astype(jnp.float32)  # [streams, passages, 1]
+    if pooling == 'cls':
+        return rows[:, :, 0]
+    if pooling == 'average':
+        return jnp.sum(rows, axis=2) / count
+    if pooling == 'sqrt':
+        return jnp.sum(rows, axis=2) / jnp.sqrt(count)
+    numbers = jnp.arange(rows.shape[2])  # [longest]
+    if pooling == 'last':
+        # a product in place of a gather, whose gradient would be a scatter
+        return jnp.einsum('spld,spl->spd', rows, (numbers == lengths[..., None] - 1).astype(jnp.float32))
+    if pooling == 'weighted':
+        # rows are zeros past each end, and the weights of n positions add up to n (n + 1) / 2
+        return jnp.einsum('spld,l->spd', rows, numbers + 1.0) / (count * (count + 1) / 2)
+    inside = (numbers < lengths[..., None])[..., None]  # [streams, passages, longest, 1]
+    greatest = jnp.max(jnp.where(inside, rows, -jnp.inf), axis=2)
+    return jnp.where(lengths[..., None] > 0, greatest, 0.0)  # an empty passage has no greatest number
+
+
 def _unit_length(embeddings: Array) -> Array:
-    """Scales [..., emb_dim] float32 to L2 norm 1; zeros stay zeros, with gradient 0."""
+    """Scales [..., embedding_dim] float32 to L2 norm 1; zeros stay zeros, with gradient 0."""
     squares = jnp.sum(jnp.square(embeddings), axis=-1, keepdims=True)
     # the bound keeps the square root's gradient finite where a passage is empty
     return embeddings * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from atlas_jax import errors, types
+from atlas_jax.models import limits
 from atlas_jax.nn import attention, flash_attention, layer_scan, layers, t5_layers, token_stream
 
 Array = jax.Array
@@ -49,7 +50,7 @@ class T5Config:
       layer_norm_epsilon: number added to the second moment.
       pad_id, eos_id, decoder_start_id: token ids of padding, of the end, and of the decoder's first input.
 
-    Raises ConfigError for a size below 1, an unknown activation or a dropout rate outside [0, 1).
+    Raises ConfigError for a field of another type or outside its range (models/limits.py), and an unknown activation or dtype.
     """
 
     vocab_size: int
@@ -72,18 +73,20 @@ class T5Config:
 
     def __post_init__(self):
         # gin and JSON hand over lists
-        object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
-        sizes = ('vocab_size', 'emb_dim', 'num_heads', 'head_dim', 'mlp_dim', 'num_encoder_layers', 'num_decoder_layers',
-                 'relpos_buckets', 'relpos_max_distance')
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise errors.ConfigError(f'T5Config.{name} is {getattr(self, name)}; it must be at least 1')
+        if isinstance(self.mlp_activations, list):
+            object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
+        limits.check(self)
+        # Beyond the buckets of one distance each the distances grow logarithmically, up to this one.
+        if self.relpos_max_distance <= self.relpos_buckets // 2:
+            raise errors.ConfigError(f'T5Config.relpos_max_distance is {self.relpos_max_distance}; it must be above half of '
+                                     f'relpos_buckets, {self.relpos_buckets}')
+        for name in ('pad_id', 'eos_id', 'decoder_start_id'):
+            if getattr(self, name) >= self.vocab_size:
+                raise errors.ConfigError(f'T5Config.{name} is {getattr(self, name)}; it must be below vocab_size, {self.vocab_size}')
         # Unknown names are found here, not when the model is first traced.
         unknown = sorted(set(self.mlp_activations) - set(layers.ACTIVATIONS))
         if unknown or not self.mlp_activations:
             raise errors.ConfigError(f'T5Config.mlp_activations is {self.mlp_activations}; name some of {sorted(layers.ACTIVATIONS)}')
-        if not 0 <= self.dropout_rate < 1:
-            raise errors.ConfigError(f'T5Config.dropout_rate is {self.dropout_rate}; it must be at least 0 and below 1')
 
     def layer_arguments(self) -> dict[str, Any]:
         """Returns the arguments of every layer."""

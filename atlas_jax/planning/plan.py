@@ -1,9 +1,9 @@
 """Compiles a step for a slice and reports what it needs: memory by part, FLOPs, traffic, time, and what to change where it does not fit."""
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
 import math
 import pathlib
 import re
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.io import atomic
+from atlas_jax.io import atomic, untrusted
 from atlas_jax.planning import compiled as compiled_lib
 from atlas_jax.planning import program, slices, steps
 from atlas_jax.planning import workload as workload_lib
@@ -118,9 +118,13 @@ def plan(workload: workload_lib.Workload, topology: str, cache_dir: pathlib.Path
     shapes = [f'{each.step.static} {each.step.share} {each.step.items}' for each in traced]
     path = None if cache_dir is None else cache_dir / f'{_key([lowered.as_text(), *shapes], topology)}.json'
     if path is not None and path.is_file():
-        values = json.loads(path.read_text(encoding='utf-8'))
-        # JSON has no tuples.
-        return Plan(**values | {'mesh_shape': tuple(values['mesh_shape'])})
+        # A plan that is damaged is made again.
+        with contextlib.suppress(ValueError, TypeError, KeyError, OSError):
+            values = untrusted.read_json(path)
+            # JSON has no tuples.
+            found = Plan(**values | {'mesh_shape': tuple(values['mesh_shape'])})
+            if all(untrusted.has_type(getattr(found, field.name), field.type) for field in dataclasses.fields(Plan)):
+                return found
     result = _compiled(lowered, _counted(workload, mesh, hosts, traced, slice_), workload, mesh, slice_)
     if path is not None:
         atomic.write_json(path, dataclasses.asdict(result))

@@ -54,9 +54,9 @@ class Generation:
 # 8192 x 8192 are within 8 % of that on v4, 10 % on v5p, 12 % on v5e. Closed tori: v4 and v5p are made of cubes of 4 x 4 x 4.
 GENERATIONS = {
     'v4': Generation(3, 4, 30.75, 275e12, 50e9, 1.2e12, 8 * 2 * 128**2, 'megacore'),
-    'v5p': Generation(3, 4, 95.74, 459e12, 100e9, 2.765e12, 8 * 2 * 128**2, 'megacore'),
+    'v5p': Generation(3, 4, 95.73, 459e12, 100e9, 2.765e12, 8 * 2 * 128**2, 'megacore'),
     'v5e': Generation(2, 16, 15.75, 197e12, 50e9, 0.82e12, 4 * 2 * 128**2, 'default'),
-    'v6e': Generation(2, 16, 31.25, 918e12, 100e9, 1.64e12, 4 * 2 * 256**2, 'default'),
+    'v6e': Generation(2, 16, 31.24, 918e12, 100e9, 1.64e12, 4 * 2 * 256**2, 'default'),
 }
 
 

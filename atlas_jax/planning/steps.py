@@ -104,15 +104,16 @@ def mesh_of(workload: Workload, slice_: slices.Slice) -> tuple[jax.sharding.Mesh
     return partitioning.make_mesh(slices.check_mesh(workload.mesh_shape, slice_), slices.devices(slice_)), 1
 
 
-def stand_in_segments(inputs: atlas.InputConfig) -> atlas.Segments:
+def stand_in_segments(config: atlas.AtlasConfig) -> atlas.Segments:
     """Returns the formats as segments without a tokenizer, a token for every three characters of their literal text."""
     def encode(text: str) -> list[int]:
         return [_ANY_ID] * sum(math.ceil(len(word) / _CHARACTERS_A_TOKEN) for word in text.split())
 
     return atlas.Segments(
-        reader=formats.cut_format(inputs.encoder_format, encode, suffix_ids=(_ANY_ID,)),
-        closed_book=formats.cut_format(inputs.closed_book_format, encode, suffix_ids=(_ANY_ID,)),
-        retriever=formats.cut_format(inputs.retriever_format, encode, prefix_ids=(_ANY_ID,), suffix_ids=(_ANY_ID,)))
+        reader=formats.cut_format(config.inputs.encoder_format, encode, suffix_ids=(_ANY_ID,)),
+        closed_book=formats.cut_format(config.inputs.closed_book_format, encode, suffix_ids=(_ANY_ID,)),
+        retriever=formats.cut_format(config.passage_format, encode, prefix_ids=(_ANY_ID,), suffix_ids=(_ANY_ID,),
+                                     borders=formats.PUNCTUATION))
 
 
 def model_flops(workload: Workload, mesh: jax.sharding.Mesh) -> float:
@@ -140,7 +141,7 @@ def make_spec(workload: Workload, mesh: jax.sharding.Mesh) -> spec_lib.StepSpec:
     """Returns the static side of the step, made as training and answering make it. Raises ConfigError if the batch does not divide."""
     # Evaluation takes the dtypes of a StepConfig and nothing of its layout in memory.
     step = workload.step if workload.trains else dataclasses.replace(workload.step, remat='none', accumulation_steps=1)
-    return spec_lib.make_spec(workload.config, stand_in_segments(workload.config.inputs), mesh, workload_lib.token_lengths(workload),
+    return spec_lib.make_spec(workload.config, stand_in_segments(workload.config), mesh, workload_lib.token_lengths(workload),
                               workload.batch_size, workload.distill if workload.trains else None, step, workload.search)
 
 
@@ -255,7 +256,7 @@ def knowledge(workload: Workload, spec: spec_lib.StepSpec) -> types.Knowledge | 
                                 lengths=column(jnp.int32))
 
     def arrays(dtype: str) -> types.IndexArrays:
-        return types.IndexArrays(embeddings=column(jnp.dtype(dtype), spec.config.retriever.emb_dim), valid=column(jnp.bool_),
+        return types.IndexArrays(embeddings=column(jnp.dtype(dtype), spec.config.retriever.embedding_dim), valid=column(jnp.bool_),
                                  scales=column(jnp.float32) if dtype == 'int8' else None)
 
     scans_copy = spec.search.scans_int8 and workload.index_dtype != 'int8'
@@ -267,7 +268,7 @@ def knowledge(workload: Workload, spec: spec_lib.StepSpec) -> types.Knowledge | 
 
 def _index_steps(workload: Workload, mesh: jax.sharding.Mesh, hosts: int) -> list[Step]:
     """The shapes of packs that passages of these lengths come in, narrowest first."""
-    limit, segments = workload.config.retriever_max_tokens, stand_in_segments(workload.config.inputs).retriever
+    limit, segments = workload.config.retriever_max_tokens, stand_in_segments(workload.config).retriever
     lengths, _ = spec_lib.embedded_lengths(segments, workload_lib.token_lengths(workload), limit)
     # A smaller sample is repeated: with few passages, packs that are not full would weigh too much.
     lengths = np.resize(lengths.astype(np.int64), _PACKED_SAMPLE)
@@ -294,6 +295,6 @@ def index_step(workload: Workload, mesh: jax.sharding.Mesh, longest: int, capaci
     params = jax.tree.map(lambda leaf: _array(leaf.shape, leaf.dtype, everywhere),
                           partitioning.unboxed_shapes(parameters.abstract_params(workload.config))['retriever'])
     table = types.TokenTable(tokens=column(jnp.uint16, workload.table_tokens), title_lengths=column(jnp.int32), lengths=column(jnp.int32))
-    static = {'config': config, 'segments': stand_in_segments(workload.config.inputs).retriever,
+    static = {'config': config, 'segments': stand_in_segments(workload.config).retriever,
               'stream_tokens': embed.default_tokens_per_batch('tpu', limit), 'longest': longest, 'mesh': mesh}
     return Step(embed.embed_pack, (params, table, column(jnp.bool_)), params, static=static)

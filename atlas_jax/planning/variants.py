@@ -166,7 +166,7 @@ def _index_bytes(workload: workload_lib.Workload) -> int:
     if not workload.n_context:
         return 0
     tables = 2 if workload.trains else 1
-    embedding = _BYTES[workload.index_dtype] * workload.config.retriever.emb_dim
+    embedding = _BYTES[workload.index_dtype] * workload.config.retriever.embedding_dim
     return workload.index_rows * (embedding + tables * _TOKEN_ID_BYTES * workload.table_tokens)
 
 

@@ -70,18 +70,18 @@ class RunLog:
 
 def _rows_of(path: pathlib.Path) -> list[dict[str, Any]]:
     """Reads the rows of a file of metrics; a killed run may leave half a line at the end. Raises InputFileError."""
-    rows, number = [], None
+    rows: list[dict[str, Any]] = []
     try:
         untrusted.require_regular_file(path)
         # As bytes: a text would be split at other characters too.
-        for number, line in enumerate(path.read_bytes().split(b'\n')[:-1], start=1):
+        for line in path.read_bytes().split(b'\n')[:-1]:
             row = untrusted.parse_json(line)
             if not isinstance(row, dict) or not isinstance(row.get('step'), int):
                 raise ValueError('no object with a step')
             rows.append(row)
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError too
-        raise errors.InputFileError(path, f'damaged ({error})', line=number, remedy='mend or delete the line; or take the file away, and '
-                                    'the run goes on without these rows') from error
+        raise errors.InputFileError(path, f'damaged ({error})', line=len(rows) + 1, remedy='mend or delete the line; or take the file '
+                                    'away, and the run goes on without these rows') from error
     return rows
 
 

@@ -103,7 +103,8 @@ def read(path: str | os.PathLike) -> dict[str, Any] | None:
     if not isinstance(body, dict) or checksum != manifest.digest(body):
         raise errors.IndexFolderError(f'{folder}/{FILE}: damaged (its checksum does not match); {remedy}')
     if body.get('version') != _VERSION:
-        raise errors.IndexFolderError(f'{folder}/{FILE}: format {body.get("version")}, this version of atlas_jax reads {_VERSION}; {remedy}')
+        raise errors.IndexFolderError(f'{folder}/{FILE}: format {body.get("version")}, this version of atlas_jax reads {_VERSION}; '
+                                      f'{remedy}')
     # The checksum tells damage, not malice: whoever writes the file can also write that.
     share = body.get('lexical_weight')
     if body.get('fusion') not in FUSIONS or not isinstance(share, int | float) or not 0 <= share <= 1:
@@ -161,8 +162,8 @@ def _reciprocal_ranks(dense: HostRetrieved, lexical: HostRetrieved, dense_releva
     relevant, parts = np.concatenate([dense_relevant, lexical_relevant], axis=1), []
     for start in range(0, len(relevant), _CHUNK):
         rows = slice(start, start + _CHUNK)
-        sides = [HostRetrieved(side.scores[rows], side.passage_ids[rows]) for side in (dense, lexical)]
-        joined = {name: fusion.candidates(*sides, name) for name in FUSIONS}
+        first, second = (HostRetrieved(side.scores[rows], side.passage_ids[rows]) for side in (dense, lexical))
+        joined = {name: fusion.candidates(first, second, name) for name in FUSIONS}
         parts.append(np.stack([_of_first(joined[mix.fusion].ids, joined[mix.fusion].scores(mix.lexical_weight), relevant[rows])
                                for mix in _MIXES]))
     return np.concatenate(parts, axis=1)

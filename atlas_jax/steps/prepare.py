@@ -226,7 +226,7 @@ def _passage_encoder(atlas: AtlasModel, spec: spec_lib.StepSpec, encoder: encode
     retriever_format = None
     if not spec.closed_book:
         retriever_format = text_inputs.FormatEncoder(
-            inputs.retriever_format, retriever.encode, spec.config.retriever_max_tokens, prefix_ids=(retriever.cls_id,),
+            spec.config.passage_format, retriever.encode, spec.config.retriever_max_tokens, prefix_ids=(retriever.cls_id,),
             suffix_ids=(retriever.sep_id,), borders=formats.PUNCTUATION)
     return text_inputs.PassageEncoder(reader_format, retriever_format, n=max(spec.top_k, 1), query_max_tokens=encoder.query_limits[0])
 

@@ -1,6 +1,7 @@
 """The static side of a step, fixed when it is traced: model, formats, numbers of passages, stream capacities, mesh."""
 
 import dataclasses
+import math
 from typing import TypeVar
 
 import jax
@@ -70,9 +71,9 @@ class DistillConfig:
             if getattr(self, name) not in valid:
                 raise errors.ConfigError(f'DistillConfig.{name} is "{getattr(self, name)}"; choose one of {", ".join(valid)}')
         for name in ('temperature_gold', 'temperature_score'):
-            # Written so that NaN is refused too.
-            if not getattr(self, name) > 0:
-                raise errors.ConfigError(f'DistillConfig.{name} is {getattr(self, name)}; it must be greater than 0')
+            # Written so that NaN is refused too; divided by infinity all scores are equal.
+            if not 0 < getattr(self, name) < math.inf:
+                raise errors.ConfigError(f'DistillConfig.{name} is {getattr(self, name)}; it must be finite and greater than 0')
         for name, least in (('retriever_n_context', 1), ('freeze_retriever_steps', 0)):
             if getattr(self, name) < least:
                 raise errors.ConfigError(f'DistillConfig.{name} is {getattr(self, name)}; it must be at least {least}')

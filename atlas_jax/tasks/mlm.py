@@ -1,6 +1,7 @@
 """Masked language modelling: the reader fills in missing spans, marked by T5's sentinels (Raffel et al. 2020, arXiv 1910.10683)."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,8 +42,8 @@ class MLMTask(task_lib.PlainTask):
     def __post_init__(self):
         if not 0 < self.noise_density < 1:
             raise errors.ConfigError(f'MLMTask.noise_density is {self.noise_density}; it must be above 0 and below 1')
-        if self.mean_span_tokens < 1:
-            raise errors.ConfigError(f'MLMTask.mean_span_tokens is {self.mean_span_tokens}; it must be at least 1')
+        if not 1 <= self.mean_span_tokens < math.inf:
+            raise errors.ConfigError(f'MLMTask.mean_span_tokens is {self.mean_span_tokens}; it must be finite and at least 1')
 
     @property
     def draws(self) -> bool:

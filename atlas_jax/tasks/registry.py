@@ -1,9 +1,11 @@
 """All tasks by name, and a task as JSON values."""
 
 import dataclasses
+import typing
 from typing import Any
 
 from atlas_jax import errors
+from atlas_jax.io import untrusted
 from atlas_jax.tasks import base, fever, kilt, lm, mlm, multiple_choice, qa, section
 from atlas_jax.tasks import task as task_lib
 
@@ -23,13 +25,19 @@ def make(name: str, **options: Any) -> task_lib.Task:
     """Returns the task of that name.
 
     Raises:
-      ConfigError: an unknown name or option; the message lists the valid ones.
+      ConfigError: an unknown name or option, whose message lists the valid ones; an option of another type than the task declares.
     """
-    if name not in TASKS:
-        raise errors.ConfigError(f'there is no task "{name}"; choose one of {", ".join(TASKS)}')
+    # Files state it: it may be a list, which no dict can look up.
+    if not isinstance(name, str) or name not in TASKS:
+        raise errors.ConfigError(f'there is no task {untrusted.shown(name)}; choose one of {", ".join(TASKS)}')
     valid = [field.name for field in dataclasses.fields(TASKS[name])]
     if unknown := sorted(set(options) - set(valid)):
         raise errors.ConfigError(f'the task {name} has no option {", ".join(unknown)}; it has {", ".join(valid) or "none"}')
+    declared = typing.get_type_hints(TASKS[name])
+    for option, value in options.items():
+        if not untrusted.has_type(value, declared[option]):
+            raise errors.ConfigError(f'the task {name}: {option} is {untrusted.shown(value)}, expected '
+                                     f'{getattr(declared[option], "__name__", declared[option])}')
     return TASKS[name](**options)
 
 

@@ -12,12 +12,14 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from atlas_jax import errors
-from atlas_jax.io import atomic, contents
+from atlas_jax.io import atomic, contents, untrusted
 from atlas_jax.tokenizers import formats
 
 VOCABULARY_FILE = 'vocab.txt'
 TOKENIZER_FILE = 'tokenizer.json'
 _CONFIG_FILE = 'tokenizer_config.json'
+_MOST_GAPS = 1000
+_MAX_VOCABULARY_BYTES = 1 << 26  # the largest have 7 MB
 # in the order of Hugging Face's vocabularies
 _SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
 
@@ -117,9 +119,11 @@ def _read_vocabulary(path: pathlib.Path) -> dict[str, int]:
     """Reads one token a line; of two equal lines the later one counts, as with Hugging Face. Raises ModelFolderError: not UTF-8."""
     try:
         # not splitlines: a token may be a separator such as U+2028
-        lines = path.read_text(encoding='utf-8').split('\n')
+        lines = untrusted.read_bytes(path, _MAX_VOCABULARY_BYTES).decode().replace('\r\n', '\n').split('\n')
     except UnicodeDecodeError as error:
         raise errors.ModelFolderError(f'{path}: not UTF-8 text ({error.reason}); copy the BERT tokenizer there again') from error
+    except ValueError as error:
+        raise errors.ModelFolderError(f'{path}: {error}; copy the BERT tokenizer there again') from error
     if lines[-1] == '':  # the file's last newline ends a line and begins none
         lines = lines[:-1]
     return {token.rstrip('\r'): number for number, token in enumerate(lines)}
@@ -131,6 +135,15 @@ def _vocabulary_of(fast: dict[str, Any], path: pathlib.Path) -> dict[str, int]:
     if isinstance(model, dict) and model.get('type', 'WordPiece') == 'WordPiece':
         vocabulary = model.get('vocab')
         if isinstance(vocabulary, dict) and all(isinstance(number, int) for number in vocabulary.values()):
+            # Ids are numbered from 0, with few gaps: one of 2**27 in a file of ten tokens would take gigabytes wherever ids are rows.
+            most = 2 * len(vocabulary) + _MOST_GAPS
+            for token, number in vocabulary.items():
+                if type(number) is not int or not 0 <= number < most:
+                    raise errors.ModelFolderError(f'{path}: the id of {untrusted.shown(token)} is {untrusted.shown(number)}, expected a '
+                                                  f'whole number from 0 to {most - 1}; copy the BERT tokenizer there again')
+                if not token.isascii() and formats.without_lone_surrogates(token) != token:
+                    raise errors.ModelFolderError(f'{path}: the token of id {number} is half a surrogate pair; copy the BERT tokenizer '
+                                                  'there again')
             return vocabulary
     raise errors.ModelFolderError(f'{path}: not a WordPiece tokenizer, but the retriever is a BERT; copy its tokenizer there')
 
@@ -152,7 +165,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        values = json.loads(path.read_text(encoding='utf-8'))
+        values = untrusted.read_json(path)
     except ValueError as error:
         raise errors.ModelFolderError(f'{path}: broken JSON: {error}; copy the BERT tokenizer there again') from error
     if not isinstance(values, dict):

@@ -7,13 +7,17 @@ segments: `touching` says why, and input/passages.py tokenises its whole text on
 
 import dataclasses
 import string
+import unicodedata
 from collections.abc import Callable
 
 from atlas_jax import errors
 
 FIELDS = ('query', 'title', 'text')
 WHITE_SPACE = frozenset(' \n\t\r')  # ends a word for both tokenizers
-PUNCTUATION = WHITE_SPACE | frozenset(string.punctuation)  # ends a word for BERT's
+# Full-width marks end a word for BERT as ASCII's do; the prompts of Chinese models end with them.
+_WIDE = (chr(code) for start, stop in ((0x3001, 0x3020), (0xFF01, 0xFF66)) for code in range(start, stop))
+PUNCTUATION = (WHITE_SPACE | frozenset(string.punctuation)
+               | frozenset(mark for mark in _WIDE if unicodedata.category(mark).startswith('P')))  # ends a word for BERT's
 _REMEDY = 'put a space or a line break on both sides of every field'
 
 
@@ -65,6 +69,11 @@ def touching(template: str, borders: frozenset[str] = WHITE_SPACE) -> str | None
         if field is not None and literal[-1:] not in borders:
             return f'format "{template}": text touches the field {{{field}}}, at "{literal[-20:]}"'
     return None
+
+
+def literal(text: str) -> str:
+    """Returns the format of a plain text: its braces doubled."""
+    return text.replace('{', '{{').replace('}', '}}')
 
 
 def fill(template: str, values: dict[str, str]) -> str:

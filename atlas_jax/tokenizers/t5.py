@@ -7,7 +7,6 @@ encoding the whole text; and the ids of a prompt put together from parts cannot 
 import base64
 import functools
 import hashlib
-import json
 import os
 import pathlib
 import re
@@ -18,7 +17,7 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
 from atlas_jax import errors
-from atlas_jax.io import atomic, contents
+from atlas_jax.io import atomic, contents, untrusted
 from atlas_jax.tokenizers import formats
 
 SPIECE_FILE = 'spiece.model'
@@ -26,13 +25,15 @@ TOKENIZER_FILE = 'tokenizer.json'
 _EXTRA_IDS = 100  # sentinels of the released models
 _SENTINEL = '<extra_id_'
 _CACHED_WORDS = 1 << 17
+_MAX_MODEL_BYTES = 1 << 26  # mT5's has 4 MB
 _WHITE_SPACE = re.compile('[ \\t\\n\\r]+')  # every normalisation of T5 takes these for a space
 
 
 class T5Tokenizer:
     """Tokenizer on a serialised sentencepiece model; it never truncates.
 
-    `<extra_id_i>` has the id vocab_size - 1 - i, above the pieces of the model; `</s>`, `<pad>` and `<unk>` in a text are their ids too.
+    `<extra_id_i>` has the id vocab_size - 1 - i, above the pieces of the model, or in an mT5's vocabulary that of its own piece. `</s>`,
+    `<pad>` and `<unk>` in a text are their ids too.
 
     vocab_size   pieces and sentinels (32,100 in the released models, whose embeddings have 32,128 rows)
     fingerprint  16 hexadecimal digits; they differ for tokenizers that give other ids
@@ -44,12 +45,15 @@ class T5Tokenizer:
     def __init__(self, model: bytes, extra_ids: int = _EXTRA_IDS):
         """Loads the model. Raises ModelFolderError: not a sentencepiece model, or one whose pad and eos are not 0 and 1."""
         self._processor = _load(model)
-        self._model, self._extra_ids = model, extra_ids
         self._pieces, self._unknown = self._processor.get_piece_size(), self._processor.unk_id()
+        own = self._own_sentinels()
+        # An mT5's vocabulary has its sentinels itself, and none above it.
+        extra_ids = 0 if own else extra_ids
+        self._model, self._extra_ids = model, extra_ids
         self.vocab_size = self._pieces + extra_ids
         # the number of sentinels decides their ids
         self.fingerprint = hashlib.sha256(b't5' + str(extra_ids).encode() + model).hexdigest()[:16]
-        self._sentinels = {self.vocab_size - 1 - i: f'<extra_id_{i}>' for i in range(extra_ids)}
+        self._sentinels = own or {self.vocab_size - 1 - i: f'<extra_id_{i}>' for i in range(extra_ids)}
         self._special = {'</s>': self.eos_id, '<pad>': self.pad_id, '<unk>': self._unknown}
         self._special |= {text: token for token, text in self._sentinels.items()}
         # the parentheses keep the special tokens among the parts
@@ -70,10 +74,18 @@ class T5Tokenizer:
             if file.is_file():
                 contents.check_file(file)
                 try:
-                    return cls(file.read_bytes()) if file.name == SPIECE_FILE else cls(*model_from_tokenizer_json(file))
+                    return cls.from_file(file) if file.name == SPIECE_FILE else cls(*model_from_tokenizer_json(file))
                 except errors.ModelFolderError as error:
                     raise errors.ModelFolderError(f'{file}: {error}; copy the file of the T5 model there again') from error
         raise errors.ModelFolderError(f'{folder}: no {SPIECE_FILE} and no {TOKENIZER_FILE} in it; copy the T5 tokenizer of the model there')
+
+    @classmethod
+    def from_file(cls, file: pathlib.Path) -> 'T5Tokenizer':
+        """Reads a spiece.model. Raises ModelFolderError as T5Tokenizer, and for a file that is a pipe, a device or too large."""
+        try:
+            return cls(untrusted.read_bytes(file, _MAX_MODEL_BYTES))
+        except ValueError as error:
+            raise errors.ModelFolderError(str(error)) from error
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes spiece.model into the folder. Raises DiskFullError: no space is left."""
@@ -106,10 +118,17 @@ class T5Tokenizer:
             if keep_sentinels and token in self._sentinels:
                 parts += [self._processor.decode(run), self._sentinels[token]]
                 run = []
-            elif 0 <= token < self._pieces and token not in (self.pad_id, self._unknown):
+            elif 0 <= token < self._pieces and token not in self._sentinels and token not in (self.pad_id, self._unknown):
                 run.append(token)
         parts.append(self._processor.decode(run))
         return ' '.join(part for part in parts if part)
+
+    def _own_sentinels(self) -> dict[int, str]:
+        """Returns the sentinels among the pieces of the model, by id."""
+        found: dict[int, str] = {}
+        while (token := self._processor.piece_to_id(f'\u2581{_SENTINEL}{len(found)}>')) != self._unknown:
+            found[token] = f'{_SENTINEL}{len(found)}>'
+        return found
 
     def __reduce__(self):
         """Pickles the model alone: worker processes load it again."""
@@ -139,7 +158,7 @@ def model_from_tokenizer_json(path: pathlib.Path) -> tuple[bytes, int]:
       ModelFolderError: not JSON, not a Unigram model, or its sentinels are not the last ids. The message leaves the file's name out.
     """
     try:
-        values = json.loads(path.read_text(encoding='utf-8'))
+        values = untrusted.read_json(path)
         model = values['model']
         if model.get('type', 'Unigram') != 'Unigram':
             raise errors.ModelFolderError(f'a {model["type"]} tokenizer, where T5 has a Unigram one')

@@ -51,8 +51,14 @@ class OptimizerConfig:
                 raise errors.ConfigError(f'OptimizerConfig.{name} is "{getattr(self, name)}"; choose one of {", ".join(valid)}')
         for name, least in (('warmup_steps', 0), ('total_steps', 1), ('learning_rate', 0), ('retriever_learning_rate', 0), ('clip', 0),
                             ('weight_decay', 0)):
-            if not getattr(self, name) >= least:
-                raise errors.ConfigError(f'OptimizerConfig.{name} is {getattr(self, name)}; it must be at least {least}')
+            if not least <= getattr(self, name) < math.inf:
+                raise errors.ConfigError(f'OptimizerConfig.{name} is {getattr(self, name)}; it must be finite and at least {least}')
+        # A decay of 1 never learns the moment, and AdamW would divide by 1 - 1.
+        for name in ('beta1', 'beta2'):
+            if not 0 <= getattr(self, name) < 1:
+                raise errors.ConfigError(f'OptimizerConfig.{name} is {getattr(self, name)}; it must be at least 0 and below 1')
+        if not 0 < self.epsilon < math.inf:
+            raise errors.ConfigError(f'OptimizerConfig.epsilon is {self.epsilon}; it must be finite and greater than 0')
 
 
 def schedule_factor(config: OptimizerConfig, updates_done: Any) -> Any:

@@ -89,15 +89,15 @@ def check(folder: pathlib.Path, now: Mapping[str, Any], step: int, accept: bool)
     if step == 0:
         return []
     if not (folder / RECORD_FILE).exists():
-        print(f'{folder}: no {RECORD_FILE}, since an earlier version began this run; its settings are not compared, from now on these count',
-              flush=True)
+        print(f'{folder}: no {RECORD_FILE}, since an earlier version began this run: its settings are not compared, and these count from '
+              'now on', flush=True)
         return []
     found = changes(_read(folder)[_SETTINGS], now)
     if stuck := [change for change in found if not change.fits_the_checkpoint]:
-        raise errors.ConfigError(f'{folder}: {"; ".join(map(str, stuck))}: a run cannot go on with this, since its checkpoints hold other '
-                                 'arrays; give another run_dir, and this folder as its model_dir to start from its weights')
+        raise errors.ConfigError(f'{folder}: {"; ".join(map(str, stuck))}: a run cannot go on with this, since its checkpoints hold '
+                                 'other arrays; give another run_dir, and this folder as its model_dir to start from it')
     if found and not accept:
-        raise errors.ConfigError(f'{folder}: holds a run with other settings: {"; ".join(map(str, found))}; give the same settings, another '
+        raise errors.ConfigError(f'{folder}: holds a run with other settings: {"; ".join(map(str, found))}; give the same ones, another '
                                  'run_dir, or --accept_changes to go on with the new ones')
     for change in found:
         print(f'{folder}: {change}, from step {step} on', flush=True)

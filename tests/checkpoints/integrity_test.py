@@ -1,6 +1,7 @@
 """A damaged checkpoint is found before it is restored: file and parameter are named, and the older one that is whole."""
 
 import json
+import logging
 import shutil
 
 import jax
@@ -27,7 +28,7 @@ def _shapes(tree):
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp('run')
-    run_folder.write_model_file(folder, {'size': 3})
+    run_folder.write_model_file(folder, {'size': 3, 'reader': {}, 'retriever': {}, 'inputs': {}, 'task': {}, 'has_passage_encoder': False})
     with run_folder.RunCheckpoints(folder, create=True) as checkpoints:
         for step in (2, 4):
             checkpoints.save(step, PARAMS, OPTIMIZER, {'examples': step})
@@ -127,3 +128,13 @@ def test_unfinished_saves_are_no_steps(tmp_path):
         (tmp_path / name).mkdir()
     (tmp_path / '17').write_text('a file')
     assert integrity.steps(tmp_path) == [11, 7] and integrity.steps(tmp_path / 'absent') == []
+
+
+def test_a_full_disk_is_told_once(caplog):
+    integrity.say_once()
+    for text in ('RESOURCE_EXHAUSTED: [OS error 28: ENOSPC No space left on device]', 'something else'):
+        try:
+            raise ValueError(text)
+        except ValueError:
+            logging.getLogger('absl').exception('a thread failed')
+    assert [record.exc_info[1].args for record in caplog.records] == [('something else',)]

@@ -16,6 +16,7 @@ from atlas_jax.io import lock
 from atlas_jax.io.folder import Folder
 
 PARAMS = {'reader': {'w': jnp.arange(6.0).reshape(2, 3)}, 'retriever': {'w': jnp.ones(5)}}
+WHOLE = {'reader': {}, 'retriever': {}, 'inputs': {}, 'task': {}, 'has_passage_encoder': False}  # a model.json without its sizes
 OPTIMIZER = {'step': jnp.asarray(7, jnp.int32), 'moments': (jnp.zeros(3), {'mu': jnp.ones(2)})}
 
 
@@ -119,7 +120,7 @@ def test_model_files_that_are_none(tmp_path, text, word):
 
 
 def test_the_model_file_comes_back(tmp_path):
-    run_folder.write_model_file(tmp_path, {'n_context': 3})
+    run_folder.write_model_file(tmp_path, {**WHOLE, 'n_context': 3})
     assert run_folder.read_model_file(tmp_path)['n_context'] == 3
 
 
@@ -152,3 +153,17 @@ def test_a_folder_is_written_by_one_run_whose_blocks_may_lie_in_one_another(tmp_
             raise AssertionError('two writers')
     with lock.writing(Folder(tmp_path / 'run'), 'run', errors.ConfigError):
         pass
+
+
+@pytest.mark.parametrize(('change', 'problem'), [
+    ({'reader': []}, 'reader is \\[\\], expected a value of type dict'), ({'task': None}, 'task is None'),
+    ({'has_passage_encoder': 1}, 'of type bool'),
+    ({'inputs': 'x'}, 'inputs is'), ({'version': []}, 'not a model file')])
+def test_a_forged_model_file_is_refused(tmp_path, change, problem):
+    (tmp_path / 'model.json').write_text(json.dumps({'format': 'atlas_jax', 'version': 1, **WHOLE, **change}))
+    with pytest.raises(errors.ModelFolderError, match=problem):
+        run_folder.read_model_file(tmp_path)
+    for content in ('[' * 100_000, '{"a": ' + '1' * 5000):
+        (tmp_path / 'model.json').write_text(content)
+        with pytest.raises(errors.ModelFolderError, match='broken JSON'):
+            run_folder.read_model_file(tmp_path)

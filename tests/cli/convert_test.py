@@ -15,7 +15,7 @@ def test_converts_and_says_what(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(('arguments', 'part'), [
-    (['nowhere', '--to', 'hf'], 'nowhere: no such file'), (['x', '--to', 'hf', '--scan'], '--scan'),
+    (['nowhere', '--to', 'hf'], 'nowhere: no such file'), (['.', '--to', 'hf', '--scan'], '--scan'),
     (['x', '--to', 'onnx'], 'choose from')])
 def test_mistakes_are_one_line(arguments, part, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -34,7 +34,8 @@ def test_ready_made_passages_stay_whole_and_cuts_are_counted(tmp_path, monkeypat
     document.write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
 
     def run(*options):
-        assert cli.main(['data', 'passages', str(document), '--out', str(tmp_path / 's'), '--reader', 'r', '--retriever', 'q', *options]) == 0
+        words = ['data', 'passages', str(document), '--out', str(tmp_path / 's'), '--reader', 'r', '--retriever', 'q', *options]
+        assert cli.main(words) == 0
         return [passage.text.split() for passage in PassageStore.open(tmp_path / 's')], capsys.readouterr().out
 
     pieces, said = run('--max_words', '11')

@@ -28,8 +28,8 @@ for arguments in json.load(sys.stdin):
 
 
 def training(*more):
-    return ['train', '--gin_file', 'runs/few_shot.gin', '--gin.RUN_DIR="run"', '--gin.TRAIN_FILE="good.jsonl"', f'--gin.INDEX_DIR={INDEX!r}',
-            '--gin.READER_DIR=None', '--gin.RETRIEVER_DIR=None', f'--gin.MODEL_DIR={RUN!r}', *more]
+    return ['train', '--gin_file', 'runs/few_shot.gin', '--gin.RUN_DIR="run"', '--gin.TRAIN_FILE="good.jsonl"',
+            f'--gin.INDEX_DIR={INDEX!r}', '--gin.READER_DIR=None', '--gin.RETRIEVER_DIR=None', f'--gin.MODEL_DIR={RUN!r}', *more]
 
 
 def evaluating(*more):
@@ -61,18 +61,18 @@ WRONG = [
     (['answer', 'who?'], 'give either --model, or both --reader and --retriever'),
     (['answer', 'who?', '--reader', 'empty'], 'give either --model, or both --reader and --retriever'),
     (['answer', 'who?', '--model', 'nowhere'], 'nowhere: no such file or folder'),
-    (['answer', 'who?', '--model', RUN, '--index', 'empty'], 'empty: not an index'),
+    (['answer', 'who?', '--model', RUN, '--index', 'empty'], 'empty: the folder is empty'),
     (['answer', 'who?', '--model', RUN, '--index', INDEX, '--also', 'nowhere'], 'nowhere: no such folder'),
     (['index', 'build', '--store', 'nowhere', '--out', 'i', '--model', RUN], 'nowhere: no such folder'),
     (['index', 'build', '--store', STORE, '--out', 'i'], 'give either --model'),
-    (['index', 'build', '--gin_file', 'runs/build_index.gin', f'--gin.STORE_DIR={STORE!r}', '--gin.INDEX_DIR="i"', '--gin.READER_DIR="nowhere"',
-      '--gin.RETRIEVER_DIR="empty"'], 'nowhere: no such file or folder'),
+    (['index', 'build', '--gin_file', 'runs/build_index.gin', f'--gin.STORE_DIR={STORE!r}', '--gin.INDEX_DIR="i"',
+      '--gin.READER_DIR="nowhere"', '--gin.RETRIEVER_DIR="empty"'], 'nowhere: no such file or folder'),
     (['index', 'add', 'broken.jsonl', '--index', INDEX, '--model', RUN], 'broken.jsonl:1: broken JSON'),
     (['index', 'add', 'nowhere.txt', '--index', INDEX, '--model', RUN], 'nowhere.txt: no such file or folder'),
     (['index', 'add', 'good.jsonl', '--index', 'nowhere', '--model', RUN], 'nowhere: no such folder'),
     (['index', 'delete', '--index', 'nowhere', '--docid', 'x'], 'nowhere: no such folder'),
     (['index', 'search', 'x', '--index', INDEX], 'give either --model'),
-    (['index', 'info', '--index', 'empty'], 'empty: not an index'),
+    (['index', 'info', '--index', 'empty'], 'empty: the folder is empty'),
     (['data', 'passages', 'nowhere.txt', '--out', 's', '--model', RUN], 'nowhere.txt: no such file or folder'),
     (comparing('--random', '1x1x9'), 'give --model DIR, or --reader DIR'),
     (comparing('--reader', 'nowhere', '--random', '1x1x9'), 'nowhere: no such file or folder'),
@@ -83,7 +83,8 @@ WRONG = [
     (['convert', 'nowhere', '--to', 'hf', '--out', 'o'], 'nowhere: no such file or folder'),
     (['convert', RUN, '--to', 'hf', '--out', 'empty'], 'empty: exists already'),
     (['plan', '--gin_file', 'models/xl.gin', '--gin_file', 'nowhere.gin', '--topology', 'v4:2x2x1'], 'no gin file "nowhere.gin"'),
-    (['plan', '--gin_file', 'models/xl.gin', '--gin_file', 'runs/plan.gin', '--topology', 'v4:2x2x1', '--store', 'nowhere'], 'nowhere: no such'),
+    (['plan', '--gin_file', 'models/xl.gin', '--gin_file', 'runs/plan.gin', '--topology', 'v4:2x2x1', '--store', 'nowhere'],
+     'nowhere: no such folder'),
     (['plan', '--gin_file', 'runs/plan.gin', '--topology', 'v4:2x2x1', '--gin.BATCH_SIZE=[['], '--gin.BATCH_SIZE=[['),
 ]
 

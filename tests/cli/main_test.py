@@ -41,7 +41,8 @@ def stop_with(monkeypatch, error: BaseException):
 
 def test_every_command_shows_an_example_that_parses():
     commands = dict(leaves(cli.parser()))
-    assert {words[0] for words in commands} == {'demo', 'data', 'index', 'train', 'evaluate', 'answer', 'compare', 'convert', 'plan'}
+    assert {words[0] for words in commands} == {'demo', 'data', 'index', 'train', 'evaluate', 'answer', 'compare', 'convert', 'plan',
+                                                 'verify'}
     for words, parser in commands.items():
         assert f'example:\n  atlas-jax {" ".join(words)}' in parser.format_help()
 
@@ -83,7 +84,7 @@ def test_user_error_is_one_line_and_its_traceback_is_for_verbose_only(capsys, mo
 
 
 @pytest.mark.parametrize(('number', 'part'), [(errno.ENOSPC, 'free some space'), (errno.EACCES, 'that you may use'),
-                                              (errno.ENOENT, 'that exists')])
+                                              (errno.ENOENT, 'that exists'), (errno.EIO, 'check the disk'), (errno.EMFILE, 'the disk')])
 def test_system_errors_that_a_user_can_mend_are_one_line(number, part, capsys, monkeypatch):
     code, message = run(capsys, *stop_with(monkeypatch, OSError(number, os.strerror(number), 'some/file')))
     assert code == 2 and message.startswith('atlas-jax: some/file: ') and part in message and message.count('\n') == 1

@@ -1,5 +1,6 @@
 """`atlas-jax train` and `evaluate`: gin files to runs, on a tiny model."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -40,6 +41,18 @@ def test_a_run_and_its_evaluation(folder, tmp_path, capsys):
     figures = json.loads((tmp_path / 'figures.json').read_text())
     assert figures['questions'] == 5 and 0 <= figures['exact_match'] <= 1 and 'exact_match' in capsys.readouterr().out
     assert len((tmp_path / 'results.jsonl').read_text().splitlines()) == 5
+
+
+def test_an_index_of_another_model_is_refused_with_a_way_out_that_both_commands_have(folder, tmp_path, capsys):
+    other = tiny_run.atlas(dropout_rate=0.0, mesh=None)
+    other.config = dataclasses.replace(other.config, retriever=dataclasses.replace(other.config.retriever, pooling='sqrt'))
+    other.save(tmp_path / 'other')
+    evaluation = ['evaluate', '--gin_file', 'runs/evaluate.gin', f"--gin.MODEL_DIR='{tmp_path / 'other'}'", '--gin.BATCH_SIZE=5',
+                  f"--gin.INDEX_DIR='{folder / 'index'}'", f"--gin.EXAMPLES_FILE='{folder / 'train.jsonl'}'"]
+    for arguments in (evaluation, training(folder, tmp_path / 'run', f"--gin.MODEL_DIR='{tmp_path / 'other'}'")):
+        assert cli.main(arguments) == 2
+        assert 'differs in pooling (index average, this model sqrt)' in (message := capsys.readouterr().err) and '--force' in message
+        assert cli.main([*arguments, '--force']) == 0
 
 
 @pytest.mark.parametrize(('change', 'message'), [
@@ -86,7 +99,7 @@ def test_a_signal_before_the_first_step_ends_the_run_as_a_preemption(tmp_path):
     (tmp_path / 'train.jsonl').write_text(json.dumps(tiny_run.rows(1)[0]))
     (tmp_path / 'run.gin').write_text('from __gin__ import dynamic_registration\nimport slow\n')
     environment = os.environ | {'PYTHONPATH': f'{os.environ.get("PYTHONPATH", "")}:{tmp_path}', 'ATLAS_JAX_KEEP_ALLOCATOR': '1'}
-    started = subprocess.Popen([sys.executable, '-m', 'atlas_jax', 'train', '--gin_file', str(tmp_path / 'run.gin'), '--gin_import', 'slow'],
+    started = subprocess.Popen([sys.executable, '-m', 'atlas_jax', 'train', '--gin_file', f'{tmp_path}/run.gin', '--gin_import', 'slow'],
                                env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert started.stdout.readline() == 'importing\n'

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from atlas_jax import errors
 from atlas_jax.cli import main as cli
 from atlas_jax.compare import comparison as compare
 from atlas_jax.compare import differences as compare_differences
+from atlas_jax.conversion import hf
 from tests.testing import streams
 
 PARITY = streams.FIXTURES / 'parity'
@@ -41,6 +44,20 @@ def test_against_torch(capsys, tmp_path):
     with np.load(out) as file:
         recorded = dict(file)
     assert recorded['0/generated'].shape == (2, 5)
+
+
+@pytest.mark.torch
+@pytest.mark.slow  # both sides' train steps, as above
+def test_an_untied_model_against_torch(capsys, tmp_path):
+    pytest.importorskip('torch')
+    pytest.importorskip('transformers')
+    for name, source in (('reader', 'reader_v11'), ('retriever', 'contriever'), ('passage_encoder', 'contriever')):
+        shutil.copytree(PARITY / source, tmp_path / 'pair' / name)
+    config, params = hf.load_contriever(tmp_path / 'pair' / 'passage_encoder')
+    hf.write_contriever(tmp_path / 'pair' / 'passage_encoder', config, jax.tree.map(lambda leaf: 1.25 * leaf, params))
+    code, text, _ = run(capsys, '--model', tmp_path / 'pair', '--random', '2x3x11', '--max_length', '0', '--rounds', '0', '--grads',
+                        '--temperature_gold', '0.1', '--temperature_score', '0.1', '--out', tmp_path / 'ours.npz')
+    assert code == 0 and 'grads/passage_encoder (53 parameters)' in text, text
 
 
 def test_what_differs_is_said_and_exit_code_1(capsys):

@@ -31,6 +31,12 @@ def test_parts_may_be_missing_and_labels_stand_for_targets(recorded):
     assert np.array_equal(arrays['target_mask'], recorded['target_mask'])
 
 
+@pytest.mark.parametrize('name', ['labels', 'query_mask_reader', 'reader_ids', 'decoder_input_ids', 'other'])
+def test_arrays_of_text_are_refused_by_name(recorded, name):
+    with pytest.raises(errors.InputFileError, match=f'"{name}": an array of <U1; expected integers'):
+        compare_inputs.check(recorded | {name: np.array(['x'])}, 'x.npz')
+
+
 def changed(recorded, name, change):
     values = recorded[name].copy()
     change(values)

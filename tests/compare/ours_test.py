@@ -2,13 +2,17 @@
 
 import dataclasses
 import json
+import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from atlas_jax import errors
 from atlas_jax.compare import inputs as compare_inputs
 from atlas_jax.compare import ours as compare_ours
+from atlas_jax.conversion import hf
+from atlas_jax.models import contriever
 from atlas_jax.steps import spec as spec_lib
 from tests.testing import streams, tiny
 
@@ -94,6 +98,28 @@ def test_states_are_laid_out_as_the_inputs():
     states = np.arange(1 * 2 * 3 * 2.0).reshape(1, 2, 3, 2)
     assert compare_ours._to_width(states, 4).shape == (1, 8, 2)
     assert compare_ours._to_width(states, 2)[0, :, 0].tolist() == [0, 2, 6, 8]  # cut at two tokens a passage
+
+
+def test_an_untied_model_embeds_passages_by_their_own_encoder(tmp_path):
+    for name, source in (('reader', 'reader_v11'), ('retriever', 'contriever'), ('passage_encoder', 'contriever')):
+        shutil.copytree(PARITY / source, tmp_path / name)
+    config, params = hf.load_contriever(tmp_path / 'passage_encoder', 'second_moment')
+    hf.write_contriever(tmp_path / 'passage_encoder', config, jax.tree.map(lambda leaf: 1.5 * leaf, params))
+    side = compare_ours.Side()
+    side.models(None, None, str(tmp_path), 'second_moment')
+    arrays = compare_inputs.random(2, 3, 11, 1, reader_vocab=side._configs.reader.vocab_size, retriever_vocab=config.vocab_size)
+    compare_inputs.write(tmp_path / 'inputs.npz', arrays)
+    side.inputs(str(tmp_path / 'inputs.npz'))
+    assert side._spec.trains_passage_encoder and set(side._params) == {'reader', 'retriever', 'passage_encoder'}
+    side.outputs(str(tmp_path / 'out.npz'), 0, False)
+    with np.load(tmp_path / 'out.npz') as file:
+        found = file['0/passage_embeddings']  # [batch, n, dim]
+    expected = []
+    ids, lengths = (arrays['passage_ids'][0].reshape(6, -1), arrays['passage_mask'][0].sum(axis=-1).reshape(6))
+    expected = jax.jit(contriever.Contriever(config).apply)({'params': side._params['passage_encoder']}, streams.padded(ids, lengths))
+    np.testing.assert_allclose(found.reshape(6, -1), np.asarray(expected).reshape(6, -1), rtol=1e-4, atol=1e-5)
+    exported = side.export(str(tmp_path / 'exported'))
+    assert set(exported) == {'reader', 'retriever', 'passage_encoder'}
 
 
 def test_models_must_be_given():

@@ -1,5 +1,6 @@
 """Every kind into every other: bit-equal parameters, tokenizers that come along, folders that are whole or absent."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -212,3 +213,33 @@ def test_conversion_streams(tmp_path):
     size = sum(file.stat().st_size for file in (tmp_path / 'a').iterdir())
     done = subprocess.run([sys.executable, '-c', _STREAMING, tmp_path / 'a', tmp_path / 'b'], capture_output=True, text=True, check=True)
     assert size > 75_000_000 and int(done.stdout) < size / 3
+
+
+def test_a_folder_with_the_config_alone_is_what_the_message_asks_for(tmp_path):
+    pytest.importorskip('torch')
+    path = tiny_checkpoints.write_original(tmp_path / 'run')
+    (tmp_path / 'run' / 'retriever').rename(tmp_path / 'bert')
+    with pytest.raises(errors.ModelFolderError, match='put its config.json into .* or .* --retriever_tokenizer'):
+        convert.convert(convert.Request(path, 'hf', tmp_path / 'out'))
+    opened = _run(path, 'hf', tmp_path / 'out', retriever_tokenizer=tmp_path / 'bert')
+    assert opened.retriever().config.num_heads == 2
+    # Or beside the checkpoint, where every command finds it.
+    (tmp_path / 'bert').rename(path.parent / 'retriever')
+    assert loading.load_retriever(path)[0].num_heads == 2
+
+
+@pytest.mark.parametrize('scan', [False, True])
+def test_the_bar_ends_at_its_total(pair, tmp_path, monkeypatch, scan):
+    class Bar(contextlib.nullcontext):
+        done = total = 0
+
+        def update(self, n=1):
+            Bar.done += n
+
+    def make(total, *_):
+        Bar.total = total
+        return Bar(Bar())
+
+    monkeypatch.setattr(convert.progress, 'bar', make)
+    convert.convert(convert.Request(pair / 'reader', 't5x', tmp_path / 'out', scan=scan))
+    assert Bar.done == Bar.total > 0

@@ -82,3 +82,18 @@ def test_shards_hold_every_tensor_once_and_keep_the_limit(sizes, limit):
     assert [name for shard in shards for name in shard] == list(shapes)
     for shard in shards:
         assert len(shard) <= 1 or sum(4 * shapes[name][0] for name in shard) <= limit
+
+
+@pytest.mark.parametrize('dtype', ['F8_E4M3', 'F8_E5M2', 'C64'])
+def test_numbers_that_are_not_read_are_refused(tmp_path, dtype):
+    header = json.dumps({'a': {'dtype': dtype, 'shape': [8 if dtype == 'C64' else 64], 'data_offsets': [0, 64]}}).encode()
+    (tmp_path / 'x').write_bytes(len(header).to_bytes(8, 'little') + header + bytes(64))
+    with pytest.raises(errors.ModelFolderError, match='x: a cannot be read .* expected numbers of float32, bfloat16 or float16'):
+        hf_files.SafetensorsFile(tmp_path / 'x').read('a')
+
+
+@pytest.mark.parametrize('name', ['x' * 5000, 'x' * 300, '../x', 'a\0b', 3, None, [], '.'])
+def test_a_shard_of_another_name_is_refused(tmp_path, name):
+    (tmp_path / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': {'a': name}}))
+    with pytest.raises(errors.ModelFolderError, match='the shard|no such file'):
+        hf_files.Tensors(tmp_path)

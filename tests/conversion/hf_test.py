@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from atlas_jax import errors
-from atlas_jax.conversion import hf, hf_names
+from atlas_jax.conversion import hf, hf_names, retriever_folder
 from atlas_jax.models import contriever, t5
 from tests.testing import tiny_checkpoints
 
@@ -92,7 +92,8 @@ def test_prefixes_pooler_heads_and_buffers(params, retriever, prefix):
 
 
 def test_plain_bert_folder_is_averaged(params, retriever):
-    (retriever / 'modules.json').unlink()
+    for name in ('modules.json', 'config_sentence_transformers.json'):
+        (retriever / name).unlink()
     _edit_config(retriever, pooling=None, normalize=None)
     config, _ = hf.load_contriever(retriever)
     assert (config.pooling, config.normalize) == ('average', False)
@@ -223,53 +224,45 @@ def test_activations_without_a_name_are_refused_before_writing(params, tmp_path)
     assert not (tmp_path / 'x').exists()
 
 
-def _write_modules(folder, kinds, **pooling):
-    modules = [{'idx': i, 'path': f'{i}_{kind}' if i else '', 'type': f'sentence_transformers.models.{kind}'}
-               for i, kind in enumerate(kinds)]
-    (folder / 'modules.json').write_text(json.dumps(modules))
-    (folder / '1_Pooling').mkdir(exist_ok=True)
-    (folder / '1_Pooling' / 'config.json').write_text(json.dumps({'word_embedding_dimension': 6, **pooling}))
+def test_an_mt5_has_an_output_of_its_own_whatever_its_file_says(params, reader):
+    _edit_config(reader, model_type='mt5', tie_word_embeddings=True, feed_forward_proj=None)
+    config, found = hf.load_t5(reader)
+    assert config == V11 and not config.logits_via_embedding and config.mlp_activations == ('gelu', 'linear')
+    _assert_equal(found, params[V11])
 
 
-def test_a_plain_folder_says_nothing(tmp_path):
-    assert hf.describe_retriever(tmp_path) == hf.Description(tmp_path)
+def test_a_dimension_above_the_states_keeps_them_whole(retriever):
+    path = retriever / 'config_sentence_transformers.json'
+    for truncate_dim, expected in ((5, 5), (6, None), (700, None)):
+        path.write_text(json.dumps({'truncate_dim': truncate_dim}))
+        assert hf.load_contriever(retriever)[0].truncate_dim == expected
 
 
-@pytest.mark.parametrize('pooling', ['average', 'sqrt', 'cls'])
-@pytest.mark.parametrize('normalize', [False, True])
-def test_round_trip(tmp_path, pooling, normalize):
-    hf.write_modules(tmp_path, 6, pooling, normalize)
-    assert hf.describe_retriever(tmp_path) == hf.Description(tmp_path, pooling, normalize)
+@pytest.mark.parametrize(('changes', 'problem'), [
+    ({'feed_forward_proj': []}, 'feed_forward_proj is \\[\\]; known are'), ({'feed_forward_proj': {'a': 1}}, 'a value of type dict'),
+    ({'relative_attention_num_buckets': 1}, 'relpos_buckets is 1; it must be at least 4'), ({'num_layers': 20_000}, 'at most 256'),
+    ({'vocab_size': 2**31}, 'at most'), ({'dropout_rate': True}, 'expected a number'),
+    ({'tie_word_embeddings': 'no'}, 'expected true or false'),
+    ({'scale_decoder_outputs': 0}, 'expected true or false'), ({'model_type': []}, 'model_type is \\[\\]'),
+    ({'eos_token_id': 37}, 'below vocab_size')])
+def test_values_that_no_t5_has_name_the_file(tmp_path, changes, problem):
+    (tmp_path / 'config.json').write_text(json.dumps(hf.t5_json(V11) | {'vocab_size': 37} | changes))
+    with pytest.raises(errors.ModelFolderError, match=f'config.json: .*{problem}'):
+        hf.read_t5_config(tmp_path)
 
 
-def test_the_transformer_may_lie_in_a_folder_of_its_own(tmp_path):
-    _write_modules(tmp_path, ['Transformer', 'Pooling'], pooling_mode_mean_tokens=True)
-    modules = json.loads((tmp_path / 'modules.json').read_text())
-    modules[0]['path'] = '0_Transformer'
-    (tmp_path / 'modules.json').write_text(json.dumps(modules))
-    assert hf.describe_retriever(tmp_path).bert_folder == tmp_path / '0_Transformer'
+@pytest.mark.parametrize(('changes', 'problem'), [
+    ({'num_hidden_layers': 2**31}, 'at most 256'), ({'layer_norm': []}, 'layer_norm is'), ({'pooling': {}}, 'pooling is'),
+    ({'normalize': 1}, 'true or false'),
+    ({'hidden_act': []}, 'hidden_act is \\[\\]'), ({'num_attention_heads': 7}, 'multiple')])
+def test_values_that_no_retriever_has_name_the_file(tmp_path, changes, problem):
+    (tmp_path / 'config.json').write_text(json.dumps(hf.contriever_json(tiny_checkpoints.BERT) | changes))
+    with pytest.raises(errors.ModelFolderError, match=f'config.json: .*{problem}'):
+        hf.read_contriever_config(retriever_folder.Description(tmp_path), None)
 
 
-@pytest.mark.parametrize(('kinds', 'pooling', 'message'), [
-    (['Transformer', 'Pooling', 'Dense'], {'pooling_mode_mean_tokens': True}, "module 'Dense' is not supported"),
-    (['Transformer', 'Pooling'], {'pooling_mode_max_tokens': True}, 'pools by pooling_mode_max_tokens'),
-    (['Transformer', 'Pooling'], {'pooling_mode_mean_tokens': True, 'pooling_mode_cls_token': True}, 'exactly one'),
-    (['Transformer', 'Pooling'], {}, 'pools by nothing')])
-def test_what_a_retriever_cannot_be(tmp_path, kinds, pooling, message):
-    _write_modules(tmp_path, kinds, **pooling)
-    with pytest.raises(errors.ModelFolderError, match=message):
-        hf.describe_retriever(tmp_path)
-
-
-def test_broken_pooling(tmp_path):
-    _write_modules(tmp_path, ['Transformer', 'Pooling'])
-    (tmp_path / '1_Pooling' / 'config.json').write_text('[]')
-    with pytest.raises(errors.ModelFolderError, match='expected a JSON object'):
-        hf.describe_retriever(tmp_path)
-
-
-@pytest.mark.parametrize('text', ['{}', '[3]', '['])
-def test_broken_modules(tmp_path, text):
-    (tmp_path / 'modules.json').write_text(text)
-    with pytest.raises(errors.ModelFolderError, match='modules.json'):
-        hf.describe_retriever(tmp_path)
+def test_prompts_and_limits_are_written_and_read(params, tmp_path):
+    config = dataclasses.replace(RETRIEVER, query_prompt='query: ', passage_prompt='passage: ', max_tokens=4, truncate_dim=3,
+                                 pooling='last')
+    hf.write_contriever(tmp_path, config, params[RETRIEVER])
+    assert hf.load_contriever(tmp_path)[0] == dataclasses.replace(config, dropout_rate=0.1)

@@ -67,7 +67,7 @@ def test_given_found_and_missing(tmp_path):
                                     (loading.retriever_tokenizer, BERT, '--retriever_tokenizer')):
         for given, places in ((None, [nowhere, there]), (there, [nowhere]), (str(there), [])):
             assert find(given, places, tokenizer.vocab_size).fingerprint == tokenizer.fingerprint
-        with pytest.raises(errors.ModelFolderError, match=f'in {nowhere} nor beside it; give its folder by {option}'):
+        with pytest.raises(errors.ModelFolderError, match=f'in {nowhere} nor beside it; copy it there, or .* by {option}'):
             find(None, [nowhere], tokenizer.vocab_size)
         with pytest.raises(errors.ModelFolderError, match=f'has {tokenizer.vocab_size} tokens and the model 9'):
             find(there, [], 9)

@@ -41,7 +41,7 @@ def test_options_that_matter(tmp_path):
         temperature_score=0.1, retriever_n_context=6, query_side_retriever_training=True)
     opened = loading.open_model(tmp_path)
     assert opened.inputs == atlas.InputConfig(encoder_format='{query} {text}', retriever_format='{text}', text_max_tokens=48,
-                                              target_max_tokens=9)
+                                              retriever_max_tokens=48, target_max_tokens=9)
     assert opened.n_context == 20 and opened.task == mlm.MLMTask(noise_density=0.2, mean_span_tokens=4.0)
     assert original.distillation('x', opened.options) == {
         'gold_score_mode': 'ppmean', 'temperature_gold': 1.0, 'temperature_score': 0.1, 'retriever_n_context': 6,
@@ -49,14 +49,14 @@ def test_options_that_matter(tmp_path):
 
 
 def test_defaults_tasks_and_wrong_options():
-    assert original.inputs('x', {}) == atlas.InputConfig()
+    assert original.inputs('x', {}) == atlas.InputConfig(retriever_max_tokens=200)
     assert original.n_context('x', {'closed_book': True, 'n_context': 4}) == 0
     assert original.task('x', {}) == qa.QATask()
     assert original.task('x', {'task': 'multiple_choice', 'multiple_choice_eval_permutations': 'all', 'qa_prompt_format': '?'}) == \
         multiple_choice.MultipleChoiceTask(eval_permutations='all')
     assert original.distillation('x', {'train_retriever': False}) == {'retriever_training': 'frozen'}
     assert original.options_to_json({'b': [1, None], 'a': object()}) == {'b': [1, None]}
-    with pytest.raises(errors.ConfigError, match='no task "sleep"'):
+    with pytest.raises(errors.ConfigError, match="no task 'sleep'"):
         original.task('x', {'task': 'sleep'})
     for call, options in ((original.inputs, {'text_maxlength': '200'}), (original.n_context, {'n_context': 1.5}),
                           (original.distillation, {'temperature_gold': True})):
@@ -68,7 +68,7 @@ def test_heads_come_from_a_config_or_from_a_known_size(tmp_path):
     pytest.importorskip('torch')
     path = tiny_checkpoints.write_original(tmp_path)
     (tmp_path / 'retriever' / 'config.json').rename(tmp_path / 'config.json')
-    with pytest.raises(errors.ModelFolderError, match='width 6 may have any number of heads; give .* --retriever_tokenizer'):
+    with pytest.raises(errors.ModelFolderError, match='width 6 may have any number of heads; put its config.json into .*/retriever, or'):
         loading.load_retriever(path)
     assert original.Original(path).retriever(tmp_path).config.num_heads == 2
     loading.load_reader(path)  # the reader asks for no config.json

@@ -227,6 +227,17 @@ def test_incomplete_copies_are_refused(tmp_path):
         _refused(tmp_path / str(number), match)
 
 
+@pytest.mark.parametrize('separator', ['/../', '/../../victim/', '\\'])
+def test_no_array_or_chunk_leads_out_of_the_checkpoint(tmp_path, separator):
+    folder = tiny_checkpoints.write_t5x(tmp_path / 'whole', _apart(V11), zarr)
+    for path in ('..', 'x/..'):
+        with pytest.raises(errors.ModelFolderError, match='leads out of the folder'):
+            t5x._open_zarr(folder, 'a', {'kvstore': {'path': path}, 'metadata': {}})
+    described = folder / 'target.token_embedder.embedding' / '.zarray'
+    described.write_text(json.dumps({**json.loads(described.read_text()), 'dimension_separator': separator}))
+    _refused(folder, 'leads out of the folder|is no file name')
+
+
 def test_altered_msgpack_gives_one_line(tmp_path):
     tiny_checkpoints.write_t5x(tmp_path, {'a/b': np.float32([1, 2])})
     whole, generator = (tmp_path / 'checkpoint').read_bytes(), np.random.default_rng(0)
@@ -241,3 +252,32 @@ def test_altered_msgpack_gives_one_line(tmp_path):
                 checkpoint.read(name)
         except errors.UserError:
             pass
+
+
+@pytest.mark.parametrize(('change', 'problem'), [
+    ({'chunks': [2**39, 6]}, 'larger than any'), ({'chunks': [2**20, 2**20]}, 'larger than any'),
+    ({'shape': [10**12, 6], 'chunks': [1, 1]}, 'larger|expected'),
+    ({'shape': [10**8, 6], 'chunks': [1, 1]}, 'expected \\[37, 6\\] by'), ({'chunks': [1, 1]}, 'files for the 222 chunks'),
+    ({'chunks': None}, 'describe no'),
+    ({'dtype': '|O'}, 'describe no'), ({'dtype': []}, 'describe no'), ({'order': 'X'}, 'a compressor, order'),
+    ({'compressor': {'id': 'x'}}, 'a compressor'),
+    ({'compressor': 'gzip9'}, 'a compressor'), ({'dimension_separator': 5}, 'separator'), ({'filters': [{'id': 'x'}]}, 'filter')])
+def test_a_forged_zarray_is_refused_before_tensorstore_sees_it(tmp_path, change, problem):
+    folder = tiny_checkpoints.write_t5x(tmp_path, _apart(V11), lambda *place: zarr(*place))
+    path = folder / 'target.token_embedder.embedding' / '.zarray'
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(errors.ModelFolderError, match=problem):
+        t5x.Checkpoint(folder)
+
+
+def test_a_billion_layers_are_refused(tmp_path):
+    folder = tiny_checkpoints.write_t5x(tmp_path, {**_apart(V11), 'encoder/encoder/x': np.zeros((0, 10**9), np.float32)})
+    with pytest.raises(errors.ModelFolderError, match='1,000,000,000 layers .* at most 256'):
+        t5x.open_t5(folder)
+
+
+@pytest.mark.parametrize('content', [b'\xdd\x7f\xff\xff\xff', b'\xdf\x7f\xff\xff\xff', b'\x81\xa1a' * 100_000])
+def test_what_msgpack_announces_is_not_allocated(tmp_path, content):
+    (tmp_path / 'checkpoint').write_bytes(content)
+    with pytest.raises(errors.ModelFolderError, match='not a whole msgpack'):
+        t5x.Checkpoint(tmp_path)

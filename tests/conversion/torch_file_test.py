@@ -191,3 +191,51 @@ def test_altered_files_give_one_line(tmp_path):
                 file.read(name)
         except errors.UserError as error:
             assert '\n' not in str(error)
+
+
+def _shared(levels: int = 27) -> bytes:
+    """Opcodes that push a tuple which holds another one twice, so many times over: 2 bytes a level."""
+    return b')' + b'2\x86' * levels
+
+
+@pytest.mark.parametrize('content', [
+    # a key of a storage, in the older layout; a persistent id; a device; a name; a shape
+    b'\x80\x02(' + _shared() + b'l.', b'\x80\x02' + _shared() + b'Q.', b'\x80\x02ctorch\ndevice\n' + _shared() + b'\x85R.',
+    b'\x80\x02}' + _shared() + b'K\x01s.', b'\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x00' + _shared() + _shared() + b'tR.'])
+def test_tuples_that_share_tuples_are_refused_at_once(tmp_path, content):
+    with pytest.raises(errors.ModelFolderError):
+        torch_file.TorchFile(_zip(tmp_path / 'x.bin', content))
+    legacy = b''.join(pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {}, {})) + content
+    (tmp_path / 'y.bin').write_bytes(legacy)
+    with pytest.raises(errors.ModelFolderError):
+        torch_file.TorchFile(tmp_path / 'y.bin').read('w')
+
+
+@pytest.mark.parametrize('value', [_shared(), b']q\x00h\x00a', b'](' + b'K\x01' * 100_001 + b'e'])
+def test_options_that_cannot_be_written_out_are_refused(tmp_path, value):
+    opt = b'cargparse\nNamespace\n)\x81}X\x04\0\0\0task' + value + b'sb'
+    file = torch_file.TorchFile(_zip(tmp_path / 'x.bin', b'\x80\x02}(X\x05\0\0\0model}X\x03\0\0\0opt' + opt + b'u.'), within='model')
+    with pytest.raises(errors.ModelFolderError, match='more than 100,000 values'):
+        _ = file.options
+
+
+def test_many_marks_take_linear_time(tmp_path):
+    # 60,000 tuples below 100,000 numbers: to look for the mark from the bottom would take 6 * 10**9 steps.
+    content = b'\x80\x02' + b'K\x01' * 100_000 + b'(t0' * 60_000 + b'}.'
+    assert torch_file.TorchFile(_zip(tmp_path / 'x.bin', content)).names() == set()
+    # POP takes a mark too, as pickle's does; a mark is never a value.
+    assert torch_file.load_pickle(io.BytesIO(b'\x80\x02K\x05(0.')) == 5
+    for broken in (b'\x80\x02(.', b'\x80\x02t.', b'\x80\x02}(s.', b'\x80\x02(2.', b'\x80\x02]K\x01(a.'):
+        with pytest.raises((ValueError, IndexError)):
+            torch_file.load_pickle(io.BytesIO(broken))
+
+
+def test_a_storage_is_measured_before_it_is_read(tmp_path):
+    (tmp_path / 'x.bin').write_bytes(b'')
+    with open(tmp_path / 'holes', 'wb') as holes:
+        holes.truncate(1 << 20)
+    with zipfile.ZipFile(tmp_path / 'x.bin', 'w') as archive:
+        archive.writestr('x/data.pkl', _tensor_pickle(6, 0, (6,), (1,)))
+        archive.write(tmp_path / 'holes', 'x/data/0')
+    with pytest.raises(errors.ModelFolderError, match='not a whole PyTorch file'):
+        torch_file.TorchFile(tmp_path / 'x.bin').read('w')

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 
 import hypothesis
@@ -87,7 +88,7 @@ def test_folder_in_the_order_of_paths(tmp_path, capsys):
     ('{"text": "a"}\n{"text": " "}', r'd.jsonl:2, field "text": empty'),
     ('{"title": "a"}', r'd.jsonl:1, field "text": missing'),
     ('{"text": "a", "id": 1}\n\n{"text": "b", "id": "1"}', r'd.jsonl:3, field "id": "1" was the id of an earlier document .d.jsonl:1.'),
-    ('{"text": "a", "_id": "x"}\n{"contents": "b", "id": "x"}', r'd.jsonl:2, field "id": "x" was the id of an earlier document .d.jsonl:1.'),
+    ('{"text": "a", "_id": "x"}\n{"contents": "b", "id": "x"}', r'd.jsonl:2, field "id": "x" was the id of an earlier'),
     ('{"id": "x", "contents": ["b"]}', r'd.jsonl:1, field "text": missing; fields found: contents, id'),
     ('{"text": ["a"]}', r'd.jsonl:1, field "text": expected text, found list'),
     ('{"text": "a", "id": true}', r'field "id": expected text, found bool'),
@@ -95,7 +96,7 @@ def test_folder_in_the_order_of_paths(tmp_path, capsys):
     (r'{"text": "a \ud83d"}', r'd.jsonl:1, field "text": half a surrogate pair'),
     ('{"text": "a"', r'd.jsonl:1: broken JSON'),
     ('', r'd.jsonl: the file is empty'),
-    (b'{"text": "\xff"}', r'd.jsonl: not UTF-8'),
+    (b'{"text": "\xff"}', r'd.jsonl:1: not UTF-8'),
 ])
 def test_faulty_json_lines(tmp_path, content, message):
     with pytest.raises(errors.InputFileError, match=message) as caught:
@@ -152,3 +153,25 @@ def test_any_bytes_are_read_or_refused_in_one_line(tmp_path, content, kind):
         read_one(tmp_path, f'any.{kind}', content)
     except errors.InputFileError as error:
         assert re.fullmatch(r'[^\n]*any\.\w+[^\n]*', str(error))
+
+
+@pytest.mark.parametrize('name', ['x.txt', 'x.md', 'x.html', 'x.jsonl'])
+def test_a_word_that_is_no_text_is_refused(tmp_path, name):
+    word = 'x' * 100_001
+    with pytest.raises(errors.InputFileError, match='a word of more than 100,000 characters'):
+        read_one(tmp_path, name, json.dumps({'text': f'a {word} b'}) if name.endswith('l') and 'json' in name else f'a {word} b')
+    # An address or an image inside a tag is no word of the text.
+    assert len(read_one(tmp_path, 'y.html', f'<p>a <img src="data:{word}"> b</p>')) == 1
+
+
+@pytest.mark.parametrize('name', ['x.txt', 'x.md', 'x.html', 'x.jsonl'])
+def test_what_is_no_file_is_refused(tmp_path, name):
+    with open(tmp_path / name, 'wb') as file:
+        file.truncate(1 << 38)
+    with pytest.raises(errors.InputFileError, match='expected at most|more than'):
+        list(read_documents(tmp_path / name))
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    for path in (tmp_path / name, tmp_path):  # in a folder of documents too
+        with pytest.raises(errors.InputFileError, match='no regular file'):
+            list(read_documents(path))

@@ -160,3 +160,21 @@ def test_any_page_is_read(parts):
 def test_words_of_paragraphs_are_kept(words):
     _, ((_, text),) = markup.read_html(''.join(f'<p>{word}</p><div>{word}<b>{word}</b></div>' for word in words))
     assert text.split() == [part for word in words for part in (word, word + word)]
+
+
+@pytest.mark.parametrize('repeated', [
+    '<!--', '<!-- >', '<![CDATA[', '<![CDATA[ >', '<?x ', '</', '</a ', '<a "', '<a \n', '<a', '<svg>', '&', '&#x', '<script>', '<!',
+    '</svg>', '<svg><math>', '<title>', '<!doctype ['])
+@pytest.mark.parametrize('end', ['', '>', '</math>' * 30_000])
+def test_a_hostile_page_takes_linear_time(repeated, end):
+    start = time.process_time()
+    assert markup.read_html('<p>words</p>' + repeated * 30_000 + end)[1][0][1].startswith('words')
+    assert time.process_time() - start < 10  # in quadratic time minutes
+
+
+@pytest.mark.parametrize(('page', 'text'), [
+    ('<p>a &#' + '9' * 10_000 + '; b</p>', 'a \ufffd b'), ('<p>a &#x41; &#66; b</p>', 'a A B b'), ('<p>x < y', 'x < y'),
+    ('x <a href=', 'x <a href='),
+    ('a<!-- c -->b', 'ab'), ('<p>a</p><![CDATA[ c ]]><p>b', 'a\n\nb'), ('<p>a<![if IE]>b<![endif]></p>', 'ab'), ('a <!-- b', 'a b')])
+def test_awkward_pages(page, text):
+    assert markup.read_html(page) == ('', [('', text)])

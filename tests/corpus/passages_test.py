@@ -115,7 +115,8 @@ def test_a_run_without_spaces_is_cut_and_named():
 
 def test_languages_without_spaces_and_addresses_are_text():
     counts = CutCounts()
-    documents = [Document('zh', '', '', '\u9433\u662f\u91d1\u5c6c\u3002' * 700), Document('url', '', '', f'See http://x.org/{"a" * 80} now.')]
+    documents = [Document('zh', '', '', '\u9433\u662f\u91d1\u5c6c\u3002' * 700),
+                 Document('url', '', '', f'See http://x.org/{"a" * 80} now.')]
     assert [each.docid for each in split_passages(documents, 10_000, counts=counts)] == ['zh', 'url']
     assert counts.longest_run == 0 and len(word_spans(documents[1].text)) == 3
 

@@ -95,6 +95,10 @@ def test_build_killed_after_the_commit_is_the_new_version(tmp_path):
     kill_writer(tmp_path / 's', 'build', 'cleaning')
     store = corpus_store.PassageStore.open(tmp_path / 's')
     assert len(store) == 1400 and store.docid(0) == 'p100'
+    assert corpus_store.PassageStore.leftovers(tmp_path / 's') == [f'{tmp_path}/s/segment-00000']
+    assert corpus_store.PassageStore.problems(tmp_path / 's') == [], 'what is left over is no damage'
+    store.append([passage(30)], reader_tokenizer=READER, retriever_tokenizer=RETRIEVER, progress=False)
+    assert corpus_store.PassageStore.leftovers(tmp_path / 's') == []
 
 
 def test_building_again_replaces(tmp_path):

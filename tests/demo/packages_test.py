@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -154,6 +155,24 @@ def test_broken_archives_and_absent_members(tmp_path, name):
     (tmp_path / 'good.whl').write_bytes(WHEEL)
     with pytest.raises(errors.DownloadError, match='holds no file'):
         list(packages.members(tmp_path / 'good.whl', 'other/'))
+
+
+def test_broken_archives_and_bombs_give_one_line(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'bomb.whl', 'w', zipfile.ZIP_DEFLATED) as wheel, wheel.open('x', 'w', force_zip64=True) as member:
+        for _ in range(1025):
+            member.write(bytes(1 << 20))
+    with pytest.raises(errors.DownloadError, match='it unpacks to 1,074,790,400 bytes'):
+        list(packages.members(tmp_path / 'bomb.whl', ''))
+    for name, whole in (('a.whl', WHEEL), ('a.tgz', _tgz({'package/a': b'x' * 1000}))):
+        for place in range(0, len(whole), 7):
+            (tmp_path / name).write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1:])
+            try:
+                list(packages.members(tmp_path / name, ''))
+            except errors.DownloadError as error:
+                assert '\n' not in str(error)
+    os.mkfifo(tmp_path / 'pipe.whl')
+    with pytest.raises(errors.DownloadError, match='no regular file'):
+        list(packages.members(tmp_path / 'pipe.whl', ''))
 
 
 def test_no_installer_runs_what_a_package_brings():

@@ -7,18 +7,22 @@ import json
 import pathlib
 import re
 import shlex
+import shutil
 
 import flax.linen as nn
 import jax
 import pytest
 
+from atlas_jax import api
 from atlas_jax.cli import main as cli
 from atlas_jax.conversion import hf
 from atlas_jax.gin_files import parse as gin_parse
+from atlas_jax.io import contents
 from atlas_jax.models import contriever, t5
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SHORTER = {'train': ['--gin.TOTAL_STEPS=2', '--gin.EXAMPLES=8'], 'evaluate': ['--gin.EXAMPLES=5']}
+SHORTER = {'train': ['--gin.TOTAL_STEPS=2', '--gin.EXAMPLES=8'], 'evaluate': ['--gin.EXAMPLES=5'],
+           'demo': ['--questions', '5', '--steps', '2']}
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -34,7 +38,7 @@ def commands(page: str) -> list[list[str]]:
 
 def run(arguments: list[str], wheels: pathlib.Path) -> None:
     """One command, made shorter."""
-    if arguments[:2] == ['data', 'demo']:
+    if arguments[:2] == ['data', 'demo'] or arguments[0] == 'demo':
         arguments = [*arguments, '--packages', str(wheels), '--countries', '6']
     assert cli.main(arguments + SHORTER.get(arguments[0], [])) == 0, shlex.join(arguments)
     if arguments[:2] == ['data', 'demo']:
@@ -47,10 +51,11 @@ def make_tiny(models: pathlib.Path) -> None:
     for name, write, init in (('reader', hf.write_t5, t5.init_params), ('retriever', hf.write_contriever, contriever.init_params)):
         config = gin_parse.value_of(name.upper())
         write(models / name, config, jax.device_get(nn.unbox(init(config, jax.random.key(0)))))
+        contents.write(models / name)  # the list of the real model's files no longer fits
 
 
 @pytest.mark.slow  # most commands load and compile a model: only in sequence do they show that one reads what another wrote
-def test_commands_of_readme_and_your_documents(demo_packages, tmp_path, monkeypatch, capsys):
+def test_commands_of_readme_and_search(demo_packages, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for arguments in commands('README.md'):
         run(arguments, demo_packages.wheels)
@@ -59,16 +64,30 @@ def test_commands_of_readme_and_your_documents(demo_packages, tmp_path, monkeypa
     assert 'train.TrainData.max_examples' in pathlib.Path('demo-data/run/config.gin').read_text()
     for arguments in commands('docs/search.md'):
         run(arguments, demo_packages.wheels)
+    assert json.loads(pathlib.Path('searchers.json').read_text())['fit'] and pathlib.Path('demo-data/index/hybrid.json').is_file()
+    capsys.readouterr()
+    names = {'atlas': api.Atlas.load('demo-data/run'), 'index': api.Index.open('demo-data/index')}
+    exec(blocks('docs/search.md', 'python')[0], names)
+    out = capsys.readouterr().out
+    assert len(out.partition('questions,')[0].splitlines()) == 4 and 'Saved beside the index' in out
 
-    pathlib.Path('my-documents').mkdir()
-    pathlib.Path('my-documents/orchard.md').write_text(blocks('docs/your-documents.md', 'markdown')[0])
-    questions, news = blocks('docs/your-documents.md', 'json')
-    for name, text in (('my-questions.jsonl', questions), ('my-test.jsonl', questions), ('news.jsonl', news)):
+
+def files(page: str) -> dict[str, str]:
+    """The files that a page shows, by the name in backquotes before each."""
+    text = (ROOT / page).read_text(encoding='utf-8')
+    return dict(re.findall(r'`([\w./-]+\.(?:md|jsonl))`[^`]*:\n\n```(?:markdown|json)\n(.*?)^```', text, re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.slow  # as above: from an empty folder, with what the page shows and nothing else
+def test_your_documents_from_nothing(demo_packages, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, text in files('docs/your-documents.md').items():
+        pathlib.Path(name).parent.mkdir(exist_ok=True)
         pathlib.Path(name).write_text(text)
     found = ''
     for arguments in commands('docs/your-documents.md'):
-        if arguments[:2] == ['data', 'demo']:
-            continue  # README's commands have made it
+        if arguments[0] == 'demo':
+            shutil.copytree('demo-data/models', 'demo/models')  # tiny ones, which the demo finds and keeps
         capsys.readouterr()
         run(arguments, demo_packages.wheels)
         if arguments[:2] == ['index', 'search']:
@@ -76,3 +95,4 @@ def test_commands_of_readme_and_your_documents(demo_packages, tmp_path, monkeypa
     assert 'Martha Lind' in found and 'Boskoop' in found  # three passages in all
     info = json.loads(capsys.readouterr().out)
     assert info['deleted'] == 1 and info['rows'] - info['deleted'] == 3
+    assert len(pathlib.Path('my-results.jsonl').read_text().splitlines()) == 3 and pathlib.Path('my-second-run').is_dir()

@@ -183,7 +183,7 @@ def test_a_macro_that_is_its_own_value_on_the_command_line():
 
 
 def test_references_that_lead_back():
-    text = f'{DYNAMIC}from atlas_jax import train\nfrom atlas_jax import model\nX = @model.ModelSource()\nmodel.ModelSource.model_dir = %X\n'
+    text = f'{DYNAMIC}from atlas_jax import model\nX = @model.ModelSource()\nmodel.ModelSource.model_dir = %X\n'
     pathlib.Path('run.gin').write_text(text)
     with pytest.raises(errors.ConfigError, match='must be str'):
         gin_parse.parse(['run.gin'])
@@ -223,8 +223,8 @@ def test_files_that_include_others_over_and_over():
 
 
 @settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.sampled_from(['X', 'Y', 'train', '=', '.', '@', '%', '(', ')', '[', ']', '{', '}', ',', ':', '\n', '\n  ', "'", '"', '/', '1',
-                                 '-', 'import ', 'from ', 'include ', ' ', '\\\n', 'f', 'atlas_jax', '\0', '#', 'é', 'None', DYNAMIC]),
+@given(st.lists(st.sampled_from(['X', 'Y', 'train', '=', '.', '@', '%', '(', ')', '[', ']', '{', '}', ',', ':', '\n', '\n  ', "'", '"', '/',
+                                 '1', '-', 'import ', 'from ', 'include ', ' ', '\\\n', 'f', 'atlas_jax', '\0', '#', 'é', 'None', DYNAMIC]),
                 max_size=12).map(''.join))
 def test_any_text_is_read_or_gets_one_line(text):
     pathlib.Path('any.gin').write_text(text, encoding='utf-8')
@@ -238,8 +238,8 @@ def test_a_run_folder_from_elsewhere_runs_nothing(working_folder):
     """As a user meets it: another's config.gin, by the installed command."""
     (working_folder / 'config.gin').write_text(ATTACKS['working directory'])
     environment = os.environ | {'ATLAS_JAX_KEEP_ALLOCATOR': '1'}
-    done = subprocess.run([sys.executable, '-m', 'atlas_jax', 'train', '--gin_file', 'config.gin'], capture_output=True, text=True, check=False,
-                          env=environment)
+    done = subprocess.run([sys.executable, '-m', 'atlas_jax', 'train', '--gin_file', 'config.gin'], capture_output=True, text=True,
+                          check=False, env=environment)
     assert done.returncode == 2 and not (working_folder / 'ran').exists()
     assert done.stderr == 'atlas-jax: config.gin:2: import evilmod: gin files import atlas_jax alone; if you trust the module, add ' \
                           '--gin_import evilmod\n'

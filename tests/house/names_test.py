@@ -12,9 +12,10 @@ _PLACE = re.compile(r'folder|path|dir|place|\.local\b|parent|root|cache|home|\bo
                     re.IGNORECASE)
 # A Folder checks each name that it is given; these two join nothing but Folders, apart from `.local`.
 _FOLDERS = ('corpus', 'index')
-_CHECKS_ITSELF = ('io.folder', 'io.untrusted')
+_CHECKS_ITSELF = ('io.contents', 'io.folder', 'io.untrusted')  # the first asks `inside` for each name of a list that it reads
 # Names that no file gave: constants of ours under a variable's name, command-line arguments, digests.
 _OWN_NAMES = {
+    'cli.inputs': {'folder / name'},
     'conversion.convert': {'folder / name', "folder / 'tokenizers' / name"},
     'conversion.loading': {'folder / file', 'folder / part', 'parent / name', 'path / name', "path / 'checkpoint' / name",
                            "path / 'tokenizers' / part", 'place / file'},
@@ -25,9 +26,13 @@ _OWN_NAMES = {
     'demo.packages': {'cache_dir / package.file_name', 'folder / package.file_name', 'pathlib.Path(folder) / package.file_name'},
     'gin_files.parse': {'folder / name'},
     'io.atomic': {'folder / name'},
+    # Each name is checked where the list is read.
+    'io.contents': {'folder / block[0]', 'folder / name', 'folder.absolute() / name', 'pathlib.Path(parent) / name'},
     'planning.plan': {"cache_dir / f'{_key([lowered.as_text(), *shapes], topology)}.json'"},
     'report.run_log': {"folder / f'events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}'"},
     'searchers.on_host': {'pathlib.Path(part.index.path) / name'},
+    'tokenizers.bert': {'folder / file'},
+    'train': {"folder / 'checkpoints' / str(done)"},
     # Where a checkpoint of the original says that its models are: looked at for tokenizers, and for nothing else.
     'conversion.original': {'parent / option', 'parent / pathlib.PurePath(option).name'},
     # A store may be anywhere: an index names it as a user would.

@@ -66,3 +66,25 @@ def untyped(path: pathlib.Path) -> list[str]:
 def test_our_own_types_are_named_in_public_signatures():
     wrong = [line for path in SOURCES for line in untyped(path)]
     assert not wrong, '\n'.join(wrong)
+
+
+def json_lines(tree: ast.AST) -> list[int]:
+    """Line numbers of `json.loads` and `json.load`; a copy by `json.loads(json.dumps(...))` reads no file."""
+    def is_json(node: ast.AST, *names: str) -> bool:
+        return isinstance(node, ast.Attribute) and node.attr in names and isinstance(node.value, ast.Name) and node.value.id == 'json'
+
+    copies = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call) and is_json(node.func, 'loads') and node.args
+              and isinstance(node.args[0], ast.Call) and is_json(node.args[0].func, 'dumps')}
+    return sorted({node.lineno for node in ast.walk(tree) if is_json(node, 'loads', 'load') and node not in copies
+                   or isinstance(node, ast.ImportFrom) and node.module == 'json'})
+
+
+def test_json_of_files_is_parsed_in_one_place():
+    # line_process talks to the process that it has started itself.
+    wrong = [f'{name_of(path)}:{line}: parse by atlas_jax/io/untrusted.py' for path in SOURCES for line in json_lines(tree_of(path))
+             if module_of(path) not in ('io.untrusted', 'runtime.line_process')]
+    assert not wrong, '\n'.join(wrong)
+
+
+def test_json_is_recognised():
+    assert json_lines(ast.parse('x = json.loads(y)\nz = json.load(y)\nfrom json import loads\njson.loads(json.dumps(x))')) == [1, 2, 3]

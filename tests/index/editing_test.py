@@ -105,12 +105,12 @@ def test_a_compaction_that_dies_leaves_what_was(index, store, monkeypatch):
 
 def test_the_shards_of_another_model_are_named(index, store):
     index = rewrite_rows(index.path, 5, fresh(3), 1, model_fingerprint='other')
-    with pytest.raises(errors.IndexFolderError, match='index other, this model fake.*--force'):
+    with pytest.raises(errors.IndexFolderError, match='index other, this model .*--force'):
         index.check(store, FakeEmbedder())
     index.check(store, FakeEmbedder(), force=True)
     with pytest.raises(errors.IndexFolderError, match='embeddings of 7 numbers, this model makes 5'):
         index.check(store, FakeEmbedder(dim=5), force=True)
-    [problem] = verification.mismatches(index.path, store.fingerprint_of, FakeEmbedder())
+    [problem] = verification.mismatches(index.path, store, FakeEmbedder())
     assert (problem.first_row, problem.stop_row) == (5, 8)
 
 

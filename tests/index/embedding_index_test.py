@@ -109,7 +109,7 @@ def test_another_model_or_store_is_refused(tmp_path):
     store, embedder, other = FakeStore(passages(13)), FakeEmbedder(), FakeEmbedder(seed=1)
     index = EmbeddingIndex.build(store, embedder, tmp_path / 'index', progress=False)
     for call in (index.check, index.add):
-        with pytest.raises(errors.IndexFolderError, match=f'{embedder.fingerprint}.*{other.fingerprint}.*--force'):
+        with pytest.raises(errors.IndexFolderError, match=f'{embedder.record.weights}.*{other.record.weights}.*--force'):
             call(store, other)
         one_token_changed = [(docid, (tokens[0] % 49 + 1, *tokens[1:]) if tokens else ()) for docid, tokens in passages(13)]
         for foreign in (passages(13, seed=5), passages(12), passages(15, seed=5), [*one_token_changed, ('new', (3,))]):

@@ -184,3 +184,29 @@ def test_a_row_is_int32_and_float32():
     for name in ('retriever_query_tokens', 'retriever_query_lengths', 'reader_query_lengths', 'decoder_target_tokens', 'example_ids'):
         assert getattr(batch, name).dtype == np.int32
     assert not batch.decoder_loss_weights[1].any() and batch.retriever_query_lengths[1] == 2
+
+
+def test_a_retriever_query_has_its_prompt_and_is_cut_to_the_room_it_leaves():
+    def ids(query, width=16, kept='', **options):
+        row = encoder(width, 4, **options).encode(dataclasses.replace(EXAMPLE, query=query, kept=kept))
+        assert int(row.reader_query_lengths) == min(len(T5.encode(query)), width)  # the reader gets none of it
+        return row.retriever_query_tokens[:int(row.retriever_query_lengths)].tolist()
+
+    query, prompt = 'what is thing 3 ?', BERT.encode('is it : ')
+    assert prompt and ids(query, retriever_query_format='is it : {query}') == [BERT.cls_id, *prompt, *BERT.encode(query), BERT.sep_id]
+    long = ' '.join(f'thing {i}' for i in range(9))
+    own = BERT.encode(long)
+    for options in ({'width': 12}, {'retriever_room': 12}):
+        room = 12 - len(prompt) - 2
+        assert ids(long, retriever_query_format='is it : {query}', **options)[1 + len(prompt):-1] == own[:room]
+        front = ids(long, retriever_query_format='is it : {query}', kept='thing 8', **options)
+        assert front[1:1 + len(prompt)] == prompt and front[1 + len(prompt):-1] == own[-room:]
+
+
+def test_a_prompt_that_cannot_stand_before_a_query_is_refused():
+    with pytest.raises(errors.FormatError, match='retriever_query_format: .*touches'):
+        encoder(16, 4, retriever_query_format='is{query}')
+    with pytest.raises(errors.FormatError, match='must have {query} once'):
+        encoder(16, 4, retriever_query_format='{title}')
+    with pytest.raises(errors.ConfigError, match='leaves no room for a query; raise query_max_tokens, which is 4'):
+        encoder(4, 4, retriever_query_format='is it : {query}')

@@ -1,5 +1,7 @@
 """Arrays on disk: what is written comes back, and what is missing or damaged is noticed."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -47,7 +49,7 @@ def test_a_flipped_bit_is_an_error(tmp_path):
 
 
 def test_no_array(tmp_path):
-    with pytest.raises(ValueError, match='NOT_FOUND'):
+    with pytest.raises(ValueError, match='zarr.json: No such file'):
         arrays.open_array(Folder(tmp_path / 'a'))
 
 
@@ -59,3 +61,25 @@ def test_aligned_zeros(shape, dtype):
     assert not made.size or made.ctypes.data % 64 == 0
     made[...] = 1
     assert made.all()
+
+
+@pytest.mark.parametrize('change', [
+    {'chunk_grid': {'name': 'regular', 'configuration': {'chunk_shape': [2**40, 5]}}}, {'chunk_grid': 5}, {'shape': [-1, 5]},
+    {'shape': 'x'}, {'shape': [7, 5, 3]}, {'data_type': 'object9'}, {'data_type': []}, {'codecs': []}, {'codecs': 3},
+    {'codecs': [{'name': 'bytes'}, {'name': 'crc32c'}, {'name': 'gzip', 'configuration': {'level': 1}}]},
+    {'chunk_grid': {'name': 'regular', 'configuration': {'chunk_shape': [True, 5]}}}])
+def test_a_forged_description_is_refused_before_it_is_opened(tmp_path, change):
+    arrays.create(Folder(tmp_path / 'a'), (7, 5), 'float32', (3, 5)).write(np.ones((7, 5), np.float32)).result()
+    path = tmp_path / 'a' / 'zarr.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match='describes no array of ours'):
+        arrays.open_array(Folder(tmp_path / 'a'))
+
+
+@pytest.mark.parametrize('content', [b'[' * 100_000, b'\xff', b'', b'3', None])
+def test_a_description_that_is_none_is_refused(tmp_path, content):
+    (tmp_path / 'a').mkdir()
+    if content is not None:
+        (tmp_path / 'a' / 'zarr.json').write_bytes(content)
+    with pytest.raises(ValueError, match='.'):
+        arrays.open_array(Folder(tmp_path / 'a'))

@@ -50,6 +50,15 @@ def test_bytes_are_written_as_they_are(tmp_path):
     assert (tmp_path / 'file').read_bytes() == b'\r\n\xff'
 
 
+def test_a_full_disk_inside_a_new_folder_names_the_folder(tmp_path):
+    with pytest.raises(errors.DiskFullError, match='/out: the disk is full'), atomic.writing_folder(tmp_path / 'out') as folder, \
+            atomic.writing(folder / 'weights'):
+        raise ValueError('RESOURCE_EXHAUSTED: [OS error 28: ENOSPC No space left on device]')  # as TensorStore says it
+    with pytest.raises(ValueError, match='of ours'), atomic.writing_folder(tmp_path / 'out'):
+        raise ValueError('a mistake of ours')
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_on_a_full_disk_is_not_there(tmp_path):
     with pytest.raises(errors.DiskFullError, match='out: the disk is full'), atomic.writing_folder(tmp_path / 'out'):
         raise OSError(errno.ENOSPC, 'no space')
@@ -121,3 +130,31 @@ def test_a_folder_that_appeared_meanwhile_stays(tmp_path):
         (tmp_path / 'out' / 'part').write_text('first')
     assert (tmp_path / 'out' / 'part').read_text() == 'first'
     assert os.listdir(tmp_path) == ['out']
+
+
+@pytest.mark.parametrize(('code', 'remedy'), [(errno.EIO, 'check the disk'), (errno.ESTALE, 'check the disk'), (errno.EMFILE, 'the disk'),
+                                              (errno.EACCES, 'that you may use'), (errno.EROFS, 'that you may use')])
+def test_a_failing_disk_is_one_line_that_names_the_file(tmp_path, code, remedy):
+    (tmp_path / 'file').write_text('old')
+    message = f'file: cannot be read or written .{os.strerror(code)}.; .*{remedy}'
+    with pytest.raises(errors.StorageError, match=message), atomic.writing(tmp_path / 'file') as file:
+        file.write('new')
+        raise OSError(code, 'it fails')  # as write and fsync do, which name no file
+    assert (tmp_path / 'file').read_text() == 'old'
+    with pytest.raises(errors.StorageError, match='^other: cannot be read'), atomic.writing_folder(tmp_path / 'new'):
+        raise OSError(code, 'it fails', 'other')
+    assert os.listdir(tmp_path) == ['file']
+
+
+def test_what_the_caller_understands_is_left_to_it():
+    for code in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY):
+        assert atomic.user_error('x', OSError(code, '')) is None
+
+
+def test_a_disk_that_fails_while_it_is_tidied_hides_no_success(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.EIO, 'it fails')
+    monkeypatch.setattr('pathlib.Path.unlink', fail)
+    with atomic.writing(tmp_path / 'file') as file:
+        file.write('new')
+    assert (tmp_path / 'file').read_text() == 'new'

@@ -1,6 +1,7 @@
 """JSON lines: what is read, and the one line that each mistake gets."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -62,3 +63,19 @@ def test_any_rows_come_back(tmp_path_factory, rows):
     rows = json.loads(json.dumps(rows))
     jsonl.write(path, rows)
     assert list(jsonl.read(path)) == list(enumerate(rows, start=1))
+
+
+@pytest.mark.parametrize('line', [b'[' * 100_000, b'{"a": ' + b'1' * 5_000 + b'}', b'{"a": "\xff"}', b'{"a": NaN'])
+def test_a_hostile_line_is_named(tmp_path, line):
+    with pytest.raises(errors.InputFileError, match=r'rows\.jsonl:3: (broken JSON|not UTF-8)'):
+        list(jsonl.read(_file(tmp_path, b'{"a": 1}\n\n' + line + b'\n{"a": 2}\n')))
+
+
+def test_pipes_devices_and_endless_lines_are_refused(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    (tmp_path / 'zero').symlink_to('/dev/zero')
+    with open(tmp_path / 'holes', 'wb') as file:
+        file.truncate(1 << 38)
+    for name, problem in (('pipe', 'no regular file'), ('zero', 'no regular file'), ('holes', ':1: more than 67,108,864 bytes')):
+        with pytest.raises(errors.InputFileError, match=problem):
+            list(jsonl.read(tmp_path / name))

@@ -79,6 +79,17 @@ def test_it_opens_with_its_store_or_another_place(atlas, index, tmp_path):
     assert len(api.Index.open(index.index.path, moved).store) == 23
 
 
+def test_an_index_is_searched_with_its_model(atlas, index):
+    questions = ['thing 3', 'what is red ?']
+    found = index.search(questions, atlas, 4)
+    assert found == atlas.search(questions, index, 4) and [len(row) for row in found] == [4, 4]
+    assert isinstance(found[0][0], knowledge_index.Found) and found[0][0].index == str(index.index.path)
+    assert len(index.search(questions, atlas)[0]) == 5 and index.search([], atlas) == []
+    other = dataclasses.replace(atlas, params=jax.tree.map(lambda leaf: leaf + 1, atlas.params))
+    with pytest.raises(errors.IndexFolderError, match='another model'):
+        index.search(questions, other)
+
+
 def test_what_is_there_as_it_is_is_not_added_again(atlas, index):
     rows, known = len(index.store), [index.store[2], index.store[5]]
     new = Passage('new', 'thing 99', '', 'The thing 99 is red .')

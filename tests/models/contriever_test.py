@@ -36,6 +36,12 @@ def test_pooling(pooling, count):
             expected = np.zeros(22)
         elif pooling == 'cls':
             expected = states[0]
+        elif pooling == 'last':
+            expected = states[-1]
+        elif pooling == 'max':
+            expected = states.max(axis=0)
+        elif pooling == 'weighted':
+            expected = np.average(states, axis=0, weights=np.arange(1, length + 1))
         else:
             expected = states.sum(axis=0) / (length if pooling == 'average' else np.sqrt(length))
         np.testing.assert_allclose(found[s, i], expected, rtol=1e-5, atol=1e-6)
@@ -59,8 +65,28 @@ def test_gradients_are_finite_with_empty_passages_and_equal_in_both_layouts():
 
 
 def test_unknown_pooling_is_named():
-    with pytest.raises(errors.ConfigError, match="pooling is 'max'"):
-        dataclasses.replace(CONFIG, pooling='max')
+    with pytest.raises(errors.ConfigError, match="pooling is 'median'"):
+        dataclasses.replace(CONFIG, pooling='median')
+
+
+@pytest.mark.parametrize('change', [{'truncate_dim': 0}, {'truncate_dim': 23}, {'max_tokens': 1}])
+def test_dimensions_and_limits_that_cannot_be(change):
+    with pytest.raises(errors.ConfigError, match=next(iter(change))):
+        dataclasses.replace(CONFIG, **change)
+
+
+def test_limits_of_inputs():
+    assert CONFIG.input_tokens == 13 and dataclasses.replace(CONFIG, max_tokens=7).input_tokens == 7
+    assert dataclasses.replace(CONFIG, max_tokens=512).input_tokens == 13
+
+
+def test_truncated_embeddings_are_the_first_numbers_normalised_anew():
+    stream = streams.flat(TOKENS, LENGTHS)
+    whole, found = _embed(stream), _embed(stream, truncate_dim=5, normalize=True)
+    expected = np.asarray(whole[..., :5])
+    norms = np.linalg.norm(expected, axis=-1, keepdims=True)
+    assert found.shape == (1, 6, 5)
+    np.testing.assert_allclose(found, np.divide(expected, norms, where=norms > 0, out=np.zeros_like(expected)), atol=1e-6)
 
 
 def test_axes_are_named():

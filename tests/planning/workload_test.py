@@ -61,6 +61,14 @@ def test_runs_become_workloads():
     assert (building.kind, building.index_dtype, building.config.retriever_max_tokens) == ('index', 'int8', 256)
 
 
+@pytest.mark.parametrize('task, query, target', [('multiple_choice.MultipleChoiceTask', 192, 16), ('lm.LMTask', 192, 64),
+                                                 ('qa.QATask', 64, 16)])
+def test_a_run_of_another_task_is_planned_with_its_limits(task, query, target):
+    gin_parse.parse(['models/small.gin', 'runs/few_shot.gin'], [f'TASK=@{task}()'], stand_in='no folder')
+    workload = workload_lib.of_training(gin_parse.value_of('MODEL'), gin_parse.arguments_of(train.train))
+    assert (workload.query_tokens, workload.config.inputs.target_limit) == (query, target)
+
+
 def test_given_passages_are_not_planned():
     gin_parse.parse(['models/small.gin', 'runs/evaluate.gin'], ['USE_FILE_PASSAGES=True', 'INDEX_DIR=None'], stand_in='no folder')
     with pytest.raises(errors.ConfigError, match='own passages is not planned'):

@@ -92,7 +92,7 @@ DEMO_BARS = {'with retrieval, trained on 64': (0.71, 0.02), 'edited index: the n
     charts.bar_chart('t', 'x', {'a': math.nan}),
     charts.line_chart('reader loss', 'step', 'loss', {'closed book': ([0, 100000], [0, 1]), 'joint': ([5], [0.00025])}),
     charts.line_chart('t', 'step', 'tokens a second', {f'a series with a name {i}': ([0, 123456], [-0.00025, 0.00025]) for i in range(7)}),
-    charts.line_chart('t', 'step', 'y', {'one name that no chart has the room for, however wide the page of its reader may be': ([1], [1])}),
+    charts.line_chart('t', 'step', 'y', {'one name that no chart has the room for, however wide the page of a reader is': ([1], [1])}),
 ], ids=['demo', 'negative', 'long name', 'no value', 'large steps', 'many series', 'long series'])
 def test_every_text_lies_inside_the_picture_and_names_do_not_overlap(chart):
     found, (_, _, width, height) = boxes(chart)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors
+from atlas_jax.io import atomic
 from atlas_jax.searchers import config, host_searcher, scann
 from atlas_jax.searchers.host_searcher import HostQueries
 from tests.searchers.host_searcher_test import by_sorting_scores, small_vectors
@@ -43,6 +44,33 @@ def test_scann_opens_what_it_saved_for_that_version_alone(tmp_path):
     assert scann.open_saved(tmp_path / 'moved', 'version-1', valid, 'cosine') is None
     (tmp_path / 'moved' / host_searcher.SAVED_FILE).write_text('{')
     assert scann.open_saved(tmp_path / 'moved', 'version-1', valid) is None
+
+
+ASSET = 'assets {\n  asset_type: DATASET_NPY\n  asset_path: "dataset.npy"\n}\n'
+
+
+@pytest.mark.parametrize(('assets', 'file'), [
+    (ASSET, 'scann_docids.pkl'), (ASSET.replace('dataset.npy', '../victim.npy'), 'x.npy'),
+    (ASSET.replace('dataset.npy', '/etc/passwd'), 'dataset.npy'),
+    (ASSET.replace('"dataset.npy"', '".." "/victim"'), 'dataset.npy'), (ASSET.replace('dataset', '\\056\\056'), 'dataset.npy'),
+    ('', 'dataset.npy'), (None, 'dataset.npy')])
+def test_scann_is_not_given_what_it_did_not_write(tmp_path, monkeypatch, assets, file):
+    monkeypatch.setattr(scann, '_package', lambda: pytest.fail('ScaNN would open or unpickle it'))
+    (tmp_path / file).touch()
+    if assets is not None:
+        (tmp_path / 'scann_assets.pbtxt').write_text(assets)
+    parameters = scann.parameters_for(9)
+    atomic.write_json(tmp_path / host_searcher.SAVED_FILE, {'version': 1, 'digest': 'a', 'cosine': False, 'parameters': parameters})
+    assert scann.open_saved(tmp_path, 'a', np.ones(9, bool)) is None
+
+
+@pytest.mark.parametrize('parameters', [7, {}, {'leaves': '3', 'leaves_searched': 1, 'hashing': False, 'reorder': 0}])
+def test_a_description_of_other_fields_is_no_searcher(tmp_path, monkeypatch, parameters):
+    monkeypatch.setattr(scann, '_package', lambda: pytest.fail('opened'))
+    (tmp_path / 'dataset.npy').touch()
+    (tmp_path / 'scann_assets.pbtxt').write_text(ASSET)
+    atomic.write_json(tmp_path / host_searcher.SAVED_FILE, {'version': 1, 'digest': 'a', 'cosine': False, 'parameters': parameters})
+    assert scann.open_saved(tmp_path, 'a', np.ones(9, bool)) is None
 
 
 def test_scann_parameters_follow_its_guide():

@@ -31,7 +31,8 @@ def test_names_and_aliases():
     ({'gold_score_mode': 'best'}, 'DistillConfig.gold_score_mode is "best"; choose one of pdist, emdr'),
     ({'retriever_training': 'often'}, 'DistillConfig.retriever_training is "often"; choose one of joint'),
     ({'gold_scores': 'both'}, 'DistillConfig.gold_scores is "both"'),
-    ({'temperature_gold': 0.0}, 'temperature_gold is 0.0; it must be greater than 0'),
+    ({'temperature_gold': 0.0}, 'temperature_gold is 0.0; it must be finite and greater than 0'),
+    ({'temperature_score': float('inf')}, 'temperature_score is inf'),
     ({'temperature_score': float('nan')}, 'temperature_score is nan'),
     ({'retriever_n_context': 0}, 'retriever_n_context is 0; it must be at least 1'),
     ({'freeze_retriever_steps': -1}, 'freeze_retriever_steps is -1; it must be at least 0')])

@@ -44,7 +44,7 @@ def test_a_model_of_before_the_tasks_had_names():
 
 
 def test_wrong_names_list_the_valid_ones():
-    with pytest.raises(errors.ConfigError, match='no task "q"; choose one of base, fever, kilt, lm, mlm, multiple_choice, qa, section'):
+    with pytest.raises(errors.ConfigError, match="no task 'q'; choose one of base, fever, kilt, lm, mlm, multiple_choice, qa, section"):
         registry.make('q')
     with pytest.raises(errors.ConfigError, match='mlm has no option density; it has noise_density, mean_span_tokens, min_words'):
         registry.make('mlm', density=1)
@@ -73,3 +73,13 @@ def test_kilt_gold_docids_are_the_pages_of_its_provenance():
                                     {'answer': 'b', 'provenance': [{'wikipedia_id': '12'}, {'title': 'no id'}]}, {'provenance': None}]}
     example = registry.make('kilt').example(row, 0)
     assert example.gold_docids == ['12', '13'] and example.answers == ['a', 'b']
+
+
+@pytest.mark.parametrize(('values', 'problem'), [
+    ({'name': []}, 'no task \\[\\]'), ({'name': 3}, 'no task 3'),
+    ({'name': 'qa', 'qa_prompt_format': 5}, 'qa_prompt_format is 5, expected str'),
+    ({'name': 'mlm', 'noise_density': True}, 'noise_density is True, expected float'), ({'name': 'mlm', 'min_words': '3'}, 'expected int'),
+    ({'name': 'lm', 'min_context_ratio': float('nan')}, 'expected float')])
+def test_options_of_another_type_are_refused(values, problem):
+    with pytest.raises(errors.ConfigError, match=problem):
+        registry.from_dict(values)

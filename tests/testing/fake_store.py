@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 
 from atlas_jax import errors, types
+from atlas_jax.index.embedded_by import EmbeddedBy
 
 
 class FakeStore:
@@ -55,6 +56,16 @@ class FakeStore:
         lengths = np.array([len(ids) for _, ids in chosen], np.int32)
         return types.TokenTable(tokens=tokens, title_lengths=np.minimum(lengths, 1), lengths=lengths)
 
+    @property
+    def retriever_lengths(self) -> np.ndarray:
+        """Tokens of each passage."""
+        return np.array([len(ids) for _, ids in self.passages], np.int32)
+
+    @property
+    def retriever_title_lengths(self) -> np.ndarray:
+        """Of them the title's."""
+        return np.minimum(self.retriever_lengths, 1)
+
     def copy_kept(self, path, keep: np.ndarray) -> 'FakeStore':
         """Another store of the kept passages."""
         copy = FakeStore([passage for passage, kept in zip(self.passages, keep, strict=True) if kept])
@@ -68,8 +79,18 @@ class FakeEmbedder:
     max_tokens = 128
 
     def __init__(self, dim: int = 7, seed: int = 0, stop_after: int | None = None):
-        self.dim, self.fingerprint, self.embedded, self._stop_after = dim, f'fake{seed:012d}', 0, stop_after
+        self.dim, self.embedded, self._stop_after = dim, 0, stop_after
+        self.record = EmbeddedBy(weights=f'fake{seed:012d}', dtype='float32', pooling='average', normalize=False, dim=dim,
+                                      passage_format='{title} {text}', passage_tokens='["title", "text"]', max_tokens=self.max_tokens)
+        self.fingerprint = self.record.fingerprint
         self._projection = np.random.default_rng(seed).integers(-9, 10, (50, dim)).astype(np.float32)
+
+    def old_limit(self, fingerprint: str) -> int | None:
+        """No index is from before records."""
+
+    def whole_lengths(self, title_lengths: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """The format adds no tokens."""
+        return lengths
 
     def embed(self, table: types.TokenTable, rows: np.ndarray, progress=None) -> np.ndarray:
         """[n, dim] float32; raises RuntimeError once more than `stop_after` rows were asked for."""

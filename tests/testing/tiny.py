@@ -15,7 +15,7 @@ READER = t5.T5Config(vocab_size=101, emb_dim=24, num_heads=2, head_dim=7, mlp_di
                      dropout_rate=0.0)
 RETRIEVER = contriever.ContrieverConfig(vocab_size=97, emb_dim=22, num_heads=2, num_layers=2, mlp_dim=29, max_positions=64,
                                         dropout_rate=0.0)
-INPUTS = atlas.InputConfig(text_max_tokens=37, query_max_tokens=11, target_max_tokens=5)
+INPUTS = atlas.InputConfig(text_max_tokens=37, retriever_max_tokens=37, query_max_tokens=11, target_max_tokens=5)
 SEGMENTS = atlas.Segments(
     reader=(Segment('query'), Segment('literal', (3, 5)), Segment('title'), Segment('literal', (7,)), Segment('text'),
             Segment('literal', (1,))),

@@ -24,7 +24,7 @@ def atlas(dropout_rate: float = 0.1, mesh: jax.sharding.Mesh | None = None) -> a
     config = atlas_lib.AtlasConfig(
         dataclasses.replace(tiny.READER, vocab_size=reader_tokenizer.vocab_size, dropout_rate=dropout_rate),
         dataclasses.replace(tiny.RETRIEVER, vocab_size=retriever_tokenizer.vocab_size, dropout_rate=dropout_rate),
-        atlas_lib.InputConfig(text_max_tokens=40, query_max_tokens=16, target_max_tokens=4), n_context=2)
+        atlas_lib.InputConfig(text_max_tokens=40, retriever_max_tokens=40, query_max_tokens=16, target_max_tokens=4), n_context=2)
     params = jax.device_get(nn.unbox(jax.jit(parameters.init_params, static_argnums=0)(config, jax.random.key(0))))
     return api.Atlas(config, params, reader_tokenizer, retriever_tokenizer, qa.QATask('{question}', '{target}'), mesh)
 

@@ -5,6 +5,7 @@ import pytest
 from atlas_jax import errors
 from atlas_jax.tokenizers import formats
 from atlas_jax.tokenizers.formats import Segment
+from tests.testing import word_tokenizers
 
 
 def encode(text: str) -> list[int]:
@@ -70,3 +71,14 @@ def test_a_field_twice_is_refused():
 ])
 def test_lone_surrogates_become_question_marks(text, expected):
     assert formats.without_lone_surrogates(text) == expected
+
+
+def test_a_literal_is_the_text_itself():
+    assert formats.fill(formats.literal('a {b} }{') + '{query}', {'query': '{x}'}) == 'a {b} }{{x}'
+
+
+def test_every_border_of_bert_ends_a_word():
+    tokenizer = word_tokenizers.bert()
+    for mark in sorted(formats.PUNCTUATION):
+        assert tokenizer.encode(f'red{mark}green') == [*tokenizer.encode(f'red{mark}'), *tokenizer.encode('green')], hex(ord(mark))
+    assert formats.touching('为检索相关文章：{query}', formats.PUNCTUATION) is None and formats.touching('相关{query}', formats.PUNCTUATION)

@@ -179,3 +179,17 @@ def test_broken_json_is_refused(tmp_path):
     (tmp_path / 'tokenizer.json').write_text('{')
     with pytest.raises(errors.ModelFolderError, match='not a T5 tokenizer file'):
         t5.T5Tokenizer.from_folder(tmp_path)
+
+
+def test_an_mt5s_sentinels_are_pieces_of_its_vocabulary(tmp_path):
+    own = tuple((f'▁<extra_id_{i}>', 0.0) for i in reversed(range(3)))
+    folder = tiny_tokenizers.write_t5(tmp_path, tiny_tokenizers.t5_json((*tiny_tokenizers.PIECES, *own), sentinels=0))
+    tokenizer = t5.T5Tokenizer.from_folder(folder)
+    size = len(tiny_tokenizers.PIECES) + 3
+    assert tokenizer.vocab_size == size
+    assert tokenizer.encode('the <extra_id_0> sun <extra_id_2>') == [4, size - 1, 5, size - 3]
+    assert tokenizer.decode([4, size - 1, 5]) == 'the sun' and '<extra_id_0>' in tokenizer.decode([4, size - 1, 5], keep_sentinels=True)
+    tokenizer.save(tmp_path / 'again')
+    again = t5.T5Tokenizer.from_folder(tmp_path / 'again')
+    assert again.vocab_size == size and again.fingerprint == tokenizer.fingerprint
+    assert pickle.loads(pickle.dumps(tokenizer)).encode('<extra_id_1>') == [size - 2]

@@ -61,7 +61,9 @@ def test_an_untrained_retriever_stays_as_it_is():
 
 
 @pytest.mark.parametrize('change, word', [({'schedule': 'step'}, 'linear, cosine, fixed'), ({'total_steps': 0}, 'total_steps'),
-                                          ({'clip': -1.0}, 'clip')])
+                                          ({'clip': -1.0}, 'clip'), ({'learning_rate': float('inf')}, 'learning_rate is inf'),
+                                          ({'beta2': 1.0}, 'beta2 is 1.0; it must be at least 0 and below 1'), ({'beta1': -0.1}, 'beta1'),
+                                          ({'epsilon': 0.0}, 'epsilon'), ({'weight_decay': float('nan')}, 'weight_decay')])
 def test_wrong_values_name_the_field(change, word):
     with pytest.raises(errors.ConfigError, match=word):
         optimizer.OptimizerConfig(**change)

@@ -32,7 +32,8 @@ def begun(folder, **given):
 @pytest.mark.parametrize(('name', 'given'), [
     ('seed', {'seed': 5}), ('train_file', {'examples': EXAMPLES[:1]}), ('train_file', {'examples': EXAMPLES[::-1]}),
     ('train_file', {'examples': [dataclasses.replace(EXAMPLES[0], row={'question': 'she?'}), EXAMPLES[1]]}),
-    ('n_context', {'description': DESCRIPTION | {'n_context': 3}}), ('task.name', {'description': DESCRIPTION | {'task': {'name': 'fever'}}}),
+    ('n_context', {'description': DESCRIPTION | {'n_context': 3}}),
+    ('task.name', {'description': DESCRIPTION | {'task': {'name': 'fever'}}}),
     ('inputs.text_max_tokens', {'description': DESCRIPTION | {'inputs': {'text_max_tokens': 41}}}),
     ('OptimizerConfig.learning_rate', {'optimizer': OptimizerConfig(learning_rate=0.5)}),
     ('OptimizerConfig.total_steps', {'optimizer': OptimizerConfig(total_steps=2000)}),

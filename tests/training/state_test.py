@@ -66,3 +66,12 @@ def test_moments_lie_like_their_parameter_and_factored_ones_like_what_they_keep(
     assert state._like((7,), (6, 10), whole).spec == jax.sharding.PartitionSpec()
     shardings = state._optimizer_shardings(optax.scale_by_adam(), {'a': jnp.ones((6, 10))}, {'a': whole}, MESH)
     assert shardings.mu['a'] is whole and shardings.nu['a'] is whole and shardings.count.spec == jax.sharding.PartitionSpec()
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf, 2e19, -1e30])
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_a_parameter_that_nothing_can_be_computed_with_is_named(value, dtype):
+    params = {'reader': {'wo': {'kernel': jnp.full((3, 5), -1e9, dtype)}}, 'retriever': {'norm': {'scale': jnp.ones(7, dtype)}}}
+    assert state.divergence(params) == ''
+    params['retriever']['norm']['scale'] = params['retriever']['norm']['scale'].at[4].set(value)
+    assert state.divergence(params).startswith('retriever/norm/scale reaches ')

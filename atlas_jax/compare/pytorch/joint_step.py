@@ -144,11 +144,11 @@ class Inputs:
 
 
 class Model:
-    """Reader and retriever run by one variant."""
+    """Reader and retriever run by one variant; passages have an encoder of their own where `passage_encoder` is given."""
 
     def __init__(self, reader: transformers.T5ForConditionalGeneration, retriever: models.Contriever | None, variant: variants.Variant,
-                 distillation: Distillation):
-        self.variant, self.distillation = variant, distillation
+                 distillation: Distillation, passage_encoder: models.Contriever | None = None):
+        self.variant, self.distillation, self.passage_encoder = variant, distillation, passage_encoder
         self.t5, self.retriever = reader, retriever
         self.reader = flat.FlatReader(reader) if variant.flat else models.PaddedReader(reader)
         self.device, self.dtype = reader.device, reader.dtype
@@ -176,12 +176,19 @@ class Model:
         return models.pad_rows(ids, mask, length, self.device)
 
     def embed(self, rows: models.Rows) -> torch.Tensor:
-        """Embeds rows [..., length]: [..., dim]."""
+        """Embeds queries [..., length]: [..., dim]."""
+        return self._embed(self._encoder(), rows)
+
+    def embed_passages(self, rows: models.Rows) -> torch.Tensor:
+        """Embeds passages [..., length], by their own encoder where there is one: [..., dim]."""
+        return self._embed(self.passage_encoder or self._encoder(), rows)
+
+    def _embed(self, encoder: models.Contriever, rows: models.Rows) -> torch.Tensor:
         if self.variant.flat:
-            embeddings = flat.embed(self._encoder(), flat.Layout(rows, self.dtype))
+            embeddings = flat.embed(encoder, flat.Layout(rows, self.dtype))
         else:
             flat_rows = rows.flat
-            embeddings = self._encoder()(flat_rows.ids, flat_rows.mask)
+            embeddings = encoder(flat_rows.ids, flat_rows.mask)
         return embeddings.reshape(*rows.ids.shape[:-1], -1)  # [rows, dim] to [..., dim]
 
     def losses(self, inputs: Inputs) -> dict[str, torch.Tensor]:
@@ -202,15 +209,20 @@ class Model:
         found = {'logits': logits, 'reader_loss': reader_loss(token_nll(logits, inputs.targets.ids), inputs.targets.weights)}
         if inputs.retriever is None:
             return found
-        queries, passages = self.embed(inputs.retriever.queries), self.embed(inputs.retriever.passages)
+        queries, passages = self.embed(inputs.retriever.queries), self.embed_passages(inputs.retriever.passages)
         # Divided by the root of the dimension in training only; the search does not.
         scores = torch.einsum('bd,bnd->bn', queries, passages) / queries.shape[-1]**0.5  # [batch, n]
         found |= {'query_embeddings': queries, 'passage_embeddings': passages, 'retriever_score': scores}
         return found | self._distillation_loss(scores, memory, inputs.passages, inputs.targets)
 
     def parameters(self) -> list[torch.nn.Parameter]:
-        """Returns the parameters of both networks, each once."""
-        return [*self.t5.parameters(), *(self.retriever.parameters() if self.retriever is not None else ())]
+        """Returns the parameters of all networks, each once."""
+        return [*self.t5.parameters(), *(parameter for encoder in self.encoders for parameter in encoder.parameters())]
+
+    @property
+    def encoders(self) -> list[models.Contriever]:
+        """The retriever's encoders, that of queries first."""
+        return [encoder for encoder in (self.retriever, self.passage_encoder) if encoder is not None]
 
     def _encoder(self) -> models.Contriever:
         if self.retriever is None:
@@ -244,9 +256,9 @@ class TrainStep:
         self.model, self.clip = model, clip
         self.learning_rates = [learning_rate]
         groups: list[dict[str, Any]] = [{'params': list(model.t5.parameters()), 'lr': learning_rate}]
-        if model.retriever is not None:
+        for encoder in model.encoders:
             self.learning_rates.append(retriever_learning_rate)
-            groups.append({'params': list(model.retriever.parameters()), 'lr': retriever_learning_rate})
+            groups.append({'params': list(encoder.parameters()), 'lr': retriever_learning_rate})
         fused = {'fused': True} if model.variant.fused_adamw else {}
         # The original's epsilon and clip. Weight decay acts on every parameter, norms and biases included, as it does there.
         self.optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, eps=epsilon, **fused)

@@ -1,7 +1,6 @@
 """Token rows as padded tensors, Hugging Face's BERT as a Contriever, and the Fusion-in-Decoder reader on Hugging Face's T5."""
 
 import dataclasses
-import json
 import os
 import pathlib
 from typing import Any
@@ -12,6 +11,7 @@ import transformers
 from torch import nn
 
 from atlas_jax import errors
+from atlas_jax.io import untrusted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +70,11 @@ class SecondMomentNorm(nn.Module):
 
 
 class Contriever(nn.Module):
-    """A BERT whose states are pooled to one embedding by average, sqrt (sum / sqrt(length)) or cls (the first token)."""
+    """A BERT whose states are pooled to one embedding; poolings, normalisation and truncation as in models/contriever.py."""
 
-    def __init__(self, bert: transformers.BertModel, pooling: str = 'average', normalize: bool = False):
+    def __init__(self, bert: transformers.BertModel, pooling: str = 'average', normalize: bool = False, truncate_dim: int | None = None):
         super().__init__()
-        self.bert, self.pooling, self.normalize = bert, pooling, normalize
+        self.bert, self.pooling, self.normalize, self.truncate_dim = bert, pooling, normalize, truncate_dim
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Embeds ids and mask [n, length] int64: [n, dim]."""
@@ -83,12 +83,22 @@ class Contriever(nn.Module):
 
     def pool(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Pools states [n, length, dim] under mask [n, length]: [n, dim]."""
+        # At least 1: an empty row would divide by zero.
+        count = mask.sum(dim=1, keepdim=True).clamp(min=1)  # [n, 1]
+        real = mask[..., None].to(states.dtype)
         if self.pooling == 'cls':
             pooled = states[:, 0]
+        elif self.pooling == 'last':
+            pooled = states[torch.arange(len(states), device=states.device), count[:, 0] - 1]
+        elif self.pooling == 'max':
+            pooled = states.masked_fill(real == 0, -torch.inf).amax(dim=1)
+        elif self.pooling == 'weighted':
+            weights = real * torch.arange(1, states.shape[1] + 1, device=states.device, dtype=states.dtype)[:, None]
+            pooled = (states * weights).sum(dim=1) / weights.sum(dim=1)
         else:
-            # At least 1: an empty row would divide by zero.
-            count = mask.sum(dim=1, keepdim=True).clamp(min=1).to(states.dtype)
-            pooled = (states * mask[..., None].to(states.dtype)).sum(dim=1) / (count if self.pooling == 'average' else count.sqrt())
+            divisor = count.to(states.dtype)
+            pooled = (states * real).sum(dim=1) / (divisor if self.pooling == 'average' else divisor.sqrt())
+        pooled = pooled[:, :self.truncate_dim]
         return nn.functional.normalize(pooled, dim=-1) if self.normalize else pooled
 
 
@@ -98,7 +108,7 @@ def load_reader(folder: str | os.PathLike, attention: str) -> transformers.T5For
     Raises:
       ModelFolderError: transformers cannot load it, or ties the embeddings otherwise than config.json says.
     """
-    config = json.loads((pathlib.Path(folder) / 'config.json').read_text(encoding='utf-8'))
+    config = untrusted.read_json(pathlib.Path(folder) / 'config.json')  # our own side has read it before, and says what is wrong with it
     reader = _load(transformers.T5ForConditionalGeneration, folder, attention)
     # transformers 5 ties and scales unless config.json forbids both; a reader loaded otherwise would compute another function
     tied = config.get('scale_decoder_outputs', config.get('tie_word_embeddings', True))
@@ -108,7 +118,8 @@ def load_reader(folder: str | os.PathLike, attention: str) -> transformers.T5For
     return reader
 
 
-def load_retriever(folder: str | os.PathLike, attention: str, layer_norm: str, pooling: str, normalize: bool) -> Contriever:
+def load_retriever(folder: str | os.PathLike, attention: str, layer_norm: str, pooling: str, normalize: bool,
+                   truncate_dim: int | None = None) -> Contriever:
     """Loads a BERT folder by Hugging Face's own loader, in float32, in evaluation mode, without its pooler.
 
     Args:
@@ -126,7 +137,7 @@ def load_retriever(folder: str | os.PathLike, attention: str, layer_norm: str, p
             for name, child in list(module.named_children()):
                 if isinstance(child, nn.LayerNorm):
                     setattr(module, name, SecondMomentNorm(child))
-    return Contriever(bert, pooling, normalize)
+    return Contriever(bert, pooling, normalize, truncate_dim)
 
 
 def _load(kind, folder: str | os.PathLike, attention: str, **options):

@@ -32,7 +32,7 @@ def embed_passages(model: joint_step.Model, ids: np.ndarray, lengths: np.ndarray
     """Embeds passages ids [n, width] of these lengths [n], `batch_size` at a time, in the variant's order and padding: [n, dim]."""
     # Passages of like lengths together pad least.
     order = np.argsort(-lengths, kind='stable') if model.variant.sorted_embedding else np.arange(len(lengths))
-    parts = [model.embed(rows).float().cpu().numpy() for rows in _chunks(model, ids[order], lengths[order], batch_size)]
+    parts = [model.embed_passages(rows).float().cpu().numpy() for rows in _chunks(model, ids[order], lengths[order], batch_size)]
     embeddings = np.concatenate(parts)
     result = np.empty_like(embeddings)
     # Back to the order of the passages.
@@ -83,7 +83,7 @@ def outputs(model: joint_step.Model, arrays: dict[str, np.ndarray], max_length: 
         if inputs.retriever is not None:
             with torch.no_grad():
                 found['query_embeddings'] = model.embed(inputs.retriever.queries)
-                found['passage_embeddings'] = model.embed(inputs.retriever.passages)
+                found['passage_embeddings'] = model.embed_passages(inputs.retriever.passages)
         return _arrays(found)
     with torch.set_grad_enabled(gradients):
         results = model.losses(inputs)
@@ -95,6 +95,8 @@ def outputs(model: joint_step.Model, arrays: dict[str, np.ndarray], max_length: 
         found |= _gradients('reader', model.t5)
         if inputs.retriever is not None and model.retriever is not None:
             found |= _gradients('retriever', model.retriever.bert)
+            if model.passage_encoder is not None:
+                found |= _gradients('passage_encoder', model.passage_encoder.bert)
     return _arrays(found | results)
 
 
@@ -142,7 +144,8 @@ class Side:
 
     def load(self, reader: str, retriever: str | None, inputs: str, variant: str, gold_score_mode: str = 'pdist',
              temperature_gold: float = 0.01, temperature_score: float = 0.01, layer_norm: str = 'true', pooling: str = 'average',
-             normalize: bool = False, dtype: str = 'float32', flush_denormal: bool = False) -> dict[str, Any]:
+             normalize: bool = False, truncate_dim: int | None = None, passage_encoder: str | None = None, dtype: str = 'float32',
+             flush_denormal: bool = False) -> dict[str, Any]:
         """Loads Hugging Face folders and an npz file of token arrays, first axis batch; returns device, version, threads and allocator.
 
         Raises:
@@ -160,11 +163,12 @@ class Side:
         attention = 'eager' if gold_score_mode == 'adist' else chosen.attention
         device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
         t5 = models.load_reader(reader, attention).to(device, _DTYPES[dtype])
-        bert = None
-        if retriever is not None:
-            bert = models.load_retriever(retriever, attention, layer_norm, pooling, normalize).to(device, _DTYPES[dtype])
+        query_encoder, passages_encoder = (
+            None if folder is None else models.load_retriever(folder, attention, layer_norm, pooling, normalize,
+                                                              truncate_dim).to(device, _DTYPES[dtype])
+            for folder in (retriever, passage_encoder))
         distillation = joint_step.Distillation(gold_score_mode, temperature_gold, temperature_score)
-        self._model = joint_step.Model(t5, bert, chosen, distillation)
+        self._model = joint_step.Model(t5, query_encoder, chosen, distillation, passages_encoder)
         with np.load(inputs) as file:
             self._arrays = {name: file[name] for name in file.files}
         self._step: joint_step.TrainStep | None = None
@@ -179,8 +183,9 @@ class Side:
         if reference is not None:
             # Copies: the float32 models are timed afterwards.
             t5 = copy.deepcopy(self._model.t5).double()
-            retriever = None if self._model.retriever is None else copy.deepcopy(self._model.retriever).double()
-            model = joint_step.Model(t5, retriever, self._model.variant, self._model.distillation)
+            retriever, passage_encoder = (None if encoder is None else copy.deepcopy(encoder).double()
+                                          for encoder in (self._model.retriever, self._model.passage_encoder))
+            model = joint_step.Model(t5, retriever, self._model.variant, self._model.distillation, passage_encoder)
             _write(reference, model, self._arrays, 0, grads)
 
     def step(self, batch: int) -> dict[str, float]:

@@ -40,7 +40,8 @@ def test_the_second_moment_norm_divides_by_the_second_moment():
     assert streams.error(found.detach(), expected.detach()) <= 1e-6
 
 
-@pytest.mark.parametrize(('pooling', 'expected'), [('average', [2.0, 3.0]), ('sqrt', [2 * 2**0.5, 3 * 2**0.5]), ('cls', [1.0, 1.0])])
+@pytest.mark.parametrize(('pooling', 'expected'), [('average', [2.0, 3.0]), ('sqrt', [2 * 2**0.5, 3 * 2**0.5]), ('cls', [1.0, 1.0]),
+                                                   ('last', [3.0, 5.0]), ('max', [3.0, 5.0]), ('weighted', [7 / 3, 11 / 3])])
 def test_pooling_sees_real_tokens_alone(pooling, expected):
     from atlas_jax.compare.pytorch import models
     states = torch.tensor([[[1.0, 1.0], [3.0, 5.0], [9.0, 9.0]]])
@@ -48,6 +49,8 @@ def test_pooling_sees_real_tokens_alone(pooling, expected):
     assert streams.error(retriever.pool(states, torch.tensor([[1, 1, 0]])), [expected]) <= 1e-6
     normalized = models.Contriever(torch.nn.Identity(), pooling, normalize=True).pool(states, torch.tensor([[1, 1, 0]]))
     assert float(normalized.norm()) == pytest.approx(1.0)
+    cut = models.Contriever(torch.nn.Identity(), pooling, truncate_dim=1).pool(states, torch.tensor([[1, 1, 0]]))
+    assert cut.tolist() == [pytest.approx(expected[:1])]
 
 
 def test_fusing_lays_passages_side_by_side_and_hides_one():
