@@ -40,8 +40,8 @@ def test_options_that_matter(tmp_path):
         decoder_format=None, task='mlm', mlm_noise_density=0.2, mlm_mean_noise_span_length=4, gold_score_mode='ppmean', temperature_gold=1,
         temperature_score=0.1, retriever_n_context=6, query_side_retriever_training=True)
     opened = loading.open_model(tmp_path)
-    assert opened.inputs == atlas.InputConfig(encoder_format='{query} {text}', retriever_format='{text}', text_max_tokens=48, retriever_max_tokens=48,
-                                              target_max_tokens=9)
+    assert opened.inputs == atlas.InputConfig(encoder_format='{query} {text}', retriever_format='{text}', text_max_tokens=48,
+                                              retriever_max_tokens=48, target_max_tokens=9)
     assert opened.n_context == 20 and opened.task == mlm.MLMTask(noise_density=0.2, mean_span_tokens=4.0)
     assert original.distillation('x', opened.options) == {
         'gold_score_mode': 'ppmean', 'temperature_gold': 1.0, 'temperature_score': 0.1, 'retriever_n_context': 6,
