@@ -39,7 +39,7 @@ class RunConfig:
       batch_size: of a micro-batch where gradients are accumulated (StepConfig); divides over the devices.
       seed: of the order of the examples, of what tasks draw, and of dropout.
       checkpoint_every_steps: and at the end, and when the run is asked to stop (SIGTERM).
-      keep_checkpoints: how many of the newest stay.
+      keep_checkpoints: how many of the newest stay; while a run goes on, one more does, for the newest is yet to give a finite loss.
       evaluate_every_steps: answers eval_file's examples; 0 for never. The checkpoint with the best score stays besides.
       mesh_shape: (data, fsdp, model); None puts all devices on fsdp.
       dropout_rate: None keeps the models' own.

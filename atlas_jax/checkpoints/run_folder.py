@@ -162,7 +162,7 @@ class RunCheckpoints:
         return self
 
     def __exit__(self, error_type: type[BaseException] | None, *_) -> None:
-        with atomic.disk_full_is_a_user_error(self._path):
+        with atomic.storage_errors_are_user_errors(self._path):
             if error_type is None and self._saved is not None:
                 self._remove_old()
             # Closing waits for pending writes, so a full disk may show only here.
@@ -198,7 +198,7 @@ class RunCheckpoints:
             items |= {'optimizer': ocp.args.StandardSave(optimizer), 'input': ocp.args.JsonSave({'position': input_position})}
         if index is not None:
             items['index'] = ocp.args.StandardSave(index)
-        with atomic.disk_full_is_a_user_error(self._path):
+        with atomic.storage_errors_are_user_errors(self._path):
             # Before, and not after: the space is needed now, and the newest has given a finite loss by now.
             self._remove_old()
             self._saved = step

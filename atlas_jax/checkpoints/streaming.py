@@ -53,7 +53,7 @@ def save(folder: pathlib.Path, params: Any) -> None:
     # A registry of its own: the global one serves ordinary arrays.
     registry = ocp.type_handlers.create_type_handler_registry(
         (jax.Array, ocp.type_handlers.ArrayHandler()), (LazyArray, _LazyHandler()))
-    with atomic.disk_full_is_a_user_error(folder), _manager(folder, registry) as manager:
+    with atomic.storage_errors_are_user_errors(folder), _manager(folder, registry) as manager:
         manager.save(0, args=ocp.args.Composite(params=ocp.args.PyTreeSave(params)))
         manager.wait_until_finished()
 

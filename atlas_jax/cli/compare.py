@@ -19,6 +19,7 @@ def add_commands(commands) -> None:
     models.add_argument('--retriever', metavar='DIR', help='folder of a BERT, Contriever or sentence transformer')
     models.add_argument('--layer_norm', choices=('true', 'second_moment'),
                         help="the retriever's layer norm; released Atlas checkpoints need second_moment (default: the folder's setting)")
+    cli_options.add_no_verify(parser)
     _add_inputs(parser.add_argument_group('inputs', 'one of --inputs, --data and --random'))
     _add_comparison(parser.add_argument_group('comparison'))
     parser.add_argument('--out', required=True, metavar='FILE.npz', help='file to write our quantities to, named <batch>/<quantity>')

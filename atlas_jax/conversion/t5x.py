@@ -300,7 +300,7 @@ def write_files(folder: pathlib.Path, arrays: Mapping[str, tuple[tuple[int, ...]
     """
     folder.mkdir(parents=True, exist_ok=True)
     placeholders = {}
-    with atomic.disk_full_is_a_user_error(folder):
+    with atomic.storage_errors_are_user_errors(folder):
         for path, (shape, read) in arrays.items():
             placeholders[path] = _write_array(folder, 'target.' + path.replace('/', '.'), shape, read, dtype)
     # Without param_states, as T5X's own saves for inference: training from it starts with fresh optimiser state.

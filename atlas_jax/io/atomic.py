@@ -27,7 +27,7 @@ _TEMPORARY = re.compile(r'\.(.+)\.tmp\d{12}', re.DOTALL)
 
 
 @contextlib.contextmanager
-def disk_full_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
+def storage_errors_are_user_errors(path: str | os.PathLike) -> Iterator[None]:
     """Raises `user_error` for an OSError inside the block that is the storage's, and DiskFullError for what TensorStore or Orbax says of a
     full disk; any other error goes on.
     """
@@ -85,7 +85,7 @@ def writing(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
     while True:
         temporary = _beside(path)
         try:
-            with disk_full_is_a_user_error(path), open(temporary, mode.replace('w', 'x'), encoding=encoding) as file:
+            with storage_errors_are_user_errors(path), open(temporary, mode.replace('w', 'x'), encoding=encoding) as file:
                 if not _hold(file.fileno()):
                     continue
                 yield file
@@ -118,7 +118,7 @@ def writing_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
       DiskFullError: the disk is full, and there is no `path`.
     """
     path = pathlib.Path(path)
-    with scratch_folder(path, alone=True) as temporary, disk_full_is_a_user_error(path):
+    with scratch_folder(path, alone=True) as temporary, storage_errors_are_user_errors(path):
         yield temporary
         try:
             os.rename(temporary, path)
@@ -142,7 +142,7 @@ def scratch_folder(path: str | os.PathLike, *, alone: bool = False) -> Iterator[
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.name in remove_abandoned(path.parent) and alone:
         raise errors.FolderExistsError(f'{path}: another process is writing it; wait until it has finished, or give another folder')
-    with disk_full_is_a_user_error(path):
+    with storage_errors_are_user_errors(path):
         temporary, descriptor = _make(path)
     try:
         yield temporary

@@ -228,7 +228,7 @@ class Folder:
             self._own_place('anything')
 
     def _os_errors(self) -> contextlib.AbstractContextManager[None]:
-        return atomic.disk_full_is_a_user_error(str(self))
+        return atomic.storage_errors_are_user_errors(str(self))
 
     def _check(self, name: str) -> None:
         self._named(pathlib.Path(), name)

@@ -41,7 +41,7 @@ class RunLog:
         self._events: EventFile | None = None  # None in the processes that do not write
         if jax.process_index() == 0:
             self._write_all()
-            with atomic.disk_full_is_a_user_error(folder):
+            with atomic.storage_errors_are_user_errors(folder):
                 self._events = EventFile(folder / TENSORBOARD_FOLDER)
 
     def append(self, row: dict[str, Any]) -> None:
@@ -49,7 +49,7 @@ class RunLog:
         self.rows.append(row)
         if self._events is None:
             return
-        with atomic.disk_full_is_a_user_error(self.path):
+        with atomic.storage_errors_are_user_errors(self.path):
             # Appended, not written anew: a long run has many rows. A kill may cut the last line, which a restart drops.
             with open(self.path, 'a', encoding='utf-8') as file:
                 file.write(json.dumps(row) + '\n')

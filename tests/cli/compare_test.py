@@ -6,6 +6,7 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.cli import compare as cli_compare
+from atlas_jax.cli import inputs as cli_inputs
 from atlas_jax.cli import main as cli
 from atlas_jax.compare import comparison
 from atlas_jax.compare import text as compare_text
@@ -14,9 +15,12 @@ COMMAND = ['compare', '--reader', 'r', '--retriever', 'q', '--out', 'ours.npz']
 
 
 @pytest.fixture
-def compared(monkeypatch):
-    """Comparisons that are noted down and not run."""
+def compared(monkeypatch, tmp_path):
+    """Comparisons that are noted down and not run, in a folder with all that they name."""
     calls = []
+    monkeypatch.chdir(tmp_path)
+    for folder in ('r', 'q', 'm'):
+        (tmp_path / folder).mkdir()
     monkeypatch.setattr(comparison, 'compare', lambda *arguments: calls.append(arguments) or {'figures': 1})
     monkeypatch.setattr(comparison, 'save', lambda path, figures: calls.append((path, figures)))
     monkeypatch.setattr(comparison, 'raise_unless_agrees', lambda figures: None)
@@ -33,8 +37,13 @@ def test_options_become_settings(compared):
 
 def test_questions_get_their_passages_from_the_index(compared, monkeypatch):
     monkeypatch.setattr(compare_text, 'from_text', lambda *arguments: arguments)
+    # Looked at before anything is loaded; tests/cli/inputs_test.py has what is found.
+    looked_at = []
+    monkeypatch.setattr(cli_inputs, 'check_index', lambda *arguments: looked_at.append(arguments))
+    monkeypatch.setattr(cli_inputs, 'check_examples', lambda *arguments: looked_at.append(arguments))
     assert cli.main([*COMMAND, '--data', 'd.jsonl', '--index', 'i', '--n_context', '7']) == 0
     assert compared[0][1][:3] == ('d.jsonl', 'i', None) and 7 in compared[0][1]
+    assert looked_at[0] == ('i', None) and looked_at[1][0] == 'd.jsonl'
 
 
 @pytest.mark.parametrize(('arguments', 'part'), [

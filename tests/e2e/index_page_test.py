@@ -40,7 +40,7 @@ def place(tmp_path, monkeypatch):
     write_retriever(models / 'retriever', seed=0)
     pathlib.Path('my-documents').mkdir()
     pathlib.Path('my-documents/orchard.md').write_text(blocks('docs/your-documents.md', 'markdown')[0])
-    pathlib.Path('news.jsonl').write_text(blocks('docs/your-documents.md', 'json')[1])
+    pathlib.Path('news.jsonl').write_text(next(block for block in blocks('docs/your-documents.md', 'json') if '"text"' in block))
     with bucket.serving(monkeypatch):
         yield tmp_path
 

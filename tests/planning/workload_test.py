@@ -58,7 +58,7 @@ def test_runs_become_workloads():
     assert (scoring.kind, scoring.batch_size, scoring.n_context, scoring.step.param_dtype) == ('score', 16, 30, 'bfloat16')
     gin_parse.parse(['runs/build_index.gin'], ['DTYPE="int8"'], stand_in='no folder')
     building = workload_lib.of_index_build(model, gin_parse.arguments_of(api.build_index))
-    assert (building.kind, building.index_dtype, building.config.retriever_max_tokens) == ('index', 'int8', 256)
+    assert (building.kind, building.index_dtype, building.config.retriever_max_tokens) == ('index', 'int8', 512)
 
 
 @pytest.mark.parametrize('task, query, target', [('multiple_choice.MultipleChoiceTask', 192, 16), ('lm.LMTask', 192, 64),
