@@ -29,6 +29,7 @@ from atlas_jax.gin_files import parse as gin_parse
 from atlas_jax.io import atomic
 from atlas_jax.planning import workload as workload_lib
 from atlas_jax.steps import spec
+from atlas_jax.tasks import task
 from atlas_jax.training.optimizer import OptimizerConfig
 
 PLANS = pathlib.Path(__file__).parent / 'plans.json'
@@ -198,11 +199,16 @@ def _workload(name: str, size: str) -> workload_lib.Workload:
 def key(workload: workload_lib.Workload) -> str:
     """The key of a workload's shape: a hash of all that its program depends on but mesh and accumulation, which planning chooses.
 
-    Fields that have their default are left out, so that an option that is new changes no key.
+    Fields that have their default are left out, so that an option that is new changes no key; limits that are what None stands for, too.
     """
+    inputs = workload.config.inputs
+    limits = {'query_max_tokens': task.PlainTask.query_max_tokens, 'target_max_tokens': task.PlainTask.target_max_tokens,
+              'retriever_max_tokens': min(inputs.text_max_tokens, workload.config.retriever.input_tokens)}
+    inputs = dataclasses.replace(inputs, **{name: None for name, limit in limits.items() if getattr(inputs, name) == limit})
     distill = dataclasses.replace(workload.distill, temperature_gold=1.0, temperature_score=1.0, freeze_retriever_steps=0)
     shape = dataclasses.replace(
-        workload, optimizer=OptimizerConfig(optimizer=workload.optimizer.optimizer), mesh_shape=None, batch_size=workload.examples_a_step,
+        workload, inputs=inputs if workload.inputs else None, optimizer=OptimizerConfig(optimizer=workload.optimizer.optimizer),
+        mesh_shape=None, batch_size=workload.examples_a_step,
         step=dataclasses.replace(workload.step, accumulation_steps=1), distill=distill if workload.trains else spec.DistillConfig())
     return hashlib.sha256(repr(_changed(shape)).encode()).hexdigest()[:16]
 

@@ -48,7 +48,10 @@ def test_two_indexes_give_what_one_gives(atlas, indexes, searcher):
     for passages in together:
         assert all(found.index == str((first if int(found.passage.docid[1:]) < 6 else second).index.path) for found in passages)
     if searcher in ('int8', 'scann'):
-        assert names(alone) == names(atlas.search(QUESTIONS, whole, 4))
+        # Scored again on the host, whose sums are rounded in another order.
+        for mine, exact in zip(alone, atlas.search(QUESTIONS, whole, 4), strict=True):
+            assert [found.passage.docid for found in mine] == [found.passage.docid for found in exact]
+            assert [found.score for found in mine] == pytest.approx([found.score for found in exact], rel=1e-5)
 
 
 def test_words_find_what_has_them(atlas, indexes):

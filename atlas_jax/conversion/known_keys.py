@@ -183,7 +183,9 @@ def check_tokens(path: pathlib.Path, values: Mapping[str, Any], known: frozenset
         added = values.get(key) or ()
         for token in added.values() if isinstance(added, dict) else added:
             text = _content(token)
-            if text not in known and not (start and isinstance(text, str) and text.startswith(start)):
+            # A damaged file may have a list or an object here, which no set holds.
+            is_known = isinstance(text, str) and text in known
+            if not is_known and not (start and isinstance(text, str) and text.startswith(start)):
                 raise errors.ModelFolderError(f'{path}: {key} adds the token {_short(text)}, which is not supported; give the tokenizer '
                                               'without it')
 

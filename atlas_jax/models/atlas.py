@@ -157,9 +157,9 @@ def config_from_dict(values: dict[str, Any]) -> AtlasConfig:
         return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
     try:
-        return AtlasConfig(reader=t5.T5Config(**tuples('reader')),
-                           retriever=contriever.ContrieverConfig(**tuples('retriever')),
-                           inputs=InputConfig(**{**_old_limit(values['inputs']), **tuples('inputs')}), n_context=values['n_context'])
+        inputs = tuples('inputs')
+        return AtlasConfig(reader=t5.T5Config(**tuples('reader')), retriever=contriever.ContrieverConfig(**tuples('retriever')),
+                           inputs=InputConfig(**_old_limit(inputs) | inputs), n_context=values['n_context'])
     except (KeyError, TypeError, errors.ConfigError) as error:
         raise errors.ModelFolderError(f'model.json does not describe an Atlas model of this version: {error}') from error
 

@@ -25,7 +25,7 @@ def _run(*arguments):
                           timeout=900, check=False)
 
 
-@pytest.mark.parametrize('arguments, words', [(['--topology', 'v9:2x2x2'], 'topology "v9:2x2x2" is unknown; write v4:AxBxC'),
+@pytest.mark.parametrize('arguments, words', [(['--topology', 'v9:2x2x2'], 'topology "v9:2x2x2" is unknown; write a generation (v4, v5p, v5e, v6e)'),
                                               (['--topology', 'v4:2x3x1'], 'side B is 3, not a multiple of the 2 chips'),
                                               (['--topology', 'v4:2x2x1', '--json', 'nowhere/plan.json'], 'there is no folder'),
                                               ([], 'give a slice, such as --topology v4:4x4x4, or --search')])
@@ -39,7 +39,7 @@ def test_unknown_slices_are_one_line(arguments, words, capsys):
 @pytest.mark.parametrize('arguments, words', [
     (['--gin.BATCH_SIZE=6'], 'batch_size 6 (of a micro-batch) does not divide over the 4 chips of v4:2x2x1; choose a multiple of 4'),
     (['--gin.MESH_SHAPE=(1, 3, 1)'], 'axis fsdp is 3, which does not divide the 4 chips'),
-    (['--gin.MESH_SHAPE=(4, 1)'], 'mesh (4, 1) has 2 sizes; it needs three'),
+    (['--gin.MESH_SHAPE=(4, 1)'], 'mesh_shape must be tuple[int, int, int] | None, got (4, 1)'),
     (['--gin.MESH_SHAPE=(1, 8, 1)'], 'axis fsdp is 8, which does not divide the 4 chips that are left of v4:2x2x1'),
     (['--gin.BATCHSIZE=4'], 'did you mean "BATCH_SIZE"?'),
     (['--gin.Workload.n_contxt=4'], 'did you mean "n_context"?'),

@@ -78,10 +78,13 @@ def test_what_differs_is_said_and_exit_code_1(capsys):
     (['--reader', 'x', '--random', '1x4', '--out', 'o.npz'], ['"1x4" is not a size']),
     (['--reader', 'x', '--random', '1x1x4', '--out', 'o.npz', '--variant', 'fast'], ['"fast" is unknown', 'tuned']),
     (['--reader', 'x', '--data', 'd.jsonl', '--out', 'o.npz'], ['--index DIR']),
-    (['--reader', 'x', '--inputs', 'nowhere.npz', '--out', 'o.npz', '--against', 'recorded.npz'], ['recorded.npz']),
+    (['--reader', 'x', '--inputs', 'nowhere.npz', '--out', 'o.npz'], ['nowhere.npz']),
+    (['--reader', 'x', '--random', '1x1x4', '--out', 'o.npz', '--against', 'recorded.npz'], ['recorded.npz']),
+    (['--reader', 'y', '--random', '1x1x4', '--out', 'o.npz'], ['y: no such file or folder']),
 ])
 def test_mistakes(arguments, parts, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / 'x').mkdir()
     code, _, message = run(capsys, *arguments)
     assert code == 2 and message.startswith('atlas-jax: ') and message.count('\n') == 1, message
     assert all(part in message for part in parts), message

@@ -46,7 +46,7 @@ def questions(tmp_path, monkeypatch):
     given = []
     atlas = types.SimpleNamespace(task=qa.QATask('{question}', '{target}'), params={'reader': {}, 'retriever': {}})
     monkeypatch.setattr(compare_text.api.ModelSource, 'load', lambda self, kind: atlas)
-    monkeypatch.setattr(compare_text.api.Index, 'open', lambda index, store: (index, store))
+    monkeypatch.setattr(compare_text.api.Index, 'open', lambda index, store, force: (index, store))
     monkeypatch.setattr(compare_text, 'compile_step', lambda program, spec: (program, spec))
 
     def prepared(model, examples, index, n_context, batch_size, *, distill):

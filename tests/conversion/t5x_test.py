@@ -235,7 +235,7 @@ def test_no_array_or_chunk_leads_out_of_the_checkpoint(tmp_path, separator):
             t5x._open_zarr(folder, 'a', {'kvstore': {'path': path}, 'metadata': {}})
     described = folder / 'target.token_embedder.embedding' / '.zarray'
     described.write_text(json.dumps({**json.loads(described.read_text()), 'dimension_separator': separator}))
-    _refused(folder, 'leads out of the folder|is no file name')
+    _refused(folder, 'a compressor, order, separator or filter that T5X does not write')
 
 
 def test_altered_msgpack_gives_one_line(tmp_path):

@@ -1,6 +1,5 @@
 """New shards: which rows a job has, how it continues, and which rows a compaction joins."""
 
-import dataclasses
 
 import numpy as np
 import pytest
@@ -79,19 +78,3 @@ def test_shards_are_joined_if_one_model_made_them_at_one_step(parts, due):
 
 def test_deleted_rows_make_a_compaction_due():
     assert building.needs_compaction(manifest_of((5, 0, 'm')), np.arange(5) == 3)
-
-
-def test_cleaning_leaves_what_the_manifest_names(tmp_path):
-    folder, current = Folder(tmp_path), manifest_of((2, 0, 'm'))
-    current = dataclasses.replace(current, tombstones='tombstones-000002.bits', store='store-r000002')
-    for name in ('building.json', 'tombstones-000001.bits', 'tombstones-000002.bits', 'bm25', 'lock'):
-        folder.write(name, b'x')
-    for name in ('shards/s0', 'shards/s1', 'store-r000001', 'store-r000002'):
-        (folder / name).write('x', b'x')
-    before = manifest_of((2, 0, 'm'), (2, 0, 'm'))
-    building.remove_replaced(folder, before, current)
-    assert folder.children() == {'building.json', 'tombstones-000002.bits', 'bm25', 'lock', 'shards', 'store-r000002'}
-    assert (folder / 'shards').children() == {'s0'}
-    (folder / 'shards/unfinished').write('x', b'x')
-    building.clean(folder, current)
-    assert (folder / 'shards').children() == {'s0'} and 'building.json' not in folder.children()

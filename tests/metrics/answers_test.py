@@ -92,5 +92,5 @@ def test_metrics_by_name_need_an_answer():
 
 
 def test_every_metric_of_a_task_is_known():
-    elsewhere = {'perplexity', 'debiased_accuracy'}
+    elsewhere = {'perplexity', 'debiased_accuracy', 'answer_recall'}
     assert {name for kind in registry.TASKS.values() for name in kind.metrics} <= {*answers.OF_TEXT, *elsewhere}
