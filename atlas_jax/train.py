@@ -398,7 +398,7 @@ class _Loop:
 
     def _save(self, done: int, score: float | None) -> None:
         # The loss of these parameters is known after the next step only; a model beyond float32 is known now, and may be the last.
-        if diverged := state_lib.divergence(self.state.params):
+        if diverged := state_lib.divergence(self.state.params, self.prepared.spec):
             raise errors.DivergedError(f'step {done}: {diverged} after the update; nothing was saved; {self._left(done)}; '
                                        'lower the learning rates')
         position: dict[str, Any] = {'examples': self.batches.iterator.get_state()}

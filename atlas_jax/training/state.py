@@ -59,18 +59,27 @@ def create(params: dict[str, Any], spec: spec_lib.StepSpec, optimizer: optax.Gra
     return TrainState(step=step, params=placed, optimizer_state=optimizer_state, passage_encoder=frozen)
 
 
-def divergence(params: Any) -> str:
+def divergence(params: Any, spec: spec_lib.StepSpec) -> str:
     """Names the first parameter that is not finite, or too large for float32 to hold its square; empty if there is none.
 
     Every process of a run calls it.
     """
-    # Both programs reduce in place: nothing as large as a parameter is made.
-    extremes = jax.device_get(jax.tree.map(lambda leaf: (jnp.max(leaf), jnp.min(leaf)), params))
+    # One program: many small ones side by side wait for each other's collectives on a CPU with several devices, for ever.
+    extremes = jax.device_get(compile_step(_extremes, spec, out_shardings=_replicated)(params))
     for path, (most, least) in jax.tree_util.tree_leaves_with_path(extremes, is_leaf=lambda node: isinstance(node, tuple)):
         # No model computes with such numbers: norms and products of two of them are infinite.
         if not max(abs(float(most)), abs(float(least))) < _LARGEST or np.isnan(float(least)):
             return f'{"/".join(str(key.key) for key in path)} reaches {float(most):.3g}'
     return ''
+
+
+def _extremes(_: spec_lib.StepSpec, params: Any) -> Any:
+    # Reduced in place: nothing as large as a parameter is made.
+    return jax.tree.map(lambda leaf: (jnp.max(leaf), jnp.min(leaf)), params)
+
+
+def _replicated(spec: spec_lib.StepSpec) -> jax.sharding.NamedSharding:
+    return partitioning.replicated(spec.mesh)
 
 
 def _init_moments(_: spec_lib.StepSpec, optimizer: optax.GradientTransformation, params: Any) -> optax.OptState:
