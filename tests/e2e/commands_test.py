@@ -70,7 +70,7 @@ def test_commands_of_readme_and_search(demo_packages, tmp_path, monkeypatch, cap
     exec(blocks('docs/search.md', 'python')[0], names)
     out = capsys.readouterr().out
     found = [line for line in out.partition('questions,')[0].splitlines() if line.startswith('0.')]
-    assert len(found) == 4 and 'Saved beside the index' in out
+    assert len(found) == 3 and 'Saved beside the index' in out
 
 
 def files(page: str) -> dict[str, str]:
