@@ -1,4 +1,4 @@
-"""What comparing a model with its checksums costs, beside loading it.
+"""Measures comparing a model with its checksums beside loading it.
 
     python benchmarks/verify.py --model run --model pair --json verify.json
 

@@ -235,7 +235,7 @@ class RunCheckpoints:
         """Restores the index item of the newest checkpoint; `index` gives shapes and shardings. Raises ModelFolderError: as `restore`."""
         return self._restore(None, {'index': ocp.args.StandardRestore(index)})['index']
 
-    def _restore(self, step: int | None, items: dict[str, Any]) -> Any:
+    def _restore(self, step: int | None, items: dict[str, Any]) -> Mapping[str, Any]:
         step = types.required(self.latest_step if step is None else step)
         with integrity.restoring(self._path, step, items, is_listed(self._folder)):
             # Given shardings, each process reads only its own shards, also on another topology than the one that saved.

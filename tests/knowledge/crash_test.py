@@ -94,7 +94,7 @@ def contents(root: pathlib.Path) -> dict[str, tuple]:
 
 
 def problems(root: pathlib.Path) -> list[str]:
-    """What `verify` says."""
+    """Returns the problems that `verify` names."""
     if not (root / 'index').exists():
         return [str(problem) for problem in PassageStore.problems(root / 'store')]
     return [str(problem) for problem in verify.verify(root / 'index')]
@@ -115,7 +115,7 @@ def rubbish(root: pathlib.Path) -> list[str]:
 
 
 def inspect(root: pathlib.Path, name: str, was_committed: bool) -> tuple[list[str], dict]:
-    """What is wrong after a kill and after the command has run again, and what a search finds then."""
+    """Returns all that is wrong after a kill and after the command has run again, and the rows that a search finds then."""
     try:
         wrong = [f'verify: {problem}' for problem in problems(root)]
     except errors.UserError as error:
@@ -138,7 +138,7 @@ class Crashes:
         self.wanted = crashes.run(contents, folder / 'wanted')[1]
 
     def run(self, number: int, fault: str) -> list[str] | None:
-        """What is wrong after a fault at the operation of this number, and after the next try; None if the command ended before it."""
+        """Returns all that is wrong after a fault at this operation, and after the next try; None if the command ended before it."""
         root = self.folder / f'{fault}-{number}'
         shutil.copytree(self.folder / 'template', root)
         code, error = crashes.run(act, self.name, root, **{fault: number})

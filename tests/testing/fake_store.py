@@ -63,7 +63,7 @@ class FakeStore:
 
     @property
     def retriever_title_lengths(self) -> np.ndarray:
-        """Of them the title's."""
+        """Lengths of the titles alone."""
         return np.minimum(self.retriever_lengths, 1)
 
     def copy_kept(self, path, keep: np.ndarray) -> 'FakeStore':
