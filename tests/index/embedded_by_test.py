@@ -1,4 +1,4 @@
-"""The record of what embeddings depend on: each field is compared and named, the limit where it cuts, old fingerprints as far as they are known."""
+"""The record of what embeddings depend on: each field is compared and named, the limit where it cuts; old fingerprints where known."""
 
 import dataclasses
 import json
