@@ -120,7 +120,7 @@ def test_a_checkpoint_whose_parameters_give_no_loss_does_not_stay(atlas, index, 
         train.train_examples(run, loaded, broken, DISTILL)
     assert _steps(tmp_path) == []
     # Parameters that are large and no more: only the next loss tells.
-    monkeypatch.setattr(train.state_lib, 'divergence', lambda params: '')
+    monkeypatch.setattr(train.state_lib, 'divergence', lambda params, spec: '')
     with pytest.raises(errors.DivergedError, match='step 2: .* is nan .*; the checkpoint of step 1 gave this and was removed; no ch'):
         train.train_examples(run, loaded, broken, DISTILL)
     assert _steps(tmp_path) == []
