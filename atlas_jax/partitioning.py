@@ -1,7 +1,8 @@
 """The device mesh, the table from logical axis names to mesh axes, and the gathering of weights for a layer.
 
 Logical names are T5X's, plus ours: `streams` (token streams), `batch`, `passages` (index rows). Tokens stay on their device. Weights are
-stored split over `fsdp` and `model`, and gathered where they are used, layer by layer (docs/tpu.md).
+stored split over `fsdp` and `model`, and gathered where they are used, layer by layer (docs/tpu.md). A layer that is `split`, as the
+decoder's are, gathers over `fsdp` alone: each device of `model` computes its own heads and its part of the MLP, for all their examples.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from atlas_jax import errors
 
 MESH_AXES = ('data', 'fsdp', 'model')
+_EXAMPLE_AXES = MESH_AXES[:2]  # examples of split layers lie over these
 _platform: contextvars.ContextVar[str | None] = contextvars.ContextVar('platform', default=None)
 
 # logical axis -> mesh axes. Streams, batches and index rows are spread over every device; weights are split in `embed` over fsdp and
@@ -120,7 +122,7 @@ def platform() -> str:
     return _platform.get() or jax.default_backend()
 
 
-def whole(param: jax.Array, axes: Sequence[str | None], dtype: Any = None) -> jax.Array:
+def whole(param: jax.Array, axes: Sequence[str | None], dtype: Any = None, split: bool = False) -> jax.Array:
     """Gathers a parameter from where it is stored, as a layer computes with it.
 
     Its gradient goes back the same way, so that it is scattered as it is summed.
@@ -129,9 +131,10 @@ def whole(param: jax.Array, axes: Sequence[str | None], dtype: Any = None) -> ja
       param: [...] float.
       axes: logical names of its dimensions; trailing ones may be left out.
       dtype: of the result; None keeps the parameter's.
+      split: leaves what is split over `model` as it is.
 
     Returns:
-      [...] of `dtype`, the same shape, whole on every device of the mesh.
+      [...] of `dtype`, the same shape, whole on every device of the mesh or, if split, of `fsdp`.
     """
     dtype = jnp.dtype(dtype or param.dtype)
     mesh = jax.sharding.get_abstract_mesh()
@@ -139,19 +142,38 @@ def whole(param: jax.Array, axes: Sequence[str | None], dtype: Any = None) -> ja
     stored = PartitionSpec() if mesh.empty else _stored(mesh, param.shape, axes)
     if not any(stored):
         return param.astype(dtype)
-    return _gather(param, stored, dtype, param.dtype)
+    return _gather(param, stored, _keeping(stored, 'model') if split else PartitionSpec(), dtype, param.dtype)
 
 
-def spread(states: jax.Array) -> jax.Array:
+def split_in(*sizes: int) -> int:
+    """Returns in how many parts `model` splits layers of these sizes (heads, the MLP's width); 1 where it does not divide them."""
+    mesh = jax.sharding.get_abstract_mesh()
+    parts = 1 if mesh.empty else mesh.shape['model']
+    return parts if all(size % parts == 0 for size in sizes) else 1
+
+
+def spread(states: jax.Array, split: bool = False) -> jax.Array:
     """Holds states [streams or batch, ...] to one part a device, unless the devices do not divide them.
 
-    Inside a loop the compiler would otherwise gather them all.
+    Inside a loop the compiler would otherwise gather them all. If split, all devices of `model` have the states of all of them.
     """
-    mesh = jax.sharding.get_abstract_mesh()
+    mesh, axes = jax.sharding.get_abstract_mesh(), _EXAMPLE_AXES if split else MESH_AXES
     # Too few rows for a part each: the compiler may lay them out as it likes.
-    if mesh.empty or states.shape[0] % mesh.size:
+    if mesh.empty or states.shape[0] % math.prod(mesh.shape[axis] for axis in axes):
         return states
-    return jax.lax.with_sharding_constraint(states, PartitionSpec(MESH_AXES))
+    return jax.lax.with_sharding_constraint(states, PartitionSpec(axes))
+
+
+def copied(states: jax.Array, parts: int) -> jax.Array:
+    """Copies states [streams, ...] for split layers: [parts, streams, ...], a copy for each device of `model`.
+
+    As an axis of its own, so that the gradients of the copies are added once and not in every layer that reads them.
+    """
+    copies = jnp.broadcast_to(spread(states, split=True), (parts, *states.shape))
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or states.shape[0] % math.prod(mesh.shape[axis] for axis in _EXAMPLE_AXES):
+        return copies
+    return jax.lax.with_sharding_constraint(copies, PartitionSpec('model', _EXAMPLE_AXES))
 
 
 def _stored(mesh: Mesh | AbstractMesh, shape: Sequence[int], axes: Sequence[str | None]) -> PartitionSpec:
@@ -167,29 +189,31 @@ def _stored(mesh: Mesh | AbstractMesh, shape: Sequence[int], axes: Sequence[str 
     return PartitionSpec(*parts)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _gather(param: jax.Array, stored: PartitionSpec, dtype: Any, _: Any) -> jax.Array:
-    """Gathers over `fsdp` first and then over `model`, in `dtype`; the shape stays."""
-    # A group that spans a whole slice would turn gathers into all-reduces of twice the bytes. The barrier keeps the stages apart.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _gather(param: jax.Array, stored: PartitionSpec, wanted: PartitionSpec, dtype: Any, _: Any) -> jax.Array:
+    """Gathers over `model`, where that is wanted, and then over `fsdp`, in `dtype`; the shape stays."""
+    # A group that spans a whole slice would turn gathers into all-reduces of twice the bytes. The barrier keeps the stages apart; XLA would
+    # merge them into one group over all chips. The last stage moves most, so it goes over the axis that has most links.
     value = jax.lax.with_sharding_constraint(param.astype(dtype), stored)
-    # The barrier keeps the two stages apart; XLA would merge them into one group over all chips.
-    value = jax.lax.optimization_barrier(jax.lax.with_sharding_constraint(value, _halfway(stored)))
-    return jax.lax.with_sharding_constraint(value, PartitionSpec())
+    if wanted == PartitionSpec():
+        value = jax.lax.optimization_barrier(jax.lax.with_sharding_constraint(value, _keeping(stored, 'fsdp')))
+    return jax.lax.with_sharding_constraint(value, wanted)
 
 
-def _gather_forward(param, stored, dtype, own_dtype):
-    return _gather(param, stored, dtype, own_dtype), None
+def _gather_forward(param, stored, wanted, dtype, own_dtype):
+    return _gather(param, stored, wanted, dtype, own_dtype), None
 
 
-def _gather_backward(stored, _, own_dtype, __, gradient):
-    # Back over the same two stages, so that sums are scattered and not all-reduced whole.
-    gradient = jax.lax.with_sharding_constraint(gradient, _halfway(stored))
+def _gather_backward(stored, wanted, _, own_dtype, __, gradient):
+    # Back over the same stages, so that sums are scattered and not all-reduced whole.
+    if wanted == PartitionSpec():
+        gradient = jax.lax.with_sharding_constraint(gradient, _keeping(stored, 'fsdp'))
     return (jax.lax.with_sharding_constraint(gradient, stored).astype(own_dtype),)
 
 
 _gather.defvjp(_gather_forward, _gather_backward)
 
 
-def _halfway(stored: PartitionSpec) -> PartitionSpec:
-    """Returns the layout between the two stages: still split over `model`."""
-    return PartitionSpec(*(axis if axis == 'model' else None for axis in stored))
+def _keeping(stored: PartitionSpec, kept: str) -> PartitionSpec:
+    """Returns the layout that is split over one mesh axis alone, where `stored` is."""
+    return PartitionSpec(*(axis if axis == kept else None for axis in stored))

@@ -119,10 +119,20 @@ def test_without_a_mesh_a_parameter_is_cast_alone(dtype):
 
 def test_weights_are_gathered_in_two_stages_and_gradients_scattered_likewise():
     param = jnp.ones((FSDP * 2, MODEL * 3))
-    stored, halfway = PartitionSpec('fsdp', 'model'), PartitionSpec(None, 'model')
+    stored, halfway = PartitionSpec('fsdp', 'model'), PartitionSpec('fsdp', None)
     assert _constraints(lambda p: partitioning.whole(p, ('embed', 'mlp')), param) == [stored, halfway, PartitionSpec()]
     backward = _constraints(jax.grad(lambda p: jnp.sum(partitioning.whole(p, ('embed', 'mlp')))), param)
     assert backward[-2:] == [halfway, stored]
+
+
+def test_split_weights_stay_split_over_model():
+    param, stored, wanted = jnp.ones((FSDP * 2, MODEL * 3)), PartitionSpec('fsdp', 'model'), PartitionSpec(None, 'model')
+    assert _constraints(lambda p: partitioning.whole(p, ('embed', 'mlp'), split=True), param) == [stored, wanted]
+    backward = _constraints(jax.grad(lambda p: jnp.sum(partitioning.whole(p, ('embed', 'mlp'), split=True))), param)
+    assert backward[-1:] == [stored]
+    with jax.sharding.use_abstract_mesh(MESH):
+        assert (partitioning.split_in(MODEL * 3, MODEL), partitioning.split_in(MODEL * 3, MODEL + 1)) == (MODEL, 1)
+    assert partitioning.split_in(4) == 1
 
 
 def test_what_is_stored_whole_is_not_gathered():
@@ -139,3 +149,11 @@ def test_gradients_come_back_in_the_parameters_dtype():
 def test_states_are_spread_if_the_devices_divide_them():
     assert _constraints(partitioning.spread, jnp.ones((DATA * FSDP * MODEL * 2, 7))) == [PartitionSpec(partitioning.MESH_AXES)]
     assert _constraints(partitioning.spread, jnp.ones((DATA * FSDP * MODEL + 1, 7))) == []
+    assert _constraints(lambda s: partitioning.spread(s, split=True), jnp.ones((DATA * FSDP * 2, 7))) == [PartitionSpec(('data', 'fsdp'))]
+
+
+def test_copies_lie_on_model():
+    copies = _constraints(lambda s: partitioning.copied(s, MODEL), jnp.ones((DATA * FSDP, 7)))
+    assert copies == [PartitionSpec(('data', 'fsdp')), PartitionSpec('model', ('data', 'fsdp'))]
+    found = partitioning.copied(jnp.arange(6.0).reshape(3, 2), 2)
+    np.testing.assert_array_equal(found, [np.arange(6.0).reshape(3, 2)] * 2)

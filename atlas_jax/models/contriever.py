@@ -187,7 +187,7 @@ def _layer_norm(config: BertConfig, name: str) -> layers.LayerNorm:
 
 
 class Contriever(nn.Module):
-    """The retriever's encoder, for queries and passages; `remat`, `unroll` and `flash` as in Bert."""
+    """The retriever's encoder, for queries and passages; `unroll` and `flash` as in Bert, `remat` a name of layer_scan.REMAT."""
 
     config: ContrieverConfig
     remat: str = 'none'
@@ -200,9 +200,10 @@ class Contriever(nn.Module):
 
         Raises ValueError: `stream.longest` exceeds max_positions.
         """
-        hidden = Bert(self.config, self.remat, self.unroll, self.flash, name='bert')(stream, deterministic).astype(jnp.float32)
+        hidden = Bert(self.config, layer_scan.of_encoder(self.remat), self.unroll, self.flash, name='bert')(stream, deterministic)
         # in float32: sums over hundreds of tokens would lose digits in bfloat16
-        rows = token_stream.to_rows(stream, hidden)  # [streams, passages, longest, embed], zeros past each passage's end
+        # [streams, passages, longest, embed], zeros past each passage's end
+        rows = token_stream.to_rows(stream, hidden.astype(jnp.float32))
         pooled = _pool(rows, stream.lengths, self.config.pooling)[..., :self.config.embedding_dim]
         return _unit_length(pooled) if self.config.normalize else pooled
 

@@ -7,6 +7,7 @@ Streams hold whole examples: with `streams` streams and `batch` examples, stream
 each with its passages one after another; [streams, passages] is [batch * n_context] in the order of the examples.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -50,11 +51,10 @@ def first_passages(rows: t5.Readable, mask: Array, batch: int, n: int) -> tuple[
     Returns:
       The same of batch * n passages.
     """
-    def first(values: Array) -> Array:
-        by_example = values.reshape(batch, -1, *values.shape[1:])[:, :n]  # [batch, n, longest, ...]
-        return by_example.reshape(-1, *values.shape[1:])  # [batch * n, longest, ...]
-
-    return jax.tree.map(jax.vmap(first), rows), first(mask)  # vmap over the layers, which come first
+    kept = token_stream.first_rows(mask, batch, n)
+    if isinstance(rows, t5.EncodedStates):
+        return rows.replace(examples=batch, first=n), kept
+    return jax.tree.map(jax.vmap(lambda values: token_stream.first_rows(values, batch, n)), rows), kept  # vmap over the layers
 
 
 def join_passages(first: tuple[t5.Readable, Array], second: tuple[t5.Readable, Array], batch: int) -> tuple[t5.Readable, Array]:
@@ -67,19 +67,11 @@ def join_passages(first: tuple[t5.Readable, Array], second: tuple[t5.Readable, A
     Returns:
       The same of batch * (n + more) passages, as wide as the wider one.
     """
-    longest = max(first[1].shape[-1], second[1].shape[-1])
-
-    def join(values: Array, more: Array) -> Array:
-        # [batch, n, longest, ...] and [batch, more, longest, ...]
-        by_example = [_widen(part, longest).reshape(batch, -1, longest, *part.shape[2:]) for part in (values, more)]
-        return jnp.concatenate(by_example, axis=1).reshape(-1, longest, *values.shape[2:])  # [batch * (n + more), longest, ...]
-
-    return jax.tree.map(jax.vmap(join), first[0], second[0]), join(first[1], second[1])
-
-
-def _widen(values: Array, longest: int) -> Array:
-    """Pads [passages, width, ...] to [passages, longest, ...] with zeros."""
-    return jnp.pad(values, ((0, 0), (0, longest - values.shape[1]), *((0, 0),) * (values.ndim - 2)))
+    mask = token_stream.join_rows(first[1], second[1], batch)
+    if isinstance(first[0], t5.EncodedStates):
+        assert isinstance(second[0], t5.EncodedStates)  # one reader has encoded both
+        return t5.EncodedStates(first[0].states + second[0].states, first[0].streams + second[0].streams, examples=batch), mask
+    return jax.tree.map(jax.vmap(lambda *values: token_stream.join_rows(*values, batch)), first[0], second[0]), mask
 
 
 def encode_passages(reader: t5.T5, params: Any, stream: types.TokenStream,
@@ -91,18 +83,31 @@ def encode_passages(reader: t5.T5, params: Any, stream: types.TokenStream,
       dropout_key: None switches dropout off.
 
     Returns:
-      Rows: keys and values, each [layers, streams * passages, longest, heads, head_dim], or with remat 'full' the encoder's states
-      [1, streams * passages, longest, embed]; zeros past a passage's end. And the mask of real tokens, [streams * passages, longest] bool.
+      Keys and values in rows, each [layers, streams * passages, longest, heads, head_dim], zeros past a passage's end; or with remat
+      'full' the encoder's states, of which layers make such rows. And the mask of real tokens, [streams * passages, longest] bool.
     """
-    def rows(values: Array) -> Array:
-        gathered = token_stream.to_rows(stream, values)
-        return gathered.reshape(-1, *gathered.shape[2:])  # [streams * passages, longest, ...]
-
     # The encoder alone takes the key: the projection to keys and values has no dropout.
     rngs = None if dropout_key is None else {'dropout': dropout_key}
     encoded = _apply(reader, params, stream, dropout_key is None, rngs=rngs, method='encode')
     mask = token_stream.row_mask(stream)
-    return _apply(reader, params, encoded, rows, method='cross_keys_values'), mask.reshape(-1, stream.longest)
+    return _apply(reader, params, encoded, stream, method='cross_keys_values'), mask.reshape(-1, stream.longest)
+
+
+def alone(mask: Array, batch: int, n: int, record: Sequence[str] = ()) -> t5.Beside:
+    """Describes the reading of the first `n` passages of each example one by one, beside a reading of all of them together.
+
+    Args:
+      mask: as `encode_passages` returns it, of batch * (n or more) passages.
+      batch: number of examples.
+      n: passages of each that are read.
+      record: kinds of attention to record, as of `t5.T5.decode_recording`.
+    """
+    return t5.Beside(token_stream.first_rows(mask, batch, n), batch, n, tuple(record))
+
+
+def together(mask: Array, batch: int, n: int, record: Sequence[str] = ()) -> t5.Beside:
+    """Describes the reading of the first `n` passages of each example together; arguments as of `alone`."""
+    return t5.Beside(token_stream.first_rows(mask, batch, n).reshape(batch, -1), batch, n, tuple(record))
 
 
 def passage_logits(reader: t5.T5, params: Any, rows: t5.Readable, mask: Array, decoder_input_tokens: Array) -> Array:

@@ -1,6 +1,7 @@
 """T5 v1.0 and v1.1: an encoder over token streams and a decoder over keys and values made once. Parameter names are T5X's."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from atlas_jax import errors, types
+from atlas_jax import errors, partitioning, types
 from atlas_jax.models import limits
 from atlas_jax.nn import attention, flash_attention, layer_scan, layers, t5_layers, token_stream
 
@@ -19,10 +20,47 @@ Array = jax.Array
 class EncodedStates(struct.PyTreeNode):
     """Encoder states that stand in for keys and values: every decoder layer projects them itself, and again for its gradient.
 
-    states  [1, ..., embed]  the first axis stands where keys and values have their layers
+    states    one array or more [streams, stream_tokens, embed]; for split layers copies [parts, streams, stream_tokens, embed]
+    streams   the passages of each; those of an example that lie in several streams follow one another
+    examples  whose passages they are; needed only for several arrays, and with `first`
+    first     how many passages of each example are read; None for all
     """
 
-    states: Array
+    states: tuple[Array, ...]
+    streams: tuple[types.TokenStream, ...]
+    examples: int = struct.field(pytree_node=False, default=1)
+    first: int | None = struct.field(pytree_node=False, default=None)
+
+    def rows(self, layer: t5_layers.DecoderLayer) -> attention.KeysValues:
+        """Returns the keys and values of a layer, each [passages, longest, heads, head_dim], zeros past a passage's end."""
+        # Projected before they are laid out by passage: rows are as wide as the longest one.
+        made = [jax.tree.map(functools.partial(token_stream.passage_rows, stream), _keys_values(layer, states))
+                for states, stream in zip(self.states, self.streams, strict=True)]
+        rows = functools.reduce(lambda one, more: jax.tree.map(lambda *both: token_stream.join_rows(*both, self.examples), one, more), made)
+        return rows if self.first is None else jax.tree.map(lambda each: token_stream.first_rows(each, self.examples, self.first), rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """A second reading of the same targets in the same loop over layers, without dropout and without gradient.
+
+    Both readings share the gathered weights and the passages' keys and values.
+
+    Attributes:
+      key_mask: [groups, keys] bool, the keys that are read together. As many groups for each example; each reads the example's targets.
+      examples: number of examples.
+      first: passages of each example that are read, the first ones.
+      record: kinds of attention to record, names of `nn.attention.RECORDED`.
+    """
+
+    key_mask: Array
+    examples: int
+    first: int
+    record: tuple[str, ...] = ()
+
+    def rows(self, keys_values: attention.KeysValues) -> attention.KeysValues:
+        """Returns a layer's keys and values [..., longest, heads, head_dim], one row a passage, of the passages that are read."""
+        return jax.tree.map(lambda each: token_stream.first_rows(each, self.examples, self.first), keys_values)
 
 
 # What the decoder reads of passages; keys and values are each [layers, ..., heads, head_dim].
@@ -93,6 +131,10 @@ class T5Config:
         names = ('emb_dim', 'num_heads', 'head_dim', 'mlp_dim', 'mlp_activations', 'dropout_rate', 'layer_norm_epsilon', 'dtype')
         return {name: getattr(self, name) for name in names}
 
+    def decoder_parts(self) -> int:
+        """Returns in how many parts the mesh axis `model` splits the decoder's layers (partitioning.split_in)."""
+        return partitioning.split_in(self.num_heads, self.mlp_dim)
+
     def relpos_arguments(self) -> dict[str, Any]:
         """Returns the arguments of the encoder's and the decoder's position bias."""
         return {'num_heads': self.num_heads, 'num_buckets': self.relpos_buckets, 'max_distance': self.relpos_max_distance,
@@ -133,7 +175,7 @@ class _Stack(nn.Module):
         self.dropout = nn.Dropout(config.dropout_rate)
 
     def _scan(self, layer: type[t5_layers.EncoderLayer] | type[t5_layers.DecoderLayer], call: Callable[..., tuple[Array, Any]],
-              hidden: Array, per_layer: Any = None, deterministic: bool = True) -> tuple[Array, Any]:
+              hidden: Any, per_layer: Any = None, deterministic: bool = True, split: bool = False) -> tuple[Any, Any]:
         """Scans the layers; while parameters are made, runs the layers one after another under their own names.
 
         Arguments and results as of `layer_scan.scan_layers`.
@@ -144,8 +186,8 @@ class _Stack(nn.Module):
                 hidden, _ = call(bound, hidden, jax.tree.map(lambda leaf, i=i: leaf[i], per_layer))
             return hidden, None
         # one layer for all of them; it is bound to its own parameters in the loop
-        unbound = layer(**self.config.layer_arguments(), parent=None)
-        return layer_scan.scan_layers(unbound, self.variables['params'], call, hidden, per_layer,
+        unbound = layer(**self.config.layer_arguments(), split=split, parent=None)
+        return layer_scan.scan_layers(unbound, self.variables['params'], call, hidden, per_layer, split=split,
                                       dropout_key=None if deterministic else self.make_rng('dropout'), remat=self.remat, unroll=self.unroll)
 
 
@@ -173,48 +215,68 @@ class Encoder(_Stack):
 
 
 class Decoder(_Stack):
-    """The layers over target tokens, and the output kernel if the config has one."""
+    """The layers over target tokens, and the output kernel if the config has one.
+
+    On a mesh whose axis `model` is above 1, layers and kernel are split over it: targets are few, so that weights would be most of what
+    moves.
+    """
 
     def setup(self):
         self._set_up(t5_layers.DecoderLayer, self.config.num_decoder_layers, bidirectional=False)
         self.decoder_norm = layers.RMSNorm(self.config.layer_norm_epsilon, self.config.dtype)
         if not self.config.logits_via_embedding:
             # In float32 whatever the dtype of the activations: the loss takes exponentials of the logits.
-            self.logits_dense = layers.Dense(self.config.vocab_size, ('embed', 'vocab'))
+            self.logits_dense = layers.Dense(self.config.vocab_size, ('embed', 'vocab'), split=self._split)
 
-    def keys_values(self, encoded: Array, lay_out: Callable[[Array], Array]) -> attention.KeysValues:
-        """Projects encoder states [..., embed] to each layer's keys and values, [layers, *lay_out([..., heads, head_dim])]."""
+    @property
+    def _split(self) -> bool:
+        return self.config.decoder_parts() > 1
+
+    def keys_values(self, encoded: Array, stream: types.TokenStream | None) -> attention.KeysValues:
+        """Projects encoder states to each layer's keys and values; arguments and results as of `T5.cross_keys_values`."""
+        def make(layer: t5_layers.DecoderLayer, states: Array) -> attention.KeysValues:
+            made = _keys_values(layer, states)
+            return made if stream is None else jax.tree.map(functools.partial(token_stream.passage_rows, stream), made)
+
         if self.is_initializing():  # under the layers' own names, as in `_scan`
-            pairs = [jax.tree.map(lay_out, layer.encoder_decoder_attention.keys_values(encoded)) for layer in self.layers]
-            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
-        # One layer after another: XLA would lay all layers' values out layers last, and transpose them for every reading.
-        return self._scan(t5_layers.DecoderLayer, lambda layer, states, _: (states, jax.tree.map(lay_out, layer.keys_values(states))),
-                          encoded)[1]
+            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(make(layer, encoded) for layer in self.layers))
+        # One layer after another: XLA would lay all layers' values out layers last, and transpose them for every reading. The states are no
+        # part of what goes from layer to layer: copies for split layers have another layout than that.
+        return self._scan(t5_layers.DecoderLayer, lambda layer, nothing, _: (nothing, make(layer, encoded)), (), split=self._split)[1]
 
-    def __call__(self, embedded: Array, readable: Readable, key_mask: Array, deterministic: bool,
-                 record: Sequence[str] = ()) -> tuple[Array, dict[str, Array]]:
+    def __call__(self, embedded: Array, readable: Readable, key_mask: Array, deterministic: bool, record: Sequence[str] = (),
+                 beside: Beside | None = None) -> list[tuple[Array, dict[str, Array]]]:
         """Decodes embedded tokens; the other arguments are those of `T5.decode_recording`.
 
         Args:
           embedded: [sequences, length, embed].
 
         Returns:
-          Final states of the same shape, and the recorded attention, layers first.
+          Of the reading, and of `beside` if it is given: final states [sequences or groups, length, embed], and the recorded attention,
+          layers first.
         """
         length = embedded.shape[1]
         # [heads, length, length] and [length, length]
         bias, causal_mask = self.relpos_bias(length), jnp.tril(jnp.ones((length, length), bool))
 
-        def call(layer: t5_layers.DecoderLayer, hidden: Array, own: attention.KeysValues | None) -> tuple[Array, Any]:
+        def call(layer: t5_layers.DecoderLayer, hidden: list[Array], own: attention.KeysValues | None) -> tuple[list[Array], Any]:
             if isinstance(readable, EncodedStates):  # made inside the layer, so that remat makes it again for the gradient
-                own = layer.keys_values(readable.states[0])
+                own = readable.rows(layer)
             assert own is not None  # keys and values go to their layers by `per_layer`
-            return layer(hidden, bias, causal_mask, own, key_mask, deterministic, record)
+            read = [layer(hidden[0], bias, causal_mask, own, key_mask, deterministic, record)]
+            if beside is not None:
+                rows = beside.rows(own)
+                read.append(jax.lax.stop_gradient(layer(hidden[1], bias, causal_mask, rows, beside.key_mask, True, beside.record)))
+            return [states for states, _ in read], [recorded for _, recorded in read]
 
+        hidden = [self.dropout(embedded, deterministic=deterministic)]
+        if beside is not None:
+            hidden.append(jax.lax.stop_gradient(jnp.repeat(embedded, len(beside.key_mask) // len(embedded), axis=0)))
         per_layer = None if isinstance(readable, EncodedStates) else readable
-        hidden, recorded = self._scan(t5_layers.DecoderLayer, call, self.dropout(embedded, deterministic=deterministic), per_layer,
-                                      deterministic)
-        return self.dropout(self.decoder_norm(hidden), deterministic=deterministic), recorded
+        hidden, recorded = self._scan(t5_layers.DecoderLayer, call, hidden, per_layer, deterministic, self._split)
+        normed = [self.decoder_norm(states) for states in hidden]
+        normed[0] = self.dropout(normed[0], deterministic=deterministic)
+        return list(zip(normed, recorded or [{}] * len(normed), strict=True))
 
     def step(self, embedded: Array, position: Array, cache: attention.KeysValues, keys_values: ReadableByStep,
              key_mask: Array) -> tuple[Array, attention.KeysValues, Array]:
@@ -233,18 +295,18 @@ class Decoder(_Stack):
             return layer.step(hidden, position, own_cache, bias, own_keys_values, key_mask)
 
         if isinstance(keys_values, list):  # T5.step_by_step took the layers apart
-            unbound = t5_layers.DecoderLayer(**self.config.layer_arguments(), parent=None)
+            unbound = t5_layers.DecoderLayer(**self.config.layer_arguments(), split=self._split, parent=None)
             own = zip(layer_scan.split(cache), keys_values, strict=True)
-            hidden, (cache, shares) = layer_scan.run_layers(unbound, self.variables['params'], call, embedded, own)
+            hidden, (cache, shares) = layer_scan.run_layers(unbound, self.variables['params'], call, embedded, own, self._split)
         else:
-            hidden, (cache, shares) = self._scan(t5_layers.DecoderLayer, call, embedded, (cache, keys_values))
+            hidden, (cache, shares) = self._scan(t5_layers.DecoderLayer, call, embedded, (cache, keys_values), split=self._split)
         return self.decoder_norm(hidden), cache, jnp.mean(shares, axis=0)  # shares come as [layers, batch, rows of an example, keys]
 
 
 class T5(nn.Module):
     """T5 encoder and decoder. Parts are called by `method`: `t5.apply({'params': params}, stream, method='encode')`.
 
-    remat: what a layer's backward pass computes again; see nn/layer_scan.py.
+    remat: what the backward pass of layers computes again, a name of layer_scan.REMAT.
     unroll: layers in one turn of the loop over layers.
     flash: runs the encoder's attention by the kernel of nn/flash_attention.py if it fits.
     """
@@ -256,29 +318,32 @@ class T5(nn.Module):
 
     def setup(self):
         self.token_embedder = layers.Embedding(self.config.vocab_size, self.config.emb_dim, dtype=self.config.dtype)
-        self.encoder = Encoder(self.config, self.remat, self.unroll, self.flash)
-        self.decoder = Decoder(self.config, self.remat, self.unroll)
+        self.encoder = Encoder(self.config, layer_scan.of_encoder(self.remat), self.unroll, self.flash)
+        self.decoder = Decoder(self.config, layer_scan.of_decoder(self.remat), self.unroll)
 
     def encode(self, stream: types.TokenStream, deterministic: bool = True) -> Array:
         """Encodes a stream: final states [streams, stream_tokens, embed] of `dtype`; meaningless past the last passage."""
         return self.encoder(self.token_embedder(stream.tokens), stream, deterministic)
 
-    def cross_keys_values(self, encoded: Array, lay_out: Callable[[Array], Array] = lambda values: values) -> Readable:
-        """Makes what the decoder reads from encoder states [..., embed]: keys and values, or with remat 'full' the states themselves.
+    def cross_keys_values(self, encoded: Array, stream: types.TokenStream | None = None) -> Readable:
+        """Makes what the decoder reads from encoder states: keys and values, or the states themselves where its layers are computed again.
 
-        Keys and values hold no positions, so they can be made on the stream and then gathered, and serve any grouping of passages.
+        Keys and values hold no positions, so they are made on the stream and then laid out by passage, and serve any grouping of passages.
 
         Args:
-          encoded: [..., embed].
-          lay_out: gathers a layer's [..., heads, head_dim], or the states; all axes but the trailing ones may change.
+          encoded: [streams, stream_tokens, embed].
+          stream: the passages of `encoded`; None lays nothing out.
 
         Returns:
-          Keys and values, each [layers, *lay_out([..., heads, head_dim])]; or EncodedStates of [1, *lay_out([..., embed])].
+          Keys and values, each [layers, streams * passages, longest, heads, head_dim], or without a stream
+          [layers, streams, stream_tokens, heads, head_dim]; or EncodedStates.
         """
-        if self.remat == 'full':
+        parts = self.config.decoder_parts()
+        states = encoded if parts == 1 else partitioning.copied(encoded, parts)
+        if self.decoder.remat == 'full' and stream is not None:
             # All layers' keys and values and their gradients are 8 GB for one example of the largest reader with 20 passages of 512 tokens.
-            return EncodedStates(lay_out(encoded)[None])
-        return self.decoder.keys_values(encoded, lay_out)
+            return EncodedStates((states,), (stream,))
+        return self.decoder.keys_values(states, stream)
 
     def decode(self, decoder_input_tokens: Array, readable: Readable, key_mask: Array, deterministic: bool = True) -> Array:
         """Computes the logits of every target position. Several sequences of an example may stand side by side; they read the same keys.
@@ -306,8 +371,23 @@ class T5(nn.Module):
           Logits as `decode`; and for each name [layers, batch, positions of an example's sequences, keys] float32, the mean over heads,
           0 where `key_mask` is False, before dropout and without gradient.
         """
-        hidden, recorded = self.decoder(self.token_embedder(decoder_input_tokens), readable, key_mask, deterministic, record)
+        (hidden, recorded), = self.decoder(self.token_embedder(decoder_input_tokens), readable, key_mask, deterministic, record)
         return self._logits(hidden), recorded
+
+    def decode_both(self, decoder_input_tokens: Array, readable: Readable, key_mask: Array, deterministic: bool, record: Sequence[str],
+                    beside: Beside) -> tuple[tuple[Array, dict[str, Array]], tuple[Array, dict[str, Array]]]:
+        """Decodes as `decode_recording`, one sequence an example, and beside it a second reading.
+
+        Args:
+          decoder_input_tokens, readable, key_mask, deterministic, record: as of `decode_recording`.
+          beside: the second reading.
+
+        Returns:
+          Of either reading what `decode_recording` returns; the second has [groups, ...] logits and attention, and no gradient.
+        """
+        (hidden, recorded), (others, others_recorded) = self.decoder(self.token_embedder(decoder_input_tokens), readable, key_mask,
+                                                                     deterministic, record, beside)
+        return (self._logits(hidden), recorded), (jax.lax.stop_gradient(self._logits(others)), others_recorded)
 
     @nn.nowrap
     def step_by_step(self, params: Any, readable: Readable, key_mask: Array) -> tuple[Any, ReadableByStep]:
@@ -325,7 +405,7 @@ class T5(nn.Module):
         Raises ValueError: encoder states (remat 'full') in place of keys and values.
         """
         if isinstance(readable, EncodedStates):
-            raise ValueError("decoding step by step needs keys and values, but remat is 'full'; choose another remat")
+            raise ValueError(f"decoding step by step needs keys and values, but remat is '{self.remat}'; choose another remat")
         def lay_out(layer: attention.KeysValues) -> attention.KeysValues:
             return attention.by_head(layer, key_mask)
 
@@ -371,10 +451,16 @@ class T5(nn.Module):
           decoder_input_tokens: [streams, target_length] int32.
         """
         encoded = self.encode(stream)
-        return self.decode(decoder_input_tokens, self.cross_keys_values(encoded), stream.passage_indices >= 0)
+        mask = token_stream.row_mask(stream).reshape(stream.lengths.shape[0], -1)  # an example's passages together
+        return self.decode(decoder_input_tokens, self.cross_keys_values(encoded, stream), mask)
 
     def _logits(self, hidden: Array) -> Array:
         """Maps final states [..., embed] to logits [..., vocab] float32."""
         if self.config.logits_via_embedding:  # scaled as in T5 1.0: the embedding's rows have variance 1
             return self.token_embedder.attend(hidden * self.config.emb_dim**-0.5)
         return self.decoder.logits_dense(hidden)
+
+
+def _keys_values(layer: t5_layers.DecoderLayer, states: Array) -> attention.KeysValues:
+    """Projects states [streams, stream_tokens, embed], or copies of them for each part [parts, ...], to [..., heads, head_dim]."""
+    return layer.keys_values(states, by_part=states.ndim == 4)

@@ -120,6 +120,7 @@ class Attention(nn.Module):
     dropout_rate: of the probabilities.
     query_init: initialiser of the query kernel; None takes kernel_init.
     kernel_init: None draws with variance 1 / inputs.
+    split: each device of the mesh axis `model` computes its own heads.
     """
 
     num_heads: int
@@ -131,18 +132,19 @@ class Attention(nn.Module):
     query_init: layers.Initializer | None = None
     kernel_init: layers.Initializer | None = None
     dtype: str = 'float32'
+    split: bool = False
 
     def setup(self):
         joined, axes = self.num_heads * self.head_dim, ('embed', 'joined_kv')
-        self.query = layers.Dense(joined, axes, self.use_bias, self.query_init or self.kernel_init, self.dtype)
-        self.key = layers.Dense(joined, axes, self.use_bias, self.kernel_init, self.dtype)
-        self.value = layers.Dense(joined, axes, self.use_bias, self.kernel_init, self.dtype)
-        self.out = layers.Dense(self.emb_dim, axes[::-1], self.use_bias, self.kernel_init, self.dtype)
+        self.query = layers.Dense(joined, axes, self.use_bias, self.query_init or self.kernel_init, self.dtype, self.split)
+        self.key = layers.Dense(joined, axes, self.use_bias, self.kernel_init, self.dtype, self.split)
+        self.value = layers.Dense(joined, axes, self.use_bias, self.kernel_init, self.dtype, self.split)
+        self.out = layers.Dense(self.emb_dim, axes[::-1], self.use_bias, self.kernel_init, self.dtype, self.split)
         self.dropout = nn.Dropout(self.dropout_rate)
 
-    def keys_values(self, inputs: Array) -> KeysValues:
-        """Projects [..., embed] to keys and values, each [..., heads, head_dim]."""
-        return self._heads(self.key(inputs)), self._heads(self.value(inputs))
+    def keys_values(self, inputs: Array, by_part: bool = False) -> KeysValues:
+        """Projects [..., embed] to keys and values, each [..., heads, head_dim]; by part as of `layers.Dense`."""
+        return self._heads(self.key(inputs, by_part)), self._heads(self.value(inputs, by_part))
 
     def on_stream(self, inputs: Array, stream: types.TokenStream, bias: Array | None, deterministic: bool = True,
                   flash: bool = False) -> Array:

@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from atlas_jax import errors, partitioning
+from atlas_jax.nn import layers as layers_lib
 
 Array = jax.Array
 
-REMAT = ('none', 'dots', 'full')
+# What a model computes again. Those of the encoder keep what they name of its layers, and compute the decoder's again.
+REMAT = ('none', 'dots', 'encoder_dots', 'encoder_mlp', 'full')
 # A loop's backward pass stacks what every layer keeps into one array and takes it out again. On a CPU that costs more than compiling the
 # layers one by one: a sixth of a step against four seconds (8 layers, size small), an eighth of a step and 1.5 of 21 GB (24, size large).
 _UNROLLED_ON_CPU = 24
@@ -56,48 +58,49 @@ def split(together: Any) -> list[Any]:
     return [jax.tree.map(lambda leaf, i=i: leaf[i], together) for i in range(num_layers)]
 
 
-def scan_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, Any]], hidden: Array, per_layer: Any = None, *,
-                dropout_key: Array | None = None, remat: str = 'none', unroll: int = 1) -> tuple[Array, Any]:
+def scan_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Any, Any]], hidden: Any, per_layer: Any = None, *,
+                dropout_key: Array | None = None, remat: str = 'none', unroll: int = 1, split: bool = False) -> tuple[Any, Any]:
     """Applies `call(layer, hidden, inputs of the layer)` with the parameters of each layer in turn.
 
     Args:
-      layer: an unbound module (parent=None), the same for every layer.
+      layer: an unbound module (parent=None), the same for every layer. However often `call` calls it, its weights are gathered once.
       params: of the whole stack, layers together or apart, beside other parameters.
-      call: (bound layer, hidden, its slice of `per_layer`) -> (hidden of the same shape and dtype, output).
-      hidden: [streams or batch, ...], goes from layer to layer.
+      call: (bound layer, hidden, its slice of `per_layer`) -> (hidden of the same shapes and dtypes, output).
+      hidden: a tree of arrays [streams or batch, ...], goes from layer to layer.
       per_layer: a tree of arrays [layers, ...], or None.
       dropout_key: split among the layers; None switches dropout off.
-      remat: what the backward pass computes again: 'none', 'dots' (all but the weights' products) or 'full' (the whole layer). Gathered
-        weights are always gathered again.
+      remat: what the backward pass computes again: 'none', 'dots' (all but the weights' products), 'mlp' (all but the products inside the
+        MLP) or 'full' (the whole layer). Gathered weights are always gathered again.
       unroll: layers in one turn of the loop.
+      split: whether the layers are, so that the devices of the mesh axis `model` have the same states (partitioning.spread).
 
     Returns:
-      hidden, of the same shape; and the outputs, a tree of arrays [layers, ...].
+      hidden, of the same shapes; and the outputs, a tree of arrays [layers, ...].
 
     Raises ConfigError: an unknown policy in `remat`.
     """
     together = layer_params(params)
     # split before the loop: a layer's dropout does not depend on how the loop is unrolled
     keys = None if dropout_key is None else jax.random.split(dropout_key, jax.tree.leaves(together)[0].shape[0])
-    run = nn.apply(call, layer)
+    run = nn.apply(call, layer, mutable=[layers_lib.GATHERED])
 
-    def body(hidden: Array, slices: tuple[Any, Any, Array | None]) -> tuple[Array, Any]:
+    def body(hidden: Any, slices: tuple[Any, Any, Array | None]) -> tuple[Any, Any]:
         own_params, inputs, key = slices
         rngs = None if key is None else {'dropout': key}
-        hidden, output = run({'params': own_params}, partitioning.spread(hidden), inputs, rngs=rngs)
-        return partitioning.spread(hidden), output
+        (hidden, output), _ = run({'params': own_params}, _spread(hidden, split), inputs, rngs=rngs)
+        return _spread(hidden, split), output
 
     return jax.lax.scan(rematerialised(body, remat), hidden, (together, per_layer, keys), unroll=unroll)
 
 
-def run_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, Any]], hidden: Array,
-               per_layer: Iterable[Any]) -> tuple[Array, Any]:
+def run_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, Any]], hidden: Array, per_layer: Iterable[Any],
+               split: bool = False) -> tuple[Array, Any]:
     """Applies `call` layer by layer as `scan_layers`, without a loop, remat or dropout, from arrays that each layer has to itself.
 
     For the body of another loop: taking a layer out of stacked arrays would copy it in every turn.
 
     Args:
-      layer, call, hidden: as of `scan_layers`.
+      layer, call, hidden, split: as of `scan_layers`.
       params: of the whole stack, layers apart.
       per_layer: the inputs of each layer.
 
@@ -107,9 +110,9 @@ def run_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, A
     # the spreading is that of `scan_layers`: on several devices both give the same layouts
     run, outputs = nn.apply(call, layer), []
     for i, inputs in enumerate(per_layer):
-        hidden, output = run({'params': params[f'{TOGETHER}_{i}']}, partitioning.spread(hidden), inputs)
+        hidden, output = run({'params': params[f'{TOGETHER}_{i}']}, _spread(hidden, split), inputs)
         outputs.append(output)
-    return partitioning.spread(hidden), jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+    return _spread(hidden, split), jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
 
 def unroll_on(device: jax.Device) -> int:
@@ -122,13 +125,21 @@ def rematerialised(body: Callable[..., Any], remat: str) -> Callable[..., Any]:
 
     Raises ConfigError: an unknown policy.
     """
-    if remat not in REMAT:
-        raise errors.ConfigError(f'remat is "{remat}"; choose one of {", ".join(REMAT)}')
+    if remat not in _POLICIES:
+        raise errors.ConfigError(f'remat is "{remat}"; choose one of {", ".join(_POLICIES)}')
     if remat == 'none' and jax.sharding.get_abstract_mesh().empty:
         return body  # nothing is gathered, so everything may be kept
-    policies = {'none': _all_but_gathered, 'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-                'full': jax.checkpoint_policies.nothing_saveable}
-    return jax.checkpoint(body, policy=policies[remat], prevent_cse=False)
+    return jax.checkpoint(body, policy=_POLICIES[remat], prevent_cse=False)
+
+
+def of_encoder(remat: str) -> str:
+    """Returns what layers of an encoder compute again (`scan_layers`), of a name of REMAT."""
+    return remat.removeprefix('encoder_')
+
+
+def of_decoder(remat: str) -> str:
+    """Returns what layers of a decoder compute again (`scan_layers`), of a name of REMAT."""
+    return 'full' if remat.startswith('encoder_') else remat
 
 
 def _all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
@@ -136,11 +147,19 @@ def _all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
     return primitive.name not in ('sharding_constraint', 'optimization_barrier', 'convert_element_type')
 
 
+_POLICIES = {'none': _all_but_gathered, 'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+             'mlp': jax.checkpoint_policies.save_only_these_names(layers_lib.MLP), 'full': jax.checkpoint_policies.nothing_saveable}
+
+
 def layer_params(params: Any) -> Any:
     """Returns the parameters of a stack's layers alone, each [layers, ...], whether they come together or apart."""
     if TOGETHER in params:
         return params[TOGETHER]
     return stack_layers({name: params[name] for name in params if _APART.fullmatch(name)})[TOGETHER]
+
+
+def _spread(hidden: Any, split: bool) -> Any:
+    return jax.tree.map(lambda states: partitioning.spread(states, split), hidden)
 
 
 def _is_box(leaf: Any) -> bool:

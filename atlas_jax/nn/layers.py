@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from atlas_jax import partitioning, types
 from atlas_jax.nn import products, token_stream
@@ -23,6 +24,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     'silu': jax.nn.silu,
 }
 LAYER_NORM_KINDS = ('true', 'second_moment')
+MLP = 'mlp'  # by this name rematerialisation may keep the products inside the MLP
+GATHERED = 'gathered'  # the collection that holds gathered weights while a layer is traced
 
 
 def normal(variance: float) -> Initializer:
@@ -33,11 +36,24 @@ def normal(variance: float) -> Initializer:
 def declare(module: nn.Module, name: str, init: Initializer, axes: Sequence[str | None], shape: Sequence[int]) -> Array:
     """Declares a parameter of `module` with named axes and returns it as it is stored, [*shape] float32.
 
-    Layers gather it with `partitioning.whole` where they use it.
+    Layers gather it (`gathered`) where they use it.
     """
     # flax takes the box off what the initialiser returns; its type annotations keep the box on.
     boxing: Callable[..., Any] = nn.with_logical_partitioning(init, tuple(axes))
     return module.param(name, boxing, tuple(shape))
+
+
+def gathered(module: nn.Module, name: str, param: Array, axes: Sequence[str | None], dtype: Any = None, split: bool = False) -> Array:
+    """Gathers a parameter of `module` as `partitioning.whole`, once for all calls of a bound module.
+
+    Where the collection GATHERED is mutable, it keeps what was gathered. A layer that is called twice would gather twice.
+    """
+    if module.has_variable(GATHERED, name):
+        return module.get_variable(GATHERED, name)
+    value = partitioning.whole(param, axes, dtype, split)
+    if module.is_mutable_collection(GATHERED) and not module.is_initializing():
+        module.put_variable(GATHERED, name, value)
+    return value
 
 
 class Dense(nn.Module):
@@ -46,6 +62,7 @@ class Dense(nn.Module):
     features: size of the last output dimension.
     axes: logical names of the kernel's two dimensions; the bias has the second.
     kernel_init: None draws with variance 1 / inputs.shape[-1].
+    split: each device of the mesh axis `model` computes with its own part of the kernel.
     """
 
     features: int
@@ -53,18 +70,32 @@ class Dense(nn.Module):
     use_bias: bool = False
     kernel_init: Initializer | None = None
     dtype: str = 'float32'
+    split: bool = False
 
     @nn.compact
-    def __call__(self, inputs: Array) -> Array:
-        """Maps [..., in] float to [..., features] of `dtype`."""
-        kernel_init = self.kernel_init or normal(1 / inputs.shape[-1])
-        kernel = declare(self, 'kernel', kernel_init, self.axes, (inputs.shape[-1], self.features))
-        rows = products.without_single_stream(inputs.astype(self.dtype))
-        outputs = products.dense(rows, partitioning.whole(kernel, self.axes, self.dtype)).reshape(*inputs.shape[:-1], self.features)
+    def __call__(self, inputs: Array, by_part: bool = False) -> Array:
+        """Maps [..., in] float to [..., features] of `dtype`.
+
+        By part, inputs are copies [parts, ..., in] (`partitioning.copied`): each makes its own part of the features.
+        """
+        if by_part:
+            parts, kernel = inputs.shape[0], self._kernel(inputs.shape[-1])
+            # p parts, i in, o out
+            outputs = jnp.einsum('p...i,ipo->...po', inputs.astype(self.dtype), kernel.reshape(kernel.shape[0], parts, -1))
+            outputs = outputs.reshape(*inputs.shape[1:-1], self.features)
+        else:
+            rows = products.without_single_stream(inputs.astype(self.dtype))
+            outputs = products.dense(rows, self._kernel(inputs.shape[-1])).reshape(*inputs.shape[:-1], self.features)
         if self.use_bias:
             bias = declare(self, 'bias', nn.initializers.zeros, self.axes[1:], (self.features,))
-            outputs += partitioning.whole(bias, self.axes[1:], self.dtype)
+            outputs += gathered(self, 'bias', bias, self.axes[1:], self.dtype, self.split)
         return outputs
+
+    @nn.nowrap
+    def _kernel(self, size: int) -> Array:
+        """Declares and gathers the kernel, [size, features] of `dtype`."""
+        kernel = declare(self, 'kernel', self.kernel_init or normal(1 / size), self.axes, (size, self.features))
+        return gathered(self, 'kernel', kernel, self.axes, self.dtype, self.split)
 
 
 class Mlp(nn.Module):
@@ -74,6 +105,7 @@ class Mlp(nn.Module):
 
     activations: names of ACTIVATIONS.
     dropout_rate: between the two layers; 0 for models without, such as BERT.
+    split: as of Dense.
     """
 
     mlp_dim: int
@@ -82,6 +114,7 @@ class Mlp(nn.Module):
     dropout_rate: float = 0.0
     kernel_init: Initializer | None = None
     dtype: str = 'float32'
+    split: bool = False
 
     @nn.compact
     def __call__(self, inputs: Array, deterministic: bool = True) -> Array:
@@ -89,11 +122,11 @@ class Mlp(nn.Module):
         hidden = None  # [..., mlp], the product of the branches so far
         for i, activation in enumerate(self.activations):
             name = 'wi' if len(self.activations) == 1 else f'wi_{i}'
-            branch = Dense(self.mlp_dim, ('embed', 'mlp'), self.use_bias, self.kernel_init, self.dtype, name=name)(inputs)
-            branch = ACTIVATIONS[activation](branch)
+            branch = Dense(self.mlp_dim, ('embed', 'mlp'), self.use_bias, self.kernel_init, self.dtype, self.split, name=name)(inputs)
+            branch = ACTIVATIONS[activation](checkpoint_name(branch, MLP))
             hidden = branch if hidden is None else hidden * branch
         hidden = nn.Dropout(self.dropout_rate)(hidden, deterministic=deterministic)
-        return Dense(inputs.shape[-1], ('mlp', 'embed'), self.use_bias, self.kernel_init, self.dtype, name='wo')(hidden)
+        return Dense(inputs.shape[-1], ('mlp', 'embed'), self.use_bias, self.kernel_init, self.dtype, self.split, name='wo')(hidden)
 
 
 class Embedding(nn.Module):
@@ -151,7 +184,7 @@ class RMSNorm(nn.Module):
     def __call__(self, inputs: Array) -> Array:
         """Normalises [..., embed] float; the same shape in `dtype`."""
         scale = declare(self, 'scale', nn.initializers.ones, ('embed',), inputs.shape[-1:])
-        return _rms_norm(self.epsilon, inputs.astype(jnp.float32), partitioning.whole(scale, ('embed',))).astype(self.dtype)
+        return _rms_norm(self.epsilon, inputs.astype(jnp.float32), gathered(self, 'scale', scale, ('embed',))).astype(self.dtype)
 
 
 class LayerNorm(nn.Module):

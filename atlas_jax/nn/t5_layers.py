@@ -85,7 +85,10 @@ class RelativePositionBias(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Sizes of a layer, and the parts that encoder and decoder layers are made of."""
+    """Sizes of a layer, and the parts that encoder and decoder layers are made of.
+
+    split: each device of the mesh axis `model` computes its own heads and its own part of the MLP.
+    """
 
     emb_dim: int
     num_heads: int
@@ -95,6 +98,7 @@ class _Layer(nn.Module):
     dropout_rate: float
     layer_norm_epsilon: float
     dtype: str
+    split: bool = False
 
     def _norm(self) -> layers.RMSNorm:
         return layers.RMSNorm(self.layer_norm_epsilon, self.dtype)
@@ -103,10 +107,10 @@ class _Layer(nn.Module):
         # T5 has no 1 / sqrt(head_dim) in its attention: it is folded into the variance of the query kernel.
         query_init = layers.normal(1 / (self.emb_dim * self.head_dim))
         return attention.Attention(self.num_heads, self.head_dim, self.emb_dim, dropout_rate=self.dropout_rate, query_init=query_init,
-                                   dtype=self.dtype)
+                                   dtype=self.dtype, split=self.split)
 
     def _mlp(self) -> layers.Mlp:
-        return layers.Mlp(self.mlp_dim, self.mlp_activations, dropout_rate=self.dropout_rate, dtype=self.dtype)
+        return layers.Mlp(self.mlp_dim, self.mlp_activations, dropout_rate=self.dropout_rate, dtype=self.dtype, split=self.split)
 
 
 class EncoderLayer(_Layer):
@@ -159,9 +163,12 @@ class DecoderLayer(_Layer):
         inputs += self.dropout(attended, deterministic=deterministic)
         return self._read(inputs, keys_values, key_mask, deterministic, record)
 
-    def keys_values(self, encoded: Array) -> attention.KeysValues:
-        """Projects encoder states [..., embed] to the keys and values of the attention to passages, each [..., heads, head_dim]."""
-        return self.encoder_decoder_attention.keys_values(encoded)
+    def keys_values(self, encoded: Array, by_part: bool = False) -> attention.KeysValues:
+        """Projects encoder states [..., embed] to the keys and values of the attention to passages, each [..., heads, head_dim].
+
+        By part, as of `layers.Dense`: each copy [parts, ..., embed] makes its own heads.
+        """
+        return self.encoder_decoder_attention.keys_values(encoded, by_part)
 
     def step(self, inputs: Array, position: Array, cache: attention.KeysValues, bias: Array, keys_values: attention.KeysValues,
              key_mask: Array) -> tuple[Array, tuple[attention.KeysValues, Array]]:

@@ -64,6 +64,39 @@ def to_stream(stream: types.TokenStream, rows: Array) -> Array:
     return values.reshape(*stream.tokens.shape, *rows.shape[3:])
 
 
+def passage_rows(stream: types.TokenStream, values: Array) -> Array:
+    """Gathers as `to_rows`, one row a passage: [streams, stream_tokens, ...] to [streams * passages, longest, ...]."""
+    rows = to_rows(stream, values)
+    return rows.reshape(-1, *rows.shape[2:])
+
+
+def first_rows(rows: Array, examples: int, n: int) -> Array:
+    """Keeps the first `n` passages of each example: rows [examples * (n or more), longest, ...] to [examples * n, longest, ...]."""
+    by_example = rows.reshape(examples, -1, *rows.shape[1:])[:, :n]  # [examples, n, longest, ...]
+    return by_example.reshape(-1, *rows.shape[1:])
+
+
+def join_rows(first: Array, second: Array, examples: int) -> Array:
+    """Lays each example's passages of `first` before those of `second`.
+
+    Args:
+      first, second: rows [examples * passages, longest, ...]; the numbers of passages and the widths may differ.
+      examples: divides both numbers of rows.
+
+    Returns:
+      [examples * (passages of both), the wider longest, ...], with zeros past the narrower rows.
+    """
+    longest = max(first.shape[1], second.shape[1])
+    # [examples, passages, longest, ...] of either
+    by_example = [_widen(rows, longest).reshape(examples, -1, longest, *rows.shape[2:]) for rows in (first, second)]
+    return jnp.concatenate(by_example, axis=1).reshape(-1, longest, *first.shape[2:])
+
+
+def _widen(rows: Array, longest: int) -> Array:
+    """Pads [passages, width, ...] to [passages, longest, ...] with zeros."""
+    return jnp.pad(rows, ((0, 0), (0, longest - rows.shape[1]), *((0, 0),) * (rows.ndim - 2)))
+
+
 def _flatten(values: Array) -> Array:
     """Joins all axes from the third on: [streams, n, ...] to [streams, n, dim]."""
     return values.reshape(*values.shape[:2], -1)

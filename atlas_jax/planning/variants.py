@@ -1,6 +1,7 @@
-"""Chooses mesh and accumulation: ranks them by arithmetic, and compiles the best ones until one fits (`plan --search`)."""
+"""Chooses mesh, accumulation and rematerialisation: ranks them by arithmetic, compiles the best until one fits (`plan --search`)."""
 
 import dataclasses
+import itertools
 import math
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from atlas_jax.planning import plan as plan_lib
 from atlas_jax.planning import slices
 from atlas_jax.planning import workload as workload_lib
 
-FINALISTS = 2  # candidates that are compiled on each slice, at most: each takes minutes
+FINALISTS = 3  # candidates that are compiled on each slice, at most, the one that needs least memory last: each takes minutes
 _MODEL_AXIS = (1, 2, 4, 8)  # sizes of `model`; the heads of every T5 divide by 8
 
 # The arithmetic of `estimate`. It is rough: it ranks candidates, and the compiler has the last word.
@@ -29,11 +30,15 @@ _ENCODER_SHARE = 1 / 2  # of the weights; nearly all tokens are passages', which
 # A weight moves once for the forward pass, once for the backward pass, and its gradient goes back once.
 _TRAINING_MOVES = 3
 _MOVED_BYTES = 2  # weights are gathered, and gradients sent, in the compute dtype: bfloat16
+# What a training step varies, the least computed again first. dots keeps the decoder's keys and values too, which are large.
+_REMAT = ('encoder_dots', 'encoder_mlp', 'full')
 # Activations that an encoder layer keeps of a token, in multiples of emb_dim, by `remat`. full: its input. dots: the results of T5 1.1's
 # products with weights: q, k, v, o and wo are 1 wide, the two wi 2.5 each. none: about three times that, for norms, gates and dropout.
 # On the traced step of models/xxl.gin with runs/plan.gin `program.kept_bytes` counts 1.1, 6.1 and 42 (68 with plain attention), the
 # decoder's keys and values included.
-_KEPT = {'full': 1, 'dots': 10, 'none': 30}
+_KEPT = {'full': 1, 'encoder_mlp': 6, 'encoder_dots': 11, 'dots': 10, 'none': 30}
+# Share of an encoder layer's products that the backward pass computes again: of q, k, v, o (1 each), wo and the two wi (2.5 each).
+_AGAIN = {'full': 1.0, 'encoder_mlp': 6.5 / 11.5, 'encoder_dots': 0.0, 'dots': 0.0, 'none': 0.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +56,7 @@ def first_that_fits(workload: workload_lib.Workload, topologies: Sequence[str], 
     """Returns the plan and workload of the quickest finalist that fits, on the first slice that holds one.
 
     Args:
-      workload: the run; its mesh and accumulation are replaced.
+      workload: the run; its mesh, accumulation and, in training, rematerialisation are replaced.
       topologies: names of slices, tried in this order.
       cache_dir: folder of earlier plans; None keeps none.
 
@@ -67,7 +72,8 @@ def first_that_fits(workload: workload_lib.Workload, topologies: Sequence[str], 
         # The estimate leaves out what the compiler adds, so a candidate that does not fit by it does not fit.
         likely = [candidate for candidate in possible if candidate.hbm_gib <= slice_.generation.hbm_gib]
         needed = []
-        for candidate in likely[:FINALISTS]:
+        frugal = sorted(likely[FINALISTS - 1:], key=lambda each: each.hbm_gib)[:1]
+        for candidate in (*likely[:FINALISTS - 1], *frugal):
             planned = plan_lib.plan(candidate.workload, name, cache_dir)
             if planned.fits:
                 return planned, candidate.workload
@@ -82,17 +88,17 @@ def first_that_fits(workload: workload_lib.Workload, topologies: Sequence[str], 
 
 
 def candidates(workload: workload_lib.Workload, slice_: slices.Slice) -> list[Candidate]:
-    """Returns all meshes (data 1) and accumulations that keep the examples of an update.
+    """Returns all meshes (data 1), accumulations that keep the examples of an update, and rematerialisations of a step that trains.
 
     They come quickest first; equally quick ones by memory, then by traffic. Questions come in one batch, rounded up to whole chips.
     """
     examples, found = workload.examples_a_step, []
     counts = [steps for steps in range(1, examples + 1) if examples % steps == 0 and examples // steps % slice_.chips == 0]
     for mesh_shape in meshes(slice_.chips):
-        for steps in counts if workload.trains else (1,):
+        for steps, remat in itertools.product(counts, _REMAT) if workload.trains else ((1, workload.step.remat),):
             batch_size = examples // steps if workload.trains else math.ceil(examples / slice_.chips) * slice_.chips
             changed = dataclasses.replace(workload, mesh_shape=mesh_shape, batch_size=batch_size,
-                                          step=dataclasses.replace(workload.step, accumulation_steps=steps))
+                                          step=dataclasses.replace(workload.step, accumulation_steps=steps, remat=remat))
             found.append(estimate(changed, slice_))
     # Rounded, or candidates that differ in the last digit alone would not count as equal.
     return sorted(found, key=lambda each: (round(each.seconds, 3), round(each.hbm_gib, 3), each.link_seconds))
@@ -119,13 +125,11 @@ def estimate(workload: workload_lib.Workload, slice_: slices.Slice) -> Candidate
 def _training(workload: workload_lib.Workload, slice_: slices.Slice, params: int, tokens: float) -> tuple[float, float, float]:
     """(FLOPs, moved bytes, held bytes) of a chip in an update, without the index."""
     step, reader = workload.step, workload.config.reader
-    computes_again = step.remat == 'full'  # layers are gathered and run a second time in the backward pass
-    flops_a_weight = _TRAINING_FLOPS + (_FORWARD_FLOPS if computes_again else 0)
-    moves = _TRAINING_MOVES + (1 if computes_again else 0)
+    flops_a_weight = _TRAINING_FLOPS + _FORWARD_FLOPS * _AGAIN[step.remat]
     flops = flops_a_weight * params * _ENCODER_SHARE * tokens * step.accumulation_steps
-    moved_bytes = step.accumulation_steps * moves * params * _MOVED_BYTES * _gather_cost(workload)
+    moved_bytes = step.accumulation_steps * _TRAINING_MOVES * _gathered(workload, 1) * _MOVED_BYTES * _gather_cost(workload)
     kept = _KEPT[step.remat] * _compute_bytes(workload) * reader.num_encoder_layers * reader.emb_dim
-    if not computes_again:
+    if step.remat in ('dots', 'none'):
         kept += _keys_values_bytes(workload)
     moments = 0 if workload.optimizer.optimizer == 'adafactor' else _ADAM_BYTES
     weights_and_gradients = 2 * _BYTES[step.param_dtype]
@@ -140,10 +144,20 @@ def _answering(workload: workload_lib.Workload, slice_: slices.Slice, params: in
         retriever, query_tokens = _size(abstract['retriever']), workload.batch_size / slice_.chips * workload.query_tokens
         return _FORWARD_FLOPS * retriever * query_tokens, move * retriever, retriever * weight_bytes / slice_.chips
     decoded = workload.config.inputs.target_limit if workload.kind == 'answer' else 1  # the decoder's weights move for every token
-    moved_bytes = move * (params + decoded * _size(abstract['reader']['decoder']))
+    moved_bytes = move * _gathered(workload, decoded)
     # Keys and values are held twice: as they are made, and laid out by head.
     held_bytes = params * weight_bytes / slice_.chips + 2 * tokens * _keys_values_bytes(workload)
     return _FORWARD_FLOPS * params * _ENCODER_SHARE * tokens, moved_bytes, held_bytes
+
+
+def _gathered(workload: workload_lib.Workload, decoded: int) -> float:
+    """Weights that a chip gathers when each moves once, and the decoder's for every decoded token; it is split over `model`."""
+    abstract = parameters.abstract_params(workload.config)
+    decoder, model = _size(abstract['reader']['decoder']), 1 if workload.mesh_shape is None else workload.mesh_shape[2]
+    fsdp = 1 if workload.mesh_shape is None or model == 1 else workload.mesh_shape[1]
+    # Nothing of it moves where fsdp is 1; with model 1 all chips lie on fsdp.
+    share = (fsdp - 1) / fsdp / model if model > 1 else 1
+    return _size(abstract) - decoder + decoded * decoder * share
 
 
 def _gather_cost(workload: workload_lib.Workload) -> int:

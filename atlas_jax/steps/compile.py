@@ -15,6 +15,8 @@ from atlas_jax.steps.spec import StepSpec
 
 # A step's executable is large: a run has one, an evaluation a few.
 _KEPT_PROGRAMS = 32
+# Of the TPU's compiler: weights are gathered while other operations run (docs/tpu.md has what each is worth).
+_TPU_OPTIONS = {'xla_enable_async_all_gather': True, 'xla_tpu_prefer_async_allgather_to_allreduce': True}
 
 
 @functools.lru_cache(maxsize=_KEPT_PROGRAMS)
@@ -38,4 +40,9 @@ def compile_step(program: Callable[..., Any], spec: StepSpec, *static: Hashable,
 
     del on_the_mesh.__wrapped__  # jit would read the program's signature, which has the spec in front
     layout = {} if out_shardings is None else {'out_shardings': out_shardings(spec, *static)}
-    return jax.jit(on_the_mesh, donate_argnums=donate, **layout)
+    return jax.jit(on_the_mesh, donate_argnums=donate, compiler_options=_options(spec.mesh), **layout)
+
+
+def _options(mesh: jax.sharding.Mesh) -> dict[str, Any] | None:
+    # Other compilers refuse options that they do not know.
+    return _TPU_OPTIONS if mesh.size > 1 and mesh.devices.flat[0].platform == 'tpu' else None

@@ -73,6 +73,25 @@ def decode_recording(params: Any, decoder_inputs: Array, passages: EncodedPassag
     return cast(tuple[Array, dict[str, Array]], read)
 
 
+def decode_both(params: Any, decoder_inputs: Array, passages: EncodedPassages, spec: StepSpec, kinds: Sequence[str], beside: t5.Beside,
+                dropout_key: Array | None = None) -> tuple[tuple[Array, dict[str, Array]], tuple[Array, dict[str, Array]]]:
+    """Decodes as `decode_recording`, and beside it a second reading of the same passages without dropout and without gradient.
+
+    One loop over the decoder's layers serves both: weights are gathered, and keys and values made, once.
+
+    Args:
+      params, decoder_inputs, passages, spec, kinds, dropout_key: as of `decode_recording`.
+      beside: the second reading, of fid.alone or fid.together.
+
+    Returns:
+      What `decode_recording` returns, of either reading; the second's logits are [groups, target_length, vocab].
+    """
+    rngs = None if dropout_key is None else {'dropout': dropout_key}
+    read = spec.reader.apply({'params': params}, decoder_inputs, *fid.fuse(*passages, decoder_inputs.shape[0]), dropout_key is None,
+                             tuple(kinds), beside, rngs=rngs, method='decode_both')
+    return cast(Any, read)
+
+
 def attended(recorded: dict[str, Array], statistic: attention_scores.Statistic, batch: types.Batch, inputs: types.ReaderInputs,
              spec: StepSpec) -> Array:
     """Reduces recorded attention to the first passages of each example to one score a passage.

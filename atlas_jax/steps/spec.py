@@ -96,7 +96,8 @@ class StepConfig:
     Attributes:
       accumulation_steps: micro-batches an update; the run's batch_size is that of one of them.
       average_accumulated: divide the gradients by accumulation_steps; the original sums without dividing, so the joint clip sees the sum.
-      remat: what the backward pass computes again: none, dots (all but the products with weights), full (every layer).
+      remat: what the backward pass computes again: none, dots (all but the products with weights), full (every layer); encoder_dots and
+        encoder_mlp keep those products of the encoders, or those inside their MLPs alone, and compute the decoder's layers again.
       attention: of the encoders: plain, flash (nn/flash_attention.py: a kernel for TPUs and passages of at most 512 tokens; interpreted,
         and so very slow, elsewhere), or auto: flash on a TPU where passages fit it. In training the two drop other probabilities.
       compute_dtype: of activations and of the weights as layers see them; None keeps the models' own.

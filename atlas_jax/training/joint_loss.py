@@ -43,22 +43,26 @@ def joint_loss(params: Params, batch: types.Batch, inputs: types.ReaderInputs, s
         passages = read.encode(params['reader'], inputs.reader_tokens[:, :spec.passages_read],
                                inputs.reader_lengths[:, :spec.passages_read], spec, spec.read[level], encoder_key)
         kinds = (types.required(spec.distillation.attention).kind,) if from_here else ()
-        logits, recorded = read.decode_recording(params['reader'], decoder_inputs, passages, spec, kinds, decoder_key)
+        # The teacher reads the same passages without dropout: in the same loop over layers, where it can.
+        beside = gold_scores_lib.beside_training(passages, len(decoder_inputs), spec) if spec.passages_scored else None
+        judged = None
+        if beside is None:
+            logits, recorded = read.decode_recording(params['reader'], decoder_inputs, passages, spec, kinds, decoder_key)
+        else:
+            (logits, recorded), judged = read.decode_both(params['reader'], decoder_inputs, passages, spec, kinds, beside, decoder_key)
         nll = reader_xent.token_nll(logits, batch.decoder_target_tokens)
         reader_loss = reader_xent.reader_loss(nll, batch.decoder_loss_weights)
     metrics = {'reader_loss': reader_loss}
     if not spec.passages_scored:
         return reader_loss, metrics
     with jax.named_scope('distil'):
-        # The teacher is not taught: gold scores are constants to the retriever's loss (paper section 2.2).
-        frozen_reader, frozen_passages = jax.lax.stop_gradient((params['reader'], passages))
         scores = _retriever_scores(params, batch, inputs, spec, level, query_key, passage_key)
-        if from_here:
-            gold_scores = read.attended(recorded, types.required(spec.distillation.attention), batch, inputs, spec)
-            retriever_loss = _distilled(scores, gold_scores, batch, spec)
-        else:
+        if judged is None and not from_here:
+            # The teacher is not taught: gold scores are constants to the retriever's loss (paper section 2.2).
+            frozen_reader, frozen_passages = jax.lax.stop_gradient((params['reader'], passages))
             scored = gold_scores_lib.scored_passages(frozen_reader, frozen_passages, inputs, spec, level)
-            retriever_loss, gold_scores = _taught(frozen_reader, scored, scores, batch, decoder_inputs, inputs, spec)
+            judged = gold_scores_lib.judge(frozen_reader, scored, batch, decoder_inputs, spec)
+        retriever_loss, gold_scores = _taught(judged or (logits, recorded), scores, batch, inputs, spec)
     metrics |= {'retriever_loss': retriever_loss, 'scores': scores, 'gold_scores': gold_scores}
     # A factor and not another program: nothing compiles again when the retriever sets in.
     if updates_done is not None and spec.distillation.freeze_retriever_steps:
@@ -66,13 +70,16 @@ def joint_loss(params: Params, batch: types.Batch, inputs: types.ReaderInputs, s
     return reader_loss + retriever_loss, metrics
 
 
-def _taught(reader_params, scored, scores: Array, batch: types.Batch, decoder_inputs: Array, inputs: types.ReaderInputs,
+def _taught(judged: tuple[Array, dict[str, Array]], scores: Array, batch: types.Batch, inputs: types.ReaderInputs,
             spec: spec_lib.StepSpec) -> tuple[Array, Array]:
-    """Returns the retriever's loss, and gold scores [batch, n], from the scored passages read without dropout."""
+    """Returns the retriever's loss, and gold scores [batch, n], of the teacher's logits and attention."""
+    logits, recorded = judged
+    if spec.distillation.attention is None:  # each passage's own, [batch, n, target_length, vocab]
+        judged = logits.reshape(len(scores), -1, *logits.shape[-2:]), recorded
     if spec.distillation.gold_score_mode != 'emdr':
-        gold_scores = gold_scores_lib.gold_scores(reader_params, scored, batch, decoder_inputs, inputs, spec)
+        gold_scores = gold_scores_lib.gold_scores(judged, batch, inputs, spec)
         return _distilled(scores, gold_scores, batch, spec), gold_scores
-    log_likelihoods = gold_scores_lib.passage_log_likelihoods(reader_params, scored, batch, decoder_inputs, spec)
+    log_likelihoods = gold_scores_lib.passage_log_likelihoods(judged[0], batch, spec)
     loss = distill.emdr_loss(scores, log_likelihoods, batch.decoder_loss_weights, temperature_score=spec.distillation.temperature_score)
     return loss, distill.pdist_gold_scores(-log_likelihoods, batch.decoder_loss_weights)
 

@@ -172,10 +172,10 @@ def test_bad_configuration_is_named(field, value):
 
 
 def test_states_stand_in_for_keys_and_values_where_layers_are_computed_again():
-    encoded = np.random.default_rng(0).standard_normal((2, 9, 22)).astype(np.float32)
-    model, params = t5.T5(V11, remat='full'), _params(V11)
-    readable = model.apply({'params': params}, encoded, lambda values: values[:, :7], method='cross_keys_values')
+    model, params, flat = t5.T5(V11, remat='full'), _params(V11), streams.flat(TOKENS, LENGTHS, streams=2)
+    encoded = np.random.default_rng(0).standard_normal((*flat.tokens.shape, 22)).astype(np.float32)
+    readable = model.apply({'params': params}, encoded, flat, method='cross_keys_values')
     assert isinstance(readable, t5.EncodedStates)
-    np.testing.assert_array_equal(readable.states, encoded[None, :, :7])
+    np.testing.assert_array_equal(readable.states[0], encoded)
     with pytest.raises(ValueError, match="remat is 'full'"):
         model.step_by_step(params, readable, jnp.ones((2, 7), bool))

@@ -60,8 +60,10 @@ def _all_modes(params, batch, inputs, read_spec, key=None):
     found = {}
     for mode in MODES:
         spec = dataclasses.replace(read_spec, distill=dataclasses.replace(read_spec.distill, gold_score_mode=mode))
-        found[mode] = gold_scores.gold_scores(params, scored, batch, decoder_inputs, inputs, spec)
-    found['emdr'] = gold_scores.passage_log_likelihoods(params, scored, batch, decoder_inputs, read_spec)
+        judged = gold_scores.judge(params, scored, batch, decoder_inputs, spec)
+        found[mode] = gold_scores.gold_scores(judged, batch, inputs, spec)
+    alone, _ = gold_scores.judge(params, scored, batch, decoder_inputs, read_spec)
+    found['emdr'] = gold_scores.passage_log_likelihoods(alone, batch, read_spec)
     return found
 
 
@@ -125,6 +127,27 @@ def test_emdr_in_the_joint_loss_and_a_retriever_that_waits(expected):
     weights = np.asarray(tiny.batch(2, seed=3).decoder_loss_weights)
     mean = (np.asarray(expected['emdr']) * weights[:, None]).sum(axis=-1) / weights.sum(axis=-1)[:, None]
     np.testing.assert_allclose(metrics['gold_scores'], mean, rtol=1e-4)
+
+
+@pytest.mark.parametrize('mode, scored', [('pdist', 5), ('pdist', 3), ('emdr', 5), ('adist', 3)])
+def test_the_teacher_reads_beside_the_training_forward_as_it_would_alone(monkeypatch, mode, scored):
+    """The same loss and gradients as from two readings: with dropout in the one that trains, and none in the teacher's."""
+    spec, key = _spec(5, scored, mode, dropout_rate=0.2), jax.random.key(7)
+    batch, inputs = _inputs()
+    inputs = inputs.replace(retriever_tokens=inputs.retriever_tokens[:, :scored], retriever_lengths=inputs.retriever_lengths[:, :scored])
+
+    def run():
+        gradient = jax.jit(jax.value_and_grad(joint_loss.joint_loss, has_aux=True), static_argnums=(3, 4),
+                           compiler_options=streams.QUICK_TO_COMPILE)
+        return gradient(_params(), batch, inputs, spec, 0, key)
+
+    both, texts = run(), []
+    monkeypatch.setattr(gold_scores, 'beside_training', lambda *_: texts.append('apart'))
+    apart = run()
+    assert texts == ['apart']
+    largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(apart[1]))
+    for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(apart), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6 * max(largest, 1))
 
 
 def test_names_and_aliases():
