@@ -176,6 +176,59 @@ def copied(states: jax.Array, parts: int) -> jax.Array:
     return jax.lax.with_sharding_constraint(copies, PartitionSpec('model', _EXAMPLE_AXES))
 
 
+def rows_of(table: jax.Array, axes: Sequence[str | None], numbers: jax.Array, dtype: Any) -> jax.Array:
+    """Gathers a table and takes rows of it, as `jnp.take(whole(table, axes, dtype), numbers, axis=0)`.
+
+    Its gradient is summed on each device and then scattered to where the table is stored. Left to it, the compiler would all-reduce whole
+    tables.
+
+    Args:
+      table: [rows, features] float.
+      axes: logical names of its dimensions.
+      numbers: [streams or batch, ...] int32; those beyond the table take its last row.
+      dtype: of the result.
+
+    Returns:
+      [..., features] of `dtype`.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or numbers.shape[0] % mesh.size:
+        # jnp.take's default mode compares every number with the size of the table, to give NaN for those beyond it.
+        return jnp.take(whole(table, axes), numbers, axis=0, mode='clip').astype(dtype)
+    return _rows_of(table, numbers, _stored(mesh, table.shape, axes), jnp.dtype(dtype), table.shape, table.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _rows_of(table: jax.Array, numbers: jax.Array, stored: PartitionSpec, dtype: Any, shape: tuple[int, int], own_dtype: Any) -> jax.Array:
+    gathered = _gather(table, stored, PartitionSpec(), dtype, own_dtype) if any(stored) else table.astype(dtype)
+    return jnp.take(gathered, numbers, axis=0, mode='clip')
+
+
+def _rows_of_forward(table, numbers, stored, dtype, shape, own_dtype):
+    return _rows_of(table, numbers, stored, dtype, shape, own_dtype), numbers
+
+
+def _rows_of_backward(stored, _, shape, own_dtype, numbers, gradient):
+    def scatter(numbers: jax.Array, gradient: jax.Array) -> jax.Array:
+        """Adds up a device's own gradients [..., features] by row, and keeps its part of the sum over all devices."""
+        # in float32: a row may be taken thousands of times
+        total = jnp.zeros(shape, jnp.float32).at[numbers].add(gradient.astype(jnp.float32), mode='clip')
+        # The widest axis first, while there is most to send.
+        for mesh_axis in ('fsdp', 'model', 'data'):
+            if mesh_axis in tuple(stored):
+                total = jax.lax.psum_scatter(total, mesh_axis, scatter_dimension=tuple(stored).index(mesh_axis), tiled=True)
+            else:
+                total = jax.lax.psum(total, mesh_axis)
+        return total.astype(own_dtype)
+
+    spread_over_all = PartitionSpec(MESH_AXES)
+    run = jax.shard_map(scatter, in_specs=(spread_over_all, spread_over_all), out_specs=stored, check_vma=False)
+    return run(numbers, gradient), None
+
+
+_rows_of.defvjp(_rows_of_forward, _rows_of_backward)
+
+
 def _stored(mesh: Mesh | AbstractMesh, shape: Sequence[int], axes: Sequence[str | None]) -> PartitionSpec:
     """Looks up where an array with these logical axes is stored; a dimension that its mesh axes do not divide stays whole."""
     rules = dict(RULES)

@@ -256,6 +256,10 @@ class Decoder(_Stack):
           layers first.
         """
         length = embedded.shape[1]
+        # A mask that is laid out otherwise would take the keys and values with it.
+        key_mask = partitioning.spread(key_mask, self._split)
+        if beside is not None:
+            beside = dataclasses.replace(beside, key_mask=partitioning.spread(beside.key_mask, self._split))
         # [heads, length, length] and [length, length]
         bias, causal_mask = self.relpos_bias(length), jnp.tril(jnp.ones((length, length), bool))
 
@@ -289,6 +293,7 @@ class Decoder(_Stack):
           Final states of the same shape; the cache; and the attention to the keys, [batch, rows of an example, keys] float32.
         """
         bias = self.relpos_bias.row(position, cache[0].shape[2])  # [heads, 1, max_length]
+        key_mask = partitioning.spread(key_mask, self._split)
 
         def call(layer: t5_layers.DecoderLayer, hidden: Array, own: tuple[attention.KeysValues, attention.KeysValues]) -> tuple[Array, Any]:
             own_cache, own_keys_values = own
@@ -340,6 +345,8 @@ class T5(nn.Module):
         """
         parts = self.config.decoder_parts()
         states = encoded if parts == 1 else partitioning.copied(encoded, parts)
+        if stream is not None:  # where the passages lie is needed where their keys and values are
+            stream = jax.tree.map(lambda leaf: partitioning.spread(leaf, parts > 1), stream)
         if self.decoder.remat == 'full' and stream is not None:
             # All layers' keys and values and their gradients are 8 GB for one example of the largest reader with 20 passages of 512 tokens.
             return EncodedStates((states,), (stream,))

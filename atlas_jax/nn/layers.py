@@ -147,8 +147,7 @@ class Embedding(nn.Module):
 
     def __call__(self, tokens: Array) -> Array:
         """Looks up [...] int32 tokens: [..., features] of `dtype`."""
-        # jnp.take's default mode compares every id with the size of the table, to give NaN for those beyond it.
-        return jnp.take(self._whole(), tokens, axis=0, mode='clip').astype(self.dtype)
+        return partitioning.rows_of(self.embedding, self.axes, tokens, self.dtype)
 
     def row(self, number: int) -> Array:
         """Returns one row of the table, [features] of `dtype`."""
