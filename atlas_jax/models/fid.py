@@ -71,7 +71,7 @@ def join_passages(first: tuple[t5.Readable, Array], second: tuple[t5.Readable, A
     if isinstance(first[0], t5.EncodedStates):
         assert isinstance(second[0], t5.EncodedStates)  # one reader has encoded both
         return t5.EncodedStates(first[0].states + second[0].states, first[0].streams + second[0].streams, examples=batch), mask
-    return jax.tree.map(jax.vmap(lambda *values: token_stream.join_rows(*values, batch)), first[0], second[0]), mask
+    return jax.tree.map(jax.vmap(lambda one, other: token_stream.join_rows(one, other, batch)), first[0], second[0]), mask
 
 
 def encode_passages(reader: t5.T5, params: Any, stream: types.TokenStream,

@@ -36,8 +36,10 @@ class EncodedStates(struct.PyTreeNode):
         # Projected before they are laid out by passage: rows are as wide as the longest one.
         made = [jax.tree.map(functools.partial(token_stream.passage_rows, stream), _keys_values(layer, states))
                 for states, stream in zip(self.states, self.streams, strict=True)]
-        rows = functools.reduce(lambda one, more: jax.tree.map(lambda *both: token_stream.join_rows(*both, self.examples), one, more), made)
-        return rows if self.first is None else jax.tree.map(lambda each: token_stream.first_rows(each, self.examples, self.first), rows)
+        rows, first = made[0], self.first
+        for more in made[1:]:
+            rows = jax.tree.map(lambda one, other: token_stream.join_rows(one, other, self.examples), rows, more)
+        return rows if first is None else jax.tree.map(lambda each: token_stream.first_rows(each, self.examples, first), rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +176,7 @@ class _Stack(nn.Module):
         self.layers = [layer(**config.layer_arguments()) for _ in range(num_layers)]
         self.dropout = nn.Dropout(config.dropout_rate)
 
-    def _scan(self, layer: type[t5_layers.EncoderLayer] | type[t5_layers.DecoderLayer], call: Callable[..., tuple[Array, Any]],
+    def _scan(self, layer: type[t5_layers.EncoderLayer] | type[t5_layers.DecoderLayer], call: Callable[..., tuple[Any, Any]],
               hidden: Any, per_layer: Any = None, deterministic: bool = True, split: bool = False) -> tuple[Any, Any]:
         """Scans the layers; while parameters are made, runs the layers one after another under their own names.
 
@@ -234,15 +236,15 @@ class Decoder(_Stack):
 
     def keys_values(self, encoded: Array, stream: types.TokenStream | None) -> attention.KeysValues:
         """Projects encoder states to each layer's keys and values; arguments and results as of `T5.cross_keys_values`."""
-        def make(layer: t5_layers.DecoderLayer, states: Array) -> attention.KeysValues:
-            made = _keys_values(layer, states)
+        def make(layer: Any) -> attention.KeysValues:
+            made = _keys_values(layer, encoded)
             return made if stream is None else jax.tree.map(functools.partial(token_stream.passage_rows, stream), made)
 
         if self.is_initializing():  # under the layers' own names, as in `_scan`
-            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(make(layer, encoded) for layer in self.layers))
+            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(make(layer) for layer in self.layers))
         # One layer after another: XLA would lay all layers' values out layers last, and transpose them for every reading. The states are no
         # part of what goes from layer to layer: copies for split layers have another layout than that.
-        return self._scan(t5_layers.DecoderLayer, lambda layer, nothing, _: (nothing, make(layer, encoded)), (), split=self._split)[1]
+        return self._scan(t5_layers.DecoderLayer, lambda layer, nothing, _: (nothing, make(layer)), (), split=self._split)[1]
 
     def __call__(self, embedded: Array, readable: Readable, key_mask: Array, deterministic: bool, record: Sequence[str] = (),
                  beside: Beside | None = None) -> list[tuple[Array, dict[str, Array]]]:

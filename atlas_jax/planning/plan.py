@@ -20,7 +20,7 @@ from atlas_jax.planning import program, slices, steps
 from atlas_jax.planning import workload as workload_lib
 
 GIB = 2**30
-_VERSION = 4  # raise it when plans are made otherwise, so that the cache gives none that was made before
+_VERSION = 5  # raise it when plans are made otherwise, so that the cache gives none that was made before
 PARTS = ('parameters', 'optimizer', 'index', 'gradients', 'activations', 'temporaries')
 # A call and its items, as the printed plan names them.
 _CALL = {'train': 'update', 'answer': 'batch', 'score': 'batch', 'search': 'batch', 'index': 'pack'}
@@ -36,6 +36,7 @@ class Plan:
       topology, chips: the slice's name and size.
       mesh_shape: (data, fsdp, model).
       accumulation_steps: micro-batches of an update; 1 where nothing is trained.
+      remat: what the backward pass computes again (StepConfig); none where nothing is trained.
       batch_size: examples of a micro-batch, or of a batch of questions.
       fits: True if it compiles into `hbm_limit_gib`.
       hbm_gib_per_chip: GiB that the compiler needs.
@@ -69,6 +70,7 @@ class Plan:
     chips: int
     mesh_shape: tuple[int, int, int]
     accumulation_steps: int
+    remat: str
     batch_size: int
     fits: bool
     hbm_gib_per_chip: float
@@ -143,7 +145,7 @@ def lines(planned: Plan, workload: workload_lib.Workload) -> list[str]:
     result = [f'{planned.topology}, {planned.chips} chips, {mesh}: {fitting}']
     if planned.kind == 'train':
         examples = planned.batch_size * planned.accumulation_steps
-        result.append(f'examples an update     {examples} in {planned.accumulation_steps} micro-batches')
+        result.append(f'examples an update     {examples} in {planned.accumulation_steps} micro-batches; remat {planned.remat}')
     elif planned.kind != 'index':
         result.append(f'questions a batch      {planned.batch_size}')
     result.append(f'HBM a chip             {planned.hbm_gib_per_chip:.2f} of {planned.hbm_limit_gib} GiB')
@@ -202,7 +204,8 @@ def remedies(planned: Plan, workload: workload_lib.Workload) -> list[str]:
     if step.attention == 'plain':
         found.append("encoders' attention without logits in memory: StepConfig.attention='auto'")
     if planned.kind == 'train' and step.remat != 'full':
-        found.append("compute layers again in the backward pass: StepConfig.remat='full'")
+        least = 'full' if step.remat == 'encoder_mlp' else 'encoder_mlp'
+        found.append(f"compute more of the layers again in the backward pass: StepConfig.remat='{least}'")
     if planned.kind == 'train' and workload.optimizer.optimizer != 'adafactor' and planned.hbm_parts['optimizer'] > 1:
         found.append("factored moments: OptimizerConfig.optimizer='adafactor'")
     if step.param_dtype != 'bfloat16':
@@ -324,7 +327,8 @@ def _plan_of(total: float, cost: compiled_lib.Cost, counted: _Counted, workload:
     mesh_shape = slices.check_mesh(workload.mesh_shape, slice_)
     return Plan(
         kind=workload.kind, topology=slice_.name, chips=slice_.chips, mesh_shape=mesh_shape,
-        accumulation_steps=workload.step.accumulation_steps if workload.trains else 1, batch_size=workload.batch_size,
+        accumulation_steps=workload.step.accumulation_steps if workload.trains else 1,
+        remat=workload.step.remat if workload.trains else 'none', batch_size=workload.batch_size,
         fits=total <= chip.hbm_gib * GIB, hbm_gib_per_chip=total / GIB, hbm_limit_gib=chip.hbm_gib,
         hbm_parts={name: parts[name] / GIB for name in PARTS}, flops=counted.flops, flops_at_limit=counted.flops_at_limit,
         step_seconds_roofline=roofline, step_seconds_expected=expected, compute_seconds=compute, compiler_seconds=compiler,

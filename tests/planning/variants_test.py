@@ -19,7 +19,8 @@ WORKLOAD = workload_lib.Workload(tiny.config(), batch_size=16, n_context=3, inde
 def _plan(workload, topology, gib):
     slice_ = slices.parse(topology)
     return plan_lib.Plan(
-        workload.kind, topology, slice_.chips, workload.mesh_shape, workload.step.accumulation_steps, workload.batch_size,
+        workload.kind, topology, slice_.chips, workload.mesh_shape, workload.step.accumulation_steps, workload.step.remat,
+        workload.batch_size,
         gib <= slice_.generation.hbm_gib, gib, slice_.generation.hbm_gib, dict.fromkeys(plan_lib.PARTS, gib / 6), 1e12, 2e12, 0.5, 0.6, 0.5,
         0.5, 0.0, 0.1, 0.1, 0.1, 0.0, 0.2, 64.0, 0.8, 0.7, dict.fromkeys(compiled_lib.KINDS, 1e9),
         dict.fromkeys(compiled_lib.KINDS, 0.0), 3.0)
@@ -31,7 +32,7 @@ def compiled(monkeypatch):
     asked = []
 
     def fake(workload, topology, cache_dir):
-        asked.append((topology, workload.mesh_shape, workload.step.accumulation_steps))
+        asked.append((topology, workload.mesh_shape, workload.step.accumulation_steps, workload.step.remat))
         return _plan(workload, topology, 20.0 if slices.parse(topology).chips >= 16 else 40.0)
 
     monkeypatch.setattr(plan_lib, 'plan', fake)
@@ -42,6 +43,7 @@ def test_candidates_keep_the_examples_of_an_update():
     found = variants.candidates(WORKLOAD, slices.parse('v4:2x2x2'))
     assert {candidate.workload.examples_a_step for candidate in found} == {32}
     assert {candidate.workload.step.accumulation_steps for candidate in found} == {1, 2, 4}
+    assert {candidate.workload.step.remat for candidate in found} == {'encoder_dots', 'encoder_mlp', 'full'}
     assert {candidate.workload.mesh_shape for candidate in found} == {(1, 8, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8)}
     assert found == sorted(found, key=lambda each: (round(each.seconds, 3), round(each.hbm_gib, 3), each.link_seconds))
     assert found[0].workload.mesh_shape[2] > 1  # of equal ones that which gathers in two stages
@@ -69,8 +71,8 @@ def test_a_plan_that_does_not_fit_says_what_to_change():
     workload = dataclasses.replace(WORKLOAD, mesh_shape=(1, 8, 1))
     remedies = plan_lib.remedies(_plan(workload, 'v4:2x2x2', 36.0), workload)
     assert 'accumulation_steps=4 with batch_size 8' in remedies[0]
-    assert [word for word in ('bfloat16', 'full', 'int8', 'adafactor', 'larger slice') if word in ' '.join(remedies)] == [
-        'bfloat16', 'full', 'int8', 'adafactor', 'larger slice']
+    assert [word for word in ('bfloat16', 'encoder_mlp', 'int8', 'adafactor', 'larger slice') if word in ' '.join(remedies)] == [
+        'bfloat16', 'encoder_mlp', 'int8', 'adafactor', 'larger slice']
     tight = dataclasses.replace(workload, batch_size=8, index_dtype='int8', step=spec_lib.StepConfig(
         remat='full', compute_dtype='bfloat16', param_dtype='bfloat16'))
     assert 'accumulat' not in ' '.join(plan_lib.remedies(_plan(tight, 'v4:2x2x2', 36.0), tight))
