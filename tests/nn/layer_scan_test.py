@@ -28,7 +28,7 @@ def _loss_and_gradients(remat, unroll=1):
         return jax.jit(jax.value_and_grad(loss))(params), jax.make_jaxpr(jax.grad(loss))(params)
 
 
-@pytest.mark.parametrize('remat', ['dots', 'full'])
+@pytest.mark.parametrize('remat', ['dots', 'encoder_dots', 'encoder_mlp', 'full'])
 def test_gradients_do_not_depend_on_what_is_computed_again(remat):
     (loss, gradients), jaxpr = _loss_and_gradients(remat)
     (expected_loss, expected), plain = _loss_and_gradients('none')
@@ -46,5 +46,5 @@ def test_gradients_do_not_depend_on_the_loops_turns():
 
 
 def test_an_unknown_policy_lists_those_known():
-    with pytest.raises(errors.ConfigError, match='"some"; choose one of none, dots, full'):
+    with pytest.raises(errors.ConfigError, match='"some"; choose one of none, dots, mlp, full'):
         layer_scan.rematerialised(lambda carry, slices: (carry, None), 'some')
