@@ -86,7 +86,7 @@ holders() {
 end() {
   local waited=0 pid
   stop
-  while is_running && ((waited++ < end_after_s)); do sleep 1; done
+  while is_running && ((waited++ < end_after_s * 10)); do sleep 0.1; done
   if is_running; then
     echo "the run has not ended within $end_after_s s; killing it"
     kill -KILL -- "-$(< run.pid)" 2> /dev/null || true
