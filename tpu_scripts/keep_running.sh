@@ -115,6 +115,10 @@ restart() {
 trap 'echo "$script: stopped watching; the run goes on, and the pod costs until tear_down.sh is run" >&2; exit 130' INT TERM HUP
 if [[ $dry_run ]]; then start; "$here/tear_down.sh" "${common[@]}"; exit 0; fi
 if [[ $(pod_state) == READY ]] && code=$(run_code) && [[ $code == RUNNING || $code == ENDING ]]; then
+  ssh_command 0 'cat run.command'
+  # An index that is being built is not the training that is asked for, and its end not that one's.
+  [[ $(once "${ssh[@]}") == "$(printf '%s\0' "${rest[@]}" | cksum)" ]] ||
+    fail "$name: another command is running there; wait for it (status.sh), or end it (stop.sh)"
   echo "$script: watching the run that goes on" >&2
 else
   start || finish 1 'could not start (above)'

@@ -44,6 +44,7 @@ start() {
   : > "$log"
   ln -sfn "$log" run.log
   rm -f run.code run.command.pid
+  printf '%s\0' "$@" | cksum > run.command
   nohup setsid "$PWD/tpu_scripts/run_host.sh" attend "$log" "$logs" "$@" > /dev/null 2>&1 < /dev/null &
   echo $! > run.pid
 }

@@ -91,10 +91,16 @@ def test_what_cannot_start_costs_nothing(cloud):
     assert cloud.verbs[before:] == []
 
 
-def test_given_again_it_watches_the_run_that_goes_on(cloud):
-    cloud.plan(request=answers('!NOT_FOUND'), state=answers('READY'), run=answers('run: RUNNING', 'run: RUNNING', 'run: 0'))
-    result = _keep(cloud)
-    assert result.returncode == 0 and 'watching the run' in result.stderr and cloud.verbs == ['fetch', 'delete']
+def test_given_again_it_watches_the_run_that_goes_on_and_no_other(cloud):
+    checkout, = cloud.workers(1)
+    cloud.plan(request=answers('!NOT_FOUND'), state=answers('READY'))
+    command = ('sh', '-c', 'until [ -e go ]; do sleep 0.05; done', 'a b')
+    assert cloud.run('launch.sh', *POD, '--', *command).returncode == 0
+    result = cloud.run(*KEEP, '--', *command[:3])
+    assert result.returncode == 2 and 'another command is running' in result.stderr and cloud.verbs == ['launch']
+    cloud.program('nap', f'touch {checkout}/go; sleep 0.2')
+    result = cloud.run(*KEEP, '--', *command)
+    assert result.returncode == 0 and 'watching the run' in result.stderr and cloud.verbs == ['launch', 'fetch', 'delete']
 
 
 def test_workers_that_still_end_are_waited_for_and_then_killed(cloud):
