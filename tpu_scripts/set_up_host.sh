@@ -5,15 +5,14 @@
 #
 # Run it in a checkout on the TPU VM. Afterwards: . .venv/bin/activate && atlas-jax train ...
 #
-# The default image has Python 3.10 and no venv; atlas_jax needs 3.11. Python comes from uv, at fixed versions: uv's file is compared with
-# the checksum below, and uv compares Python's. (The deadsnakes archive would need root, waits for the updates that a new VM makes, and has
-# the newest patch only.) UV_URL and UV_SHA256 name another place for uv, UV_PYTHON_INSTALL_MIRROR and UV_INDEX_URL others for the rest.
+# The default image has Python 3.10 and no venv; atlas_jax needs 3.11. Python comes from uv, at fixed versions: pip compares uv with the
+# checksum below, and uv compares Python. (The deadsnakes archive would need root, waits for the updates that a new VM makes, and has the
+# newest patch only.)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 uv_version=@UV@
-uv_url=${UV_URL:-@URL@}
-uv_sha256=${UV_SHA256:-@SHA@}
+uv_sha256=${UV_SHA256:-@SHA@}  # of the wheel for Linux on x86-64
 python_version=@PY@
 device_limit_s=${DEVICE_LIMIT_S:-300}
 
@@ -28,20 +27,18 @@ case "${1:-}" in
   *) fail "unknown option $1; the only one is --dry-run" ;;
 esac
 
+as_root() { if ((EUID)); then sudo -n "$@"; else "$@"; fi; }
+
 if [[ $(tpu_scripts/run_host.sh state) == 'run: RUNNING' ]]; then fail 'a run is going on here; stop it first (tpu_scripts/stop.sh)'; fi
 # An earlier try may have been cut off while it looked at the devices.
 run tpu_scripts/run_host.sh end
 
-uv=.uv/$uv_version/uv
+uv=.uv/bin/uv
 if [[ ! -x $uv || $dry_run ]]; then
-  run mkdir -p .uv/"$uv_version"
-  run curl -fsSL --retry 5 -o .uv/uv.whl "$uv_url" || fail "uv cannot be fetched from $uv_url; a host without an external address needs Cloud NAT" 1
-  if [[ ! $dry_run ]]; then
-    sha256sum --check --status <<< "$uv_sha256  .uv/uv.whl" || fail "$uv_url: not the file that was expected (SHA-256); nothing was installed" 1
-  fi
-  run python3 -m zipfile -e .uv/uv.whl .uv/wheel
-  run chmod +x ".uv/wheel/uv-$uv_version.data/scripts/uv"
-  run mv ".uv/wheel/uv-$uv_version.data/scripts/uv" "$uv"
+  python3 -m pip --version > /dev/null 2>&1 || run as_root apt-get -o DPkg::Lock::Timeout=300 install -y python3-pip || fail 'pip cannot be installed' 1
+  # pip takes checksums from a file alone.
+  run python3 -m pip install --quiet --target .uv --only-binary :all: --require-hashes -r /dev/stdin <<< "uv==$uv_version --hash=sha256:$uv_sha256" ||
+    fail 'uv was not installed (above); a host without an external address needs Cloud NAT' 1
 fi
 run "$uv" venv --clear --managed-python --python "$python_version" .venv
 run "$uv" pip install --python .venv/bin/python '.[tpu]'

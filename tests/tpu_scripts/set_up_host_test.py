@@ -1,4 +1,4 @@
-"""set_up_host.sh on a host like the default image: Python 3.10, no venv; everything it fetches is checked."""
+"""set_up_host.sh on a host like the default image: Python 3.10, no venv; what it fetches is compared with its checksum."""
 
 import hashlib
 import sys
@@ -6,23 +6,33 @@ import zipfile
 
 import pytest
 
-PYTHON = f'case "$*" in "-m zipfile"*) exec {sys.executable} "$@" ;; *) echo "Python 3.10: no module named venv" >&2; exit 1 ;; esac'
+PYTHON = f'''echo "python3 $*" >> "$LOG"
+case "$*" in "-m pip "*) exec {sys.executable} "$@" ;; *) echo "Python 3.10: no module named venv" >&2; exit 1 ;; esac'''
 UV = '''#!/usr/bin/env bash
 echo "uv $*" >> "$LOG"
-if [[ $1 == venv ]]; then mkdir -p .venv/bin; printf '#!/bin/sh\\necho "8 devices"; exit ${DEVICES_CODE:-0}\\n' > .venv/bin/python; chmod +x .venv/bin/python; fi
+[[ $1 == venv ]] || exit 0
+mkdir -p .venv/bin
+printf '#!/bin/sh\\necho "8 devices"; exit ${DEVICES_CODE:-0}\\n' > .venv/bin/python
+chmod +x .venv/bin/python
 '''
 
 
 @pytest.fixture
 def host(machine):
+    """A host whose package index is a folder with a wheel of uv that only records."""
     machine.checkout()
     version = _version(machine)
-    wheel = machine.folder / 'uv.whl'
+    wheel, info = machine.folder / 'wheels' / f'uv-{version}-py3-none-any.whl', f'uv-{version}.dist-info'
+    wheel.parent.mkdir()
+    files = {f'uv-{version}.data/scripts/uv': UV, f'{info}/METADATA': f'Metadata-Version: 2.1\nName: uv\nVersion: {version}\n',
+             f'{info}/WHEEL': 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n'}
     with zipfile.ZipFile(wheel, 'w') as archive:
-        archive.writestr(f'uv-{version}.data/scripts/uv', UV)
+        for name, text in files.items():
+            archive.writestr(name, text)
+        archive.writestr(f'{info}/RECORD', ''.join(f'{name},,\n' for name in (*files, f'{info}/RECORD')))
     machine.program('python3', PYTHON)
-    machine.program('curl', f'echo "curl $*" >> "$LOG"; while [[ $1 != -o ]]; do shift; done; cp {wheel} "$2"')
-    machine.environment['UV_SHA256'] = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    machine.environment |= {'PIP_NO_INDEX': '1', 'PIP_FIND_LINKS': str(wheel.parent), 'PIP_DISABLE_PIP_VERSION_CHECK': '1',
+                            'UV_SHA256': hashlib.sha256(wheel.read_bytes()).hexdigest()}
     return machine
 
 
@@ -38,28 +48,32 @@ def _run(machine, *arguments, **environment):
 def test_python_comes_from_uv_at_fixed_versions(host):
     result = _run(host)
     assert result.returncode == 0 and '8 devices' in result.stdout, result.stderr
-    fetched, made, installed = host.calls
-    assert f'uv-{_version(host)}-py3-none-manylinux' in fetched and fetched.split()[-1].startswith('https://files.pythonhosted.org/')
-    assert made.startswith('uv venv --clear --managed-python --python 3.1') and made.count('.') >= 3
+    made, installed = (call for call in host.calls if call.startswith('uv '))
+    assert made.startswith('uv venv --clear --managed-python --python 3.1') and made.count('.') == 3
     assert installed == 'uv pip install --python .venv/bin/python .[tpu]'
-    assert _run(host).returncode == 0 and sum('curl' in call for call in host.calls) == 1
+    # A second time it fetches nothing.
+    before = len(host.calls)
+    assert _run(host).returncode == 0 and [call.split()[0] for call in host.calls[before:]] == ['uv', 'uv']
 
 
 def test_another_file_is_not_installed(host):
-    result = _run(host, UV_SHA256='0' * 64)
-    assert result.returncode == 1 and 'SHA-256' in result.stderr and len(result.stderr.splitlines()) == 1
-    assert len(host.calls) == 1 and not (host.folder / 'atlas_jax' / '.venv').exists()
-    # Nor is it taken for checked the next time.
-    assert _run(host, UV_SHA256='0' * 64).returncode == 1
+    for _ in range(2):
+        result = _run(host, UV_SHA256='0' * 64)
+        assert result.returncode == 1 and 'DO NOT MATCH THE HASHES' in result.stderr and 'uv was not installed' in result.stderr
+    assert not (host.folder / 'atlas_jax' / '.venv').exists() and not any(call.startswith('uv ') for call in host.calls)
 
 
-def test_no_network_and_no_devices_are_one_line(host):
+def test_no_network_no_pip_and_no_devices_are_told(host):
+    result = _run(host, PIP_FIND_LINKS=str(host.folder))
+    assert result.returncode == 1 and result.stderr.splitlines()[-1].endswith('a host without an external address needs Cloud NAT')
+    host.program('apt-get', 'echo "apt-get $*" >> "$LOG"; exit 100')
+    host.program('sudo', 'shift; exec "$@"')
+    host.program('python3', 'exit 1')
+    result = _run(host)
+    assert result.returncode == 1 and 'pip cannot be installed' in result.stderr and host.calls[-1].endswith('install -y python3-pip')
+    host.program('python3', PYTHON)
     result = _run(host, DEVICES_CODE='1')
     assert result.returncode == 1 and 'TPU does not answer' in result.stderr
-    (host.folder / 'atlas_jax' / '.uv').rename(host.folder / 'old')
-    host.program('curl', 'exit 6')
-    result = _run(host)
-    assert result.returncode == 1 and 'Cloud NAT' in result.stderr and len(result.stderr.splitlines()) == 1
 
 
 def test_what_an_earlier_try_left_is_ended_and_a_run_is_not(host):
@@ -75,7 +89,7 @@ def test_what_an_earlier_try_left_is_ended_and_a_run_is_not(host):
 def test_dry_run_prints_the_commands_and_runs_none(host):
     result = _run(host, '--dry-run')
     assert result.returncode == 0 and host.calls == [] and not (host.folder / 'atlas_jax' / '.uv').exists()
-    for part in ('curl', 'venv --clear', 'pip install', 'jax.devices'):
+    for part in ('pip install --quiet --target .uv', 'venv --clear', 'pip install', 'jax.devices'):
         assert part in result.stdout.replace('\\', '')
 
 
