@@ -67,14 +67,17 @@ require_number() { [[ ${!1} =~ ^[0-9]{1,9}$ ]] && ((10#${!1} >= $2)) || fail "--
 # require_folder NAME: a folder on the workers, which counts from the checkout and stays in it.
 require_folder() {
   require "$1"
-  [[ ${!1} =~ ^[A-Za-z0-9._][A-Za-z0-9._/-]*$ && /${!1}/ != */../* ]] || fail "--$1 is \"${!1}\"; give a path below the checkout, such as data/nq"
+  [[ ${!1} =~ ^[A-Za-z0-9._][A-Za-z0-9._/-]*$ && /${!1}/ != */../* ]] ||
+    fail "--$1 is \"${!1}\"; give a path below the checkout, such as data/nq"
 }
 
 # require_command "${rest[@]}": what follows --
 require_command() { (($#)) || fail 'what is to run? give it after --, as: -- atlas-jax train --gin_file ...'; }
 
 # require_bucket_path NAME: gs://BUCKET or a folder in one
-require_bucket_path() { [[ ${!1} =~ ^gs://[a-z0-9][a-z0-9._-]+(/[A-Za-z0-9._/-]*)?$ ]] || fail "--$1 is \"${!1}\"; give a path like gs://bucket/folder"; }
+require_bucket_path() {
+  [[ ${!1} =~ ^gs://[a-z0-9][a-z0-9._-]+(/[A-Za-z0-9._/-]*)?$ ]] || fail "--$1 is \"${!1}\"; give a path like gs://bucket/folder"
+}
 
 show() { printf '%q ' "$@"; echo; }
 
@@ -182,8 +185,9 @@ require_folder_renames() {
   answer=$(once gcloud storage buckets describe "gs://$1" --raw --format 'value(hierarchicalNamespace.enabled)' 2>&1) ||
     fail "gs://$1: cannot be looked at ($(tr '\n' ' ' <<< "$answer")); check the name and your rights"
   if [[ $dry_run ]]; then echo "$answer"; return; fi
-  [[ ${answer##*$'\n'} == [Tt]rue ]] || fail "gs://$1: has no hierarchical namespace, so a checkpoint cannot be committed in it; make a bucket \
-with: gcloud storage buckets create gs://NAME --location REGION --uniform-bucket-level-access --enable-hierarchical-namespace"
+  [[ ${answer##*$'\n'} == [Tt]rue ]] ||
+    fail "gs://$1: has no hierarchical namespace, so a checkpoint cannot be committed in it; make a bucket with: gcloud storage \
+buckets create gs://NAME --location REGION --uniform-bucket-level-access --enable-hierarchical-namespace"
 }
 
 # require_type: --type, and at most one of the ways to get it

@@ -58,7 +58,7 @@ ask_anew() {
   fi
 }
 
-for ((waited_s = 0; waited_s <= wait_minutes * 60; waited_s += poll_s > 0 ? poll_s : 1)); do
+for ((waited_s = 0; waited_s <= wait_minutes * 60; waited_s += poll_s)); do
   state=$(request_state)
   # A request may be there without its slices, and slices that are being deleted without their request.
   if [[ $state == ACTIVE ]]; then state=$(pod_state)

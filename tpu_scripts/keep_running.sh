@@ -40,12 +40,14 @@ poll_s=${POLL_S:-60}
 end_wait_s=${END_WAIT_S:-600}  # the watch of a run ends the other workers within minutes of the first
 first_pause_s=${FIRST_PAUSE_S:-30} longest_pause_s=1800
 
+# start: sets `started` where all of it went well.
 start() {
+  started=''
   "$here/create.sh" "${common[@]}" --type "$type" ${spot:+--spot} ${reserved:+--reserved} ${reservation:+--reservation "$reservation"} \
     ${image:+--image "$image"} ${wait_minutes:+--wait_minutes "$wait_minutes"} || return 1
   "$here/set_up.sh" "${common[@]}" || return 1
   if [[ $to ]]; then "$here/data.sh" "${common[@]}" ${from:+--from "$from"} ${mount:+--mount "$mount"} --to "$to" || return 1; fi
-  launch
+  launch && started=1
 }
 
 launch() { "$here/launch.sh" "${common[@]}" "$@" ${logs:+--logs "$logs"} -- "${rest[@]}"; }
@@ -54,11 +56,13 @@ launch() { "$here/launch.sh" "${common[@]}" "$@" ${logs:+--logs "$logs"} -- "${r
 finish() {
   local code=$1
   trap - INT TERM HUP
-  if [[ ! $logs && $(pod_state) == READY ]]; then "$here/fetch.sh" --name "$name" "${where[@]}" --from logs --to "$name-logs" || true; fi
+  if [[ ! $logs && $(pod_state) == READY ]]; then
+    "$here/fetch.sh" "${common[@]}" --from logs --to "$name-logs" || true
+  fi
   if [[ $keep ]]; then
     echo "$script: the pod stays, and costs until tear_down.sh is run" >&2
   else
-    "$here/tear_down.sh" --name "$name" "${where[@]}" || code=1  # so that nobody takes it for done
+    "$here/tear_down.sh" "${common[@]}" || code=1  # so that nobody takes it for done
   fi
   if (($1)); then fail "$2" "$1"; fi
   echo "$name: $2"
@@ -72,22 +76,22 @@ watch() {
   watched_s=0
   while true; do
     nap "$poll_s"
-    watched_s=$((watched_s + (poll_s > 0 ? poll_s : 1)))
+    watched_s=$((watched_s + poll_s))
     state=$(pod_state)
     case "$state" in
       READY) outcome=$(run_code) || outcome=STUCK ;;
-      PREEMPTED | TERMINATED | STOPPED | STOPPING | DELETING | HIDING | HIDDEN | ABSENT) echo "$script: the pod is $state" >&2; outcome=GONE ;;
+      PREEMPTED | TERMINATED | STOPPED | STOPPING | DELETING | HIDING | HIDDEN | ABSENT) outcome=GONE ;;
       UNKNOWN) outcome=SILENT ;;
       *) outcome=STUCK ;;  # REPAIRING, RESTARTING and whatever else may pass
     esac
     case "$outcome" in
       RUNNING) silent_s=0 ending_s=0 ;;
       ENDING)
-        silent_s=0 ending_s=$((ending_s + (poll_s > 0 ? poll_s : 1)))
+        silent_s=0 ending_s=$((ending_s + poll_s))
         if ((ending_s > end_wait_s)); then outcome=LOST; return; fi ;;
       STUCK | SILENT)
         if ((silent_s == 0)); then echo "$script: no answer ($state); looking again" >&2; fi
-        silent_s=$((silent_s + (poll_s > 0 ? poll_s : 1)))
+        silent_s=$((silent_s + poll_s))
         if ((silent_s > silence_minutes * 60)); then return; fi ;;
       *) return ;;
     esac
@@ -101,18 +105,18 @@ pause() {
   pause_s=$((pause_s * 2 > longest_pause_s ? longest_pause_s : pause_s * 2))
 }
 
-# restart: on the same pod if it is there. What fails here shows at the next look, and counts there.
+# restart: on the same pod if it is there and set up.
 restart() {
-  if [[ $outcome == STUCK ]]; then "$here/tear_down.sh" --name "$name" "${where[@]}" || true; fi
-  if [[ $outcome != GONE && $outcome != STUCK && $(pod_state) == READY ]]; then
-    echo "$script: launching again" >&2
-    launch --replace || true
+  if [[ $outcome == STUCK ]]; then "$here/tear_down.sh" "${common[@]}" || true; fi
+  if [[ $started && $outcome != GONE && $outcome != STUCK && $(pod_state) == READY ]]; then
+    launch --replace || started=''
   else
-    start || echo "$script: could not start (above)" >&2
+    start || true
   fi
+  if [[ ! $started ]]; then echo "$script: could not start (above)" >&2; fi
 }
 
-trap 'echo "$script: stopped watching; the run goes on, and the pod costs until tear_down.sh is run" >&2; exit 130' INT TERM HUP
+trap 'echo "$script: stopped watching; what was started goes on, and the pod costs until tear_down.sh is run" >&2; exit 130' INT TERM HUP
 if [[ $dry_run ]]; then start; "$here/tear_down.sh" "${common[@]}"; exit 0; fi
 if [[ $(pod_state) == READY ]] && code=$(run_code) && [[ $code == RUNNING || $code == ENDING ]]; then
   ssh_command 0 'cat run.command'
@@ -120,20 +124,25 @@ if [[ $(pod_state) == READY ]] && code=$(run_code) && [[ $code == RUNNING || $co
   [[ $(once "${ssh[@]}") == "$(printf '%s\0' "${rest[@]}" | cksum)" ]] ||
     fail "$name: another command is running there; wait for it (status.sh), or end it (stop.sh)"
   echo "$script: watching the run that goes on" >&2
+  started=1
 else
   start || finish 1 'could not start (above)'
 fi
 pause_s=$first_pause_s failed=0
 for ((restarted = 0; ; restarted++)); do
-  watch
+  # A pod on which nothing could be started costs too: that is a failure, and no pod at all is not.
+  if [[ $started ]]; then watch; else
+    watched_s=0 outcome=GONE
+    if [[ $(pod_state) == READY ]]; then outcome=UNSTARTED; fi
+  fi
+  echo "$script: $outcome" >&2
   case "$outcome" in
     0) finish 0 "the run has ended well after $restarted restarts" ;;
-    "$preempted_code" | GONE | STUCK) echo "$script: outcome $outcome" >&2 ;;
+    "$preempted_code" | GONE | STUCK) ;;
     SILENT) finish 1 "no answer from gcloud for $silence_minutes min" ;;
     *)
-      [[ " $failed_codes LOST NONE " == *" $outcome "* ]] || finish 1 "the run ended with exit code $outcome; look at its log"
+      [[ " $failed_codes LOST NONE UNSTARTED " == *" $outcome "* ]] || finish 1 "the run ended with exit code $outcome; look at its log"
       failed=$((failed + 1))
-      echo "$script: failure $failed: $outcome" >&2
       ((failed <= failures)) || finish 1 "given up after $failed failures, the last with $outcome; look at the logs" ;;
   esac
   ((restarted < restarts)) || finish 1 "given up after $restarted restarts"

@@ -16,7 +16,8 @@ case "${3:-}" in
   --dry-run) dry_run=1 ;;
   *) fail "unknown option $3; the only one is --dry-run" ;;
 esac
-[[ ${1:-} && ${2:-} && $1 != -* && $2 != -* && $# -le 3 ]] || fail 'give the name of a bucket and a folder, as: mount_host.sh my-bucket bucket'
+[[ ${1:-} && ${2:-} && $1 != -* && $2 != -* && $# -le 3 ]] ||
+  fail 'give the name of a bucket and a folder, as: mount_host.sh my-bucket bucket'
 bucket=$1 folder=$2
 gcsfuse_major=3  # before it, folders of a hierarchical namespace are not renamed in one step under all options
 
@@ -27,7 +28,8 @@ install_gcsfuse() {
   codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
   # apt checks the packages against this key.
   run sudo curl -fsSL --retry 5 -o "$key" https://packages.cloud.google.com/apt/doc/apt-key.gpg
-  run sudo bash -c "echo 'deb [signed-by=$key] https://packages.cloud.google.com/apt gcsfuse-$codename main' > /etc/apt/sources.list.d/gcsfuse.list"
+  run sudo bash -c "echo 'deb [signed-by=$key] https://packages.cloud.google.com/apt gcsfuse-$codename main' \
+    > /etc/apt/sources.list.d/gcsfuse.list"
   run "${apt[@]}" update
   run "${apt[@]}" install -y "gcsfuse=$gcsfuse_major.*"
 }

@@ -20,7 +20,7 @@ if [[ $dry_run ]]; then common+=(--dry-run); fi
 "$here/launch.sh" "${common[@]}" -- "${rest[@]}" --profile trace
 if [[ ! $dry_run ]]; then
   poll_s=${POLL_S:-20}
-  for ((waited_s = 0; waited_s <= wait_minutes * 60; waited_s += poll_s > 0 ? poll_s : 1)); do
+  for ((waited_s = 0; waited_s <= wait_minutes * 60; waited_s += poll_s)); do
     code=$(run_code) || code='no answer'
     [[ $code == RUNNING || $code == ENDING || $code == 'no answer' ]] || break
     nap "$poll_s"

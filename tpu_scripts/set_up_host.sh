@@ -33,14 +33,17 @@ if [[ $(tpu_scripts/run_host.sh state) == 'run: RUNNING' ]]; then fail 'a run is
 # An earlier try may have been cut off while it looked at the devices.
 run tpu_scripts/run_host.sh end
 
-uv=.uv/bin/uv
+uv=.uv/$uv_version/bin/uv
 if [[ ! -x $uv || $dry_run ]]; then
-  python3 -m pip --version > /dev/null 2>&1 || run as_root apt-get -o DPkg::Lock::Timeout=300 install -y python3-pip || fail 'pip cannot be installed' 1
+  python3 -m pip --version > /dev/null 2>&1 || run as_root apt-get -o DPkg::Lock::Timeout=300 install -y python3-pip ||
+    fail 'pip cannot be installed' 1
   # pip takes checksums from a file alone.
-  run python3 -m pip install --quiet --target .uv --only-binary :all: --require-hashes -r /dev/stdin <<< "uv==$uv_version --hash=sha256:$uv_sha256" ||
+  run python3 -m pip install --quiet --target ".uv/$uv_version" --only-binary :all: --require-hashes -r /dev/stdin \
+    <<< "uv==$uv_version --hash=sha256:$uv_sha256" ||
     fail 'uv was not installed (above); a host without an external address needs Cloud NAT' 1
 fi
 run "$uv" venv --clear --managed-python --python "$python_version" .venv
 run "$uv" pip install --python .venv/bin/python '.[tpu]'
-run timeout --kill-after=10 "$device_limit_s" .venv/bin/python -c 'import jax; print(jax.device_count(), "devices:", jax.devices()[0].device_kind)' ||
+run timeout --kill-after=10 "$device_limit_s" .venv/bin/python -c \
+  'import jax; print(jax.device_count(), "devices:", jax.devices()[0].device_kind)' ||
   fail "the TPU does not answer within $device_limit_s s; all workers of a slice must be set up at the same time" 1
