@@ -15,7 +15,7 @@ preempted_code=75                               # what `atlas-jax train` exits w
 
 fail() { echo "$script: $1" >&2; exit "${2:-2}"; }
 usage() { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0"; exit 0; }
-nap() { "${NAP:-sleep}" "$1"; }  # tests put a command in place of sleep
+nap() { command "${NAP:-sleep}" "$1"; }  # tests put a command in place of sleep
 
 # parse_options NAMES FLAGS "$@": sets the variable NAME for each --NAME VALUE and to 1 for each --FLAG; what follows -- becomes `rest`.
 parse_options() {
@@ -62,7 +62,9 @@ name_nodes() {
 require() { [[ ${!1:-} ]] || fail "--$1 is missing; see --help"; }
 
 # require_number NAME LEAST
-require_number() { [[ ${!1} =~ ^[0-9]{1,9}$ ]] && ((10#${!1} >= $2)) || fail "--$1 is \"${!1}\"; give a whole number of at least $2"; }
+require_number() {
+  [[ ${!1} =~ ^[0-9]{1,9}$ && $((10#${!1})) -ge $2 ]] || fail "--$1 is \"${!1}\"; give a whole number of at least $2"
+}
 
 # require_folder NAME: a folder on the workers, which counts from the checkout and stays in it.
 require_folder() {
@@ -194,7 +196,8 @@ buckets create gs://NAME --location REGION --uniform-bucket-level-access --enabl
 require_type() {
   local chosen=${spot:+ --spot}${reserved:+ --reserved}${reservation:+ --reservation}
   require type
-  [[ $type =~ ^v[0-9]+[a-z]*-[0-9]+$ ]] || fail "--type is \"$type\"; give an accelerator type, such as v4-128"
+  # shellcheck disable=SC2154
+  [[ $type =~ ^(v|tpu)[0-9]+[a-z]*-[0-9]+$ ]] || fail "--type is \"$type\"; give an accelerator type, such as v4-128"
   [[ $chosen != *' --'*' --'* ]] || fail "give one of$chosen, not several"
 }
 

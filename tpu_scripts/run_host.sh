@@ -40,7 +40,7 @@ start() {
   if is_running; then echo 'a run is going on'; return; fi
   mkdir -p logs
   log=logs/$(date -u +%Y%m%dT%H%M%SZ).log
-  while [[ -e $log ]]; do log=${log%.log}+.log; done  # two starts within a second
+  while [[ -e $log ]]; do log=${log%.log}_.log; done  # two starts within a second
   : > "$log"
   ln -sfn "$log" run.log
   rm -f run.code run.command.pid
@@ -52,6 +52,7 @@ start() {
 # attend LOG LOGS COMMAND...: runs the command, and is there when it ends.
 attend() {
   local log=$1 logs=$2 code=0 copier=''; shift 2
+  # shellcheck disable=SC1091
   if [[ -f .venv/bin/activate ]]; then . .venv/bin/activate; fi
   "$@" > "$log" 2>&1 &
   echo $! > run.command.pid
@@ -98,7 +99,7 @@ end() {
   done
   # libtpu refuses to start while the file is there, even if its process is dead.
   if [[ -e $lock_file ]]; then as_root rm -f "$lock_file"; fi
-  rm -f run.pid run.code run.command.pid
+  rm -f run.pid run.code run.command run.command.pid
 }
 
 case "${1:-}" in

@@ -11,9 +11,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-uv_version=@UV@
-uv_sha256=${UV_SHA256:-@SHA@}  # of the wheel for Linux on x86-64
-python_version=@PY@
+uv_version=0.13.8
+uv_sha256=${UV_SHA256:-e18a57b8b352eb7c8feb317b9f6f533c8f0ad9673fd6cf34bbe3cf1a9f6a8984}  # of the wheel for Linux on x86-64
+python_version=3.12.16
 device_limit_s=${DEVICE_LIMIT_S:-300}
 
 fail() { echo "set_up_host.sh: $1" >&2; exit "${2:-2}"; }
@@ -35,7 +35,7 @@ run tpu_scripts/run_host.sh end
 
 uv=.uv/$uv_version/bin/uv
 if [[ ! -x $uv || $dry_run ]]; then
-  python3 -m pip --version > /dev/null 2>&1 || run as_root apt-get -o DPkg::Lock::Timeout=300 install -y python3-pip ||
+  [[ $dry_run ]] || python3 -m pip --version > /dev/null 2>&1 || run as_root apt-get -o DPkg::Lock::Timeout=300 install -y python3-pip ||
     fail 'pip cannot be installed' 1
   # pip takes checksums from a file alone.
   run python3 -m pip install --quiet --target ".uv/$uv_version" --only-binary :all: --require-hashes -r /dev/stdin \

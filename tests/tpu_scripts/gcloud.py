@@ -42,7 +42,7 @@ def on_workers(arguments: list[str]) -> int:
     worst = 0
     for home in workers if which == 'all' else [workers[int(which)]]:
         if 'scp' in arguments:
-            shutil.copy(arguments[arguments.index('scp') + 1], home)
+            copy(*[part for part in arguments[arguments.index('scp') + 1:] if not part.startswith('--')][:2], home)
             continue
         # Nothing of this machine may be taken for the worker's TPU.
         environment = os.environ | {'HOME': str(home), 'TPU_DEVICES': f'{home}/dev/accel*', 'LIBTPU_LOCK_FILE': f'{home}/lock',
@@ -50,6 +50,15 @@ def on_workers(arguments: list[str]) -> int:
         done = subprocess.run(['bash', '-c', arguments[arguments.index('--command') + 1]], cwd=home, env=environment, check=False)
         worst = max(worst, done.returncode)
     return worst
+
+
+def copy(source: str, target: str, home: pathlib.Path) -> None:
+    """Copies a file to a worker's home folder, or a file or folder from there; NAME:PATH is a worker's."""
+    if ':' in target:
+        shutil.copy(source, home / target.partition(':')[2])
+        return
+    found, place = home / source.partition(':')[2], pathlib.Path(target) / pathlib.Path(source).name
+    (shutil.copytree if found.is_dir() else shutil.copy)(found, place)
 
 
 if __name__ == '__main__':

@@ -28,7 +28,9 @@ def host(machine):
              f'{info}/WHEEL': 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n'}
     with zipfile.ZipFile(wheel, 'w') as archive:
         for name, text in files.items():
-            archive.writestr(name, text)
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = 0o100755 << 16
+            archive.writestr(entry, text)
         archive.writestr(f'{info}/RECORD', ''.join(f'{name},,\n' for name in (*files, f'{info}/RECORD')))
     machine.program('python3', PYTHON)
     machine.environment |= {'PIP_NO_INDEX': '1', 'PIP_FIND_LINKS': str(wheel.parent), 'PIP_DISABLE_PIP_VERSION_CHECK': '1',
