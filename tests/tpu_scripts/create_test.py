@@ -17,8 +17,8 @@ def test_waits_until_the_slice_is_there(cloud):
 
 def test_slices_and_reservations(cloud):
     for arguments, asked in (
-            (('--slices', '4', '--reserved'), 'gcloud compute tpus queued-resources create pod --zone us-central2-b --accelerator-type v4-8 '
-             '--runtime-version tpu-ubuntu2204-base --node-count 4 --node-prefix pod --reserved'),
+            (('--slices', '4', '--reserved'), 'gcloud compute tpus queued-resources create pod --zone us-central2-b '
+             '--accelerator-type v4-8 --runtime-version tpu-ubuntu2204-base --node-count 4 --node-prefix pod --reserved'),
             (('--reservation', 'r', '--project', 'mine'), 'gcloud alpha compute tpus queued-resources create pod --zone us-central2-b '
              '--project mine --accelerator-type v4-8 --runtime-version tpu-ubuntu2204-base --node-id pod '
              '--reservation projects/mine/locations/us-central2-b/reservations/r')):
@@ -30,7 +30,8 @@ def test_does_not_ask_twice_and_replaces_what_was_taken_away(cloud):
     cloud.plan(request=answers('PROVISIONING', 'ACTIVE'), state=answers('READY'))
     assert cloud.run('create.sh', *POD, '--type', 'v4-8').returncode == 0
     assert cloud.verbs == []
-    cloud.plan(request=answers('SUSPENDING', 'SUSPENDED', 'SUSPENDED', 'DELETING', ABSENT, ABSENT, 'ACTIVE'), state=answers(ABSENT, 'READY'))
+    cloud.plan(request=answers('SUSPENDING', 'SUSPENDED', 'SUSPENDED', 'DELETING', ABSENT, ABSENT, 'ACTIVE'),
+               state=answers(ABSENT, 'READY'))
     assert cloud.run('create.sh', *POD, '--type', 'v4-8').returncode == 0
     assert cloud.verbs == ['delete', 'create']
 

@@ -62,7 +62,8 @@ class Cloud(Machine):
         """Sets the answers by the names of this module: request, state, run, layout; every other piece with `also`."""
         names = {'request': REQUEST, 'state': STATE, 'run': RUN, 'layout': LAYOUT}
         also = pieces.pop('also', {})
-        self.plan_file.write_text(json.dumps({LAYOUT: [{'out': 'True'}]} | {names[name]: answers for name, answers in pieces.items()} | also))
+        plan = {LAYOUT: [{'out': 'True'}]} | {names[name]: planned for name, planned in pieces.items()} | also
+        self.plan_file.write_text(json.dumps(plan))
 
     def workers(self, number: int) -> list[pathlib.Path]:
         """Makes a pod of this many workers; returns their checkouts."""
@@ -79,8 +80,8 @@ class Cloud(Machine):
     @property
     def verbs(self) -> list[str]:
         """The calls that change something, in order."""
-        names = {'queued-resources create': 'create', 'queued-resources delete': 'delete', 'set_up_host.sh': 'set_up', 'mount_host.sh': 'mount',
-                 'run_host.sh end': 'end', 'run_host.sh start': 'launch', ' scp --recurse ': 'fetch'}
+        names = {'queued-resources create': 'create', 'queued-resources delete': 'delete', 'set_up_host.sh': 'set_up',
+                 'mount_host.sh': 'mount', 'run_host.sh end': 'end', 'run_host.sh start': 'launch', ' scp --recurse ': 'fetch'}
         return [names[piece] for call in self.calls for piece in names if piece in call]
 
 

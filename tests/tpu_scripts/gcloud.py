@@ -1,8 +1,8 @@
 """A gcloud for tests: records how it was called, and answers, fails or hangs as the plan says.
 
 The plan is JSON in $GCLOUD_PLAN: for each piece of a command line a list of answers {"out", "code", "sleep"}, used one after another, the
-last one ever after. The longest piece that stands in the command line counts. Without one, ssh and scp reach the folders of $GCLOUD_WORKERS,
-which stand for the home folders of a pod's workers; everything else is answered with nothing and good.
+last one ever after. The longest piece that stands in the command line counts. Without one, ssh and scp reach the folders of
+$GCLOUD_WORKERS, which stand for the home folders of a pod's workers; everything else is answered with nothing and good.
 """
 
 import json

@@ -1,10 +1,10 @@
 """What all pod scripts have in common, and the small ones, against a gcloud that records, fails and hangs."""
 
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
-import pathlib
 
 import pytest
 
@@ -37,7 +37,8 @@ def test_dry_run_prints_commands_and_calls_nothing(cloud, script):
 @pytest.mark.parametrize('script', POD_SCRIPTS)
 def test_wrong_options_are_one_line(cloud, script):
     for arguments, said in (((*POD, '--fast', 'x'), '--fast'), (('--name', 'pod'), '--zone'), (('--zone', 'z'), '--name'),
-                            ((*POD, 'x'), '"x"'), (('--name', '--zone', 'z'), '--name needs a value'), ((*POD, '--slices', '0'), '--slices')):
+                            ((*POD, 'x'), '"x"'), (('--name', '--zone', 'z'), '--name needs a value'),
+                            ((*POD, '--slices', '0'), '--slices')):
         result = cloud.run(script, *arguments)
         assert result.returncode == 2 and said in result.stderr and len(result.stderr.splitlines()) == 1, result.stderr
     shown = cloud.run(script, '--help')
@@ -46,7 +47,8 @@ def test_wrong_options_are_one_line(cloud, script):
 
 
 @pytest.mark.parametrize(('script', 'arguments', 'said'), [
-    ('create.sh', ('--type', 'v4'), '--type is "v4"'), ('create.sh', ('--type', 'v4-8', '--spot', '--reserved'), 'one of --spot --reserved'),
+    ('create.sh', ('--type', 'v4'), '--type is "v4"'),
+    ('create.sh', ('--type', 'v4-8', '--spot', '--reserved'), 'one of --spot --reserved'),
     ('create.sh', ('--type', 'v4-8', '--reservation', 'mine'), '--reservation needs --project'),
     ('create.sh', ('--type', 'v4-8', '--wait_minutes', 'long'), '--wait_minutes is "long"'),
     ('create.sh', ('--type', 'v4-8', *TRAIN), 'unexpected argument "atlas-jax"'), ('stop.sh', TRAIN, 'unexpected argument'),

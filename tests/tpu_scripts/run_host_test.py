@@ -49,7 +49,8 @@ def test_every_start_has_a_log_of_its_own(host):
 
 def test_the_log_is_copied_to_the_bucket_meanwhile_and_before_the_code_is_there(host):
     host.program('gcloud', '[ -e "$HOME/atlas_jax/run.code" ] && echo late >> "$LOG"; echo "gcloud $* $(cat "$3" 2> /dev/null)" >> "$LOG"')
-    _run(host, 'start', '--logs', 'gs://bucket/logs/', '--', 'sh', '-c', 'echo x; until [ -e go ]; do sleep 0.02; done', COPY_EVERY_S='0.05')
+    command = ('sh', '-c', 'echo x; until [ -e go ]; do sleep 0.02; done')
+    _run(host, 'start', '--logs', 'gs://bucket/logs/', '--', *command, COPY_EVERY_S='0.05')
     _until(lambda: len(host.calls) > 1)
     assert _state(host) == 'RUNNING'
     (host.folder / 'atlas_jax' / 'go').touch()

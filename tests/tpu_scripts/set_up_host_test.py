@@ -6,15 +6,15 @@ import zipfile
 
 import pytest
 
-PYTHON = f'''echo "python3 $*" >> "$LOG"
-case "$*" in "-m pip "*) exec {sys.executable} "$@" ;; *) echo "Python 3.10: no module named venv" >&2; exit 1 ;; esac'''
-UV = '''#!/usr/bin/env bash
+PYTHON = f"""echo "python3 $*" >> "$LOG"
+case "$*" in "-m pip "*) exec {sys.executable} "$@" ;; *) echo "Python 3.10: no module named venv" >&2; exit 1 ;; esac"""
+UV = """#!/usr/bin/env bash
 echo "uv $*" >> "$LOG"
 [[ $1 == venv ]] || exit 0
 mkdir -p .venv/bin
 printf '#!/bin/sh\\necho "8 devices"; exit ${DEVICES_CODE:-0}\\n' > .venv/bin/python
 chmod +x .venv/bin/python
-'''
+"""
 
 
 @pytest.fixture
