@@ -12,6 +12,7 @@
 # after a pause that doubles from 30 s to 30 min while restarts follow one another within half an hour. It gives up after --restarts
 # restarts, --failures failures, --silence_minutes without an answer, and on any other exit code, such as 2 for a mistake in the command.
 # Given again, the command watches the run that goes on. Ctrl-C ends the watching alone: run and pod stay.
+# So run it where it can stay: in tmux, or on a small machine in the cloud.
 # Logs are copied to gs://BUCKET/logs/POD. Without a bucket worker 0's are fetched to POD-logs/ before the pod is deleted.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_pod.sh
@@ -46,9 +47,12 @@ start() {
   "$here/create.sh" "${common[@]}" --type "$type" ${spot:+--spot} ${reserved:+--reserved} ${reservation:+--reservation "$reservation"} \
     ${image:+--image "$image"} ${wait_minutes:+--wait_minutes "$wait_minutes"} || return 1
   "$here/set_up.sh" "${common[@]}" || return 1
-  if [[ $to ]]; then "$here/data.sh" "${common[@]}" ${from:+--from "$from"} ${mount:+--mount "$mount"} --to "$to" || return 1; fi
+  if [[ $from ]]; then "$here/data.sh" "${common[@]}" --from "$from" --to "$to" || return 1; fi
+  mount || return 1
   launch && started=1
 }
+
+mount() { [[ ! $mount ]] || "$here/data.sh" "${common[@]}" --mount "$mount" --to "$to"; }
 
 launch() { "$here/launch.sh" "${common[@]}" "$@" ${logs:+--logs "$logs"} -- "${rest[@]}"; }
 
@@ -109,7 +113,8 @@ pause() {
 restart() {
   if [[ $outcome == STUCK ]]; then "$here/tear_down.sh" "${common[@]}" || true; fi
   if [[ $started && $outcome != GONE && $outcome != STUCK && $(pod_state) == READY ]]; then
-    launch --replace || started=''
+    # A worker that was rebooted has lost its mount, and would begin a new run on its own disk.
+    { mount && launch --replace; } || started=''
   else
     start || true
   fi

@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 fail() { echo "mount_host.sh: $1" >&2; exit "${2:-2}"; }
 run() { if [[ $dry_run ]]; then printf '%q ' "$@"; echo; else "$@"; fi; }
 
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' tpu_scripts/mount_host.sh; exit 0; fi
 dry_run=''
 case "${3:-}" in
   '') ;;

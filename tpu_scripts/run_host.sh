@@ -104,6 +104,6 @@ end() {
 
 case "${1:-}" in
   start | attend | state | stop | end) "$@" ;;
-  -h | --help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0" ;;
+  -h | --help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' tpu_scripts/run_host.sh ;;
   *) fail "\"${1:-}\" is none of start, state, stop, end; see --help" ;;
 esac

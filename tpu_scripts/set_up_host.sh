@@ -23,7 +23,7 @@ dry_run=''
 case "${1:-}" in
   '') ;;
   --dry-run) dry_run=1 ;;
-  -h | --help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
+  -h | --help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' tpu_scripts/set_up_host.sh; exit 0 ;;
   *) fail "unknown option $1; the only one is --dry-run" ;;
 esac
 

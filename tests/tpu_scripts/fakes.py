@@ -24,7 +24,7 @@ class Machine:
     def program(self, name: str, body: str = '') -> None:
         """Puts a bash program on PATH; without a body one that records its call."""
         path = self.folder / 'bin' / name
-        path.write_text('#!/usr/bin/env bash\n' + (body or f'echo "{name} $*" >> "$LOG"') + '\n')
+        path.write_text('#!/bin/bash\n' + (body or f'echo "{name} $*" >> "$LOG"') + '\n')
         path.chmod(0o755)
 
     def checkout(self, name: str = 'atlas_jax') -> pathlib.Path:
@@ -53,7 +53,7 @@ class Cloud(Machine):
     def __init__(self, folder: pathlib.Path):
         super().__init__(folder)
         self.plan_file = folder / 'plan'
-        self.program('gcloud', f'exec {sys.executable} -S {GCLOUD} "$@"')
+        self.program('gcloud', f'exec {sys.executable} -I -S {GCLOUD} "$@"')
         self.program('nap', 'echo "$1" >> "$NAPS"')
         self.environment |= {'GCLOUD_LOG': str(self.log), 'GCLOUD_PLAN': str(self.plan_file), 'NAP': 'nap', 'NAPS': str(folder / 'naps')}
         self.plan()

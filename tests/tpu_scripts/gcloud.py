@@ -7,9 +7,6 @@ $GCLOUD_WORKERS, which stand for the home folders of a pod's workers; everything
 
 import json
 import os
-import pathlib
-import shutil
-import subprocess
 import sys
 import time
 
@@ -19,15 +16,17 @@ def main() -> int:
     line = ' '.join(sys.argv[1:])
     with open(os.environ['GCLOUD_LOG'], 'a', encoding='utf-8') as log:
         log.write(line.replace('\n', ' ') + '\n')
-    path = pathlib.Path(os.environ['GCLOUD_PLAN'])
-    plan = json.loads(path.read_text(encoding='utf-8'))
+    path = os.environ['GCLOUD_PLAN']
+    with open(path, encoding='utf-8') as file:
+        plan = json.load(file)
     piece = max((piece for piece in plan if piece in line), key=len, default=None)
     if piece is None:
         return on_workers(sys.argv[1:])
     answer = plan[piece][0]
     if len(plan[piece]) > 1:
         plan[piece].pop(0)
-        path.write_text(json.dumps(plan), encoding='utf-8')
+        with open(path, 'w', encoding='utf-8') as file:
+            json.dump(plan, file)
     time.sleep(answer.get('sleep', 0))
     print(answer.get('out', ''), file=sys.stderr if answer.get('code') else sys.stdout)
     return answer.get('code', 0)
@@ -35,9 +34,10 @@ def main() -> int:
 
 def on_workers(arguments: list[str]) -> int:
     """Runs an ssh command, or copies a file, in the folders of the workers that are asked for; returns the worst exit code."""
-    workers = [pathlib.Path(home) for home in os.environ.get('GCLOUD_WORKERS', '').split(':') if home]
+    workers = [home for home in os.environ.get('GCLOUD_WORKERS', '').split(':') if home]
     if not workers or not {'ssh', 'scp'} & set(arguments):
         return 0
+    import subprocess  # here, since most calls need none of it and a test makes hundreds
     which = arguments[arguments.index('--worker') + 1]
     worst = 0
     for home in workers if which == 'all' else [workers[int(which)]]:
@@ -45,20 +45,21 @@ def on_workers(arguments: list[str]) -> int:
             copy(*[part for part in arguments[arguments.index('scp') + 1:] if not part.startswith('--')][:2], home)
             continue
         # Nothing of this machine may be taken for the worker's TPU.
-        environment = os.environ | {'HOME': str(home), 'TPU_DEVICES': f'{home}/dev/accel*', 'LIBTPU_LOCK_FILE': f'{home}/lock',
+        environment = os.environ | {'HOME': home, 'TPU_DEVICES': f'{home}/dev/accel*', 'LIBTPU_LOCK_FILE': f'{home}/lock',
                                     'GCLOUD_WORKERS': ''}
         done = subprocess.run(['bash', '-c', arguments[arguments.index('--command') + 1]], cwd=home, env=environment, check=False)
         worst = max(worst, done.returncode)
     return worst
 
 
-def copy(source: str, target: str, home: pathlib.Path) -> None:
+def copy(source: str, target: str, home: str) -> None:
     """Copies a file to a worker's home folder, or a file or folder from there; NAME:PATH is a worker's."""
+    import shutil
     if ':' in target:
-        shutil.copy(source, home / target.partition(':')[2])
+        shutil.copy(source, os.path.join(home, target.partition(':')[2]))
         return
-    found, place = home / source.partition(':')[2], pathlib.Path(target) / pathlib.Path(source).name
-    (shutil.copytree if found.is_dir() else shutil.copy)(found, place)
+    found, place = os.path.join(home, source.partition(':')[2]), os.path.join(target, os.path.basename(source))
+    (shutil.copytree if os.path.isdir(found) else shutil.copy)(found, place)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,5 @@
 """keep_running.sh against preemptions, failures, silence, and two workers that do not end together."""
 
-import pathlib
-
 import pytest
 
 from tests.tpu_scripts.fakes import POD, TRAIN, answers
@@ -24,7 +22,7 @@ def test_survives_preemption_and_silence_and_deletes_the_pod(cloud):
                run=answers('run: RUNNING', 'run: 75', 'run: 0'))
     result = _keep(cloud, '--spot', *MOUNT)
     assert result.returncode == 0 and 'after 2 restarts' in result.stdout, result
-    assert cloud.verbs == ['set_up', 'mount', 'launch', 'delete', 'create', 'set_up', 'mount', 'launch', 'end', 'launch', 'delete']
+    assert cloud.verbs == ['set_up', 'mount', 'launch', 'delete', 'create', 'set_up', 'mount', 'launch', 'mount', 'end', 'launch', 'delete']
     launched = [call for call in cloud.calls if 'run_host.sh start' in call]
     assert all('bucket/run' in call and '--logs gs://my-bucket/logs/pod --' in call for call in launched)
     assert 'gone' in result.stdout
@@ -60,10 +58,10 @@ def test_restarts_end_and_the_pauses_between_them_grow(cloud):
 
 
 def test_a_pause_is_short_again_after_a_long_run(cloud):
-    looks = ['run: NONE', 'run: 75', 'run: 75', *['run: RUNNING'] * 30, 'run: 75', 'run: 0']
+    looks = ['run: NONE', 'run: 75', 'run: 75', *['run: RUNNING'] * 3, 'run: 75', 'run: 0']
     cloud.plan(request=answers('ACTIVE', '!NOT_FOUND'), state=answers('READY'), run=answers(*looks))
-    assert _keep(cloud, POLL_S='61').returncode == 0
-    assert [nap for nap in cloud.naps if nap != 61] == [30, 60, 30]
+    assert _keep(cloud, POLL_S='601').returncode == 0
+    assert [nap for nap in cloud.naps if nap != 601] == [30, 60, 30]
 
 
 def test_no_endless_loop_where_nobody_answers(cloud):
@@ -103,11 +101,18 @@ def test_given_again_it_watches_the_run_that_goes_on_and_no_other(cloud):
     assert result.returncode == 0 and 'watching the run' in result.stderr and cloud.verbs == ['launch', 'fetch', 'delete']
 
 
+def test_an_interrupt_ends_the_watching_alone(cloud):
+    cloud.plan(request=answers('ACTIVE'), state=answers('READY'), run=answers('run: NONE', 'run: RUNNING'))
+    cloud.program('nap', 'kill -TERM $PPID; sleep 0.1')
+    result = _keep(cloud)
+    assert result.returncode == 130 and 'costs until tear_down.sh' in result.stderr and cloud.verbs == ['set_up', 'launch']
+
+
 def test_workers_that_still_end_are_waited_for_and_then_killed(cloud):
     """Worker 0 ends with 75 at once, worker 1 never. A second launch is good on both."""
     checkouts = cloud.workers(2)
     for checkout, slow in zip(checkouts, ('', 'trap "" TERM; while true; do sleep 0.05; done'), strict=True):
-        pathlib.Path(checkout / 'train').write_text(
+        (checkout / 'train').write_text(
             f'#!/usr/bin/env bash\necho turn >> turns\n[ "$(wc -l < turns)" -gt 1 ] && exit 0\n{slow}\nexit 75\n')
         (checkout / 'train').chmod(0o755)
     cloud.plan(request=answers('ACTIVE', '!NOT_FOUND'), state=answers('READY'), also={'set_up_host.sh': [{}]})

@@ -60,6 +60,7 @@ def test_a_bucket_without_rights_is_one_line(host):
 
 
 def test_mistakes_are_one_line(host):
-    for arguments in ((), ('my-bucket',), ('--help', 'x'), ('my-bucket', 'bucket', '--fast')):
+    for arguments in ((), ('my-bucket',), ('--fast', 'x'), ('my-bucket', 'bucket', '--fast')):
         result = _run(host, *arguments)
         assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
+    assert 'tpu_scripts/mount_host.sh BUCKET FOLDER' in _run(host, '--help').stdout

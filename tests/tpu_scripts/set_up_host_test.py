@@ -59,9 +59,9 @@ def test_python_comes_from_uv_at_fixed_versions(host):
 
 
 def test_another_file_is_not_installed(host):
-    for _ in range(2):
-        result = _run(host, UV_SHA256='0' * 64)
-        assert result.returncode == 1 and 'DO NOT MATCH THE HASHES' in result.stderr and 'uv was not installed' in result.stderr
+    result = _run(host, UV_SHA256='0' * 64)
+    assert result.returncode == 1 and 'DO NOT MATCH THE HASHES' in result.stderr and 'uv was not installed' in result.stderr
+    assert not (host.folder / 'atlas_jax' / '.uv').exists()
     assert not (host.folder / 'atlas_jax' / '.venv').exists() and not any(call.startswith('uv ') for call in host.calls)
 
 
@@ -98,3 +98,4 @@ def test_dry_run_prints_the_commands_and_runs_none(host):
 def test_unknown_option(host):
     result = _run(host, '--fast')
     assert result.returncode == 2 and '--dry-run' in result.stderr and len(result.stderr.splitlines()) == 1
+    assert 'tpu_scripts/set_up_host.sh [--dry-run]' in _run(host, '--help').stdout
