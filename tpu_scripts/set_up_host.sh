@@ -32,6 +32,11 @@ as_root() { if ((EUID)); then sudo -n "$@"; else "$@"; fi; }
 if [[ $(tpu_scripts/run_host.sh state) == 'run: RUNNING' ]]; then fail 'a run is going on here; stop it first (tpu_scripts/stop.sh)'; fi
 # An earlier try may have been cut off while it looked at the devices.
 run tpu_scripts/run_host.sh end
+# Or be installing still: a call that was given up on the other side goes on here.
+if [[ ! $dry_run ]]; then
+  exec 9> .set_up.lock
+  flock -w "${LOCK_WAIT_S:-300}" 9 || fail 'an earlier set_up is still installing; run the same command again in a minute' 1
+fi
 
 uv=.uv/$uv_version/bin/uv
 if [[ ! -x $uv || $dry_run ]]; then

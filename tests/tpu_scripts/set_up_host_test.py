@@ -1,5 +1,6 @@
 """set_up_host.sh on a host like the default image: Python 3.10, no venv; what it fetches is compared with its checksum."""
 
+import fcntl
 import hashlib
 import sys
 import zipfile
@@ -86,6 +87,13 @@ def test_what_an_earlier_try_left_is_ended_and_a_run_is_not(host):
     result = _run(host)
     assert result.returncode == 2 and 'a run is going on' in result.stderr
     host.run(scripts / 'run_host.sh', 'end', END_AFTER_S='1')
+
+
+def test_two_do_not_install_at_once(host):
+    with open(host.folder / 'atlas_jax' / '.set_up.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = _run(host, LOCK_WAIT_S='0.1')
+    assert result.returncode == 1 and 'still installing' in result.stderr and host.calls == []
 
 
 def test_dry_run_prints_the_commands_and_runs_none(host):
