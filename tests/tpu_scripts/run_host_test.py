@@ -48,16 +48,17 @@ def test_every_start_has_a_log_of_its_own(host):
 
 
 def test_the_log_is_copied_to_the_bucket_meanwhile_and_before_the_code_is_there(host):
-    host.program('gcloud', '[ -e "$HOME/atlas_jax/run.code" ] && echo late >> "$LOG"; echo "gcloud $* $(cat "$3" 2> /dev/null)" >> "$LOG"')
-    command = ('sh', '-c', 'echo x; until [ -e go ]; do sleep 0.02; done')
-    _run(host, 'start', '--logs', 'gs://bucket/logs/', '--', *command, COPY_EVERY_S='0.05')
-    _until(lambda: len(host.calls) > 1)
+    host.program('gcloud', '[ -e "$HOME/atlas_jax/run.code" ] && echo late >> "$LOG"; echo "gcloud $* $(tr "\\n" " " < "$3")" >> "$LOG"')
+    command = ('sh', '-c', 'echo x; until [ -e go ]; do sleep 0.02; done; echo last')
+    _run(host, 'start', '--logs', 'gs://bucket/logs/', '--', *command, COPY_EVERY_S='0.2')
+    _until(lambda: len(host.calls) > 0)
     assert _state(host) == 'RUNNING'
     (host.folder / 'atlas_jax' / 'go').touch()
     _until(lambda: _state(host) == '0')
     assert all('storage cp logs/' in call and ' gs://bucket/logs/' in call for call in host.calls)
+    assert ' x last' in host.calls[-1]
     count = len(host.calls)
-    time.sleep(0.2)
+    time.sleep(0.4)
     assert len(host.calls) == count
 
 
