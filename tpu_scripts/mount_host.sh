@@ -3,7 +3,9 @@
 #
 #   tpu_scripts/mount_host.sh BUCKET FOLDER [--dry-run]
 #
-# No metadata is cached: the workers look for one another's files, and a remembered "not there" or an old size would break a checkpoint.
+# On a TPU host gcsfuse's own defaults remember metadata for ever and rename folders file by file. Both would break checkpoints: the workers
+# look for one another's files, and a checkpoint is committed by renaming its folder. So nothing is remembered, and folders are renamed in
+# one step or not at all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,7 +22,7 @@ esac
 [[ ${1:-} && ${2:-} && $1 != -* && $2 != -* && $# -le 3 ]] ||
   fail 'give the name of a bucket and a folder, as: mount_host.sh my-bucket bucket'
 bucket=$1 folder=$2
-gcsfuse_major=3  # before it, folders of a hierarchical namespace are not renamed in one step under all options
+gcsfuse_major=3  # the first whose advice for checkpoints holds
 
 has_gcsfuse() { [[ $(gcsfuse --version 2>&1) =~ version\ v?([0-9]+) ]] && ((BASH_REMATCH[1] >= gcsfuse_major)); }
 
@@ -40,7 +42,8 @@ if mountpoint -q "$folder"; then
 else
   has_gcsfuse || install_gcsfuse || fail 'gcsfuse could not be installed (above)' 1
   run mkdir -p "$folder"
-  run gcsfuse --implicit-dirs --metadata-cache-ttl-secs 0 --metadata-cache-negative-ttl-secs 0 "$bucket" "$folder" ||
+  run gcsfuse --implicit-dirs --metadata-cache-ttl-secs 0 --metadata-cache-negative-ttl-secs 0 --rename-dir-limit 0 \
+    "$bucket" "$folder" ||
     fail "$bucket: cannot be mounted (above); check the name and that the pod's service account may use it" 1
 fi
 # Now, and not at the first checkpoint.

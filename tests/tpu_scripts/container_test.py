@@ -93,7 +93,8 @@ def test_the_command_of_the_jobset_is_one_that_runs(machine):
 
 def test_the_mount_of_the_jobset_is_that_of_the_scripts():
     volume = _jobset()['spec']['replicatedJobs'][0]['template']['spec']['template']['spec']['volumes'][0]['csi']['volumeAttributes']
-    flags = re.search(r'run gcsfuse (.*?) "\$bucket"', (SCRIPTS / 'mount_host.sh').read_text())[1]
+    flags = re.search(r'run gcsfuse (.*?)\s+\\\n *"\$bucket"', (SCRIPTS / 'mount_host.sh').read_text())[1]
     # The driver takes the configuration file's names.
-    assert set(volume['mountOptions'].split(',')) == {'implicit-dirs', 'metadata-cache:ttl-secs:0', 'metadata-cache:negative-ttl-secs:0'}
-    assert flags.split() == ['--implicit-dirs', '--metadata-cache-ttl-secs', '0', '--metadata-cache-negative-ttl-secs', '0']
+    assert set(volume['mountOptions'].split(',')) == {
+        'implicit-dirs', 'metadata-cache:ttl-secs:0', 'metadata-cache:negative-ttl-secs:0', 'file-system:rename-dir-limit:0'}
+    assert flags == '--implicit-dirs --metadata-cache-ttl-secs 0 --metadata-cache-negative-ttl-secs 0 --rename-dir-limit 0'

@@ -24,7 +24,7 @@ def _run(host, *arguments):
     return host.run(host.folder / 'atlas_jax' / 'tpu_scripts' / 'mount_host.sh', *arguments)
 
 
-MOUNTED = 'gcsfuse --implicit-dirs --metadata-cache-ttl-secs 0 --metadata-cache-negative-ttl-secs 0 my-bucket bucket'
+MOUNTED = 'gcsfuse --implicit-dirs --metadata-cache-ttl-secs 0 --metadata-cache-negative-ttl-secs 0 --rename-dir-limit 0 my-bucket bucket'
 
 
 @pytest.mark.parametrize('before', [None, '2.12.0'])
