@@ -88,6 +88,15 @@ def test_what_cannot_start_costs_nothing(cloud):
     assert cloud.verbs[before:] == []
 
 
+def test_a_pod_on_which_nothing_starts_is_a_failure_at_once(cloud):
+    # Nothing would be seen there but silence, for hours.
+    cloud.plan(request=answers('ACTIVE', 'ACTIVE', '!NOT_FOUND'), state=answers('READY'), run=answers('run: NONE', 'run: 75'),
+               also={'run_host.sh end': answers('!reset'), 'set_up_host.sh': answers('', '!no space left')})
+    result = _keep(cloud, '--failures', '1', TRIES='1')
+    assert result.returncode == 1 and 'given up after 2 failures, the last with UNSTARTED' in result.stderr
+    assert cloud.verbs == ['set_up', 'launch', 'end', 'set_up', 'fetch', 'delete']
+
+
 def test_given_again_it_watches_the_run_that_goes_on_and_no_other(cloud):
     checkout, = cloud.workers(1)
     cloud.plan(request=answers('!NOT_FOUND'), state=answers('READY'))
