@@ -1,7 +1,7 @@
 # Shared by the scripts beside it; source it, do not run it. Options, dry runs, and gcloud with a time limit and retries.
 # shellcheck shell=bash disable=SC2034
 #
-# Common options: --name POD --zone ZONE [--project PROJECT] [--dry-run], or POD, ZONE and PROJECT in the environment.
+# Common options: --name POD --zone ZONE [--project PROJECT] [--slices N] [--dry-run], or POD, ZONE, PROJECT and SLICES in the environment.
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -15,37 +15,71 @@ preempted_code=75                               # what `atlas-jax train` exits w
 
 fail() { echo "$script: $1" >&2; exit "${2:-2}"; }
 usage() { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0"; exit 0; }
+nap() { command "${NAP:-sleep}" "$1"; }  # tests put a command in place of sleep
 
-# parse_options NAMES "$@": sets the variable NAME for each --NAME VALUE; what follows -- becomes the array `rest`.
+# parse_options NAMES FLAGS "$@": sets the variable NAME for each --NAME VALUE and to 1 for each --FLAG; what follows -- becomes `rest`.
 parse_options() {
-  local known=" name zone project $1 "; shift
+  local known=" name zone project slices $1 " flags=" $2 " option; shift 2
   rest=()
   while (($#)); do
+    option=${1#--}
     case "$1" in
       --dry-run) dry_run=1; shift ;;
-      --spot) [[ $known == *' spot '* ]] || fail 'unknown option --spot; see --help'; spot=1; shift ;;
       -h | --help) usage ;;
       --) shift; rest=("$@"); break ;;
       --*)
-        local option=${1#--}
+        if [[ $flags == *" $option "* ]]; then printf -v "$option" 1; shift; continue; fi
         [[ $known == *" $option "* ]] || fail "unknown option $1; see --help"
-        (($# > 1)) || fail "$1 needs a value"
+        [[ $# -gt 1 && $2 != --* && $2 ]] || fail "$1 needs a value"
         printf -v "$option" '%s' "$2"
         shift 2 ;;
       *) fail "unexpected argument \"$1\"; see --help" ;;
     esac
   done
-  name=${name:-${POD:-}} zone=${zone:-${ZONE:-}} project=${project:-${PROJECT:-}}
+  name=${name:-${POD:-}} zone=${zone:-${ZONE:-}} project=${project:-${PROJECT:-}} slices=${slices:-${SLICES:-1}}
   [[ $name ]] || fail 'which pod? give --name POD or set POD'
   [[ $zone ]] || fail 'which zone? give --zone ZONE or set ZONE'
+  require_number slices 1
   where=(--zone "$zone")
   if [[ $project ]]; then where+=(--project "$project"); fi
+  name_nodes
   if [[ ! $dry_run ]]; then
     command -v gcloud > /dev/null || fail 'gcloud is not on PATH; install the Google Cloud CLI and log in'
   fi
 }
 
+# name_nodes: the TPU node has the name of the request; several slices are NAME-0, NAME-1, ..., as gcloud numbers them.
+name_nodes() {
+  local slice
+  nodes=("$name")
+  all_nodes=(gcloud compute tpus tpu-vm)
+  ((slices > 1)) || return 0
+  nodes=()
+  for ((slice = 0; slice < slices; slice++)); do nodes+=("$name-$slice"); done
+  all_nodes=(gcloud compute tpus queued-resources)
+}
+
 require() { [[ ${!1:-} ]] || fail "--$1 is missing; see --help"; }
+
+# require_number NAME LEAST
+require_number() {
+  [[ ${!1} =~ ^[0-9]{1,9}$ && $((10#${!1})) -ge $2 ]] || fail "--$1 is \"${!1}\"; give a whole number of at least $2"
+}
+
+# require_folder NAME: a folder on the workers, which counts from the checkout and stays in it.
+require_folder() {
+  require "$1"
+  [[ ${!1} =~ ^[A-Za-z0-9._][A-Za-z0-9._/-]*$ && /${!1}/ != */../* ]] ||
+    fail "--$1 is \"${!1}\"; give a path below the checkout, such as data/nq"
+}
+
+# require_command "${rest[@]}": what follows --
+require_command() { (($#)) || fail 'what is to run? give it after --, as: -- atlas-jax train --gin_file ...'; }
+
+# require_bucket_path NAME: gs://BUCKET or a folder in one
+require_bucket_path() {
+  [[ ${!1} =~ ^gs://[a-z0-9][a-z0-9._-]+(/[A-Za-z0-9._/-]*)?$ ]] || fail "--$1 is \"${!1}\"; give a path like gs://bucket/folder"
+}
 
 show() { printf '%q ' "$@"; echo; }
 
@@ -55,40 +89,117 @@ once() {
   timeout --kill-after=10 "$command_limit_s" "$@"
 }
 
-# retried COMMAND...: for what may safely run twice.
+# retried COMMAND...: for what may safely run twice. Exit code 2 is a mistake in the command: another try makes it again.
 retried() {
   local try code=0
   for ((try = 1; try <= tries; try++)); do
     code=0
     once "$@" || code=$?
-    ((code == 0)) && return 0
+    ((code == 0 || code == 2)) && return "$code"
     if ((code == 124 || code == 137)); then
       echo "$script: no answer within $command_limit_s s (try $try of $tries): $(show "$@")" >&2
     else
       echo "$script: exit code $code (try $try of $tries): $(show "$@")" >&2
     fi
-    ((try < tries)) && sleep "$retry_after_s"
+    ((try < tries)) && nap "$retry_after_s"
   done
   return "$code"
 }
 
-# on_workers WHICH COMMAND: runs a shell command on worker WHICH (a number or all).
-on_workers() { retried gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker "$1" --command "$2"; }
+# worker_options WHICH: sets `workers`, gcloud's options for one worker of the first slice, or for all workers of all slices.
+worker_options() {
+  workers=(--worker "$1")
+  if ((slices > 1)); then workers+=(--node "$([[ $1 == all ]] && echo all || echo 0)"); fi
+}
 
-# pod_state: READY, PREEMPTED, ... or ABSENT; UNKNOWN where gcloud does not answer.
-pod_state() {
+# ssh_command WHICH COMMAND: sets `ssh`, the gcloud command for a shell command in the checkout of worker WHICH (a number or all).
+ssh_command() {
+  worker_options "$1"
+  if ((slices > 1)); then workers+=(--batch-size all); fi  # at once: a run waits for all of its workers
+  ssh=("${all_nodes[@]}" ssh "$name" "${where[@]}" "${workers[@]}" --command "cd $remote_dir && $2")
+}
+
+# on_workers WHICH COMMAND: runs a shell command in the checkout of worker WHICH, again if that fails.
+on_workers() { ssh_command "$@"; retried "${ssh[@]}"; }
+
+# copy WHICH FROM TO [OPTION...]: files to or from workers.
+copy() {
+  worker_options "$1"
+  retried "${all_nodes[@]}" scp "${@:4}" "$2" "$3" "${where[@]}" "${workers[@]}"
+}
+
+# state_of COMMAND...: the state that gcloud describes; ABSENT where there is nothing of this name, UNKNOWN where gcloud does not answer.
+state_of() {
   local answer
-  if answer=$(once gcloud compute tpus tpu-vm describe "$name" "${where[@]}" --format 'value(state)' 2>&1); then
-    echo "$answer"
+  if answer=$(once "$@" 2>&1); then
+    answer=${answer##*$'\n'}  # gcloud's warnings stand before it
+    echo "${answer:-UNKNOWN}"
   elif [[ $answer == *NOT_FOUND* || $answer == *'not found'* ]]; then
     echo ABSENT
   else
+    echo "$script: ${answer##*$'\n'}" >&2
     echo UNKNOWN
   fi
 }
 
-# run_code: exit code of the launched run on worker 0; empty while it runs; LOST where neither run nor code is there.
-run_code() {
-  once gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker 0 --command \
-    "cd $remote_dir && if [ -f run.code ]; then cat run.code; elif ! kill -0 \"\$(cat run.pid)\" 2> /dev/null; then echo LOST; fi"
+# pod_state: READY where all slices are; else the state of the first that is not: PREEMPTED, ABSENT, UNKNOWN, ...
+pod_state() {
+  local node state=UNKNOWN
+  for node in "${nodes[@]}"; do
+    state=$(state_of gcloud compute tpus tpu-vm describe "$node" "${where[@]}" --format 'value(state)')
+    [[ $state == READY ]] || break
+  done
+  echo "$state"
 }
+
+request_state() { state_of gcloud compute tpus queued-resources describe "$name" "${where[@]}" --format 'value(state.state)'; }
+
+# run_code: how the run is on all workers together, in one word:
+#   RUNNING   on all of them
+#   ENDING    some workers have ended and others have not: launched now, the run would meet them
+#   NONE      nothing was launched
+#   a code    all have ended, with the worst: one that no restart mends before one that it does, 0 if all ended with 0
+#   LOST      as a code: a worker has neither run nor code
+run_code() {
+  local answers states state
+  ssh_command all 'tpu_scripts/run_host.sh state'
+  answers=$(once "${ssh[@]}") || return 1
+  states=" $(sed -n 's/^run: //p' <<< "$answers" | sort -u | tr '\n' ' ')"
+  case "$states" in
+    ' ') return 1 ;;
+    ' NONE ') echo NONE; return ;;
+    ' RUNNING ') echo RUNNING; return ;;
+    *' RUNNING '*) echo ENDING; return ;;
+  esac
+  for state in $states; do
+    [[ " 0 $preempted_code $failed_codes LOST NONE " == *" $state "* ]] || { echo "$state"; return; }
+  done
+  for state in $failed_codes LOST NONE "$preempted_code" 0; do
+    if [[ $states == *" $state "* ]]; then echo "${state/NONE/LOST}"; return; fi
+  done
+}
+failed_codes='134 137 139 135 1'  # aborted, killed (out of memory), bad memory, and Python's traceback: chance may have a part in them
+
+# require_folder_renames BUCKET: a checkpoint is committed by renaming its folder. A bucket without a hierarchical namespace copies and
+# deletes every object for that, and a run that is killed meanwhile leaves half a checkpoint under the name of a whole one.
+require_folder_renames() {
+  local answer
+  answer=$(once gcloud storage buckets describe "gs://$1" --raw --format 'value(hierarchicalNamespace.enabled)' 2>&1) ||
+    fail "gs://$1: cannot be looked at ($(tr '\n' ' ' <<< "$answer")); check the name and your rights"
+  if [[ $dry_run ]]; then echo "$answer"; return; fi
+  [[ ${answer##*$'\n'} == [Tt]rue ]] ||
+    fail "gs://$1: has no hierarchical namespace, so a checkpoint cannot be committed in it; make a bucket with: gcloud storage \
+buckets create gs://NAME --location REGION --uniform-bucket-level-access --enable-hierarchical-namespace"
+}
+
+# require_type: --type, and at most one of the ways to get it
+require_type() {
+  local chosen=${spot:+ --spot}${reserved:+ --reserved}${reservation:+ --reservation}
+  require type
+  # shellcheck disable=SC2154
+  [[ $type =~ ^(v|tpu)[0-9]+[a-z]*-[0-9]+$ ]] || fail "--type is \"$type\"; give an accelerator type, such as v4-128"
+  [[ $chosen != *' --'*' --'* ]] || fail "give one of$chosen, not several"
+}
+
+# no_more "${rest[@]}": refuses what follows -- where nothing may
+no_more() { (($# == 0)) || fail "unexpected argument \"$1\"; see --help"; }

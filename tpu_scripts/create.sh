@@ -1,47 +1,77 @@
 #!/usr/bin/env bash
-# Asks for a TPU pod slice (a queued resource) and waits until it is there.
+# Asks for a TPU pod slice, or several (a queued resource), and waits until it is there.
 #
-#   tpu_scripts/create.sh --name POD --zone us-central2-b --type v4-128 [--spot] [--wait_minutes 720] [--image NAME] [--dry-run]
+#   tpu_scripts/create.sh --name POD --zone us-central2-b --type v4-128 [--spot | --reserved | --reservation NAME] [--slices N] \
+#       [--wait_minutes 720] [--image NAME] [--dry-run]
 #
 # --spot: cheaper, may be taken away at any time; keep_running.sh goes on from the last checkpoint when it is.
-# Running it again waits for the request that is there already.
+# --reserved: from any reservation of the project. --reservation: from this one, by its name or projects/P/locations/ZONE/reservations/NAME.
+# --slices: N slices of this type, joined by the data-centre network. Give the number to every other script too.
+#
+# Running it again waits for the request that is there. One that is being deleted is waited for, then made anew. One that has failed or was
+# taken away is replaced.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_pod.sh
 . "$(dirname "$0")/_pod.sh"
 
-spot='' type='' wait_minutes=720 image=tpu-ubuntu2204-base
-parse_options 'type wait_minutes image spot' "$@"
-require type
-[[ $wait_minutes =~ ^[0-9]+$ ]] || fail "--wait_minutes is \"$wait_minutes\"; give a number"
+spot='' reserved='' reservation='' type='' wait_minutes=720 image=tpu-ubuntu2204-base
+parse_options 'type wait_minutes image reservation' 'spot reserved' "$@"
+no_more "${rest[@]}"
+require_type
+require_number wait_minutes 0
 
-request_state() { once gcloud compute tpus queued-resources describe "$name" "${where[@]}" --format 'value(state.state)' 2> /dev/null || true; }
-
-ask=(gcloud compute tpus queued-resources create "$name" --node-id "$name" "${where[@]}" --accelerator-type "$type" --runtime-version "$image")
+gcloud=(gcloud)
+if [[ $reservation ]]; then
+  gcloud=(gcloud alpha)  # the released command has no such flag
+  if [[ $reservation != */* ]]; then
+    [[ $project ]] || fail '--reservation needs --project, or the full name: projects/P/locations/ZONE/reservations/NAME'
+    reservation=projects/$project/locations/$zone/reservations/$reservation
+  fi
+fi
+ask=("${gcloud[@]}" compute tpus queued-resources create "$name" "${where[@]}" --accelerator-type "$type" --runtime-version "$image")
+if ((slices > 1)); then ask+=(--node-count "$slices" --node-prefix "$name"); else ask+=(--node-id "$name"); fi
 if [[ $spot ]]; then ask+=(--spot); fi
+if [[ $reserved ]]; then ask+=(--reserved); fi
+if [[ $reservation ]]; then ask+=(--reservation "$reservation"); fi
 if [[ $dry_run ]]; then
   once "${ask[@]}"
   request_state
   exit 0
 fi
 
-state=$(request_state)
-case "$state" in
-  '') once "${ask[@]}" || fail "the request for $type was refused (above); check the quota of $zone" 1 ;;
-  FAILED | SUSPENDED | SUSPENDING)
-    echo "$script: the old request is $state: replacing it" >&2
-    retried gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet
-    once "${ask[@]}" || fail "the request for $type was refused (above); check the quota of $zone" 1 ;;
-  *) echo "$script: there is a request already, $state" >&2 ;;
-esac
-
 poll_s=${POLL_S:-30}
-for ((waited_s = 0; waited_s <= wait_minutes * 60; waited_s += poll_s > 0 ? poll_s : 1)); do
+asked=0 unanswered=0 before=''
+
+# ask_anew: asks, or first deletes the request of old that stands in the way.
+ask_anew() {
+  if ((asked > 0)) && [[ $state == FAILED ]]; then
+    fail "$name: the request has failed; see: gcloud compute tpus queued-resources describe $name ${where[*]}" 1
+  fi
+  ((asked < 5)) || fail "$name: asked $asked times, and it is $state again" 1
+  if [[ $(request_state) != ABSENT ]]; then
+    echo "$script: replacing the old request" >&2
+    retried gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet || true
+  elif once "${ask[@]}" || [[ $(request_state) != ABSENT ]]; then  # a call that hung may have asked all the same
+    asked=$((asked + 1))
+  else
+    fail "the request for $type was refused (above); check the type, the zone and its quota" 1
+  fi
+}
+
+for ((waited_s = 0; waited_s <= wait_minutes * 60; waited_s += poll_s)); do
   state=$(request_state)
+  # A request may be there without its slices, and slices that are being deleted without their request.
+  if [[ $state == ACTIVE ]]; then state=$(pod_state)
+  elif [[ $state == ABSENT && $(pod_state) == DELETING ]]; then state=DELETING; fi
+  if [[ $state != "$before" ]]; then echo "$script: $name: $state after $((waited_s / 60)) min" >&2; fi
+  before=$state
+  if [[ $state == UNKNOWN ]]; then unanswered=$((unanswered + 1)); else unanswered=0; fi
   case "$state" in
-    ACTIVE) echo "$name: ready ($type in $zone)"; exit 0 ;;
-    FAILED | SUSPENDED) fail "$name: the request is $state; see: gcloud compute tpus queued-resources describe $name ${where[*]}" 1 ;;
+    READY) echo "$name: ready ($slices x $type in $zone)"; exit 0 ;;
+    UNKNOWN) ((unanswered < 20)) || fail "gcloud does not answer (above); check the login, the project and the zone" 1 ;;
+    STOPPED) fail "$name: is stopped; start it with gcloud compute tpus tpu-vm start, or delete it with tear_down.sh" 1 ;;
+    ABSENT | FAILED | SUSPENDED | PREEMPTED | TERMINATED) ask_anew ;;
   esac
-  printf '\r%s: %s for %d min ' "$name" "${state:-no answer}" $((waited_s / 60)) >&2
-  sleep "$poll_s"
+  nap "$poll_s"
 done
-fail "$name: still ${state:-no answer} after $wait_minutes min; run the same command to go on waiting" 1
+fail "$name: still $before after $wait_minutes min; run the same command to go on waiting" 1

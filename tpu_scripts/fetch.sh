@@ -9,8 +9,9 @@ set -euo pipefail
 . "$(dirname "$0")/_pod.sh"
 
 from='' to=''
-parse_options 'from to' "$@"
-require from
+parse_options 'from to' '' "$@"
+no_more "${rest[@]}"
+require_folder from
 require to
 if [[ ! $dry_run ]]; then mkdir -p "$to"; fi
-retried gcloud compute tpus tpu-vm scp --recurse "$name:$remote_dir/$from" "$to" "${where[@]}" --worker 0
+copy 0 "$name:$remote_dir/$from" "$to" --recurse

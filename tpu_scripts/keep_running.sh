@@ -1,61 +1,156 @@
 #!/usr/bin/env bash
 # Keeps a run going until it ends, whatever is taken away meanwhile: creates the pod, sets it up, launches, watches, and starts over.
+# Then it DELETES THE POD, so that it costs nothing any more; --keep leaves it.
 #
-#   tpu_scripts/keep_running.sh --name POD --zone ZONE --type v4-128 [--spot] --mount BUCKET --to bucket [--restarts 100] \
-#       [--dry-run] -- atlas-jax train --gin_file ...
+#   tpu_scripts/keep_running.sh --name POD --zone ZONE --type v4-128 [--spot | --reserved | --reservation NAME] [--slices N] \
+#       --mount BUCKET --to bucket [--logs gs://BUCKET/logs] [--restarts 100] [--failures 3] [--silence_minutes 120] [--keep] [--dry-run] \
+#       -- atlas-jax train --gin_file ...
 #
-# The run folder must outlive the pod: it lies in the mounted bucket. --from gs://... copies a folder instead (see data.sh). A run that fails by itself (any exit code but 0 and 75) ends the loop.
+# The run folder must outlive the pod: it lies in the mounted bucket. --from gs://... copies a folder instead (see data.sh).
+#
+# Preemptions (the pod is gone, or exit code 75) and failures that may be chance (1, 134, 135, 137, 139, or no code) start the run again,
+# after a pause that doubles from 30 s to 30 min while restarts follow one another within half an hour. It gives up after --restarts
+# restarts, --failures failures, --silence_minutes without an answer, and on any other exit code, such as 2 for a mistake in the command.
+# Given again, the command watches the run that goes on. Ctrl-C ends the watching alone: run and pod stay.
+# So run it where it can stay: in tmux, or on a small machine in the cloud.
+# Logs are copied to gs://BUCKET/logs/POD. Without a bucket worker 0's are fetched to POD-logs/ before the pod is deleted.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_pod.sh
 . "$(dirname "$0")/_pod.sh"
 
-spot='' type='' from='' mount='' to='' restarts=100
-parse_options 'type spot from mount to restarts' "$@"
-require type
-((${#rest[@]})) || fail 'what is to run? give it after --, as: -- atlas-jax train --gin_file ...'
-[[ ! ($from || $mount) || $to ]] || fail '--from and --mount need --to, the folder on the workers'
-here=$repository/tpu_scripts
-common=(--name "$name" "${where[@]}")
-if [[ $dry_run ]]; then common+=(--dry-run); fi
+spot='' reserved='' reservation='' keep='' type='' image='' wait_minutes='' from='' mount='' to='' logs=''
+restarts=100 failures=3 silence_minutes=120
+parse_options 'type image wait_minutes reservation from mount to logs restarts failures silence_minutes' 'spot reserved keep' "$@"
+require_type
+require_number restarts 0
+require_number failures 0
+require_number silence_minutes 1
+require_command "${rest[@]}"
+[[ ! $to || $from || $mount ]] || fail '--to needs --mount BUCKET or --from gs://...'
+[[ ! ($from && $mount) ]] || fail 'give either --from gs://... or --mount BUCKET'
+if [[ $from || $mount ]]; then require_folder to; fi
+mount=${mount#gs://}
+if [[ $mount ]]; then require_folder_renames "$mount"; fi  # before anything costs money
+if [[ $mount && ! $logs ]]; then logs=gs://$mount/logs/$name; fi
+if [[ $logs ]]; then require_bucket_path logs; fi
 
+here=$repository/tpu_scripts
+common=(--name "$name" "${where[@]}" --slices "$slices")
+if [[ $dry_run ]]; then common+=(--dry-run); fi
+poll_s=${POLL_S:-60}
+end_wait_s=${END_WAIT_S:-600}  # the watch of a run ends the other workers within minutes of the first
+first_pause_s=${FIRST_PAUSE_S:-30} longest_pause_s=1800
+
+# start: sets `started` where all of it went well.
 start() {
-  "$here/create.sh" "${common[@]}" --type "$type" ${spot:+--spot} || return 1
+  started=''
+  "$here/create.sh" "${common[@]}" --type "$type" ${spot:+--spot} ${reserved:+--reserved} ${reservation:+--reservation "$reservation"} \
+    ${image:+--image "$image"} ${wait_minutes:+--wait_minutes "$wait_minutes"} || return 1
   "$here/set_up.sh" "${common[@]}" || return 1
-  if [[ $to ]]; then "$here/data.sh" "${common[@]}" ${from:+--from "$from"} ${mount:+--mount "$mount"} --to "$to" || return 1; fi
-  "$here/launch.sh" "${common[@]}" -- "${rest[@]}"
+  if [[ $from ]]; then "$here/data.sh" "${common[@]}" --from "$from" --to "$to" || return 1; fi
+  mount || return 1
+  launch && started=1
 }
 
-# watch: returns 0 when the run has ended well, 10 when it is to be launched again, 11 when the pod is gone; exits when the run has failed.
+mount() { [[ ! $mount ]] || "$here/data.sh" "${common[@]}" --mount "$mount" --to "$to"; }
+
+launch() { "$here/launch.sh" "${common[@]}" "$@" ${logs:+--logs "$logs"} -- "${rest[@]}"; }
+
+# finish CODE TEXT: the end of it all; the pod goes, whatever became of the run.
+finish() {
+  local code=$1
+  trap - INT TERM HUP
+  if [[ ! $logs && $(pod_state) == READY ]]; then
+    "$here/fetch.sh" "${common[@]}" --from logs --to "$name-logs" || true
+  fi
+  if [[ $keep ]]; then
+    echo "$script: the pod stays, and costs until tear_down.sh is run" >&2
+  else
+    "$here/tear_down.sh" "${common[@]}" || code=1  # so that nobody takes it for done
+  fi
+  if (($1)); then fail "$2" "$1"; fi
+  echo "$name: $2"
+  exit "$code"
+}
+
+# watch: sets `outcome` when something is to be done: an exit code or LOST of the run (see run_code), GONE (the pod), STUCK (it is there
+# and does not answer), SILENT (gcloud does not answer); and `watched_s`, how long that took.
 watch() {
-  local state code
+  local state silent_s=0 ending_s=0
+  watched_s=0
   while true; do
-    sleep "${POLL_S:-60}"
+    nap "$poll_s"
+    watched_s=$((watched_s + poll_s))
     state=$(pod_state)
     case "$state" in
-      READY) ;;
-      UNKNOWN) echo "$script: gcloud does not answer; looking again" >&2; continue ;;
-      *) echo "$script: the pod is $state" >&2; return 11 ;;
+      READY) outcome=$(run_code) || outcome=STUCK ;;
+      PREEMPTED | TERMINATED | STOPPED | STOPPING | DELETING | HIDING | HIDDEN | ABSENT) outcome=GONE ;;
+      UNKNOWN) outcome=SILENT ;;
+      *) outcome=STUCK ;;  # REPAIRING, RESTARTING and whatever else may pass
     esac
-    code=$(run_code) || { echo "$script: worker 0 does not answer; looking again" >&2; continue; }
-    case "$code" in
-      '') ;;
-      0) return 0 ;;
-      "$preempted_code" | LOST) return 10 ;;
-      *) fail "the run ended with exit code $code; look at logs.sh" 1 ;;
+    case "$outcome" in
+      RUNNING) silent_s=0 ending_s=0 ;;
+      ENDING)
+        silent_s=0 ending_s=$((ending_s + poll_s))
+        if ((ending_s > end_wait_s)); then outcome=LOST; return; fi ;;
+      STUCK | SILENT)
+        if ((silent_s == 0)); then echo "$script: no answer ($state); looking again" >&2; fi
+        silent_s=$((silent_s + poll_s))
+        if ((silent_s > silence_minutes * 60)); then return; fi ;;
+      *) return ;;
     esac
   done
 }
 
-start || fail 'could not start (above)' 1
-if [[ $dry_run ]]; then exit 0; fi
-for ((restart = 0; restart <= restarts; restart++)); do
-  outcome=0
-  watch || outcome=$?
+# pause: waits before a restart, longer each time while they follow one another.
+pause() {
+  if ((watched_s >= 1800)); then pause_s=$first_pause_s; fi
+  nap "$pause_s"
+  pause_s=$((pause_s * 2 > longest_pause_s ? longest_pause_s : pause_s * 2))
+}
+
+# restart: on the same pod if it is there and set up.
+restart() {
+  if [[ $outcome == STUCK ]]; then "$here/tear_down.sh" "${common[@]}" || true; fi
+  if [[ $started && $outcome != GONE && $outcome != STUCK && $(pod_state) == READY ]]; then
+    # A worker that was rebooted has lost its mount, and would begin a new run on its own disk.
+    { mount && launch --replace; } || started=''
+  else
+    start || true
+  fi
+  if [[ ! $started ]]; then echo "$script: could not start (above)" >&2; fi
+}
+
+trap 'echo "$script: stopped watching; what was started goes on, and the pod costs until tear_down.sh is run" >&2; exit 130' INT TERM HUP
+if [[ $dry_run ]]; then start; "$here/tear_down.sh" "${common[@]}"; exit 0; fi
+if [[ $(pod_state) == READY ]] && code=$(run_code) && [[ $code == RUNNING || $code == ENDING ]]; then
+  ssh_command 0 'cat run.command'
+  # An index that is being built is not the training that is asked for, and its end not that one's.
+  [[ $(once "${ssh[@]}") == "$(printf '%s\0' "${rest[@]}" | cksum)" ]] ||
+    fail "$name: another command is running there; wait for it (status.sh), or end it (stop.sh)"
+  echo "$script: watching the run that goes on" >&2
+  started=1
+else
+  start || finish 1 'could not start (above)'
+fi
+pause_s=$first_pause_s failed=0
+for ((restarted = 0; ; restarted++)); do
+  # A pod on which nothing could be started costs too: that is a failure, and no pod at all is not.
+  if [[ $started ]]; then watch; else
+    watched_s=0 outcome=GONE
+    if [[ $(pod_state) == READY ]]; then outcome=UNSTARTED; fi
+  fi
+  echo "$script: $outcome" >&2
   case "$outcome" in
-    0) echo "$name: the run has ended well after $restart restarts"; exit 0 ;;
-    10) echo "$script: launching again" >&2; "$here/launch.sh" "${common[@]}" -- "${rest[@]}" || true ;;
-    11) start || echo "$script: could not start; trying again" >&2 ;;
-    *) exit "$outcome" ;;
+    0) finish 0 "the run has ended well after $restarted restarts" ;;
+    "$preempted_code" | GONE | STUCK) ;;
+    SILENT) finish 1 "no answer from gcloud for $silence_minutes min" ;;
+    *)
+      [[ " $failed_codes LOST NONE UNSTARTED " == *" $outcome "* ]] || finish 1 "the run ended with exit code $outcome; look at its log"
+      failed=$((failed + 1))
+      ((failed <= failures)) || finish 1 "given up after $failed failures, the last with $outcome; look at the logs" ;;
   esac
+  ((restarted < restarts)) || finish 1 "given up after $restarted restarts"
+  pause
+  restart
 done
-fail "given up after $restarts restarts" 1

@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
 # Starts one command on every worker of a pod and returns; it goes on when you log off. logs.sh follows it, status.sh tells how it ended.
 #
-#   tpu_scripts/launch.sh --name POD --zone ZONE [--dry-run] -- atlas-jax train --gin_file runs/nq_64_shot.gin --gin.RUN_DIR='"bucket/run"'
+#   tpu_scripts/launch.sh --name POD --zone ZONE [--logs gs://BUCKET/logs] [--replace] [--slices N] [--dry-run] \
+#       -- atlas-jax train --gin_file runs/nq_64_shot.gin --gin.RUN_DIR='"bucket/run"'
 #
-# The same command given again goes on from the run's last checkpoint. A run that is going on already is not started twice.
+# The same command given again goes on from the run's last checkpoint. A run that is going on already is not started twice. --replace ends
+# it first on every worker, with whatever else holds the TPU. Every launch has its own log, logs/TIME.log on each worker; --logs copies it
+# to a bucket every five minutes and at the end.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_pod.sh
 . "$(dirname "$0")/_pod.sh"
 
-parse_options '' "$@"
-((${#rest[@]})) || fail 'what is to run? give it after --, as: -- atlas-jax train --gin_file ...'
-printf -v command '%q ' "${rest[@]}"
-# The exit code is written last, so its being there means the run has ended.
-printf -v runner '%q' ". .venv/bin/activate; ${command}> run.log 2>&1; echo \$? > run.code.new; mv run.code.new run.code"
-on_workers all "cd $remote_dir && if [ -f run.pid ] && [ ! -f run.code ] && kill -0 \"\$(cat run.pid)\" 2> /dev/null; then
-  echo 'a run is going on'; else rm -f run.code; nohup setsid bash -c $runner > /dev/null 2>&1 < /dev/null & echo \$! > run.pid; fi"
+logs='' replace=''
+parse_options 'logs' 'replace' "$@"
+require_command "${rest[@]}"
+if [[ $logs ]]; then require_bucket_path logs; fi
+printf -v command ' %q' "${rest[@]}"
+# Two calls, since the first returns when the run has ended on all workers: one that starts earlier would meet the old run.
+if [[ $replace ]]; then on_workers all 'tpu_scripts/run_host.sh end'; fi
+on_workers all "tpu_scripts/run_host.sh start${logs:+ --logs $logs} --$command"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Follows what the run prints, on worker 0 unless told.
+# Follows what the run prints, on worker 0 unless told. The logs of earlier launches are in logs/ (fetch.sh --from logs).
 #
 #   tpu_scripts/logs.sh --name POD --zone ZONE [--worker 3] [--lines 100] [--dry-run]
 set -euo pipefail
@@ -7,6 +7,9 @@ set -euo pipefail
 . "$(dirname "$0")/_pod.sh"
 
 worker=0 lines=100
-parse_options 'worker lines' "$@"
-command=(gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker "$worker" --command "tail -n $lines -F $remote_dir/run.log")
-if [[ $dry_run ]]; then show "${command[@]}"; else exec "${command[@]}"; fi
+parse_options 'worker lines' '' "$@"
+no_more "${rest[@]}"
+require_number worker 0
+require_number lines 1
+ssh_command "$worker" "tail -n $lines -F run.log"
+if [[ $dry_run ]]; then show "${ssh[@]}"; else exec "${ssh[@]}"; fi

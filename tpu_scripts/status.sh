@@ -1,29 +1,32 @@
 #!/usr/bin/env bash
 # Says what a pod does: its state, whether the run goes on or how it ended, its last line.
 #
-#   tpu_scripts/status.sh --name POD --zone ZONE [--dry-run]
+#   tpu_scripts/status.sh --name POD --zone ZONE [--slices N] [--dry-run]
 #
 # Exit code 0 while all is well (running, or ended with 0), 1 otherwise.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_pod.sh
 . "$(dirname "$0")/_pod.sh"
 
-parse_options '' "$@"
+parse_options '' '' "$@"
+no_more "${rest[@]}"
 if [[ $dry_run ]]; then
-  once gcloud compute tpus tpu-vm describe "$name" "${where[@]}" --format 'value(state)'
-  run_code
+  pod_state
+  on_workers all 'tpu_scripts/run_host.sh state'
   exit 0
 fi
 state=$(pod_state)
 echo "$name: pod $state"
 [[ $state == READY ]] || exit 1
-code=$(run_code) || fail "$name: worker 0 does not answer" 1
+code=$(run_code) || fail "$name: the workers do not answer, or set_up.sh is still to run" 1
 case "$code" in
-  '') echo "$name: the run goes on" ;;
+  RUNNING) echo "$name: the run goes on" ;;
+  ENDING) echo "$name: the run has ended on some workers and goes on on others" ;;
+  NONE) echo "$name: nothing was launched" ;;
   LOST) echo "$name: the run is gone without an exit code; look at logs.sh, then launch.sh again" ;;
   0) echo "$name: the run has ended well" ;;
   "$preempted_code") echo "$name: the run was asked to stop and saved its state; launch.sh again goes on" ;;
   *) echo "$name: the run ended with exit code $code; look at logs.sh" ;;
 esac
-on_workers 0 "tail -n 1 $remote_dir/run.log" || true
-[[ -z $code || $code == 0 ]]
+if [[ $code != NONE ]]; then on_workers 0 'tail -n 1 run.log' || true; fi
+[[ $code == RUNNING || $code == 0 ]]

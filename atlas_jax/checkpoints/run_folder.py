@@ -10,6 +10,7 @@
 import contextlib
 import json
 import pathlib
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -82,7 +83,7 @@ def damage(folder: pathlib.Path) -> list[contents.Damage]:
 def writing(folder: pathlib.Path) -> Iterator[None]:
     """Holds a run folder inside the block; another process cannot train there.
 
-    Raises ConfigError, at once: another process holds it, or the folder cannot be written. DiskFullError.
+    Raises ConfigError, at once: another process holds it, it cannot be written, or folders cannot be renamed in it. DiskFullError.
     """
     path = str(folder.absolute())
     # Blocks may lie in one another: a command writes into the folder before it trains.
@@ -94,9 +95,23 @@ def writing(folder: pathlib.Path) -> Iterator[None]:
         with hosts.together():
             if hosts.is_first():
                 stack.enter_context(lock.writing(Folder(folder), 'run', errors.ConfigError))
+                _require_renames(folder)
         _held.add(path)
         stack.callback(_held.discard, path)
         yield
+
+
+def _require_renames(folder: pathlib.Path) -> None:
+    """Raises ConfigError, before long work, where no checkpoint could be committed: a mounted bucket may be unable to rename folders."""
+    with atomic.storage_errors_are_user_errors(folder), tempfile.TemporaryDirectory(prefix='.rename', dir=folder) as scratch:
+        before = pathlib.Path(scratch) / 'before'
+        before.mkdir()
+        (before / 'file').touch()  # an empty folder can be renamed even there
+        try:
+            before.rename(before.with_name('after'))
+        except OSError as error:
+            raise errors.ConfigError(f'{folder}: a folder cannot be renamed there ({error.strerror}), and that commits a checkpoint; take '
+                                     'a disk, or a mounted bucket with a hierarchical namespace (tpu_scripts/data.sh --mount)') from error
 
 
 _held: set[str] = set()  # run folders that this process writes

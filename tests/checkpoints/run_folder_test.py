@@ -1,6 +1,8 @@
 """A run's folder: whole checkpoints only, the newest first, nothing that is not a model taken for one."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import time
@@ -167,3 +169,17 @@ def test_a_forged_model_file_is_refused(tmp_path, change, problem):
         (tmp_path / 'model.json').write_text(content)
         with pytest.raises(errors.ModelFolderError, match='broken JSON'):
             run_folder.read_model_file(tmp_path)
+
+
+def test_a_bucket_that_cannot_rename_folders_is_refused_before_long_work(tmp_path, monkeypatch):
+    def rename(before, after, **options):
+        # As gcsfuse does on a bucket without a hierarchical namespace.
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), before)
+    monkeypatch.setattr(os, 'rename', rename)
+    with pytest.raises(errors.ConfigError, match='cannot be renamed there .Too many open files.*hierarchical namespace'), \
+            run_folder.writing(tmp_path / 'run'):
+        pass
+    assert not (tmp_path / 'run').exists()
+    monkeypatch.undo()
+    with run_folder.writing(tmp_path / 'run'):
+        assert [path.name for path in (tmp_path / 'run').iterdir()] == ['lock']

@@ -1,12 +1,12 @@
 """A gcloud for tests: records how it was called, and answers, fails or hangs as the plan says.
 
 The plan is JSON in $GCLOUD_PLAN: for each piece of a command line a list of answers {"out", "code", "sleep"}, used one after another, the
-last one ever after. The longest piece that stands in the command line counts; without one the answer is empty and good.
+last one ever after. The longest piece that stands in the command line counts. Without one, ssh and scp reach the folders of
+$GCLOUD_WORKERS, which stand for the home folders of a pod's workers; everything else is answered with nothing and good.
 """
 
 import json
 import os
-import pathlib
 import sys
 import time
 
@@ -16,18 +16,50 @@ def main() -> int:
     line = ' '.join(sys.argv[1:])
     with open(os.environ['GCLOUD_LOG'], 'a', encoding='utf-8') as log:
         log.write(line.replace('\n', ' ') + '\n')
-    path = pathlib.Path(os.environ['GCLOUD_PLAN'])
-    plan = json.loads(path.read_text(encoding='utf-8'))
+    path = os.environ['GCLOUD_PLAN']
+    with open(path, encoding='utf-8') as file:
+        plan = json.load(file)
     piece = max((piece for piece in plan if piece in line), key=len, default=None)
     if piece is None:
-        return 0
+        return on_workers(sys.argv[1:])
     answer = plan[piece][0]
     if len(plan[piece]) > 1:
         plan[piece].pop(0)
-        path.write_text(json.dumps(plan), encoding='utf-8')
+        with open(path, 'w', encoding='utf-8') as file:
+            json.dump(plan, file)
     time.sleep(answer.get('sleep', 0))
     print(answer.get('out', ''), file=sys.stderr if answer.get('code') else sys.stdout)
     return answer.get('code', 0)
+
+
+def on_workers(arguments: list[str]) -> int:
+    """Runs an ssh command, or copies a file, in the folders of the workers that are asked for; returns the worst exit code."""
+    workers = [home for home in os.environ.get('GCLOUD_WORKERS', '').split(':') if home]
+    if not workers or not {'ssh', 'scp'} & set(arguments):
+        return 0
+    import subprocess  # here, since most calls need none of it and a test makes hundreds
+    which = arguments[arguments.index('--worker') + 1]
+    worst = 0
+    for home in workers if which == 'all' else [workers[int(which)]]:
+        if 'scp' in arguments:
+            copy(*[part for part in arguments[arguments.index('scp') + 1:] if not part.startswith('--')][:2], home)
+            continue
+        # Nothing of this machine may be taken for the worker's TPU.
+        environment = os.environ | {'HOME': home, 'TPU_DEVICES': f'{home}/dev/accel*', 'LIBTPU_LOCK_FILE': f'{home}/lock',
+                                    'GCLOUD_WORKERS': ''}
+        done = subprocess.run(['bash', '-c', arguments[arguments.index('--command') + 1]], cwd=home, env=environment, check=False)
+        worst = max(worst, done.returncode)
+    return worst
+
+
+def copy(source: str, target: str, home: str) -> None:
+    """Copies a file to a worker's home folder, or a file or folder from there; NAME:PATH is a worker's."""
+    import shutil
+    if ':' in target:
+        shutil.copy(source, os.path.join(home, target.partition(':')[2]))
+        return
+    found, place = os.path.join(home, source.partition(':')[2]), os.path.join(target, os.path.basename(source))
+    (shutil.copytree if os.path.isdir(found) else shutil.copy)(found, place)
 
 
 if __name__ == '__main__':

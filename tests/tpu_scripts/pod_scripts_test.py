@@ -1,6 +1,5 @@
-"""The pod scripts against a gcloud that records, fails, hangs and preempts."""
+"""What all pod scripts have in common, and the small ones, against a gcloud that records, fails and hangs."""
 
-import json
 import os
 import pathlib
 import shutil
@@ -9,45 +8,13 @@ import sys
 
 import pytest
 
-SCRIPTS = pathlib.Path(__file__).parents[2] / 'tpu_scripts'
-GCLOUD = pathlib.Path(__file__).parent / 'gcloud.py'
-POD = ('--name', 'pod', '--zone', 'us-central2-b')
-TRAIN = ('--', 'atlas-jax', 'train', '--gin_file', 'runs/x.gin', '--gin.RUN_DIR="bucket/run"')
-POD_SCRIPTS = sorted(path.name for path in SCRIPTS.glob('[a-z]*.sh') if path.name != 'set_up_host.sh')
-EXTRA = {'create.sh': ('--type', 'v4-8'), 'data.sh': ('--from', 'gs://b/d', '--to', 'd'), 'launch.sh': TRAIN,
-         'keep_running.sh': ('--type', 'v4-8', '--mount', 'b', '--to', 'bucket', *TRAIN),
+from tests.tpu_scripts.fakes import POD, SCRIPTS, TRAIN, answers
+
+ON_HOSTS = {'set_up_host.sh', 'run_host.sh', 'mount_host.sh'}
+POD_SCRIPTS = sorted({path.name for path in SCRIPTS.glob('[a-z]*.sh')} - ON_HOSTS)
+EXTRA = {'create.sh': ('--type', 'v4-8'), 'data.sh': ('--from', 'gs://bucket/d', '--to', 'd'), 'launch.sh': TRAIN,
+         'keep_running.sh': ('--type', 'v4-8', '--mount', 'my-bucket', '--to', 'bucket', *TRAIN),
          'profile.sh': ('--to', 'p', *TRAIN), 'fetch.sh': ('--from', 'a', '--to', 'b')}
-STATE, REQUEST, CODE = 'tpu-vm describe', 'queued-resources describe', 'run.code ]; then cat'
-
-
-class Cloud:
-    """Runs scripts with the recording gcloud on PATH."""
-
-    def __init__(self, folder):
-        self.folder, self.log, self.plan_file = folder, folder / 'log', folder / 'plan'
-        (folder / 'bin').mkdir()
-        program = folder / 'bin' / 'gcloud'
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} -S {GCLOUD} "$@"\n')
-        program.chmod(0o755)
-        self.plan({})
-
-    def plan(self, plan):
-        self.plan_file.write_text(json.dumps(plan))
-
-    def run(self, script, *arguments, **environment):
-        environment = {'PATH': f'{self.folder / "bin"}:{os.environ["PATH"]}', 'HOME': str(self.folder), 'GCLOUD_LOG': str(self.log),
-                       'GCLOUD_PLAN': str(self.plan_file), 'RETRY_AFTER_S': '0', 'POLL_S': '0', **environment}
-        return subprocess.run([str(SCRIPTS / script), *arguments], env=environment, capture_output=True, text=True, check=False,
-                              timeout=60, cwd=self.folder)
-
-    @property
-    def calls(self):
-        return self.log.read_text().splitlines() if self.log.exists() else []
-
-
-@pytest.fixture
-def cloud(tmp_path):
-    return Cloud(tmp_path)
 
 
 def test_scripts_are_clean():
@@ -69,117 +36,119 @@ def test_dry_run_prints_commands_and_calls_nothing(cloud, script):
 
 @pytest.mark.parametrize('script', POD_SCRIPTS)
 def test_wrong_options_are_one_line(cloud, script):
-    wrong = (((*POD, '--fast', 'x'), '--fast'), (('--name', 'pod'), '--zone'), (('--zone', 'z'), '--name'), ((*POD, 'x'), '"x"'))
-    for arguments, said in wrong:
+    for arguments, said in (((*POD, '--fast', 'x'), '--fast'), (('--name', 'pod'), '--zone'), (('--zone', 'z'), '--name'),
+                            ((*POD, 'x'), '"x"'), (('--name', '--zone', 'z'), '--name needs a value'),
+                            ((*POD, '--slices', '0'), '--slices')):
         result = cloud.run(script, *arguments)
         assert result.returncode == 2 and said in result.stderr and len(result.stderr.splitlines()) == 1, result.stderr
-    assert cloud.run(script, '--help').stdout.count(f'tpu_scripts/{script}') >= 1
+    shown = cloud.run(script, '--help')
+    assert f'tpu_scripts/{script}' in shown.stdout and shown.returncode == 0 and not shown.stderr
     assert cloud.calls == []
 
 
-def test_create_waits_until_the_slice_is_there(cloud):
-    cloud.plan({REQUEST: [{'code': 1}, {'out': 'ACCEPTED'}, {'out': 'WAITING_FOR_RESOURCES'}, {'out': 'ACTIVE'}]})
-    result = cloud.run('create.sh', *POD, '--type', 'v4-128', '--spot', '--project', 'mine')
-    assert result.returncode == 0 and 'ready' in result.stdout
-    asked = [call for call in cloud.calls if 'queued-resources create' in call]
-    assert len(asked) == 1
-    assert all(piece in asked[0] for piece in ('--accelerator-type v4-128', '--spot', '--project mine', '--node-id pod'))
-
-
-def test_create_does_not_ask_twice_and_replaces_what_was_suspended(cloud):
-    cloud.plan({REQUEST: [{'out': 'PROVISIONING'}, {'out': 'ACTIVE'}]})
-    assert cloud.run('create.sh', *POD, '--type', 'v4-8').returncode == 0
-    assert not any('create' in call for call in cloud.calls)
-    cloud.plan({REQUEST: [{'out': 'SUSPENDED'}, {'out': 'ACTIVE'}]})
-    assert cloud.run('create.sh', *POD, '--type', 'v4-8').returncode == 0
-    assert [call.split()[3] for call in cloud.calls if 'create' in call or 'delete' in call] == ['delete', 'create']
-
-
-def test_create_says_when_it_is_refused_or_waits_too_long(cloud):
-    cloud.plan({REQUEST: [{'code': 1}], 'queued-resources create': [{'code': 1, 'out': 'Quota exceeded'}]})
-    result = cloud.run('create.sh', *POD, '--type', 'v4-8')
-    assert result.returncode == 1 and 'Quota exceeded' in result.stderr and 'refused' in result.stderr
-    cloud.plan({REQUEST: [{'out': 'WAITING_FOR_RESOURCES'}]})
-    result = cloud.run('create.sh', *POD, '--type', 'v4-8', '--wait_minutes', '0')
-    assert result.returncode == 1 and 'still WAITING_FOR_RESOURCES' in result.stderr
+@pytest.mark.parametrize(('script', 'arguments', 'said'), [
+    ('create.sh', ('--type', 'v4'), '--type is "v4"'),
+    ('create.sh', ('--type', 'v4-8', '--spot', '--reserved'), 'one of --spot --reserved'),
+    ('create.sh', ('--type', 'v4-8', '--reservation', 'mine'), '--reservation needs --project'),
+    ('create.sh', ('--type', 'v4-8', '--wait_minutes', 'long'), '--wait_minutes is "long"'),
+    ('create.sh', ('--type', 'v4-8', *TRAIN), 'unexpected argument "atlas-jax"'), ('stop.sh', TRAIN, 'unexpected argument'),
+    ('launch.sh', (), 'what is to run'), ('launch.sh', ('--logs', 'bucket/logs', *TRAIN), '--logs is "bucket/logs"'),
+    ('keep_running.sh', ('--type', 'v4-8', '--to', 'bucket', *TRAIN), '--to needs --mount'),
+    ('keep_running.sh', ('--type', 'v4-8', '--failures', '-1', *TRAIN), '--failures'),
+    ('data.sh', ('--mount', 'my-bucket', '--to', '/mnt/bucket'), '--to is "/mnt/bucket"'),
+    ('data.sh', ('--mount', 'my-bucket', '--to', 'a/../../b'), '--to is'), ('data.sh', ('--mount', 'my bucket', '--to', 'b'), '--mount is'),
+    ('data.sh', ('--from', '/data', '--to', 'b'), '--from is "/data"'), ('data.sh', ('--to', 'b'), 'either --from'),
+    ('fetch.sh', ('--from', '/etc/passwd', '--to', 'x'), '--from is'), ('logs.sh', ('--worker', 'all'), '--worker is "all"')])
+def test_mistakes_are_one_line_before_anything_is_called(cloud, script, arguments, said):
+    result = cloud.run(script, *POD, *arguments)
+    assert result.returncode == 2 and said in result.stderr and len(result.stderr.splitlines()) == 1, result.stderr
+    assert cloud.calls == []
 
 
 def test_what_fails_is_tried_again_and_what_hangs_is_cut(cloud):
-    cloud.plan({'tpu-vm ssh': [{'code': 255, 'out': 'connection reset'}, {}]})
-    assert cloud.run('data.sh', *POD, '--from', 'gs://b/d', '--to', 'd').returncode == 0
-    assert len(cloud.calls) == 2
-    cloud.plan({'tpu-vm ssh': [{'sleep': 30}]})
+    cloud.plan(also={'tpu-vm ssh': [{'code': 255, 'out': 'connection reset'}, {}]})
+    assert cloud.run('data.sh', *POD, '--from', 'gs://bucket/d', '--to', 'd').returncode == 0
+    assert len(cloud.calls) == 2 and cloud.naps == [10]
+    cloud.plan(also={'tpu-vm ssh': [{'sleep': 30}]})
     result = cloud.run('stop.sh', *POD, COMMAND_LIMIT_S='0.3', TRIES='2')
     assert result.returncode == 124 and result.stderr.count('no answer within 0.3 s') == 2
 
 
+def test_a_mistake_in_the_command_is_not_tried_again(cloud):
+    cloud.plan(also={'tpu-vm ssh': [{'code': 2, 'out': 'set_up_host.sh: a run is going on here'}]})
+    result = cloud.run('set_up.sh', *POD)
+    assert result.returncode == 2 and 'a run is going on' in result.stderr and sum('ssh' in call for call in cloud.calls) == 1
+
+
 def test_set_up_copies_the_checkout_to_every_worker(cloud):
+    homes = [checkout.parent for checkout in cloud.workers(2)]
+    for checkout in (home / 'atlas_jax' for home in homes):
+        (checkout / 'tpu_scripts').unlink()
+    cloud.plan(also={'set_up_host.sh': [{}]})
     assert cloud.run('set_up.sh', *POD).returncode == 0
-    copied, installed = cloud.calls
-    assert 'tpu-vm scp' in copied and '--worker all' in copied and 'set_up_host.sh' in installed and '--worker all' in installed
+    assert '--worker all' in cloud.calls[1] and 'atlas_jax/tpu_scripts/set_up_host.sh' in cloud.calls[1]
+    command = cloud.calls[1].split('--command ')[1].replace('atlas_jax/tpu_scripts/set_up_host.sh', 'true')
+    for home in homes:
+        subprocess.run(['bash', '-c', command], cwd=home, check=True)
+        assert (home / 'atlas_jax' / 'tpu_scripts' / 'run_host.sh').is_file() and (home / 'atlas_jax' / 'setup.py').is_file()
 
 
-def _launched_command(cloud):
-    """What launch.sh runs on a worker."""
-    assert cloud.run('launch.sh', *POD, *TRAIN[:1], 'sh', '-c', 'echo "a  b"; exit 7').returncode == 0
-    return cloud.calls[-1].split('--command ', 1)[1]
+def test_a_flat_bucket_is_not_mounted(cloud):
+    for layout, code, said in (('True', 0, ''), ('', 2, 'no hierarchical namespace'), ('!ERROR: (gcloud.storage) 403', 2, '403')):
+        cloud.plan(layout=answers(layout))
+        before = len(cloud.calls)
+        result = cloud.run('data.sh', *POD, '--mount', 'gs://my-bucket', '--to', 'bucket')
+        assert result.returncode == code and said in result.stderr
+        assert [call for call in cloud.calls[before:] if 'mount_host.sh my-bucket bucket' in call] == [cloud.calls[-1]] * (code == 0)
 
 
-def test_a_launched_command_keeps_its_arguments_and_leaves_its_log_and_code(cloud):
-    command = _launched_command(cloud)
-    worker = cloud.folder / 'atlas_jax'
-    (worker / '.venv' / 'bin').mkdir(parents=True)
-    (worker / '.venv' / 'bin' / 'activate').touch()
-    subprocess.run(['bash', '-c', command], cwd=cloud.folder, check=True, timeout=20)
-    for _ in range(100):
-        if (worker / 'run.code').exists():
-            break
-        subprocess.run(['sleep', '0.05'], check=True)
-    assert (worker / 'run.log').read_text() == 'a  b\n' and (worker / 'run.code').read_text() == '7\n'
+def test_several_slices_are_one_call_to_all_of_them(cloud):
+    for script, arguments in (('set_up.sh', ()), ('launch.sh', TRAIN), ('stop.sh', ())):
+        assert cloud.run(script, *POD, '--slices', '2', *arguments).returncode == 0
+    assert all('queued-resources s' in call and '--node all' in call and '--worker all' in call for call in cloud.calls)
+    cloud.plan(state=answers('READY', 'PREEMPTED'))
+    before = len(cloud.calls)
+    result = cloud.run('status.sh', *POD, '--slices', '2')
+    assert result.returncode == 1 and 'pod PREEMPTED' in result.stdout
+    assert [call.split()[4] for call in cloud.calls[before:]] == ['pod-0', 'pod-1']
+    assert cloud.run('fetch.sh', *POD, '--slices', '2', '--from', 'a', '--to', 'b').returncode == 0
+    assert '--node 0' in cloud.calls[-1] and '--worker 0' in cloud.calls[-1]
 
 
-@pytest.mark.parametrize(('code', 'said', 'exit_code'), [
-    ('', 'goes on', 0), ('0', 'ended well', 0), ('75', 'launch.sh again', 1), ('1', 'exit code 1', 1), ('LOST', 'gone', 1)])
-def test_status_says_how_the_run_is(cloud, code, said, exit_code):
-    cloud.plan({STATE: [{'out': 'READY'}], CODE: [{'out': code}]})
+@pytest.mark.parametrize(('states', 'said', 'exit_code'), [
+    ('RUNNING RUNNING', 'goes on', 0), ('0 0', 'ended well', 0), ('75 75', 'launch.sh again', 1), ('0 1', 'exit code 1', 1),
+    ('75 LOST', 'gone', 1), ('75 RUNNING', 'others', 1), ('NONE NONE', 'nothing was launched', 1), ('75 2', 'exit code 2', 1),
+    ('75 137 0', 'exit code 137', 1), ('0 NONE', 'gone', 1), ('', 'do not answer', 1)])
+def test_status_says_how_the_run_is_on_all_workers(cloud, states, said, exit_code):
+    cloud.plan(state=answers('READY'), run=answers('\n'.join(f'run: {state}' for state in states.split())))
     result = cloud.run('status.sh', *POD)
-    assert (result.returncode, said in result.stdout) == (exit_code, True), result
+    assert (result.returncode, said in result.stdout + result.stderr) == (exit_code, True), result
 
 
 def test_status_of_no_pod(cloud):
-    cloud.plan({STATE: [{'code': 1, 'out': 'ERROR: NOT_FOUND: Resource'}]})
+    cloud.plan(state=answers('!ERROR: NOT_FOUND: Resource'))
     result = cloud.run('status.sh', *POD)
     assert result.returncode == 1 and 'ABSENT' in result.stdout
 
 
-def _verbs(cloud):
-    """The calls that change something, in order."""
-    names = {'queued-resources create': 'create', 'tpu-vm scp': 'copy', 'setsid': 'launch'}
-    return [names[piece] for call in cloud.calls for piece in names if piece in call]
-
-
-def test_keep_running_survives_preemption_and_silence(cloud):
-    cloud.plan({REQUEST: [{'code': 1}, {'out': 'ACTIVE'}, {'out': 'SUSPENDED'}, {'out': 'ACTIVE'}],
-                STATE: [{'out': 'READY'}, {'code': 1, 'out': 'backend error'}, {'out': 'PREEMPTED'}, {'out': 'READY'}],
-                CODE: [{'out': ''}, {'out': '75'}, {'code': 255, 'out': 'reset'}, {'out': '0'}]})
-    result = cloud.run('keep_running.sh', *POD, '--type', 'v4-8', '--spot', '--mount', 'b', '--to', 'bucket', *TRAIN)
-    assert sum('gcsfuse --implicit-dirs b' in call for call in cloud.calls) == 2
-    assert result.returncode == 0 and 'after 2 restarts' in result.stdout, result
-    assert _verbs(cloud) == ['create', 'copy', 'launch', 'create', 'copy', 'launch', 'launch']
-    assert 'bucket/run' in next(call for call in cloud.calls if 'setsid' in call)
-
-
-def test_keep_running_stops_where_the_run_itself_fails(cloud):
-    cloud.plan({REQUEST: [{'out': 'ACTIVE'}], STATE: [{'out': 'READY'}], CODE: [{'out': '2'}]})
-    result = cloud.run('keep_running.sh', *POD, '--type', 'v4-8', *TRAIN)
-    assert result.returncode == 1 and 'exit code 2' in result.stderr
-    assert _verbs(cloud) == ['copy', 'launch']
-    cloud.plan({REQUEST: [{'out': 'ACTIVE'}], STATE: [{'out': 'PREEMPTED'}]})
-    result = cloud.run('keep_running.sh', *POD, '--type', 'v4-8', '--restarts', '1', *TRAIN)
-    assert result.returncode == 1 and 'given up after 1 restarts' in result.stderr
+def test_tear_down_makes_sure_that_the_pod_goes(cloud):
+    cloud.plan(request=answers('!NOT_FOUND'))
+    assert 'gone' in cloud.run('tear_down.sh', *POD).stdout
+    cloud.plan(request=answers('DELETING'), also={'queued-resources delete': [{'code': 1, 'out': 'deadline'}]})
+    assert 'is being deleted' in cloud.run('tear_down.sh', *POD).stdout
+    cloud.plan(request=answers('ACTIVE'))
+    before = len(cloud.verbs)
+    result = cloud.run('tear_down.sh', *POD)
+    assert result.returncode == 1 and 'MAY STILL COST' in result.stderr and cloud.verbs[before:] == ['delete'] * 3
 
 
 def test_profile_waits_and_fetches_the_trace(cloud):
-    cloud.plan({CODE: [{'out': ''}, {'out': '0'}]})
+    cloud.plan(run=answers('run: RUNNING', '!255', 'run: 0'))
     assert cloud.run('profile.sh', *POD, '--to', 'here', *TRAIN).returncode == 0
     assert '--profile trace' in cloud.calls[0].replace('\\', '') and 'scp --recurse pod:atlas_jax/trace here' in cloud.calls[-1]
+    cloud.plan(run=answers('run: 1'))
+    result = cloud.run('profile.sh', *POD, '--to', 'here', *TRAIN)
+    assert result.returncode == 1 and 'not ended well (1)' in result.stderr
+    cloud.plan(run=answers('run: RUNNING'))
+    result = cloud.run('profile.sh', *POD, '--to', 'here', '--wait_minutes', '1', *TRAIN)
+    assert result.returncode == 1 and 'RUNNING' in result.stderr

@@ -1,0 +1,90 @@
+"""A machine whose PATH begins with fakes, and a cloud that its gcloud leads to."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+SCRIPTS = pathlib.Path(__file__).parents[2] / 'tpu_scripts'
+GCLOUD = pathlib.Path(__file__).parent / 'gcloud.py'
+POD = ('--name', 'pod', '--zone', 'us-central2-b')
+TRAIN = ('--', 'atlas-jax', 'train', '--gin_file', 'runs/x.gin', '--gin.RUN_DIR="bucket/run"')
+STATE, REQUEST, RUN, LAYOUT = 'tpu-vm describe', 'queued-resources describe', 'run_host.sh state', 'buckets describe'
+
+
+class Machine:
+    """Runs scripts with programs of `bin` in front of PATH; `calls` is what the fakes that record were called with."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder, self.log = folder, folder / 'log'
+        self.environment: dict[str, str] = {'HOME': str(folder), 'LOG': str(self.log)}
+        (folder / 'bin').mkdir()
+
+    def program(self, name: str, body: str = '') -> None:
+        """Puts a bash program on PATH; without a body one that records its call."""
+        path = self.folder / 'bin' / name
+        path.write_text('#!/bin/bash\n' + (body or f'echo "{name} $*" >> "$LOG"') + '\n')
+        path.chmod(0o755)
+
+    def checkout(self, name: str = 'atlas_jax') -> pathlib.Path:
+        """Makes a checkout in the home folder, with the scripts of this one."""
+        checkout = self.folder / name
+        checkout.mkdir(parents=True)
+        (checkout / 'tpu_scripts').symlink_to(SCRIPTS)
+        # Nothing of this machine may be taken for the host's TPU.
+        self.environment |= {'TPU_DEVICES': f'{self.folder}/dev/accel*', 'LIBTPU_LOCK_FILE': f'{self.folder}/libtpu_lockfile'}
+        return checkout
+
+    def run(self, script: str | pathlib.Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        """Runs a script of tpu_scripts, or one by its path."""
+        environment = {'PATH': f'{self.folder / "bin"}:{os.environ["PATH"]}', **self.environment, **environment}
+        return subprocess.run([str(SCRIPTS / script), *arguments], env=environment, capture_output=True, text=True, check=False,
+                              timeout=60, cwd=self.folder)
+
+    @property
+    def calls(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+class Cloud(Machine):
+    """A machine whose gcloud records, answers as planned, or runs commands in the folders of workers. Its sleeps take no time."""
+
+    def __init__(self, folder: pathlib.Path):
+        super().__init__(folder)
+        self.plan_file = folder / 'plan'
+        self.program('gcloud', f'exec {sys.executable} -I -S {GCLOUD} "$@"')
+        self.program('nap', 'echo "$1" >> "$NAPS"')
+        self.environment |= {'GCLOUD_LOG': str(self.log), 'GCLOUD_PLAN': str(self.plan_file), 'NAP': 'nap', 'NAPS': str(folder / 'naps')}
+        self.plan()
+
+    def plan(self, **pieces: list[dict]) -> None:
+        """Sets the answers by the names of this module: request, state, run, layout; every other piece with `also`."""
+        names = {'request': REQUEST, 'state': STATE, 'run': RUN, 'layout': LAYOUT}
+        also = pieces.pop('also', {})
+        plan = {LAYOUT: [{'out': 'True'}]} | {names[name]: planned for name, planned in pieces.items()} | also
+        self.plan_file.write_text(json.dumps(plan))
+
+    def workers(self, number: int) -> list[pathlib.Path]:
+        """Makes a pod of this many workers; returns their checkouts."""
+        homes = [self.folder / f'worker{index}' for index in range(number)]
+        self.environment['GCLOUD_WORKERS'] = ':'.join(map(str, homes))
+        return [self.checkout(f'worker{index}/atlas_jax') for index in range(number)]
+
+    @property
+    def naps(self) -> list[int]:
+        """The sleeps in seconds."""
+        path = self.folder / 'naps'
+        return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+    @property
+    def verbs(self) -> list[str]:
+        """The calls that change something, in order."""
+        names = {'queued-resources create': 'create', 'queued-resources delete': 'delete', 'set_up_host.sh': 'set_up',
+                 'mount_host.sh': 'mount', 'run_host.sh end': 'end', 'run_host.sh start': 'launch', ' scp --recurse ': 'fetch'}
+        return [names[piece] for call in self.calls for piece in names if piece in call]
+
+
+def answers(*texts: str) -> list[dict]:
+    """Returns good answers with these texts; `!` begins one that fails."""
+    return [{'code': 1, 'out': text[1:]} if text.startswith('!') else {'out': text} for text in texts]
