@@ -1,4 +1,4 @@
-"""`atlas-jax plan`: compiles a run's step for a TPU slice on this machine, or counts it for GPUs, and prints what it needs there."""
+"""`atlas-jax plan`: compiles a run's step for a TPU slice, or counts it for GPUs, on this machine, and prints what it needs there."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def add_commands(commands) -> None:
         commands, 'plan', _plan, 'Compile a step for a TPU slice on this machine, and print whether it fits and what it costs.',
         'atlas-jax plan --gin_file models/xxl.gin --gin_file runs/plan.gin --topology v4:4x4x4')
     cli_options.add_gin(parser, required=True)
-    parser.add_argument('--topology', metavar='v4:AxBxC', help='slice to plan for; --search without it tries all, smallest first. a100:N, a100-40gb:N, '
-                        'h100:N and h200:N are GPUs, by formula')
+    parser.add_argument('--topology', metavar='v4:AxBxC', help='slice to plan for; --search without it tries all, smallest first. '
+                        'a100:N, a100-40gb:N, h100:N and h200:N are GPUs, planned by formula')
     parser.add_argument('--step', choices=['train', 'answer', 'score', 'search', 'index'], help='step to plan: train; answer (retrieve and '
                         'decode); score (multiple choice); search (retrieve alone); index (embed passages) '
                         "(default: the step of the gin file's own command; train for runs/plan.gin)")
@@ -47,8 +47,8 @@ def _plan(options: argparse.Namespace) -> None:
         raise errors.ConfigError(f'--json {options.json}: there is no folder {pathlib.Path(options.json).absolute().parent}')
     on_gpus = options.topology is not None and gpus.is_gpu(options.topology)
     if on_gpus and options.search:
-        raise errors.ConfigError(f'--search: topology "{options.topology}" is planned by formula, which ranks no meshes; give a mesh, such as '
-                                 "--gin.MESH_SHAPE='(1, 8, 1)'")
+        raise errors.ConfigError(f'--search: topology "{options.topology}" is planned by formula, which ranks no meshes; leave --search '
+                                 'out and set MESH_SHAPE')
     if options.topology is not None:
         (gpus if on_gpus else slices).parse(options.topology)
     inputs.check_store(options.store)

@@ -5,6 +5,8 @@ is what T5's encoder needs. It has no dropout here and no float32: where it does
 have both, but jax deprecates Pallas's Triton backend (since 0.11), and the other one needs a Hopper.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
@@ -22,7 +24,7 @@ def fits(longest: int, head_dim: int, dtype: str, dropout_rate: float) -> bool:
 
 
 def attend(query: Array, key: Array, value: Array, bias: Array | None, lengths: Array, *, num_heads: int,
-           implementation: str = 'cudnn') -> Array:
+           implementation: Literal['cudnn', 'xla'] = 'cudnn') -> Array:
     """Returns softmax(query . key + bias) . value for each passage of one stream.
 
     Args:

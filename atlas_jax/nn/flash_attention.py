@@ -1,8 +1,9 @@
 """Self-attention within passages as one kernel: logits and probabilities stay on the chip, forward and backward.
 
-On a GPU the kernel is cuDNN's (nn/cudnn_attention.py). On a TPU it is the one below, in Pallas. One program holds a whole passage for a few heads, as many as fill the 128 lanes of a TPU's registers. It computes logits, bias, softmax,
-dropout and the product with the values in VMEM, and all but the last again for the gradient. Operands are what the token streams' gather
-gives, [passages, longest, heads * head_dim]: nothing is transposed, and no [passages, heads, longest, longest] array exists.
+On a GPU the kernel is cuDNN's (nn/cudnn_attention.py). On a TPU it is the one below, in Pallas. One program holds a whole passage for a few
+heads, as many as fill the 128 lanes of a TPU's registers. It computes logits, bias, softmax, dropout and the product with the values in
+VMEM, and all but the last again for the gradient. Operands are what the token streams' gather gives, [passages, longest, heads * head_dim]:
+nothing is transposed, and no [passages, heads, longest, longest] array exists.
 """
 
 import functools

@@ -1,7 +1,8 @@
-"""Plans for GPUs by formula: their compiler runs on a GPU only, so memory and time are counted on the traced program.
+"""Plans for GPUs by formula: no compiler for them is at hand, so memory and time are counted on the traced program.
 
 The program is traced on CPU devices that stand in for the GPUs, and as it is lowered for a TPU: it has the same products, and the TPU's
-attention kernel stands in for cuDNN's, which can be traced only where cuDNN is installed. docs/gpu.md compares the memory with a compiler's.
+attention kernel stands in for cuDNN's, which can be traced only where cuDNN is installed. docs/gpu.md compares its memory with compiled
+steps.
 """
 
 import dataclasses
@@ -34,7 +35,8 @@ class GpuPlan:
       fits: True if what is counted fits.
       hbm_gib_per_chip: GiB of what is counted.
       hbm_limit_gib: GiB of a GPU.
-      hbm_parts: GiB by plan.PARTS but temporaries, and `layer`: what one layer needs while it is computed.
+      hbm_parts: GiB by plan.PARTS but temporaries, and `working set`: what one layer needs while it is computed, and a second copy of the
+        keys and values that answers read.
       flops, flops_at_limit: as in plan.Plan.
       compute_seconds: `flops` at the peak rate.
       link_seconds: gathering weights and sending gradients, over NVLink within a host and over the network between hosts.
@@ -98,7 +100,7 @@ def plan(workload: workload_lib.Workload, topology: str) -> GpuPlan:
     traced = plan_lib.trace(workload, mesh, copies)
     counted = plan_lib.count(workload, mesh, copies, traced, hosts)
     step = traced[-1].step
-    parts = counted.parts | {'layer': _layer_bytes(workload, step, mesh)}
+    parts = counted.parts | {'working set': _working_bytes(workload, step, mesh)}
     moved = _moved(workload, step.parameters, mesh_shape)
     compute, links = counted.flops / hosts.chips / hosts.gpu.flops, sum(bytes_ / hosts.rate(span) for bytes_, span in moved)
     memory = (counted.read_bytes + _updated_bytes(counted.parts)) / hosts.gpu.hbm_rate
@@ -134,7 +136,8 @@ def lines(planned: GpuPlan, workload: workload_lib.Workload) -> list[str]:
         result.append(f'  at the limit         {planned.flops_at_limit:.3g}: real lengths take {share:.0%}')
     result += [f'GB sent by a GPU       {planned.moved_bytes / 1e9:.1f}',
                f'roofline               {planned.step_seconds_roofline:.3g} s of {call} (compute {planned.compute_seconds:.3g}, links '
-               f'{planned.link_seconds:.3g}, memory {planned.memory_seconds:.3g}, if they overlap; {planned.step_seconds_apart:.3g} if not)',
+               f'{planned.link_seconds:.3g}, memory {planned.memory_seconds:.3g}, if they overlap); {planned.step_seconds_apart:.3g} if '
+               'nothing does',
                f'  not counted          {planned.not_counted[1]}',
                f'{f"{item} a second":23}{planned.items_per_second:.3g} at most',
                f'MFU at most            {planned.mfu_bound:.0%}']
@@ -161,21 +164,24 @@ def _attention(workload: workload_lib.Workload, mesh: jax.sharding.Mesh) -> str:
     return 'auto' if spec.flash and fits else 'plain'
 
 
-def _layer_bytes(workload: workload_lib.Workload, step: steps.Step, mesh: jax.sharding.Mesh) -> float:
-    """Bytes that a GPU needs for one encoder layer while it computes it: gathered weights, and in training all that its gradient needs."""
-    if workload.kind in ('index', 'search'):
+def _working_bytes(workload: workload_lib.Workload, step: steps.Step, mesh: jax.sharding.Mesh) -> float:
+    """Bytes that a GPU needs for one layer while it computes it, and for a second copy of the keys and values that answers read."""
+    if workload.kind == 'search':  # queries are few and short
         return 0.0
-    params = step.parameters[0] if workload.trains else step.parameters
+    if workload.kind == 'index':
+        capacity, heads = step.arguments[-1].shape[1], workload.config.retriever.num_heads  # passages of a pack on a GPU
+        # Plain attention's logits and probabilities, float32.
+        return 2.0 * 4 * capacity * heads * step.static['longest']**2
     reader = workload.config.reader
-    weights = _numbers(params['reader']['encoder']) / reader.num_encoder_layers * _compute_bytes(workload)
-    if not workload.trains:
-        return weights
+    encoder = (step.parameters[0] if workload.trains else step.parameters)['reader']['encoder']
+    weights = _numbers(encoder) / reader.num_encoder_layers * _compute_bytes(workload)
+    if not workload.trains:  # keys and values are there as they are made, and laid out by head
+        return weights + step.keys_values_bytes
     # What the layer would keep for its gradient if nothing were computed again: it is there while its own backward pass runs.
     everything = dataclasses.replace(workload, step=dataclasses.replace(workload.step, remat='none'))
     gradients = {leaf.shape for leaf in jax.tree.leaves(step.gradients)}
-    kept = sum(program.kept_bytes(each.program.jaxpr, gradients) for each in plan_lib.trace(everything, mesh, 1)) / mesh.size
-    # the gathered weights and their gradient
-    return 2 * weights + kept / reader.num_encoder_layers
+    kept = max(program.layer_bytes(each.program.jaxpr, gradients) for each in plan_lib.trace(everything, mesh, 1)) / mesh.size
+    return 2 * weights + kept  # the gathered weights and their gradient
 
 
 def _moved(workload: workload_lib.Workload, params: Any, mesh_shape: tuple[int, int, int]) -> list[tuple[float, int]]:

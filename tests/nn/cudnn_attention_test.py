@@ -3,6 +3,7 @@
 The kernel itself runs on a GPU only. That it stands in every step lowered for CUDA is tests/steps/compile_test.py's.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -19,6 +20,7 @@ from tests.testing import streams, tiny
 
 LONGEST, NUM_HEADS, HEAD_DIM = 14, 3, 8
 LENGTHS = np.array([13, 0, 5, 14], np.int32)  # padded, empty and full passages
+CONFIG = t5.T5Config(vocab_size=31, emb_dim=16, num_heads=2, head_dim=8, mlp_dim=24, num_encoder_layers=2, num_decoder_layers=1)
 REAL = (np.arange(LONGEST) < LENGTHS[:, None])[..., None]  # [passages, longest, 1]
 
 
@@ -49,25 +51,21 @@ def test_equals_attention_written_out(biased):
     assert streams.error(found, jnp.where(REAL, _plain(*operands), 0)) < 1e-5
     np.testing.assert_array_equal(found[1], 0)  # a passage without tokens
     numbers = tuple(range(len(operands)))
-    gradients = [jax.grad(lambda *given, attend=attend: jnp.sum(attend(*given) * weights), numbers)(*operands) for attend in (_by_xla, _plain)]
+    gradients = [jax.grad(lambda *given, attend=attend: jnp.sum(attend(*given) * weights), numbers)(*operands)
+                 for attend in (_by_xla, _plain)]
     assert len(gradients[0]) == 3 + biased
     for found, expected in zip(*gradients, strict=True):
         assert np.isfinite(found).all() and np.abs(expected).max() > 0.1 and streams.error(found, expected) < 1e-5
 
 
 def _encoder_loss(flash, params, dtype='float32', deterministic=True):
-    config = t5.T5Config(vocab_size=31, emb_dim=16, num_heads=2, head_dim=8, mlp_dim=24, num_encoder_layers=2, num_decoder_layers=1, dtype=dtype)
+    config = dataclasses.replace(CONFIG, dtype=dtype)
     tokens = jnp.arange(24, dtype=jnp.int32).reshape(1, 3, 8) + 3
     stream = token_stream.pack(tokens, jnp.array([[8, 0, 5]], jnp.int32), stream_tokens=16, longest=8)
     with partitioning.on_mesh(partitioning.make_mesh(devices=jax.devices()[:1]), 'gpu'):
         encoded = t5.T5(config, flash=flash).apply({'params': params}, stream, deterministic, method='encode',
                                                    rngs={'dropout': jax.random.key(0)})
     return jnp.sum((encoded[:, :13]**3).astype(jnp.float32))
-
-
-def _params():
-    return tiny.init(t5.init_params, t5.T5Config(vocab_size=31, emb_dim=16, num_heads=2, head_dim=8, mlp_dim=24, num_encoder_layers=2,
-                                                 num_decoder_layers=1))
 
 
 def test_an_encoder_that_attends_so_has_the_same_gradients(monkeypatch):
@@ -80,7 +78,8 @@ def test_an_encoder_that_attends_so_has_the_same_gradients(monkeypatch):
     attend = cudnn_attention.attend
     monkeypatch.setattr(cudnn_attention, 'attend', by_xla)
     monkeypatch.setattr(cudnn_attention, 'fits', lambda *_: True)  # in float32, so that rounding hides nothing
-    found, expected = (jax.tree.leaves_with_path(jax.jit(jax.grad(functools.partial(_encoder_loss, flash)))(_params()))
+    params = tiny.init(t5.init_params, CONFIG)
+    found, expected = (jax.tree.leaves_with_path(jax.jit(jax.grad(functools.partial(_encoder_loss, flash)))(params))
                        for flash in (True, False))
     assert calls
     for (path, one), (_, other) in zip(found, expected, strict=True):
@@ -120,7 +119,8 @@ def test_cudnn_gets_lengths_and_one_bias_and_gives_its_gradient(cudnn):
 
 @pytest.mark.parametrize('dtype, deterministic, by_cudnn', [('bfloat16', True, True), ('bfloat16', False, False), ('float32', True, False)])
 def test_the_encoder_attends_plainly_in_float32_and_under_dropout(cudnn, dtype, deterministic, by_cudnn):
-    text = _exported(jax.grad(functools.partial(_encoder_loss, True, dtype=dtype, deterministic=deterministic)), _params())
+    text = _exported(jax.grad(functools.partial(_encoder_loss, True, dtype=dtype, deterministic=deterministic)),
+                     tiny.init(t5.init_params, CONFIG))
     assert ('__cudnn$fmhaScaleBiasSoftmaxBackward' in text) == by_cudnn
 
 

@@ -1,11 +1,6 @@
 """Plans for GPUs: counts that add up, seconds by hand, and what the table says of itself."""
 
 import dataclasses
-import importlib.util
-import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +29,7 @@ def test_a_plan_adds_up(planned):
     assert planned.hbm_gib_per_chip == pytest.approx(sum(parts.values())) and planned.fits and planned.by == 'formula'
     # float32 weights and their gradients, and two moments of each
     assert parts['parameters'] == parts['gradients'] and parts['optimizer'] == pytest.approx(2 * parts['parameters'], rel=1e-3)
-    assert min(parts['activations'], parts['layer'], parts['index']) > 0
+    assert min(parts['activations'], parts['working set'], parts['index']) > 0
     assert planned.compute_seconds == planned.flops / 989e12 and planned.flops < planned.flops_at_limit and planned.moved_bytes == 0
     # an update reads and writes weights, gradients and moments
     updated = 2 * GIB * (parts['parameters'] + parts['gradients'] + parts['optimizer'])
@@ -56,8 +51,18 @@ def test_the_table_says_that_it_is_by_formula(planned):
 
 def test_answers_read_the_decoder_for_every_token():
     answer = gpu_plan.plan(dataclasses.replace(WORKLOAD, kind='answer'), 'a100-40gb:1')
-    assert answer.hbm_parts['optimizer'] == answer.hbm_parts['gradients'] == 0 and answer.hbm_parts['activations'] > 0
+    assert answer.hbm_parts['optimizer'] == answer.hbm_parts['gradients'] == 0
+    # keys and values twice, and a layer's weights
+    assert answer.hbm_parts['working set'] > answer.hbm_parts['activations'] > 0
     assert answer.memory_seconds > 0 and answer.accumulation_steps == 1 and 'questions a batch      5' in gpu_plan.lines(answer, WORKLOAD)
+
+
+def test_an_index_build_is_planned_for_a_host():
+    built = gpu_plan.plan(dataclasses.replace(WORKLOAD, kind='index'), 'a100:1')
+    assert built.attention == 'plain' and built.moved_bytes == 0 and 'every host alone' in gpu_plan.lines(built, WORKLOAD)[0]
+    # 16,384 tokens of the widest passages: logits and probabilities of two heads
+    longest = tiny.INPUTS.text_max_tokens
+    assert built.hbm_parts['working set'] * GIB == pytest.approx(8 * 2 * 16384 * longest, rel=0.05)
 
 
 def _attention(**changes):
