@@ -60,9 +60,9 @@ def test_answers_read_the_decoder_for_every_token():
 def test_an_index_build_is_planned_for_a_host():
     built = gpu_plan.plan(dataclasses.replace(WORKLOAD, kind='index'), 'a100:1')
     assert built.attention == 'plain' and built.moved_bytes == 0 and 'every host alone' in gpu_plan.lines(built, WORKLOAD)[0]
-    # 16,384 tokens of the widest passages: logits and probabilities of two heads
+    # Logits and probabilities of two heads. A pack of 16,384 tokens has places for passages half as long as its rows are wide.
     longest = tiny.INPUTS.text_max_tokens
-    assert built.hbm_parts['working set'] * GIB == pytest.approx(8 * 2 * 16384 * longest, rel=0.05)
+    assert built.hbm_parts['working set'] * GIB == pytest.approx(2 * 4 * 2 * longest**2 * (16384 // (longest // 2)))
 
 
 def _attention(**changes):
