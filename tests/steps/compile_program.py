@@ -15,12 +15,21 @@ from atlas_jax.planning import slices
 ATTENTION_KERNELS = re.compile(r'tpu_custom_call|__cudnn\$fmha\w+')
 
 
+def kernels_of(step, kind: str) -> str:
+    """The attention kernels in a compiled step: their number; for CUDA the names of those in the exported step."""
+    if kind != 'cuda':
+        return str(len(ATTENTION_KERNELS.findall(step.trace().lower().compile().as_text())))
+    import jax.export
+    unchecked = [jax.export.DisabledSafetyCheck.custom_call('ALL')]  # cuDNN's calls may change between versions of jax
+    exported = jax.export.export(step.run, platforms=['cuda'], disabled_checks=unchecked)(*step.arguments, **step.static)
+    return ','.join(sorted(set(ATTENTION_KERNELS.findall(exported.mlir_module()))))
+
+
 def main(kind: str) -> None:
     """Prints a line `NAME kernels=N` for every step that compiled; for CUDA `NAME kernels=` and the names of the kernels."""
     if kind == 'tpu':
         slices.prepare_environment()
     import jax
-    import jax.export
     from jax._src.cudnn import fused_attention_stablehlo
 
     from atlas_jax import partitioning, types
@@ -50,13 +59,7 @@ def main(kind: str) -> None:
         distill=spec_lib.DistillConfig(retriever_n_context=3), step=spec_lib.StepConfig(attention=attention, compute_dtype='bfloat16'))
 
     def compiled(name: str, step: steps.Step) -> None:
-        if kind == 'cuda':
-            unchecked = [jax.export.DisabledSafetyCheck.custom_call('ALL')]  # cuDNN's calls may change between versions of jax
-            text = jax.export.export(step.run, platforms=['cuda'], disabled_checks=unchecked)(*step.arguments, **step.static).mlir_module()
-            print(name, f'kernels={",".join(sorted(set(ATTENTION_KERNELS.findall(text))))}', flush=True)
-            return
-        text = step.trace().lower().compile().as_text()
-        print(name, f'kernels={len(ATTENTION_KERNELS.findall(text))}', flush=True)
+        print(name, f'kernels={kernels_of(step, kind)}', flush=True)
 
     reranked = SearchConfig('scann', rerank_candidates=4)
     for name, changes in {'train': {}, 'answer': {}, 'score': {}, 'search': {},
