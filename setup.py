@@ -40,6 +40,7 @@ EXTRAS = {
     'lexical': ['bm25s>=0.2.12'],
     'bench': ['faiss-cpu>=1.9', 'matplotlib>=3.9'],
     'tpu': ['jax[tpu]>=0.8'],
+    'cuda': ['jax[cuda12]>=0.8'],
     'plan': ['libtpu>=0.0.40; sys_platform == "linux"'],
 }
 

@@ -103,13 +103,17 @@ def unboxed_shapes(boxed: Any) -> Any:
 
 
 @contextlib.contextmanager
-def on_mesh(mesh: Mesh) -> Iterator[None]:
+def on_mesh(mesh: Mesh, lower_for: str | None = None) -> Iterator[None]:
     """Makes `whole`, `spread` and `platform` refer to this mesh while a function is traced.
 
     On one device `whole` and `spread` change no layout, as outside of this context.
+
+    Args:
+      mesh: the devices that the function is traced for.
+      lower_for: platform that the caller lowers the function for, where the mesh's devices only stand in for it; None is the mesh's own.
     """
     # A context variable, since threads trace different programs at once (searches beside training).
-    token = _platform.set(mesh.devices.flat[0].platform)
+    token = _platform.set(lower_for or mesh.devices.flat[0].platform)
     try:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh) if mesh.size > 1 else contextlib.nullcontext():
             yield
@@ -118,7 +122,10 @@ def on_mesh(mesh: Mesh) -> Iterator[None]:
 
 
 def platform() -> str:
-    """Returns the platform that the traced program will run on, as jax names it: the mesh's, or outside of `on_mesh` this machine's."""
+    """Returns the platform that the traced program will run on, as jax names it: 'cpu', 'gpu', 'tpu'.
+
+    Inside of `on_mesh` it is the mesh's or the one that is lowered for, outside this machine's.
+    """
     return _platform.get() or jax.default_backend()
 
 

@@ -102,6 +102,12 @@ def test_the_platform_is_the_meshs_while_it_is_traced():
     assert partitioning._platform.get() is None
 
 
+def test_the_platform_is_what_is_lowered_for():
+    with partitioning.on_mesh(_one_device(), 'gpu'):
+        assert partitioning.platform() == 'gpu'
+    assert partitioning.platform() == jax.default_backend()
+
+
 def test_shapes_are_unboxed_inside_a_mesh():
     boxed = {'kernel': _box((FSDP * 7, MODEL), ('embed', 'mlp'))}
     with jax.sharding.use_abstract_mesh(MESH):

@@ -1,4 +1,4 @@
-"""`atlas-jax plan`: compiles a run's step for a TPU slice on this machine, and prints what it needs there."""
+"""`atlas-jax plan`: compiles a run's step for a TPU slice, or counts it for GPUs, on this machine, and prints what it needs there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def add_commands(commands) -> None:
         commands, 'plan', _plan, 'Compile a step for a TPU slice on this machine, and print whether it fits and what it costs.',
         'atlas-jax plan --gin_file models/xxl.gin --gin_file runs/plan.gin --topology v4:4x4x4')
     cli_options.add_gin(parser, required=True)
-    parser.add_argument('--topology', metavar='v4:AxBxC', help='slice to plan for; --search without it tries all, smallest first')
+    parser.add_argument('--topology', metavar='v4:AxBxC', help='slice to plan for; --search without it tries all, smallest first. '
+                        'a100:N, a100-40gb:N, h100:N and h200:N are GPUs, planned by formula')
     parser.add_argument('--step', choices=['train', 'answer', 'score', 'search', 'index'], help='step to plan: train; answer (retrieve and '
                         'decode); score (multiple choice); search (retrieve alone); index (embed passages) '
                         "(default: the step of the gin file's own command; train for runs/plan.gin)")
@@ -38,16 +39,23 @@ def add_commands(commands) -> None:
 
 def _plan(options: argparse.Namespace) -> None:
     from atlas_jax import errors
-    from atlas_jax.planning import slices
+    from atlas_jax.planning import gpus, slices
     if options.topology is None and not options.search:
         raise errors.ConfigError('give a slice, such as --topology v4:4x4x4, or --search for the smallest one that fits')
     # Compiling takes minutes: the place of its result is checked before.
     if options.json and not pathlib.Path(options.json).absolute().parent.is_dir():
         raise errors.ConfigError(f'--json {options.json}: there is no folder {pathlib.Path(options.json).absolute().parent}')
+    on_gpus = options.topology is not None and gpus.is_gpu(options.topology)
+    if on_gpus and options.search:
+        raise errors.ConfigError(f'--search: topology "{options.topology}" is planned by formula, which ranks no meshes; leave --search '
+                                 'out and set MESH_SHAPE')
     if options.topology is not None:
-        slices.parse(options.topology)
+        (gpus if on_gpus else slices).parse(options.topology)
     inputs.check_store(options.store)
     cli_options.preview_gin(options, complete=False)
+    if on_gpus:
+        _plan_gpus(options)
+        return
     # The TPU compiler asks a metadata server for its TPU unless told not to.
     slices.prepare_environment()  # before anything imports jax
     import dataclasses
@@ -64,6 +72,18 @@ def _plan(options: argparse.Namespace) -> None:
         planned = plan_lib.plan(workload, options.topology, cache)
     cli_options.write_json(options.json, dataclasses.asdict(planned))
     print('\n'.join(plan_lib.lines(planned, workload)))
+
+
+def _plan_gpus(options: argparse.Namespace) -> None:
+    from atlas_jax.planning import gpus
+    gpus.prepare_environment(gpus.parse(options.topology))  # before anything imports jax
+    import dataclasses
+
+    from atlas_jax.planning import gpu_plan
+    workload = workload_of(options)
+    planned = gpu_plan.plan(workload, options.topology)
+    cli_options.write_json(options.json, dataclasses.asdict(planned))
+    print('\n'.join(gpu_plan.lines(planned, workload)))
 
 
 def workload_of(options: argparse.Namespace) -> Workload:

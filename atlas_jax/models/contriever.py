@@ -131,7 +131,8 @@ class BertLayer(nn.Module):
         config, kernel_init = self.config, layers.normal(_VARIANCE)
         dropout = nn.Dropout(config.dropout_rate, deterministic=deterministic)
         head_dim = config.emb_dim // config.num_heads
-        flash = self.flash and flash_attention.fits(stream.longest, config.num_heads, head_dim)
+        flash = self.flash and flash_attention.fits(stream.longest, config.num_heads, head_dim, config.dtype,
+                                                    0.0 if deterministic else config.dropout_rate)
         attend = attention.Attention(config.num_heads, head_dim, config.emb_dim, scale=head_dim**-0.5, use_bias=True,
                                      dropout_rate=config.dropout_rate, kernel_init=kernel_init, dtype=config.dtype, name='attention')
         # The exact GELU, as BERT was trained with; no dropout between the two layers.

@@ -208,7 +208,8 @@ class Encoder(_Stack):
     def __call__(self, embedded: Array, stream: types.TokenStream, deterministic: bool) -> Array:
         """Encodes embedded tokens [streams, stream_tokens, embed] to states of the same shape."""
         bias, config = self.relpos_bias(stream.longest), self.config  # bias [heads, longest, longest]
-        flash = self.flash and flash_attention.fits(stream.longest, config.num_heads, config.head_dim)
+        flash = self.flash and flash_attention.fits(stream.longest, config.num_heads, config.head_dim, config.dtype,
+                                                    0.0 if deterministic else config.dropout_rate)
         if flash:  # the gradients of a stream's copy add up on its own device
             bias = flash_attention.one_per_stream(bias, stream.tokens.shape[0])
         hidden, _ = self._scan(t5_layers.EncoderLayer, lambda layer, hidden, _: (layer(hidden, stream, bias, deterministic, flash), None),

@@ -1,8 +1,9 @@
-"""Self-attention within passages as one kernel (Pallas): logits and probabilities stay on the chip, forward and backward.
+"""Self-attention within passages as one kernel: logits and probabilities stay on the chip, forward and backward.
 
-One program holds a whole passage for a few heads, as many as fill the 128 lanes of a TPU's registers. It computes logits, bias, softmax,
-dropout and the product with the values in VMEM, and all but the last again for the gradient. Operands are what the token streams' gather
-gives, [passages, longest, heads * head_dim]: nothing is transposed, and no [passages, heads, longest, longest] array exists.
+On a GPU the kernel is cuDNN's (nn/cudnn_attention.py). On a TPU it is the one below, in Pallas. One program holds a whole passage for a few
+heads, as many as fill the 128 lanes of a TPU's registers. It computes logits, bias, softmax, dropout and the product with the values in
+VMEM, and all but the last again for the gradient. Operands are what the token streams' gather gives, [passages, longest, heads * head_dim]:
+nothing is transposed, and no [passages, heads, longest, longest] array exists.
 """
 
 import functools
@@ -16,6 +17,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from atlas_jax import partitioning
+from atlas_jax.nn import cudnn_attention
 
 Array = jax.Array
 
@@ -26,8 +28,18 @@ _MASKED = -1e30  # as in nn/attention.py
 _VMEM_BYTES = 16 * 2**20  # all that a core of TPU v4 has
 
 
-def fits(longest: int, num_heads: int, head_dim: int) -> bool:
-    """Tells if passages of up to `longest` tokens fit on the chip."""
+def fits(longest: int, num_heads: int, head_dim: int, dtype: str, dropout_rate: float, platform: str | None = None) -> bool:
+    """Tells if the platform's kernel takes passages of up to `longest` tokens.
+
+    Args:
+      longest, num_heads, head_dim: sizes of a passage's attention.
+      dtype: of the activations; of importance on a GPU alone.
+      dropout_rate: of the probabilities, 0 where nothing is dropped; of importance on a GPU alone.
+      platform: where the kernel runs; None is `partitioning.platform()`.
+    """
+    if (platform or partitioning.platform()) == 'gpu':
+        return cudnn_attention.fits(longest, head_dim, dtype, dropout_rate)
+    # A passage has to fit on the chip as a whole.
     return longest <= _LONGEST and _heads_of_a_program(num_heads, head_dim) * longest**2 <= _HEADS * _LONGEST**2
 
 
@@ -49,22 +61,24 @@ def attend(query: Array, key: Array, value: Array, bias: Array | None, lengths: 
       query, key, value: [streams, passages, longest, heads * head_dim] of one dtype; queries are scaled already.
       bias: [streams, heads, longest, longest] of `one_per_stream`, shared by a stream's passages, or None.
       lengths: [streams, passages] int32; keys from there on are masked, and a passage of length 0 gets zeros.
-      seeds: [streams, passages] int32, for the dropout of the probabilities; None without dropout.
+      seeds: [streams, passages] int32, for the dropout of the probabilities; None without dropout, as always on a GPU.
       num_heads: heads that lie side by side in the last axis.
       dropout_rate: below 1; probabilities that stay are divided by 1 - dropout_rate.
 
     Returns:
-      [streams, passages, longest, heads * head_dim]. Off a TPU the kernel is interpreted: right, and slow.
+      [streams, passages, longest, heads * head_dim]. Off a TPU and a GPU the kernel is interpreted: right, and slow.
     """
-    rate = 0.0 if seeds is None else dropout_rate
+    rate, on_gpu = 0.0 if seeds is None else dropout_rate, partitioning.platform() == 'gpu'
     # The kernel takes seeds in any case; without dropout it never reads them.
     seeds = jnp.zeros_like(lengths) if seeds is None else seeds
 
     def run(query, key, value, bias, lengths, seeds):
         """One stream after another: on several devices there is one of them here."""
-        outputs = [_attend(num_heads, rate, query[i], key[i], value[i], None if bias is None else bias[i], lengths[i], seeds[i])
-                   for i in range(query.shape[0])]
-        return jnp.stack(outputs)
+        def one(i: int) -> Array:
+            operands = (query[i], key[i], value[i], None if bias is None else bias[i], lengths[i])
+            return cudnn_attention.attend(*operands, num_heads=num_heads) if on_gpu else _attend(num_heads, rate, *operands, seeds[i])
+
+        return jnp.stack([one(i) for i in range(query.shape[0])])
 
     if not jax.sharding.get_abstract_mesh().empty:  # the compiler does not split a kernel over devices
         run = jax.shard_map(run, in_specs=jax.sharding.PartitionSpec(partitioning.MESH_AXES),

@@ -115,9 +115,9 @@ def run_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Array, A
     return _spread(hidden, split), jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
 
-def unroll_on(device: jax.Device) -> int:
-    """Returns the number of layers in one turn of the loop that suits this kind of device."""
-    return _UNROLLED_ON_CPU if device.platform == 'cpu' else 1
+def unroll_on(platform: str) -> int:
+    """Returns the number of layers in one turn of the loop that suits this platform, as jax names it."""
+    return _UNROLLED_ON_CPU if platform == 'cpu' else 1
 
 
 def rematerialised(body: Callable[..., Any], remat: str) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ import math
 import pathlib
 import re
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -16,15 +16,18 @@ import numpy as np
 from atlas_jax import errors
 from atlas_jax.io import atomic, untrusted
 from atlas_jax.planning import compiled as compiled_lib
-from atlas_jax.planning import program, slices, steps
+from atlas_jax.planning import gpus, program, slices, steps
 from atlas_jax.planning import workload as workload_lib
+
+if TYPE_CHECKING:  # it imports this module
+    from atlas_jax.planning import gpu_plan
 
 GIB = 2**30
 _VERSION = 5  # raise it when plans are made otherwise, so that the cache gives none that was made before
 PARTS = ('parameters', 'optimizer', 'index', 'gradients', 'activations', 'temporaries')
 # A call and its items, as the printed plan names them.
-_CALL = {'train': 'update', 'answer': 'batch', 'score': 'batch', 'search': 'batch', 'index': 'pack'}
-_ITEM = {'train': 'examples', 'answer': 'questions', 'score': 'orders of a question', 'search': 'questions', 'index': 'passages'}
+CALL = {'train': 'update', 'answer': 'batch', 'score': 'batch', 'search': 'batch', 'index': 'pack'}
+ITEM = {'train': 'examples', 'answer': 'questions', 'score': 'orders of a question', 'search': 'questions', 'index': 'passages'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +118,7 @@ def plan(workload: workload_lib.Workload, topology: str, cache_dir: pathlib.Path
     if not workload.trains:  # evaluation fills its batches up in the same way
         workload = dataclasses.replace(workload, batch_size=math.ceil(workload.batch_size / slice_.chips) * slice_.chips)
     mesh, hosts = steps.mesh_of(workload, slice_)
-    traced = _trace(workload, mesh, hosts)
+    traced = trace(workload, mesh, hosts)
     lowered = traced[-1].program.lower()
     shapes = [f'{each.step.static} {each.step.share} {each.step.items}' for each in traced]
     path = None if cache_dir is None else cache_dir / f'{_key([lowered.as_text(), *shapes], topology)}.json'
@@ -127,7 +130,7 @@ def plan(workload: workload_lib.Workload, topology: str, cache_dir: pathlib.Path
             found = Plan(**values | {'mesh_shape': tuple(values['mesh_shape'])})
             if all(untrusted.has_type(getattr(found, field.name), field.type) for field in dataclasses.fields(Plan)):
                 return found
-    result = _compiled(lowered, _counted(workload, mesh, hosts, traced, slice_), workload, mesh, slice_)
+    result = _compiled(lowered, count(workload, mesh, hosts, traced, slice_), workload, mesh, slice_)
     if path is not None:
         atomic.write_json(path, dataclasses.asdict(result))
     return result
@@ -140,7 +143,7 @@ def typical_fraction(planned: Plan) -> float:
 
 def lines(planned: Plan, workload: workload_lib.Workload) -> list[str]:
     """Returns the table that `atlas-jax plan` prints, remedies below it where the step does not fit."""
-    call, item, fitting = _CALL[planned.kind], _ITEM[planned.kind], 'fits' if planned.fits else 'DOES NOT FIT'
+    call, item, fitting = CALL[planned.kind], ITEM[planned.kind], 'fits' if planned.fits else 'DOES NOT FIT'
     mesh = 'every host alone' if planned.kind == 'index' else 'data {} x fsdp {} x model {}'.format(*planned.mesh_shape)
     result = [f'{planned.topology}, {planned.chips} chips, {mesh}: {fitting}']
     if planned.kind == 'train':
@@ -184,7 +187,7 @@ def _speed_lines(planned: Plan, workload: workload_lib.Workload, call: str, item
     return result
 
 
-def remedies(planned: Plan, workload: workload_lib.Workload) -> list[str]:
+def remedies(planned: 'Plan | gpu_plan.GpuPlan', workload: workload_lib.Workload) -> list[str]:
     """Returns what to change where a plan does not fit, cheapest change first."""
     step, found = workload.step, []
     if planned.kind == 'index':
@@ -249,9 +252,12 @@ def _version(package: str) -> str:
         return 'none'
 
 
-def _counted(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int, traced: list[_Traced],
-             slice_: slices.Slice) -> _Counted:
-    """Counts on the traced programs; the shares of their shapes make an item of work an average one."""
+def count(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int, traced: list[_Traced],
+          slice_: slices.Slice | gpus.GpuHosts) -> _Counted:
+    """Counts on the traced programs; the shares of their shapes make an item of work an average one.
+
+    Arguments as of `steps.steps_of` and `trace`, and the chips that the programs are traced for.
+    """
     step, traced_program = traced[-1].step, traced[-1].program
     activations = step.keys_values_bytes
     if workload.trains:
@@ -265,18 +271,19 @@ def _counted(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: in
     real_flops = 0.0
     if workload.trains:  # without recomputation, and without a kernel that makes its logits again for the gradient
         plain = dataclasses.replace(workload, step=dataclasses.replace(workload.step, remat='none', attention='plain'))
-        model_flops = _flops(_trace(plain, mesh, hosts), 0)
+        model_flops = _flops(trace(plain, mesh, hosts), 0)
         real_flops = steps.model_flops(workload, mesh)
     # Tracing again takes as long as the first time, so it is left out where nothing would differ.
     if workload.at_limit() != workload:
-        limited = _trace(workload.at_limit(), mesh, hosts)
+        limited = trace(workload.at_limit(), mesh, hosts)
         # A call of an index build holds fewer passages at the limit, so FLOPs for the same passages are compared.
         at_limit = _flops(limited, -1) * items / _items(limited)
     kernels = _flops(traced, 0, kernels_alone=True)
     return _Counted(parts, flops, at_limit, model_flops, real_flops, items, kernels, step.read_bytes, step.copies)
 
 
-def _trace(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int) -> list[_Traced]:
+def trace(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int) -> list[_Traced]:
+    """Traces the programs of `steps.steps_of`, in their order."""
     return [_Traced(step, step.trace()) for step in steps.steps_of(workload, mesh, hosts)]
 
 

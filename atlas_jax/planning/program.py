@@ -54,6 +54,14 @@ def kept_bytes(jaxpr: Jaxpr, param_shapes: set[tuple[int, ...]]) -> int:
     return total
 
 
+def layer_bytes(jaxpr: Jaxpr, param_shapes: set[tuple[int, ...]]) -> float:
+    """Returns the most bytes that one trip of a loop adds to what `kept_bytes` counts, on the whole mesh: a layer's share of its loop."""
+    loops = [equation for equation in walk(jaxpr) if equation.primitive.name == 'scan']
+    stacked = [(equation, equation.outvars[equation.params['num_carry']:]) for equation in loops]
+    return max((sum(_array_bytes(var) for var in kept if _shape(var) not in param_shapes) / equation.params['length']
+                for equation, kept in stacked), default=0.0)
+
+
 def walk(jaxpr: Jaxpr) -> Iterator[core.JaxprEqn]:
     """Yields every equation of the program, those of its loops, branches and calls too."""
     for equation in _inner(jaxpr).eqns:

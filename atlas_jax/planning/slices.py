@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from atlas_jax import errors
+from atlas_jax.planning import gpus
 
 # Must be in the environment before jax starts: libtpu would otherwise ask a metadata server for the TPU that this machine lacks.
 # The accelerator type is that of one host; the topology is given when its devices are described.
@@ -124,7 +125,7 @@ def parse(name: str) -> Slice:
     generation = GENERATIONS.get(match.group(1)) if match else None
     if match is None or generation is None:
         raise errors.ConfigError(f'topology "{name}" is unknown; write a generation ({", ".join(GENERATIONS)}) and the sides, such as '
-                                 f'{", ".join(SMALLEST_FIRST[:3])}, v5p:4x4x4, v5e:4x8 or v6e:8x8')
+                                 f'{", ".join(SMALLEST_FIRST[:3])}, v5p:4x4x4, v5e:4x8 or v6e:8x8; GPUs are h100:8 and the like')
     sides = tuple(int(side) for side in match.group(2).split('x'))
     if len(sides) != generation.dimensions:
         raise errors.ConfigError(f'topology "{name}" has {len(sides)} sides; {match.group(1)} has {generation.dimensions}: write '
@@ -160,7 +161,7 @@ def devices(slice_: Slice) -> list[Any]:
     return list(description.devices)
 
 
-def check_mesh(mesh_shape: tuple[int, int, int] | None, slice_: Slice) -> tuple[int, int, int]:
+def check_mesh(mesh_shape: tuple[int, int, int] | None, slice_: Slice | gpus.GpuHosts) -> tuple[int, int, int]:
     """Returns the mesh shape (data, fsdp, model); None puts every chip on fsdp.
 
     Raises:

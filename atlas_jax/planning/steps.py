@@ -142,7 +142,7 @@ def make_spec(workload: Workload, mesh: jax.sharding.Mesh) -> spec_lib.StepSpec:
     # Evaluation takes the dtypes of a StepConfig and nothing of its layout in memory.
     step = workload.step if workload.trains else dataclasses.replace(workload.step, remat='none', accumulation_steps=1)
     return spec_lib.make_spec(workload.config, stand_in_segments(workload.config), mesh, workload_lib.token_lengths(workload),
-                              workload.batch_size, workload.distill if workload.trains else None, step, workload.search)
+                              workload.batch_size, workload.distill if workload.trains else None, step, workload.search, workload.lower_for)
 
 
 def _train_step(workload: Workload, spec: spec_lib.StepSpec) -> Step:

@@ -53,6 +53,7 @@ class Workload:
       inputs: formats and token limits; None keeps the model's.
       decoding: how answers are generated.
       excludes_own_passages: True where examples are made from passages of the index, which the search must not return to them.
+      lower_for: platform that the step is lowered for, where CPU devices stand in for it. Set by gpu_plan.py, not by gin.
 
     Raises ConfigError for an unknown kind or dtype, and for a size that is too small.
     """
@@ -76,6 +77,7 @@ class Workload:
     decoding: decoding_lib.DecodingConfig = decoding_lib.DecodingConfig()
     excludes_own_passages: bool = False
     passage_lengths: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    lower_for: str | None = None
 
     def __post_init__(self):
         for name, valid in (('kind', STEPS), ('index_dtype', INDEX_DTYPES)):

@@ -35,7 +35,7 @@ def compile_step(program: Callable[..., Any], spec: StepSpec, *static: Hashable,
     """
     @functools.wraps(program)
     def on_the_mesh(*arguments: Any) -> Any:
-        with partitioning.on_mesh(spec.mesh), jax.named_scope(program.__name__):
+        with partitioning.on_mesh(spec.mesh, spec.lower_for), jax.named_scope(program.__name__):
             return program(spec, *static, *arguments)
 
     del on_the_mesh.__wrapped__  # jit would read the program's signature, which has the spec in front

@@ -98,8 +98,9 @@ class StepConfig:
       average_accumulated: divide the gradients by accumulation_steps; the original sums without dividing, so the joint clip sees the sum.
       remat: what the backward pass computes again: none, dots (all but the products with weights), full (every layer); encoder_dots and
         encoder_mlp keep those products of the encoders, or those inside their MLPs alone, and compute the decoder's layers again.
-      attention: of the encoders: plain, flash (nn/flash_attention.py: a kernel for TPUs and passages of at most 512 tokens; interpreted,
-        and so very slow, elsewhere), or auto: flash on a TPU where passages fit it. In training the two drop other probabilities.
+      attention: of the encoders: plain, flash (nn/flash_attention.py: on a TPU a kernel for passages of at most 512 tokens; on a GPU
+        cuDNN's, for bfloat16 without dropout; elsewhere the TPU's interpreted, and so very slow), or auto: flash on a TPU or a GPU where
+        it fits. In training the two drop other probabilities.
       compute_dtype: of activations and of the weights as layers see them; None keeps the models' own.
       param_dtype: of the stored weights. bfloat16 halves them and their gradients; updates are then rounded stochastically, or small
         ones would be lost. Moments are float32 either way.
@@ -142,6 +143,7 @@ class StepSpec:
       step: accumulation, rematerialisation and dtypes.
       search: how passages are found.
       reranked: capacities of the stream of candidates that are embedded anew to re-rank them; () where none are.
+      lower_for: platform that the step is lowered for, where the mesh's devices only stand in for it and run nothing; None is the mesh's.
     """
 
     config: atlas.AtlasConfig
@@ -154,6 +156,7 @@ class StepSpec:
     step: StepConfig = StepConfig()
     search: SearchConfig = SearchConfig()
     reranked: tuple[buckets.Capacity, ...] = ()
+    lower_for: str | None = None
 
     @property
     def distillation(self) -> DistillConfig:
@@ -233,14 +236,19 @@ class StepSpec:
         return contriever.Contriever(self._computing(self.config.retriever), self.step.remat, self._unroll, self.flash)
 
     @property
+    def platform(self) -> str:
+        """The platform that the step runs on, as jax names it."""
+        return self.lower_for or self.mesh.devices.flat[0].platform
+
+    @property
     def flash(self) -> bool:
-        """True where encoders attend by the kernel."""
+        """True where encoders attend by the kernel, if it fits."""
         # Elsewhere the kernel is interpreted: for tests, not for use.
-        return self.step.attention == 'flash' or (self.step.attention == 'auto' and self.mesh.devices.flat[0].platform == 'tpu')
+        return self.step.attention == 'flash' or (self.step.attention == 'auto' and self.platform in ('gpu', 'tpu'))
 
     @property
     def _unroll(self) -> int:
-        return layer_scan.unroll_on(self.mesh.devices.flat[0])
+        return layer_scan.unroll_on(self.platform)
 
     def _computing(self, config: Network) -> Network:
         return dataclasses.replace(config, dtype=self.step.compute_dtype or config.dtype)
@@ -248,16 +256,16 @@ class StepSpec:
 
 def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sharding.Mesh, lengths: types.TokenLengths, batch_size: int,
               distill: DistillConfig | None = None, step: StepConfig | None = None,
-              search: SearchConfig | None = None) -> StepSpec:
+              search: SearchConfig | None = None, lower_for: str | None = None) -> StepSpec:
     """Chooses the capacities for (micro-)batches of `batch_size` examples.
 
     Raises:
-      ConfigError: the batch does not divide over the devices.
+      ConfigError: the batch does not divide over the devices, or StepConfig.attention is "flash" and the kernel does not fit.
     """
     if batch_size % mesh.size:
         raise errors.ConfigError(f'batch_size {batch_size} does not divide over {mesh.size} devices; choose a multiple of {mesh.size}')
     bare = StepSpec(config, segments, mesh, read=(), distill=distill, step=step or StepConfig(),
-                    search=search or SearchConfig())
+                    search=search or SearchConfig(), lower_for=lower_for)
     examples = batch_size // mesh.size
     format_ = types.required(segments.closed_book if bare.closed_book else segments.reader)
     reader_inputs, reader_limit = _input_lengths(format_, lengths, config.inputs.text_max_tokens)
@@ -271,7 +279,7 @@ def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sha
         kinds['embedded'] = buckets.capacities(retriever_inputs, examples * bare.passages_scored, retriever_limit, bare.streams)
     # A level is a branch of one switch, so all kinds of streams have equally many.
     kinds = buckets.distinct(kinds)
-    # The last level is the one that must fit on the chip.
+    # The last level is the one that must fit the kernel.
     _check_attention(bare, kinds['read'][-1].longest)
     reranked: tuple[buckets.Capacity, ...] = ()
     if bare.search.rerank_candidates and not bare.closed_book:
@@ -282,10 +290,18 @@ def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sha
 
 
 def _check_attention(spec: StepSpec, longest: int) -> None:
-    reader = spec.config.reader
-    if spec.step.attention == 'flash' and not flash_attention.fits(longest, reader.num_heads, reader.head_dim):
-        raise errors.ConfigError(f'StepConfig.attention is "flash", but the kernel does not hold reader inputs of {longest} tokens with '
-                                 f'{reader.num_heads} heads of {reader.head_dim}; lower text_max_tokens (512 at most), or choose "auto"')
+    reader = spec.reader.config
+    # An answer step drops nothing.
+    dropout_rate = 0.0 if spec.distill is None else reader.dropout_rate
+    if spec.step.attention != 'flash' or flash_attention.fits(longest, reader.num_heads, reader.head_dim, reader.dtype, dropout_rate,
+                                                              spec.platform):
+        return
+    if spec.platform == 'gpu':
+        raise errors.ConfigError(f'StepConfig.attention is "flash", but cuDNN takes bfloat16 without dropout and heads of at most 128: the '
+                                 f'reader has {reader.dtype}, dropout {dropout_rate} and {reader.head_dim}; set compute_dtype and '
+                                 'dropout_rate, or choose "auto"')
+    raise errors.ConfigError(f'StepConfig.attention is "flash", but the kernel does not hold reader inputs of {longest} tokens with '
+                             f'{reader.num_heads} heads of {reader.head_dim}; lower text_max_tokens (512 at most), or choose "auto"')
 
 
 def _literal_tokens(segments: tuple[Segment, ...]) -> int:

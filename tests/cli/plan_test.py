@@ -28,6 +28,8 @@ def _run(*arguments):
 @pytest.mark.parametrize('arguments, words', [(['--topology', 'v9:2x2x2'], 'topology "v9:2x2x2" is unknown; write a generation'),
                                               (['--topology', 'v4:2x3x1'], 'side B is 3, not a multiple of the 2 chips'),
                                               (['--topology', 'v4:2x2x1', '--json', 'nowhere/plan.json'], 'there is no folder'),
+                                              (['--topology', 'h100:3'], '1, 2, 4 or a multiple of 8, such as h100:8'),
+                                              (['--topology', 'h100:8', '--search'], 'which ranks no meshes; leave --search out'),
                                               ([], 'give a slice, such as --topology v4:4x4x4, or --search')])
 def test_unknown_slices_are_one_line(arguments, words, capsys):
     assert cli.main([*FILES, *arguments]) == 2
@@ -83,6 +85,20 @@ def test_a_store_says_how_many_passages_and_how_long(tmp_path):
     assert list(workload.passage_lengths[0]) == sorted(store.reader_lengths) and len(set(workload.passage_lengths[0])) > 1
     chosen = cli_plan.workload_of(cli.parse([*options, '--index_rows', '40', '--index_dtype', 'int8', '--step', 'answer']))
     assert (chosen.index_rows, chosen.index_dtype, chosen.kind) == (40, 'int8', 'answer')
+
+
+@pytest.mark.slow  # a process with eight devices, which traces the train step four times
+def test_gpus_are_planned_by_formula_without_a_compiler(tmp_path):
+    options = ['--topology', 'a100-40gb:16', '--gin.BATCH_SIZE=16', '--gin.N_CONTEXT=1', '--gin.TEXT_TOKENS=128', '--gin.INDEX_ROWS=4000',
+               '--gin.MESH_SHAPE=(1,2,8)', '--json', str(tmp_path / 'plan.json')]
+    run = _run(*options)
+    assert run.returncode == 0 and 'a100-40gb:16, 16 GPUs, data 1 x fsdp 2 x model 8: fits, by formula' in run.stdout, run.stderr
+    assert 'nothing was compiled and nothing has run' in run.stdout and run.stdout.count('not counted') == 2
+    figures = json.loads((tmp_path / 'plan.json').read_text())
+    assert figures['by'] == 'formula' and figures['attention'] == 'cuDNN' and figures['hbm_limit_gib'] == pytest.approx(40e9 / 2**30)
+    assert figures['hbm_gib_per_chip'] == pytest.approx(sum(figures['hbm_parts'].values())) and figures['moved_bytes'] > 0
+    refused = _run(*options, '--gin.BATCH_SIZE=6')
+    assert refused.returncode == 2 and 'batch_size 6 does not divide over 16 devices' in refused.stderr and refused.stderr.count('\n') == 1
 
 
 @needs_compiler

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from atlas_jax import partitioning
 from atlas_jax.nn import attention, flash_attention
 from tests.testing import streams
 
@@ -126,8 +127,19 @@ def test_dropout_keeps_its_share_independently(rate):
 
 
 def test_says_what_fits_on_the_chip():
-    assert flash_attention.fits(512, 64, 64) and flash_attention.fits(512, 128, 128) and flash_attention.fits(360, 12, 32)
-    assert not flash_attention.fits(520, 128, 128) and not flash_attention.fits(512, 12, 32)
+    sizes = [(512, 64, 64), (512, 128, 128), (360, 12, 32), (520, 128, 128), (512, 12, 32)]
+    # neither the dtype nor dropout makes a difference
+    for dtype, rate in (('float32', 0.1), ('bfloat16', 0.0)):
+        assert [flash_attention.fits(*size, dtype, rate, 'tpu') for size in sizes] == [True, True, True, False, False]
+
+
+def test_takes_what_cudnn_takes_on_a_gpu():
+    def fits(longest=512, head_dim=64, dtype='bfloat16', rate=0.0):
+        with partitioning.on_mesh(partitioning.make_mesh(devices=jax.devices()[:1]), 'gpu'):
+            return flash_attention.fits(longest, 12, head_dim, dtype, rate)
+
+    assert fits() and fits(longest=1024) and fits(head_dim=128)
+    assert not fits(longest=511) and not fits(head_dim=60) and not fits(head_dim=136) and not fits(dtype='float32') and not fits(rate=0.1)
 
 
 def test_is_one_kernel_on_a_tpu_and_no_array_of_logits_exists():

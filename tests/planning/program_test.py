@@ -91,3 +91,11 @@ def test_loops_keep_states_and_not_the_gradients_of_weights():
 
     states = LAYERS * STATES.nbytes
     assert kept(True) == states < kept(False) <= 3 * states
+
+
+def test_a_layer_is_its_share_of_the_largest_loop():
+    gradient = jax.make_jaxpr(jax.grad(lambda *inputs: _loss(*inputs, remat=False), (0, 1)))(WEIGHTS, STATES)
+    assert program.layer_bytes(gradient, {WEIGHTS.shape}) == program.kept_bytes(gradient, {WEIGHTS.shape}) / LAYERS
+    both = jax.make_jaxpr(jax.grad(lambda *inputs: _loss(*inputs, remat=True) + _loss(*inputs), (0, 1)))(WEIGHTS, STATES)
+    assert program.layer_bytes(both, {WEIGHTS.shape}) == program.layer_bytes(gradient, {WEIGHTS.shape})
+    assert program.layer_bytes(jax.make_jaxpr(jnp.negative)(STATES), set()) == 0

@@ -1,21 +1,36 @@
-"""Compiles every kind of step for a mesh, from shapes alone: `python compile_program.py tpu|cpu`. compile_test.py runs it.
+"""Compiles every kind of step for a mesh, from shapes alone: `python compile_program.py tpu|cpu|cuda`. compile_test.py runs it.
+
+For CUDA, whose compiler needs a GPU, steps are exported from CPU devices and not compiled.
 
 It is a program of its own because jax learns of devices once, when it starts.
 """
 
 import dataclasses
+import re
 import sys
+from unittest import mock
 
 from atlas_jax.planning import slices
 
-ATTENTION_KERNEL = 'tpu_custom_call'
+ATTENTION_KERNELS = re.compile(r'tpu_custom_call|__cudnn\$fmha\w+')
+
+
+def kernels_of(step, kind: str) -> str:
+    """The attention kernels in a compiled step: their number; for CUDA the names of those in the exported step."""
+    if kind != 'cuda':
+        return str(len(ATTENTION_KERNELS.findall(step.trace().lower().compile().as_text())))
+    import jax.export
+    unchecked = [jax.export.DisabledSafetyCheck.custom_call('ALL')]  # cuDNN's calls may change between versions of jax
+    exported = jax.export.export(step.run, platforms=['cuda'], disabled_checks=unchecked)(*step.arguments, **step.static)
+    return ','.join(sorted(set(ATTENTION_KERNELS.findall(exported.mlir_module()))))
 
 
 def main(kind: str) -> None:
-    """Prints a line `NAME kernels=N` for every step that compiled."""
+    """Prints a line `NAME kernels=N` for every step that compiled; for CUDA `NAME kernels=` and the names of the kernels."""
     if kind == 'tpu':
         slices.prepare_environment()
     import jax
+    from jax._src.cudnn import fused_attention_stablehlo
 
     from atlas_jax import partitioning, types
     from atlas_jax.index import embed
@@ -33,16 +48,18 @@ def main(kind: str) -> None:
         contriever.ContrieverConfig(vocab_size=256, emb_dim=128, num_heads=2, num_layers=2, mlp_dim=256, max_positions=64),
         atlas.InputConfig(text_max_tokens=64, query_max_tokens=16, target_max_tokens=8), n_context=2)
     shape = (1, 2, 2) if kind == 'tpu' else (2, 2, 2)
-    attention = 'flash' if kind == 'tpu' else 'plain'
+    attention = 'plain' if kind == 'cpu' else 'flash'
+    if kind == 'cuda':  # jax asks which cuDNN is installed, and there is none
+        fused_attention_stablehlo.cuda_versions = mock.Mock(cudnn_get_version=lambda: 91000)
     devices = slices.devices(slices.parse('v4:2x2x1')) if kind == 'tpu' else jax.devices()
     mesh = partitioning.make_mesh(shape, devices)
     workload = workload_lib.Workload(
         model, batch_size=8, n_context=2, index_rows=1024, table_tokens=128, query_tokens=16, mesh_shape=shape,
+        lower_for='gpu' if kind == 'cuda' else None, dropout_rate=0.0 if kind == 'cuda' else None,
         distill=spec_lib.DistillConfig(retriever_n_context=3), step=spec_lib.StepConfig(attention=attention, compute_dtype='bfloat16'))
 
-    def compiled(name: str, traced: jax.stages.Traced) -> None:
-        text = traced.lower().compile().as_text()
-        print(name, f'kernels={text.count(ATTENTION_KERNEL)}', flush=True)
+    def compiled(name: str, step: steps.Step) -> None:
+        print(name, f'kernels={kernels_of(step, kind)}', flush=True)
 
     reranked = SearchConfig('scann', rerank_candidates=4)
     for name, changes in {'train': {}, 'answer': {}, 'score': {}, 'search': {},
@@ -50,10 +67,10 @@ def main(kind: str) -> None:
         planned = dataclasses.replace(workload, **{'kind': name, **changes})
         on = embed.encoder_mesh(devices) if name == 'index' else mesh
         for number, step in enumerate(steps.steps_of(planned, on)):
-            compiled(f'{name} {number}', step.trace())
+            compiled(f'{name} {number}', step)
     answering = dataclasses.replace(workload, kind='answer')
     spec = steps.make_spec(answering, mesh)
-    compiled('eval', eval_step.make_eval_step(spec).trace(*steps.answer_arguments(answering, spec)))
+    compiled('eval', steps.Step(eval_step.make_eval_step(spec), steps.answer_arguments(answering, spec), None))
 
     spec = steps.make_spec(workload, mesh)
     state, _, knowledge = steps.train_arguments(workload, spec)
@@ -61,8 +78,8 @@ def main(kind: str) -> None:
                                   workload_lib.token_lengths(workload))
     index = types.required(knowledge.index)
     start = jax.ShapeDtypeStruct((), 'int32')
-    compiled('refresh', refresher.program.trace([(index.embeddings, index.scales)], state.params['retriever'], knowledge.retriever_table,
-                                                start, None))
+    arguments = ([(index.embeddings, index.scales)], state.params['retriever'], knowledge.retriever_table, start, None)
+    compiled('refresh', steps.Step(refresher.program, arguments, None))
 
 
 if __name__ == '__main__':

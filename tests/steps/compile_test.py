@@ -1,4 +1,4 @@
-"""Every kind of step compiles for four TPU chips with the attention kernel on, and for eight CPU devices."""
+"""Every kind of step compiles for four TPU chips with the attention kernel on, for eight CPU devices, and is exported for CUDA."""
 
 import importlib.util
 import os
@@ -19,13 +19,13 @@ PROGRAM = pathlib.Path(__file__).with_name('compile_program.py')
 STEPS = ['train 0', 'answer 0', 'score 0', 'search 0', 'search on the host 0', 'search on the host 1', 'index 0', 'eval', 'refresh']
 
 
-def run(kind: str, **variables: str) -> dict[str, int]:
-    """Returns how often the attention kernel stands in each step's compiled program."""
+def run(kind: str, **variables: str) -> dict[str, str]:
+    """Returns how often the attention kernel stands in each step's compiled program; for CUDA the names of the kernels in it."""
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(PROGRAM.parents[2]), **variables}
     done = subprocess.run([sys.executable, str(PROGRAM), kind], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [line.rsplit(' kernels=', 1) for line in done.stdout.splitlines() if ' kernels=' in line]
-    return {name: int(count) for name, count in rows}
+    return dict(rows)
 
 
 @pytest.mark.slow  # the TPU compiler takes seconds a step; only it can say that the kernel is partitioned
@@ -34,13 +34,25 @@ def test_every_step_compiles_for_four_tpu_chips():
     kernels = run('tpu')
     assert set(STEPS) <= set(kernels)
     # Without the kernel the test would prove nothing. An index build attends plainly.
-    assert all(count > 0 for name, count in kernels.items() if not name.startswith('index')), kernels
+    assert all(int(count) > 0 for name, count in kernels.items() if not name.startswith('index')), kernels
 
 
 @pytest.mark.slow  # nine programs are compiled
 def test_every_step_compiles_for_eight_devices():
     kernels = run('cpu', XLA_FLAGS='--xla_force_host_platform_device_count=8')
     assert set(STEPS) <= set(kernels)
+
+
+@pytest.mark.slow  # nine programs are traced and lowered
+def test_every_step_is_exported_for_cuda_with_cudnns_kernels():
+    kernels = run('cuda', XLA_FLAGS='--xla_force_host_platform_device_count=8')
+    assert set(STEPS) <= set(kernels)
+    forward, backward = '__cudnn$fmhaSoftmax', '__cudnn$fmhaSoftmaxBackward'
+    biased, biased_backward = '__cudnn$fmhaScaleBiasSoftmax', '__cudnn$fmhaScaleBiasSoftmaxBackward'
+    # The reader has a bias, which is trained, and the retriever has none.
+    assert set(kernels['train 0'].split(',')) == {forward, backward, biased, biased_backward}
+    assert set(kernels['answer 0'].split(',')) == {forward, biased} and kernels['index 0'] == ''
+    assert kernels['search on the host 0'] == kernels['refresh'] == forward
 
 
 def _double(spec: spec_lib.StepSpec, offset: int, values: jax.Array) -> jax.Array:

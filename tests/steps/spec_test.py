@@ -100,6 +100,17 @@ def test_a_kernel_that_does_not_hold_the_inputs_is_refused():
         spec_lib.make_spec(long, tiny.SEGMENTS, MESH, lengths, 1, step=spec_lib.StepConfig(attention='flash'))
 
 
+def test_the_platform_that_is_lowered_for_decides_the_attention():
+    assert make().platform == 'cpu' and not make().flash
+    for platform in ('gpu', 'tpu'):
+        lowered = make(lower_for=platform)
+        assert lowered.platform == platform and lowered.flash and lowered != make() and lowered.reader.unroll == 1
+    assert not make(lower_for='gpu', step=spec_lib.StepConfig(attention='plain')).flash
+    # The tiny reader's heads of 7 are none that cuDNN takes.
+    with pytest.raises(errors.ConfigError, match=r'cuDNN takes bfloat16 without dropout .* float32, dropout 0.0 and 7; set compute_dtype'):
+        make(lower_for='gpu', step=spec_lib.StepConfig(attention='flash'))
+
+
 def test_networks_compute_in_the_dtype_of_the_step():
     spec = make(step=spec_lib.StepConfig(compute_dtype='bfloat16', param_dtype='bfloat16'))
     assert spec.reader.config.dtype == spec.retriever.config.dtype == 'bfloat16' and spec.step.param_type == 'bfloat16'
