@@ -67,8 +67,8 @@ def make_mesh(shape: Sequence[int] | None = None, devices: Sequence[jax.Device] 
         raise errors.ConfigError(f'the {len(slices)} slices have {", ".join(str(len(slice_)) for slice_ in slices)} devices; a mesh needs '
                                  'slices of one size')
     if shape[0] % len(slices):
-        raise errors.ConfigError(f'mesh shape {shape} (data, fsdp, model): data is {shape[0]}, and there are {len(slices)} slices; choose a '
-                                 f'multiple of {len(slices)}, since fsdp and model lie inside a slice')
+        raise errors.ConfigError(f'mesh shape {shape} (data, fsdp, model): data is {shape[0]}, and there are {len(slices)} slices; choose '
+                                 f'a multiple of {len(slices)}, since fsdp and model lie inside a slice')
     inside = (shape[0] // len(slices), *shape[1:])
     try:
         # jax.make_mesh refuses devices of several slices, and splits a side of the torus over two axes on v5e alone.

@@ -109,7 +109,7 @@ def test_what_is_not_asynchronous_is_not_covered():
     assert found.cycles == 60 and found.exposed_seconds == 20 and not found.asynchronous['all-gather']
 
 
-_SEND = ('%send{0} = (f32[5,2]{{1,0:T(8,128)}}, u32[], token[]) send(%x, %after), channel_id={0}, is_host_transfer=true, frontend_attributes='
+_SEND = ('%send{0} = (f32[5,2]{{1,0}}, u32[], token[]) send(%x, %after), channel_id={0}, is_host_transfer=true, frontend_attributes='
          '{{_xla_host_transfer_rendezvous="{1}_{0}",_xla_megascale_target="{{1,2}}x{{0:3}}",_xla_megascale_transfer_type="{1}"}}')
 _RECEIVE = _SEND.replace('send', 'recv').replace('(%x, %after)', '(%after)')
 _RECEIVED = '%ended{0} = (f32[5,2]{{1,0}}, token[]) recv-done(%recv{0}), channel_id={0}, is_host_transfer=true'
@@ -135,7 +135,8 @@ def test_sorts_are_estimated():
     # 16 columns of 256 values and places: 36 stages of a bitonic network. The best 8 of them take 6 + 2 * 4.
     line = '%sorted = (f32[16,256]{1,0}, s32[16,256]{1,0}) sort(%values, %places), dimensions={1}, to_apply=%less'
     assert _cost(_schedule(line)).cycles == 2 * 36 * 16 * 256 / 1024
-    top = ['%values = f32[16,256]{1,0} parameter(0)', '%best = (f32[16,8]{1,0}, s32[16,8]{1,0}) custom-call(%values), custom_call_target="TopK"']
+    top = ['%values = f32[16,256]{1,0} parameter(0)',
+           '%best = (f32[16,8]{1,0}, s32[16,8]{1,0}) custom-call(%values), custom_call_target="TopK"']
     assert _cost(_schedule(*top)).cycles == 2 * 14 * 16 * 256 / 1024
 
 
