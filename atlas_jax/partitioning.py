@@ -15,12 +15,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from atlas_jax import errors
 
 MESH_AXES = ('data', 'fsdp', 'model')
 _EXAMPLE_AXES = MESH_AXES[:2]  # examples of split layers lie over these
+_SPLIT_SIDES = ('TPU v5 lite', 'TPU v5e')
 _platform: contextvars.ContextVar[str | None] = contextvars.ContextVar('platform', default=None)
 
 # logical axis -> mesh axes. Streams, batches and index rows are spread over every device; weights are split in `embed` over fsdp and
@@ -44,26 +47,53 @@ RULES = (
 def make_mesh(shape: Sequence[int] | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Makes a mesh with axes data, fsdp, model.
 
+    Slices of TPUs that the data-centre network joins lie one behind the other on `data`: weights are gathered inside a slice, and the
+    network carries gradients and candidates of a search.
+
     Args:
-      shape: size of each axis; None puts every device on `fsdp`.
+      shape: size of each axis; None puts the slices on `data` and the devices of each on `fsdp`.
       devices: the devices to use; None takes all.
 
     Raises:
-      ConfigError: there are not three sizes, their product is not the number of devices, or an axis of the mesh is no product of sides of
-        the TPU's torus, so that its devices would not be neighbours.
+      ConfigError: there are not three sizes, their product is not the number of devices, `data` is no multiple of the slices, the slices
+        differ in size, or an axis of the mesh is no product of sides of the TPU's torus, so that its devices would not be neighbours.
     """
     devices = list(jax.devices() if devices is None else devices)
+    slices = _slices(devices)
     # fsdp takes all: it splits weights and moments, which is what runs out of memory first.
-    shape = (1, len(devices), 1) if shape is None else tuple(shape)
+    shape = (len(slices), len(devices) // len(slices), 1) if shape is None else tuple(shape)
     if len(shape) != len(MESH_AXES) or math.prod(shape) != len(devices):
         raise errors.ConfigError(f'mesh shape {shape} (data, fsdp, model) needs {math.prod(shape)} devices, but there are '
                                  f'{len(devices)}; choose three sizes whose product is {len(devices)}')
+    if len({len(slice_) for slice_ in slices}) > 1:
+        raise errors.ConfigError(f'the {len(slices)} slices have {", ".join(str(len(slice_)) for slice_ in slices)} devices; a mesh needs '
+                                 'slices of one size')
+    if shape[0] % len(slices):
+        raise errors.ConfigError(f'mesh shape {shape} (data, fsdp, model): data is {shape[0]}, and there are {len(slices)} slices; choose '
+                                 f'a multiple of {len(slices)}, since fsdp and model lie inside a slice')
+    inside = (shape[0] // len(slices), *shape[1:])
     try:
-        return jax.make_mesh(shape, MESH_AXES, devices=devices, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+        # jax.make_mesh refuses devices of several slices, and splits a side of the torus over two axes on v5e alone.
+        parts = [mesh_utils.create_device_mesh(inside, slice_, allow_split_physical_axes=slice_[0].device_kind in _SPLIT_SIDES)
+                 for slice_ in slices]
     except NotImplementedError as error:
         sides = [max(places) + 1 for places in zip(*(device.coords for device in devices), strict=True)]
         raise errors.ConfigError(f'mesh shape {shape} (data, fsdp, model) does not lie on the torus of {"x".join(map(str, sides))} chips: '
                                  'the size of each axis must be a side of it, or the product of several sides') from error
+    return Mesh(np.concatenate(parts), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _slices(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
+    """Groups devices by the slice that they lie in, in the order of the slices' numbers."""
+    found: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        found.setdefault(_slice_of(device), []).append(device)
+    return [found[number] for number in sorted(found)]
+
+
+def _slice_of(device: jax.Device) -> int:
+    """Returns the number of a TPU's slice, 0 if there is one alone. jax numbers other machines' hosts in the same attribute."""
+    return getattr(device, 'slice_index', 0) if device.platform == 'tpu' else 0
 
 
 def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:

@@ -21,8 +21,8 @@ def add_commands(commands) -> None:
         commands, 'plan', _plan, 'Compile a step for a TPU slice on this machine, and print whether it fits and what it costs.',
         'atlas-jax plan --gin_file models/xxl.gin --gin_file runs/plan.gin --topology v4:4x4x4')
     cli_options.add_gin(parser, required=True)
-    parser.add_argument('--topology', metavar='v4:AxBxC', help='slice to plan for; --search without it tries all, smallest first. '
-                        'a100:N, a100-40gb:N, h100:N and h200:N are GPUs, planned by formula')
+    parser.add_argument('--topology', metavar='v4:AxBxC', help='slice to plan for, or several (2xv4:AxBxC); --search without it tries all, '
+                        'smallest first. a100:N, a100-40gb:N, h100:N and h200:N are GPUs, planned by formula')
     parser.add_argument('--step', choices=['train', 'answer', 'score', 'search', 'index'], help='step to plan: train; answer (retrieve and '
                         'decode); score (multiple choice); search (retrieve alone); index (embed passages) '
                         "(default: the step of the gin file's own command; train for runs/plan.gin)")

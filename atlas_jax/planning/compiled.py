@@ -2,13 +2,14 @@
 
 The text lists the operations of a computation in the order in which a chip runs them. So the schedule is walked as the chip would walk it:
 an operation takes the compiler's own estimate, a collective takes its bytes over the links of its group, and an asynchronous one runs on
-between its start and its end.
+between its start and its end. Of a collective over several slices the compiler makes parts inside a slice, and a transfer over the
+data-centre network between them, from `send` to `recv-done`.
 """
 
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -22,7 +23,10 @@ _SHAPE = re.compile(r'\b(\w+)\[([\d,]*)\](?:\{[^}]*?(S\(\d+\))?\})?')
 _CALLED = re.compile(r'(?:calls|to_apply|called_computations)=\{?%?([\w.\-]+)')
 _LOOP_PART = re.compile(r'(condition|body)=%?([\w.\-]+)')
 _BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}|false_computation=%?([\w.\-]+)|true_computation=%?([\w.\-]+)')
+_TRANSFER = re.compile(r'_xla_host_transfer_rendezvous="([^"]+)".*_xla_megascale_transfer_type="(\w+)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+# Numbers that a chip exchanges in a cycle of a sort: 8 x 128 lanes, two cores, and about two operations an exchange. Our assumption.
+_EXCHANGED_A_CYCLE = 1024
 # Operations that name memory and move none.
 _FREE = frozenset({'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'iota', 'partition-id', 'replica-id'})
 # Operations that read as much of their first operand as they give.
@@ -41,7 +45,8 @@ class Cost:
       moved: bytes that a chip sends in collectives, by kind.
       asynchronous: bytes of them that are sent while other operations run, by kind.
       link_seconds: the collectives' bytes over the links of their groups.
-      exposed_seconds: seconds of them in which nothing else runs.
+      network_bytes: bytes that a chip sends to other slices.
+      exposed_seconds: seconds on links and network in which nothing else runs.
       memory_bytes: bytes that operations read from and write to HBM.
     """
 
@@ -49,19 +54,39 @@ class Cost:
     moved: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
     asynchronous: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
     link_seconds: float = 0.0
+    network_bytes: float = 0.0
     exposed_seconds: float = 0.0
     memory_bytes: float = 0.0
 
     def add(self, other: 'Cost', times: int = 1) -> None:
         """Adds `times` runs of another computation."""
-        for name in ('cycles', 'link_seconds', 'exposed_seconds', 'memory_bytes'):
+        for name in ('cycles', 'link_seconds', 'network_bytes', 'exposed_seconds', 'memory_bytes'):
             setattr(self, name, getattr(self, name) + times * getattr(other, name))
         for mine, its in ((self.moved, other.moved), (self.asynchronous, other.asynchronous)):
             for kind, moved in its.items():
                 mine[kind] += times * moved
 
 
-def cost(text: str, devices: int, bandwidth: Bandwidth, cycles_a_second: float, branch: int = 0) -> Cost:
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """Rates of a chip, and its place among others.
+
+    Attributes:
+      cycles_a_second: the clock.
+      flops_a_cycle: bfloat16 operations of all matrix units in a cycle.
+      memory_bytes: bytes a second that it reads from HBM.
+      network_bytes: bytes a second that it sends to other slices.
+      slices: slices that the network joins.
+    """
+
+    cycles_a_second: float
+    flops_a_cycle: float
+    memory_bytes: float
+    network_bytes: float
+    slices: int = 1
+
+
+def cost(text: str, devices: int, bandwidth: Bandwidth, rates: Rates, branch: int = 0) -> Cost:
     """Walks the schedule of a compiled program.
 
     The bytes of a collective are a ring's: (n - 1) / n of the gathered or scattered array in groups of n chips, twice that for an
@@ -69,12 +94,12 @@ def cost(text: str, devices: int, bandwidth: Bandwidth, cycles_a_second: float, 
 
     Args:
       text: the compiled program, as `compiled.as_text()` gives it.
-      devices: chips of a group that the text does not describe.
+      devices: chips of a group that the text does not describe: those of a slice.
       bandwidth: the links of a group, as slices.Slice.bandwidth gives them.
-      cycles_a_second: the chip's clock.
+      rates: those of a chip.
       branch: the branch that counts in every switch: 0 holds a typical batch, -1 every passage at its limit.
     """
-    module = _Module(_computations(text), devices, bandwidth, cycles_a_second, branch)
+    module = _Module(_computations(text), devices, bandwidth, rates, branch)
     return module.cost(next(name for name, computation in module.computations.items() if computation.is_entry))
 
 
@@ -96,23 +121,20 @@ class _Computation:
     is_entry: bool
     operations: list[_Operation]
 
-    def memory_bytes_of_operands(self) -> dict[int, float | None]:
+    def memory_bytes_of_operands(self, computations: 'dict[str, _Computation]') -> dict[int, float | None]:
         """Bytes that a fusion reads of each of its operands, by number; None where it reads all of it."""
         read: dict[int, float | None] = {}
         for parameter in self.operations:
             if parameter.operation != 'parameter':
                 continue
             users = [user for user in self.operations if parameter.name in user.operands]
-            # A loop's weights come stacked by layer, and each trip reads its own layer's.
-            part = all(user.operation in _SLICES and user.operands[0] == parameter.name for user in users)
-            in_place = [user for user in users if user.operation == 'dynamic-update-slice' and user.operands[0] == parameter.name]
+            parts = [_read_of(user, parameter.name, computations) for user in users]
+            in_place = any(user.operation == 'dynamic-update-slice' and user.operands[0] == parameter.name for user in users)
             number = int(re.findall(r'parameter\((\d+)\)', parameter.line)[0])
-            if users and part:
-                read[number] = sum(_size(user.shape) for user in users)
-            elif in_place:  # what is written over is not read
-                read[number] = 0.0
-            else:
-                read[number] = None
+            if users and None not in parts:
+                read[number] = sum(part for part in parts if part is not None)
+            else:  # what is written over is not read
+                read[number] = 0.0 if in_place else None
         return read
 
     def written(self, shape: str) -> float:
@@ -122,6 +144,19 @@ class _Computation:
         whole = sum(_size(update.shape) for update in updates)
         parts = sum(_size(sizes[update.operands[1]]) for update in updates if update.operands[1] in sizes)
         return max(_memory(shape) - whole, 0.0) + parts
+
+
+def _read_of(user: _Operation, name: str, computations: dict[str, _Computation]) -> float | None:
+    """Bytes that an operation in a fusion reads of its operand `name`; None if it reads all of it."""
+    # A loop's weights come stacked by layer, and each trip reads its own layer's.
+    if user.operation in _SLICES and user.operands[0] == name:
+        return _size(user.shape)
+    called = _CALLED.search(user.line)
+    if user.operation == 'fusion' and called and called.group(1) in computations:
+        inside = computations[called.group(1)].memory_bytes_of_operands(computations)
+        parts = [inside.get(number) for number, operand in enumerate(user.operands) if operand == name]
+        return None if None in parts else sum(part for part in parts if part is not None)
+    return None
 
 
 def _computations(text: str) -> dict[str, _Computation]:
@@ -141,9 +176,9 @@ def _computations(text: str) -> dict[str, _Computation]:
 class _Module:
     """The costs of a compiled program's computations, each walked once."""
 
-    def __init__(self, computations: dict[str, _Computation], devices: int, bandwidth: Bandwidth, cycles_a_second: float, branch: int):
+    def __init__(self, computations: dict[str, _Computation], devices: int, bandwidth: Bandwidth, rates: Rates, branch: int):
         self.computations, self._devices, self._branch = computations, devices, branch
-        self._bandwidth, self._clock = bandwidth, cycles_a_second
+        self._bandwidth, self._rates = bandwidth, rates
         self._costs: dict[str, Cost] = {}
 
     def cost(self, name: str) -> Cost:
@@ -157,14 +192,24 @@ class _Module:
 
     def _walk(self, operations: Iterable[_Operation]) -> Cost:
         total, shapes = Cost(), dict[str, str]()
-        now, links_free = 0.0, 0.0  # seconds since the computation began, and when the links end what they have begun
-        ends: dict[str, float] = {}  # of the collectives that were started
+        # Seconds since the computation began, and when the links and the network end what they have begun.
+        now, links_free, network_free = 0.0, 0.0, 0.0
+        ends: dict[str, float] = {}  # of the collectives that were started, and of transfers by the name of their `recv`
+        transfers: dict[str, float] = {}  # ends of transfers whose `recv` has not come yet
         for operation in operations:
             shapes[operation.name] = operation.shape
             if operation.operation.endswith('-done') and operation.operands and operation.operands[0] in ends:
                 waited = max(ends.pop(operation.operands[0]) - now, 0.0)
                 total.exposed_seconds += waited
                 now += waited
+            elif transfer := _TRANSFER.search(operation.line):
+                rendezvous, kind = transfer.groups()
+                if operation.operation == 'send':
+                    sent = _sent_to_slices(kind, operation.shape, self._rates.slices)
+                    total.network_bytes += sent
+                    transfers[rendezvous] = network_free = max(now, network_free) + sent / self._rates.network_bytes
+                else:
+                    ends[operation.name] = transfers.get(rendezvous, now)
             elif collective := self._collective(operation):
                 kind, moved, group = collective
                 seconds = moved / self._bandwidth(group)
@@ -182,7 +227,7 @@ class _Module:
                     now = end
             else:
                 part = self._of_operation(operation, shapes)
-                now += part.cycles / self._clock + part.exposed_seconds
+                now += part.cycles / self._rates.cycles_a_second + part.exposed_seconds
                 total.add(part)
         # What is started in a computation ends in it.
         return total
@@ -214,9 +259,29 @@ class _Module:
         elif operation.operation == 'call' and (called := _CALLED.search(operation.line)):
             total.add(self.cost(called.group(1)))
         elif operation.operation not in _FREE and not operation.operation.endswith('-done'):
-            total.cycles = float(sum(int(cycles) for cycles in _CYCLES.findall(operation.line)))
             total.memory_bytes = self._memory_bytes(operation, shapes)
+            if stated := _CYCLES.findall(operation.line):
+                total.cycles = float(sum(int(cycles) for cycles in stated))
+            else:
+                total.cycles = self._own_estimate(operation, shapes, total.memory_bytes)
         return total
+
+    def _own_estimate(self, operation: _Operation, shapes: dict[str, str], memory_bytes: float) -> float:
+        """Cycles of a sort, a top-k, or a product fused with a partial reduction: the compiler states none. 0 of any other operation."""
+        inside = list(self._inside(operation, shapes))
+        sorting = sum(_sorting_cycles(*each) for each in inside)
+        product = sum(_product_flops(*each) for each in inside) / self._rates.flops_a_cycle
+        read = memory_bytes / self._rates.memory_bytes * self._rates.cycles_a_second
+        return sorting + (max(product, read) if product else 0.0)
+
+    def _inside(self, operation: _Operation, shapes: dict[str, str]) -> Iterator[tuple[_Operation, dict[str, str]]]:
+        """Yields the operation and those of its fusions, each with the shapes of its operands."""
+        yield operation, shapes
+        called = _CALLED.search(operation.line)
+        if operation.operation == 'fusion' and called:
+            operations = self._operations(called.group(1))
+            for each in operations:
+                yield from self._inside(each, {one.name: one.shape for one in operations})
 
     def _memory_bytes(self, operation: _Operation, shapes: dict[str, str]) -> float:
         if operation.operation.endswith('-start'):  # its result names what is copied as well
@@ -230,7 +295,7 @@ class _Module:
         if operation.operation != 'fusion' or called is None or called.group(1) not in self.computations:
             return _memory(operation.shape) + sum(sizes)
         inside = self.computations[called.group(1)]
-        read = inside.memory_bytes_of_operands()
+        read = inside.memory_bytes_of_operands(self.computations)
         for number, size in enumerate(sizes):
             part = read.get(number)
             sizes[number] = size if part is None else min(size, part)
@@ -246,6 +311,36 @@ class _Module:
                 lines += [operation.line for operation in self._operations(called.group(1))]
         constants = [int(match.group(1)) for text in lines if (match := re.search(r's32\[\]\S* constant\((\d+)\)', text))]
         return max(constants, default=1)
+
+
+def _sorting_cycles(operation: _Operation, shapes: dict[str, str]) -> float:
+    """Our estimate of a sort along one dimension, or of a top-k along the last: the exchanges of a bitonic network; else 0."""
+    top_k = 'custom_call_target="TopK"' in operation.line
+    if operation.operation != 'sort' and not top_k:
+        return 0.0
+    arrays = _SHAPE.findall(shapes.get(operation.operands[0], '') if top_k else operation.shape)
+    sides = _numbers(arrays[0][1]) if arrays else ()
+    if not sides:
+        return 0.0
+    along = len(sides) - 1 if top_k else int(re.findall(r'dimensions=\{(\d+)\}', operation.line)[0])
+    length = math.ceil(math.log2(sides[along])) if sides[along] > 1 else 0
+    stages = length * (length + 1) / 2
+    if top_k:  # runs as long as the result are sorted, and merged by halves
+        kept = math.ceil(math.log2(_numbers(_SHAPE.findall(operation.shape)[0][1])[-1] or 1))
+        stages = min(stages, kept * (kept + 1) / 2 + 2 * (kept + 1))
+    columns = 2 if top_k else len(arrays)  # a top-k moves places beside values
+    return columns * stages * 2**length * math.prod(sides) / sides[along] / _EXCHANGED_A_CYCLE
+
+
+def _product_flops(operation: _Operation, shapes: dict[str, str]) -> float:
+    """bfloat16 operations of a matrix product; float32 at the highest precision takes six passes."""
+    if operation.operation != 'convolution':
+        return 0.0
+    counts = [math.prod(_numbers(arrays[0][1]) or (1,)) for name in operation.operands if (arrays := _SHAPE.findall(shapes.get(name, '')))]
+    result = math.prod(_numbers(_SHAPE.findall(operation.shape)[0][1]) or (1,))
+    passes = 6 if 'operand_precision={highest' in operation.line else 1
+    # [m, k] x [k, n] -> [m, n]: the product of the three sizes is (m k n)².
+    return passes * 2 * math.sqrt(math.prod(counts) * result) if len(counts) == 2 else 0.0
 
 
 def _sizes(shape: str) -> list[tuple[float, bool]]:
@@ -277,6 +372,13 @@ def _sent(kind: str, shape: str, group: int) -> float:
     return max(sizes) * (1 if kind == 'collective-permute' else share)
 
 
+def _sent_to_slices(kind: str, shape: str, slices: int) -> float:
+    """Bytes that a chip sends to the other slices in a transfer of this `send`, whose shape starts with what is sent."""
+    part = _sizes(shape)[0][0]
+    # A sum goes round the slices as on a ring; any other part goes whole to each of them.
+    return part * (2 * (slices - 1) / slices if kind == 'ALL_REDUCE' else slices - 1)
+
+
 def _group(line: str, devices: int) -> Group:
     """Returns the first group of a collective; the others are alike. Of a permutation it is the first pair."""
     if match := re.search(r'replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}', line):  # sizes of axes, and the axes that a group spans
@@ -295,4 +397,4 @@ def _group(line: str, devices: int) -> Group:
 
 
 def _numbers(text: str) -> Sequence[int]:
-    return [int(number) for number in text.split(',')]
+    return [int(number) for number in text.split(',') if number]

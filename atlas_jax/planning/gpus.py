@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 import sys
+from typing import ClassVar
 
 from atlas_jax import errors
 from atlas_jax.runtime import accelerators
@@ -59,6 +60,7 @@ class GpuHosts:
     name: str
     chips: int
     gpu: Gpu
+    count: ClassVar[int] = 1  # as a slice's: one network for all
 
     @property
     def host_chips(self) -> int:

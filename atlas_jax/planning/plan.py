@@ -57,7 +57,8 @@ class Plan:
       kernel_seconds: FLOPs of kernels at the peak rate.
       collective_seconds: the collectives' bytes over all links of a chip.
       link_seconds: the collectives' bytes over the links of their groups, one collective after another.
-      exposed_seconds: seconds of them in which nothing else runs.
+      network_seconds: what a chip sends to other slices over the data-centre network; 0 on one slice.
+      exposed_seconds: seconds on links and network in which nothing else runs.
       reading_seconds: reading what must be read: decoder weights, keys and values for every token of an answer; the index for a search.
       memory_seconds: all that the compiled program reads and writes, at the memory's rate; the compiler's own cycles contain it.
       items_per_second: examples, questions or passages at the roofline.
@@ -88,6 +89,7 @@ class Plan:
     kernel_seconds: float
     collective_seconds: float
     link_seconds: float
+    network_seconds: float
     exposed_seconds: float
     reading_seconds: float
     memory_seconds: float
@@ -166,13 +168,14 @@ def _speed_lines(planned: Plan, workload: workload_lib.Workload, call: str, item
     moved = ', '.join(f'{kind} {moved / 1e9:.1f}' for kind, moved in planned.collective_bytes.items() if moved)
     read = 'the index' if planned.kind == 'search' else 'while decoding'
     reading = f', reading {read} {planned.reading_seconds:.3g}' if planned.reading_seconds else ''
+    network = f', network {planned.network_seconds:.3g}' if planned.network_seconds else ''
     total = sum(planned.collective_bytes.values())
     hidden = f', {sum(planned.asynchronous_bytes.values()) / total:.0%} of it asynchronous' if total else ''
     result = [f'GB moved by a chip     {total / 1e9:.1f}{": " if moved else ""}{moved}{hidden}',
               f'roofline               {planned.step_seconds_roofline:.3g} s of {call} (compute {planned.compute_seconds:.3g}, '
-              f'links {planned.collective_seconds:.3g}{reading}, if they overlap)',
+              f'links {planned.collective_seconds:.3g}{network}{reading}, if they overlap)',
               f'expected               {planned.step_seconds_expected:.3g} s (compiler {planned.compiler_seconds:.3g}, of which memory '
-              f'{planned.memory_seconds:.3g}; kernels {planned.kernel_seconds:.3g}; links {planned.link_seconds:.3g}, not covered '
+              f'{planned.memory_seconds:.3g}; kernels {planned.kernel_seconds:.3g}; links {planned.link_seconds:.3g}{network}, not covered '
               f'{planned.exposed_seconds:.3g})',
               f'{f"{item} a second":23}{planned.items_per_second:.3g} at most',
               f'MFU at most            {planned.mfu_bound:.0%}; {planned.mfu:.0%} on real tokens as expected' if planned.kind == 'train'
@@ -319,8 +322,9 @@ def _compiled(lowered: jax.stages.Lowered, counted: _Counted, workload: workload
 def _cost(text: str, mesh: jax.sharding.Mesh, slice_: slices.Slice) -> compiled_lib.Cost:
     # Where each chip lies decides which links carry a group's bytes.
     places = [device.coords for device in mesh.devices.flat]
-    return compiled_lib.cost(text, mesh.size, lambda group: slice_.bandwidth([places[number] for number in group]),
-                             slice_.generation.cycles_a_second)
+    # The compiled text is that of one slice, whose chips are numbered from 0; slices lie one behind the other on the mesh.
+    return compiled_lib.cost(text, mesh.size // slice_.count, lambda group: slice_.bandwidth([places[number] for number in group]),
+                             slice_.rates)
 
 
 def _plan_of(total: float, cost: compiled_lib.Cost, counted: _Counted, workload: workload_lib.Workload, slice_: slices.Slice,
@@ -329,7 +333,8 @@ def _plan_of(total: float, cost: compiled_lib.Cost, counted: _Counted, workload:
     compute, reading = counted.flops / slice_.chips / chip.flops, counted.read_bytes / chip.hbm_bytes
     kernels, compiler = counted.kernel_flops / slice_.chips / chip.flops, cost.cycles / chip.cycles_a_second
     traffic = sum(cost.moved.values()) / (2 * chip.dimensions * chip.link_bytes)
-    roofline = max(compute, traffic, reading)
+    network = cost.network_bytes / chip.network_bytes
+    roofline = max(compute, traffic, network, reading)
     expected = max(roofline, compiler + kernels + cost.exposed_seconds)
     mesh_shape = slices.check_mesh(workload.mesh_shape, slice_)
     return Plan(
@@ -340,7 +345,7 @@ def _plan_of(total: float, cost: compiled_lib.Cost, counted: _Counted, workload:
         hbm_parts={name: parts[name] / GIB for name in PARTS}, flops=counted.flops, flops_at_limit=counted.flops_at_limit,
         step_seconds_roofline=roofline, step_seconds_expected=expected, compute_seconds=compute, compiler_seconds=compiler,
         kernel_seconds=kernels, collective_seconds=traffic, link_seconds=cost.link_seconds,
-        exposed_seconds=cost.exposed_seconds, reading_seconds=reading,
+        network_seconds=network, exposed_seconds=cost.exposed_seconds, reading_seconds=reading,
         memory_seconds=cost.memory_bytes / chip.hbm_bytes, items_per_second=counted.items / roofline,
         mfu_bound=counted.model_flops / slice_.chips / chip.flops / roofline,
         mfu=counted.real_flops / slice_.chips / chip.flops / expected,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.planning import gpus
+from atlas_jax.planning import compiled, gpus
 
 # Must be in the environment before jax starts: libtpu would otherwise ask a metadata server for the TPU that this machine lacks.
 # The accelerator type is that of one host; the topology is given when its devices are described.
@@ -30,6 +30,7 @@ class Generation:
       hbm_gib: memory of a chip that programs may use, as the compiler names it.
       flops: bfloat16 operations a second of a chip, as in runtime/accelerators.py.
       link_bytes: bytes a second that a chip sends over one link, to one neighbour.
+      network_bytes: bytes a second of a chip's share of its host's data-centre network, each way.
       hbm_bytes: bytes a second that a chip reads from its memory.
       flops_a_cycle: bfloat16 operations of all matrix units in a cycle.
       configuration: how the compiler calls a chip whose cores are one device.
@@ -40,6 +41,7 @@ class Generation:
     hbm_gib: float
     flops: float
     link_bytes: float
+    network_bytes: float
     hbm_bytes: float
     flops_a_cycle: int
     configuration: str
@@ -53,37 +55,52 @@ class Generation:
 # FLOP/s, HBM and its rate, and links are Google's figures (cloud.google.com/tpu/docs, system architecture). A matrix unit of n x n does 2n²
 # operations a cycle: eight of 128 x 128 on v4 and v5p, four on v5e, four of 256 x 256 on v6e; the compiler's cycles for a product of
 # 8192 x 8192 are within 8 % of that on v4, 10 % on v5p, 12 % on v5e. Closed tori: v4 and v5p are made of cubes of 4 x 4 x 4.
+# The data-centre network: 50 Gbit/s a chip on v5p, 6.4 and 25.6 Tbit/s for 256 chips on v5e and v6e. Google gives none for v4: v5p's is
+# assumed, as both have 4 chips a host.
 GENERATIONS = {
-    'v4': Generation(3, 4, 30.75, 275e12, 50e9, 1.2e12, 8 * 2 * 128**2, 'megacore'),
-    'v5p': Generation(3, 4, 95.73, 459e12, 100e9, 2.765e12, 8 * 2 * 128**2, 'megacore'),
-    'v5e': Generation(2, 16, 15.75, 197e12, 50e9, 0.82e12, 4 * 2 * 128**2, 'default'),
-    'v6e': Generation(2, 16, 31.24, 918e12, 100e9, 1.64e12, 4 * 2 * 256**2, 'default'),
+    'v4': Generation(3, 4, 30.75, 275e12, 50e9, 6.25e9, 1.2e12, 8 * 2 * 128**2, 'megacore'),
+    'v5p': Generation(3, 4, 95.73, 459e12, 100e9, 6.25e9, 2.765e12, 8 * 2 * 128**2, 'megacore'),
+    'v5e': Generation(2, 16, 15.75, 197e12, 50e9, 3.125e9, 0.82e12, 4 * 2 * 128**2, 'default'),
+    'v6e': Generation(2, 16, 31.24, 918e12, 100e9, 12.5e9, 1.64e12, 4 * 2 * 256**2, 'default'),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """A slice of TPU chips.
+    """A slice of TPU chips, or several of one shape that the data-centre network joins.
 
     Attributes:
-      name: such as v4:4x4x4 or v6e:8x8.
+      name: such as v4:4x4x4 or v6e:8x8; 2xv4:4x4x4 for two slices.
       sides: chips along each side.
       generation: its chips.
+      count: slices.
     """
 
     name: str
     sides: tuple[int, ...]
     generation: Generation
+    count: int = 1
 
     @property
     def chips(self) -> int:
-        """Chips of the slice."""
-        return math.prod(self.sides)
+        """Chips of all slices."""
+        return self.count * math.prod(self.sides)
+
+    @property
+    def topology(self) -> str:
+        """The name of one slice."""
+        return self.name.removeprefix(f'{self.count}x')
 
     @property
     def host(self) -> 'Slice':
         """The smallest slice: the chips of one host."""
-        return parse(f'{self.name.split(":")[0]}:{"x".join(str(side) for side in _HOST_SIDES[:self.generation.dimensions])}')
+        return parse(f'{self.topology.split(":")[0]}:{"x".join(str(side) for side in _HOST_SIDES[:self.generation.dimensions])}')
+
+    @property
+    def rates(self) -> compiled.Rates:
+        """What the schedule of a compiled program is timed with."""
+        chip = self.generation
+        return compiled.Rates(chip.cycles_a_second, chip.flops_a_cycle, chip.hbm_bytes, chip.network_bytes, self.count)
 
     def wraps(self, side: int) -> bool:
         """Returns True if the chips at both ends of this side (a number from 0) are neighbours."""
@@ -98,7 +115,7 @@ class Slice:
         A group that spans several sides uses the links of all.
 
         Args:
-          coordinates: where each chip of the group lies.
+          coordinates: where each chip of the group lies in its slice.
         """
         total, spanned = 0.0, 1
         for side in range(self.generation.dimensions):
@@ -116,24 +133,27 @@ class Slice:
 
 
 def parse(name: str) -> Slice:
-    """Returns the slice that `name` (such as v4:4x4x4 or v5e:4x8) means.
+    """Returns the slice that `name` (such as v4:4x4x4 or v5e:4x8) means, or the slices (2xv4:4x4x4 is two).
 
     Raises:
-      ConfigError: an unknown generation, a wrong number of sides, or a side that is no multiple of a host's chips along it.
+      ConfigError: an unknown generation, no slice at all, a wrong number of sides, or a side that is no multiple of a host's chips along
+        it.
     """
-    match = re.fullmatch(r'(\w+):(\d{1,4}(?:x\d{1,4})*)', name)
-    generation = GENERATIONS.get(match.group(1)) if match else None
+    match = re.fullmatch(r'(?:([1-9]\d{0,2})x)?([a-z]\w*):(\d{1,4}(?:x\d{1,4})*)', name)
+    generation = GENERATIONS.get(match.group(2)) if match else None
     if match is None or generation is None:
         raise errors.ConfigError(f'topology "{name}" is unknown; write a generation ({", ".join(GENERATIONS)}) and the sides, such as '
-                                 f'{", ".join(SMALLEST_FIRST[:3])}, v5p:4x4x4, v5e:4x8 or v6e:8x8; GPUs are h100:8 and the like')
-    sides = tuple(int(side) for side in match.group(2).split('x'))
+                                 f'{", ".join(SMALLEST_FIRST[:3])}, v5p:4x4x4, v5e:4x8 or v6e:8x8; 2xv4:4x4x4 means two slices, and GPUs '
+                                 'are h100:8 and the like')
+    sides = tuple(int(side) for side in match.group(3).split('x'))
     if len(sides) != generation.dimensions:
-        raise errors.ConfigError(f'topology "{name}" has {len(sides)} sides; {match.group(1)} has {generation.dimensions}: write '
-                                 f'{match.group(1)}:{"x".join("ABC"[:generation.dimensions])}')
+        raise errors.ConfigError(f'topology "{name}" has {len(sides)} sides; {match.group(2)} has {generation.dimensions}: write '
+                                 f'{match.group(2)}:{"x".join("ABC"[:generation.dimensions])}')
     for axis, side, chips in zip('ABC', sides, _HOST_SIDES, strict=False):
         if side < 1 or side % chips:
             raise errors.ConfigError(f'topology "{name}": side {axis} is {side}, not a multiple of the {chips} chips that a host has there')
-    return Slice(name, sides, generation)
+    count = int(match.group(1) or 1)
+    return Slice(name if count > 1 else name.removeprefix('1x'), sides, generation, count)
 
 
 def prepare_environment() -> None:
@@ -154,23 +174,27 @@ def prepare_environment() -> None:
 
 
 def devices(slice_: Slice) -> list[Any]:
-    """Returns the slice's chips as jax devices. Programs compile for them and cannot run on them."""
+    """Returns the chips of the slices as jax devices. Programs compile for them and cannot run on them."""
     from jax.experimental import topologies
-    description = topologies.get_topology_desc(platform='tpu', topology_name=slice_.name,
+    description = topologies.get_topology_desc(platform='tpu', topology_name=slice_.topology, num_slices=slice_.count,
                                                chip_config_name=slice_.generation.configuration, chips_per_host_bounds=_HOST_SIDES)
     return list(description.devices)
 
 
 def check_mesh(mesh_shape: tuple[int, int, int] | None, slice_: Slice | gpus.GpuHosts) -> tuple[int, int, int]:
-    """Returns the mesh shape (data, fsdp, model); None puts every chip on fsdp.
+    """Returns the mesh shape (data, fsdp, model); None puts the slices on data and the chips of each on fsdp.
 
     Raises:
-      ConfigError: the mesh does not use exactly the slice's chips; the message names the axis.
+      ConfigError: the mesh does not use exactly the slice's chips, or its data axis is no multiple of the slices; the message names the
+        axis.
     """
     if mesh_shape is None:
-        return 1, slice_.chips, 1
+        return slice_.count, slice_.chips // slice_.count, 1
     if len(mesh_shape) != 3:
         raise errors.ConfigError(f'mesh {mesh_shape} has {len(mesh_shape)} sizes; it needs three: data, fsdp, model')
+    if mesh_shape[0] % slice_.count:
+        raise errors.ConfigError(f'mesh {mesh_shape}: axis data is {mesh_shape[0]}, not a multiple of the {slice_.count} slices of '
+                                 f'{slice_.name}; fsdp and model lie inside a slice')
     left = slice_.chips  # chips for this axis and those behind it
     for axis, size in zip(('data', 'fsdp', 'model'), mesh_shape, strict=True):
         if size < 1 or left % size:

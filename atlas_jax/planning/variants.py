@@ -88,13 +88,15 @@ def first_that_fits(workload: workload_lib.Workload, topologies: Sequence[str], 
 
 
 def candidates(workload: workload_lib.Workload, slice_: slices.Slice) -> list[Candidate]:
-    """Returns all meshes (data 1), accumulations that keep the examples of an update, and rematerialisations of a step that trains.
+    """Returns all meshes, accumulations that keep the examples of an update, and rematerialisations of a step that trains.
+
+    `data` is the number of slices.
 
     They come quickest first; equally quick ones by memory, then by traffic. Questions come in one batch, rounded up to whole chips.
     """
     examples, found = workload.examples_a_step, []
     counts = [steps for steps in range(1, examples + 1) if examples % steps == 0 and examples // steps % slice_.chips == 0]
-    for mesh_shape in meshes(slice_.chips):
+    for mesh_shape in meshes(slice_):
         for steps, remat in itertools.product(counts, _REMAT) if workload.trains else ((1, workload.step.remat),):
             batch_size = examples // steps if workload.trains else math.ceil(examples / slice_.chips) * slice_.chips
             changed = dataclasses.replace(workload, mesh_shape=mesh_shape, batch_size=batch_size,
@@ -104,9 +106,10 @@ def candidates(workload: workload_lib.Workload, slice_: slices.Slice) -> list[Ca
     return sorted(found, key=lambda each: (round(each.seconds, 3), round(each.hbm_gib, 3), each.link_seconds))
 
 
-def meshes(chips: int) -> Iterator[tuple[int, int, int]]:
-    """Yields the mesh shapes (1, fsdp, model) with model up to 8."""
-    return ((1, chips // model, model) for model in _MODEL_AXIS if chips % model == 0)
+def meshes(slice_: slices.Slice) -> Iterator[tuple[int, int, int]]:
+    """Yields the mesh shapes (slices, fsdp, model) with model up to 8."""
+    chips = slice_.chips // slice_.count
+    return ((slice_.count, chips // model, model) for model in _MODEL_AXIS if chips % model == 0)
 
 
 def estimate(workload: workload_lib.Workload, slice_: slices.Slice) -> Candidate:
@@ -133,7 +136,8 @@ def _training(workload: workload_lib.Workload, slice_: slices.Slice, params: int
         kept += _keys_values_bytes(workload)
     moments = 0 if workload.optimizer.optimizer == 'adafactor' else _ADAM_BYTES
     weights_and_gradients = 2 * _BYTES[step.param_dtype]
-    return flops, moved_bytes, params * (weights_and_gradients + moments) / slice_.chips + tokens * kept
+    # Every slice holds all weights.
+    return flops, moved_bytes, params * (weights_and_gradients + moments) * slice_.count / slice_.chips + tokens * kept
 
 
 def _answering(workload: workload_lib.Workload, slice_: slices.Slice, params: int, tokens: float) -> tuple[float, float, float]:
@@ -142,11 +146,11 @@ def _answering(workload: workload_lib.Workload, slice_: slices.Slice, params: in
     weight_bytes = _BYTES[workload.step.param_dtype]
     if workload.kind == 'search':
         retriever, query_tokens = _size(abstract['retriever']), workload.batch_size / slice_.chips * workload.query_tokens
-        return _FORWARD_FLOPS * retriever * query_tokens, move * retriever, retriever * weight_bytes / slice_.chips
+        return _FORWARD_FLOPS * retriever * query_tokens, move * retriever, retriever * weight_bytes * slice_.count / slice_.chips
     decoded = workload.config.inputs.target_limit if workload.kind == 'answer' else 1  # the decoder's weights move for every token
     moved_bytes = move * _gathered(workload, decoded)
     # Keys and values are held twice: as they are made, and laid out by head.
-    held_bytes = params * weight_bytes / slice_.chips + 2 * tokens * _keys_values_bytes(workload)
+    held_bytes = params * weight_bytes * slice_.count / slice_.chips + 2 * tokens * _keys_values_bytes(workload)
     return _FORWARD_FLOPS * params * _ENCODER_SHARE * tokens, moved_bytes, held_bytes
 
 

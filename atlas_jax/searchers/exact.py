@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from atlas_jax import types
+from atlas_jax import partitioning, types
 from atlas_jax.searchers import scan
 
 Array = jax.Array
@@ -46,6 +46,8 @@ def search_approximately(arrays: types.IndexArrays, queries: Array, top_k: int, 
     """
     scan.check(arrays, queries, top_k, mesh, chunk_rows)
     rows = arrays.valid.shape[0]
+    if chunk_rows is None and partitioning.platform() == 'tpu':
+        chunk_rows = rows  # the product is fused with the reduction, so that no scores are kept
 
     def select(scores: Array, top_k: int) -> tuple[Array, Array]:
         # The recall is that of the merged result, so each device may reduce as if it held all rows.

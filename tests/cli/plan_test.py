@@ -41,6 +41,7 @@ def test_unknown_slices_are_one_line(arguments, words, capsys):
 @pytest.mark.parametrize('arguments, words', [
     (['--gin.BATCH_SIZE=6'], 'batch_size 6 (of a micro-batch) does not divide over the 4 chips of v4:2x2x1; choose a multiple of 4'),
     (['--gin.MESH_SHAPE=(1, 3, 1)'], 'axis fsdp is 3, which does not divide the 4 chips'),
+    (['--topology', '2xv4:2x2x1', '--gin.BATCH_SIZE=8', '--gin.MESH_SHAPE=(1, 8, 1)'], 'axis data is 1, not a multiple of the 2 slices'),
     (['--gin.MESH_SHAPE=(4, 1)'], 'mesh_shape must be tuple[int, int, int] | None, got (4, 1)'),
     (['--gin.MESH_SHAPE=(1, 8, 1)'], 'axis fsdp is 8, which does not divide the 4 chips that are left of v4:2x2x1'),
     (['--gin.BATCHSIZE=4'], 'did you mean "BATCH_SIZE"?'),
@@ -117,6 +118,16 @@ def test_other_steps_are_compiled(step, line, tmp_path):
     assert figures['flops'] < figures['flops_at_limit'] or (step == 'search' and figures['flops'] == figures['flops_at_limit'])
     # An index is embedded by every host alone; what is answered comes in whole chips.
     assert (sum(figures['collective_bytes'].values()) == 0) == (step == 'index') and (step == 'index' or figures['batch_size'] == 8)
+
+
+@needs_compiler
+@pytest.mark.slow  # the TPU compiler makes the transfers between slices
+def test_several_slices_are_compiled(tmp_path):
+    run = _run('--step', 'search', '--topology', '2xv4:2x2x1', '--gin.BATCH_SIZE=8', '--gin.N_CONTEXT=3', '--gin.INDEX_ROWS=4000',
+               '--cache', str(tmp_path / 'cache'), '--json', str(tmp_path / 'plan.json'))
+    assert run.returncode == 0 and '2xv4:2x2x1, 8 chips, data 2 x fsdp 4 x model 1: fits' in run.stdout, run.stderr
+    # Candidates of a search are few: every chip of the other slice gets 8 queries' scores and rows.
+    assert 0 < json.loads((tmp_path / 'plan.json').read_text())['network_seconds'] < 1e-5 and ', network ' in run.stdout
 
 
 @needs_compiler

@@ -68,6 +68,13 @@ def test_training_equals_one_device(mode, shape):
                  jax.device_get(state_found.params), jax.device_get(current.params))
 
 
+def test_two_slices_train_as_one_device(monkeypatch):
+    # Every other device is in the same slice, so that `data` takes other devices than without slices.
+    monkeypatch.setattr(partitioning, '_slice_of', lambda device: device.id % 2)
+    assert {device.id % 2 for device in _mesh((2, 2, 2)).devices[0].flat} == {0}
+    test_training_equals_one_device('joint', (2, 2, 2))
+
+
 def test_parameters_and_moments_are_spread():
     _, current = _run((1, 2, 4), 'joint', steps=1)
     kernel = current.params['reader']['encoder']['layers']['mlp']['wo']['kernel']  # [layers, mlp, embed]; 31 does not divide over model

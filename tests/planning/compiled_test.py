@@ -46,8 +46,12 @@ ENTRY %main (x: f32[10]) -> f32[10] {
 """
 
 
+def _rates(clock: float = 1.0, slices: int = 1) -> compiled.Rates:
+    return compiled.Rates(clock, flops_a_cycle=1000.0, memory_bytes=1e9, network_bytes=0.5, slices=slices)
+
+
 def _cost(text: str, devices: int = 8, rate: float = 1.0, clock: float = 1.0, branch: int = 0) -> compiled.Cost:
-    return compiled.cost(text, devices, lambda group: rate, clock, branch)
+    return compiled.cost(text, devices, lambda group: rate, _rates(clock), branch)
 
 
 def test_every_kind_is_counted_once_a_trip():
@@ -68,7 +72,7 @@ def test_every_kind_is_counted_once_a_trip():
 def test_groups_in_every_notation(groups, first):
     asked = []
     text = TEXT.replace('[1,8]<=[8]', groups)
-    moved = compiled.cost(text, 8, lambda group: asked.append(group) or 1.0, 1.0).moved
+    moved = compiled.cost(text, 8, lambda group: asked.append(group) or 1.0, _rates()).moved
     assert moved['all-gather'] == pytest.approx(24 * 96 * 32 * 2 * (len(first) - 1) / len(first)) and first in asked
 
 
@@ -105,6 +109,55 @@ def test_what_is_not_asynchronous_is_not_covered():
     assert found.cycles == 60 and found.exposed_seconds == 20 and not found.asynchronous['all-gather']
 
 
+_SEND = ('%send{0} = (f32[5,2]{{1,0}}, u32[], token[]) send(%x, %after), channel_id={0}, is_host_transfer=true, frontend_attributes='
+         '{{_xla_host_transfer_rendezvous="{1}_{0}",_xla_megascale_target="{{1,2}}x{{0:3}}",_xla_megascale_transfer_type="{1}"}}')
+_RECEIVE = _SEND.replace('send', 'recv').replace('(%x, %after)', '(%after)')
+_RECEIVED = '%ended{0} = (f32[5,2]{{1,0}}, token[]) recv-done(%recv{0}), channel_id={0}, is_host_transfer=true'
+
+
+# Three slices, .5 bytes a second: a sum of 40 bytes sends 2 * 2 / 3 of them, any other part goes to both others.
+@pytest.mark.parametrize('kind, sent', [('ALL_REDUCE', 160 / 3), ('ALL_GATHER', 80)])
+@pytest.mark.parametrize('cycles', [0, 100, 200])
+def test_transfers_between_slices_take_the_network(kind, sent, cycles):
+    lines = [_SEND.format(1, kind), _RECEIVE.format(1, kind), _PRODUCT.format(0, cycles), _RECEIVED.format(1)]
+    found = compiled.cost(_schedule(*lines), 8, lambda group: 1.0, _rates(slices=3))
+    assert found.network_bytes == pytest.approx(sent) and sum(found.moved.values()) == 0
+    assert found.exposed_seconds == pytest.approx(max(2 * sent - cycles, 0)) and found.link_seconds == 0
+
+
+def test_the_network_carries_one_transfer_after_another():
+    lines = [each.format(number, 'ALL_REDUCE') for each in (_SEND, _RECEIVE) for number in (1, 2)]
+    found = compiled.cost(_schedule(*lines, _RECEIVED.format(2), _RECEIVED.format(1)), 8, lambda group: 1.0, _rates(slices=2))
+    assert found.network_bytes == 80 and found.exposed_seconds == 160
+
+
+def test_sorts_are_estimated():
+    # 16 columns of 256 values and places: 36 stages of a bitonic network. The best 8 of them take 6 + 2 * 4.
+    line = '%sorted = (f32[16,256]{1,0}, s32[16,256]{1,0}) sort(%values, %places), dimensions={1}, to_apply=%less'
+    assert _cost(_schedule(line)).cycles == 2 * 36 * 16 * 256 / 1024
+    top = ['%values = f32[16,256]{1,0} parameter(0)',
+           '%best = (f32[16,8]{1,0}, s32[16,8]{1,0}) custom-call(%values), custom_call_target="TopK"']
+    assert _cost(_schedule(*top)).cycles == 2 * 14 * 16 * 256 / 1024
+
+
+_REDUCED = """\
+%reduced (rows: bf16[4096,96], queries: f32[8,96]) -> f32[128,8] {
+  %rows = bf16[4096,96]{1,0} parameter(0)
+  %queries = f32[8,96]{1,0} parameter(1)
+  %scores = f32[4096,8]{0,1} convolution(%rows, %queries), dim_labels=bf_oi->bf, operand_precision={highest,highest}
+  ROOT %best = (f32[128,8]{0,1}, s32[128,8]{0,1}) custom-call(%scores, %scores), custom_call_target="PartialReduce"
+}
+
+"""
+
+
+@pytest.mark.parametrize('stated, cycles', [('', 6 * 2 * 4096 * 96 * 8 / 1000), (', backend_config={"estimated_cycles":"77"}', 77)])
+def test_a_product_without_an_estimate_takes_its_flops(stated, cycles):
+    fused = '%out = (f32[128,8]{0,1}, s32[128,8]{0,1}) fusion(%all, %asked), kind=kOutput, calls=%reduced' + stated
+    arguments = ['%all = bf16[4096,96]{1,0} parameter(0)', '%asked = f32[8,96]{1,0} parameter(1)']
+    assert _cost(_REDUCED + _schedule(*arguments, fused)).cycles == pytest.approx(cycles)
+
+
 _FUSED = """\
 %sliced (stacked: f32[24,10], other: f32[10]) -> f32[10] {
   %stacked = f32[24,10]{1,0} parameter(0)
@@ -120,6 +173,19 @@ _FUSED = """\
 }
 
 """
+
+
+def test_a_slice_inside_an_inner_fusion_reads_a_part():
+    outer = """\
+%outer (stacked: f32[24,10], other: f32[10]) -> f32[10] {
+  %all = f32[24,10]{1,0} parameter(0)
+  %row = f32[10]{0} parameter(1)
+  ROOT %inner = f32[10]{0} fusion(%all, %row), kind=kLoop, calls=%sliced
+}
+
+"""
+    lines = ['%all = f32[24,10]{1,0} parameter(0)', '%row = f32[10]{0} parameter(1)', '%out = f32[10]{0} fusion(%all, %row), calls=%outer']
+    assert _cost(_FUSED + outer + _schedule(*lines)).memory_bytes == 3 * 40
 
 
 def test_memory_counts_what_is_read_and_written():

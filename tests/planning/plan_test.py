@@ -123,8 +123,8 @@ def test_bytes_of_a_chip_are_those_of_its_shards():
 def test_every_kind_has_its_lines(kind, words):
     slice_ = slices.parse('v4:2x2x1')
     planned = plan_lib.Plan(kind, slice_.name, 4, (1, 4, 1), 2, 'full', 8, True, 3.0, 30.75, {'parameters': 3.0}, 1e12, 2e12, 2.0, 3.0, 2.0,
-                            1.5, 0.5, 0.5, 1.5, 1.0, 0.25, 0.75, 4.0, 0.5, 0.4, {'all-gather': 1e9}, {'all-gather': 5e8}, 7.0)
+                            1.5, 0.5, 0.5, 1.5, 1.25, 1.0, 0.25, 0.75, 4.0, 0.5, 0.4, {'all-gather': 1e9}, {'all-gather': 5e8}, 7.0)
     shown = '\n'.join(plan_lib.lines(planned, dataclasses.replace(WORKLOAD, kind=kind)))
     assert words in shown and 'fits' in shown and 'all-gather 1.0, 50% of it asynchronous' in shown
-    assert 'expected               3 s' in shown and 'links 1.5, not covered 1)' in shown
+    assert 'expected               3 s' in shown and 'links 1.5, network 1.25, not covered 1)' in shown
     assert ('40% on real tokens' in shown) == (kind == 'train') and 'real lengths take 50%' in shown

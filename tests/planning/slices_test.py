@@ -17,10 +17,20 @@ def test_chips_of_a_slice():
                                          ('v4:4x4', '2 sides; v4 has 3: write v4:AxBxC'),
                                          ('v5e:4x4x4', '3 sides; v5e has 2: write v5e:AxB'), ('v6e', 'unknown'), ('v6e:', 'unknown'),
                                          ('v5p:4x4x99999', 'unknown'),
+                                         ('0xv4:2x2x1', 'unknown'), ('v4:2x2x1*2', 'unknown; .* 2xv4:4x4x4 means two slices'),
                                          ('v4:3x2x2', 'side A is 3, not a multiple of the 2 chips'), ('v4:2x2x0', 'side C is 0')])
 def test_unknown_slices_are_refused(name, words):
     with pytest.raises(errors.ConfigError, match=words):
         slices.parse(name)
+
+
+def test_several_slices():
+    two = slices.parse('2xv4:2x2x3')
+    assert (two.count, two.chips, two.sides, two.topology, two.host.name) == (2, 24, (2, 2, 3), 'v4:2x2x3', 'v4:2x2x1')
+    assert slices.parse('12xv6e:4x8').chips == 12 * 32 and slices.parse('1xv4:2x2x3') == slices.parse('v4:2x2x3')
+    assert slices.check_mesh(None, two) == (2, 12, 1) and slices.check_mesh((4, 3, 2), two) == (4, 3, 2)
+    with pytest.raises(errors.ConfigError, match='axis data is 1, not a multiple of the 2 slices of 2xv4:2x2x3; fsdp and model lie'):
+        slices.check_mesh((1, 24, 1), two)
 
 
 def test_meshes():

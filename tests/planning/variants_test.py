@@ -22,7 +22,7 @@ def _plan(workload, topology, gib):
         workload.kind, topology, slice_.chips, workload.mesh_shape, workload.step.accumulation_steps, workload.step.remat,
         workload.batch_size,
         gib <= slice_.generation.hbm_gib, gib, slice_.generation.hbm_gib, dict.fromkeys(plan_lib.PARTS, gib / 6), 1e12, 2e12, 0.5, 0.6, 0.5,
-        0.5, 0.0, 0.1, 0.1, 0.1, 0.0, 0.2, 64.0, 0.8, 0.7, dict.fromkeys(compiled_lib.KINDS, 1e9),
+        0.5, 0.0, 0.1, 0.1, 0.0, 0.1, 0.0, 0.2, 64.0, 0.8, 0.7, dict.fromkeys(compiled_lib.KINDS, 1e9),
         dict.fromkeys(compiled_lib.KINDS, 0.0), 3.0)
 
 
@@ -79,6 +79,19 @@ def test_a_plan_that_does_not_fit_says_what_to_change():
     plain = dataclasses.replace(tight, step=dataclasses.replace(tight.step, attention='plain'))
     assert "attention='auto'" in ' '.join(plan_lib.remedies(_plan(plain, 'v4:2x2x2', 36.0), plain))
     assert "attention='auto'" not in ' '.join(plan_lib.remedies(_plan(tight, 'v4:2x2x2', 36.0), tight))
+
+
+def test_slices_lie_on_data_and_hold_all_weights():
+    one = variants.candidates(WORKLOAD, slices.parse('v4:2x2x2'))
+    two = variants.candidates(dataclasses.replace(WORKLOAD, batch_size=32), slices.parse('2xv4:2x2x2'))
+    assert {candidate.workload.mesh_shape for candidate in two} == {(2, 8, 1), (2, 4, 2), (2, 2, 4), (2, 1, 8)}
+
+    def held(candidates):
+        return {(*each.workload.mesh_shape[1:], each.workload.step.accumulation_steps): each.hbm_gib for each in candidates}
+
+    # Twice the examples on twice the chips: a chip holds half as much of the index, and the same of all else.
+    ones, twos, less = held(one), held(two), variants._index_bytes(WORKLOAD) / 16 / plan_lib.GIB
+    assert ones.keys() == twos.keys() and all(twos[key] == pytest.approx(gib - less) for key, gib in ones.items())
 
 
 def test_a_search_alone_weighs_the_retriever_and_the_index():

@@ -12,15 +12,47 @@ from tests.searchers.exact_test import by_sorting, made
 MESH = partitioning.make_mesh(devices=jax.devices()[:1])
 
 
-# Blocks of 64 rows; two levels from 4 blocks a candidate on. 331 rows leave 11 behind the last block.
-@pytest.mark.parametrize('rows, top_k', [(7, 3), (331, 1), (331, 2), (1031, 4), (1024, 4)])
-def test_two_levels_give_ties_to_the_lower_row(rows, top_k):
+# Blocks of 64 rows, on a TPU of 128; two levels from 4 blocks a candidate on. 331 and 1,031 rows leave some behind the last block.
+@pytest.mark.parametrize('rows, top_k, platform', [(7, 3, 'cpu'), (331, 1, 'cpu'), (331, 2, 'cpu'), (1031, 4, 'cpu'), (1024, 4, 'cpu'),
+                                                   (331, 1, 'tpu'), (1031, 1, 'tpu'), (1031, 2, 'tpu'), (1024, 2, 'tpu')])
+def test_two_levels_give_ties_to_the_lower_row(rows, top_k, platform, monkeypatch):
+    monkeypatch.setattr(partitioning, 'platform', lambda: platform)
     scores = np.random.default_rng(rows).integers(-2, 3, (rows, 5)).astype(np.float32)
     scores[:, 2], scores[-1, 3] = -np.inf, 9  # nothing valid; the best is the very last
     found, places = scan.stable_top_k(jnp.asarray(scores), top_k)
     expected = np.argsort(-scores, axis=0, kind='stable')[:top_k].T
     np.testing.assert_array_equal(places, expected)
     np.testing.assert_array_equal(found, np.take_along_axis(scores.T, expected, axis=1))
+
+
+@pytest.mark.parametrize('rows, batch, platform, chunk_rows', [
+    (515_625, 64, 'cpu', 515_625), (2_062_500, 64, 'cpu', 8192), (515_625, 64, 'tpu', 262_144), (100_003, 64, 'tpu', 100_003),
+    (515_625, 640, 'tpu', 26_112), (10**6, 10**6, 'tpu', 128)])
+def test_rows_of_a_chunk(rows, batch, platform, chunk_rows, monkeypatch):
+    monkeypatch.setattr(partitioning, 'platform', lambda: platform)
+    assert scan._chunk_rows(rows, batch) == chunk_rows
+
+
+def test_a_tpu_scans_in_chunks_as_a_cpu_does_at_once(monkeypatch):
+    monkeypatch.setattr(partitioning, 'platform', lambda: 'tpu')
+    monkeypatch.setattr(scan, '_TPU_SCORES_BYTES', 4 * 3 * 1024)  # 1,024 rows at a time
+    embeddings, valid, queries = made(2300, 3)
+    arrays = types.IndexArrays(jnp.asarray(embeddings), jnp.asarray(valid))
+    for found in (exact.search(arrays, queries, 2, MESH), exact.search_approximately(arrays, queries, 2, MESH)):
+        scores, best = by_sorting(embeddings, valid, queries, 2)
+        np.testing.assert_array_equal(found.scores, scores)
+        np.testing.assert_array_equal(found.passage_ids, best)
+
+
+def test_a_tpu_scans_approximately_at_once(monkeypatch):
+    monkeypatch.setattr(partitioning, 'platform', lambda: 'tpu')
+    arrays = types.IndexArrays(jnp.zeros((10**6, 5)), jnp.ones(10**6, bool))
+
+    def loops(search):
+        text = str(jax.make_jaxpr(lambda arrays, queries: search(arrays, queries, 3, MESH).scores)(arrays, jnp.zeros((64, 5))))
+        return 'while[' in text or 'scan[' in text
+
+    assert loops(exact.search) and not loops(exact.search_approximately)
 
 
 def test_candidates_in_any_order_are_sorted():
