@@ -153,7 +153,7 @@ def _with_nan_at(monkeypatch, step):
 @pytest.mark.parametrize('interval', [1, 5])
 def test_a_step_that_diverges_within_an_interval_is_named_and_its_checkpoint_goes(loaded, tmp_path, monkeypatch, interval):
     _with_nan_at(monkeypatch, 3)
-    with pytest.raises(errors.DivergedError, match=r'step 3: the loss is nan .*; the checkpoint of step 2 gave this and was removed; no ch'):
+    with pytest.raises(errors.DivergedError, match=r'step 3: the loss is nan .*; the checkpoint of step 2 gave this and was removed'):
         _train(tmp_path, loaded, log_every_steps=interval, checkpoint_every_steps=2)
     assert [row['step'] for row in _rows(tmp_path)] == [1, 2]  # up to the last good one
     assert list((tmp_path / 'checkpoints').iterdir()) == []

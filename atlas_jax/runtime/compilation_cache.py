@@ -13,6 +13,7 @@ from atlas_jax import errors
 AUTO = 'auto'
 # The programs of a run of the largest reader, several times over.
 MAX_BYTES = 10 * 2**30
+_PROBE = '.can_be_written'
 
 
 def use(place: str | None, default: pathlib.Path) -> None:
@@ -49,11 +50,11 @@ def use(place: str | None, default: pathlib.Path) -> None:
 
 def _problem_of(path: str) -> str:
     """Returns why a folder or bucket cannot be written, in one line; empty if it can."""
-    folder, probe = epath.Path(path), f'.written-by-{os.getpid()}'
+    folder = epath.Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / probe).write_text('')
-        (folder / probe).unlink()
+        (folder / _PROBE).write_text('')
+        (folder / _PROBE).unlink(missing_ok=True)  # processes of one run look together
     except ImportError:
         return 'buckets need the package gcsfs: pip install gcsfs'
     except Exception as error:  # each bucket's library has its own

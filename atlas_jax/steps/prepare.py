@@ -88,7 +88,7 @@ class Prepared:
 
     @property
     def needs_params(self) -> bool:
-        """True where the passages of a batch are found by the parameters of the moment, so that it cannot be made before these are known."""
+        """True where a batch's passages are found by the parameters of the moment, so that it cannot be made before these are known."""
         return self.searched is not None if self.searcher is None else self.searcher.needs_embeddings
 
     def batch(self, examples: Sequence[TaskExample], size: int, params: Any) -> tuple[types.Batch, types.Retrieved | None]:

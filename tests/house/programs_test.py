@@ -93,7 +93,8 @@ def test_json_is_recognised():
 # Names by which a device is read or waited for, besides the conversions below.
 READS = {'device_get', 'block_until_ready', 'process_allgather', 'addressable_data', 'item', 'to_host'}
 # Conversions in the loop of what is on the host already; anything else may be an array, and would wait for the devices unseen.
-ON_THE_HOST = {'float(value)', 'int(bool(loaded.eval_examples))', 'float(next(iter(figures.values())))', 'int(hosts.fetch(self.state.step))'}
+ON_THE_HOST = {'float(value)', 'float(next(iter(figures.values())))', 'int(bool(loaded.eval_examples))',
+               'int(hosts.fetch(self.state.step))'}
 
 
 def reads(tree: ast.AST) -> list[int]:

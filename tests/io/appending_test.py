@@ -28,7 +28,7 @@ with appending.Appender(sync_seconds=600) as files:
 
 def test_everything_is_written_in_order_by_another_thread(tmp_path, monkeypatch):
     opened, real = [], open
-    monkeypatch.setattr('builtins.open', lambda *arguments, **options: opened.append(threading.current_thread()) or real(*arguments, **options))
+    monkeypatch.setattr('builtins.open', lambda *given, **options: opened.append(threading.current_thread()) or real(*given, **options))
     (tmp_path / 'a').write_bytes(b'before\n')
     with appending.Appender() as files:
         for number in range(100):
