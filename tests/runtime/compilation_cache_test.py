@@ -95,3 +95,5 @@ def test_a_run_that_starts_again_compiles_nothing(tmp_path):
     again = _train(tmp_path, tmp_path / 'again', tmp_path / 'cache')
     assert first['cache_misses'] > 0
     assert again['cache_misses'] == 0 and again['cache_hits'] == again['compile_requests_use_cache'] > 0
+    rows = [json.loads((tmp_path / run / 'metrics.jsonl').read_text()) for run in ('first', 'again')]
+    assert rows[0]['reader_loss'] == rows[1]['reader_loss'] and rows[0]['gradient_norm'] == rows[1]['gradient_norm']
