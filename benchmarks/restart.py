@@ -111,7 +111,8 @@ def loops(work: pathlib.Path, rounds: int, steps: int) -> dict[str, float]:
 
 def _environment() -> dict[str, str]:
     """Ours and the tests' modules; no cache but the one that is measured."""
-    variables = {name: value for name, value in process_pairs.environment(tuned=True).items() if name != 'JAX_COMPILATION_CACHE_DIR'}
+    variables = {name: value for name, value in process_pairs.environment(tuned=True).items()
+                 if not name.startswith(('JAX_COMPILATION_CACHE', 'JAX_PERSISTENT_CACHE'))}
     return variables | {'PYTHONPATH': os.pathsep.join([str(ROOT), *filter(None, [variables.get('PYTHONPATH')])])}
 
 

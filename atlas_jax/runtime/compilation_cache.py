@@ -28,7 +28,7 @@ def use(place: str | None, default: pathlib.Path) -> None:
     Raises:
       ConfigError: a folder or bucket that was asked for cannot be written.
     """
-    before = jax.config.jax_compilation_cache_dir
+    before = jax.config.values['jax_compilation_cache_dir']
     if place is None or place == AUTO and before:
         return
     path = str(default) if place == AUTO else place if '://' in place else str(pathlib.Path(place).expanduser().absolute())
@@ -41,9 +41,11 @@ def use(place: str | None, default: pathlib.Path) -> None:
         print(f'{path}: cannot be written ({problem}), so compiled programs are not kept', file=sys.stderr, flush=True)
         return
     jax.config.update('jax_compilation_cache_dir', path)
-    # JAX locks a cache that it bounds, and knows no locks in buckets.
-    if 'JAX_COMPILATION_CACHE_MAX_SIZE' not in os.environ:
-        jax.config.update('jax_compilation_cache_max_size', -1 if '://' in path else MAX_BYTES)
+    # JAX locks a cache that it bounds, and knows no locks in buckets. A run has some twenty programs, so the quick ones are kept too.
+    wanted = {'jax_compilation_cache_max_size': -1 if '://' in path else MAX_BYTES, 'jax_persistent_cache_min_compile_time_secs': 0.0}
+    for name, value in wanted.items():
+        if name.upper() not in os.environ:  # the user's own setting
+            jax.config.update(name, value)
     # JAX opens its cache once.
     compilation_cache.reset_cache()
 

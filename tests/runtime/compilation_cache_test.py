@@ -15,14 +15,15 @@ from tests.testing import tiny_run
 
 PROGRAM = pathlib.Path(__file__).with_name('compilation_cache_program.py')
 PATHS = os.pathsep.join([str(pathlib.Path(__file__).parents[2]), os.environ.get('PYTHONPATH', '')])
+NAMES = ('jax_compilation_cache_dir', 'jax_compilation_cache_max_size', 'jax_persistent_cache_min_compile_time_secs')
 
 
 @pytest.fixture
 def unset(monkeypatch):
     """JAX without a cache, as users have it; what the tests use comes back."""
-    names = ('jax_compilation_cache_dir', 'jax_compilation_cache_max_size')
-    before = {name: getattr(jax.config, name) for name in names}
-    monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR')
+    before = {name: jax.config.values[name] for name in NAMES}
+    for name in NAMES:
+        monkeypatch.delenv(name.upper(), raising=False)
     jax.config.update('jax_compilation_cache_dir', None)
     yield
     for name, value in before.items():
@@ -34,6 +35,7 @@ def test_the_default_is_bounded_and_used(unset, tmp_path):
     compilation_cache.use('auto', tmp_path / 'cache' / 'compiled')
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / 'cache' / 'compiled')
     assert jax.config.jax_compilation_cache_max_size == compilation_cache.MAX_BYTES
+    # Quick to compile, and kept all the same.
     jax.jit(lambda x: x * 3 + 7)(5.0).block_until_ready()
     assert [path.suffix for path in (tmp_path / 'cache' / 'compiled').glob('jit__lambda*-cache')]
 
@@ -46,6 +48,13 @@ def test_what_the_user_has_set_stays_unless_a_folder_is_named(unset, tmp_path):
     compilation_cache.use(str(tmp_path / 'named'), tmp_path / 'default')
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / 'named') and not (tmp_path / 'default').exists()
     assert list((tmp_path / 'named').iterdir()) == []  # the probe is gone
+
+
+def test_other_settings_of_the_user_stay(unset, tmp_path, monkeypatch):
+    monkeypatch.setenv('JAX_COMPILATION_CACHE_MAX_SIZE', '12345')
+    jax.config.update('jax_compilation_cache_max_size', 12345)
+    compilation_cache.use(str(tmp_path), tmp_path)
+    assert jax.config.jax_compilation_cache_max_size == 12345
 
 
 def test_none_keeps_nothing(unset, tmp_path):
@@ -80,7 +89,7 @@ def _train(folder, run, cache):
                  '--gin.INDEX_DIR=None', '--gin.N_CONTEXT=0', '--gin.READER_DIR=None', '--gin.RETRIEVER_DIR=None', '--gin.INPUTS=None',
                  '--gin.TASK=None', f"--gin.MODEL_DIR='{folder / 'model'}'", '--gin.TOTAL_STEPS=1', '--gin.train.RunConfig.batch_size=2',
                  f"--gin.train.RunConfig.compilation_cache_dir='{cache}'"]
-    environment = {name: value for name, value in os.environ.items() if name != 'JAX_COMPILATION_CACHE_DIR'}
+    environment = {name: value for name, value in os.environ.items() if name.lower() not in NAMES}
     done = subprocess.run([sys.executable, PROGRAM, *arguments], capture_output=True, text=True, check=False,
                           env=environment | {'PYTHONPATH': PATHS, 'JAX_PLATFORMS': 'cpu'})
     assert done.returncode == 0, done.stderr[-3000:]
