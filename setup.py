@@ -20,6 +20,8 @@ CORE = [
     'gin-config>=0.5',
     'grain>=0.2.13',
     'tensorstore>=0.1.78',
+    'etils[epath]>=1.10',
+    'filelock>=3.13',
     'scann>=1.4.2; sys_platform == "linux"',
     'sentencepiece>=0.2.1',
     'protobuf>=5',
@@ -41,6 +43,7 @@ EXTRAS = {
     'bench': ['faiss-cpu>=1.9', 'matplotlib>=3.9'],
     'tpu': ['jax[tpu]>=0.8'],
     'cuda': ['jax[cuda12]>=0.8'],
+    'gcs': ['gcsfs>=2024.6'],
     'plan': ['libtpu>=0.0.40; sys_platform == "linux"'],
 }
 

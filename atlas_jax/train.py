@@ -4,7 +4,7 @@ import dataclasses
 import math
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -12,16 +12,17 @@ import numpy as np
 
 from atlas_jax import api, errors, evaluate, partitioning, types
 from atlas_jax.checkpoints import run_folder
-from atlas_jax.input import pipeline
+from atlas_jax.io import folder as io_folder
 from atlas_jax.knowledge import group
 from atlas_jax.model import ModelSource
 from atlas_jax.report import run_log, run_profile
-from atlas_jax.runtime import hosts, preemption, progress, resources, watch
+from atlas_jax.runtime import compilation_cache, hosts, preemption, progress, resources, watch
 from atlas_jax.searchers import config as search_config
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import prepare
 from atlas_jax.steps.spec import DistillConfig, StepConfig, StepSpec
 from atlas_jax.tasks import task as task_lib
+from atlas_jax.training import batches as batches_lib
 from atlas_jax.training import run_record, train_step
 from atlas_jax.training import state as state_lib
 from atlas_jax.training.optimizer import OptimizerConfig
@@ -43,12 +44,17 @@ class RunConfig:
       evaluate_every_steps: answers eval_file's examples; 0 for never. The checkpoint with the best score stays besides.
       mesh_shape: (data, fsdp, model); None puts all devices on fsdp.
       dropout_rate: None keeps the models' own.
+      log_every_steps: the loop waits for the devices once in so many steps, and reads the metrics of all of them. Every step has its row;
+        `seconds` are then means. A run that is asked to stop, or diverges, first ends the steps that were handed over.
+      prefetch_batches: made and placed on the devices while a step runs; 0 makes each batch when its step comes.
+      compilation_cache_dir: folder or gs://... for compiled programs, so that a run that starts again does not compile again; "auto" is
+        ~/.cache/atlas_jax/compiled, unless JAX_COMPILATION_CACHE_DIR is set; None keeps none.
       hang_seconds: with several processes, how long all may stay where they are before the run is ended; compilation included.
       profile_dir: writes a profile of a few steps there; None for none.
       accept_changes: goes on though settings that decide what is computed are not those that the run was begun with.
 
     Raises:
-      ConfigError: run_dir is in a bucket, or a number is too small.
+      ConfigError: run_dir is in a bucket, a number is too small, or compilation_cache_dir is neither a folder nor gs://.
     """
 
     run_dir: str
@@ -59,6 +65,9 @@ class RunConfig:
     evaluate_every_steps: int = 0
     mesh_shape: tuple[int, int, int] | None = None
     dropout_rate: float | None = None
+    log_every_steps: int = 1
+    prefetch_batches: int = 2
+    compilation_cache_dir: str | None = compilation_cache.AUTO
     hang_seconds: float = 1800.0
     profile_dir: str | None = None
     accept_changes: bool = False
@@ -67,7 +76,10 @@ class RunConfig:
         if '://' in self.run_dir:
             raise errors.ConfigError(f'RunConfig.run_dir is "{self.run_dir}"; run folders lie on a disk: mount the bucket '
                                      '(tpu_scripts/data.sh --mount) and give the folder there')
-        for name, least in (('batch_size', 1), ('checkpoint_every_steps', 1), ('keep_checkpoints', 1), ('evaluate_every_steps', 0)):
+        if (place := self.compilation_cache_dir) is not None and (not place or '://' in place and not place.startswith('gs://')):
+            raise errors.ConfigError(f'RunConfig.compilation_cache_dir is "{place}"; give a folder, gs://bucket/folder or None')
+        for name, least in (('batch_size', 1), ('checkpoint_every_steps', 1), ('keep_checkpoints', 1), ('evaluate_every_steps', 0),
+                            ('log_every_steps', 1), ('prefetch_batches', 0)):
             if getattr(self, name) < least:
                 raise errors.ConfigError(f'RunConfig.{name} is {getattr(self, name)}; it must be at least {least}')
 
@@ -157,6 +169,8 @@ def load(run: RunConfig, data: TrainData, model: ModelSource) -> Loaded:
     Raises:
       ConfigError: options contradict each other. UserError: a folder or a file is missing, damaged, or of another kind.
     """
+    # Before anything is compiled.
+    _use_compilation_cache(run)
     # One without the other would silently never evaluate.
     if bool(data.eval_file) != bool(run.evaluate_every_steps):
         raise errors.ConfigError('evaluation while training needs both eval_file and RunConfig.evaluate_every_steps')
@@ -187,9 +201,14 @@ def train_examples(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, d
 
     Args and errors are those of `train`; `label` stands before the progress bar, and `begin` is called once nothing of the run is refused.
     """
+    _use_compilation_cache(run)
     # Two processes in one folder would destroy each other's rows.
     with run_folder.writing(pathlib.Path(run.run_dir)):
         return _train(run, loaded, optimizer, distill, step, search, refresh, label, begin)
+
+
+def _use_compilation_cache(run: RunConfig) -> None:
+    compilation_cache.use(run.compilation_cache_dir, io_folder.default_cache_dir() / 'compiled')
 
 
 def _train(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: DistillConfig | None, step: StepConfig | None,
@@ -203,8 +222,7 @@ def _train(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: 
     spec = prepared.spec
     # Before the first compilation: that takes minutes on a pod.
     _check_encoders(atlas, spec)
-    # Positions are global, so any number of processes can go on where another number stopped.
-    batches = _Batches.of(loaded.examples, prepared, run)
+    batches = batches_lib.TrainBatches.of(loaded.examples, prepared, run.batch_size, run.seed, run.prefetch_batches)
     refresher = _refresher(refresh, prepared)
     # step
     # The seed is part of the program: dropout keys are folded from it and from the step's number.
@@ -222,7 +240,7 @@ def _train(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: 
         # loop
         # The watch ends the run when another process is dead: a collective would otherwise wait for ever.
         with (resources.releasing_freed(), watch.Watch(run.hang_seconds) as watching, preemption.StopRequest() as stop,
-              run_profile.Profile(run.profile_dir) as profile):
+              run_profile.Profile(run.profile_dir) as profile, loop.log):
             loop.go(optimizer.total_steps, label, watching, stop, profile)
     params, _ = state_lib.to_items(loop.state)
     # The index on disk is as it was built. A refreshed one lives in the checkpoint only.
@@ -273,19 +291,13 @@ def _write_description(folder: pathlib.Path, atlas: api.Atlas, keep_passage_enco
 
 
 @dataclasses.dataclass(frozen=True)
-class _Batches:
-    """The training pipeline: rows of this process, or the examples themselves where the host makes the batch between two programs."""
+class _Dispatched:
+    """A step that was handed to the devices, and whose metrics were not read yet."""
 
-    iterator: pipeline.ResumableIterator
-    rows: int  # of a batch, all micro-batches together
-
-    @classmethod
-    def of(cls, examples: Sequence[task_lib.TaskExample], prepared: prepare.Prepared, run: RunConfig) -> '_Batches':
-        rows = run.batch_size * prepared.spec.step.accumulation_steps
-        if prepared.on_host:
-            return cls(pipeline.training_examples(examples, prepared.encoder, rows, run.seed), rows)
-        own_rows = hosts.local_rows(prepared.sharding, rows)
-        return cls(pipeline.training_batches(examples, prepared.encoder, rows, run.seed, rows=own_rows.tolist()), rows)
+    step: int
+    metrics: dict[str, jax.Array]  # scalars
+    example_ids: types.Array  # [batch] int32
+    known: dict[str, float]  # what the host knew when it handed the step over
 
 
 @dataclasses.dataclass
@@ -296,11 +308,13 @@ class _Loop:
     loaded: Loaded
     prepared: prepare.Prepared
     checkpoints: run_folder.RunCheckpoints
-    batches: _Batches
+    batches: batches_lib.TrainBatches
     step: train_step.TrainStep
     refresher: Refresher | None
     state: state_lib.TrainState = dataclasses.field(init=False)
     log: run_log.RunLog = dataclasses.field(init=False)
+    waiting: list[_Dispatched] = dataclasses.field(default_factory=list)  # oldest first
+    since: float = 0.0  # when the devices began the oldest of these, by the host's clock
 
     def restore_or_create(self, optimizer: OptimizerConfig) -> None:
         """State and log: of the run's newest checkpoint, else of the weights that were given."""
@@ -329,47 +343,74 @@ class _Loop:
     def go(self, total_steps: int, label: str, watching: watch.Watch, stop: preemption.StopRequest,
            profile: run_profile.Profile) -> None:
         """Trains until `total_steps` updates are done. Raises DivergedError, PreemptedError."""
-        done = int(self.state.step)
+        done = int(hosts.fetch(self.state.step))
         with progress.bar(total_steps, label, ' steps') as bar:
             progress.skip(bar, done)
+            self.since = time.perf_counter()
             while done < total_steps:
                 # Before the update, since that is where a process waits for one that has died.
                 watching.beat(done + 1)
-                with profile.step(done + 1):
-                    metrics = self._update(done)
+                with profile.step(done + 1, self._wait):
+                    self._dispatch(done + 1)
                 done += 1
-                self.log.append({'step': done, **metrics})
-                bar.set_postfix_str(' '.join(f'{name} {metrics[name]:.3f}' for name in _SHOWN if name in metrics))
-                bar.update(1)
                 # After the update on every process alike: all must decide the same, or a collective save would hang.
                 stopped = stop.now(done)
+                evaluates = bool(self.loaded.eval_examples) and done % self.run.evaluate_every_steps == 0
                 # An evaluated step is saved too, so that the best checkpoint exists when its score is the best.
-                evaluated = self._evaluate(done)
-                if done % self.run.checkpoint_every_steps == 0 or done == total_steps or evaluated is not None or stopped:
-                    self._save(done, evaluated)
+                saves = done % self.run.checkpoint_every_steps == 0 or done == total_steps or evaluates or stopped
+                # Metrics are read one step late, while the devices work; all of them before the state is used for anything else.
+                if not saves and (done - 1) % self.run.log_every_steps:
+                    continue
+                score = None
+                for row in self._read(done if saves else done - 1):
+                    if evaluates and row['step'] == done:
+                        score, figures = self._evaluate(done)
+                        row |= figures
+                    self.log.append(row)
+                    bar.set_postfix_str(' '.join(f'{name} {row[name]:.3f}' for name in _SHOWN if name in row))
+                    bar.update(1)
+                # A save that has failed in the background ends the run now, and not with the next one.
+                self.checkpoints.raise_problems()
+                if saves:
+                    self._save(done, score)
+                    self.since = time.perf_counter()  # the pause was no step's
                 if stopped and done < total_steps:
                     raise errors.PreemptedError(f'{self.run.run_dir}: asked to stop, saved at step {done}; the same command goes on')
 
-    def _update(self, done: int) -> dict[str, float]:
-        start = time.perf_counter()
-        batch, retrieved = self.prepared.training_batch(next(self.batches.iterator), self.state.params, self.batches.rows)
-        self.state, on_device = self.step(self.state, batch, self.prepared.knowledge, retrieved)
-        metrics = {name: float(value) for name, value in jax.device_get(on_device).items()}
-        # Before the refresh: parameters that are not finite must not reach the index.
-        _stop_if_diverged(done + 1, metrics, batch, self._left)
+    def _dispatch(self, step: int) -> None:
+        """Hands a step to the devices, and the refresh after it; waits for neither."""
+        batch, retrieved = self.batches.take(self.state.params)
+        self.state, metrics = self.step(self.state, batch, self.prepared.knowledge, retrieved)
+        known = {'queries_cut': self.prepared.encoder.queries_cut}
         if self.refresher is not None:
-            metrics |= self.refresher.ages(done)
-            self.prepared.knowledge = self.refresher.after_update(types.required(self.prepared.knowledge), self.state.params, done + 1)
-        # device_get above has waited for the step, so this is the time of the step and not of its dispatch.
-        seconds = time.perf_counter() - start
-        return metrics | {'queries_cut': self.prepared.encoder.queries_cut, 'seconds': round(seconds, 4),
-                          'reader_tokens_per_second': round(metrics['reader_tokens'] / seconds, 1),
-                          **run_profile.utilisation(metrics['model_flops'], seconds), **run_profile.memory()}
+            known |= self.refresher.ages(step - 1)
+            # Parameters that are not finite may reach the index here: it is saved after the step's loss was read, and else never used.
+            self.prepared.knowledge = self.refresher.after_update(types.required(self.prepared.knowledge), self.state.params, step)
+        self.waiting.append(_Dispatched(step, metrics, batch.example_ids, known))
 
-    def _evaluate(self, done: int) -> float | None:
-        """Evaluates where it is due, and returns the task's first metric."""
-        if not self.loaded.eval_examples or done % self.run.evaluate_every_steps:
-            return None
+    def _read(self, last: int) -> Iterator[dict[str, float]]:
+        """Waits for the steps up to `last` and yields their rows of metrics; raises DivergedError at one that is not finite."""
+        steps = [waiting for waiting in self.waiting if waiting.step <= last]
+        if not steps:
+            return
+        self.waiting = self.waiting[len(steps):]
+        # All at once, and nowhere else: this is where the host waits.
+        found = hosts.fetch([waiting.metrics for waiting in steps])
+        now = time.perf_counter()
+        seconds, self.since = (now - self.since) / len(steps), now
+        for waiting, scalars in zip(steps, found, strict=True):
+            metrics = {name: float(value) for name, value in scalars.items()}
+            _stop_if_diverged(waiting.step, metrics, waiting.example_ids, self._left)
+            yield {'step': waiting.step, **metrics, **waiting.known, 'seconds': round(seconds, 4),
+                   'reader_tokens_per_second': round(metrics['reader_tokens'] / seconds, 1),
+                   **run_profile.utilisation(metrics['model_flops'], seconds), **run_profile.memory()}
+
+    def _wait(self) -> None:
+        """Waits for all that was handed to the devices."""
+        hosts.fetch([waiting.metrics for waiting in self.waiting])
+
+    def _evaluate(self, done: int) -> tuple[float, dict[str, float]]:
+        """Returns the task's first metric, and all for the row of the step."""
         params, _ = state_lib.to_items(self.state)
         atlas = dataclasses.replace(self.loaded.atlas, params=params)
         evaluation = evaluate.evaluate_examples(
@@ -380,11 +421,11 @@ class _Loop:
         for line in evaluation.left_out:
             prepare.say_once(line)
         figures = evaluation.summary(top_k=self.loaded.atlas.config.n_context)
-        self.log.add(done, {f'eval_{name}': value for name, value in figures.items() if isinstance(value, float)})
-        return float(next(iter(figures.values())))
+        return float(next(iter(figures.values()))), {f'eval_{name}': value for name, value in figures.items() if isinstance(value, float)}
 
     def _left(self, done: int) -> str:
         """Removes the checkpoint of `done`, whose parameters gave no finite loss or gradient; returns what is left to go on from."""
+        self._wait()  # for the step that was handed over meanwhile
         folder, removed = pathlib.Path(self.run.run_dir), ''
         if self.checkpoints.discard(done):
             removed = f'the checkpoint of step {done} gave this and was removed; '
@@ -406,6 +447,8 @@ class _Loop:
         if self.refresher is not None:
             position['refresh'] = self.refresher.state()
             index = {'index': _numbers_of(self.prepared.knowledge)}
+        # Before the checkpoint: a run that goes on from it has all rows up to it.
+        self.log.flush()
         self.checkpoints.save(done, *state_lib.to_items(self.state), input_position=position, score=score, index=index)
 
     def _restore_index(self, refresher: Refresher, position: dict[str, Any]) -> None:
@@ -425,11 +468,13 @@ def _numbers_of(knowledge: types.Knowledge | None) -> tuple[jax.Array, jax.Array
     return index.embeddings, index.scales
 
 
-def _stop_if_diverged(step: int, metrics: dict[str, float], batch: types.Batch, left: Callable[[int], str]) -> None:
+def _stop_if_diverged(step: int, metrics: dict[str, float], example_ids: types.Array, left: Callable[[int], str]) -> None:
     """Raises DivergedError, naming learning rates, examples and what is `left`, where loss or gradients are not finite."""
     for name, what in (('loss', 'the loss'), ('gradient_norm', 'the norm of the gradients')):
         if not math.isfinite(metrics[name]):
             rates = ' and '.join(f'{metrics[rate]:.3g}' for rate in ('learning_rate', 'retriever_learning_rate'))
-            examples = hosts.to_host(batch.example_ids).tolist()
+            # First, for it waits until nothing runs: processes exchange the examples' numbers.
+            remaining = left(step - 1)
+            examples = hosts.to_host(example_ids).tolist()
             raise errors.DivergedError(f'step {step}: {what} is {metrics[name]} (learning rates of reader and retriever {rates}, examples '
-                                       f'{examples}); {left(step - 1)}; lower the learning rates or look at these examples')
+                                       f'{examples}); {remaining}; lower the learning rates or look at these examples')

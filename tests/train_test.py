@@ -4,7 +4,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-import types
 
 import jax
 import numpy as np
@@ -54,8 +53,8 @@ def test_a_killed_run_goes_on_with_bit_equal_losses(atlas, index, examples, tmp_
     train.train_examples(_run(tmp_path / 'whole'), train.Loaded(atlas, examples, index), OPTIMIZER, DISTILL)
     original = train._stop_if_diverged
 
-    def killed(step, metrics, batch, left):
-        original(step, metrics, batch, left)
+    def killed(step, metrics, example_ids, left):
+        original(step, metrics, example_ids, left)
         if step == 4:
             raise KeyboardInterrupt  # after step 4 was computed, before it is written: the checkpoint is that of step 2
 
@@ -246,5 +245,5 @@ def test_an_infinite_gradient_stops_the_run_though_the_loss_is_finite():
     metrics = {'loss': 1.5, 'gradient_norm': float('inf'), 'learning_rate': 4e-5, 'retriever_learning_rate': 1e-5}
     with pytest.raises(errors.DivergedError, match=r'step 7: the norm of the gradients is inf \(learning rates .* 4e-05 and 1e-05, '
                                                    r'examples \[3, 1\]\); 6 is left; lower'):
-        train._stop_if_diverged(7, metrics, types.SimpleNamespace(example_ids=np.array([3, 1])), '{} is left'.format)
-    train._stop_if_diverged(7, metrics | {'gradient_norm': 0.5}, types.SimpleNamespace(example_ids=np.array([3, 1])), str)
+        train._stop_if_diverged(7, metrics, np.array([3, 1]), '{} is left'.format)
+    train._stop_if_diverged(7, metrics | {'gradient_norm': 0.5}, np.array([3, 1]), str)

@@ -222,6 +222,11 @@ class RunCheckpoints:
             if not self._asynchronous:
                 self._manager.wait_until_finished()
 
+    def raise_problems(self) -> None:
+        """Raises the error of a save in the background that has failed, if one has; waits for none. Raises DiskFullError, StorageError."""
+        with atomic.storage_errors_are_user_errors(self._path):
+            self._manager.check_for_errors()
+
     def discard(self, step: int) -> bool:
         """Removes the checkpoint of `step` if this object saved it last; returns whether it did. Every process of a run calls it."""
         self._manager.wait_until_finished()

@@ -1,6 +1,6 @@
 """Batches: for training shuffled, endless and with a state to save; for evaluation in order, the last one filled up."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import grain.python as grain
@@ -24,11 +24,13 @@ class ResumableIterator(Protocol):
 
 
 def training_batches(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, batch_size: int, seed: int,
-                     rows: Sequence[int] | None = None) -> ResumableIterator:
+                     rows: Sequence[int] | None = None, *, ahead: int = 0,
+                     finish: Callable[[types.Batch], Any] | None = None) -> ResumableIterator:
     """Returns an endless iterator of numpy Batches, every epoch in another order.
 
-    Its `get_state()` and `set_state(...)` hold one position, the same for all processes. Order and content, random draws of the task
-    included, depend on seed and position alone, so that a restart continues with the same batches.
+    Its `get_state()` and `set_state(...)` hold one position, the same for all processes: that of the batch taken last, however many are
+    made ahead. Order and content, random draws of the task included, depend on seed and position alone, so that a restart continues with
+    the same batches.
 
     Args:
       examples: the training examples.
@@ -36,6 +38,8 @@ def training_batches(examples: Sequence[TaskExample], encoder: encode.ExampleEnc
       batch_size: rows of a whole batch, over all processes.
       seed: of the order and the task's draws.
       rows: the rows of each batch to make, ascending: a process's own; None makes all.
+      ahead: batches that a thread makes while the caller works on the one it has; 0 makes each when it is asked for.
+      finish: turns a batch into what the iterator gives, in the same thread; places it on the devices, say.
 
     Raises:
       ConfigError: no examples.
@@ -43,16 +47,16 @@ def training_batches(examples: Sequence[TaskExample], encoder: encode.ExampleEnc
     rows = range(batch_size) if rows is None else rows
     # Whole batches on every process, of which each makes its rows: so one position serves all.
     batches = _drawn(examples, encoder, seed).batch(batch_size, drop_remainder=True, batch_fn=list)
-    return _iterate(batches.map(lambda batch: encode.stack([encoder.encode(batch[row]) for row in rows])))
+    return _iterate(batches.map(lambda batch: encode.stack([encoder.encode(batch[row]) for row in rows])), ahead, finish)
 
 
-def training_examples(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, batch_size: int,
-                      seed: int) -> ResumableIterator:
+def training_examples(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, batch_size: int, seed: int, *, ahead: int = 0,
+                      finish: Callable[[list[TaskExample]], Any] | None = None) -> ResumableIterator:
     """Returns an iterator as `training_batches`, but of lists of the examples themselves: for inputs that the host puts together.
 
     Raises ConfigError: no examples.
     """
-    return _iterate(_drawn(examples, encoder, seed).batch(batch_size, drop_remainder=True, batch_fn=list))
+    return _iterate(_drawn(examples, encoder, seed).batch(batch_size, drop_remainder=True, batch_fn=list), ahead, finish)
 
 
 def evaluation_batches(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, batch_size: int) -> Iterator[types.Batch]:
@@ -75,9 +79,10 @@ def _drawn(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, seed
     return dataset.random_map(_Draw(task, encoder))
 
 
-def _iterate(dataset: grain.MapDataset) -> ResumableIterator:
-    # Without threads: the state saved with a checkpoint must be that of the batch last used, not of one read ahead.
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
+def _iterate(dataset: grain.MapDataset, ahead: int, finish: Callable[[Any], Any] | None) -> ResumableIterator:
+    dataset = dataset if finish is None else dataset.map(finish)
+    # One thread: Python makes the rows. Grain counts what was taken, not what was made, so the position stays exact.
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=min(ahead, 1), prefetch_buffer_size=ahead)))
 
 
 class _Draw(grain.RandomMapTransform):

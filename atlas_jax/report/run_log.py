@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.io import atomic, untrusted
+from atlas_jax.io import appending, atomic, untrusted
 
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tensorboard'
@@ -25,7 +25,7 @@ _VARINT, _DOUBLE, _BYTES, _FLOAT = 0, 1, 2, 5  # protobuf's wire types
 
 
 class RunLog:
-    """The metrics of every step, written by process 0.
+    """The metrics of every step, written by process 0. A context manager: a thread writes inside the block (io/appending.py).
 
     Attributes:
       path: the file of JSON lines.
@@ -38,34 +38,37 @@ class RunLog:
         self.rows: list[dict[str, Any]] = []
         if step and self.path.exists():
             self.rows = [row for row in _rows_of(self.path) if row['step'] <= step]
-        self._events: EventFile | None = None  # None in the processes that do not write
+        self._files: appending.Appender | None = None  # None outside the block, and in the processes that do not write
+        self._folder, self._events = folder, folder / TENSORBOARD_FOLDER  # the second becomes a file inside
         if jax.process_index() == 0:
-            self._write_all()
-            with atomic.storage_errors_are_user_errors(folder):
-                self._events = EventFile(folder / TENSORBOARD_FOLDER)
+            with atomic.writing(self.path) as file:
+                file.writelines(json.dumps(row) + '\n' for row in self.rows)
+
+    def __enter__(self) -> 'RunLog':
+        if jax.process_index() == 0:
+            with atomic.storage_errors_are_user_errors(self._folder):
+                self._events = event_file(self._folder / TENSORBOARD_FOLDER)
+            self._files = appending.Appender()
+            self._files.append(self._events, first_event())
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        files, self._files = self._files, None
+        if files is not None:
+            files.__exit__(*error)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Adds a step's row. Raises DiskFullError."""
+        """Adds a step's row; other processes see it within moments. Raises DiskFullError, StorageError: an earlier row was not written."""
         self.rows.append(row)
-        if self._events is None:
-            return
-        with atomic.storage_errors_are_user_errors(self.path):
+        if self._files is not None:
             # Appended, not written anew: a long run has many rows. A kill may cut the last line, which a restart drops.
-            with open(self.path, 'a', encoding='utf-8') as file:
-                file.write(json.dumps(row) + '\n')
-            self._events.write(row['step'], {name: value for name, value in row.items() if name != 'step'})
+            self._files.append(self.path, f'{json.dumps(row)}\n'.encode())
+            self._files.append(self._events, event(row['step'], {name: value for name, value in row.items() if name != 'step'}))
 
-    def add(self, step: int, scalars: dict[str, float]) -> None:
-        """Adds scalars to the row that was appended last, and writes the file anew. Raises DiskFullError."""
-        # Scores of an evaluation come after the row of their step was written.
-        self.rows[-1] |= scalars
-        if self._events is not None:
-            self._write_all()
-            self._events.write(step, scalars)
-
-    def _write_all(self) -> None:
-        with atomic.writing(self.path) as file:
-            file.writelines(json.dumps(row) + '\n' for row in self.rows)
+    def flush(self) -> None:
+        """Waits until every row is on the disk. Raises DiskFullError, StorageError."""
+        if self._files is not None:
+            self._files.flush()
 
 
 def _rows_of(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -118,26 +121,27 @@ def _mib(leaves: list[Any], on_one_device: bool = False) -> float:
     return sum(int(np.prod(shape(leaf))) * leaf.dtype.itemsize for leaf in leaves) / 2**20
 
 
-class EventFile:
-    """Appends scalars to a new event file in `folder`; every row is on disk when `write` returns."""
+def event_file(folder: pathlib.Path) -> pathlib.Path:
+    """Returns the path of a new event file in `folder`, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # TensorBoard looks for "tfevents" in the name, and several files of a folder are one run.
+    return folder / f'events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}'
 
-    def __init__(self, folder: str | os.PathLike):
-        folder = pathlib.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        # TensorBoard looks for "tfevents" in the name, and several files of a folder are one run.
-        self.path = folder / f'events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}'
-        self._append(_double(1, time.time()) + _bytes(3, b'brain.Event:2'))
 
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Adds one event with all scalars of a step."""
-        values = b''.join(_bytes(1, _bytes(1, name.encode()) + _float(2, value)) for name, value in scalars.items())
-        self._append(_double(1, time.time()) + _key(2, _VARINT) + _varint(step) + _bytes(5, values))
+def first_event() -> bytes:
+    """Returns the record that every event file begins with."""
+    return _record(_double(1, time.time()) + _bytes(3, b'brain.Event:2'))
 
-    def _append(self, event: bytes) -> None:
-        length = struct.pack('<Q', len(event))
-        # Opened for every event, so that a row is on disk, and visible to TensorBoard, when this returns.
-        with open(self.path, 'ab') as file:
-            file.write(length + _masked_crc(length) + event + _masked_crc(event))
+
+def event(step: int, scalars: Mapping[str, float]) -> bytes:
+    """Returns the record of one event with all scalars of a step."""
+    values = b''.join(_bytes(1, _bytes(1, name.encode()) + _float(2, value)) for name, value in scalars.items())
+    return _record(_double(1, time.time()) + _key(2, _VARINT) + _varint(step) + _bytes(5, values))
+
+
+def _record(data: bytes) -> bytes:
+    length = struct.pack('<Q', len(data))
+    return length + _masked_crc(length) + data + _masked_crc(data)
 
 
 def crc32c(data: bytes) -> int:

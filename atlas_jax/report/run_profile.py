@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -45,15 +45,18 @@ class Profile:
         self._stop()
 
     @contextlib.contextmanager
-    def step(self, number: int) -> Iterator[None]:
-        """Goes around each step."""
+    def step(self, number: int, wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Goes around the dispatch of each step; `wait` waits until the steps before have ended, so that a profile holds whole steps."""
         self._seen += 1
         if self.folder is None or self._seen >= FIRST_STEP + STEPS:
+            if self._running:
+                wait()
             self._stop()
             yield
             return
         # Started late, since a profile that holds a compilation is large and says little of a step.
         if self._seen == FIRST_STEP:
+            wait()
             jax.profiler.start_trace(self.folder)
             self._running = True
         with jax.profiler.StepTraceAnnotation('train', step_num=number):

@@ -116,6 +116,14 @@ def from_local(tree: Any, sharding: jax.sharding.Sharding, rows: int) -> Any:
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf, (rows, *leaf.shape[1:])), tree)
 
 
+def fetch(tree: Any) -> Any:
+    """Waits until the arrays are computed and returns them as numpy arrays; each is whole on this process's devices.
+
+    The training loop reads its devices through this function alone (tests/house): a read that nobody sees would make them wait.
+    """
+    return jax.device_get(tree)
+
+
 def to_host(tree: Any) -> Any:
     """Returns the whole arrays as numpy arrays on every process; all processes must call it together."""
     def get(leaf: Any) -> Any:

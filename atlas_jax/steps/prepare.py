@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -31,6 +31,7 @@ from atlas_jax.tasks import task as task_lib
 from atlas_jax.tasks.task import TaskExample
 from atlas_jax.tokenizers import formats
 
+_Item = TypeVar('_Item')
 Searched = Index | Sequence[Index] | index_group.IndexGroup | None
 
 _NAMED_LINES = 9  # of those with an empty target
@@ -85,13 +86,18 @@ class Prepared:
         """True where a batch is made between two programs, so that it takes the examples and the current parameters."""
         return self.searcher is not None or self.searched is not None
 
+    @property
+    def needs_params(self) -> bool:
+        """True where a batch's passages are found by the parameters of the moment, so that it cannot be made before these are known."""
+        return self.searched is not None if self.searcher is None else self.searcher.needs_embeddings
+
     def batch(self, examples: Sequence[TaskExample], size: int, params: Any) -> tuple[types.Batch, types.Retrieved | None]:
         """A batch on the devices, filled up to `size`, and what the host has found for it.
 
         Args:
           examples: at most `size`.
           size: divides over the mesh.
-          params: {'retriever', …} of the moment; only read where `on_host`.
+          params: {'retriever', …} of the moment; read only where `needs_params`.
         """
         batch = self._made(examples, size, bare=self.searched is not None)
         # The usual way: the step searches and assembles, and this is all the host does.
@@ -99,13 +105,17 @@ class Prepared:
             return batch, None
         spec = self.searched or self.spec
         if self.searcher is not None:
-            retrieved = search_step.find_on_host(params['retriever'], batch, examples, self.searcher, spec)
+            retriever = params['retriever'] if self.needs_params else None
+            retrieved = search_step.find_on_host(retriever, batch, examples, self.searcher, spec)
         else:
             retrieved = search_step.search_step(spec)(params, batch, self.knowledge)
         return (batch, retrieved) if self.searched is None else (self._assembled(examples, size, retrieved), retrieved)
 
     def training_batch(self, drawn: Any, params: Any, size: int) -> tuple[types.Batch, types.Retrieved | None]:
-        """A batch on the devices, of what the training pipeline yields: its rows of this process, or where `on_host` the examples."""
+        """A batch on the devices, of what the training pipeline yields: its rows of this process, or where `on_host` the examples.
+
+        `params` as for `batch`.
+        """
         return self.batch(drawn, len(drawn), params) if self.on_host else (hosts.from_local(drawn, self.sharding, size), None)
 
     def run(self, step: Callable[..., Any], params: Any, examples: Sequence[TaskExample], size: int,
@@ -113,12 +123,22 @@ class Prepared:
         """Yields examples and what `step(params, batch, knowledge, retrieved)` says of them, on the host; with a label shows a bar."""
         # In order: the rows of a batch are the examples of a chunk, fillers last.
         with progress.bar(len(examples), label, ' questions') if label else contextlib.nullcontext() as bar:
-            for start in range(0, len(examples), size):
-                chunk = examples[start:start + size]
-                batch, retrieved = self.batch(chunk, size, params)
-                yield chunk, hosts.to_host(step(params, batch, self.knowledge, retrieved))
+            started = self._started(step, params, examples, size)
+            # The next batch is made, and waits for its turn on the devices, while this one is computed and its answers are read. Not on a
+            # CPU with several devices: two programs side by side may wait for each other's collectives there.
+            overlaps = self.spec.mesh.size == 1 or jax.default_backend() != 'cpu'
+            for chunk, result in _one_behind(started) if overlaps else started:
+                yield chunk, hosts.to_host(result)
                 if bar is not None:
                     bar.update(len(chunk))
+
+    def _started(self, step: Callable[..., Any], params: Any, examples: Sequence[TaskExample],
+                 size: int) -> Iterator[tuple[Sequence[TaskExample], Any]]:
+        """Yields examples and the result of their step, on the devices, where it may still be computed."""
+        for start in range(0, len(examples), size):
+            chunk = examples[start:start + size]
+            batch, retrieved = self.batch(chunk, size, params)
+            yield chunk, step(params, batch, self.knowledge, retrieved)
 
     def search(self, params: Any, examples: Sequence[TaskExample], size: int,
                label: str | None = None) -> Iterator[tuple[Sequence[TaskExample], types.Retrieved]]:
@@ -208,6 +228,15 @@ def prepare(atlas: AtlasModel, examples: Sequence[TaskExample], index: Searched,
     token_lengths = types.TokenLengths(nothing, nothing, query_lengths) if group is None else group.token_lengths(query_lengths)
     spec = spec_lib.make_spec(config, atlas.segments, atlas.mesh, token_lengths, batch_size, distill, step, searching.search)
     return Prepared(spec, encoder, *_held(atlas, group, spec, knowledge), group)
+
+
+def _one_behind(items: Iterator[_Item]) -> Iterator[_Item]:
+    """Yields the items in order, each when the next one was made."""
+    waiting: list[_Item] = []
+    for item in items:
+        yield from waiting
+        waiting = [item]
+    yield from waiting
 
 
 # An evaluation prepares its examples more than once, and a training run for every evaluation.

@@ -49,7 +49,7 @@ def find_on_host(params: Any, batch: types.Batch, examples: Sequence[TaskExample
     """Embeds a batch's queries, searches on the host, and lays what was found out like the batch.
 
     Args:
-      params: the (query) retriever's parameters.
+      params: the (query) retriever's parameters; None where the searcher needs no embeddings.
       batch: the examples' tokens; its excluded passages are not given.
       examples: those of the batch, fewer where fillers end it. A searcher by words searches for the question, or the query of an
         example without one.

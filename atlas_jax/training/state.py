@@ -65,7 +65,7 @@ def divergence(params: Any, spec: spec_lib.StepSpec) -> str:
     Every process of a run calls it.
     """
     # One program: many small ones side by side wait for each other's collectives on a CPU with several devices, for ever.
-    extremes = jax.device_get(compile_step(_extremes, spec, out_shardings=_replicated)(params))
+    extremes = hosts.fetch(compile_step(_extremes, spec, out_shardings=_replicated)(params))
     for path, (most, least) in jax.tree_util.tree_leaves_with_path(extremes, is_leaf=lambda node: isinstance(node, tuple)):
         # No model computes with such numbers: norms and products of two of them are infinite.
         if not max(abs(float(most)), abs(float(least))) < _LARGEST or np.isnan(float(least)):

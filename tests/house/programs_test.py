@@ -88,3 +88,44 @@ def test_json_of_files_is_parsed_in_one_place():
 
 def test_json_is_recognised():
     assert json_lines(ast.parse('x = json.loads(y)\nz = json.load(y)\nfrom json import loads\njson.loads(json.dumps(x))')) == [1, 2, 3]
+
+
+# Names by which a device is read or waited for, besides the conversions below.
+READS = {'device_get', 'block_until_ready', 'process_allgather', 'addressable_data', 'item', 'to_host'}
+# Conversions in the loop of what is on the host already; anything else may be an array, and would wait for the devices unseen.
+ON_THE_HOST = {'float(value)', 'float(next(iter(figures.values())))', 'int(bool(loaded.eval_examples))',
+               'int(hosts.fetch(self.state.step))'}
+
+
+def reads(tree: ast.AST) -> list[int]:
+    """Line numbers where arrays may be read other than by `hosts.fetch`."""
+    def is_read(node: ast.AST) -> bool:
+        if isinstance(node, ast.Attribute):
+            return node.attr in READS or ast.unparse(node) in ('np.asarray', 'np.array')
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ('float', 'int'):
+            return ast.unparse(node) not in ON_THE_HOST
+        return isinstance(node, ast.Name) and node.id in READS
+
+    return sorted({node.lineno for node in ast.walk(tree) if is_read(node)})
+
+
+def function_of(tree: ast.AST, line: int) -> str:
+    """The innermost function that a line stands in."""
+    return max((node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.lineno <= line <= (node.end_lineno or 0)),
+               key=lambda node: node.lineno).name
+
+
+def test_the_training_loop_reads_the_devices_through_one_door():
+    tree = tree_of(next(path for path in SOURCES if module_of(path) == 'train'))
+    # A run that has diverged is over: it may wait.
+    wrong = [line for line in reads(tree) if function_of(tree, line) != '_stop_if_diverged']
+    assert not wrong, f'train.py, lines {wrong}: read arrays through hosts.fetch'
+    assert mentions(tree, 'fetch')
+
+
+@pytest.mark.parametrize(('text', 'lines'), [
+    ('loss = float(metrics["loss"])', [1]), ('import numpy as np\nloss = np.asarray(loss)', [2]), ('jax.device_get(state)', [1]),
+    ('state.step.block_until_ready()', [1]), ('step = state.step.item()', [1]), ('from jax import device_get\nx = device_get(y)', [2]),
+    ('step = int(state.step)', [1]), ('rows = {float(value) for value in hosts.fetch(metrics)}', [])])
+def test_reads_are_found_however_they_are_written(text, lines):
+    assert reads(ast.parse(text)) == lines

@@ -1,12 +1,13 @@
 """Batches: deterministic, resumable at any position, filled up in evaluation; long queries and targets are cut."""
 
 import json
+import threading
 
 import jax
 import numpy as np
 import pytest
 
-from atlas_jax import errors
+from atlas_jax import errors, types
 from atlas_jax.input import encode, pipeline
 from atlas_jax.tasks import qa
 from tests.testing import word_tokenizers
@@ -36,17 +37,51 @@ def test_seed_decides_the_order():
     assert first == again != other
 
 
+@pytest.mark.parametrize('ahead', [0, 2])
 @pytest.mark.parametrize('position', [0, 1, 3, 7])
-def test_the_position_restores_the_very_same_batches(position):
-    batches = pipeline.training_batches(EXAMPLES, _encoder(), 4, seed=3)
+def test_the_position_restores_the_very_same_batches(position, ahead):
+    batches = pipeline.training_batches(EXAMPLES, _encoder(), 4, seed=3, ahead=ahead)
     for _ in range(position):
         next(batches)
     state = json.loads(json.dumps(batches.get_state()))
     expected = [next(batches) for _ in range(5)]
-    restored = pipeline.training_batches(EXAMPLES, _encoder(), 4, seed=3)
-    restored.set_state(state)
-    for batch in expected:
-        jax.tree.map(np.testing.assert_array_equal, next(restored), batch)
+    for other in (0, 1, 2):  # the number of batches made ahead may change within a run
+        restored = pipeline.training_batches(EXAMPLES, _encoder(), 4, seed=3, ahead=other)
+        next(restored)  # and others were made ahead already
+        restored.set_state(state)
+        for batch in expected:
+            jax.tree.map(np.testing.assert_array_equal, next(restored), batch)
+
+
+@pytest.mark.parametrize(('make', 'kind'), [(pipeline.training_batches, types.Batch), (pipeline.training_examples, list)])
+def test_batches_are_finished_ahead_in_a_thread_of_their_own(make, kind):
+    finished, threads, go_on = [], set(), threading.Semaphore(0)
+
+    def finish(batch):
+        assert isinstance(batch, kind)
+        threads.add(threading.current_thread())
+        finished.append(len(finished))
+        go_on.release()
+        return finished[-1]
+
+    batches = make(EXAMPLES, _encoder(), 4, seed=3, ahead=2, finish=finish)
+    assert next(batches) == 0
+    for _ in range(3):  # the one that was taken, and two that nobody asked for
+        assert go_on.acquire(timeout=30)
+    assert finished == [0, 1, 2] and len(threads) == 1 and threading.current_thread() not in threads
+    assert batches.get_state() == {'next_index': 1}
+
+
+def test_an_error_in_the_thread_is_raised_when_its_batch_is_taken():
+    def finish(batch):
+        if 7 in batch.example_ids:
+            raise errors.ConfigError('seven')
+        return batch
+
+    batches = pipeline.training_batches(EXAMPLES, _encoder(), 1, seed=3, ahead=2, finish=finish)
+    with pytest.raises(errors.ConfigError, match='seven'):
+        for _ in range(13):
+            next(batches)
 
 
 def test_no_examples():

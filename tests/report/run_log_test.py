@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import struct
 
 import jax.numpy as jnp
@@ -13,13 +14,13 @@ from atlas_jax.report import run_log
 
 
 def test_rows_after_the_restored_step_are_dropped(tmp_path):
-    log = run_log.RunLog(tmp_path, 0)
-    for step in (1, 2, 3):
-        log.append({'step': step, 'loss': step / 2})
+    with run_log.RunLog(tmp_path, 0) as log:
+        for step in (1, 2, 3):
+            log.append({'step': step, 'loss': step / 2})
     with open(tmp_path / run_log.METRICS_FILE, 'a', encoding='utf-8') as file:
         file.write('{"step": 4, "lo')
-    again = run_log.RunLog(tmp_path, 2)
-    again.append({'step': 3, 'loss': 7.0})
+    with run_log.RunLog(tmp_path, 2) as again:
+        again.append({'step': 3, 'loss': 7.0})
     rows = [json.loads(line) for line in (tmp_path / run_log.METRICS_FILE).read_text().splitlines()]
     assert rows == again.rows == [{'step': 1, 'loss': 0.5}, {'step': 2, 'loss': 1.0}, {'step': 3, 'loss': 7.0}]
     assert len(list((tmp_path / run_log.TENSORBOARD_FOLDER).iterdir())) >= 1
@@ -29,7 +30,8 @@ def test_rows_after_the_restored_step_are_dropped(tmp_path):
     (b'{"step": 2, "loss": "\xff"}\n', 2), (b'{"step": 2,\n', 2), (b'[]\n', 2), (b'{"loss": 1}\n', 2), (b'{"step": "2"}\n', 2), (b'\n', 2),
     (b'[' * 5000 + b'\n', 2), (b'\0\n', 2)])
 def test_a_damaged_line_is_named(tmp_path, line, number):
-    run_log.RunLog(tmp_path, 0).append({'step': 1, 'loss': 0.5})
+    with run_log.RunLog(tmp_path, 0) as log:
+        log.append({'step': 1, 'loss': 0.5})
     path = tmp_path / run_log.METRICS_FILE
     path.write_bytes(path.read_bytes() + line + b'{"step": 3, "loss": 7}\n')
     before = path.read_bytes()
@@ -46,13 +48,35 @@ def test_a_pipe_is_no_file_of_metrics(tmp_path):
         run_log.RunLog(tmp_path, 3)
 
 
+def test_a_row_is_seen_while_the_run_goes_on_and_flushed_rows_are_whole(tmp_path):
+    with run_log.RunLog(tmp_path, 0) as log:
+        log.append({'step': 1, 'loss': 0.5})
+        log.flush()
+        assert json.loads((tmp_path / run_log.METRICS_FILE).read_text()) == {'step': 1, 'loss': 0.5}
+        events, = (tmp_path / run_log.TENSORBOARD_FOLDER).iterdir()
+        assert len(_records(events.read_bytes())) == 2
+        log.append({'step': 2, 'loss': 0.25})
+    assert (tmp_path / run_log.METRICS_FILE).read_text().count('\n') == 2 and len(_records(events.read_bytes())) == 3
+
+
+def test_a_full_disk_is_one_line_at_the_next_row(tmp_path):
+    log = run_log.RunLog(tmp_path, 0)
+    log.path = pathlib.Path('/dev/full')
+    with pytest.raises(errors.DiskFullError, match='/dev/full: the disk is full; free'), log:
+        log.append({'step': 1, 'loss': 0.5})
+        with pytest.raises(errors.DiskFullError):
+            log.flush()
+        log.append({'step': 2, 'loss': 0.5})
+
+
 def test_half_a_line_at_the_end_is_what_a_kill_leaves(tmp_path):
     (tmp_path / run_log.METRICS_FILE).write_bytes(b'{"step": 1, "note": "\xe2\x80\xa8"}\n{"step": 2, "note": "\xe2')
     assert [row['step'] for row in run_log.RunLog(tmp_path, 2).rows] == [1]
 
 
 def test_a_new_run_forgets_the_old_rows(tmp_path):
-    run_log.RunLog(tmp_path, 0).append({'step': 1, 'loss': 1.0})
+    with run_log.RunLog(tmp_path, 0) as log:
+        log.append({'step': 1, 'loss': 1.0})
     assert run_log.RunLog(tmp_path, 0).rows == []
 
 
@@ -83,11 +107,9 @@ def test_checksum_of_the_standard():
     assert run_log.crc32c(bytes(32)) == 0x8A9136AA  # RFC 3720, B.4
 
 
-def test_records(tmp_path):
-    file = run_log.EventFile(tmp_path / 'new' / 'folder')
-    file.write(7, {'loss': 0.5})
-    file.write(300, {'loss': 0.25, 'rate': 1e-4})
-    first, second, third = _records(file.path.read_bytes())
+def test_records():
+    data = run_log.first_event() + run_log.event(7, {'loss': 0.5}) + run_log.event(300, {'loss': 0.25, 'rate': 1e-4})
+    first, second, third = _records(data)
     assert b'brain.Event:2' in first
     assert second.endswith(b'\x10\x07' + b'\x2a\x0d' + b'\x0a\x0b' + b'\x0a\x04loss' + b'\x15' + struct.pack('<f', 0.5))
     assert b'\x10\xac\x02' in third and b'rate' in third and struct.pack('<f', 1e-4) in third
@@ -95,10 +117,10 @@ def test_records(tmp_path):
 
 def test_tensorboard_reads_it(tmp_path):
     loader = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
-    file = run_log.EventFile(tmp_path)
-    for step in (1, 200):
-        file.write(step, {'loss': step / 4, 'ä/b': -1.5})
-    accumulated = loader.EventAccumulator(str(tmp_path))
+    with run_log.RunLog(tmp_path, 0) as log:
+        for step in (1, 200):
+            log.append({'step': step, 'loss': step / 4, 'ä/b': -1.5})
+    accumulated = loader.EventAccumulator(str(tmp_path / run_log.TENSORBOARD_FOLDER))
     accumulated.Reload()
     assert [(event.step, event.value) for event in accumulated.Scalars('loss')] == [(1, 0.25), (200, 50.0)]
     assert accumulated.Scalars('ä/b')[0].value == -1.5

@@ -12,6 +12,7 @@ from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.knowledge import group as index_group
 from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.models import parameters
+from atlas_jax.runtime import hosts
 from atlas_jax.steps import prepare, retrieve
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tasks import lm, multiple_choice, qa, registry
@@ -194,3 +195,18 @@ def test_multiple_choice_is_evaluated_in_every_order(atlas, tmp_path):
     evaluate.write_results(tmp_path / 'results.jsonl', found, examples, write_passages=False)
     lines = (tmp_path / 'results.jsonl').read_text().splitlines()
     assert len(lines) == 2 and '"choice_probs"' in lines[0] and '"passages"' not in lines[0]
+
+
+def test_the_next_batch_is_handed_over_before_an_answer_is_read(atlas, monkeypatch):
+    examples, events, real = examples_of(atlas, 5), [], hosts.to_host
+    prepared = prepare.prepare(atlas, examples, None, 0, 2)
+
+    def step(params, batch, knowledge, retrieved):
+        events.append('step')
+        return batch.example_ids
+
+    monkeypatch.setattr(hosts, 'to_host', lambda tree: events.append('read') or real(tree))
+    found = [(chunk, ids.tolist()) for chunk, ids in prepared.run(step, None, examples, 2)]
+    assert events == ['step', 'step', 'read', 'step', 'read', 'read']
+    assert found == [(examples[:2], [0, 1]), (examples[2:4], [2, 3]), (examples[4:], [4, -1])]
+    assert list(prepared.run(step, None, [], 2)) == []

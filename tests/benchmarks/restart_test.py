@@ -1,0 +1,20 @@
+"""The benchmark of starts runs through: a start with a warm cache is quicker, and every kind of loop is timed."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+from tests.testing import streams
+
+restart = importlib.import_module('restart')
+
+
+def test_it_times_starts_and_loops(tmp_path):
+    subprocess.run([sys.executable, restart.__file__, '--rounds', '1', '--steps', '12', '--json', tmp_path / 'restart.json'], check=True,
+                   cwd=tmp_path, env=os.environ | {'XLA_FLAGS': streams.QUICK_FLAGS})
+    figures = json.loads((tmp_path / 'restart.json').read_text())
+    cold, warm = figures['start']['cold'], figures['start']['warm']
+    assert warm['first_step_seconds'] < cold['first_step_seconds'] < cold['seconds'] and warm['seconds'] > 0
+    assert set(figures['loop']) == set(restart.LOOPS) and all(seconds > 0 for seconds in figures['loop'].values())

@@ -1,0 +1,108 @@
+"""The cache of compiled programs: a run that starts again compiles nothing, and a place that cannot be written is one line."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from atlas_jax import errors, train
+from atlas_jax.runtime import compilation_cache
+from tests.testing import tiny_run
+
+PROGRAM = pathlib.Path(__file__).with_name('compilation_cache_program.py')
+PATHS = os.pathsep.join([str(pathlib.Path(__file__).parents[2]), os.environ.get('PYTHONPATH', '')])
+NAMES = ('jax_compilation_cache_dir', 'jax_compilation_cache_max_size', 'jax_persistent_cache_min_compile_time_secs')
+
+
+@pytest.fixture
+def unset(monkeypatch):
+    """JAX without a cache, as users have it; what the tests use comes back."""
+    before = {name: jax.config.values[name] for name in NAMES}
+    for name in NAMES:
+        monkeypatch.delenv(name.upper(), raising=False)
+    jax.config.update('jax_compilation_cache_dir', None)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.compilation_cache.reset_cache()
+
+
+def test_the_default_is_bounded_and_used(unset, tmp_path):
+    compilation_cache.use('auto', tmp_path / 'cache' / 'compiled')
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / 'cache' / 'compiled')
+    assert jax.config.jax_compilation_cache_max_size == compilation_cache.MAX_BYTES
+    # Quick to compile, and kept all the same.
+    jax.jit(lambda x: x * 3 + 7)(5.0).block_until_ready()
+    assert [path.suffix for path in (tmp_path / 'cache' / 'compiled').glob('jit__lambda*-cache')]
+
+
+def test_what_the_user_has_set_stays_unless_a_folder_is_named(unset, tmp_path):
+    jax.config.update('jax_compilation_cache_dir', str(tmp_path / 'own'))
+    for place in ('auto', None):
+        compilation_cache.use(place, tmp_path / 'default')
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / 'own')
+    compilation_cache.use(str(tmp_path / 'named'), tmp_path / 'default')
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / 'named') and not (tmp_path / 'default').exists()
+    assert list((tmp_path / 'named').iterdir()) == []  # the probe is gone
+
+
+def test_other_settings_of_the_user_stay(unset, tmp_path, monkeypatch):
+    monkeypatch.setenv('JAX_COMPILATION_CACHE_MAX_SIZE', '12345')
+    jax.config.update('jax_compilation_cache_max_size', 12345)
+    compilation_cache.use(str(tmp_path), tmp_path)
+    assert jax.config.jax_compilation_cache_max_size == 12345
+
+
+def test_none_keeps_nothing(unset, tmp_path):
+    compilation_cache.use(None, tmp_path / 'default')
+    assert jax.config.jax_compilation_cache_dir is None and not (tmp_path / 'default').exists()
+
+
+def test_a_place_that_cannot_be_written(unset, tmp_path, capsys):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(errors.ConfigError, match=r'compilation_cache_dir is ".*file/below", which cannot be written \(.*\); give another'):
+        compilation_cache.use(str(tmp_path / 'file' / 'below'), tmp_path)
+    # Nobody asked for the default: a run goes on without it.
+    compilation_cache.use('auto', tmp_path / 'file' / 'below')
+    assert capsys.readouterr().err.count('\n') == 1 and jax.config.jax_compilation_cache_dir is None
+
+
+def test_a_bucket_needs_its_package(unset, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'gcsfs', None)  # as where it is not installed
+    with pytest.raises(errors.ConfigError, match='"gs://bucket/compiled", which cannot be written .*pip install gcsfs'):
+        compilation_cache.use('gs://bucket/compiled', tmp_path)
+
+
+@pytest.mark.parametrize('place', ['', 's3://bucket/compiled'])
+def test_other_places_are_refused_before_anything_is_loaded(place):
+    with pytest.raises(errors.ConfigError, match='give a folder, gs://bucket/folder or None'):
+        train.RunConfig('run', compilation_cache_dir=place)
+
+
+def _train(folder, run, cache):
+    """Counts of the cache's events in a new process that trains a closed-book reader as a user does."""
+    arguments = ['train', '--gin_file', 'runs/few_shot.gin', f"--gin.RUN_DIR='{run}'", f"--gin.TRAIN_FILE='{folder / 'train.jsonl'}'",
+                 '--gin.INDEX_DIR=None', '--gin.N_CONTEXT=0', '--gin.READER_DIR=None', '--gin.RETRIEVER_DIR=None', '--gin.INPUTS=None',
+                 '--gin.TASK=None', f"--gin.MODEL_DIR='{folder / 'model'}'", '--gin.TOTAL_STEPS=1', '--gin.train.RunConfig.batch_size=2',
+                 f"--gin.train.RunConfig.compilation_cache_dir='{cache}'"]
+    environment = {name: value for name, value in os.environ.items() if name.lower() not in NAMES}
+    done = subprocess.run([sys.executable, PROGRAM, *arguments], capture_output=True, text=True, check=False,
+                          env=environment | {'PYTHONPATH': PATHS, 'JAX_PLATFORMS': 'cpu'})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.split('COUNTS')[1])
+
+
+def test_a_run_that_starts_again_compiles_nothing(tmp_path):
+    atlas = tiny_run.atlas(dropout_rate=0.0)
+    atlas.save(tmp_path / 'model')
+    (tmp_path / 'train.jsonl').write_text('\n'.join(json.dumps(row) for row in tiny_run.rows(5)))
+    first = _train(tmp_path, tmp_path / 'first', tmp_path / 'cache')
+    again = _train(tmp_path, tmp_path / 'again', tmp_path / 'cache')
+    assert first['cache_misses'] > 0
+    assert again['cache_misses'] == 0 and again['cache_hits'] == again['compile_requests_use_cache'] > 0
+    rows = [json.loads((tmp_path / run / 'metrics.jsonl').read_text()) for run in ('first', 'again')]
+    assert rows[0]['reader_loss'] == rows[1]['reader_loss'] and rows[0]['gradient_norm'] == rows[1]['gradient_norm']
