@@ -30,6 +30,8 @@ _MAX_SIZE = 1 << 40  # elements of an array
 _COMPRESSORS = ('blosc', 'bz2', 'gzip', 'zlib', 'zstd', None)
 # Of a database's tree of keys, which is asked for every chunk; without it each question reads files.
 _CACHED_BYTES = 1 << 26
+# TensorStore reads the manifest whole. It lists the versions of the tree, of which Orbax makes one or two.
+_MAX_MANIFEST_BYTES = 1 << 26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,12 +163,20 @@ class Store:
 
     @functools.cached_property
     def _keys(self) -> Any:
+        # A pipe in place of a data file would keep TensorStore waiting.
+        for file in self._database_files:
+            untrusted.require_regular_file(file)
+        untrusted.read_bytes(self.folder / DATABASE, _MAX_MANIFEST_BYTES)
         context = ts.Context({'cache_pool': {'total_bytes_limit': _CACHED_BYTES}})
         return ts.KvStore.open(self._database, context=context).result()
 
     @functools.cached_property
     def _database_bytes(self) -> int:
-        return sum(file.stat().st_size for file in self.folder.rglob('*') if file.is_file())
+        return sum(file.stat().st_size for file in self._database_files)
+
+    @functools.cached_property
+    def _database_files(self) -> list[pathlib.Path]:
+        return [file for file in self.folder.rglob('*') if not file.is_dir()]
 
     def _damaged(self, error: BaseException) -> errors.ModelFolderError:
         return errors.ModelFolderError(f'{self.folder}: not a whole OCDBT database ({_shown(error)}); copy the checkpoint again')

@@ -63,9 +63,7 @@ def test_integers_are_read_where_they_are_asked_for(write):
         write().open('x', 'x', integers=True)
 
 
-def test_a_chunk_that_is_too_short_is_refused_when_it_is_read(write, tmp_path):
-    array = write(METADATA | {'chunks': [4, 3]}, missing=['1.0'])
-    with pytest.raises(errors.ModelFolderError, match='chunk 0.0'):
-        write(METADATA | {'chunks': [4, 3]}, missing=['0.0', '1.0']).open('y', 'y')
+def test_a_chunk_that_is_too_short_is_refused_when_it_is_read(write):
+    array = write(METADATA | {'chunks': [4, 3]}).open('x', 'x')
     with pytest.raises(errors.ModelFolderError, match='not a whole zarr array'):
-        array.open('x', 'x').read(None)
+        array.read(None)

@@ -1,6 +1,7 @@
 """T5X checkpoints that Orbax wrote, in T5X's layouts: the same parameters as the old format's, and what must be refused."""
 
 import json
+import os
 import shutil
 
 import msgpack
@@ -96,6 +97,8 @@ DAMAGES = {
                      'not a whole OCDBT database'),
     'empty manifest': (lambda state: (state / 'manifest.ocdbt').write_bytes(b''), 'not a whole OCDBT database'),
     'no data': (lambda state: shutil.rmtree(state / 'd'), 'OCDBT database|not a whole zarr'),
+    'a manifest of holes': (lambda state: os.truncate(state / 'manifest.ocdbt', 1 << 40), 'not a whole OCDBT database .*bytes, expected'),
+    'a pipe': (lambda state: os.mkfifo(state / 'd' / 'pipe'), 'not a whole OCDBT database'),
     'no manifest': (lambda state: (state / 'manifest.ocdbt').unlink(), 'no .zarray in it'),
 }
 
