@@ -172,7 +172,7 @@ class Store:
 
     @functools.cached_property
     def _database_bytes(self) -> int:
-        return sum(file.stat().st_size for file in self._database_files)
+        return sum(file.stat().st_size for file in self._database_files if file.is_file())
 
     @functools.cached_property
     def _database_files(self) -> list[pathlib.Path]:

@@ -119,5 +119,5 @@ def test_from_raw_questions_to_figures(place):
 def _plan(arguments: list[str]) -> None:
     """Plans the same run of a tiny model on the smallest slice, where the compiler is there."""
     if importlib.util.find_spec('libtpu') is not None:
-        smaller = {'models/xxl.gin': 'models/tiny.gin', 'v4:4x4x4': 'v4:2x2x1', '33000000': '64'}
-        walk([*(smaller.get(word, word) for word in arguments), '--gin.MESH_SHAPE=(1, 2, 2)'])
+        smaller = {'models/xxl.gin': 'models/tiny.gin', 'v4:4x4x4': 'v4:2x2x2', '33000000': '64'}
+        assert cli.main([*(smaller.get(word, word) for word in arguments), *SMALLER['nq_64_shot'], '--cache', 'plans']) == 0
