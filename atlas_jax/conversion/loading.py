@@ -21,7 +21,8 @@ ATLAS_JAX, READER, RETRIEVER, T5X, ORIGINAL, PAIR = 'atlas_jax', 'hugging_face_r
 # The original's torch.save; no tar file in spite of its name.
 ORIGINAL_FILE = 'model.pth.tar'
 _KNOWN = ('atlas_jax wrote (model.json), a Hugging Face T5, BERT or sentence-transformers folder (config.json), a T5X checkpoint '
-          f'(checkpoint_<step> with a file checkpoint or a folder state), an original Atlas checkpoint ({ORIGINAL_FILE}), or a folder with reader/ and retriever/')
+          f'(checkpoint_<step> with a file checkpoint or a folder state), an original Atlas checkpoint '
+          f'({ORIGINAL_FILE}), or a folder with reader/ and retriever/')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The arrays of a T5X checkpoint: inlined in its msgpack file, or stored as zarr, in folders or in one OCDBT database.
 
-Nothing is allocated for an array, and TensorStore sees none of its metadata, before shape, chunks and codecs were checked and every chunk was
-looked for: zarr reads a missing chunk as zeros.
+Nothing is allocated for an array, and TensorStore sees none of its metadata, before shape, chunks and codecs were checked. Every chunk is
+looked for, since zarr reads a missing one as zeros.
 """
 
 import dataclasses
@@ -112,8 +112,8 @@ class Store:
         shape, chunks, separator = _checked(place / '.zarray', metadata, _ZARR_INTEGERS if integers else _ZARR_FLOATS)
         # The folder of another checkpoint has the same name.
         if announced is not None and announced != shape:
-            raise errors.ModelFolderError(f'{place}: {name} has shape {shape}, expected {str(announced)[:80]} by the checkpoint; the two do '
-                                          'not belong together')
+            raise errors.ModelFolderError(f'{place}: {name} has shape {shape}, expected {str(announced)[:80]} by the checkpoint; the two '
+                                          'do not belong together')
         # -(-a // b) rounds up: the last chunk of an axis may be partial.
         numbers = [-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True)]
         # Counted first: a forged shape has more chunks than could be looked for one by one.

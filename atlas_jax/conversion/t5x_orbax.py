@@ -1,7 +1,7 @@
 """Train states of T5X that its Orbax manager wrote: where they lie, and their tree.
 
-`checkpoint_<step>/state` has the tree in `_METADATA`, and every array as zarr: today in one OCDBT database, before mid-2023 in a folder each.
-The oldest have no `_METADATA` but a msgpack file with the tree, whose leaves are names of arrays.
+`checkpoint_<step>/state` has the tree in `_METADATA`, and every array as zarr: today in one OCDBT database, earlier in a folder each. The
+oldest have no `_METADATA` but a msgpack file with the tree, whose leaves are names of arrays.
 """
 
 import pathlib

@@ -204,7 +204,8 @@ class Checker:
     def _refuse_t5x(self, name: str) -> None:
         """Raises ConfigError for a macro of T5X that nothing here uses: the run would go without what it is to set."""
         if name in t5x_names.MACROS and name not in self._used_macros:
-            raise errors.ConfigError(f'{self._bindings["", name].place}: {name} is a name of T5X, here {t5x_names.MACROS[name]} ({t5x_names.PAGE})')
+            place = self._bindings['', name].place
+            raise errors.ConfigError(f'{place}: {name} is a name of T5X, here {t5x_names.MACROS[name]} ({t5x_names.PAGE})')
 
     def required_macros(self) -> list[str]:
         """Returns the macros that must be set and are not."""

@@ -10,7 +10,7 @@ MODULES = ('t5x', 'seqio', 't5', 'flaxformer', '__main__')
 _WEIGHTS = 'READER_DIR and RETRIEVER_DIR, or MODEL_DIR for a whole Atlas'
 _FROM_FILE = 'left out: lines of a file are read, in an order of the seed'
 _LOSS = 'left out: the loss is the cross entropy of the paper'
-# A macro or parameter of T5X, and what takes its place here. Macros that runs of both have, such as BATCH_SIZE, count where no file has them.
+# A macro or parameter of T5X, and what takes its place here. One that runs of both have, such as BATCH_SIZE, counts where no file has it.
 MACROS = {
     'INITIAL_CHECKPOINT_PATH': _WEIGHTS,
     'CHECKPOINT_PATH': 'MODEL_DIR',

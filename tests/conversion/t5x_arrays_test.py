@@ -48,7 +48,7 @@ def test_what_is_missing_is_named(write, name, message):
 
 @pytest.mark.parametrize(('change', 'message'), [
     ({'shape': [10**9, 3], 'chunks': [1, 1]}, r'(files|bytes) for the 3000000000 chunks'), ({'shape': [4, 2]}, 'expected .4, 3. by'),
-    ({'chunks': [2**40, 3]}, 'describe no array'), ({'chunks': [2**39, 3]}, 'larger than any T5'), ({'dtype': '<i4'}, 'no array of floating'),
+    ({'chunks': [2**40, 3]}, 'describe no array'), ({'chunks': [2**39, 3]}, 'larger than any T5'), ({'dtype': '<i4'}, 'array of floating'),
     ({'filters': [{'id': 'x'}]}, 'a compressor, order'), ({'chunks': [2]}, 'describe no array')])
 def test_forged_metadata(write, change, message):
     announced = None if change.get('shape', [0])[0] > 4 else [4, 3]

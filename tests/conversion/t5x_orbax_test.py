@@ -81,6 +81,7 @@ def _add(values, keys, value_type='jax.Array'):
                                    'value_metadata': {'value_type': value_type, 'skip_deserialize': False}}
 
 
+EMBEDDING = ['token_embedder', 'embedding']
 DAMAGES = {
     'no tree': (lambda state: (state / '_METADATA').unlink(), 'neither a file _METADATA nor checkpoint'),
     'cut tree': (lambda state: (state / '_METADATA').write_text((state / '_METADATA').read_text()[:-9]), 'broken JSON'),
@@ -88,9 +89,9 @@ DAMAGES = {
     'no entries': (lambda state: _change(state / '_METADATA', lambda values: values.pop('tree_metadata')), 'describes no tree of arrays'),
     'zarr3': (lambda state: _change(state / '_METADATA', lambda values: values.update(use_zarr3=True)), 'use_zarr3'),
     'no array': (lambda state: _change(state / '_METADATA', lambda values: _add(values, ['target', 'x'])), 'target.x: no .zarray in it'),
-    'below an array': (lambda state: _change(state / '_METADATA', lambda values: _add(values, ['target', 'token_embedder', 'embedding', 'x'])),
+    'below an array': (lambda state: _change(state / '_METADATA', lambda values: _add(values, ['target', *EMBEDDING, 'x'])),
                        'describes no tree of arrays'),
-    'leads out': (lambda state: _change(state / '_METADATA', lambda values: _add(values, ['target', 'a/../../b'])), 'leads out of the folder'),
+    'leads out': (lambda state: _change(state / '_METADATA', lambda values: _add(values, ['target', 'a/../../b'])), 'leads out of the'),
     'no name': (lambda state: _change(state / '_METADATA', lambda values: _add(values, [])), 'describes no tree of arrays'),
     'no parameters': (lambda state: _change(state / '_METADATA', lambda values: _entries(values).clear()), r'no parameters \("target"\)'),
     'cut manifest': (lambda state: (state / 'manifest.ocdbt').write_bytes((state / 'manifest.ocdbt').read_bytes()[:-9]),

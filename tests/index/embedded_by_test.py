@@ -100,8 +100,8 @@ def test_another_limit_is_accepted_and_said_once_where_it_cuts_a_passage(tmp_pat
     for _ in range(2):
         index.check(store, shorter)
     said = capsys.readouterr().err
-    assert said == (f'{tmp_path / "index"}: differs in max_tokens (index 128, this model 10): its passages stay cut as they are; whatever is '
-                    'embedded anew has the limit of the model\n')
+    assert said == (f'{tmp_path / "index"}: differs in max_tokens (index 128, this model 10): its passages stay cut as they are; whatever '
+                    'is embedded anew has the limit of the model\n')
     # Rows of another limit are not the model's own, and another difference is refused with it.
     assert not index.rows_of_model(shorter, store).any()
     shorter.record = dataclasses.replace(shorter.record, pooling='cls')

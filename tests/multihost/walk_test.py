@@ -1,9 +1,9 @@
 """The documented way, walked: from raw text and questions to figures, by the commands that docs/tpu.md and the gin files show.
 
-Commands are taken from the text of the page and of the headers, in their order. Those with --multihost run as two processes of four devices,
-the others as one of eight. Appended bindings make them small; lengths stay as they are, so that what is pre-trained at 384 tokens goes on at
-512. The bucket is a server on the loopback, and the folder `bucket` stands for its mount. Scripts of the page that run no atlas-jax command
-are tested in tests/tpu_scripts.
+Commands are taken from the text of the page and of the headers, in their order. Those with --multihost run as two processes of four
+devices, the others as one of eight. Appended bindings make them small; lengths stay as they are, so that what is pre-trained at 384 tokens
+goes on at 512. The bucket is a server on the loopback, and the folder `bucket` stands for its mount. Scripts of the page that run no
+atlas-jax command are tested in tests/tpu_scripts.
 """
 
 import json
@@ -35,7 +35,7 @@ THINGS = 24
 
 def page_commands() -> list[list[str]]:
     """The arguments of every atlas-jax command of the section, also of those that a script launches."""
-    section = re.search(r'^## From an empty project.*?\n(.*?)^## ', (ROOT / 'docs/tpu.md').read_text(encoding='utf-8'),
+    section = re.search(r'^## From an empty project.*?\n(.*?)^##', (ROOT / 'docs/tpu.md').read_text(encoding='utf-8'),
                         re.MULTILINE | re.DOTALL)[1]
     lines = '\n'.join(re.findall(r'^ *```bash\n(.*?)^ *```', section, re.MULTILINE | re.DOTALL)).replace('\\\n', ' ').splitlines()
     words = [shlex.split(line) for line in lines if line.strip()]
@@ -68,8 +68,8 @@ def place(tmp_path, monkeypatch):
     texts = [f'The thing {i} is red . ' * 120 for i in range(THINGS)]
     _write(mounted / 'wikipedia.jsonl', [{'id': f'd{i}', 'title': f'thing {i}', 'text': text} for i, text in enumerate(texts)])
     for split, start in (('train', 0), ('test', 8)):
-        _write(mounted / f'nq_{split}.jsonl', [{'question': f'what is thing {start + i}', 'answers': ['red'], 'gold_docids': [f'd{start + i}']}
-                                               for i in range(8)])
+        _write(mounted / f'nq_{split}.jsonl', [{'question': f'what is thing {i}', 'answers': ['red'], 'gold_docids': [f'd{i}']}
+                                               for i in range(start, start + 8)])
     with bucket.serving(monkeypatch):
         yield tmp_path
 

@@ -6,8 +6,8 @@ import functools
 import json
 import pathlib
 
-import ml_dtypes
 import jax
+import ml_dtypes
 import msgpack
 import numpy as np
 import orbax.checkpoint as ocp
