@@ -129,6 +129,25 @@ def test_flipped_bytes_of_the_tree_and_the_manifest_are_one_line(tmp_path, whole
         (folder / 'state' / name).write_bytes(content)
 
 
+def test_flipped_bytes_of_the_data_give_one_line_or_an_array_of_its_shape(tmp_path, whole):
+    folder, generator = shutil.copytree(whole, tmp_path / 'checkpoint_7'), np.random.default_rng(0)
+    files, refused = sorted(file for file in (folder / 'state').rglob('d/*')), 0
+    for number in range(40):
+        file = files[number % len(files)]
+        content = file.read_bytes()
+        changed = bytearray(content)
+        changed[generator.integers(len(content))] ^= 1 << generator.integers(8)
+        file.write_bytes(changed)
+        try:
+            opened = t5x.open_t5(folder)
+            assert all(opened.read(path).shape == opened.shapes[path] for path in opened.order())
+        except errors.ModelFolderError as error:
+            assert '\n' not in str(error)
+            refused += 1
+        file.write_bytes(content)
+    assert refused
+
+
 def test_a_name_of_an_array_in_msgpack_stays_in_the_folder(tmp_path):
     state = write_t5x_orbax(tmp_path, LAYOUTS['apart'](V11), database=False, metadata=False) / 'state'
     (state / 'checkpoint').write_bytes(msgpack.packb({'target': {'a': 'PLACEHOLDER://../state/target.token_embedder.embedding'}}))
