@@ -195,7 +195,7 @@ def build_index(store_dir: str, index_dir: str, model: ModelSource, dtype: str =
     Args:
       store_dir: passages, from `atlas-jax data passages`.
       index_dir: folder to write, on a disk or gs://….
-      model: the model; where its formats and limits differ from its folder's, training and answering need the same.
+      model: the model; where its formats differ from its folder's, training and answering need the same.
       dtype: of the embeddings on disk and on the devices: float32, bfloat16 or int8.
 
     Returns:

@@ -24,7 +24,8 @@ RUN_BY_CI = {'python3 -m venv .venv', '. .venv/bin/activate', "pip install '.[de
 
 def commands_of(page: pathlib.Path) -> list[str]:
     """The commands in a page's bash blocks, one string each: lines ending in \\ joined, lines cut at &&."""
-    blocks = re.findall(r'^```bash\n(.*?)^```', page.read_text(encoding='utf-8'), re.MULTILINE | re.DOTALL)
+    # Those of a numbered list are indented.
+    blocks = re.findall(r'^ *```bash\n(.*?)^ *```', page.read_text(encoding='utf-8'), re.MULTILINE | re.DOTALL)
     lines = '\n'.join(blocks).replace('\\\n', ' ').splitlines()
     return [part.strip() for line in lines if line.strip() for part in line.split('&&')]
 

@@ -30,13 +30,16 @@ def check_model(options: argparse.Namespace) -> None:
         check_model_folder(getattr(options, flag))
 
 
-def check_model_folder(path: str | None) -> None:
-    """Looks at the folder or file of a model. Raises ModelFolderError: nothing is there, or its description is no JSON."""
+def check_model_folder(path: str | None, remark: str = '') -> None:
+    """Looks at the folder or file of a model; `remark` ends the message where nothing is there.
+
+    Raises ModelFolderError: nothing is there, or its description is no JSON.
+    """
     if path is None:
         return
     folder = pathlib.Path(path)
     if not folder.exists():
-        raise errors.ModelFolderError(f'{folder}: no such file or folder; give the folder of a model')
+        raise errors.ModelFolderError(f'{folder}: no such file or folder; give the folder of a model{remark}')
     for name in ('model.json', 'config.json'):
         try:
             untrusted.require_regular_file(folder / name)
@@ -65,7 +68,7 @@ def check_store(path: str | None) -> None:
 def check_training(values: Preview) -> None:
     """Looks at what `atlas-jax train` reads. Raises UserError."""
     data = values.values_of('TrainData')
-    task = _check_source(values)
+    task = _check_source(values, trains=True)
     _check_indexes(data.get('index_dir'))
     check_examples(data.get('train_file'), task, max_rows=data.get('max_examples'), training=True)
     check_examples(data.get('eval_file'), task)
@@ -112,13 +115,13 @@ def task_of(model_dir: Any, name: str | None, task_options: dict[str, Any]) -> T
     return registry.from_dict({}) if model_dir is None else None
 
 
-def _check_source(values: Preview) -> Task | None:
+def _check_source(values: Preview, trains: bool = False) -> Task | None:
     """Looks at the folders of ModelSource, and returns its task."""
-    from atlas_jax.gin_files import preview
+    from atlas_jax.gin_files import preview, t5x_names
     source = values.values_of('ModelSource')
     for name in ('model_dir', 'reader_dir', 'retriever_dir'):
         if isinstance(source.get(name), str):
-            check_model_folder(source[name])
+            check_model_folder(source[name], f' ({t5x_names.OUTPUT})' if trains and name == 'model_dir' else '')
     task = preview.name_of(source.get('task'))
     return task_of(source.get('model_dir'), task, {} if task is None else values.values_of(task))
 

@@ -123,19 +123,22 @@ def add_gin(parser: argparse.ArgumentParser, required: bool) -> None:
                         help="value that wins over the files; strings need quotes: --gin.NAME='\"text\"'")
     parser.add_argument('--gin_import', metavar='MODULE', action='append', default=[],
                         help='module of your own that the gin files import, whose classes they may use; may be repeated')
+    parser.add_argument('--gin_search_paths', metavar='DIR,DIR', type=_folders, default=[],
+                        help='folders of gin files, separated by commas; they are looked in first, for --gin_file and for includes')
     parser.set_defaults(takes_gin=True)
 
 
 def read_gin(options: argparse.Namespace, stand_in: str | None = None) -> None:
     """Reads the gin files and bindings that the options of `add_gin` name; `stand_in` is that of parse. Raises ConfigError."""
     from atlas_jax.gin_files import parse as gin_parse
-    gin_parse.parse(options.gin_file, options.gin_bindings, stand_in=stand_in, imports=options.gin_import)
+    gin_parse.parse(options.gin_file, options.gin_bindings, stand_in=stand_in, imports=options.gin_import,
+                    folders=options.gin_search_paths)
 
 
 def preview_gin(options: argparse.Namespace, complete: bool = True) -> Preview:
     """Reads the values of the same files and bindings, without importing what they name. Raises ConfigError."""
     from atlas_jax.gin_files import preview
-    return preview.read(options.gin_file, options.gin_bindings, options.gin_import, complete=complete)
+    return preview.read(options.gin_file, options.gin_bindings, options.gin_import, options.gin_search_paths, complete=complete)
 
 
 def add_multihost(parser: argparse.ArgumentParser) -> None:
@@ -172,6 +175,13 @@ def positive(text: str) -> int:
 def count(text: str) -> int:
     """Parses an integer of at least 0, as a type of argparse."""
     return _at_least(text, 0)
+
+
+def _folders(text: str) -> list[str]:
+    folders = [part for part in text.split(',') if part]
+    if missing := [folder for folder in folders if not pathlib.Path(folder).is_dir()]:
+        raise argparse.ArgumentTypeError(f'"{missing[0]}" is no folder')
+    return folders
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.conversion import hf, hf_files, original, own, t5x, tokenizer_files, weights
+from atlas_jax.conversion import hf, hf_files, original, own, t5x, t5x_orbax, tokenizer_files, weights
 from atlas_jax.io import contents
 from atlas_jax.models import atlas, contriever, t5
 from atlas_jax.tasks import registry
@@ -21,7 +21,8 @@ ATLAS_JAX, READER, RETRIEVER, T5X, ORIGINAL, PAIR = 'atlas_jax', 'hugging_face_r
 # The original's torch.save; no tar file in spite of its name.
 ORIGINAL_FILE = 'model.pth.tar'
 _KNOWN = ('atlas_jax wrote (model.json), a Hugging Face T5, BERT or sentence-transformers folder (config.json), a T5X checkpoint '
-          f'(checkpoint_<step>/checkpoint), an original Atlas checkpoint ({ORIGINAL_FILE}), or a folder with reader/ and retriever/')
+          f'(checkpoint_<step> with a file checkpoint or a folder state), an original Atlas checkpoint '
+          f'({ORIGINAL_FILE}), or a folder with reader/ and retriever/')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,10 @@ def _hugging_face_kind(path: pathlib.Path) -> str:
 
 def _original(path: pathlib.Path) -> Found | None:
     """Finds an original checkpoint in the step folder itself, or the newest step of the run's folder."""
-    steps = _numbered(path / 'checkpoint', 'step-', ORIGINAL_FILE) or _numbered(path, 'step-', ORIGINAL_FILE)
+    def has_file(folder: pathlib.Path) -> bool:
+        return (folder / ORIGINAL_FILE).is_file()
+
+    steps = _numbered(path / 'checkpoint', 'step-', has_file) or _numbered(path, 'step-', has_file)
     # The original writes checkpoint/step-N and a link `latest`; a released model lies in its folder without them.
     for folder in (path, *(path / 'checkpoint' / name for name in ('', 'latest')), *steps):
         if (folder / ORIGINAL_FILE).is_file():
@@ -88,26 +92,30 @@ def _original(path: pathlib.Path) -> Found | None:
 
 def _t5x(path: pathlib.Path) -> Found | None:
     """Finds a T5X checkpoint: the folder itself, or the newest checkpoint of the model's folder."""
-    for folder in (path, *_numbered(path, 'checkpoint_', 'checkpoint')):
-        # Orbax's folders may have a file of this name as well.
-        if (folder / 'checkpoint').is_file():
+    def has_one(folder: pathlib.Path) -> bool:
+        return (folder / t5x.FILE).is_file() or t5x_orbax.state_folder(folder) is not None
+
+    for folder in (path, *_numbered(path, 'checkpoint_', has_one)):
+        if t5x_orbax.state_folder(folder) is not None:
+            return Found(T5X, folder)
+        # Other Orbax folders may have a file of this name as well.
+        if (folder / t5x.FILE).is_file():
             _refuse_other_kinds(folder)
             return Found(T5X, folder)
     return None
 
 
-def _numbered(path: pathlib.Path, start: str, file: str) -> list[pathlib.Path]:
-    """Returns subfolders `<start><number>` that hold `file`, the highest number first; unfinished saves have other names."""
-    found = [folder for folder in path.glob(f'{start}*')
-             if re.fullmatch(re.escape(start) + r'\d+', folder.name) and (folder / file).is_file()]
+def _numbered(path: pathlib.Path, start: str, is_wanted: Callable[[pathlib.Path], bool]) -> list[pathlib.Path]:
+    """Returns subfolders `<start><number>` that are wanted, the highest number first; unfinished saves have other names."""
+    found = [folder for folder in path.glob(f'{start}*') if re.fullmatch(re.escape(start) + r'\d+', folder.name) and is_wanted(folder)]
     # As numbers: in the alphabet step-900 comes after step-10000.
     return sorted(found, key=lambda folder: -int(folder.name.removeprefix(start)))
 
 
 def _refuse_other_kinds(path: pathlib.Path) -> None:
     if (path / '_METADATA').is_file() or (path / '_CHECKPOINT_METADATA').is_file():
-        raise errors.ModelFolderError(f'{path}: an Orbax checkpoint (_METADATA) and no T5X one; convert it with T5X, or give the run '
-                                      'folder if atlas_jax wrote it')
+        raise errors.ModelFolderError(f'{path}: an Orbax checkpoint without the parameters of a T5X one (`target` in _METADATA); give the '
+                                      'folder checkpoint_<step> of T5X, or the run folder if atlas_jax wrote it')
     # A clear refusal: both would otherwise be taken for a broken T5X checkpoint.
     with_index = list(path.glob('*.ckpt*.index'))
     index = path / 'checkpoint'  # TensorFlow gives its list of checkpoints the name of T5X's msgpack file

@@ -1,6 +1,7 @@
 """T5X checkpoints of a T5: opened in all their layouts, and written in T5X's own, layers apart or scanned.
 
-A checkpoint is one msgpack file with the tree, and a zarr folder for every array that is not inlined in it.
+A checkpoint is one msgpack file with the tree, and a zarr folder for every array that is not inlined in it (t5x_arrays.py); or a train
+state that Orbax wrote (t5x_orbax.py).
 
 T5X's names are ours except in scanned layers: `encoder/encoder/X` holds all layers of `encoder/layers_n/X`, on axis 1. Heads are joined to
 one axis or apart: [embed, heads * kv] or [embed, heads, kv].
@@ -8,13 +9,11 @@ one axis or apart: [embed, heads * kv] or [embed, heads, kv].
 
 import dataclasses
 import functools
-import itertools
 import math
-import os
 import pathlib
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
 import ml_dtypes
 import msgpack
@@ -22,8 +21,8 @@ import numpy as np
 import tensorstore as ts
 
 from atlas_jax import errors
-from atlas_jax.conversion import hf_files, hf_names, weights
-from atlas_jax.io import atomic, untrusted
+from atlas_jax.conversion import hf_names, t5x_arrays, t5x_orbax, weights
+from atlas_jax.io import atomic
 from atlas_jax.models import limits, t5
 
 FILE = 'checkpoint'
@@ -37,61 +36,10 @@ _CHUNKED = '__msgpack_chunked_array__'
 # flax writes numpy's names into the msgpack file. A closed list: np.dtype takes many strings, and some mean Python objects.
 _NUMPY_DTYPES = ('float16', 'float32', 'float64', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64', 'bool')
 _DTYPES = {name: np.dtype(name) for name in _NUMPY_DTYPES} | {'bfloat16': np.dtype(ml_dtypes.bfloat16)}
-# zarr's names: byte order, kind, bytes; `bfloat16` is TensorStore's extension. T5X itself writes <f4 and bfloat16.
-_ZARR_DTYPES = ('<f2', '<f4', '<f8', '>f2', '>f4', '>f8', 'bfloat16')
-# What zarr's other settings may be: TensorStore would allocate a whole chunk before it looks at a byte, and an abort cannot be caught.
-_MAX_CHUNK_BYTES = 1 << 30
-_MAX_SIZE = 1 << 40  # elements of an array
 _MAX_ITEMS = 1 << 20  # of a map or list in the msgpack file: msgpack allocates what a header announces
-_COMPRESSORS = ('blosc', 'bz2', 'gzip', 'zlib', 'zstd', None)
 # Errors that a truncated or altered file provokes in msgpack, in numpy and in the code that walks the tree.
 _BROKEN = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError,
            msgpack.exceptions.UnpackException)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Inlined:
-    """An array in the msgpack file."""
-
-    array: np.ndarray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    def read(self, layers: slice | None) -> np.ndarray:
-        return self.array if layers is None else self.array[:, layers]  # scanned: [in, layers, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Chunked:
-    """An array in the msgpack file in flat pieces, for it is above 1 GiB."""
-
-    shape: tuple[int, ...]
-    pieces: tuple[np.ndarray, ...]
-
-    def read(self, layers: slice | None) -> np.ndarray:
-        # flax flattens in C order and cuts at 1 GiB, whatever the axes; a layer may lie across two pieces.
-        array = np.concatenate([piece.reshape(-1) for piece in self.pieces]).reshape(self.shape)
-        return array if layers is None else array[:, layers]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Zarr:
-    """An array in its own zarr folder."""
-
-    folder: pathlib.Path
-    shape: tuple[int, ...]
-
-    def read(self, layers: slice | None) -> np.ndarray:
-        try:
-            # Chunks, compressor and dtype come from .zarray: the placeholder's may be those of another save.
-            spec = {'driver': 'zarr', 'kvstore': {'driver': 'file', 'path': str(self.folder.absolute())}}
-            store = ts.open(spec, open=True, read=True).result()
-            return np.asarray((store if layers is None else store[:, layers]).read().result())
-        except (ValueError, OSError) as error:  # TensorStore raises ValueError for damaged data too
-            problem = f'not a whole zarr array ({str(error)[:200]})'
-            raise errors.ModelFolderError(f'{self.folder}: {problem}; copy the checkpoint again') from error
 
 
 class Checkpoint:
@@ -106,16 +54,21 @@ class Checkpoint:
 
     def __init__(self, path: pathlib.Path):
         self.path = path
-        tree = _state_tree(path)
-        self.step = _step(tree)
-        self._leaves: dict[str, _Inlined | _Chunked | _Zarr] = {}
+        folder = t5x_orbax.state_folder(path) or path
+        has_metadata = (folder / t5x_orbax.METADATA).is_file()
+        # The file that holds the tree.
+        self._file = folder / t5x_orbax.METADATA if has_metadata else folder / FILE
+        tree = t5x_orbax.tree(folder) if has_metadata else _state_tree(folder)
+        self._store = t5x_arrays.Store(folder)
+        self._leaves: dict[str, t5x_arrays.Leaf] = {}
         self._cached: tuple[str, slice, np.ndarray] | None = None
         if not isinstance(tree.get('target'), dict):
-            raise errors.ModelFolderError(f'{path / FILE}: no parameters ("target") in it; give a T5X checkpoint of a T5')
+            raise errors.ModelFolderError(f'{self._file}: no parameters ("target") in it; give a T5X checkpoint of a T5')
         try:
+            self.step = self._step(tree)
             self._collect(tree['target'], ())
         except _BROKEN as error:
-            raise _not_whole(path, error) from error
+            raise _not_whole(self._file, error) from error
 
     def names(self) -> set[str]:
         """Returns the paths of all parameters, as `encoder/layers_0/mlp/wo/kernel`."""
@@ -150,11 +103,13 @@ class Checkpoint:
     def _collect(self, node: dict[str, Any], parents: tuple[str, ...]) -> None:
         for key, value in node.items():
             here = (*parents, str(key))
-            if isinstance(value, _Inlined):
+            if isinstance(value, t5x_arrays.Inlined):
                 self._leaves['/'.join(here)] = value
             # T5X recognises a placeholder by these three keys, too; no module of a T5 has such names.
             elif isinstance(value, dict) and {'driver', 'kvstore', 'metadata'} <= set(value):
-                self._leaves['/'.join(here)] = _open_zarr(self.path, '/'.join(here), value)
+                self._leaves['/'.join(here)] = _open_placeholder(self._store, '/'.join(here), value)
+            elif isinstance(value, str) and value.startswith(t5x_orbax.PLACEHOLDER):
+                self._leaves['/'.join(here)] = self._store.open('/'.join(here), value.removeprefix(t5x_orbax.PLACEHOLDER))
             elif isinstance(value, dict) and _CHUNKED in value:
                 self._leaves['/'.join(here)] = _chunked(value)
             elif isinstance(value, dict):
@@ -163,9 +118,24 @@ class Checkpoint:
             elif value is not None:
                 raise ValueError(f'{"/".join(here)} is no array')
 
+    def _step(self, tree: dict[str, Any]) -> int:
+        state = tree.get('state')
+        # An inlined int32 scalar, a plain integer, or an array of the store. The step is worth no error: anything else counts as 0.
+        step = state.get('step') if isinstance(state, dict) else None
+        if isinstance(step, str) and step.startswith(t5x_orbax.PLACEHOLDER):
+            try:
+                array = self._store.open('step', step.removeprefix(t5x_orbax.PLACEHOLDER), integers=True).read(None)
+            except errors.ModelFolderError:
+                return 0
+        else:
+            array = step.array if isinstance(step, t5x_arrays.Inlined) else np.asarray(step if isinstance(step, int) else 0)
+        return int(array) if array.size == 1 and array.dtype.kind in 'iu' else 0
+
 
 def _state_tree(path: pathlib.Path) -> dict[str, Any]:
     """Reads the tree that T5X calls the optimizer: `target` and `state`."""
+    if not (path / FILE).is_file():
+        raise errors.ModelFolderError(f'{path}: neither a file {t5x_orbax.METADATA} nor {FILE} in it; copy the checkpoint again')
     try:
         with open(path / FILE, 'rb') as file:
             # max_buffer_size 0 lifts msgpack's limit of 100 MiB: arrays up to 1 GiB are inlined. Read as a
@@ -173,7 +143,7 @@ def _state_tree(path: pathlib.Path) -> dict[str, Any]:
             contents = msgpack.Unpacker(file, raw=False, strict_map_key=False, ext_hook=_extension, max_buffer_size=0,
                                         max_array_len=_MAX_ITEMS, max_map_len=_MAX_ITEMS).unpack()
     except _BROKEN as error:
-        raise _not_whole(path, error) from error
+        raise _not_whole(path / FILE, error) from error
     if not isinstance(contents, dict):
         raise errors.ModelFolderError(f'{path / FILE}: not a T5X checkpoint; give the folder checkpoint_<step> that T5X wrote')
     # The oldest files are the state itself, without version and `optimizer`.
@@ -184,19 +154,12 @@ def _state_tree(path: pathlib.Path) -> dict[str, Any]:
     return tree if isinstance(tree, dict) else {}
 
 
-def _step(tree: dict[str, Any]) -> int:
-    state = tree.get('state')
-    # An inlined int32 scalar, or a plain integer. The step is worth no error: anything else counts as 0.
-    step = state.get('step') if isinstance(state, dict) else None
-    array = step.array if isinstance(step, _Inlined) else np.asarray(step if isinstance(step, int) else 0)
-    return int(array) if array.size == 1 and array.dtype.kind in 'iu' else 0
-
-
-def _not_whole(path: pathlib.Path, error: BaseException) -> errors.ModelFolderError:
+def _not_whole(file: pathlib.Path, error: BaseException) -> errors.ModelFolderError:
     # An array's own folder is named already.
     if isinstance(error, errors.ModelFolderError):
         return error
-    return errors.ModelFolderError(f'{path / FILE}: not a whole msgpack file of T5X ({type(error).__name__}); copy the checkpoint again')
+    return errors.ModelFolderError(f'{file}: not a whole {"msgpack file" if file.name == FILE else "tree"} of T5X '
+                                   f'({type(error).__name__}); copy the checkpoint again')
 
 
 def _extension(code: int, data: bytes) -> Any:
@@ -207,78 +170,28 @@ def _extension(code: int, data: bytes) -> Any:
         raise ValueError(f'msgpack extension {code}')
     # Payload [shape, dtype name, C-order bytes]; raw, as flax reads it, so the name comes as bytes. A scalar has shape [].
     shape, dtype, content = msgpack.unpackb(data, raw=True)
-    return _Inlined(np.frombuffer(content, _DTYPES[dtype.decode()]).reshape([int(size) for size in shape]))
+    return t5x_arrays.Inlined(np.frombuffer(content, _DTYPES[dtype.decode()]).reshape([int(size) for size in shape]))
 
 
-def _chunked(value: dict[str, Any]) -> _Chunked:
+def _chunked(value: dict[str, Any]) -> t5x_arrays.Chunked:
     # flax turns lists into maps with the keys "0", "1", …; msgpack keeps no order that could be relied on.
     shape = tuple(int(value['shape'][str(i)]) for i in range(len(value['shape'])))
     pieces = tuple(value['chunks'][str(i)].array for i in range(len(value['chunks'])))
     # Compared now: reshape would fail much later, without the name of the file.
     if sum(piece.size for piece in pieces) != math.prod(shape) or len({piece.dtype for piece in pieces}) != 1:
         raise ValueError('pieces of an array that do not fill it')
-    return _Chunked(shape, pieces)
+    return t5x_arrays.Chunked(shape, pieces)
 
 
-def _open_zarr(path: pathlib.Path, name: str, placeholder: dict[str, Any]) -> _Zarr:
-    """Checks the array's folder and that every chunk is there: TensorStore reads a missing chunk as zeros."""
+def _open_placeholder(store: t5x_arrays.Store, name: str, placeholder: dict[str, Any]) -> t5x_arrays.Zarr:
+    """Opens the array of a placeholder that T5X itself wrote: TensorStore's spec of it."""
     kvstore = placeholder['kvstore']
     if not isinstance(kvstore, dict) or not isinstance(placeholder['metadata'], dict):
         raise ValueError(f'the placeholder of {name} is none')
-    place = kvstore.get('path') or placeholder.get('path')  # TensorStore before 0.1.14 kept `path` beside `kvstore`
+    place = kvstore.get('path') or placeholder.get('path') or ''  # TensorStore before 0.1.14 kept `path` beside `kvstore`
     # The last name alone: the rest is where T5X wrote it, perhaps a bucket, of which T5X notes a
     # dummy. TensorStore writes a slash at the end, older versions none.
-    folder = _inside(path, pathlib.PurePosixPath(str(place).rstrip('/')).name)
-    metadata = hf_files.read_json(folder / '.zarray') if (folder / '.zarray').is_file() else None
-    if not isinstance(metadata, dict) or not place:
-        raise errors.ModelFolderError(f'{folder}: no .zarray in it, though {FILE} puts {name} there; copy the checkpoint again')
-    shape, chunks, separator = _checked_metadata(folder / '.zarray', metadata)
-    announced = placeholder['metadata'].get('shape', shape)
-    # The folder of another checkpoint has the same name.
-    if announced != shape:
-        raise errors.ModelFolderError(f'{folder}: {name} has shape {shape}, expected {str(announced)[:80]} by {FILE}; the two do not '
-                                      'belong together')
-    number = math.prod(-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True))
-    # Counted first: a forged shape has more chunks than could be looked for one by one.
-    if number > (there := sum(len(names) for _, _, names in os.walk(folder))):
-        raise errors.ModelFolderError(f'{folder}: {there} files for the {number} chunks of {name}; copy the checkpoint again')
-    # One file a chunk, its indices joined: `1.3`. A scalar has no index and one chunk, `0`.
-    # -(-a // b) rounds up: the last chunk of an axis may be partial.
-    for indices in itertools.product(*(range(-(-size // chunk)) for size, chunk in zip(shape, chunks, strict=True))):
-        if not _inside(folder, separator.join(map(str, indices)) or '0').is_file():
-            raise errors.ModelFolderError(f'{folder}: chunk {separator.join(map(str, indices)) or "0"} of {name} is missing; '
-                                          'copy the checkpoint again')
-    return _Zarr(folder, tuple(shape))
-
-
-def _inside(folder: pathlib.Path, name: str) -> pathlib.Path:
-    try:
-        return untrusted.inside(folder, name)
-    except ValueError as error:
-        raise errors.ModelFolderError(f'{folder}: {error}; do not use these files') from error
-
-
-def _checked_metadata(path: pathlib.Path, metadata: dict[str, Any]) -> tuple[list[int], list[int], str]:
-    """Returns (shape, chunks, separator) of a .zarray. Raises ModelFolderError for what TensorStore should not be shown."""
-    shape, chunks, dtype = metadata.get('shape'), metadata.get('chunks'), metadata.get('dtype')
-    if not _are_sizes(shape) or not _are_sizes(chunks) or len(shape) != len(chunks) or 0 in chunks or dtype not in _ZARR_DTYPES:
-        raise errors.ModelFolderError(f'{path}: shape {str(shape)[:80]}, chunks {str(chunks)[:80]}, dtype {str(dtype)[:80]!r} describe no '
-                                      'array of floating-point numbers; copy the checkpoint again')
-    if math.prod(chunks) > _MAX_CHUNK_BYTES // 8 or math.prod(shape) > _MAX_SIZE:
-        raise errors.ModelFolderError(f'{path}: shape {str(shape)[:80]} in chunks {str(chunks)[:80]} is larger than any T5 is written in; '
-                                      'do not use these files')
-    compressor = metadata.get('compressor')
-    codec = compressor.get('id') if isinstance(compressor, dict) else compressor
-    # zarr puts chunks into files 0.1, or into folders 0/1.
-    separator = metadata.get('dimension_separator', '.')
-    if codec not in _COMPRESSORS or metadata.get('order', 'C') not in ('C', 'F') or separator not in ('.', '/') or metadata.get('filters'):
-        raise errors.ModelFolderError(f'{path}: a compressor, order, separator or filter that T5X does not write; convert the checkpoint '
-                                      'with T5X')
-    return shape, chunks, separator
-
-
-def _are_sizes(values: Any) -> TypeGuard[list[int]]:
-    return isinstance(values, list) and len(values) <= 8 and all(type(value) is int and 0 <= value < 1 << 40 for value in values)
+    return store.open(name, pathlib.PurePosixPath(str(place).rstrip('/')).name, placeholder['metadata'].get('shape'))
 
 
 Read = Callable[[], np.ndarray]

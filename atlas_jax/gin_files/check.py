@@ -12,12 +12,13 @@ import inspect
 import pathlib
 import tokenize
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from gin import config_parser
 
 from atlas_jax import errors
+from atlas_jax.gin_files import t5x_names
 from atlas_jax.gin_files import values as gin_values
 from atlas_jax.io import untrusted
 
@@ -163,6 +164,13 @@ class Checker:
             self._check(config_parser.ConfigParser(text, gin_values.Delegate()), lambda line: f'{path}:{line}')
         self._open_files.pop()
 
+    def check_bindings(self, bindings: Sequence[str]) -> None:
+        """Checks the `NAME=value` of a command line, as `check_command_line` does each. Raises ConfigError."""
+        # All at once: people who come from T5X give several of its names.
+        t5x_names.refuse(bindings, self._macro_names())
+        for binding in bindings:
+            self.check_command_line(binding)
+
     def check_command_line(self, binding: str) -> None:
         """Checks one `NAME=value` of the command line; the files must use or set its macro. Raises ConfigError."""
         place = f'--gin.{binding}'
@@ -184,6 +192,7 @@ class Checker:
         for owner, name in self._bindings:
             if not owner:
                 self._count_values(name, ())
+                self._refuse_t5x(name)
         if missing := self._missing():
             names = [f'{binding.owner}.{binding.name}'.lstrip('.') for binding in missing]
             options = ' '.join(f'--gin.{name}=...' for name in names)
@@ -191,6 +200,12 @@ class Checker:
             raise errors.ConfigError(f'must be set: {places}; add {options}')
         for binding in self._bindings.values():
             self._check_type(binding)
+
+    def _refuse_t5x(self, name: str) -> None:
+        """Raises ConfigError for a macro of T5X that nothing here uses: the run would go without what it is to set."""
+        if name in t5x_names.MACROS and name not in self._used_macros:
+            place = self._bindings['', name].place
+            raise errors.ConfigError(f'{place}: {name} is a name of T5X, here {t5x_names.MACROS[name]} ({t5x_names.PAGE})')
 
     def required_macros(self) -> list[str]:
         """Returns the macros that must be set and are not."""
@@ -316,6 +331,9 @@ class Checker:
             package, _, short = new_name.rpartition('.')
             raise errors.ConfigError(f'{place}: {name} is {new_name} now; write "from {package} import {short}" and "{short}." '
                                      'where the file names one of its classes')
+        if not self._may_use(name) and name.split('.')[0] in t5x_names.MODULES:
+            raise errors.ConfigError(f'{place}: {statement.format()}: a gin file of T5X; include one of runs/*.gin here and set its macros '
+                                     f'({t5x_names.PAGE})')
         if not self._may_use(name):
             raise errors.ConfigError(f'{place}: {statement.format()}: gin files import {_OWN} alone; if you trust the module, '
                                      f'add --gin_import {name}')

@@ -26,8 +26,8 @@ A gin file imports the module and binds parameters as `module.Class.parameter = 
 `--gin.Class.parameter=value`. The shipped files in [gin_configs](../gin_configs) set most of them through macros, which their headers list.
 
 A gin file imports modules of atlas_jax alone, and refers (`@`) to the classes of options below. For a class of your own, such as a
-task, name its module on the command line: `--gin_import my_tasks`. Include other files by a name relative to the working folder or to
-gin_configs.
+task, name its module on the command line: `--gin_import my_tasks`. Include other files by a name relative to the working folder, to
+gin_configs, or to a folder of `--gin_search_paths`.
 """
 _SECTION = re.compile(r'^(Attributes|Args):$')
 _HEADING = re.compile(r'^([A-Z]\w+):$|^Raises\b')

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import functools
 import inspect
 import io
 import logging
@@ -30,9 +31,9 @@ def search_path() -> tuple[pathlib.Path, ...]:
     return pathlib.Path(), config_folder(), config_folder().parent
 
 
-def find_file(name: str) -> pathlib.Path | None:
-    """Returns the path of the gin file that `name` means, or None."""
-    paths = [folder / name for folder in search_path()]
+def find_file(name: str, folders: Sequence[str] = ()) -> pathlib.Path | None:
+    """Returns the path of the gin file that `name` means, or None; `folders` are looked in before those of search_path()."""
+    paths = [folder / name for folder in (*map(pathlib.Path, folders), *search_path())]
     try:
         # A pipe or a folder only where there is no file: the message then says what it is.
         return next((path for path in paths if path.is_file()), None) or next((path for path in paths if path.exists()), None)
@@ -46,7 +47,7 @@ def known_files() -> list[str]:
 
 
 def parse(files: Sequence[str], bindings: Sequence[str] = (), *, complete: bool = True, stand_in: str | None = None,
-          imports: Sequence[str] = ()) -> None:
+          imports: Sequence[str] = (), folders: Sequence[str] = ()) -> None:
     """Reads the files, then the bindings, into gin, and forgets any earlier configuration.
 
     Args:
@@ -55,17 +56,17 @@ def parse(files: Sequence[str], bindings: Sequence[str] = (), *, complete: bool 
       complete: False accepts missing values, which is enough to look at a macro with `value_of`.
       stand_in: value of macros that must be set and are not.
       imports: modules that the files may import besides atlas_jax; all that these define may be called.
+      folders: further folders of gin files, which come first.
 
     Raises:
       ConfigError: one line with file and line, for a missing file, a syntax error, an unknown or renamed name, a value of the wrong type,
         a macro that must be set and is not, or a module or function that files may not use.
     """
     # Before gin reads anything: its own errors take many lines and do not say what to do.
-    checker = gin_check.Checker(find_file, known_files(), imports)
+    checker = gin_check.Checker(functools.partial(find_file, folders=folders), known_files(), imports)
     for file in files:
         checker.check_file(file)
-    for binding in bindings:
-        checker.check_command_line(binding)
+    checker.check_bindings(bindings)
     if stand_in is not None:
         # A plan needs no folders, yet gin refuses a macro that is required and has no value.
         filled = [f'{macro}={stand_in!r}' for macro in checker.required_macros()]

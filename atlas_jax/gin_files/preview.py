@@ -1,5 +1,6 @@
 """Values of gin files before anything is imported, so that commands can look at a run's files before they wait for jax."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,13 +36,13 @@ class Preview(gin_check.Checker):
         return None
 
 
-def read(files: Sequence[str], bindings: Sequence[str] = (), imports: Sequence[str] = (), *, complete: bool = True) -> Preview:
+def read(files: Sequence[str], bindings: Sequence[str] = (), imports: Sequence[str] = (), folders: Sequence[str] = (), *,
+         complete: bool = True) -> Preview:
     """Reads the files, then the bindings, as parse does. Raises ConfigError: as parse, of what shows without an import."""
-    found = Preview(gin_parse.find_file, gin_parse.known_files(), imports)
+    found = Preview(functools.partial(gin_parse.find_file, folders=folders), gin_parse.known_files(), imports)
     for file in files:
         found.check_file(file)
-    for binding in bindings:
-        found.check_command_line(binding)
+    found.check_bindings(bindings)
     if complete:
         found.finish()
     return found

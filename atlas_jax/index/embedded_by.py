@@ -40,12 +40,13 @@ class EmbeddedBy:
         values = {name: value for name, value in dataclasses.asdict(self).items() if name != 'passage_format'}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
-    def differences(self, model: 'EmbeddedBy', longest: Callable[[], int]) -> list[str]:
+    def differences(self, model: 'EmbeddedBy', longest: Callable[[], int], limits: bool = True) -> list[str]:
         """Returns what a model does otherwise, one field a text with both values.
 
         Args:
           model: the record of the model.
           longest: counts the tokens of the longest passage; asked only where the limits differ.
+          limits: whether max_tokens is compared.
         """
         found = []
         for field in dataclasses.fields(self):
@@ -58,7 +59,7 @@ class EmbeddedBy:
                     continue
                 ours, theirs = _shown(ours), _shown(theirs)
             # Limits above the longest passage cut nothing.
-            if field.name == 'max_tokens' and longest() <= min(ours, theirs):
+            if field.name == 'max_tokens' and (not limits or longest() <= min(ours, theirs)):
                 continue
             found.append(f'{field.name} (index {ours}, this model {theirs})')
         # The same text in other tokens: another tokenizer.
@@ -89,7 +90,8 @@ def from_json(values: Mapping[str, Mapping[str, Any]]) -> dict[str, EmbeddedBy]:
     return {fingerprint: EmbeddedBy(**record) for fingerprint, record in values.items()}
 
 
-def mismatch(fingerprint: str, records: Mapping[str, EmbeddedBy], embedder: Embedder, longest: Callable[[], int]) -> str | None:
+def mismatch(fingerprint: str, records: Mapping[str, EmbeddedBy], embedder: Embedder, longest: Callable[[], int],
+             limits: bool = True) -> str | None:
     """Tells how rows were embedded otherwise than `embedder` would; None where it would give the same embeddings.
 
     Args:
@@ -97,6 +99,7 @@ def mismatch(fingerprint: str, records: Mapping[str, EmbeddedBy], embedder: Embe
       records: of the index, by fingerprint; indexes from before have none.
       embedder: the model to compare with.
       longest: counts the tokens of the longest of these passages, as the model sees it.
+      limits: whether max_tokens is compared.
     """
     model = embedder.record
     if fingerprint == model.fingerprint:
@@ -107,4 +110,4 @@ def mismatch(fingerprint: str, records: Mapping[str, EmbeddedBy], embedder: Embe
         if limit is None:
             return f'fingerprint (index {fingerprint}, this model {model.fingerprint}; the index is too old to tell more)'
         record = dataclasses.replace(model, max_tokens=limit)
-    return ', '.join(record.differences(model, longest)) or None
+    return ', '.join(record.differences(model, longest, limits)) or None

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ class EmbeddingIndex:
         """Opens the folder; see `open`."""
         self._folder = Folder(path)
         self.path = self._folder.path
+        self._said_limits: set[int] = set()
         current = index_manifest.read(self._folder)
         try:
             self._load(current)
@@ -248,16 +250,32 @@ class EmbeddingIndex:
                                           'run `atlas-jax index add`')
 
     def check_model(self, embedder: PassageEmbedder, store: PassageStore, force: bool = False) -> None:
-        """Raises IndexFolderError if the model would embed any row otherwise (unless `force`), or to another size; names what differs."""
+        """Raises IndexFolderError if the model would embed any row otherwise (unless `force`), or to another size; names what differs.
+
+        A limit that cuts passages elsewhere is said and not refused: rows keep the limit they were built with, whatever the model's is.
+        """
         if embedder.dim != self.dim:
             raise errors.IndexFolderError(f'{self.path}: has embeddings of {self.dim} numbers, this model makes {embedder.dim}; '
                                           'build it again with `atlas-jax index build`')
         # An index without rows has no shard, and nothing of it is found.
-        difference = next(iter(verification.differences(self._manifest, embedder, store).values()), None)
-        if difference is not None and not force:
+        difference = next(iter(verification.differences(self._manifest, embedder, store, limits=False).values()), None)
+        if difference is None:
+            self._say_limit(embedder, store)
+        elif not force:
             raise errors.IndexFolderError(
                 f'{self.path}: built by another model, which differs in {difference}; '
                 'build it again with `atlas-jax index build` from the same model and formats, or use it as it is with --force')
+
+    def _say_limit(self, embedder: PassageEmbedder, store: PassageStore) -> None:
+        """Prints, once for each limit, where the index cuts passages elsewhere than the model does."""
+        limit = embedder.record.max_tokens
+        if limit in self._said_limits:
+            return
+        self._said_limits.add(limit)
+        found = next(iter(verification.differences(self._manifest, embedder, store).values()), None)
+        if found is not None and hosts.is_first():
+            print(f'{self.path}: differs in {found}: its passages stay cut as they are; whatever is embedded anew has the limit of the '
+                  'model', file=sys.stderr, flush=True)
 
     def device_arrays(self, mesh: Mesh) -> types.IndexArrays:
         """Puts the index on the devices of `mesh`, rows sharded over all of them; each process reads its own devices' rows only.

@@ -67,8 +67,11 @@ def verify(path: str | os.PathLike) -> list[Problem]:
     return found
 
 
-def differences(current: index_manifest.Manifest, embedder: PassageEmbedder, store: PassageStore) -> dict[str, str]:
-    """Returns how shards were embedded otherwise than `embedder` would, by the shard's name; none where the embeddings are the same."""
+def differences(current: index_manifest.Manifest, embedder: PassageEmbedder, store: PassageStore, limits: bool = True) -> dict[str, str]:
+    """Returns how shards were embedded otherwise than `embedder` would, by the shard's name; none where the embeddings are the same.
+
+    Without `limits` it does not count that passages were cut elsewhere.
+    """
     lengths: list[np.ndarray] = []
 
     def longest(entry: index_manifest.ShardEntry) -> int:
@@ -77,7 +80,7 @@ def differences(current: index_manifest.Manifest, embedder: PassageEmbedder, sto
             lengths.append(embedder.whole_lengths(store.retriever_title_lengths, store.retriever_lengths))
         return int(lengths[0][entry.first_row:entry.first_row + entry.rows].max(initial=0))
 
-    found = {entry.name: embedded_by.mismatch(entry.model_fingerprint, current.models, embedder, functools.partial(longest, entry))
+    found = {entry.name: embedded_by.mismatch(entry.model_fingerprint, current.models, embedder, functools.partial(longest, entry), limits)
              for entry in current.shards}
     return {name: difference for name, difference in found.items() if difference is not None}
 

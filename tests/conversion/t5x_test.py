@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.conversion import hf, hf_names, loading, t5x, weights
+from atlas_jax.conversion import hf, hf_names, loading, t5x, t5x_arrays, weights
 from tests.testing import streams, tiny_checkpoints
 from tests.testing.tiny_checkpoints import V10, V11, inlined, model, zarr
 
@@ -232,7 +232,7 @@ def test_no_array_or_chunk_leads_out_of_the_checkpoint(tmp_path, separator):
     folder = tiny_checkpoints.write_t5x(tmp_path / 'whole', _apart(V11), zarr)
     for path in ('..', 'x/..'):
         with pytest.raises(errors.ModelFolderError, match='leads out of the folder'):
-            t5x._open_zarr(folder, 'a', {'kvstore': {'path': path}, 'metadata': {}})
+            t5x._open_placeholder(t5x_arrays.Store(folder), 'a', {'kvstore': {'path': path}, 'metadata': {}})
     described = folder / 'target.token_embedder.embedding' / '.zarray'
     described.write_text(json.dumps({**json.loads(described.read_text()), 'dimension_separator': separator}))
     _refused(folder, 'a compressor, order, separator or filter that T5X does not write')

@@ -17,7 +17,7 @@ _CHECKS_ITSELF = ('io.contents', 'io.folder', 'io.untrusted')  # the first asks 
 _OWN_NAMES = {
     'cli.inputs': {'folder / name'},
     'conversion.convert': {'folder / name', "folder / 'tokenizers' / name"},
-    'conversion.loading': {'folder / file', 'folder / part', 'parent / name', 'path / name', "path / 'checkpoint' / name",
+    'conversion.loading': {'folder / part', 'parent / name', 'path / name', "path / 'checkpoint' / name",
                            "path / 'tokenizers' / part", 'place / file'},
     'conversion.hf_files': {'folder / file', 'folder / index', 'folder / single', 'self.path / index_name'},
     'conversion.t5x': {'folder / name'},

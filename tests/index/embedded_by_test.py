@@ -87,15 +87,24 @@ def test_an_index_keeps_the_record_of_every_model_that_it_has_rows_of(tmp_path):
     assert set(index_manifest.read(Folder(tmp_path / 'index')).models) == {FakeEmbedder(seed=1).fingerprint}
 
 
-def test_another_limit_is_accepted_until_it_cuts_a_passage(tmp_path):
+def test_another_limit_is_accepted_and_said_once_where_it_cuts_a_passage(tmp_path, capsys):
     store = FakeStore([('a', (3, 4, 5)), ('b', tuple(range(1, 12)))])
     index = EmbeddingIndex.build(store, FakeEmbedder(), tmp_path / 'index', progress=False)
     for limit in (11, 500):
         longer = FakeEmbedder()
         longer.record = dataclasses.replace(longer.record, max_tokens=limit)
         index.check(store, longer)
+    assert not capsys.readouterr().err
     shorter = FakeEmbedder()
     shorter.record = dataclasses.replace(shorter.record, max_tokens=10)
-    with pytest.raises(errors.IndexFolderError, match=r'differs in max_tokens \(index 128, this model 10\); build it again .*--force'):
+    for _ in range(2):
+        index.check(store, shorter)
+    said = capsys.readouterr().err
+    assert said == (f'{tmp_path / "index"}: differs in max_tokens (index 128, this model 10): its passages stay cut as they are; whatever '
+                    'is embedded anew has the limit of the model\n')
+    # Rows of another limit are not the model's own, and another difference is refused with it.
+    assert not index.rows_of_model(shorter, store).any()
+    shorter.record = dataclasses.replace(shorter.record, pooling='cls')
+    with pytest.raises(errors.IndexFolderError, match=r'differs in pooling \(index average, this model cls\); build it again .*--force'):
         index.check(store, shorter)
     index.check(store, shorter, force=True)

@@ -84,8 +84,9 @@ def test_edited_knowledge_is_found(retriever, store, tmp_path):
     assert 17 not in best('Which umbrellas?') and 3 not in best('Umbrellas')
 
 
-def test_another_format_or_limit_is_another_model(retriever, store, tmp_path):
+def test_another_format_is_another_model_and_another_limit_is_said(retriever, store, tmp_path, capsys):
     index = EmbeddingIndex.build(store, embedder(retriever), tmp_path / 'index', progress=False)
-    for other in (embedder(retriever, '{text}'), embedder(retriever, limit=LIMIT + 1)):
-        with pytest.raises(errors.IndexFolderError, match='another model'):
-            index.check(store, other)
+    with pytest.raises(errors.IndexFolderError, match='another model'):
+        index.check(store, embedder(retriever, '{text}'))
+    index.check(store, embedder(retriever, limit=LIMIT + 1))
+    assert f'max_tokens (index {LIMIT}, this model {LIMIT + 1})' in capsys.readouterr().err

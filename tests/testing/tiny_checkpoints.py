@@ -6,9 +6,11 @@ import functools
 import json
 import pathlib
 
+import jax
 import ml_dtypes
 import msgpack
 import numpy as np
+import orbax.checkpoint as ocp
 import tensorstore as ts
 
 from atlas_jax.conversion import hf_names, weights
@@ -101,3 +103,27 @@ def write_t5x(folder: pathlib.Path, arrays: dict[str, np.ndarray], put=inlined, 
     contents = {'version': 3, 'optimizer': {'target': hf_names.nest(leaves), 'state': {'step': inlined(np.array(7, np.int32))}}} | extra
     (folder / 'checkpoint').write_bytes(msgpack.packb({key: value for key, value in contents.items() if value is not None}))
     return folder
+
+
+def write_t5x_orbax(folder: pathlib.Path, arrays: dict[str, np.ndarray], database: bool = True, metadata: bool = True, step: int = 7,
+                    **extra) -> pathlib.Path:
+    """checkpoint_<step>/ as T5X's OrbaxCheckpointManagerInterface writes it, by Orbax itself: the train state and the input's position.
+
+    database: one OCDBT database, as today, or a folder for each array. metadata: False leaves the tree in a msgpack file, as the oldest do.
+    """
+    slots = {path: {'m': np.zeros(1, np.float32), 'v': array * array, 'v_col': np.zeros(1, np.float32), 'v_row': np.zeros(1, np.float32)}
+             for path, array in arrays.items()}
+    state = jax.tree.map(jax.numpy.asarray, {'target': hf_names.nest(arrays) | extra, 'state': {
+        'step': np.int32(step), 'param_states': hf_names.nest(slots)}})
+    options = ocp.CheckpointManagerOptions(step_prefix='checkpoint', enable_async_checkpointing=False)
+    handlers = {'state': ocp.PyTreeCheckpointHandler(use_ocdbt=database)}
+    with ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers) as manager:
+        manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state)))
+    found = folder / f'checkpoint_{step}'
+    (found / 'dataset').mkdir()
+    (found / 'dataset' / 'train_ds-000-of-001.index').touch()
+    if not metadata:
+        names = {path: 'PLACEHOLDER://' + path.replace('/', '.') for path in hf_names.flatten(state)}
+        (found / 'state' / 'checkpoint').write_bytes(msgpack.packb(hf_names.nest(names)))
+        (found / 'state' / '_METADATA').unlink()
+    return found
