@@ -98,7 +98,7 @@ class Slice:
 
     @property
     def rates(self) -> compiled.Rates:
-        """What the schedule of a compiled program is timed with."""
+        """Rates of a chip, by which the schedule of a compiled program is timed."""
         chip = self.generation
         return compiled.Rates(chip.cycles_a_second, chip.flops_a_cycle, chip.hbm_bytes, chip.network_bytes, self.count)
 
