@@ -1,8 +1,8 @@
-"""Plans for GPUs by formula: no compiler for them is at hand, so memory and time are counted on the traced program.
+"""Plans for GPUs by formula: memory and time are counted on the traced program, so that a plan needs nothing but jax.
 
 The program is traced on CPU devices that stand in for the GPUs, and as it is lowered for a TPU: it has the same products, and the TPU's
-attention kernel stands in for cuDNN's, which can be traced only where cuDNN is installed. docs/gpu.md compares its memory with compiled
-steps.
+attention kernel stands in for cuDNN's, which can be traced only where cuDNN is installed. docs/gpu.md compares its memory with the
+compiler's (benchmarks/gpu_memory.py).
 """
 
 import dataclasses
