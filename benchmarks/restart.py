@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import pathlib
+import resource
 import statistics
 import subprocess
 import sys
@@ -34,22 +35,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=5, help='of each start and of each loop (default 5)')
     parser.add_argument('--steps', type=int, default=110, help='of a run of the loop (default 110)')
+    parser.add_argument('--n_context', type=int, default=2, help='passages that an example reads (default 2); 0 is a closed book')
     parser.add_argument('--json', metavar='FILE', help='file to write the figures to')
     parser.add_argument('--loop', metavar='DIR', help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.loop:
-        print(json.dumps(loops(pathlib.Path(options.loop), options.rounds, options.steps)))
+        print(json.dumps(loops(pathlib.Path(options.loop), options)))
         return
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
         prepare(work)
         figures: dict[str, Any] = {'machine': process_pairs.machine(), 'rounds': options.rounds, 'steps': options.steps,
-                                   'start': starts(work, options.rounds)}
-        done = subprocess.run([sys.executable, __file__, '--loop', folder, '--rounds', str(options.rounds), '--steps', str(options.steps)],
-                              env=_environment(), check=True, stdout=subprocess.PIPE, text=True)
+                                   'n_context': options.n_context, 'start': starts(work, options)}
+        numbers = [f'--{name}={getattr(options, name)}' for name in ('rounds', 'steps', 'n_context')]
+        done = subprocess.run([sys.executable, __file__, '--loop', folder, *numbers], env=_environment(), check=True,
+                              stdout=subprocess.PIPE, text=True)
     figures['loop'] = json.loads(done.stdout.splitlines()[-1])
     for cache, found in figures['start'].items():
-        print(f'{cache} cache: {found["seconds"]:.1f} s to the first step, of which the step {found["first_step_seconds"]:.1f} s')
+        print(f'{cache} cache: {found["seconds"]:.1f} s to the first step, of which the step {found["first_step_seconds"]:.1f} s; '
+              f'{found["cpu_seconds"]:.1f} CPU s until its end')
     for name, seconds in figures['loop'].items():
         print(f'{name}: {1000 * seconds:.2f} ms a step')
     if options.json:
@@ -65,21 +69,22 @@ def prepare(work: pathlib.Path) -> None:
     (work / 'train.jsonl').write_text('\n'.join(map(json.dumps, tiny_run.rows())))
 
 
-def starts(work: pathlib.Path, rounds: int) -> dict[str, dict[str, float]]:
-    """Seconds of a start with a cold and with a warm cache, and those of its first step."""
+def starts(work: pathlib.Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Seconds of a start with a cold and with a warm cache, those of its first step, and processor seconds of the whole process."""
     found: dict[str, list[dict[str, float]]] = {'cold': [], 'warm': []}
-    for number in range(rounds):
+    for number in range(options.rounds):
         for cache in found:
-            found[cache].append(_start(work, work / f'{cache}-{number}', work / f'cache-{number}'))
+            found[cache].append(_start(work, work / f'{cache}-{number}', work / f'cache-{number}', options.n_context))
     return {cache: {name: statistics.median(run[name] for run in runs) for name in runs[0]} for cache, runs in found.items()}
 
 
-def _start(work: pathlib.Path, run: pathlib.Path, cache: pathlib.Path) -> dict[str, float]:
-    given = {'RUN_DIR': run, 'TRAIN_FILE': work / 'train.jsonl', 'INDEX_DIR': work / 'index', 'MODEL_DIR': work / 'model',
-             'train.RunConfig.compilation_cache_dir': cache}
-    bindings = [*(f"--gin.{name}='{value}'" for name, value in given.items()), '--gin.TOTAL_STEPS=1', '--gin.train.RunConfig.batch_size=4',
-                *(f'--gin.{name}=None' for name in ('READER_DIR', 'RETRIEVER_DIR', 'INPUTS', 'TASK'))]
-    began = time.perf_counter()
+def _start(work: pathlib.Path, run: pathlib.Path, cache: pathlib.Path, n_context: int) -> dict[str, float]:
+    given = {'RUN_DIR': run, 'TRAIN_FILE': work / 'train.jsonl', 'MODEL_DIR': work / 'model',
+             'train.RunConfig.compilation_cache_dir': cache} | ({'INDEX_DIR': work / 'index'} if n_context else {})
+    absent = ('READER_DIR', 'RETRIEVER_DIR', 'INPUTS', 'TASK', *([] if n_context else ['INDEX_DIR']))
+    bindings = [*(f"--gin.{name}='{value}'" for name, value in given.items()), *(f'--gin.{name}=None' for name in absent),
+                '--gin.TOTAL_STEPS=1', '--gin.train.RunConfig.batch_size=4', f'--gin.N_CONTEXT={n_context}']
+    began, cpu = time.perf_counter(), _cpu_seconds()
     with subprocess.Popen([sys.executable, '-m', 'atlas_jax', 'train', '--gin_file', 'runs/few_shot.gin', *bindings], env=_environment(),
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         rows = ''
@@ -89,21 +94,30 @@ def _start(work: pathlib.Path, run: pathlib.Path, cache: pathlib.Path) -> dict[s
         seconds = time.perf_counter() - began
     if process.returncode:
         raise SystemExit(f'atlas-jax train ended with code {process.returncode}')
-    return {'seconds': seconds, 'first_step_seconds': json.loads((run / 'metrics.jsonl').read_text())['seconds']}
+    first_step = json.loads((run / 'metrics.jsonl').read_text())['seconds']
+    return {'seconds': seconds, 'first_step_seconds': first_step, 'cpu_seconds': _cpu_seconds() - cpu}
 
 
-def loops(work: pathlib.Path, rounds: int, steps: int) -> dict[str, float]:
+def _cpu_seconds() -> float:
+    """Processor seconds of all processes that have ended; steadier than the clock on a busy machine."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def loops(work: pathlib.Path, options: argparse.Namespace) -> dict[str, float]:
     """Seconds a step of each kind of loop, by turns."""
-    from atlas_jax import train
+    from atlas_jax import api, partitioning, train
     from atlas_jax.training.optimizer import OptimizerConfig
     from tests.testing import tiny_run
-    atlas = tiny_run.atlas(dropout_rate=0.0)
-    loaded = train.Loaded(atlas, tiny_run.examples(atlas), tiny_run.index(atlas, work / 'loops'))
+    steps = options.steps
+    atlas = train.configure(tiny_run.atlas(), partitioning.make_mesh(), options.n_context, dropout_rate=0.0)
+    loaded = train.Loaded(atlas, tiny_run.examples(atlas), api.Index.open(work / 'index') if options.n_context else None)
     optimizer = OptimizerConfig(learning_rate=1e-4, retriever_learning_rate=1e-4, schedule='fixed', warmup_steps=0, total_steps=steps)
     found: dict[str, list[float]] = {name: [] for name in LOOPS}
-    for number in range(rounds):
-        for name, options in LOOPS.items():
-            run = train.RunConfig(str(work / f'{name}-{number}'), batch_size=4, checkpoint_every_steps=steps, **options)
+    for number in range(options.rounds):
+        for name, changes in LOOPS.items():
+            run = train.RunConfig(str(work / f'{name}-{number}'), batch_size=4, checkpoint_every_steps=steps, compilation_cache_dir=None,
+                                  **changes)
             rows = train.train_examples(run, loaded, optimizer).history[_WARM_UP:]
             found[name].append(statistics.mean(row['seconds'] for row in rows))
     return {name: statistics.median(seconds) for name, seconds in found.items()}

@@ -1,5 +1,6 @@
 """JAX's persistent cache of compiled programs: where it lies, and how large it may grow."""
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -46,6 +47,14 @@ def use(place: str | None, default: pathlib.Path) -> None:
     for name, value in wanted.items():
         if name.upper() not in os.environ:  # the user's own setting
             jax.config.update(name, value)
+    # JAX bounds a cache by the times that it has written beside the programs, and writes nothing where one is missing: programs that were
+    # kept without a bound have none.
+    if '://' not in path:
+        for program in pathlib.Path(path).glob('*-cache'):
+            used = program.with_name(f'{program.name.removesuffix("-cache")}-atime')
+            with contextlib.suppress(OSError):  # JAX warns, and compiles
+                if not used.exists():
+                    used.write_bytes(bytes(8))
     # JAX opens its cache once.
     compilation_cache.reset_cache()
 

@@ -116,11 +116,12 @@ def function_of(tree: ast.AST, line: int) -> str:
 
 
 def test_the_training_loop_reads_the_devices_through_one_door():
-    tree = tree_of(next(path for path in SOURCES if module_of(path) == 'train'))
+    trees = {name_of(path): tree_of(path) for path in SOURCES if module_of(path) in ('train', 'training.batches')}
     # A run that has diverged is over: it may wait.
-    wrong = [line for line in reads(tree) if function_of(tree, line) != '_stop_if_diverged']
-    assert not wrong, f'train.py, lines {wrong}: read arrays through hosts.fetch'
-    assert mentions(tree, 'fetch')
+    wrong = [f'{name}:{line}: read arrays through hosts.fetch' for name, tree in trees.items() for line in reads(tree)
+             if function_of(tree, line) != '_stop_if_diverged']
+    assert not wrong, '\n'.join(wrong)
+    assert len(trees) == 2 and mentions(trees['atlas_jax/train.py'], 'fetch')
 
 
 @pytest.mark.parametrize(('text', 'lines'), [

@@ -50,6 +50,19 @@ def test_what_the_user_has_set_stays_unless_a_folder_is_named(unset, tmp_path):
     assert list((tmp_path / 'named').iterdir()) == []  # the probe is gone
 
 
+def test_programs_that_were_kept_without_a_bound_are_no_obstacle(unset, tmp_path):
+    jax.config.update('jax_compilation_cache_dir', str(tmp_path))
+    jax.config.update('jax_compilation_cache_max_size', -1)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+    compilation_cache.compilation_cache.reset_cache()
+    jax.jit(lambda x: x * 5 + 3)(5.0).block_until_ready()
+    before = set(tmp_path.glob('*-cache'))
+    jax.config.update('jax_compilation_cache_dir', None)
+    compilation_cache.use(str(tmp_path), tmp_path)
+    jax.jit(lambda x: x * 11 - 4)(5.0).block_until_ready()
+    assert before and set(tmp_path.glob('*-cache')) > before
+
+
 def test_other_settings_of_the_user_stay(unset, tmp_path, monkeypatch):
     monkeypatch.setenv('JAX_COMPILATION_CACHE_MAX_SIZE', '12345')
     jax.config.update('jax_compilation_cache_max_size', 12345)
