@@ -40,9 +40,11 @@ def compile_step(program: Callable[..., Any], spec: StepSpec, *static: Hashable,
 
     del on_the_mesh.__wrapped__  # jit would read the program's signature, which has the spec in front
     layout = {} if out_shardings is None else {'out_shardings': out_shardings(spec, *static)}
-    return jax.jit(on_the_mesh, donate_argnums=donate, compiler_options=_options(spec.mesh), **layout)
+    return jax.jit(on_the_mesh, donate_argnums=donate, compiler_options=_options(spec), **layout)
 
 
-def _options(mesh: jax.sharding.Mesh) -> dict[str, Any] | None:
-    # Other compilers refuse options that they do not know.
-    return _TPU_OPTIONS if mesh.size > 1 and mesh.devices.flat[0].platform == 'tpu' else None
+def _options(spec: StepSpec) -> dict[str, Any] | None:
+    # A mesh of shapes alone has no platform, and other compilers refuse options that they do not know.
+    if isinstance(spec.mesh, jax.sharding.AbstractMesh) or spec.mesh.size == 1:
+        return None
+    return _TPU_OPTIONS if spec.mesh.devices.flat[0].platform == 'tpu' else None
