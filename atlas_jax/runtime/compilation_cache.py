@@ -23,7 +23,8 @@ def use(place: str | None, default: pathlib.Path) -> None:
     On a disk the cache stays below MAX_BYTES: what was not used for longest goes. In a bucket nothing is removed.
 
     Args:
-      place: folder or gs://...; AUTO is `default`, unless JAX has a cache already (JAX_COMPILATION_CACHE_DIR); None changes nothing.
+      place: folder or gs://...; AUTO is `default`, unless JAX has a cache already (JAX_COMPILATION_CACHE_DIR), and nothing for several
+        processes on CPUs; None changes nothing.
       default: folder that AUTO stands for. If it cannot be written a line on stderr says so, and nothing is kept.
 
     Raises:
@@ -31,6 +32,10 @@ def use(place: str | None, default: pathlib.Path) -> None:
     """
     before = jax.config.values['jax_compilation_cache_dir']
     if place is None or place == AUTO and before:
+        return
+    # Of several processes JAX lets the first alone find its programs. On CPUs it would run ahead and wait for the others' compilation in a
+    # collective that gives up after 30 seconds.
+    if place == AUTO and jax.process_count() > 1 and jax.default_backend() == 'cpu':
         return
     path = str(default) if place == AUTO else place if '://' in place else str(pathlib.Path(place).expanduser().absolute())
     if path == before:

@@ -238,6 +238,8 @@ class StepSpec:
     @property
     def platform(self) -> str:
         """The platform that the step runs on, as jax names it."""
+        if isinstance(self.mesh, jax.sharding.AbstractMesh):  # shapes alone, that no device runs
+            return self.lower_for or jax.default_backend()
         return self.lower_for or self.mesh.devices.flat[0].platform
 
     @property
