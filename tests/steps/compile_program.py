@@ -15,18 +15,27 @@ from atlas_jax.planning import slices
 ATTENTION_KERNELS = re.compile(r'tpu_custom_call|__cudnn\$fmha\w+')
 
 
-def kernels_of(step, kind: str) -> str:
-    """The attention kernels in a compiled step: their number; for CUDA the names of those in the exported step."""
+def found_in(step, kind: str, chips: int) -> str:
+    """The attention kernels in a compiled step: their number; for CUDA the names of those in the exported step.
+
+    For TPUs also the share of gathered bytes that move while other operations run.
+    """
     if kind != 'cuda':
-        return str(len(ATTENTION_KERNELS.findall(step.trace().lower().compile().as_text())))
+        text = step.trace().lower().compile().as_text()
+        kernels = f'kernels={len(ATTENTION_KERNELS.findall(text))}'
+        if kind == 'cpu':
+            return kernels
+        from atlas_jax.planning import compiled
+        cost = compiled.cost(text, chips, lambda group: 1.0, slices.parse('v4:2x2x1').rates)
+        return f'{kernels} gathers={cost.asynchronous["all-gather"] / max(cost.moved["all-gather"], 1.0):.3f}'
     import jax.export
     unchecked = [jax.export.DisabledSafetyCheck.custom_call('ALL')]  # cuDNN's calls may change between versions of jax
     exported = jax.export.export(step.run, platforms=['cuda'], disabled_checks=unchecked)(*step.arguments, **step.static)
-    return ','.join(sorted(set(ATTENTION_KERNELS.findall(exported.mlir_module()))))
+    return 'kernels=' + ','.join(sorted(set(ATTENTION_KERNELS.findall(exported.mlir_module()))))
 
 
 def main(kind: str) -> None:
-    """Prints a line `NAME kernels=N` for every step that compiled; for CUDA `NAME kernels=` and the names of the kernels."""
+    """Prints a line `NAME kernels=N` for every step that compiled, with `gathers=SHARE` for TPUs; for CUDA the kernels' names."""
     if kind == 'tpu':
         slices.prepare_environment()
     import jax
@@ -59,7 +68,7 @@ def main(kind: str) -> None:
         distill=spec_lib.DistillConfig(retriever_n_context=3), step=spec_lib.StepConfig(attention=attention, compute_dtype='bfloat16'))
 
     def compiled(name: str, step: steps.Step) -> None:
-        print(name, f'kernels={kernels_of(step, kind)}', flush=True)
+        print(name, found_in(step, kind, len(devices)), flush=True)
 
     reranked = SearchConfig('scann', rerank_candidates=4)
     for name, changes in {'train': {}, 'answer': {}, 'score': {}, 'search': {},
