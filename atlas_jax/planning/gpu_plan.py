@@ -189,16 +189,18 @@ def _moved(workload: workload_lib.Workload, params: Any, mesh_shape: tuple[int, 
     if workload.kind == 'index':  # the weights are whole on every GPU
         return []
     data, fsdp, model = mesh_shape
-    size = float(_numbers(params)) * _compute_bytes(workload)
-    if workload.trains:
-        # Layers that are computed again are gathered again.
-        times = workload.step.accumulation_steps * (_TRAINING_MOVES + (workload.step.remat == 'full'))
-    else:
-        times = 1
+    reader = (params[0] if workload.trains else params).get('reader')  # a search has none
+    decoder = 0.0 if reader is None else float(_numbers(reader['decoder'])) * _compute_bytes(workload)
+    rest = float(_numbers(params)) * _compute_bytes(workload) - decoder
+    times = workload.step.accumulation_steps * _TRAINING_MOVES if workload.trains else 1
     if workload.kind == 'answer':  # the decoder's weights are gathered for every token
-        size += float(_numbers(params['reader']['decoder'])) * _compute_bytes(workload) * (workload.config.inputs.target_limit - 1)
-    # Over `fsdp` a GPU gathers its part of `model`, then over `model` the whole (partitioning.whole).
-    moved = [(times * size / model * (fsdp - 1) / fsdp, fsdp * model), (times * size * (model - 1) / model, model)]
+        decoder *= workload.config.inputs.target_limit
+    # Weights are gathered over `model` and then over `fsdp`; those of the decoder stay split over `model` where it divides them
+    # (partitioning.split_in).
+    sizes = workload.config.reader
+    if sizes.num_heads % model or sizes.mlp_dim % model:
+        rest, decoder = rest + decoder, 0.0
+    moved = [(times * rest / fsdp * (model - 1) / model, model), (times * (rest + decoder / model) * (fsdp - 1) / fsdp, fsdp * model)]
     if workload.trains:  # replicas add up their gradients' shards once an update
         shard = float(_numbers(params)) * workload.step.param_type.itemsize / (fsdp * model)
         moved.append((2 * shard * (data - 1) / data, data * fsdp * model))

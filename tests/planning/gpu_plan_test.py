@@ -80,22 +80,30 @@ def test_the_kernel_counts_where_a_run_takes_it():
         _attention(attention='flash', dropout_rate=0.1)
 
 
+def _with_heads(number):
+    reader = dataclasses.replace(WORKLOAD.config.reader, num_heads=number, mlp_dim=16)
+    return dataclasses.replace(WORKLOAD, model=dataclasses.replace(WORKLOAD.model, reader=reader))
+
+
 def _moved(workload, mesh_shape):
     params = {'reader': {'encoder': jax.ShapeDtypeStruct((600,), jnp.float32), 'decoder': jax.ShapeDtypeStruct((400,), jnp.float32)}}
-    return gpu_plan._moved(workload, params, mesh_shape)
+    return gpu_plan._moved(workload, (params, None) if workload.trains else params, mesh_shape)
 
 
-def test_weights_are_gathered_over_fsdp_and_then_over_model():
-    # three moves and one more for what is computed again, of two bytes; a part of `model` over the network, the whole within the host
-    assert _moved(WORKLOAD, (1, 4, 8)) == [(4 * 2000 / 8 * 3 / 4, 32), (4 * 2000 * 7 / 8, 8), (0, 32)]
+def test_weights_are_gathered_over_model_and_then_over_fsdp():
+    # three moves of two bytes: a part of `fsdp` within the host, the whole over the network
+    whole = _with_heads(7)  # which 8 does not divide
+    assert _moved(whole, (1, 4, 8)) == [(3 * 2000 / 4 * 7 / 8, 8), (3 * 2000 * 3 / 4, 32), (0, 32)]
+    # The decoder stays split over `model`.
+    assert _moved(_with_heads(8), (1, 4, 8)) == [(3 * 1200 / 4 * 7 / 8, 8), (3 * (1200 + 800 / 8) * 3 / 4, 32), (0, 32)]
     hosts = gpus.parse('h100:32')
-    assert [hosts.rate(span) for _, span in _moved(WORKLOAD, (1, 4, 8))] == [50e9, 450e9, 50e9]
+    assert [hosts.rate(span) for _, span in _moved(whole, (1, 4, 8))] == [450e9, 50e9, 50e9]
     # Replicas add up float32 gradients, a shard each.
     assert _moved(WORKLOAD, (2, 4, 1))[2] == (2 * 4000 / 4 / 2, 8)
     # target_limit tokens are decoded
     answer = dataclasses.replace(WORKLOAD, kind='answer')
     tokens = answer.config.inputs.target_limit
-    assert _moved(answer, (1, 2, 1))[0] == (2 * (600 + 400 * tokens) / 2, 2)
+    assert _moved(answer, (1, 2, 1))[1] == (2 * (600 + 400 * tokens) / 2, 2)
     assert _moved(dataclasses.replace(WORKLOAD, kind='index'), (1, 8, 1)) == []
 
 
