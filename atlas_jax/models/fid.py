@@ -93,20 +93,24 @@ def encode_passages(reader: t5.T5, params: Any, stream: types.TokenStream,
     return _apply(reader, params, encoded, stream, method='cross_keys_values'), mask.reshape(-1, stream.longest)
 
 
-def alone(mask: Array, batch: int, n: int, record: Sequence[str] = ()) -> t5.Beside:
+def alone(mask: Array, batch: int, n: int) -> t5.Beside:
     """Describes the reading of the first `n` passages of each example one by one, beside a reading of all of them together.
 
     Args:
       mask: as `encode_passages` returns it, of batch * (n or more) passages.
       batch: number of examples.
       n: passages of each that are read.
+    """
+    return t5.Beside(token_stream.first_rows(mask, batch, n), batch, n)
+
+
+def together(mask: Array, batch: int, n: int, record: Sequence[str]) -> t5.Beside:
+    """Describes the reading of the first `n` passages of each example together.
+
+    Args:
+      mask, batch, n: as of `alone`.
       record: kinds of attention to record, as of `t5.T5.decode_recording`.
     """
-    return t5.Beside(token_stream.first_rows(mask, batch, n), batch, n, tuple(record))
-
-
-def together(mask: Array, batch: int, n: int, record: Sequence[str] = ()) -> t5.Beside:
-    """Describes the reading of the first `n` passages of each example together; arguments as of `alone`."""
     return t5.Beside(token_stream.first_rows(mask, batch, n).reshape(batch, -1), batch, n, tuple(record))
 
 

@@ -235,11 +235,10 @@ class Decoder(_Stack):
     def _split(self) -> bool:
         return self.config.decoder_parts() > 1
 
-    def keys_values(self, encoded: Array, stream: types.TokenStream | None) -> attention.KeysValues:
+    def keys_values(self, encoded: Array, stream: types.TokenStream) -> attention.KeysValues:
         """Projects encoder states to each layer's keys and values; arguments and results as of `T5.cross_keys_values`."""
         def make(layer: Any) -> attention.KeysValues:
-            made = _keys_values(layer, encoded)
-            return made if stream is None else jax.tree.map(functools.partial(token_stream.passage_rows, stream), made)
+            return jax.tree.map(functools.partial(token_stream.passage_rows, stream), _keys_values(layer, encoded))
 
         if self.is_initializing():  # under the layers' own names, as in `_scan`
             return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(make(layer) for layer in self.layers))
@@ -333,24 +332,23 @@ class T5(nn.Module):
         """Encodes a stream: final states [streams, stream_tokens, embed] of `dtype`; meaningless past the last passage."""
         return self.encoder(self.token_embedder(stream.tokens), stream, deterministic)
 
-    def cross_keys_values(self, encoded: Array, stream: types.TokenStream | None = None) -> Readable:
+    def cross_keys_values(self, encoded: Array, stream: types.TokenStream) -> Readable:
         """Makes what the decoder reads from encoder states: keys and values, or the states themselves where its layers are computed again.
 
         Keys and values hold no positions, so they are made on the stream and then laid out by passage, and serve any grouping of passages.
 
         Args:
           encoded: [streams, stream_tokens, embed].
-          stream: the passages of `encoded`; None lays nothing out.
+          stream: the passages of `encoded`.
 
         Returns:
-          Keys and values, each [layers, streams * passages, longest, heads, head_dim], or without a stream
-          [layers, streams, stream_tokens, heads, head_dim]; or EncodedStates.
+          Keys and values, each [layers, streams * passages, longest, heads, head_dim]; or EncodedStates.
         """
         parts = self.config.decoder_parts()
         states = encoded if parts == 1 else partitioning.copied(encoded, parts)
-        if stream is not None:  # where the passages lie is needed where their keys and values are
-            stream = jax.tree.map(lambda leaf: partitioning.spread(leaf, parts > 1), stream)
-        if self.decoder.remat == 'full' and stream is not None:
+        # Where the passages lie is needed where their keys and values are.
+        stream = jax.tree.map(lambda leaf: partitioning.spread(leaf, parts > 1), stream)
+        if self.decoder.remat == 'full':
             # All layers' keys and values and their gradients are 8 GB for one example of the largest reader with 20 passages of 512 tokens.
             return EncodedStates((states,), (stream,))
         return self.decoder.keys_values(states, stream)

@@ -43,7 +43,7 @@ def compile_step(program: Callable[..., Any], spec: StepSpec, *static: Hashable,
     return jax.jit(on_the_mesh, donate_argnums=donate, compiler_options=_options(spec), **layout)
 
 
-def _options(spec: StepSpec) -> dict[str, Any] | None:
+def _options(spec: StepSpec) -> dict[str, bool] | None:
     # A mesh of shapes alone has no platform, and other compilers refuse options that they do not know.
     if isinstance(spec.mesh, jax.sharding.AbstractMesh) or spec.mesh.size == 1:
         return None

@@ -12,7 +12,7 @@ import pytest
 from atlas_jax import errors
 from atlas_jax.conversion import hf_names
 from atlas_jax.models import t5
-from atlas_jax.nn import layer_scan
+from atlas_jax.nn import layer_scan, token_stream
 from tests.testing import streams, tiny
 
 V11 = t5.T5Config(vocab_size=41, emb_dim=22, num_heads=3, head_dim=5, mlp_dim=29, num_encoder_layers=2, num_decoder_layers=3,
@@ -24,6 +24,11 @@ TOKENS = streams.random_passages(LENGTHS, 41, 17)
 
 def _params(config):
     return streams.perturbed(tiny.init(t5.init_params, config))
+
+
+def _one_passage(count, length):
+    """A stream of `count` examples, each one passage."""
+    return token_stream.pack(jnp.ones((count, 1, length), jnp.int32), jnp.full((count, 1), length), length, length)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -48,7 +53,8 @@ def test_flat_equals_padded(config, count):
 def test_step_by_step_equals_all_at_once(config, unroll):
     model, params = t5.T5(config, unroll=unroll), layer_scan.stack_layers(_params(config))
     tokens = np.random.default_rng(0).integers(0, 41, (2, 6))
-    keys_values = model.apply({'params': params}, jax.random.normal(jax.random.key(1), (2, 9, 22)), method='cross_keys_values')
+    keys_values = model.apply({'params': params}, jax.random.normal(jax.random.key(1), (2, 9, 22)), _one_passage(2, 9),
+                              method='cross_keys_values')
     mask = np.arange(9) < np.array([[9], [4]])
     expected = jax.jit(functools.partial(model.apply, method='decode'))({'params': params}, tokens, keys_values, mask)
     params, keys_values = model.step_by_step(params, keys_values, mask)
@@ -72,7 +78,8 @@ def test_reading_nothing_is_finite_and_ignores_the_keys():
 
 def test_cross_attention_is_recorded_layers_first():
     model, params = t5.T5(V11), _params(V11)
-    keys_values = model.apply({'params': params}, jax.random.normal(jax.random.key(1), (2, 9, 22)), method='cross_keys_values')
+    keys_values = model.apply({'params': params}, jax.random.normal(jax.random.key(1), (2, 9, 22)), _one_passage(2, 9),
+                              method='cross_keys_values')
     mask = np.arange(9) < np.array([[9], [4]])
     run = jax.jit(lambda record: model.apply({'params': params}, np.zeros((2, 6), int), keys_values, mask, record=record,
                                              method='decode_recording'), static_argnums=0)
@@ -89,7 +96,7 @@ def test_cross_attention_is_recorded_layers_first():
 def test_dropout_of_the_decoder_is_really_off_and_really_on():
     config = dataclasses.replace(V11, dropout_rate=0.3)
     params = _params(config)
-    keys_values = t5.T5(config).apply({'params': params}, jnp.ones((1, 7, 22)), method='cross_keys_values')
+    keys_values = t5.T5(config).apply({'params': params}, jnp.ones((1, 7, 22)), _one_passage(1, 7), method='cross_keys_values')
     arguments = (np.array([[0, 5, 6]]), keys_values, np.ones((1, 7), bool))
     decode = jax.jit(lambda key: t5.T5(config).apply({'params': params}, *arguments, key is None,
                                                      rngs=None if key is None else {'dropout': key}, method='decode'))
