@@ -2,7 +2,6 @@
 
 import json
 import math
-import signal
 
 import jax
 import pytest
@@ -39,7 +38,7 @@ def _rows(folder):
 
 @pytest.fixture
 def events(monkeypatch):
-    """What the loop does, in order: ('step', number) and ('read', arrays' steps). A read by any other way fails the test."""
+    """Lists what the loop does, in order: ('step', number) and ('read', arrays' steps). A read by any other way fails the test."""
     seen, inside = [], []
     fetch, make, value, wait = hosts.fetch, train_step.make_train_step, array.ArrayImpl._value, array.ArrayImpl.block_until_ready
 
@@ -170,19 +169,7 @@ def test_a_checkpoint_stays_where_the_next_step_is_finite(loaded, tmp_path, monk
 def test_a_run_that_is_stopped_in_an_interval_goes_on_bit_by_bit(loaded, tmp_path, monkeypatch, interval):
     whole = _train(tmp_path / 'whole', loaded)
     with monkeypatch.context() as patch:
-        real = train_step.make_train_step
-
-        def making(*arguments):
-            run, calls = real(*arguments), []
-
-            def stopping(*inputs):
-                calls.append(1)
-                if len(calls) == 3:
-                    signal.raise_signal(signal.SIGTERM)
-                return run(*inputs)
-            return stopping
-
-        patch.setattr(train_step, 'make_train_step', making)
+        tiny_run.stop_at(patch, 3)
         with pytest.raises(errors.PreemptedError, match='saved at step 3'):
             _train(tmp_path / 'run', loaded, log_every_steps=interval)
     assert [row['step'] for row in _rows(tmp_path / 'run')] == [1, 2, 3]  # on the disk before the checkpoint is

@@ -1,4 +1,4 @@
-"""What compilation_cache_test.py starts: the command line in a new process, which then tells what JAX's cache was asked and had.
+"""Runs the command line in a new process, and tells what JAX's cache was asked and had. compilation_cache_test.py starts it.
 
 Arguments: those of atlas-jax.
 """

@@ -2,9 +2,11 @@
 
 import dataclasses
 import pathlib
+import signal
 
 import flax.linen as nn
 import jax
+import pytest
 
 from atlas_jax import api
 from atlas_jax.corpus import documents as documents_lib
@@ -13,6 +15,7 @@ from atlas_jax.models import parameters
 from atlas_jax.runtime import hosts
 from atlas_jax.tasks import qa
 from atlas_jax.tasks.task import TaskExample
+from atlas_jax.training import train_step
 from tests.testing import tiny, word_tokenizers
 
 COLOURS = ['red', 'green', 'blue', 'white', 'black', 'grey', 'pink']
@@ -47,3 +50,20 @@ def examples(model: api.Atlas, count: int = 11) -> list[TaskExample]:
 def rows(count: int = 11) -> list[dict]:
     """The questions as rows of a file."""
     return [{'question': f'what is thing {i} ?', 'answers': [COLOURS[i % 7]], 'gold_docids': [f'd{i}']} for i in range(count)]
+
+
+def stop_at(patch: pytest.MonkeyPatch, number: int) -> None:
+    """Sends SIGTERM while the step of this number is handed to the devices, counted from the start of the process's run."""
+    make = train_step.make_train_step
+
+    def making(*arguments):
+        step, calls = make(*arguments), []
+
+        def run(*inputs):
+            calls.append(1)
+            if len(calls) == number:
+                signal.raise_signal(signal.SIGTERM)
+            return step(*inputs)
+        return run
+
+    patch.setattr(train_step, 'make_train_step', making)

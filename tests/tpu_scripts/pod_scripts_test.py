@@ -1,4 +1,4 @@
-"""What all pod scripts have in common, and the small ones, against a gcloud that records, fails and hangs."""
+"""Ways that all pod scripts have in common, and the small scripts, against a gcloud that records, fails and hangs."""
 
 import os
 import pathlib

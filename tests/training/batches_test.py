@@ -14,16 +14,6 @@ from tests.testing import tiny_run
 DISTILL = spec_lib.DistillConfig(retriever_n_context=3)
 
 
-@pytest.fixture(scope='module')
-def atlas():
-    return tiny_run.atlas(dropout_rate=0.0)
-
-
-@pytest.fixture(scope='module')
-def index(atlas, tmp_path_factory):
-    return tiny_run.index(atlas, tmp_path_factory.mktemp('knowledge'))
-
-
 def batches_of(atlas, index, ahead=2, **options):
     examples = tiny_run.examples(atlas)
     prepared = prepare.prepare(atlas, examples, index, 2, 4, distill=DISTILL, **options)

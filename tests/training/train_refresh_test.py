@@ -1,7 +1,6 @@
 """Runs that train both encoders' side: the index follows, its state is saved, and what is best is kept."""
 
 import json
-import signal
 
 import jax
 import numpy as np
@@ -11,23 +10,13 @@ from atlas_jax import api, errors, train
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.report import run_log
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.training import refresh, train_step
+from atlas_jax.training import refresh
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny_run
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2, retriever_learning_rate=1e-2, schedule='linear', warmup_steps=2, total_steps=5)
 DISTILL = spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=3, retriever_training='joint')
 REFRESH = refresh.RefreshConfig(schedule='4-9:9', rolling_fraction=0.3, block_passages=5)  # 23 rows are 5 blocks
-
-
-@pytest.fixture(scope='module')
-def atlas():
-    return tiny_run.atlas(dropout_rate=0.0)
-
-
-@pytest.fixture(scope='module')
-def index(atlas, tmp_path_factory):
-    return tiny_run.index(atlas, tmp_path_factory.mktemp('knowledge'))
 
 
 def _train(folder, atlas, index, eval_examples=(), **options):
@@ -49,23 +38,11 @@ def test_a_run_that_refreshes_is_stopped_and_goes_on_bit_by_bit(atlas, index, tm
     whole = _train(tmp_path / 'whole', atlas, index, refresh=REFRESH)
     ages = [row['index_age_max'] for row in _rows(tmp_path / 'whole')]
     assert ages == [0, 1, 2, 3, 0]  # before each update; all was embedded anew before the fifth
-    real, calls = train_step.make_train_step, []
-
-    def stopping(*arguments):
-        step = real(*arguments)
-
-        def run(*inputs):
-            calls.append(1)
-            if len(calls) == 3:
-                signal.raise_signal(signal.SIGTERM)
-            return step(*inputs)
-        return run
-
-    monkeypatch.setattr(train_step, 'make_train_step', stopping)
-    with pytest.raises(errors.PreemptedError, match='saved at step 3; the same command goes on') as stopped:
-        _train(tmp_path / 'stopped', atlas, index, refresh=REFRESH)
+    with monkeypatch.context() as patch:
+        tiny_run.stop_at(patch, 3)
+        with pytest.raises(errors.PreemptedError, match='saved at step 3; the same command goes on') as stopped:
+            _train(tmp_path / 'stopped', atlas, index, refresh=REFRESH)
     assert stopped.value.exit_code == 75
-    monkeypatch.setattr(train_step, 'make_train_step', real)
     again = _train(tmp_path / 'stopped', atlas, index, refresh=REFRESH)
     assert _losses(tmp_path / 'stopped') == _losses(tmp_path / 'whole')
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(again.atlas.params), jax.device_get(whole.atlas.params))
