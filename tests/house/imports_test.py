@@ -8,7 +8,7 @@ LEVELS = (
     {'types', 'partitioning', 'runtime', 'io'},
     {'nn', 'tokenizers', 'losses', 'metrics', 'decoding'},
     {'corpus', 'models', 'tasks', 'input', 'checkpoints'},
-    {'index', 'searchers', 'conversion'},
+    {'index', 'searchers', 'conversion', 'datasets'},
     {'model', 'knowledge'},
     {'steps'},
     {'training'},
