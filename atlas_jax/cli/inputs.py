@@ -127,5 +127,9 @@ def _check_source(values: Preview, trains: bool = False) -> Task | None:
 
 
 def _check_indexes(folders: Any) -> None:
+    if isinstance(folders, dict):  # several in turn, by name
+        for each in folders.values():
+            _check_indexes(each)
+        return
     for folder in [folders] if isinstance(folders, str) else folders if isinstance(folders, list | tuple) else []:
         check_index(folder if isinstance(folder, str) else None)

@@ -13,6 +13,9 @@ from atlas_jax.corpus.passages import Passage
 from atlas_jax.io import jsonl
 from atlas_jax.tasks import fields
 
+# Fields of any row by which an evaluation reports its figures.
+LABELS = ('subject', 'group', 'year', 'label')
+_LABEL_LENGTH = 100
 CountTokens = Callable[[str], int]  # by the reader's tokenizer, which tasks do not know
 
 
@@ -33,6 +36,8 @@ class TaskExample:
     row          the row itself if the task draws at random, so that another generator can make another example
     kept         the end of the query that is never cut: a query that is too long loses its beginning; '' if it loses its end
     line         line of the examples file, from 1; 0 if it is from none
+    labels       what the row says of itself, such as subject and year: short texts and numbers that the task does not read, and its label
+    evidence     of KILT: each output's pages, '' where one is not named
     """
 
     query: str
@@ -49,6 +54,8 @@ class TaskExample:
     row: dict[str, Any] | None = dataclasses.field(default=None, repr=False, compare=False)
     kept: str = ''
     line: int = dataclasses.field(default=0, compare=False)
+    labels: dict[str, str | int] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    evidence: tuple[tuple[str, ...], ...] = ()
 
 
 class Task(Protocol):
@@ -170,12 +177,12 @@ def read_examples(path: str | os.PathLike, task: Task, *, training: bool = False
     examples: list[TaskExample] = []
     rows = left_out = 0
     unread: set[str] = set()
-    reads = {*task.reads, 'filename'}
+    reads = {*task.reads, 'filename'} - {'label'}  # a class is both: FEVER is reported by it
     for line, row in jsonl.read(path):
         if rows == max_rows:  # before the row is checked: a file may be damaged behind the rows asked for
             break
         row = {'filename': os.path.basename(path), **documents.in_our_fields(row)}  # KILT's answers depend on the name
-        unread.update(row.keys() - reads)
+        unread.update(row.keys() - reads.union(LABELS))
         if wrong := task.problem(row):
             raise errors.InputFileError(path, wrong.what, line=line, field=wrong.field, remedy=wrong.remedy)
         # Lazily: a row that is left out costs nothing more.
@@ -185,7 +192,8 @@ def read_examples(path: str | os.PathLike, task: Task, *, training: bool = False
         if labelled and not all(example.answers for example in made):
             raise errors.InputFileError(path, 'missing', line=line, field=task.label, remedy=task.remedy)
         # A row may give several examples (orders of options) or none; ids count rows.
-        examples += [dataclasses.replace(example, line=line) for example in made]
+        labels = {name: value for name, value in row.items() if name not in reads and _is_label(value)}
+        examples += [dataclasses.replace(example, line=line, labels=labels) for example in made]
         left_out += not made
         rows += 1
     if left_out:
@@ -196,6 +204,10 @@ def read_examples(path: str | os.PathLike, task: Task, *, training: bool = False
     if rows and not examples:
         raise errors.InputFileError(path, f'the task left out all of its {rows} rows', remedy='lower min_words, or give longer texts')
     return examples
+
+
+def _is_label(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _LABEL_LENGTH or isinstance(value, int) and not isinstance(value, bool)
 
 
 def check_rows(path: str | os.PathLike, task: Task, *, training: bool = False, labelled: bool = True, max_rows: int | None = None) -> None:
