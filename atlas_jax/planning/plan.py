@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from atlas_jax import errors
 from atlas_jax.io import atomic, untrusted
 from atlas_jax.planning import compiled as compiled_lib
 from atlas_jax.planning import gpus, program, slices, steps
@@ -114,9 +113,6 @@ def plan(workload: workload_lib.Workload, topology: str, cache_dir: pathlib.Path
     """
     slice_ = slices.parse(topology)
     slices.check_mesh(workload.mesh_shape, slice_)
-    if workload.trains and workload.batch_size % slice_.chips:
-        raise errors.ConfigError(f'batch_size {workload.batch_size} (of a micro-batch) does not divide over the {slice_.chips} chips of '
-                                 f'{topology}; choose a multiple of {slice_.chips}')
     if not workload.trains:  # evaluation fills its batches up in the same way
         workload = dataclasses.replace(workload, batch_size=math.ceil(workload.batch_size / slice_.chips) * slice_.chips)
     mesh, hosts = steps.mesh_of(workload, slice_)

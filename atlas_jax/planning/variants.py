@@ -15,7 +15,9 @@ from atlas_jax import errors
 from atlas_jax.models import parameters
 from atlas_jax.planning import plan as plan_lib
 from atlas_jax.planning import slices
+from atlas_jax.planning import steps as steps_lib
 from atlas_jax.planning import workload as workload_lib
+from atlas_jax.steps import spec as spec_lib
 
 FINALISTS = 3  # candidates that are compiled on each slice, at most, the one that needs least memory last: each takes minutes
 _MODEL_AXIS = (1, 2, 4, 8)  # sizes of `model`; the heads of every T5 divide by 8
@@ -95,8 +97,10 @@ def candidates(workload: workload_lib.Workload, slice_: slices.Slice) -> list[Ca
     They come quickest first; equally quick ones by memory, then by traffic. Questions come in one batch, rounded up to whole chips.
     """
     examples, found = workload.examples_a_step, []
-    counts = [steps for steps in range(1, examples + 1) if examples % steps == 0 and examples // steps % slice_.chips == 0]
+    together = steps_lib.passages_together(workload)
     for mesh_shape in meshes(slice_):
+        counts = [steps for steps in range(1, examples + 1)
+                  if examples % steps == 0 and spec_lib.divides(workload.config, mesh_shape, examples // steps, together)]
         for steps, remat in itertools.product(counts, _REMAT) if workload.trains else ((1, workload.step.remat),):
             batch_size = examples // steps if workload.trains else math.ceil(examples / slice_.chips) * slice_.chips
             changed = dataclasses.replace(workload, mesh_shape=mesh_shape, batch_size=batch_size,

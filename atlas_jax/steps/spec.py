@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from atlas_jax import errors, types
+from atlas_jax import errors, partitioning, types
 from atlas_jax.losses import attention_scores
 from atlas_jax.models import atlas, contriever, t5
 from atlas_jax.nn import flash_attention, layer_scan
@@ -218,6 +219,12 @@ class StepSpec:
         return max(self.top_k, self.search.rerank_candidates)
 
     @property
+    def passages_together(self) -> frozenset[int]:
+        """How many passages an example has in each kind of stream that the step may have."""
+        only_for_gold = self.encoded_for_gold.stop - self.encoded_for_gold.start
+        return frozenset({self.passages_read, only_for_gold, self.passages_scored, self.candidates})
+
+    @property
     def needs_retriever_tokens(self) -> bool:
         """True where the step embeds passages, so that it needs them in the retriever's tokens."""
         return bool(self.embedded or self.reranked)
@@ -262,33 +269,68 @@ def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sha
     """Chooses the capacities for (micro-)batches of `batch_size` examples.
 
     Raises:
-      ConfigError: the batch does not divide over the devices, or StepConfig.attention is "flash" and the kernel does not fit.
+      ConfigError: neither the batch nor its passages divide over the devices (`divides`), or StepConfig.attention is "flash" and the
+        kernel does not fit.
     """
-    if batch_size % mesh.size:
-        raise errors.ConfigError(f'batch_size {batch_size} does not divide over {mesh.size} devices; choose a multiple of {mesh.size}')
     bare = StepSpec(config, segments, mesh, read=(), distill=distill, step=step or StepConfig(),
                     search=search or SearchConfig(), lower_for=lower_for)
-    examples = batch_size // mesh.size
+    only_for_gold = bare.encoded_for_gold.stop - bare.encoded_for_gold.start
+    _check_batch(bare, batch_size)
+
+    def in_a_stream(passages: int) -> int:
+        return batch_size * passages // mesh.size
+
     format_ = types.required(segments.closed_book if bare.closed_book else segments.reader)
     reader_inputs, reader_limit = _input_lengths(format_, lengths, config.inputs.text_max_tokens)
     retriever_inputs, retriever_limit = embedded_lengths(segments.retriever, lengths, config.retriever_max_tokens)
-    kinds = {'read': buckets.capacities(reader_inputs, examples * bare.passages_read, reader_limit, bare.streams)}
+    kinds = {'read': buckets.capacities(reader_inputs, in_a_stream(bare.passages_read), reader_limit, bare.streams)}
     # Passages that are read share the training forward's states; only the others need a stream.
-    only_for_gold = bare.encoded_for_gold.stop - bare.encoded_for_gold.start
     if only_for_gold:
-        kinds['scored'] = buckets.capacities(reader_inputs, examples * only_for_gold, reader_limit, bare.streams)
+        kinds['scored'] = buckets.capacities(reader_inputs, in_a_stream(only_for_gold), reader_limit, bare.streams)
     if bare.embeds_passages:
-        kinds['embedded'] = buckets.capacities(retriever_inputs, examples * bare.passages_scored, retriever_limit, bare.streams)
+        kinds['embedded'] = buckets.capacities(retriever_inputs, in_a_stream(bare.passages_scored), retriever_limit, bare.streams)
     # A level is a branch of one switch, so all kinds of streams have equally many.
     kinds = buckets.distinct(kinds)
     # The last level is the one that must fit the kernel.
     _check_attention(bare, kinds['read'][-1].longest)
     reranked: tuple[buckets.Capacity, ...] = ()
     if bare.search.rerank_candidates and not bare.closed_book:
-        candidates = buckets.capacities(retriever_inputs, examples * bare.candidates, retriever_limit, bare.streams)
+        candidates = buckets.capacities(retriever_inputs, in_a_stream(bare.candidates), retriever_limit, bare.streams)
         reranked = buckets.distinct({'reranked': candidates})['reranked']
     return dataclasses.replace(bare, read=kinds['read'], scored=kinds.get('scored', ()), embedded=kinds.get('embedded', ()),
                                reranked=reranked)
+
+
+def divides(config: atlas.AtlasConfig, mesh_shape: Sequence[int], batch_size: int, passages: Collection[int]) -> bool:
+    """Returns whether a batch divides over a mesh.
+
+    A batch that is smaller than the mesh does where its passages divide over all devices and its examples over data and fsdp; `model`
+    then has to split the decoder's layers, or each of its devices would compute them whole.
+
+    Args:
+      config: of the models.
+      mesh_shape: (data, fsdp, model).
+      batch_size: examples of a (micro-)batch.
+      passages: numbers of passages of an example that are read or embedded together.
+    """
+    data, fsdp, model = mesh_shape
+    devices, reader = data * fsdp * model, config.reader
+    if batch_size % devices == 0:
+        return True
+    return (batch_size % (data * fsdp) == 0 and all(batch_size * count % devices == 0 for count in passages)
+            and reader.num_heads % model == 0 and reader.mlp_dim % model == 0)
+
+
+def _check_batch(spec: StepSpec, batch_size: int) -> None:
+    shape = tuple(spec.mesh.shape[axis] for axis in partitioning.MESH_AXES)
+    if divides(spec.config, shape, batch_size, spec.passages_together):
+        return
+    counts = ', '.join(str(count) for count in sorted(spec.passages_together) if count)
+    more = '' if shape[2] == 1 or batch_size % (shape[0] * shape[1]) else (
+        f'; its passages ({counts} an example) do not either, or the decoder\'s {spec.config.reader.num_heads} heads or its MLP of '
+        f'{spec.config.reader.mlp_dim} do not over the {shape[2]} of the mesh axis model')
+    raise errors.ConfigError(f'batch_size {batch_size} does not divide over {spec.mesh.size} devices{more}; choose a multiple of '
+                             f'{spec.mesh.size}')
 
 
 def _check_attention(spec: StepSpec, longest: int) -> None:

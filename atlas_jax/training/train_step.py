@@ -145,7 +145,7 @@ def _micro_batches(leaf: jax.Array, steps: int, spec: spec_lib.StepSpec) -> jax.
     """[steps * batch, ...] to [steps, batch, ...], every micro-batch spread over the devices."""
     # Micro-batches follow one another in the batch, so that each is the batch of a run without accumulation.
     leaf = leaf.reshape(steps, -1, *leaf.shape[1:])
-    return partitioning.constrain(leaf, spec.mesh, None, 'batch')
+    return jax.lax.with_sharding_constraint(leaf, partitioning.batch_sharding(spec.mesh, leaf.shape[1], leading=1))
 
 
 def _over_micro_batches(name: str, values: jax.Array) -> jax.Array:

@@ -67,7 +67,7 @@ def _platform(spec: spec_lib.StepSpec, values: jax.Array) -> jax.Array:
 
 
 def _spread(spec: spec_lib.StepSpec, offset: int) -> jax.sharding.NamedSharding:
-    return partitioning.sharding(spec.mesh, 'batch')
+    return partitioning.sharding(spec.mesh, 'streams')
 
 
 def spec() -> spec_lib.StepSpec:
