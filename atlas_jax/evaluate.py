@@ -13,7 +13,7 @@ import numpy as np
 
 from atlas_jax import api, errors, types
 from atlas_jax.decoding import DecodingConfig
-from atlas_jax.io import jsonl
+from atlas_jax.io import file_list, jsonl
 from atlas_jax.knowledge import group as index_group
 from atlas_jax.metrics import answers as answer_metrics
 from atlas_jax.metrics import retrieval as retrieval_metrics
@@ -354,15 +354,15 @@ class EvalData:
     """The files that an evaluation reads and writes.
 
     Attributes:
-      examples_file: lines as the task wants them (docs/tasks.md).
+      examples_file: lines as the task wants them (docs/tasks.md); a file, a folder, a pattern, or several of them in their order.
       index_dir: the index to retrieve from, or several; None is closed book.
       results_file: where every answer goes, as JSON lines.
       write_passages: with the passages of each answer.
-      max_examples: the first so many lines only.
+      max_examples: the first so many lines of all files together.
       force_index: uses the index even if another model built it (--force).
     """
 
-    examples_file: str
+    examples_file: str | Sequence[str]
     index_dir: str | Sequence[str] | None = None
     results_file: str | None = None
     write_passages: bool = True
@@ -404,7 +404,7 @@ def evaluate(data: EvalData, model: ModelSource, options: Options | None = None)
     # Every process has all answers; one of them writes.
     if jax.process_index() == 0:
         for line in evaluation.left_out:
-            print(f'{data.examples_file}: {line}', file=sys.stderr, flush=True)
+            print(f'{file_list.shown(data.examples_file)}: {line}', file=sys.stderr, flush=True)
         if data.results_file:
             write_results(data.results_file, evaluation, examples, data.write_passages)
     return evaluation.summary(top_k=max(len(answer.passages) for answer in evaluation.answers))
