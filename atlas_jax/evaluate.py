@@ -16,6 +16,7 @@ from atlas_jax.decoding import DecodingConfig
 from atlas_jax.evaluation import figures as figures_lib
 from atlas_jax.evaluation import judge as judging
 from atlas_jax.evaluation import results
+from atlas_jax.io import file_list
 from atlas_jax.knowledge import group as index_group
 from atlas_jax.metrics import retrieval as retrieval_metrics
 from atlas_jax.model import ModelSource
@@ -50,9 +51,9 @@ class Evaluation:
     @property
     def answers(self) -> tuple[api.Answer, ...]:
         """The answers with their passages."""
-        return tuple(api.Answer(row['question'], row.get('prediction', ''), tuple(api.AnswerPassage(**each) for each in row.get('passages', ())),
-                                row.get('score'), tuple(api.Alternative(**each) for each in row.get('alternatives', ())))
-                     for row in self.rows)
+        return tuple(api.Answer(row['question'], row.get('prediction', ''),
+                                tuple(api.AnswerPassage(**each) for each in row.get('passages', ())), row.get('score'),
+                                tuple(api.Alternative(**each) for each in row.get('alternatives', ()))) for row in self.rows)
 
     @property
     def scores(self) -> dict[str, tuple[float, ...]]:
@@ -268,7 +269,8 @@ def _likelihoods(atlas: api.Atlas, examples: Sequence[task_lib.TaskExample], ind
     params = atlas.device_params(options.param_dtype)
     for chunk, found in prepared.run(step, params, examples, atlas.whole_batch(options.batch_size), 'likelihoods'):
         for row, example in enumerate(chunk):
-            values: results.Row = {'example_id': example.example_id, 'nll': float(found.nll[row]), 'target_tokens': float(found.target_tokens[row])}
+            values: results.Row = {'example_id': example.example_id, 'nll': float(found.nll[row]),
+                                   'target_tokens': float(found.target_tokens[row])}
             if found.attention:
                 # Without retrieval there is nothing to correlate with.
                 scores = None if found.retrieved is None else found.retrieved.scores[row].tolist()
@@ -287,17 +289,17 @@ class EvalData:
     """The files that an evaluation reads and writes.
 
     Attributes:
-      examples_file: lines as the task wants them (docs/tasks.md).
+      examples_file: lines as the task wants them (docs/tasks.md); a file, a folder, a pattern, or several of them in their order.
       index_dir: the index to retrieve from, or several to search together; None is closed book. By name, {name: index, or several}, the
         questions are asked with each in turn, and the figures stand side by side.
       results_file: where every answer goes, as JSON lines; with it a killed evaluation goes on where it was.
       write_passages: with the passages of each answer.
-      max_examples: the first so many lines only.
+      max_examples: the first so many lines of all files together.
       force_index: uses the index even if another model built it (--force).
       by: fields of the examples file by whose values figures are reported too, where it has them.
     """
 
-    examples_file: str
+    examples_file: str | Sequence[str]
     index_dir: str | Sequence[str] | Mapping[str, str | Sequence[str]] | None = None
     results_file: str | None = None
     write_passages: bool = True
@@ -353,7 +355,7 @@ def evaluate(data: EvalData, model: ModelSource, options: Options | None = None)
     rows = [row for evaluation in found for row in evaluation.rows]
     if hosts.is_first():
         for line in dict.fromkeys(line for evaluation in found for line in evaluation.left_out):
-            print(f'{data.examples_file}: {line}', file=sys.stderr, flush=True)
+            print(f'{file_list.shown(data.examples_file)}: {line}', file=sys.stderr, flush=True)
         if data.results_file:
             results.finish(data.results_file, rows, data.write_passages)
     figures = figures_lib.complete(rows, data.by) if rows else {}
@@ -365,7 +367,7 @@ def _described(atlas: api.Atlas, examples: Sequence[task_lib.TaskExample], opene
     """Returns what the rows of an evaluation depend on, by the name that a user would give it."""
     asked = hashlib.sha256()
     for example in examples:
-        asked.update(repr((example.query, example.target, example.answers, example.options, example.passages)).encode())
+        asked.update(repr((example, example.evidence, example.labels)).encode())
     weights = hashlib.sha256(repr((atlas.config, atlas.task)).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(atlas.params):
         # A few hundred numbers of each array: training changes all of them, and reading the largest models whole takes minutes.
