@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -277,11 +276,6 @@ def _likelihoods(atlas: api.Atlas, examples: Sequence[task_lib.TaskExample], ind
                 values['correlations'] = {name: None if scores is None else retrieval_metrics.correlation(scores, attention[row].tolist())
                                           for name, attention in found.attention.items()}
             yield values
-
-
-def write_results(path: str | os.PathLike, evaluation: Evaluation, write_passages: bool = True) -> None:
-    """Writes one JSON line a question: query, answers, prediction, scores, and where wanted the passages. Raises DiskFullError."""
-    results.finish(path, evaluation.rows, write_passages)
 
 
 @dataclasses.dataclass(frozen=True)

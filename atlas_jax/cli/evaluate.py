@@ -56,9 +56,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _questions(options: argparse.Namespace) -> None:
-    # As a binding, so that it is checked with the others, and wins over the files.
-    if options.index:
-        options.gin_bindings = [*options.gin_bindings, f'INDEX_DIR={_named(options.index)!r}']
+    options.gin_bindings = bindings_of(options)
     inputs.check_evaluation(cli_options.preview_gin(options))
     cli_options.join_hosts(options)
     from atlas_jax import evaluate
@@ -73,6 +71,12 @@ def _questions(options: argparse.Namespace) -> None:
         return
     cli_options.write_json(options.json, figures)
     _print(figures)
+
+
+def bindings_of(options: argparse.Namespace) -> list[str]:
+    """Returns the gin bindings of a command line, that of its indexes last. Raises ConfigError: several without a name, or a name twice."""
+    # As a binding, so that it is checked with the others, and wins over the files.
+    return [*options.gin_bindings, *([f'INDEX_DIR={_named(options.index)!r}'] if options.index else [])]
 
 
 def _named(given: Sequence[str]) -> str | dict[str, str]:
@@ -124,12 +128,13 @@ def _retrieval(options: argparse.Namespace) -> None:
     from atlas_jax.metrics import trec
     folder = beir.read(options.data, options.split or 'test')
     from atlas_jax import api
+    from atlas_jax.evaluation import retrieval
     # An index that is there is opened first: a wrong folder must not cost the loading of a model.
     index = api.Index.open(options.index[0], force=options.force) if options.index else None
     atlas = cli_options.load_model(options)
     out = pathlib.Path(options.out)
-    rows, run = beir.evaluate(atlas, folder, index or beir.open_or_build(folder, atlas, out), search=options.searcher,
-                              with_prompt=options.with_prompt)
+    rows, run = retrieval.evaluate(atlas, folder, index or retrieval.open_or_build(folder, atlas, out), search=options.searcher,
+                                   with_prompt=options.with_prompt)
     trec.write_run(out / 'run.trec', run)
     results.finish(out / 'results.jsonl', rows)
     found = figures.of_rows(rows)
@@ -140,7 +145,8 @@ def _retrieval(options: argparse.Namespace) -> None:
 def _print(figures: Mapping[str, Any], indent: str = '', macro_only: bool = False) -> None:
     """Prints figures with their intervals, a line each, then tables by label and by index."""
     for name, value in figures.items():
-        if isinstance(value, int | float) and not (indent and name == 'questions'):
+        # An interval says what a standard error does; the JSON has both.
+        if isinstance(value, int | float) and not name.endswith('stderr') and not (indent and name == 'questions'):
             bounds = figures.get(f'{name}_interval')
             shown = f'{value:.4g}' if isinstance(value, float) else f'{value}'
             print(f'{indent}{name:24}{shown:10}' + (f'{bounds[0]:.4g} to {bounds[1]:.4g}' if bounds else ''))
