@@ -69,7 +69,8 @@ def test_fields_without_a_use_are_named_once(file, capsys):
 
 
 def test_short_fields_that_the_task_does_not_read_are_labels(file, capsys):
-    row = json.dumps({'question': 'q', 'answers': ['a'], 'subject': 'law', 'year': 2017, 'long': 'x' * 101, 'is': True, 'list': [], 'other': 'x'})
+    row = json.dumps({'question': 'q', 'answers': ['a'],
+                      'subject': 'law', 'year': 2017, 'long': 'x' * 101, 'is': True, 'list': [], 'other': 'x'})
     [example] = task_lib.read_examples(path := file(row), qa.QATask())
     assert example.labels == {'subject': 'law', 'year': 2017, 'other': 'x'}
     assert capsys.readouterr().out == f'{path}: not read: the fields is, list, long, other\n'  # figures are reported by the others
