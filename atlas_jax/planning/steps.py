@@ -155,6 +155,8 @@ def passages_together(workload: Workload) -> frozenset[int]:
 def _train_step(workload: Workload, spec: spec_lib.StepSpec) -> Step:
     arguments = train_arguments(workload, spec)
     state, index = arguments[0], arguments[2]
+    # One program: a plan tries them one by one.
+    spec = dataclasses.replace(spec, step=dataclasses.replace(spec.step, remat=spec.remat[0]))
     return Step(train_step.make_train_step(spec, workload.optimizer), arguments, (state.params, state.passage_encoder),
                 optimizer=state.optimizer_state, index=index, gradients=state.params, items=workload.examples_a_step)
 

@@ -27,6 +27,8 @@ ALIASES = {'ppmean': 'pdist', 'evalnormssum': 'adist', 'evalnormsum': 'adist'}
 GOLD_SCORES = ('shared', 'exact')
 DTYPES = ('float32', 'bfloat16')
 ATTENTION = ('auto', 'plain', 'flash')
+# What remat 'auto' tries, by platform, the least computed again first. dots keeps the decoder's keys and values too, which are large.
+REMAT_TRIED = {'tpu': ('encoder_dots', 'encoder_mlp', 'full'), 'gpu': ('full',)}
 # joint trains one encoder of queries and passages; untied two; query_side leaves the index valid; frozen trains the reader alone.
 RETRIEVER_TRAINING = ('joint', 'untied', 'query_side', 'frozen')
 
@@ -98,7 +100,8 @@ class StepConfig:
       accumulation_steps: micro-batches an update; the run's batch_size is that of one of them.
       average_accumulated: divide the gradients by accumulation_steps; the original sums without dividing, so the joint clip sees the sum.
       remat: what the backward pass computes again: none, dots (all but the products with weights), full (every layer); encoder_dots and
-        encoder_mlp keep those products of the encoders, or those inside their MLPs alone, and compute the decoder's layers again.
+        encoder_mlp keep those products of the encoders, or those inside their MLPs alone, and compute the decoder's layers again. auto
+        takes on a TPU the first of encoder_dots, encoder_mlp and full that compiles into its memory, on a GPU full, elsewhere none.
       attention: of the encoders: plain, flash (nn/flash_attention.py: on a TPU a kernel for passages of at most 512 tokens; on a GPU
         cuDNN's, for bfloat16 without dropout; elsewhere the TPU's interpreted, and so very slow), or auto: flash on a TPU or a GPU where
         it fits. In training the two drop other probabilities.
@@ -109,13 +112,13 @@ class StepConfig:
 
     accumulation_steps: int = 1
     average_accumulated: bool = False
-    remat: str = 'none'
+    remat: str = 'auto'
     attention: str = 'auto'
     compute_dtype: str | None = None
     param_dtype: str = 'float32'
 
     def __post_init__(self):
-        for name, valid in (('remat', layer_scan.REMAT), ('attention', ATTENTION), ('compute_dtype', (None, *DTYPES)),
+        for name, valid in (('remat', ('auto', *layer_scan.REMAT)), ('attention', ATTENTION), ('compute_dtype', (None, *DTYPES)),
                             ('param_dtype', DTYPES)):
             if getattr(self, name) not in valid:
                 choices = ', '.join(str(choice) for choice in valid)
@@ -236,11 +239,19 @@ class StepSpec:
 
     @property
     def reader(self) -> t5.T5:
-        return t5.T5(self._computing(self.config.reader), self.step.remat, self._unroll, self.flash)
+        return t5.T5(self._computing(self.config.reader), self.remat[0], self._unroll, self.flash)
 
     @property
     def retriever(self) -> contriever.Contriever:
-        return contriever.Contriever(self._computing(self.config.retriever), self.step.remat, self._unroll, self.flash)
+        return contriever.Contriever(self._computing(self.config.retriever), self.remat[0], self._unroll, self.flash)
+
+    @property
+    def remat(self) -> tuple[str, ...]:
+        """What the backward pass may compute again: names of layer_scan.REMAT, of which the first that fits is wanted."""
+        if self.step.remat != 'auto':
+            return (self.step.remat,)
+        # A step that answers has no backward pass.
+        return ('none',) if self.distill is None else REMAT_TRIED.get(self.platform, ('none',))
 
     @property
     def platform(self) -> str:
