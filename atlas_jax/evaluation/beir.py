@@ -1,4 +1,4 @@
-"""Reads a BEIR folder (Thakur et al. 2021, arXiv 2104.08663): corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv."""
+"""BEIR folders read and runs over them scored (Thakur et al. 2021, arXiv 2104.08663): corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv."""
 
 import dataclasses
 import os
@@ -8,8 +8,9 @@ from typing import Any
 
 from atlas_jax import errors
 from atlas_jax.corpus import documents
+from atlas_jax.evaluation.results import Row
 from atlas_jax.io import jsonl, untrusted
-from atlas_jax.metrics import trec
+from atlas_jax.metrics import ranking, trec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,32 @@ def read(path: str | os.PathLike, split: str = 'test') -> BeirFolder:
     names = frozenset(name for name, _, _ in _ids(folder / 'corpus.jsonl'))
     trec.check_ids(judged, qrels, queries, names)
     return BeirFolder(folder / 'corpus.jsonl', names, {query: queries[query] for query in qrels}, qrels)
+
+
+def scored(folder: BeirFolder, run: trec.Run) -> list[Row]:
+    """Returns a row of a results file for each judged query: nDCG@10, recall@100, reciprocal rank, average precision and precision@10.
+
+    A query that the run lacks has found nothing. Queries without judgments are not counted, as trec_eval does not.
+    """
+    rows: list[Row] = []
+    for query, text in folder.queries.items():
+        order, relevance = ranking.order(run.get(query, {})), folder.qrels[query]
+        rows.append({'example_id': query, 'question': text, 'query': text, 'answers': [],
+                     'ndcg_at_10': ranking.ndcg(order, relevance, 10), 'recall_at_100': ranking.recall_at(order, relevance, 100),
+                     'mrr': ranking.reciprocal_rank(order, relevance), 'map': ranking.average_precision(order, relevance),
+                     'precision_at_10': ranking.precision_at(order, relevance, 10)})
+    return rows
+
+
+def read_run(folder: BeirFolder, path: str | os.PathLike) -> trec.Run:
+    """Reads a run over the folder. Raises InputFileError: as trec.read_run, or it has none of the judged queries, or unknown documents."""
+    run = trec.read_run(path)
+    if not run.keys() & folder.queries.keys():
+        raise errors.InputFileError(path, 'it has none of the queries that the qrels name',
+                                    remedy=f'give a run over {folder.corpus.parent}')
+    # Documents alone: a run may be over the queries of several splits.
+    trec.check_ids(path, {query: dict.fromkeys(scores, 0) for query, scores in run.items()}, run, folder.documents)
+    return run
 
 
 def _ids(path: pathlib.Path) -> Iterator[tuple[str, int, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Evaluates a retriever alone on a BEIR folder: embeds the corpus, searches for each query, scores what was found."""
+"""Searches the corpus of a BEIR folder with a retriever alone."""
 
 import os
 import pathlib
@@ -8,9 +8,8 @@ from atlas_jax import api, errors
 from atlas_jax.corpus import documents
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.evaluation.beir import BeirFolder
-from atlas_jax.evaluation.results import Row
 from atlas_jax.knowledge.index import Index
-from atlas_jax.metrics import ranking, trec
+from atlas_jax.metrics import trec
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import prepare
 from atlas_jax.tasks import task as task_lib
@@ -48,20 +47,17 @@ def check_index(index: Index, folder: BeirFolder) -> None:
                                       f'({", ".join(missing[:5])}); give the index of {folder.corpus}, or none to build it')
 
 
-def evaluate(atlas: api.Atlas, folder: BeirFolder, index: Index, *, batch_size: int = 64, search: SearchConfig | str | None = None,
-             with_prompt: bool = False) -> tuple[list[Row], trec.Run]:
-    """Searches for each query and scores the first 100 documents as trec_eval does.
+def search(atlas: api.Atlas, folder: BeirFolder, index: Index, *, batch_size: int = 64, searcher: SearchConfig | str | None = None,
+             with_prompt: bool = False) -> trec.Run:
+    """Searches for each query, and returns the run of the first 100 documents.
 
     Args:
       atlas: the model; only its retriever is used.
       folder: queries and judgments.
       index: of the corpus, one row a document or pieces (id#0, id#1, …), of which the best counts.
       batch_size: queries at a time.
-      search: how documents are found, or the name of a searcher; None is exact.
+      searcher: how documents are found, or the name of a searcher; None is exact.
       with_prompt: writes queries as the model's task does; without, they are searched for as they are.
-
-    Returns:
-      Rows of a results file with nDCG@10, recall@100, reciprocal rank, average precision and precision@10; and the run.
 
     Raises IndexFolderError, StoreError: another model built the index, or it is of another corpus. ConfigError: an unknown searcher.
     """
@@ -71,25 +67,15 @@ def evaluate(atlas: api.Atlas, folder: BeirFolder, index: Index, *, batch_size: 
     # One more where a query may be a document of the corpus itself, which BEIR leaves out.
     top_k = TOP_K + any(query in folder.documents for query in folder.queries)
     size = atlas.whole_batch(min(batch_size, len(examples)))
-    prepared = prepare.prepare(atlas, examples, index, min(top_k, len(index.store)), size, search=search)
-    rows: list[Row] = []
+    prepared = prepare.prepare(atlas, examples, index, min(top_k, len(index.store)), size, search=searcher)
     run: trec.Run = {}
-    names = iter(folder.queries.items())
+    queries = iter(folder.queries)
     for chunk, retrieved in prepared.search(atlas.device_params(), examples, size, 'searching'):
         for row, example in enumerate(chunk):
-            query, text = next(names)
+            query = next(queries)
             found = [(passage.docid, passage.score) for passage in api.passages_of(example, retrieved, row, prepared)]
             run[query] = dict(list(_by_document(found, folder.documents, query))[:TOP_K])
-            rows.append(_row(query, text, example.query, run[query], folder.qrels[query]))
-    return rows, run
-
-
-def _row(query: str, text: str, searched: str, scores: dict[str, float], relevance: ranking.Relevance) -> Row:
-    order = ranking.order(scores)
-    return {'example_id': query, 'question': text, 'query': searched, 'answers': [],
-            'ndcg_at_10': ranking.ndcg(order, relevance, 10), 'recall_at_100': ranking.recall_at(order, relevance, 100),
-            'mrr': ranking.reciprocal_rank(order, relevance), 'map': ranking.average_precision(order, relevance),
-            'precision_at_10': ranking.precision_at(order, relevance, 10)}
+    return run
 
 
 def _by_document(found: Sequence[tuple[str, float]], names: frozenset[str], query: str) -> Iterator[tuple[str, float]]:

@@ -42,7 +42,7 @@ def asking(*more) -> list[str]:
 
 def test_the_commands_of_the_page(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    questions, choices, exchange, everything, comparison, retrieval = commands_test.commands('docs/evaluation.md')
+    questions, choices, exchange, everything, comparison, retrieval, rescoring = commands_test.commands('docs/evaluation.md')
 
     def printed(arguments) -> str:
         assert cli.main(arguments) == 0, capsys.readouterr().err
@@ -67,6 +67,8 @@ def test_the_commands_of_the_page(folder, monkeypatch, capsys):
     assert found['questions'] == 6 and found['ndcg_at_10_interval'][0] < found['ndcg_at_10'] < found['ndcg_at_10_interval'][1]
     assert len(pathlib.Path('scifact/run.trec').read_text().splitlines()) == 5 * 23 + 22
     assert len(results.read('scifact/results.jsonl')) == 6
+    assert printed(rescoring).startswith('ndcg_at_10') and pathlib.Path('rescored/results.jsonl').read_text() == (
+        pathlib.Path('scifact/results.jsonl').read_text())
     pathlib.Path('results/templama.jsonl').unlink()
     pathlib.Path('results/mmlu.jsonl').unlink()
     assert 'all files: 8 questions' in printed([*everything, '--pool'])
@@ -80,6 +82,8 @@ def test_the_commands_of_the_page(folder, monkeypatch, capsys):
     (['--task', 'retrieval', '--data', 'x', '--out', 'y'], 'give either --model, or both'),
     (['--task', 'retrieval', '--data', 'x', '--out', 'y', '--index', 'a', '--index', 'b', '--model', 'm'], 'takes one --index'),
     (['--task', 'retrieval', '--data', 'nowhere', '--out', 'y', '--model', 'run'], 'nowhere: no such folder'),
+    (['--task', 'retrieval', '--data', 'x', '--out', 'y', '--run', 'r', '--model', 'run'], '--run scores a run that is there'),
+    (['--all', 'x', '--run', 'r'], '--run is of no use with --all'),
     (asking('--index', 'a', '--index', 'b')[1:], '--index a: give each of several indexes as NAME=DIR'),
     (asking('--index', 'a=index', '--index', 'a=index')[1:], '--index a=index: give each'),
     (asking('--index', 'a=index', '--index', 'b=nowhere')[1:], 'nowhere'),

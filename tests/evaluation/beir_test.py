@@ -1,6 +1,7 @@
 """BEIR folders: read, and refused with file and line where their parts do not fit together."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -53,3 +54,17 @@ def test_numbers_are_ids_too(tmp_path):
     write(tmp_path, [{'_id': 7, 'text': 'x'}], [{'_id': 3, 'text': 'y'}], '3\t7\t1')
     folder = beir.read(tmp_path)
     assert folder.queries == {'3': 'y'} and folder.documents == {'7'} and np.isfinite(folder.qrels['3']['7'])
+
+
+def test_runs_of_others_are_scored(tmp_path):
+    write(tmp_path, CORPUS, QUERIES, QRELS)
+    folder = beir.read(tmp_path)
+    (tmp_path / 'run').write_text('q0 Q0 d1 1 9 x\nq0 Q0 d0 2 8 x\nq0 Q0 d5 3 7 x\ndev Q0 d5 1 1 x\n')
+    rows = {row['example_id']: row for row in beir.scored(folder, beir.read_run(folder, tmp_path / 'run'))}
+    assert list(rows) == list(folder.queries) and rows['q0']['mrr'] == rows['q0']['map'] == rows['q0']['recall_at_100'] == 1
+    assert rows['q0']['precision_at_10'] == .2 and rows['q1']['ndcg_at_10'] == 0
+    assert rows['q0']['ndcg_at_10'] == pytest.approx((1 + 2 / np.log2(3)) / (2 + 1 / np.log2(3)))
+    for text, says in (('dev Q0 d5 1 1 x', 'it has none of the queries'), ('q0 Q0 lost 1 1 x', 'it names 1 unknown documents (lost)')):
+        (tmp_path / 'run').write_text(text)
+        with pytest.raises(errors.InputFileError, match=re.escape(says)):
+            beir.read_run(folder, tmp_path / 'run')

@@ -15,7 +15,8 @@ def evaluated(tmp_path_factory):
     beir_test.write(path / 'data', beir_test.CORPUS, beir_test.QUERIES, beir_test.QRELS)
     atlas, folder = tiny_run.atlas(dropout_rate=0.0), beir.read(path / 'data')
     index = retrieval.open_or_build(folder, atlas, path / 'out')
-    return atlas, folder, index, *retrieval.evaluate(atlas, folder, index, batch_size=4), path
+    run = retrieval.search(atlas, folder, index, batch_size=4)
+    return atlas, folder, index, beir.scored(folder, run), run, path
 
 
 def test_scores_equal_trec_eval_on_the_same_run(evaluated):
@@ -47,7 +48,7 @@ def test_a_finished_index_is_taken_as_it_is(evaluated, tmp_path):
     with pytest.raises(errors.IndexFolderError, match='it has 23 documents, .* 24; give another folder'):
         retrieval.open_or_build(more, atlas, path / 'out')
     with pytest.raises(errors.IndexFolderError, match=r'lacks 1 of 7 relevant documents \(more\)'):
-        retrieval.evaluate(atlas, more, index)
+        retrieval.search(atlas, more, index)
 
 
 def test_the_prompt_of_the_task(evaluated):
