@@ -48,8 +48,9 @@ def _check(options: argparse.Namespace) -> None:
     from atlas_jax.corpus import store as corpus_store
     from atlas_jax.datasets import check
     folder = pathlib.Path(options.to) if options.to else None
-    if folder is not None:
-        check.check_folder(folder, *sides)
+    if options.remove:
+        check.check_folder(pathlib.Path(options.to), options.train, options.passages,
+                           store=pathlib.Path(options.store) if options.store else None)
     store = corpus_store.PassageStore.open(options.store) if options.store else None
     report = check.check(*sides, store, options.near, show_progress=True)
     print(report.as_text())

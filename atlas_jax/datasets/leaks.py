@@ -44,7 +44,7 @@ class TestRuns:
         starts = np.cumsum([0, *lengths])
         for size, table in self._runs.items():
             # Runs over the border of two parts are none.
-            inside = part_of[:len(codes) - size + 1] == part_of[size - 1:]
+            inside = part_of[:max(0, len(codes) - size + 1)] == part_of[size - 1:]
             for place, first, last in table.candidates(_rolled(codes, size), inside):
                 number, words = parts[part_of[place]]
                 start = place - int(starts[part_of[place]])

@@ -1,6 +1,7 @@
 """Rows of examples and passages as they stand in several files: read once in order, with their places and what they ask."""
 
 import dataclasses
+import functools
 import pathlib
 import re
 import unicodedata
@@ -15,7 +16,6 @@ from atlas_jax.runtime import progress
 
 # The field with what is asked, of every task; texts to learn from have the last one alone.
 ASKED = ('question', 'claim', 'input', 'query', 'text')
-_WORD = re.compile(f'[{UNSPACED}]|[^\\W{UNSPACED}]+')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Line:
                                         remedy=f'a row needs one of {", ".join(ASKED)}; fields found: {", ".join(sorted(self.fields))[:200]}')
         options = self.fields.get('options')
         # Many questions of an exam are alike but for their options.
-        texts = options.values() if isinstance(options, dict) else options if isinstance(options, list) else ()
+        texts = options.values() if isinstance(options, dict) else options if isinstance(options, list) else [options]
         return ' '.join([text, *(each for each in texts if isinstance(each, str))])
 
     @property
@@ -86,9 +86,16 @@ def read(paths: file_list.Paths, label: str = '') -> Iterator[Line]:
 
 def words(text: str) -> list[str]:
     """Returns the normalised words: letters and digits in small letters, without punctuation; a Chinese or Japanese character is one."""
-    return _WORD.findall(unicodedata.normalize('NFKC', text).casefold())
+    return _word().findall(unicodedata.normalize('NFKC', text).casefold())
 
 
 def normalised(text: str) -> str:
     """Returns the normalised words with a blank between them."""
     return ' '.join(words(text))
+
+
+@functools.cache
+def _word() -> re.Pattern[str]:
+    # Vowel signs, as Hindi has them, are no letters to Python: its \w would cut words in two.
+    marks = ''.join(chr(code) for code in range(0x300, 0x10000) if unicodedata.category(chr(code)).startswith('M'))
+    return re.compile(f'[{UNSPACED}]|(?:[^\\W{UNSPACED}]|[{marks}])+')
