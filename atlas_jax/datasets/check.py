@@ -56,7 +56,7 @@ class Found:
 
 @dataclasses.dataclass
 class Report:
-    """What was found; `read` counts the rows of each side, `test_rows` holds the test questions that each kind hits."""
+    """The rows that were found; `read` counts the rows of each side, `test_rows` holds the test questions that each kind hits."""
 
     read: dict[str, int]
     near: float

@@ -20,7 +20,7 @@ class NearDuplicates:
     def __init__(self, threshold: float):
         """Makes an empty collection; texts whose similarity is at least `threshold` are near. Raises ConfigError."""
         if not 0.3 <= threshold <= 1:
-            raise errors.ConfigError(f'the similarity of near-duplicates is {threshold}; it must be between 0.3 and 1 (or 0: not looked for)')
+            raise errors.ConfigError(f'the similarity of near-duplicates is {threshold}; it must be between 0.3 and 1 (--near 0: none)')
         try:
             import rensa
         except ImportError as error:

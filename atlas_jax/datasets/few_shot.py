@@ -15,7 +15,7 @@ from typing import Any
 from atlas_jax import errors
 from atlas_jax.datasets import rows
 from atlas_jax.datasets.rows import Line
-from atlas_jax.io import atomic, compressed, file_list, jsonl, untrusted
+from atlas_jax.io import compressed, file_list, jsonl, untrusted
 
 _OURS = {'id', 'row', 'asked'}
 _NAMED = 5  # entries of a list in a message
@@ -33,7 +33,8 @@ class _Entry:
 
     @property
     def key(self) -> tuple[str, Any]:
-        """What a row is found by. A number counts alone only where there is nothing better: files may be given in another order."""
+        """The kind and value that a row is found by."""
+        # A number counts only where there is nothing better: files may be given in another order.
         return ('docid', self.docid) if self.docid is not None else ('asked', self.asked) if self.asked is not None else ('row', self.row)
 
     @property
@@ -108,8 +109,8 @@ def by_list(paths: file_list.Paths, ids_file: pathlib.Path, name: str = '', labe
     if missing:
         more = f' and {len(missing) - _NAMED} more' if len(missing) > _NAMED else ''
         named = ', '.join(entry.shown for entry in missing[:_NAMED])
-        raise errors.InputFileError(ids_file, f'{len(missing)} of {len(entries)} entries are not in {file_list.shown(paths)}: {named}{more}',
-                                    remedy='give the files that the list was made of')
+        problem = f'{len(missing)} of {len(entries)} entries are not in {file_list.shown(paths)}: {named}{more}'
+        raise errors.InputFileError(ids_file, problem, remedy='give the files that the list was made of')
     _check_texts(ids_file, entries, chosen)
     return chosen
 
@@ -192,8 +193,8 @@ def _check_texts(ids_file: pathlib.Path, entries: Sequence[_Entry], chosen: Sequ
     """Raises InputFileError: a row has another text than when the list was written."""
     for entry, line in zip(entries, chosen, strict=True):
         if entry.asked is not None and entry.asked != (asked := rows.normalised(line.asked)):
-            raise errors.InputFileError(ids_file, f'{entry.shown} reads "{asked[:80]}" in {line.place}, and "{entry.asked[:80]}" in the list',
-                                        remedy='give the files that the list was made of, in their order')
+            problem = f'{entry.shown} reads "{asked[:80]}" in {line.place}, and "{entry.asked[:80]}" in the list'
+            raise errors.InputFileError(ids_file, problem, remedy='give the files that the list was made of, in their order')
 
 
 def _entries(file: pathlib.Path, name: str) -> list[_Entry]:

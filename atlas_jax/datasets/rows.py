@@ -50,8 +50,9 @@ class Line:
         """The question, claim or text, and the options of a multiple choice. Raises InputFileError: the row has none of these."""
         text = next((self.fields[name] for name in ASKED if isinstance(self.fields.get(name), str) and self.fields[name].strip()), None)
         if text is None:
+            found = ', '.join(sorted(self.fields))[:200] or 'none'
             raise errors.InputFileError(self.file, 'missing', line=self.line, field=ASKED[0],
-                                        remedy=f'a row needs one of {", ".join(ASKED)}; fields found: {", ".join(sorted(self.fields))[:200]}')
+                                        remedy=f'a row needs one of {", ".join(ASKED)}; fields found: {found}')
         options = self.fields.get('options')
         # Many questions of an exam are alike but for their options.
         texts = options.values() if isinstance(options, dict) else options if isinstance(options, list) else [options]

@@ -57,7 +57,8 @@ def _fitting(path: str) -> list[pathlib.Path]:
 def _json_lines_in(folder: pathlib.Path) -> list[pathlib.Path]:
     found = sorted(each for each in folder.iterdir() if compressed.plain_suffix(each) == '.jsonl' and not each.name.startswith('.'))
     if not found:
-        raise errors.InputFileError(folder, 'no JSON lines in this folder', remedy='it needs files that end in .jsonl, or .jsonl.gz, .bz2 or .zst')
+        raise errors.InputFileError(folder, 'no JSON lines in this folder',
+                                    remedy='it needs files that end in .jsonl, or .jsonl.gz, .bz2 or .zst')
     return found
 
 

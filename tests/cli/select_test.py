@@ -7,7 +7,8 @@ import pytest
 
 from atlas_jax.cli import main as cli
 
-ROWS = [{'question': f'What is question number {number} about, in the end?', 'answers': ['x'], 'subject': 'ab'[number % 2]} for number in range(12)]
+ROWS = [{'question': f'What is question number {number} about, in the end?', 'answers': ['x'], 'subject': 'ab'[number % 2]}
+        for number in range(12)]
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,8 @@ def test_a_check_with_its_report_and_clean_copies(capsys):
     (['few_shot', '--from', 'train.jsonl', '--to', 'train.jsonl', '--n', '3'], 'the examples are read from this file'),
     (['few_shot', '--from', 'train.jsonl', 'none*', '--to', 'f.jsonl', '--n', '3'], 'none*: nothing fits this pattern'),
     (['check'], 'give --test with --train, --passages or --store, or --train or --test alone'),
-    (['check', '--train', 'train.jsonl', '--store', 's'], 'give --test with'), (['check', '--train', 'train.jsonl', '--remove'], '--remove needs --to'),
+    (['check', '--train', 'train.jsonl', '--store', 's'], 'give --test with'),
+    (['check', '--train', 'train.jsonl', '--remove'], '--remove needs --to'),
     (['check', '--test', 'test.jsonl', '--store', 'nowhere'], 'nowhere: no such folder'),
     (['check', '--train', 'train.jsonl', '--near', '0.1'], 'must be between 0.3 and 1'),
     (['check', '--train', 'train.jsonl', '--to', '.', '--remove'], 'train.jsonl: the cleaned copy would replace it')])

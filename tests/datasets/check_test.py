@@ -12,7 +12,8 @@ from atlas_jax.corpus.store import PassageStore
 from atlas_jax.datasets import check
 
 LONG = 'in which year did the discoverer of radium receive her second prize from the academy in stockholm'
-TEST = [{'id': 't0', 'question': 'Who discovered radium in Paris?', 'answers': ['Curie']}, {'id': 't1', 'question': LONG, 'answers': ['1911']},
+TEST = [{'id': 't0', 'question': 'Who discovered radium in Paris?', 'answers': ['Curie']},
+        {'id': 't1', 'question': LONG, 'answers': ['1911']},
         {'id': 't2', 'question': 'Who discovered radium, in Paris?', 'answers': ['Curie']}]
 TRAIN = [{'question': 'who discovered RADIUM in paris', 'answers': ['x']},
          {'question': 'Where is Warsaw?', 'answers': ['x'], 'passages': [{'text': f'Asked often: {LONG}. Nobody knows.'}]},
@@ -47,7 +48,8 @@ def test_every_side_is_compared_with_the_others():
     [example] = figures['found']['passages_share_test']['examples']
     assert (example['id'], example['of_id'], example['measure']) == ('p1', 't1', ' '.join(LONG.split()[:13]))
     lines = report.as_text().splitlines()
-    assert lines[3].split()[-5:] == ['1', '4', '25.00%', '1', '(33.33%)'] and 'near-duplicates of a test question in training, 1.00:' in lines
+    assert lines[3].split()[-5:] == ['1', '4', '25.00%', '1', '(33.33%)']
+    assert 'near-duplicates of a test question in training, 1.00:' in lines
     check.write(report, pathlib.Path('out'))
     listed = [json.loads(line) for line in pathlib.Path('out/found.jsonl').read_text().splitlines()]
     assert len(listed) == 6 and json.loads(pathlib.Path('out/report.json').read_text())['found'].keys() == check.KINDS.keys()
@@ -82,7 +84,8 @@ def test_passages_of_a_store(folder):
     # The older p0 is not searched any more.
     assert report.read['passages'] == 3 + 3 and [(each.row, each.id) for each in report.found] == [(1, 'p1'), (4, 'p1'), (6, 'p0')]
     written = check.remove(report, folder / 'out', (), 'passages.jsonl', store)
-    assert written[folder / 'out' / 'store'] == (1, 2) and [passage.docid for passage in PassageStore.open(folder / 'out' / 'store')] == ['p2']
+    assert written[folder / 'out' / 'store'] == (1, 2)
+    assert [passage.docid for passage in PassageStore.open(folder / 'out' / 'store')] == ['p2']
     assert len(PassageStore.open(folder / 'store')) == 4
 
 

@@ -102,7 +102,7 @@ def test_lists_of_others(content, name, rows):
 
 
 @pytest.mark.parametrize(('content', 'message'), [
-    ('["c1", "c99", "x"]', r'^list\.json: 2 of 3 entries are not in all\.jsonl: id \'c99\' \(entry 2\), id \'x\' \(entry 3\); give the files'),
+    ('["c1", "c99", "x"]', r"^list\.json: 2 of 3 entries are not in all\.jsonl: id 'c99' \(entry 2\), id 'x' \(entry 3\); give the"),
     ('[31]', r'1 of 1 entries are not in all\.jsonl: row 31 \(entry 1\)'), ('[3, 3]', r'row 3 \(entry 2\) is listed before \(entry 1\)'),
     ('[-1]', 'entry 1 is -1; entries are'), ('[true]', 'entry 1 is True'), ('[]', 'an empty list'), ('{}', 'no list ""; lists found: none'),
     ('{"a": [1], "b": [2]}', '2 lists; choose one by --list: a, b'), ('{"claim": "nothing"}', "entries are not in all.jsonl: 'nothing'"),

@@ -61,5 +61,5 @@ def test_borders_and_short_questions():
     assert runs.find([[asked[0][2:]], [asked[0][:7], asked[0][7:]], []]) == [{}, {}, {}], 'twelve words, two parts, no part'
     assert runs.find([[['x', *asked[1], 'y']], [['x', *asked[1][1:]]]]) == [{1: 'o p q r s t u v'}, {}]
     assert runs.find([[['why']], [['why', 'not']], [[]]]) == [{2: 'why'}, {}, {}], 'a text must be a short question, not hold it'
-    assert runs.find([[list('abcdefghijkl')]]) == [{}], 'fewer words than a run has'
+    assert runs.find([[list('abcdefghij')]]) == [{}], 'fewer words than a run has'
     assert leaks.TestRuns([]).find([[['why']]]) == [{}] and runs.find([]) == []

@@ -38,7 +38,8 @@ def test_a_row_that_asks_nothing_is_named():
 
 @pytest.mark.parametrize(('fields', 'texts'), [
     ({'text': 't'}, ['t']), ({'question': 'q', 'text': 't'}, ['q', 't']),
-    ({'question': 'q', 'passages': [{'text': 'p'}, {'title': 'no text'}, 3]}, ['q', 'p']), ({'question': 'q', 'ctxs': [{'text': 'c'}]}, ['q', 'c']),
+    ({'question': 'q', 'passages': [{'text': 'p'}, {'title': 'no text'}, 3]}, ['q', 'p']),
+    ({'question': 'q', 'ctxs': [{'text': 'c'}]}, ['q', 'c']),
     ({'question': 'q', 'passages': 'none'}, ['q'])])
 def test_all_that_a_model_reads(fields, texts):
     assert line(**fields).texts == texts

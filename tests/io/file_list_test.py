@@ -44,4 +44,5 @@ def test_mistakes_name_the_path(paths, message):
 
 
 def test_messages_name_the_first_and_count_the_others():
-    assert file_list.shown('a') == 'a' and file_list.shown([pathlib.Path('a')]) == 'a' and file_list.shown(['a', 'b', 'c']) == 'a and 2 more'
+    assert file_list.shown('a') == 'a' and file_list.shown([pathlib.Path('a')]) == 'a'
+    assert file_list.shown(['a', 'b', 'c']) == 'a and 2 more'
