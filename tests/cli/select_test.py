@@ -2,10 +2,14 @@
 
 import json
 import pathlib
+import re
+import shlex
 
 import pytest
 
 from atlas_jax.cli import main as cli
+from atlas_jax.corpus.passages import Passage
+from atlas_jax.corpus.store import PassageStore
 
 ROWS = [{'question': f'What is question number {number} about, in the end?', 'answers': ['x'], 'subject': 'ab'[number % 2]}
         for number in range(12)]
@@ -38,6 +42,29 @@ def test_a_check_with_its_report_and_clean_copies(capsys):
     left = [json.loads(line)['question'] for line in pathlib.Path('out/train.jsonl').read_text().splitlines()]
     assert not {row['question'] for row in ROWS[3:5]} & set(left)
     assert cli.main(['data', 'check', '--train', 'train.jsonl', '--near', '1']) == 0 and 'test' not in capsys.readouterr().out
+
+
+def test_the_commands_of_the_page(tmp_path, capsys):
+    """All of docs/data_select.md, one after the other, on small files of the names that stand there."""
+    PassageStore.from_passages([Passage(f's{number}', '', '', row['question']) for number, row in enumerate(ROWS)], 'my-store',
+                               progress=False)
+    many = [{'question': f'Is {number} even?', 'answers': ['x']} for number in range(70)]
+    claims = [{'claim': f'Claim {number}', 'label': 'ABC'[number % 3]} for number in range(20)]
+    mmlu = [{'question': f'Question {number}?', 'subject': 'ab'[number % 2], 'group': 'g'} for number in range(20)]
+    for name, rows in (('train.jsonl', [*many, *ROWS[:4]]), ('fever.jsonl', claims), ('mmlu.jsonl', mmlu),
+                       ('train.64-shot.jsonl', many[:64])):
+        pathlib.Path(name).write_text('\n'.join(map(json.dumps, rows)))
+    pathlib.Path('dataindex.json').write_text('{"train": [3], "dev": [70, 0]}')
+    page = (pathlib.Path(__file__).resolve().parents[2] / 'docs' / 'data_select.md').read_text(encoding='utf-8')
+    blocks = re.findall(r'^```bash\n(.*?)^```', page, re.MULTILINE | re.DOTALL)
+    commands = [shlex.split(line)[1:] for line in ''.join(blocks).splitlines() if line]
+    assert len(commands) == 10
+    for arguments in commands:
+        assert cli.main(arguments) == 0, arguments
+    lines = {path.relative_to(tmp_path).as_posix(): path.read_text().count('\n') for path in tmp_path.rglob('*.jsonl')}
+    assert (lines['few.jsonl'], lines['paper.jsonl'], lines['fid.jsonl'], lines['fever-15.jsonl']) == (64, 64, 2, 15)
+    assert (lines['mmlu-multi-task.jsonl'], lines['mmlu-groups/g.jsonl'], lines['mmlu-subjects/b.jsonl']) == (10, 10, 5)
+    assert lines['clean/train.jsonl'] < 73 and len(PassageStore.open('clean/store')) == 10 and pathlib.Path('report/report.json').is_file()
 
 
 @pytest.mark.parametrize(('words', 'message'), [
