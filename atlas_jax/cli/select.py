@@ -67,9 +67,10 @@ def _few_shot(options: argparse.Namespace) -> None:
     _refuse_unread(options)
     from atlas_jax.datasets import few_shot
     # Before the files are read, which may take minutes.
-    few_shot.check_output(options.files, pathlib.Path(options.to), options.split or '')
-    if options.ids:
-        chosen = few_shot.by_list(options.files, pathlib.Path(options.ids), options.list or '', label='choosing')
+    ids_file = pathlib.Path(options.ids) if options.ids else None
+    few_shot.check_output(options.files, pathlib.Path(options.to), options.split or '', ids_file)
+    if ids_file:
+        chosen = few_shot.by_list(options.files, ids_file, options.list or '', label='choosing')
     else:
         chosen = few_shot.by_seed(options.files, options.n, options.seed or 0, options.per or '', label='choosing')
     for file, count in few_shot.write(chosen, options.files, pathlib.Path(options.to), options.split or '').items():

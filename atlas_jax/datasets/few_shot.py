@@ -130,12 +130,16 @@ def _fitting(paths: file_list.Paths, keys: set[tuple[str, Any]], label: str) -> 
     return found
 
 
-def check_output(paths: file_list.Paths, path: pathlib.Path, split: str = '') -> None:
-    """Raises InputFileError: what is to be written would replace what is read, or is a folder where it should be a file."""
+def check_output(paths: file_list.Paths, path: pathlib.Path, split: str = '', ids_file: pathlib.Path | None = None) -> None:
+    """Raises InputFileError: the examples or their list would replace a file that is read, or `path` cannot name a file of examples."""
     if path.is_dir() and not split:
         raise errors.InputFileError(path, 'a folder', remedy='give a file to write, or --split FIELD')
-    if path.resolve() in {file.resolve() for file in file_list.files_of(paths)}:
-        raise errors.InputFileError(path, 'the examples are read from this file', remedy='give another --to')
+    if not split and path.suffix != '.jsonl':
+        raise errors.InputFileError(path, 'not the name of a JSON-lines file', remedy='let it end in .jsonl')
+    read = {file.resolve() for file in [*file_list.files_of(paths), *([ids_file] if ids_file else [])]}
+    for file in () if split else (path, ids_file_of(path)):
+        if file.resolve() in read:
+            raise errors.InputFileError(file, 'is read, and would be written over', remedy='give another --to')
 
 
 def write(lines: Sequence[Line], paths: file_list.Paths, path: pathlib.Path, split: str = '') -> dict[pathlib.Path, int]:

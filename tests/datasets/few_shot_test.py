@@ -141,9 +141,14 @@ def test_a_file_for_each_subject():
 def test_nothing_that_is_read_is_written_over():
     file = written('all.jsonl', CLAIMS)
     drawn = few_shot.by_seed(file, 3, 0)
-    with pytest.raises(errors.InputFileError, match='the examples are read from this file; give another --to'):
+    with pytest.raises(errors.InputFileError, match='^all.jsonl: is read, and would be written over; give another --to'):
         few_shot.write(drawn, file, pathlib.Path('all.jsonl'))
     pathlib.Path('shots').mkdir()
     with pytest.raises(errors.InputFileError, match='shots: a folder; give a file to write, or --split FIELD'):
         few_shot.check_output(file, pathlib.Path('shots'))
+    for name in ('few.jsonl.gz', 'few.ids', 'few'):
+        with pytest.raises(errors.InputFileError, match='not the name of a JSON-lines file; let it end in .jsonl'):
+            few_shot.check_output(file, pathlib.Path(name))
+    with pytest.raises(errors.InputFileError, match='^few.ids: is read, and would be'):
+        few_shot.check_output(file, pathlib.Path('few.jsonl'), ids_file=pathlib.Path('few.ids'))
     assert len(pathlib.Path('all.jsonl').read_text().splitlines()) == 31
