@@ -44,7 +44,7 @@ class IndexGroup:
                                   np.concatenate([part.retriever_passages for part in parts]), reader_queries)
 
     def knowledge(self, atlas: EmbeddingModel, *, retriever_tokens: bool = False, embeddings: bool = True,
-                  search: SearchConfig | None = None) -> types.Knowledge:
+                  search: SearchConfig | None = None, room: bool = False) -> types.Knowledge:
         """Returns indexes and token tables on the model's devices, kept for the next call.
 
         Args:
@@ -52,11 +52,14 @@ class IndexGroup:
           retriever_tokens: also the passages in the retriever's tokens, to embed them in a step.
           embeddings: without them, the host must search.
           search: for the int8 searcher an int8 copy is made of an index that is not int8.
+          room: as Index.knowledge; behind the last index.
 
         Raises:
           IndexFolderError, StoreError: as Index.check.
         """
-        parts = tuple(index.knowledge(atlas, retriever_tokens=retriever_tokens, embeddings=embeddings) for index in self.indexes)
+        # Empty rows inside would move the numbers of those behind them.
+        parts = tuple(index.knowledge(atlas, retriever_tokens=retriever_tokens, embeddings=embeddings, room=room and index is self.indexes[-1])
+                      for index in self.indexes)
         by_rows = partitioning.sharding(atlas.mesh, 'passages')
         whole = parts[0] if len(parts) == 1 else self._keep('whole', jax.tree.leaves(parts), lambda: hosts.join_rows(parts, by_rows))
         arrays = whole.index

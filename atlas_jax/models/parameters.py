@@ -26,11 +26,17 @@ def param_shardings(config: AtlasConfig, mesh: Mesh | AbstractMesh) -> Any:
     return partitioning.tree_shardings(mesh, abstract_params(config))
 
 
-# Tracing the largest reader takes seconds, and a run asks for its shapes several times.
-@functools.lru_cache(maxsize=8)
 def abstract_params(config: AtlasConfig) -> dict[str, Any]:
     """Returns the shapes of {'reader', 'retriever'}, boxed with their logical axis names."""
-    return jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
+    return layer_scan.stack_layers({'reader': abstract_part(config.reader), 'retriever': abstract_part(config.retriever)})
+
+
+# Tracing a small reader takes half a second and the largest one seconds; loading, placing and saving ask for its shapes.
+@functools.lru_cache(maxsize=64)
+def abstract_part(config: t5.T5Config | contriever.ContrieverConfig) -> dict[str, Any]:
+    """Returns the shapes of one model's parameters, layers apart, boxed with their logical axis names."""
+    init = t5.init_params if isinstance(config, t5.T5Config) else contriever.init_params
+    return jax.eval_shape(lambda: init(config, jax.random.key(0)))  # a key of its own would be compiled
 
 
 def abstract_param_items(config: AtlasConfig, mesh: Mesh | AbstractMesh, passage_encoder: bool) -> dict[str, Any]:

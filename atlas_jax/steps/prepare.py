@@ -35,6 +35,8 @@ from atlas_jax.tokenizers import formats
 _Item = TypeVar('_Item')
 Searched = Index | Sequence[Index] | index_group.IndexGroup | None
 
+# Of a step that answers: the next questions should find it compiled. Empty places cost the retriever a few tokens a question.
+_QUERY_WIDTHS = (32, 64, 128, 256, 512)
 _NAMED_LINES = 9  # of those with an empty target
 _SAMPLED_EXAMPLES = 1000  # whose passages are measured before the first step, where they are the examples' own
 
@@ -204,7 +206,9 @@ def prepare(atlas: AtlasModel, examples: Sequence[TaskExample], index: Searched,
     # The search alone, where it is a program of its own; it computes in the model's own dtypes.
     searching = spec_lib.StepSpec(config, atlas.segments, atlas.mesh, read=(), distill=distill, search=search_config.of(search))
     # The widest query sets the program's width, so it is looked for before anything is traced.
-    query_lengths = encoder.fit_queries(examples)
+    query_lengths = encoder.fit_queries(examples, () if distill else _QUERY_WIDTHS)
+    if distill is None:  # capacities for any questions that are about as long
+        query_lengths = -(-query_lengths // _QUERY_WIDTHS[0]) * _QUERY_WIDTHS[0]
     for note in encoder.notes:
         say_once(note)
     # An example made from a passage must not find it: the answer would stand there.
