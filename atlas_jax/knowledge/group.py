@@ -58,8 +58,9 @@ class IndexGroup:
           IndexFolderError, StoreError: as Index.check.
         """
         # Empty rows inside would move the numbers of those behind them.
-        parts = tuple(index.knowledge(atlas, retriever_tokens=retriever_tokens, embeddings=embeddings, room=room and index is self.indexes[-1])
-                      for index in self.indexes)
+        parts = tuple(
+            index.knowledge(atlas, retriever_tokens=retriever_tokens, embeddings=embeddings, room=room and index is self.indexes[-1])
+            for index in self.indexes)
         by_rows = partitioning.sharding(atlas.mesh, 'passages')
         whole = parts[0] if len(parts) == 1 else self._keep('whole', jax.tree.leaves(parts), lambda: hosts.join_rows(parts, by_rows))
         arrays = whole.index
@@ -70,8 +71,8 @@ class IndexGroup:
                              lambda: int8.scanned_rows(arrays, atlas.mesh, search.metric, search.scan_share))
         return whole.replace(scanned=scanned)
 
-    def host_searcher(self, atlas: EmbeddingModel, search: SearchConfig) -> HostSearcher:
-        """Returns the searcher of the host that `search` names, kept for the next call.
+    def host_searcher(self, atlas: EmbeddingModel, search: SearchConfig, room: bool = False) -> HostSearcher:
+        """Returns the searcher of the host that `search` names, kept for the next call; `room` as for `knowledge`.
 
         Raises:
           IndexFolderError, StoreError: as Index.check, or the fit of hybrid search is damaged. ConfigError: a package is missing.
@@ -85,7 +86,8 @@ class IndexGroup:
         search = fitting.apply(search, [(index.index, index.store.fingerprint) for index in self.indexes])
         # Every change of an index reads its deletions anew.
         made_of = [index.index.deleted for index in self.indexes]
-        return self._keep(search, made_of, lambda: on_host.make(search, parts, lambda: self.knowledge(atlas, search=search), atlas.mesh))
+        return self._keep((search, room), made_of, lambda: on_host.make(
+            search, parts, lambda: self.knowledge(atlas, search=search, room=room), atlas.mesh))
 
     def locate(self, row: int, mesh: jax.sharding.Mesh) -> tuple[Index, int]:
         """Returns the index that a row of the whole belongs to, and its row there."""

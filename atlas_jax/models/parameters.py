@@ -1,5 +1,6 @@
 """Parameters of reader and retriever together: their initial values, shapes and shardings."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -11,6 +12,8 @@ from atlas_jax import partitioning
 from atlas_jax.models import contriever, t5
 from atlas_jax.models.atlas import AtlasConfig
 from atlas_jax.nn import layer_scan
+
+_FIRST_LAYER = 'layers_0'
 
 
 def init_params(config: AtlasConfig, key: jax.Array) -> dict[str, Any]:
@@ -31,12 +34,27 @@ def abstract_params(config: AtlasConfig) -> dict[str, Any]:
     return layer_scan.stack_layers({'reader': abstract_part(config.reader), 'retriever': abstract_part(config.retriever)})
 
 
-# Tracing a small reader takes half a second and the largest one seconds; loading, placing and saving ask for its shapes.
+# Loading, placing and saving all ask for them.
 @functools.lru_cache(maxsize=64)
 def abstract_part(config: t5.T5Config | contriever.ContrieverConfig) -> dict[str, Any]:
     """Returns the shapes of one model's parameters, layers apart, boxed with their logical axis names."""
     init = t5.init_params if isinstance(config, t5.T5Config) else contriever.init_params
-    return jax.eval_shape(lambda: init(config, jax.random.key(0)))  # a key of its own would be compiled
+    counts = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name.endswith('_layers')}
+    # One layer of each stack is traced and stands for all: eight of them took a second of every command.
+    single = dataclasses.replace(config, **dict.fromkeys(counts, 1))
+    shapes = jax.eval_shape(lambda: init(single, jax.random.key(0)))  # a key from outside would be compiled
+    if isinstance(config, t5.T5Config):
+        stacks = {'encoder': config.num_encoder_layers, 'decoder': config.num_decoder_layers}
+        return shapes | {name: _repeated(shapes[name], count) for name, count in stacks.items()}
+    return _repeated(shapes, config.num_layers)
+
+
+def _repeated(tree: Any, layers: int) -> Any:
+    """Copies the only layer of a stack, wherever it is in nested dicts; without layers there is none."""
+    if not isinstance(tree, dict):
+        return tree
+    rest = {name: _repeated(value, layers) for name, value in tree.items() if name != _FIRST_LAYER}
+    return rest | ({f'layers_{i}': tree[_FIRST_LAYER] for i in range(layers)} if _FIRST_LAYER in tree else {})
 
 
 def abstract_param_items(config: AtlasConfig, mesh: Mesh | AbstractMesh, passage_encoder: bool) -> dict[str, Any]:

@@ -17,7 +17,7 @@ _ROUND_TOKENS = 64
 # The share of steps that the levels below the last one hold. One level near the middle takes 4 % of 40 passages' tokens off a step, 9 % of
 # five passages'; two of them 1 % more.
 _HELD = (0.69, 0.977)
-_A_HANDFUL = 8  # passages
+A_HANDFUL = 8  # passages
 _IN_A_SAMPLE = 0.9995  # quantiles that a sample of lengths tells; where more have to fit, the longest of it does
 
 
@@ -67,7 +67,7 @@ def shared(sizes: Sequence[Capacity], passages: int, limit: int) -> tuple[Capaci
       passages: passages in a stream.
       limit: no input can ever be longer than this.
     """
-    few = passages <= _A_HANDFUL
+    few = passages <= A_HANDFUL
     rounded = []
     # One program less to compile is worth more than room that a handful of passages leave empty.
     for size in sizes[1:] if few else sizes:
