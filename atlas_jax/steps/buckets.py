@@ -73,8 +73,8 @@ def shared(sizes: Sequence[Capacity], passages: int, limit: int) -> tuple[Capaci
     for size in sizes[1:] if few else sizes:
         longest = min(_fixed_size(size.longest, few), _round_up(limit, 8))
         # Of the tokens a passage has on average, so that the sizes do not depend on the number of passages.
-        tokens = passages * _fixed_size(math.ceil(size.stream_tokens / max(passages, 1)), few)
-        rounded.append(Capacity(min(max(tokens, longest), max(passages, 1) * longest), longest))
+        tokens = passages * _fixed_size(math.ceil(size.stream_tokens / passages), few)
+        rounded.append(Capacity(min(max(tokens, longest), passages * longest), longest))
     # The last one still holds whatever comes.
     return (*rounded[:-1], Capacity(passages * rounded[-1].longest, rounded[-1].longest))
 
