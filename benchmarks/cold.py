@@ -9,6 +9,7 @@ others.
 """
 
 import argparse
+import json
 import os
 import pathlib
 import resource
@@ -31,9 +32,9 @@ QUESTIONS = ('What is the capital of Peru?', 'Who is the president of the republ
 SIDES = ('no cache', 'empty cache', 'filled cache')
 # In the process itself: from the question to its answer, the models loaded and the program compiled.
 _ASK_TWICE = """
-import sys, time
+import json, sys, time
 from atlas_jax import api
-model, index, n_context = eval(sys.argv[1])
+model, index, n_context = json.loads(sys.argv[1])
 atlas, found = api.ModelSource(*model).load(api.Atlas), api.Index.open(index) if index else None
 for question in sys.argv[2:]:
     began, cpu = time.perf_counter(), time.process_time()
@@ -57,7 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         figures['help'] = _median([_timed(['-m', 'atlas_jax', '--help'], folder) for _ in range(options.rounds)])
         figures['first answer'] = first_answers(models, index, options, pathlib.Path(folder))
-        asked = repr((models, index, options.n_context))
+        asked = json.dumps((models, index, options.n_context))
         figures['second answer'] = _median([_second(asked, folder) for _ in range(options.rounds)])
     for name, found in {'--help': figures['help'], **figures['first answer'], 'second answer': figures['second answer']}.items():
         print(f'{name}: {found["seconds"]:.2f} s, {found["cpu_seconds"]:.2f} CPU s')
@@ -69,7 +70,8 @@ def demo(work: pathlib.Path) -> tuple[tuple[None, str, str], str]:
     """Writes the demo's models and the index of its passages where they are missing; returns the model's folders and the index."""
     reader, retriever, store, index = (str(work / name) for name in ('models/reader', 'models/retriever', 'store', 'index'))
     given = ('--reader', reader, '--retriever', retriever)
-    steps = {reader: ('data', 'demo', '--out', str(work)), store: ('data', 'passages', str(work / 'documents.jsonl'), '--out', store, *given),
+    steps = {reader: ('data', 'demo', '--out', str(work)),
+             store: ('data', 'passages', str(work / 'documents.jsonl'), '--out', store, *given),
              index: ('index', 'build', '--store', store, '--out', index, *given)}
     for made, arguments in steps.items():
         if not pathlib.Path(made).exists():

@@ -38,15 +38,14 @@ def abstract_params(config: AtlasConfig) -> dict[str, Any]:
 @functools.lru_cache(maxsize=64)
 def abstract_part(config: t5.T5Config | contriever.ContrieverConfig) -> dict[str, Any]:
     """Returns the shapes of one model's parameters, layers apart, boxed with their logical axis names."""
-    init = t5.init_params if isinstance(config, t5.T5Config) else contriever.init_params
-    counts = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name.endswith('_layers')}
     # One layer of each stack is traced and stands for all: eight of them took a second of every command.
-    single = dataclasses.replace(config, **dict.fromkeys(counts, 1))
-    shapes = jax.eval_shape(lambda: init(single, jax.random.key(0)))  # a key from outside would be compiled
     if isinstance(config, t5.T5Config):
-        stacks = {'encoder': config.num_encoder_layers, 'decoder': config.num_decoder_layers}
-        return shapes | {name: _repeated(shapes[name], count) for name, count in stacks.items()}
-    return _repeated(shapes, config.num_layers)
+        reader = dataclasses.replace(config, num_encoder_layers=1, num_decoder_layers=1)
+        shapes = jax.eval_shape(lambda: t5.init_params(reader, jax.random.key(0)))  # a key from outside would be compiled
+        layers = {'encoder': config.num_encoder_layers, 'decoder': config.num_decoder_layers}
+        return shapes | {name: _repeated(shapes[name], count) for name, count in layers.items()}
+    retriever = dataclasses.replace(config, num_layers=1)
+    return _repeated(jax.eval_shape(lambda: contriever.init_params(retriever, jax.random.key(0))), config.num_layers)
 
 
 def _repeated(tree: Any, layers: int) -> Any:

@@ -179,8 +179,8 @@ def _run(arguments, **environment):
 
 def test_another_question_finds_the_program_of_the_first(tmp_path):
     tiny_run.atlas(dropout_rate=0.0).save(tmp_path / 'model')
-    first = _run(['answer', 'what is thing 1 ?', '--model', str(tmp_path / 'model')], ATLAS_JAX_CACHE=str(tmp_path))
-    other = _run(['answer', 'which of all the things is the green one ?', '--model', str(tmp_path / 'model')], ATLAS_JAX_CACHE=str(tmp_path))
+    first, other = (_run(['answer', question, '--model', str(tmp_path / 'model')], ATLAS_JAX_CACHE=str(tmp_path))
+                    for question in ('what is thing 1 ?', 'which of all the things is the green one ?'))
     assert first['cache_misses'] > 0 and list(tmp_path.glob('compiled/jit_answer_step-*-cache'))
     assert other['cache_misses'] == 0 and other['cache_hits'] == other['compile_requests_use_cache'] > 0
 
