@@ -14,6 +14,7 @@ LEVELS = (
     {'training'},
     {'planning', 'report'},
     {'api'},
+    {'evaluation'},
     {'evaluate'},
     {'train'},
     {'compare', 'gin_files'},

@@ -143,7 +143,7 @@ def test_lines_with_an_empty_target_are_named(atlas, tmp_path, capsys):
     rows = ['{"claim": "c", "label": "SUPPORTS"}', '', '{"claim": "c", "label": "DISPUTED"}'] + ['{"claim": "c", "label": ""}'] * 10
     path.write_text('\n'.join(rows))
     prepare.read_examples(dataclasses.replace(atlas, task=registry.make('fever')), str(path))
-    assert f'{path}: 11 of 12 targets are empty (line 3, 4, 5, 6, 7, 8, 9, 10, 11, …); look at their labels' in capsys.readouterr().out
+    assert f'{path}, line 3, 4, 5, 6, 7, 8, 9, 10, 11, …: 11 of 12 targets are empty; look at their labels' in capsys.readouterr().out
 
 
 def test_options_that_contradict_each_other(atlas, index):
