@@ -6,11 +6,10 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 from atlas_jax import errors
+from atlas_jax.io import compressed
 
 # A file, a folder or a pattern such as data/*.jsonl, or several of them.
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
-_COMPRESSED = ('', '.gz', '.bz2', '.zst')
-JSON_LINES = tuple(f'.jsonl{suffix}' for suffix in _COMPRESSED)
 
 
 def files_of(paths: Paths) -> list[pathlib.Path]:
@@ -43,11 +42,6 @@ def shown(paths: Paths) -> str:
     return given[0] + (f' and {len(given) - 1} more' if len(given) > 1 else '')
 
 
-def is_json_lines(name: str) -> bool:
-    """Returns True for a file of JSON lines by its name, compressed or not."""
-    return name.lower().endswith(JSON_LINES)
-
-
 def _fitting(path: str) -> list[pathlib.Path]:
     one = pathlib.Path(path)
     # Pipes and devices exist; they are refused when they are read, with a message of their own.
@@ -61,9 +55,10 @@ def _fitting(path: str) -> list[pathlib.Path]:
 
 
 def _json_lines_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    found = sorted(each for each in folder.iterdir() if is_json_lines(each.name) and not each.name.startswith('.'))
+    found = sorted(each for each in folder.iterdir() if compressed.plain_suffix(each) == '.jsonl' and not each.name.startswith('.'))
     if not found:
-        raise errors.InputFileError(folder, 'no JSON lines in this folder', remedy=f'it needs files that end in {", ".join(JSON_LINES)}')
+        raise errors.InputFileError(folder, 'no JSON lines in this folder',
+                                    remedy='it needs files that end in .jsonl, or .jsonl.gz, .bz2 or .zst')
     return found
 
 

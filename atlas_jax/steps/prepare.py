@@ -57,7 +57,8 @@ def read_examples(atlas: AtlasModel, paths: file_list.Paths, *, training: bool =
               'raise target_max_tokens to keep them whole', flush=True)
     empty = [example for example in examples if not atlas.task.answer_text(example.target)]
     if empty and labelled:
-        print(f'{task_lib.places(empty, _NAMED_LINES)}: {len(empty)} of {len(examples)} targets are empty; look at their labels', flush=True)
+        where = task_lib.places(empty, _NAMED_LINES)
+        print(f'{where}: {len(empty)} of {len(examples)} targets are empty; look at their labels', flush=True)
     return examples
 
 

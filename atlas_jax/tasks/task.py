@@ -1,8 +1,10 @@
 """Tasks: a row of a file becomes an example, and the reader's text becomes a plain answer."""
 
 import dataclasses
+import itertools
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -179,31 +181,16 @@ def read_examples(paths: file_list.Paths, task: Task, *, training: bool = False,
         field.
     """
     examples: list[TaskExample] = []
-    files, rows = file_list.files_of(paths), 0
-    for file in files:
-        rows += _read_file(file, task, examples, rows, max_rows, training=training, labelled=labelled, count_tokens=count_tokens)
-    # An empty file has raised in jsonl.read.
-    if rows and not examples:
-        raise errors.InputFileError(file_list.shown(files), f'the task left out all of its {rows} rows',
-                                    remedy='lower min_words, or give longer texts')
-    return examples
-
-
-def _read_file(file: pathlib.Path, task: Task, examples: list[TaskExample], before: int, max_rows: int | None, *, training: bool,
-               labelled: bool, count_tokens: CountTokens | None) -> int:
-    """Appends the examples of one file, of which `before` rows stand in the files before it; returns how many rows it read."""
-    left_out, rows = 0, before
-    unread: set[str] = set()
+    read: Counter[pathlib.Path] = Counter()
+    left_out: Counter[pathlib.Path] = Counter()
+    unread: dict[pathlib.Path, set[str]] = defaultdict(set)
     reads = {*task.reads, 'filename'} - {'label'}  # a class is both: FEVER is reported by it
-    for line, row in jsonl.read(file):
-        if rows == max_rows:  # before the row is checked: a file may be damaged behind the rows asked for
-            break
-        row = {'filename': file.name, **documents.in_our_fields(row)}  # KILT's answers depend on the name
-        unread.update(row.keys() - reads.union(LABELS))
-        if wrong := task.problem(row):
-            raise errors.InputFileError(file, wrong.what, line=line, field=wrong.field, remedy=wrong.remedy)
+    for number, (file, line, row) in enumerate(_rows(paths, max_rows)):
+        row = documents.in_our_fields(row)
+        unread[file].update(row.keys() - reads.union(LABELS))
+        _check_fields(file, line, row, task)
         # Lazily: a row that is left out costs nothing more.
-        expanded = (task.example(each, rows, count_tokens=count_tokens) for each in task.expand(row, training))
+        expanded = (task.example(each, number, count_tokens=count_tokens) for each in task.expand(row, training))
         made = [example for example in expanded if example is not None]
         # Training needs targets; plain questions are asked without.
         if labelled and not all(example.answers for example in made):
@@ -211,13 +198,18 @@ def _read_file(file: pathlib.Path, task: Task, examples: list[TaskExample], befo
         # A row may give several examples (orders of options) or none; ids count rows.
         labels = {name: value for name, value in row.items() if name not in reads and _is_label(value)}
         examples += [dataclasses.replace(example, line=line, file=str(file), labels=labels) for example in made]
-        left_out += not made
-        rows += 1
-    if left_out:
-        print(f'{file}: {left_out} of {rows - before} rows are too short, or have no section, and were left out', flush=True)
-    if unread and task.reads:
-        print(f'{file}: not read: the fields {", ".join(sorted(unread)[:9])}', flush=True)
-    return rows - before
+        read[file] += 1
+        left_out[file] += not made
+    for file, count in read.items():
+        if left_out[file]:
+            print(f'{file}: {left_out[file]} of {count} rows are too short, or have no section, and were left out', flush=True)
+        if unread[file] and task.reads:
+            print(f'{file}: not read: the fields {", ".join(sorted(unread[file])[:9])}', flush=True)
+    # An empty file has raised in jsonl.read.
+    if read and not examples:
+        raise errors.InputFileError(file_list.shown(paths), f'the task left out all of its {read.total()} rows',
+                                    remedy='lower min_words, or give longer texts')
+    return examples
 
 
 def _is_label(value: object) -> bool:
@@ -229,20 +221,24 @@ def check_rows(paths: file_list.Paths, task: Task, *, training: bool = False, la
 
     Raises InputFileError: as read_examples, but for files of which a task leaves out every row, which needs the reader's tokenizer.
     """
-    # The first line of every file is asked for, so that an empty one is found behind the rows that count.
-    number = 0
-    for file in file_list.files_of(paths):
-        for line, row in jsonl.read(file):
-            if number == max_rows:
-                break
-            row = {'filename': file.name, **row}
-            if wrong := task.problem(row):
-                raise errors.InputFileError(file, wrong.what, line=line, field=wrong.field, remedy=wrong.remedy)
-            # A row that the task leaves out needs no label.
-            made = [task.example(each, number) for each in task.expand(row, training)] if labelled else []
-            if not all(example is None or example.answers for example in made):
-                raise errors.InputFileError(file, 'missing', line=line, field=task.label, remedy=task.remedy)
-            number += 1
+    for number, (file, line, row) in enumerate(_rows(paths, max_rows)):
+        _check_fields(file, line, row, task)
+        # A row that the task leaves out needs no label.
+        made = [task.example(each, number) for each in task.expand(row, training)] if labelled else []
+        if not all(example is None or example.answers for example in made):
+            raise errors.InputFileError(file, 'missing', line=line, field=task.label, remedy=task.remedy)
+
+
+def _rows(paths: file_list.Paths, max_rows: int | None) -> Iterator[tuple[pathlib.Path, int, dict[str, Any]]]:
+    """Yields (file, line, row); a row without `filename` gets its file's name, which KILT's answers depend on."""
+    rows = ((file, line, {'filename': file.name, **row}) for file in file_list.files_of(paths) for line, row in jsonl.read(file))
+    # Nothing is read behind the rows asked for: it may be damaged.
+    return itertools.islice(rows, max_rows)
+
+
+def _check_fields(file: pathlib.Path, line: int, row: dict[str, Any], task: Task) -> None:
+    if wrong := task.problem(row):
+        raise errors.InputFileError(file, wrong.what, line=line, field=wrong.field, remedy=wrong.remedy)
 
 
 def places(examples: Sequence[TaskExample], most: int) -> str:

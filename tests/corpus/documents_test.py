@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import re
@@ -72,6 +73,21 @@ def test_html(tmp_path):
     found = read_one(tmp_path, 'a.htm', '<title>Radium - Lexicon</title><h1>Radium</h1><p>A&amp;B</p><h2>Üses</h2>Cures<h2>Üses</h2>More')
     assert found == [Document('a.htm', 'Radium - Lexicon', '', 'A&B'), Document('a.htm/üses', 'Radium - Lexicon', 'Üses', 'Cures'),
                      Document('a.htm/üses-2', 'Radium - Lexicon', 'Üses', 'More')]
+
+
+def test_several_paths_in_their_order(tmp_path):
+    for name in ('b/x.txt', 'b/y.jsonl.gz', 'a.jsonl', 'c.md'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        line = json.dumps({'text': name}).encode()
+        (tmp_path / name).write_bytes(gzip.compress(line) if name.endswith('gz') else line if name.endswith('l') else name.encode())
+    found = list(read_documents([tmp_path / 'b', tmp_path / 'a.jsonl', str(tmp_path / '*.md')]))
+    assert [(each.docid, each.text) for each in found] == [
+        ('x.txt', 'b/x.txt'), ('y.jsonl.gz:1', 'b/y.jsonl.gz'), ('a.jsonl:1', 'a.jsonl'), ('c.md', 'c.md')]
+    (tmp_path / 'a2.jsonl').write_text('{"text": "t", "id": "a.jsonl:1"}')
+    with pytest.raises(errors.InputFileError, match=r'a2.jsonl:1, field "id": "a.jsonl:1" was the id of an earlier document \(a.jsonl:1\)'):
+        list(read_documents([tmp_path / 'a.jsonl', tmp_path / 'a2.jsonl']))
+    with pytest.raises(errors.InputFileError, match='named twice'):
+        list(read_documents([tmp_path / 'a.jsonl', tmp_path / 'a.jsonl']))
 
 
 def test_folder_in_the_order_of_paths(tmp_path, capsys):

@@ -33,6 +33,7 @@ RESERVED = {
     'optax': ('training.',),
     'orbax': ('checkpoints.',),
     'pickle': (),
+    'rensa': ('datasets.duplicates.',),
     'scann': ('searchers.scann.',),
     'sentencepiece': ('tokenizers.',),
     'tensorflow': (),
