@@ -140,8 +140,8 @@ def _begin(partial: pathlib.Path, plan: dict[str, Any]) -> None:
 def _convert_all(pieces: Sequence[Piece], job: _Job, max_rows: int | None, workers: int, show_progress: bool) -> list[Record]:
     """Returns the records of the pieces in their order, up to the one that `max_rows` falls into."""
     kept: list[Record] = []
-    files = {file for piece in pieces for file in piece.files}
-    with progress.bar(sum(file.stat().st_size for file in files), 'Converting', 'B', show=show_progress) as bar:
+    files = sorted({file for piece in pieces for file in piece.files})
+    with progress.bar(sum(size for _, size, _ in piece_files.inputs_of(files)), 'Converting', 'B', show=show_progress) as bar:
         bar.unit_scale = True  # bytes, in millions
         with _running(pieces, job, max_rows, workers, bar) as records:
             rows = bad = 0

@@ -89,6 +89,10 @@ class PlainFile(io.FileIO):
         self._count(len(block))
         return block
 
+    def readall(self) -> bytes:
+        """Reads to the end of the part."""
+        return b''.join(iter(lambda: self.read(_BUFFER_BYTES), b''))
+
     def readinto(self, buffer: Any) -> int:
         """Reads as FileIO does, up to the end of the part."""
         view = memoryview(buffer).cast('B')
