@@ -1,8 +1,14 @@
 """All published data sets that `atlas-jax data` converts, by name."""
 
+from atlas_jax.datasets import tfds
 from atlas_jax.datasets.corpora import beir
+from atlas_jax.datasets.examples import (
+    fever, kilt, mmlu, natural_questions, open_questions, passage_questions, retrieved, templama)
 from atlas_jax.datasets.source import Source
 
-_MODULES = (beir,)
+_MODULES = (
+    beir,
+    natural_questions, open_questions, passage_questions, retrieved, fever, kilt, mmlu, templama, tfds,
+)
 
 SOURCES: dict[str, Source] = {source.name: source for module in _MODULES for source in module.SOURCES}

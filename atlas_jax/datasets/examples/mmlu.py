@@ -149,15 +149,15 @@ def _question(file: _File, record: Record) -> Example:
             'group': GROUP_OF.get(subject, AUXILIARY)}
 
 
-def _split(file: _File) -> Iterator[Row | Bad]:
-    """Yields a file's questions for its split and for its subject; those of dev also for the full setting."""
+def _split(file: _File, is_full: bool) -> Iterator[Row | Bad]:
+    """Yields a file's questions for its split and for its subject; in the full setting those of dev are trained on, too."""
     for example in _examples(file):
         if isinstance(example, Bad):
             yield example
             continue
         yield Row(file.split, example)
         yield Row(f'{file.split}.{example["subject"]}', example)
-        if file.split == 'dev':
+        if is_full and file.split == 'dev':
             yield Row('full', example)
 
 
@@ -194,7 +194,7 @@ def _pieces(files: Sequence[pathlib.Path], options: Mapping[str, Any]) -> list[P
     found = _files_of(files)
     auxiliary = [file for file in found if file.split == AUXILIARY]
     reads = [(auxiliary, functools.partial(_auxiliary, auxiliary, options['held_back']))] if auxiliary else []
-    reads += [([file], functools.partial(_split, file)) for file in found if file.split != AUXILIARY]
+    reads += [([file], functools.partial(_split, file, bool(auxiliary))) for file in found if file.split != AUXILIARY]
     return [Piece(f'{number:04}', tuple(file.path for file in parts), read) for number, (parts, read) in enumerate(reads)]
 
 

@@ -14,8 +14,16 @@ from atlas_jax.io import untrusted
 _TAG = re.compile(r'<[^>]*>')
 
 
-def _question(max_answer_tokens: int, yes_no: bool, record: Record) -> Iterator[Example]:
-    """Yields the example of a question that has a short answer; with `yes_no` also of one that is answered by yes or no."""
+def question(max_answer_tokens: int, yes_no: bool, record: Record) -> Iterator[Example]:
+    """Yields the example of a question that has a short answer; nothing of one that has none.
+
+    Args:
+      max_answer_tokens: of the short answers that count; 0 sets no limit.
+      yes_no: counts yes and no as answers.
+      record: a line of the simplified or the original release.
+
+    Raises InputFileError: a field is missing or of another type.
+    """
     tokens = _tokens(record)
     answers = []
     for annotation in record.objects('annotations'):
@@ -49,7 +57,7 @@ def _place(span: Record, name: str, count: int) -> int:
 
 
 def _pieces(files: Sequence[pathlib.Path], options: Mapping[str, Any]) -> list[Piece]:
-    read = functools.partial(_question, options['max_answer_tokens'], options['yes_no'])
+    read = functools.partial(question, options['max_answer_tokens'], options['yes_no'])
     counted = 'questions left out: no short answer within the limit'
     # A piece for each file, since the release has up to fifty of a gigabyte.
     return [Piece(f'{number:04}', (path,), functools.partial(records.convert, [(path, form)], output, read, counted))

@@ -40,6 +40,8 @@ RELEASES = (
     _release('triviaqa', 'TriviaQA (unfiltered-web-train.json, wikipedia-train.json)', 'Data', 'Question QuestionId'),
     _release('fever', 'FEVER (train.jsonl, shared_task_dev.jsonl)', 'lines', 'id claim'),
     _release('kilt', 'KILT (nq-train-kilt.jsonl)', 'lines', 'id input'),
+    _release('kilt', 'KILT\'s TriviaQA (triviaqa-dev_id-kilt.jsonl)', 'lines', 'id output'),
+    _release('kilt', 'KILT\'s TriviaQA (triviaqa-test_id_without_answers-kilt.jsonl)', 'lines', 'id'),
     _release('templama', 'TempLAMA (train.json)', 'lines', 'query answer date'),
     _release('hotpotqa', 'HotpotQA (hotpot_train_v1.1.json)', 'array', '_id question context'),
     _release('squad', 'SQuAD (train-v1.1.json, dev-v2.0.json)', 'data', 'title paragraphs'),
@@ -84,9 +86,9 @@ def release_of(path: pathlib.Path, *commands: str) -> Release:
     except errors.InputFileError as error:
         raise errors.InputFileError(path, f'{error.parts["problem"]}; expected {expected}', remedy=error.parts['remedy']) from error
     form = opening.member or opening.kind
-    # The one with most of its fields there: claims of FEVER have an id, and so have many others.
-    fitting = sorted((release for release in RELEASES if release.form == form and release.fields <= opening.fields),
-                     key=lambda release: -len(release.fields))
+    # The one with most of its fields there: claims of FEVER have an id, and so have many others. A lone id says nothing beside others.
+    fitting = sorted((release for release in RELEASES if release.form == form and release.fields <= opening.fields
+                      and (len(release.fields) > 1 or release.fields == opening.fields)), key=lambda release: -len(release.fields))
     found = next((release for release in fitting if release.command in commands and len(release.fields) == len(fitting[0].fields)), None)
     if found:
         return found
