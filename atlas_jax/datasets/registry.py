@@ -2,8 +2,7 @@
 
 from atlas_jax.datasets import tfds
 from atlas_jax.datasets.corpora import beir
-from atlas_jax.datasets.examples import (
-    fever, kilt, mmlu, natural_questions, open_questions, passage_questions, retrieved, templama)
+from atlas_jax.datasets.examples import fever, kilt, mmlu, natural_questions, open_questions, passage_questions, retrieved, templama
 from atlas_jax.datasets.source import Source
 
 _MODULES = (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.datasets.examples import natural_questions, open_questions, passage_questions, records
+from atlas_jax.datasets.examples import open_questions, passage_questions
 from atlas_jax.datasets.examples.records import Example, Record
 from atlas_jax.datasets.source import Bad, Piece, Row, Source
 from atlas_jax.io import untrusted
@@ -30,11 +30,6 @@ def _squad(fields: dict[str, Any]) -> dict[str, Any]:
     return {'title': fields['title'], 'paragraphs': [{'context': fields['context'], 'qas': [question]}]}
 
 
-def _natural(fields: dict[str, Any]) -> dict[str, Any]:
-    return {'example_id': fields['id'], 'question_text': fields['question']['text'], 'document_tokens': fields['document']['tokens'],
-            'annotations': fields['annotations']}
-
-
 def _web(fields: dict[str, Any]) -> dict[str, Any]:
     return {'question': fields['question'], 'answer': fields['answers']}
 
@@ -45,7 +40,6 @@ def _as_published(fields: dict[str, Any]) -> dict[str, Any]:
 
 _DATA_SETS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], Callable[[Record], Iterable[Example]]]] = {
     'natural_questions_open': (_as_published, open_questions.natural_question),
-    'natural_questions': (_natural, functools.partial(natural_questions.question, 5, False)),
     'trivia_qa': (_trivia, open_questions.trivia_question),
     'web_questions': (_web, open_questions.natural_question),
     'squad': (_squad, passage_questions.squad_article),
@@ -58,10 +52,12 @@ def _builder(folder: pathlib.Path) -> Any:
     try:
         info, features = untrusted.read_json(folder / _INFO), untrusted.read_json(folder / _FEATURES)
     except (OSError, ValueError) as error:
-        raise errors.InputFileError(folder, f'no folder of tensorflow-datasets: {_INFO} or {_FEATURES} cannot be read', remedy=_REMEDY) from error
+        problem = f'no folder of tensorflow-datasets: {_INFO} or {_FEATURES} cannot be read'
+        raise errors.InputFileError(folder, problem, remedy=_REMEDY) from error
     name, kind = (info.get(field) if isinstance(info, dict) else None for field in ('name', 'fileFormat'))
     if name not in _DATA_SETS:
-        raise errors.InputFileError(folder / _INFO, f'{untrusted.shown(name)} is none of {", ".join(_DATA_SETS)}', field='name', remedy=_REMEDY)
+        raise errors.InputFileError(folder / _INFO, f'{untrusted.shown(name)} is none of {", ".join(_DATA_SETS)}', field='name',
+                                    remedy=_REMEDY)
     if kind != 'array_record':
         raise errors.InputFileError(folder / _INFO, f'{untrusted.shown(kind)}, expected "array_record", which needs no TensorFlow',
                                     field='fileFormat', remedy=_REMEDY)
@@ -75,7 +71,8 @@ def _builder(folder: pathlib.Path) -> Any:
     try:
         return tensorflow_datasets.builder_from_directory(folder)
     except Exception as error:  # of many kinds: protobuf's, and whatever a broken file leads to
-        raise errors.InputFileError(folder, f'tensorflow-datasets cannot open it ({str(error).strip().splitlines()[:1]})', remedy=_REMEDY) from error
+        first = f'{error}'.strip().partition('\n')[0][:99]
+        raise errors.InputFileError(folder, f'tensorflow-datasets cannot open it ({first})', remedy=_REMEDY) from error
 
 
 def _class_names(value: Any) -> Iterator[Any]:
@@ -90,18 +87,22 @@ def _class_names(value: Any) -> Iterator[Any]:
 
 
 def _plain(feature: Any, value: Any) -> Any:
-    """Returns a value of tensorflow-datasets as JSON has it: a sequence of objects comes as one object of sequences."""
-    inner = getattr(feature, 'feature', None)  # of a sequence
-    if inner is not None and hasattr(inner, 'items'):
-        columns = {name: [_plain(part, each) for each in value[name]] for name, part in inner.items()}
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    if inner is not None:
-        return [_plain(inner, each) for each in value]
+    """Returns a value of tensorflow-datasets as JSON has it: a sequence of objects comes as one object of sequences, at any depth."""
+    if (inner := getattr(feature, 'feature', None)) is not None:  # of a sequence
+        return [_plain(inner, _at(value, place)) for place in range(_length(value))]
     if hasattr(feature, 'items'):
         return {name: _plain(part, value[name]) for name, part in feature.items()}
-    if hasattr(feature, 'int2str'):  # a class by its number
+    if hasattr(feature, 'int2str'):  # a class by its number; -1 is none of them
         return feature.int2str(int(value)) if value >= 0 else ''
     return value.decode() if isinstance(value, bytes) else value.item() if hasattr(value, 'item') else value
+
+
+def _at(value: Any, place: int) -> Any:
+    return {name: _at(part, place) for name, part in value.items()} if isinstance(value, dict) else value[place]
+
+
+def _length(value: Any) -> int:
+    return _length(next(iter(value.values()))) if isinstance(value, dict) else len(value)
 
 
 def _read(folder: pathlib.Path, split: str) -> Iterator[Row | Bad]:

@@ -21,7 +21,8 @@ def test_elements_of_any_size_and_spacing(tmp_path):
     values[151] = {'long': 'ß\u2028' * 1_300_000}
     for text in (json.dumps(values), json.dumps(values, indent=1, ensure_ascii=False)):
         assert [element for _, element in json_array.elements(written(tmp_path, text))] == values
-    assert list(json_array.elements(written(tmp_path, '\r\n[ {"a": 1}\t,\n[2] , "b", -3 ]\n'))) == [(0, {'a': 1}), (1, [2]), (2, 'b'), (3, -3)]
+    path = written(tmp_path, '\r\n[ {"a": 1}\t,\n[2] , "b", -3 ]\n')
+    assert list(json_array.elements(path)) == [(0, {'a': 1}), (1, [2]), (2, 'b'), (3, -3)]
 
 
 def test_the_array_of_a_member(tmp_path):
@@ -44,7 +45,7 @@ def test_how_a_file_begins(tmp_path):
 
 @pytest.mark.parametrize(('content', 'said'), [
     ('', 'does not begin with'), ('3', 'does not begin with'), ('{"Data": 3}', 'does not begin with'), ('[]', 'the array is empty'),
-    ('[{"a": 1}', 'truncated: it ends inside the array, behind 1 elements'), ('[{"a": 1},', 'truncated: it ends inside the array, behind 1'),
+    ('[{"a": 1}', 'truncated: it ends inside the array, behind 1 elements'), ('[{"a": 1},', 'truncated: it ends inside the array'),
     ('[{"a": 1}, {"a"', 'broken or truncated JSON in element 1'), ('[{"a": 1} {"a": 2}]', 'before element 1: a comma too many or too few'),
     ('[{"a": 1},]', 'before element 1: a comma'), ('[,{"a": 1}]', 'before element 0: a comma'), (b'[{"a": "\xff"}]', 'not UTF-8'),
     ('[{"a": ' + '9' * 5000 + '}]', 'an integer of 5,000 digits'), ('[' * 100_000, 'nested too deep')], ids=lambda value: str(value)[:24])

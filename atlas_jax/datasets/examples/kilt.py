@@ -9,10 +9,10 @@ from atlas_jax import errors
 from atlas_jax.datasets.examples import records, releases
 from atlas_jax.datasets.examples.records import Example, Record
 from atlas_jax.datasets.source import Bad, Piece, Row, Source
-from atlas_jax.io import untrusted
 
 # The names of the published files.
 TASKS = ('fever', 'aidayago2', 'wned', 'cweb', 'trex', 'structured_zeroshot', 'nq', 'hotpotqa', 'triviaqa', 'eli5', 'wow')
+_TRIVIA = 'wikipedia-train.json, wikipedia-dev.json and wikipedia-test-without-answers.json of triviaqa-rc'
 
 
 def _example(questions: Mapping[str, str] | None, is_test: bool, record: Record) -> Example:
@@ -20,8 +20,7 @@ def _example(questions: Mapping[str, str] | None, is_test: bool, record: Record)
     key = record.identity('id')
     if questions is not None and not record.text('input', ''):
         if key not in questions:
-            raise record.wrong('id', f'no question "{key}" in the files of TriviaQA', 'give wikipedia-train.json, wikipedia-dev.json and '
-                               'wikipedia-test-without-answers.json of triviaqa-rc')
+            raise record.wrong('id', f'no question "{key}" in the files of TriviaQA', f'give {_TRIVIA}')
         example: Example = {'id': key, 'input': questions[key]}
     else:
         example = {'id': key, 'input': record.text('input')}
@@ -44,7 +43,7 @@ def _output(part: Record) -> dict[str, Any]:
 
 def _rest(page: Record) -> dict[str, Any]:
     return {name: page.fields[name] for name in ('title', 'section', 'start_paragraph_id', 'end_paragraph_id')
-            if records.is_text(page.fields.get(name)) or untrusted.has_type(page.fields.get(name), int)}
+            if records.is_text(page.fields.get(name)) or records.is_whole(page.fields.get(name))}
 
 
 def _read(path: pathlib.Path, output: str, trivia: Sequence[tuple[pathlib.Path, str]]) -> Iterator[Row | Bad]:
@@ -83,11 +82,11 @@ def _pieces(files: Sequence[pathlib.Path], options: Mapping[str, Any]) -> list[P
         if output in outputs:
             raise errors.InputFileError(path, f'{outputs[output][0].name} is the same split of {task}', remedy='give one of them')
         if task == 'triviaqa' and not trivia and not _has_questions(path):
-            raise errors.InputFileError(path, 'KILT\'s TriviaQA has no questions', remedy='give wikipedia-train.json, wikipedia-dev.json and '
-                                        'wikipedia-test-without-answers.json of triviaqa-rc beside it')
+            raise errors.InputFileError(path, 'KILT\'s TriviaQA has no questions', remedy=f'give {_TRIVIA} beside it')
         outputs[output] = path, trivia if task == 'triviaqa' else []
     if not outputs:
-        raise errors.InputFileError(files[0], 'questions of TriviaQA, and no file of KILT', remedy='give triviaqa-dev_id-kilt.jsonl beside it')
+        raise errors.InputFileError(files[0], 'questions of TriviaQA, and no file of KILT',
+                                    remedy='give triviaqa-dev_id-kilt.jsonl beside it')
     return [Piece(f'{number:04}', (path, *(file for file, _ in given)), functools.partial(_read, path, output, given))
             for number, (output, (path, given)) in enumerate(outputs.items())]
 

@@ -1,4 +1,4 @@
-"""MMLU: questions of 57 subjects, from the publisher's csv files or the parquet files of Hugging Face (Hendrycks et al. 2021, 2009.03300)."""
+"""MMLU: questions of 57 subjects, from the publisher's csv files or Hugging Face's parquet files (Hendrycks et al. 2021, 2009.03300)."""
 
 import csv
 import functools
@@ -100,7 +100,9 @@ def _read_csv(file: _File) -> Iterator[Record | errors.InputFileError]:
             for row in rows:
                 first, line = line + 1, rows.line_num  # a question may go over several lines
                 if len(row) == 6:
-                    yield Record(file.path, {'question': row[0], 'choices': row[1:5], 'answer': row[5].strip(), 'subject': file.subject}, first)
+                    question, *choices, answer = row
+                    fields = {'question': question, 'choices': choices, 'answer': answer.strip(), 'subject': file.subject}
+                    yield Record(file.path, fields, first)
                 elif row:
                     yield errors.InputFileError(file.path, f'{len(row)} columns, expected 6: question, four options, letter', line=first)
         except (csv.Error, UnicodeDecodeError) as error:
@@ -120,15 +122,16 @@ def _read_parquet(file: _File) -> Iterator[Record | errors.InputFileError]:
             # One publication of the auxiliary questions has all its columns inside one.
             nested = names == ['train']
             if not nested and not {'question', 'choices', 'answer'} <= set(names):
-                raise errors.InputFileError(file.path, f'expected the columns question, subject, choices, answer, found {", ".join(names)[:99]}',
-                                            remedy=f'give {_WHAT}')
+                problem = f'expected the columns question, subject, choices, answer, found {", ".join(names)[:99]}'
+                raise errors.InputFileError(file.path, problem, remedy=f'give {_WHAT}')
             number = 0
             for batch in table.iter_batches(batch_size=256):
                 for row in batch.to_pylist():
                     number += 1
                     yield Record(file.path, (row['train'] or {}) if nested else row, number)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise errors.InputFileError(file.path, f'no parquet file ({str(error).splitlines()[0][:99]})', remedy='download or copy it again') from error
+        first = f'{error}'.partition('\n')[0][:99]
+        raise errors.InputFileError(file.path, f'no parquet file ({first})', remedy='download or copy it again') from error
 
 
 def _question(file: _File, record: Record) -> Example:
@@ -136,7 +139,7 @@ def _question(file: _File, record: Record) -> Example:
     choices, answer = record.fields.get('choices'), record.fields.get('answer')
     if not isinstance(choices, list) or len(choices) != 4 or not all(map(records.is_text, choices)):
         raise record.wrong('choices', f'expected four texts, found {untrusted.shown(choices)}')
-    letter = _LETTERS[answer] if untrusted.has_type(answer, int) and 0 <= answer < 4 else answer
+    letter = _LETTERS[answer] if records.is_whole(answer) and 0 <= answer < 4 else answer
     if not isinstance(letter, str) or letter not in tuple(_LETTERS):
         raise record.wrong('answer', f'expected a letter from A to D, or a number from 0 to 3, found {untrusted.shown(answer)}')
     options = dict(zip(_LETTERS, (choice.strip() for choice in choices), strict=True))

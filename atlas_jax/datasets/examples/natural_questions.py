@@ -51,7 +51,7 @@ def _tokens(record: Record) -> list[str]:
 
 def _place(span: Record, name: str, count: int) -> int:
     value = span.fields.get(name)
-    if not untrusted.has_type(value, int) or not 0 <= value <= count:
+    if not records.is_whole(value) or not 0 <= value <= count:
         raise span.wrong(name, f'expected a token\'s number up to {count:,}, found {untrusted.shown(value)}')
     return value
 

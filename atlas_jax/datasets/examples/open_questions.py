@@ -69,7 +69,7 @@ def _trivia_questions(files: Sequence[pathlib.Path], options: Mapping[str, Any])
 SOURCES = (
     Source('nq_open', 'examples', 'qa', 'NQ-open.train.jsonl, NQ-open.dev.jsonl; with FiD\'s NQ.*.idx.json, its train, dev and test',
            _natural_questions),
-    Source('triviaqa', 'examples', 'qa', 'unfiltered-web-*.json or wikipedia-*.json, web-*.json; with FiD\'s TQA.*.idx.json, its train, dev '
-           'and test', _trivia_questions),
+    Source('triviaqa', 'examples', 'qa', 'unfiltered-web-*.json or wikipedia-*.json, web-*.json; with FiD\'s TQA.*.idx.json, its '
+           'train, dev and test', _trivia_questions),
     Source('web_questions', 'examples', 'qa', 'webquestions.examples.train.json, webquestions.examples.test.json', _web_questions),
 )

@@ -39,7 +39,7 @@ def hotpot_question(record: Record) -> Iterator[Example]:
     example: Example = {'id': record.identity('_id'), 'question': record.text('question')}
     if 'answer' in record.fields:
         example['answers'] = [record.text('answer')]
-    gold = [title for title, _ in _titled(record, 'supporting_facts', lambda number: untrusted.has_type(number, int))]
+    gold = [title for title, _ in _titled(record, 'supporting_facts', records.is_whole)]
     if gold:
         example['gold_docids'] = list(dict.fromkeys(gold))
     example['passages'] = [{'id': title, 'title': title, 'text': ' '.join(''.join(sentences).split())}

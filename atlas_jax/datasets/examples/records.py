@@ -5,7 +5,7 @@ import functools
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from atlas_jax import errors
 from atlas_jax.datasets import piece_files
@@ -33,8 +33,8 @@ class Record:
 
     def wrong(self, field: str, problem: str, remedy: str = '') -> errors.InputFileError:
         """Returns the error that says what is wrong with a field."""
-        return errors.InputFileError(self.path, problem, line=self.line, field='.'.join(part for part in (self.place, field) if part) or None,
-                                     remedy=remedy)
+        place = '.'.join(part for part in (self.place, field) if part)
+        return errors.InputFileError(self.path, problem, line=self.line, field=place or None, remedy=remedy)
 
     def text(self, name: str, default: str | None = None) -> str:
         """Returns a text without blanks around it; the default, if there is one, where it is missing, null or blank.
@@ -53,7 +53,7 @@ class Record:
     def identity(self, name: str) -> str:
         """Returns an id, text or number, as text. Raises InputFileError: missing, blank, or something else."""
         value = self.fields.get(name)
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else self.text(name)
+        return str(value) if is_whole(value) else self.text(name)
 
     def answers(self, name: str) -> list[str]:
         """Returns the different answers of a list of texts, in their order. Raises InputFileError: no list of texts, or no answer in it."""
@@ -73,12 +73,17 @@ class Record:
         return [dataclasses.replace(self, fields=part, place=f'{place}[{number}]') for number, part in enumerate(value)]
 
 
-def is_text(value: object) -> bool:
+def is_text(value: object) -> TypeGuard[str]:
     """Returns whether a value of JSON is text that can be written; half of a surrogate pair cannot."""
     try:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:
         return False
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Returns whether a value of JSON is a whole number; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def different(texts: Iterable[str]) -> list[str]:

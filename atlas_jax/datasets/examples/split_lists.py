@@ -1,7 +1,7 @@
 """Published lists of the examples of a split: positions in the publisher's file, or ids.
 
-FiD publishes them for Natural Questions and TriviaQA (NQ.train.idx.json and so on): train and dev are cut from the publisher's training file,
-and test is its development file.
+FiD publishes them for Natural Questions and TriviaQA (NQ.train.idx.json and so on): train and dev are cut from the publisher's training
+file, and test is its development file.
 """
 
 import functools
@@ -88,7 +88,8 @@ def _chosen(path: pathlib.Path, file: pathlib.Path, form: str, split: str,
         try:
             if isinstance(record, errors.InputFileError):
                 raise record
-            chosen |= {place: example for example in examples_of(record)}
+            for example in examples_of(record):
+                chosen[place] = example
         except errors.InputFileError as error:
             yield Bad(error)
     yield from (Row(split, chosen[place]) for place in sorted(chosen))

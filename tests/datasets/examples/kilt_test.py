@@ -34,7 +34,8 @@ def test_all_eleven_tasks(tmp_path, capsys):
     # Tests have no output; TriviaQA's have their questions from TriviaQA.
     assert [(made[output][0].question, made[output][0].answers) for output in ('nq-test', 'triviaqa-test')] == [
         ('who discovered radium', []), ('Who wrote War and Peace?', [])]
-    assert capsys.readouterr().err == ('fever-dev-kilt.jsonl: 1 of 2 examples have no provenance: these have answers, and no gold passages\n')
+    assert capsys.readouterr().err == (
+        'fever-dev-kilt.jsonl: 1 of 2 examples have no provenance: these have answers, and no gold passages\n')
 
 
 def test_trivia_questions_must_be_there():
@@ -65,7 +66,7 @@ def test_names_say_the_task(tmp_path):
     ({'id': 'a', 'input': 'q'}, 'field "output": no "answer" that is not blank'),
     ({'id': 'a', 'input': 'q', 'output': [{'answer': ' '}, {'provenance': []}]}, 'field "output": no "answer"'),
     ({'id': 'a', 'input': 'q', 'output': ['b']}, 'field "output": expected a list of objects'),
-    ({'id': 'a', 'input': 'q', 'output': [{'answer': 'b', 'provenance': [{'title': 'T'}]}]}, 'output[0].provenance[0].wikipedia_id": missing'),
+    ({'id': 'a', 'input': 'q', 'output': [{'answer': 'b', 'provenance': [{'title': 'T'}]}]}, 'provenance[0].wikipedia_id": missing'),
     ({'id': 'a', 'input': '', 'output': [{'answer': 'b'}]}, 'field "input": expected a text'),
     ({'id': 'x', 'input': 'q', 'output': [{'answer': 'b'}]}, '"x" was the id of an earlier example')])
 def test_bad_lines_are_told(tmp_path, row, said):

@@ -20,8 +20,8 @@ def test_the_groups_have_57_subjects():
 def test_csv_files(tmp_path):
     made = published.asked('mmlu', tmp_path, 'mmlu/data', held_back=2)
     assert {output: len(examples) for output, examples in made.items()} == {
-        'dev': 3, 'dev.anatomy': 2, 'dev.formal_logic': 1, 'val': 1, 'val.anatomy': 1, 'test': 2, 'test.anatomy': 1, 'test.world_religions': 1,
-        'full': 4 + 3, 'full_valid': 2}
+        'dev': 3, 'dev.anatomy': 2, 'dev.formal_logic': 1, 'val': 1, 'val.anatomy': 1, 'test': 2, 'test.anatomy': 1,
+        'test.world_religions': 1, 'full': 4 + 3, 'full_valid': 2}
     assert (made['dev'][1].query, made['dev'][1].target) == (
         'question: Which of these, if any, is a "bone"? options: (A) femur (B) skin (C) liver (D) hair answer: <extra_id_0>',
         '<extra_id_0> A')

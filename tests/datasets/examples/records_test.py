@@ -6,8 +6,9 @@ from atlas_jax import errors
 from atlas_jax.datasets.examples import records
 from tests.testing import published
 
-RECORD = records.Record(pathlib.Path('f.json'), {'a': ' x ', 'n': 7, 'blank': ' ', 'list': ['p', ' p', '', 'q'], 'none': None, 'parts': [{'b': 1}, {}],
-                                                 'half': '\ud800', 'yes': True}, place='Data[2]')
+RECORD = records.Record(pathlib.Path('f.json'), {
+    'a': ' x ', 'n': 7, 'blank': ' ', 'list': ['p', ' p', '', 'q'], 'none': None, 'parts': [{'b': 1}, {}], 'half': '\ud800', 'yes': True},
+    place='Data[2]')
 
 
 def test_fields_are_taken_without_blanks():

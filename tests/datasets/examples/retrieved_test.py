@@ -15,7 +15,8 @@ def test_fid_files(tmp_path):
 
 
 def test_the_target_is_the_files_own(tmp_path):
-    path = published.lines(tmp_path / 'x.jsonl', {'question': 'q', 'answers': ['a', 'b'], 'target': 'b', 'ctxs': []}, {'question': 'r', 'ctxs': []})
+    rows = {'question': 'q', 'answers': ['a', 'b'], 'target': 'b', 'ctxs': []}, {'question': 'r', 'ctxs': []}
+    path = published.lines(tmp_path / 'x.jsonl', *rows)
     assert [example.target for example in published.asked('fid', tmp_path, path)['x']] == ['<extra_id_0> b', '']
 
 

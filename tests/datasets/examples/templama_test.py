@@ -11,7 +11,8 @@ def gaps(rows: dict[str, list[dict]]) -> dict[str, list[tuple[str, list[str]]]]:
 def test_questions_whose_answer_has_changed(tmp_path):
     rows, bad = published.read('templama', 'templama/test.json')
     # Janet Yellen is an answer in both years, and the club's coach is known in one alone.
-    assert not bad and gaps(rows) == {'test.2017': [('Valentino', ['Yamaha Motor Racing', 'Yamaha'])], 'test.2020': [('Valentino', ['Petronas'])]}
+    assert not bad and gaps(rows) == {
+        'test.2017': [('Valentino', ['Yamaha Motor Racing', 'Yamaha'])], 'test.2020': [('Valentino', ['Petronas'])]}
     made = published.asked('templama', tmp_path, 'templama/test.json')['test.2020'][0]
     assert made.question == 'Valentino Rossi plays for <extra_id_0>.' and made.target == '<extra_id_0> Petronas'
 
