@@ -5,7 +5,7 @@ from atlas_jax.datasets.corpora import beir, passage_files, wikipedia, wikipedia
 from atlas_jax.datasets.examples import fever, kilt, mmlu, natural_questions, open_questions, passage_questions, retrieved, templama
 from atlas_jax.datasets.source import Source
 
-_CORPORA = (wikipedia, passage_files, wikipedia_versions, beir)
-_EXAMPLES = (natural_questions, open_questions, passage_questions, retrieved, fever, kilt, mmlu, templama, tfds)
+MODULES = (wikipedia, passage_files, wikipedia_versions, beir,
+           natural_questions, open_questions, passage_questions, retrieved, fever, kilt, mmlu, templama, tfds)
 
-SOURCES: dict[str, Source] = {source.name: source for module in (*_CORPORA, *_EXAMPLES) for source in module.SOURCES}
+SOURCES: dict[str, Source] = {source.name: source for module in MODULES for source in module.SOURCES}

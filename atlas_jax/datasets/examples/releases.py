@@ -51,12 +51,14 @@ RELEASES = (
     _release('sciq', 'SciQ (train.json)', 'array', 'question correct_answer distractor1'),
     _release('fid', 'retrieved passages as FiD and DPR write them', 'array', 'question ctxs'),
     _release('fid', 'retrieved passages as FiD and Contriever write them', 'lines', 'question ctxs'),
-    _release('dpr', 'training data of DPR\'s retriever (biencoder-nq-train.json)', 'array', 'question positive_ctxs'),
+    _release('dpr_retriever', 'training data of DPR\'s retriever (biencoder-nq-train.json)', 'array', 'question positive_ctxs'),
     _release('', 'examples as our tasks read them', 'lines', 'question answers'),
     _release('', 'examples as our tasks read them', 'lines', 'question options answer'),
-    _release('', 'passages, one a line', 'lines', 'title text'),
-    _release('', 'the pages of FEVER', 'lines', 'id text lines'),
-    _release('', 'the knowledge source of KILT', 'lines', 'wikipedia_id text'),
+    # Corpora, which people give in place of questions.
+    _release('atlas', 'passages, one a line', 'lines', 'title text'),
+    _release('fever_wikipedia', 'the pages of FEVER', 'lines', 'id text lines'),
+    _release('kilt_wikipedia', 'the knowledge source of KILT', 'lines', 'wikipedia_id text'),
+    _release('beir', 'the corpus of a BEIR data set', 'lines', '_id text'),
 )
 _MEMBERS = tuple(sorted({release.form for release in RELEASES} - {'lines', 'array'}))
 
@@ -95,7 +97,7 @@ def release_of(path: pathlib.Path, *commands: str) -> Release:
     if not fitting:
         fields = ', '.join(sorted(opening.fields))[:200] or 'none'
         raise errors.InputFileError(path, f'not {expected}: the fields of its first record are {fields}', remedy='give that file')
-    remedy = f'convert it by `atlas-jax data {fitting[0].command}`' if fitting[0].command else 'it needs no conversion to examples'
+    remedy = f'convert it by `atlas-jax data {fitting[0].command}`' if fitting[0].command else 'it needs no conversion'
     raise errors.InputFileError(path, f'not {expected}: it seems to be {fitting[0].what}', remedy=remedy)
 
 

@@ -56,6 +56,6 @@ def _pieces(command: str, examples_of: Callable[[int, Record], Iterator[Example]
 SOURCES = (
     Source('fid', 'examples', 'qa', 'files of FiD, DPR or Contriever with question, answers and ctxs, a JSON array or JSON lines',
            functools.partial(_pieces, 'fid', _fid_question), {'n_passages': 0}),
-    Source('dpr', 'examples', 'qa', 'biencoder-nq-train.json, biencoder-trivia-dev.json and the like, with positive_ctxs',
-           functools.partial(_pieces, 'dpr', _dpr_question), {'n_passages': 0}),
+    Source('dpr_retriever', 'examples', 'qa', 'biencoder-nq-train.json, biencoder-trivia-dev.json and the like, with positive_ctxs',
+           functools.partial(_pieces, 'dpr_retriever', _dpr_question), {'n_passages': 0}),
 )

@@ -21,3 +21,12 @@ def test_claims(tmp_path):
 def test_bad_claims_are_told(tmp_path, row, said):
     rows, bad = published.read('fever', published.lines(tmp_path / 'train.jsonl', {'id': 0, 'claim': 'c'}, row))
     assert len(rows['train']) == 1 and len(bad) == 1 and said in bad[0] and 'train.jsonl:2' in bad[0]
+
+
+def test_pages_are_called_as_the_claims_call_them(tmp_path):
+    # Two accents, each written in the way of the other file.
+    pages = [{'id': name, 'text': 'x', 'lines': '0\tA page.'} for name in ('Beyonc\u00e9', 'Zo\u0308e')]
+    rows, _ = published.read('fever_wikipedia', published.lines(tmp_path / 'wiki-001.jsonl', *pages))
+    claims = [{'id': number, 'claim': 'c', 'label': 'REFUTES', 'evidence': [[[1, 2, name, 0]]]} for number, name in enumerate(('Beyonce\u0301', 'Z\u00f6e'))]
+    made, _ = published.read('fever', published.lines(tmp_path / 'train.jsonl', *claims))
+    assert [row['id'].partition('#')[0] for row in rows['passages']] == [claim['gold_docids'][0] for claim in made['train']]

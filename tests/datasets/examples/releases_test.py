@@ -24,8 +24,8 @@ def test_every_file_is_told_from_those_of_other_publishers():
     ('squad', 'triviaqa/unfiltered-web-train.json', 'convert it by `atlas-jax data triviaqa`'),
     ('triviaqa', 'squad/train-v1.1.json', 'convert it by `atlas-jax data squad`'),
     ('fever', 'kilt/fever-dev-kilt.jsonl', 'convert it by `atlas-jax data kilt`'),
-    ('fid', 'dpr/biencoder-nq-dev.json', 'convert it by `atlas-jax data dpr`'),
-    ('dpr', 'fid/train.json', 'convert it by `atlas-jax data fid`'),
+    ('fid', 'dpr_retriever/biencoder-nq-dev.json', 'convert it by `atlas-jax data dpr_retriever`'),
+    ('dpr_retriever', 'fid/train.json', 'convert it by `atlas-jax data fid`'),
     ('sciq', 'hotpotqa/hotpot_dev_distractor_v1.json', 'convert it by `atlas-jax data hotpotqa`'),
     ('sciq', 'nq_open/NQ.train.idx.json', 'the fields of its first record are none'),
     ('nq_open', 'none.jsonl', 'no such file; expected Natural Questions open (NQ-open.train.jsonl)'),
@@ -39,7 +39,7 @@ def test_what_needs_no_conversion_is_said(tmp_path):
     path = published.lines(tmp_path / 'x.jsonl', {'question': 'q', 'answers': ['a']})
     assert 'it seems to be examples as our tasks read them; it needs no conversion' in published.refusal('nq_open', path)
     path = published.lines(tmp_path / 'x.jsonl', {'id': '1', 'title': 't', 'text': 'w'})
-    assert 'it seems to be passages, one a line; it needs no conversion to examples' in published.refusal('nq_open', path)
+    assert 'it seems to be passages, one a line; convert it by `atlas-jax data atlas`' in published.refusal('nq_open', path)
 
 
 def test_a_file_given_twice_is_refused():

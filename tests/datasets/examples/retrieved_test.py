@@ -21,7 +21,7 @@ def test_the_target_is_the_files_own(tmp_path):
 
 
 def test_dpr_training_data(tmp_path):
-    made = published.asked('dpr', tmp_path, 'dpr/biencoder-nq-dev.json')['dev'][0]
+    made = published.asked('dpr_retriever', tmp_path, 'dpr_retriever/biencoder-nq-dev.json')['dev'][0]
     assert (made.query, made.target) == ('question: who discovered radium answer: <extra_id_0>', '<extra_id_0> Marie Curie')
     # The gold passages first, then the hard negative ones; those drawn at random are left out.
     assert [passage.docid for passage in made.passages] == ['12', '13'] and made.gold_docids == ['12']
@@ -29,7 +29,7 @@ def test_dpr_training_data(tmp_path):
 
 def test_the_number_of_passages_is_an_option():
     assert len(published.read('fid', 'fid/train.json', n_passages=1)[0]['train'][0]['passages']) == 1
-    assert len(published.read('dpr', 'dpr/biencoder-nq-dev.json', n_passages=1)[0]['dev'][0]['passages']) == 2
+    assert len(published.read('dpr_retriever', 'dpr_retriever/biencoder-nq-dev.json', n_passages=1)[0]['dev'][0]['passages']) == 2
 
 
 @pytest.mark.parametrize(('row', 'said'), [
