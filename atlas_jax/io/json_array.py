@@ -46,7 +46,8 @@ def opening(path: str | os.PathLike, members: tuple[str, ...] = ()) -> Opening:
                 return Opening('member' if member else 'array', frozenset(first if isinstance(first, dict) else ()), member)
         text.place = len(text.held) - len(text.held.lstrip())
         if text.at(1) != '{':
-            raise errors.InputFileError(path, 'begins with neither a JSON array nor a JSON object', remedy='give the file as published')
+            what = 'begins with neither a JSON array nor a JSON object' if text.held.strip() else 'the file is empty'
+            raise errors.InputFileError(path, what, remedy='give the file as its publisher writes it')
         return Opening('lines', frozenset(text.value('at its beginning')))
 
 

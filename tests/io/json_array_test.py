@@ -64,8 +64,9 @@ def test_a_small_file_of_an_endless_element_is_not_unpacked(tmp_path, monkeypatc
 
 
 def test_other_openings_are_told(tmp_path):
-    for content in ('', ' \n', '"text"', 'a,b\n'):
-        with pytest.raises(errors.InputFileError, match='neither a JSON array nor a JSON object'):
+    for content, said in (('', 'the file is empty'), (' \n', 'the file is empty'), ('"text"', 'neither a JSON array nor a JSON object'),
+                          ('a,b\n', 'neither a JSON array nor a JSON object')):
+        with pytest.raises(errors.InputFileError, match=said):
             json_array.opening(written(tmp_path, content))
     with pytest.raises(errors.InputFileError, match='no such file'):
         json_array.opening(tmp_path / 'none.json')

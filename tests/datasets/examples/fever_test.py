@@ -27,6 +27,7 @@ def test_pages_are_called_as_the_claims_call_them(tmp_path):
     # Two accents, each written in the way of the other file.
     pages = [{'id': name, 'text': 'x', 'lines': '0\tA page.'} for name in ('Beyonc\u00e9', 'Zo\u0308e')]
     rows, _ = published.read('fever_wikipedia', published.lines(tmp_path / 'wiki-001.jsonl', *pages))
-    claims = [{'id': number, 'claim': 'c', 'label': 'REFUTES', 'evidence': [[[1, 2, name, 0]]]} for number, name in enumerate(('Beyonce\u0301', 'Z\u00f6e'))]
+    claims = [{'id': number, 'claim': 'c', 'label': 'REFUTES', 'evidence': [[[1, 2, name, 0]]]}
+              for number, name in enumerate(('Beyonce\u0301', 'Z\u00f6e'))]
     made, _ = published.read('fever', published.lines(tmp_path / 'train.jsonl', *claims))
     assert [row['id'].partition('#')[0] for row in rows['passages']] == [claim['gold_docids'][0] for claim in made['train']]
