@@ -59,7 +59,7 @@ def _convert(source: Source, options: argparse.Namespace) -> None:
     most = sorted(made.rows.items(), key=lambda item: (-item[1], item[0]) if len(made.rows) > _MOST_SHOWN else item)
     shown = [f'{count} {output}' for output, count in most[:_MOST_SHOWN]]
     if len(most) > _MOST_SHOWN:
-        shown.append(f'and {len(most) - _MOST_SHOWN} more files')
+        shown.append(f'and {len(most) - _MOST_SHOWN} more')
     rows = ', '.join(shown) or f'no {source.makes}'
     left_out = f'; {made.bad} bad parts of the input left out, listed in {convert.BAD_FILE}' if made.bad else ''
     print(f'{options.to}: {rows}{left_out}{" (finished before)" if made.was_finished else ""}')

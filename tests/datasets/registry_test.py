@@ -37,7 +37,7 @@ def test_commands_write_what_the_files_hold(name, tmp_path, capsys):
     assert all(json.loads(line) for path in (tmp_path / 'out').glob('*.jsonl') for line in path.read_text(encoding='utf-8').splitlines())
     said = capsys.readouterr().out
     # Of many files the largest are named.
-    assert ('7 full, 3 dev, 2 dev.anatomy, ' in said and said.endswith('and 1 more files\n')) if name == 'mmlu' else all(
+    assert ('7 full, 3 dev, 2 dev.anatomy, ' in said and said.endswith('and 1 more\n')) if name == 'mmlu' else all(
         f'{count} {output}' in said for output, count in expected.items())
 
 

@@ -95,7 +95,9 @@ def _read_csv(file: _File) -> Iterator[Record | errors.InputFileError]:
     csv.field_size_limit(_MAX_FIELD)
     line = 0
     with compressed.reading(file.path) as binary:
-        rows = csv.reader(io.TextIOWrapper(binary, encoding='utf-8-sig', newline=''))
+        text = io.TextIOWrapper(binary, encoding='utf-8-sig', newline='')
+        # With a limit, for a small compressed file may unpack to one line of any length; the reader then says that a field is too long.
+        rows = csv.reader(iter(lambda: text.readline(2 * _MAX_FIELD), ''))
         try:
             for row in rows:
                 first, line = line + 1, rows.line_num  # a question may go over several lines

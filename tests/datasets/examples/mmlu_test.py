@@ -1,3 +1,4 @@
+import gzip
 import shutil
 
 import pyarrow
@@ -98,6 +99,8 @@ def test_other_files_are_refused(tmp_path):
                                 ('dev-00000-of-00001.parquet', b'PAR1', 'no parquet file')):
         with pytest.raises(Exception, match=said):
             published.read('mmlu', named(name, content))
+    with pytest.raises(Exception, match=r'no csv \(field larger than field limit'):
+        published.read('mmlu', named('anatomy_test.csv.gz', gzip.compress(b'x' * (1 << 22))))
     parquet.write_table(pyarrow.table({'question': ['q']}), tmp_path / 'dev-00000-of-00001.parquet')
     with pytest.raises(Exception, match='expected the columns question, subject, choices, answer, found question'):
         published.read('mmlu', tmp_path / 'dev-00000-of-00001.parquet')
