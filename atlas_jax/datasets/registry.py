@@ -5,7 +5,7 @@ from atlas_jax.datasets.corpora import beir, passage_files, wikipedia, wikipedia
 from atlas_jax.datasets.examples import fever, kilt, mmlu, natural_questions, open_questions, passage_questions, retrieved, templama
 from atlas_jax.datasets.source import Source
 
-MODULES = (wikipedia, passage_files, wikipedia_versions, beir,
-           natural_questions, open_questions, passage_questions, retrieved, fever, kilt, mmlu, templama, tfds)
+_MODULES = (wikipedia, passage_files, wikipedia_versions, beir,
+            natural_questions, open_questions, passage_questions, retrieved, fever, kilt, mmlu, templama, tfds)
 
-SOURCES: dict[str, Source] = {source.name: source for module in MODULES for source in module.SOURCES}
+SOURCES: dict[str, Source] = {source.name: source for module in _MODULES for source in module.SOURCES}

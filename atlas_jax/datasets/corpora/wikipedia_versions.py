@@ -87,7 +87,7 @@ def _fever_pages(file: pathlib.Path, start: int, stop: int | None, max_words: in
 def _fever_sentences(lines: str) -> Iterator[str]:
     """Yields the sentences of `number\\tsentence\\tlink\\tlink…` lines; a sentence may hold a line break."""
     starts = list(_LINE.finditer(lines))
-    for match, following in zip(starts, [*starts[1:], None], strict=True):
+    for match, following in zip(starts, [*starts[1:], None], strict=False):
         yield lines[match.end():following.start() if following else None].partition('\t')[0]
 
 

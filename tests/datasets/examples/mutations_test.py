@@ -14,7 +14,7 @@ from atlas_jax import errors
 from atlas_jax.datasets import registry
 from atlas_jax.datasets.source import Row
 from atlas_jax.tasks import registry as tasks
-from tests.datasets import registry_test
+from tests.datasets.examples import commands_test
 from tests.testing import published
 
 JUNK = [None, True, 3, -1, 10**30, 1.5, '', ' ', 'x', '\ud800', [], {}, [1], ['x'], [None], {'a': 1}, [[]], [{}], float('nan')]
@@ -45,11 +45,11 @@ def content_of(path: pathlib.Path) -> str:
     return UNPACK.get(path.suffix, bytes)(path.read_bytes()).decode()
 
 
-@pytest.mark.parametrize('name', sorted(registry_test.COMMANDS.keys() - {'mmlu'}))
+@pytest.mark.parametrize('name', sorted(commands_test.COMMANDS.keys() - {'mmlu'}))
 def test_any_value_anywhere(name, tmp_path):
     generator, source = random.Random(7), registry.SOURCES[name]
     task = tasks.make(source.task)
-    files = [published.FOLDER / argument for argument in registry_test.COMMANDS[name][0] if '/' in argument]
+    files = [published.FOLDER / argument for argument in commands_test.COMMANDS[name][0] if '/' in argument]
     made = 0
     for _ in range(MUTATIONS):
         given = []
