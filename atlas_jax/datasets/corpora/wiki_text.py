@@ -287,8 +287,7 @@ class _Writer:
             return f'As of {self.text(places.get("1"))}'
         values = [self.text(value).strip() for place, value in places.items() if place.isdigit()]
         if name in _DATES:
-            numbers = [value for value in values if value.isdigit()]
-            return '-'.join(numbers[3:6] if len(numbers) > 5 and name.startswith('death') else numbers[:3])
+            return '-'.join([value for value in values if value.isdigit()][:3])  # of death first, where birth follows
         return ''.join(f'\n{ITEM}{value}' for value in values if value) if name in _LISTS else ''
 
     def _entries(self, node: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -78,6 +79,7 @@ def _fever_pages(file: pathlib.Path, start: int, stop: int | None, max_words: in
             continue
         if not page:  # the first line of wiki-001.jsonl is an empty page, and so are redirects
             continue
+        page = unicodedata.normalize('NFC', page)  # as the claims' evidence, which writes some accents in another way
         title = fever_text(page.replace('_', ' '))
         yield from passage_rows.cut(page, title, '', ' '.join(filter(None, map(fever_text, _fever_sentences(lines)))), max_words)
 
@@ -85,7 +87,7 @@ def _fever_pages(file: pathlib.Path, start: int, stop: int | None, max_words: in
 def _fever_sentences(lines: str) -> Iterator[str]:
     """Yields the sentences of `number\\tsentence\\tlink\\tlink…` lines; a sentence may hold a line break."""
     starts = list(_LINE.finditer(lines))
-    for match, following in zip(starts, [*starts[1:], None], strict=True):
+    for match, following in zip(starts, [*starts[1:], None], strict=False):
         yield lines[match.end():following.start() if following else None].partition('\t')[0]
 
 
