@@ -18,7 +18,7 @@ LEVELS = (
     {'evaluate'},
     {'train'},
     {'compare', 'gin_files'},
-    {'demo'},
+    {'demo', 'reproduce'},
     {'cli'},
     {'__init__', '__main__'},
 )
