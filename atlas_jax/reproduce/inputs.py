@@ -47,12 +47,13 @@ def find(run: str, recipe: Recipe, given: Sequence[str]) -> dict[Published, list
 
 def outputs_of(found: dict[Published, list[pathlib.Path]]) -> set[str]:
     """Returns the outputs that a conversion makes of the files that were found."""
-    lists = {published.output for published in found if _is_list(published)}
+    lists = {published.output for published in found if is_list(published)}
     # With lists of the examples of a split, the conversion makes these splits and no others.
     return lists or {published.output for published in found}
 
 
-def _is_list(published: Published) -> bool:
+def is_list(published: Published) -> bool:
+    """Returns whether a published file names the examples of a split."""
     return published.name.endswith('.idx.json')
 
 

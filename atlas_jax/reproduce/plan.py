@@ -1,6 +1,7 @@
 """The steps of a run: each is a command of `atlas-jax` with the files that it reads and writes."""
 
 import dataclasses
+import json
 import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
@@ -188,14 +189,15 @@ class Plan:
         if self._moves_passages():
             raise errors.ConfigError(f'{self.settings.run} exchanges indexes, so its training must leave the passages\' encoder as it is; '
                                      'set RETRIEVER_TRAINING to "query_side" or "frozen"')
-        asked = [self._file(f'{self.split}.{year}') for year in recipes.YEARS]
+        # The later year first: the paper reports it, and --questions may leave out the other.
+        asked = [self._file(f'{self.split}.{year}') for year in reversed(recipes.YEARS)]
         for year in recipes.YEARS:
             run = self.settings.out / 'run' / f'trained_{year}'
             steps += [self._train(f'train {year}', run, self._file(f'{self.recipe.train}.{year}'), indexes[year]),
                       *self._evaluate_trained(f'trained_{year}', run, indexes, asked)]
         # Closed book: the same reader without passages, on the questions of the later year.
         run = self.settings.out / 'run' / 'closed_book'
-        closed = ['N_CONTEXT=0', 'RETRIEVER_N_CONTEXT=0', "RETRIEVER_TRAINING='frozen'"]
+        closed = ['N_CONTEXT=0', 'RETRIEVER_TRAINING="frozen"']
         return [*steps, self._train('train closed book', run, self._file(f'{self.recipe.train}.{recipes.YEARS[-1]}'), None, closed),
                 self._evaluate('closed_book', EVALUATE, {'MODEL_DIR': str(run)}, None, asked, ['N_CONTEXT=0'])]
 
@@ -239,7 +241,8 @@ class Plan:
         return Step(f'evaluate {name}', command, (results,), (gin,))
 
     def _bindings(self, gin: str, values: Mapping[str, object]) -> list[str]:
-        given = [f'{name}={value!r}' for name, value in values.items()]
+        # JSON's double quotes need no escape inside a shell's single ones.
+        given = [f'{name}={"None" if value is None else json.dumps(value, ensure_ascii=False)}' for name, value in values.items()]
         if self.settings.batch_size is not None:
             given.append(f'BATCH_SIZE={self.settings.batch_size}')
         # Those of the user win.
@@ -256,4 +259,4 @@ class Plan:
         known = [preview.read([gin], complete=False) for gin in gin_files]
         for binding in self.settings.bindings:
             if not any(each.knows(binding) for each in known):
-                raise errors.ConfigError(f'--gin.{binding}: neither {" nor ".join(gin_files)} knows it')
+                raise errors.ConfigError(f'--gin.{binding}: no step of {self.settings.run} reads it ({", ".join(gin_files)})')

@@ -73,6 +73,7 @@ class Recipe:
       steps: updates by size where they are not those of the gin file.
       options: of the source.
       remark: how the row differs from the paper's.
+      without_lists: the same, where the optional lists of a split's examples are not given.
     """
 
     source: str
@@ -86,6 +87,7 @@ class Recipe:
     steps: Mapping[str, int] = dataclasses.field(default_factory=dict)
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     remark: str = ''
+    without_lists: str = ''
 
 
 _LISTS = 'without NQ.*.idx.json all published training questions are trained on, and FiD\'s dev questions are among them'
@@ -105,15 +107,14 @@ _KILT = 'tested on the dev questions: answers to the test questions are with KIL
 _FEW = Choice(64)
 
 
-def _nq(*figures: Figure, choice: Choice | None = None, trains: bool = True, remark: str = '') -> Recipe:
+def _nq(*figures: Figure, choice: Choice | None = None) -> Recipe:
     # NQ-open's dev questions are the test questions of the papers; FiD's lists call them so.
-    return Recipe('nq_open', _NQ_FILES, ('test', 'dev'), 'train' if trains else '', ('dev',), choice, figures=figures,
-                  steps={} if choice or not trains else _FULL, remark=remark or (_LISTS if trains else ''))
+    return Recipe('nq_open', _NQ_FILES, ('test', 'dev'), 'train', ('dev',), choice, figures=figures, steps={} if choice else _FULL,
+                  without_lists=_LISTS)
 
 
-def _trivia(*figures: Figure, choice: Choice | None = None, trains: bool = True) -> Recipe:
-    return Recipe('triviaqa', _TRIVIA_FILES, ('test',), 'train' if trains else '', ('dev',), choice, figures=figures,
-                  steps={} if choice or not trains else _FULL)
+def _trivia(*figures: Figure, choice: Choice | None = None) -> Recipe:
+    return Recipe('triviaqa', _TRIVIA_FILES, ('test',), 'train', ('dev',), choice, figures=figures, steps={} if choice else _FULL)
 
 
 def _fever(figure: Figure, choice: Choice | None = None) -> Recipe:
@@ -154,10 +155,11 @@ RECIPES: Mapping[str, Recipe] = types.MappingProxyType({
     'nq_64_shot': _nq(Figure('exact_match', {'base': 27.0, 'large': 35.4, 'xl': 41.3, 'xxl': 45.1},
                              remark='with Wikipedia of December 2018; xxl has 42.4 with the index of 2021'), choice=_FEW),
     'nq_full': _nq(Figure('exact_match', {'base': 54.1, 'large': 60.8, 'xl': 63.4, 'xxl': 64.0}, remark='with Wikipedia of December 2018')),
-    'nq_zero_shot': _nq(Figure('exact_match'), trains=False),
+    'nq_zero_shot': Recipe('nq_open', (Published('NQ-open.dev.jsonl', 'dev'),), ('dev',), figures=(Figure('exact_match'),)),
     'triviaqa_64_shot': _trivia(Figure('exact_match', {'base': 55.3, 'large': 65.0, 'xl': 70.2, 'xxl': 71.4}), choice=_FEW),
     'triviaqa_full': _trivia(Figure('exact_match')),
-    'triviaqa_zero_shot': _trivia(Figure('exact_match'), trains=False),
+    'triviaqa_zero_shot': Recipe('triviaqa', (Published('unfiltered-web-dev.json'), Published('TQA.test.idx.json', 'test')), ('test',),
+                                 figures=(Figure('exact_match'),)),
     'fever_15_shot': _fever(Figure('accuracy', {'xxl': 56.2}, remark='5 claims of each label'), Choice(5, 'label')),
     'fever_64_shot': _fever(Figure('accuracy', {'xxl': 64.3}), _FEW),
     'fever_full': _fever(Figure('accuracy', {'xxl': 78.0}, remark='xxl has 80.1 with an index of FEVER\'s Wikipedia')),

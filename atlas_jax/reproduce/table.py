@@ -9,6 +9,7 @@ from atlas_jax.evaluation import figures, overview, results
 from atlas_jax.evaluation.results import Row
 from atlas_jax.io import atomic
 from atlas_jax.report import html
+from atlas_jax.reproduce import inputs
 from atlas_jax.reproduce.plan import Plan
 from atlas_jax.reproduce.recipes import SIZES, UNSAID, Figure
 
@@ -103,6 +104,8 @@ def write(plan: Plan) -> tuple[list[Line], pathlib.Path]:
 def remarks(plan: Plan, lines: Sequence[Line]) -> list[str]:
     """Returns what must be known to compare the figures, a sentence each."""
     found = dict.fromkeys([line.remark for line in lines] + [plan.recipe.remark])
+    if not any(inputs.is_list(published) for published in plan.found):
+        found[plan.recipe.without_lists] = None
     sizes = [size for size in SIZES if any(size in line.paper for line in lines)]
     if plan.settings.size and sizes and plan.settings.size not in sizes:
         found[f'the paper has no figure for {plan.settings.size}, only for {", ".join(sizes)}'] = None
