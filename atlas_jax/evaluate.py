@@ -1,8 +1,8 @@
 """Evaluate a model on a file of examples: the task's metrics, recall, perplexity; every answer as a JSON line."""
 
+import contextlib
 import dataclasses
 import hashlib
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -279,11 +279,6 @@ def _likelihoods(atlas: api.Atlas, examples: Sequence[task_lib.TaskExample], ind
             yield values
 
 
-def write_results(path: str | os.PathLike, evaluation: Evaluation, write_passages: bool = True) -> None:
-    """Writes one JSON line a question: query, answers, prediction, scores, and where wanted the passages. Raises DiskFullError."""
-    results.finish(path, evaluation.rows, write_passages)
-
-
 @dataclasses.dataclass(frozen=True)
 class EvalData:
     """The files that an evaluation reads and writes.
@@ -327,7 +322,8 @@ def evaluate(data: EvalData, model: ModelSource, options: Options | None = None)
 
     Returns:
       The task's metrics with their standard errors and intervals, questions, seconds, queries_cut, answer_recall_at_k, gold_recall_at_k,
-      and `by` label the same (figures.complete). A metric that means nothing for these examples is left out, and a line on stderr says why.
+      and `by` label the same (figures.complete). A metric that means nothing for these examples is left out, and a line on stderr says
+      why. On other processes than the first, seconds and queries_cut alone.
 
     Raises:
       UserError: anything the user can mend, before the first question is answered; ConfigError where options contradict each other.
@@ -347,7 +343,9 @@ def evaluate(data: EvalData, model: ModelSource, options: Options | None = None)
     if data.results_file and hosts.is_first():
         log = results.Log(file=results.partial_of(data.results_file), without=frozenset(() if data.write_passages else ('passages',)))
     found: list[Evaluation] = []
-    with log.kept(_described(atlas, examples, opened, options) if log.file else {}):
+    with contextlib.ExitStack() as kept:
+        with hosts.together():  # the first process may refuse what an earlier run has left
+            kept.enter_context(log.kept(_described(atlas, examples, opened, options) if log.file else {}))
         for name, indexes in opened.items():
             group = index_group.of(indexes) if indexes else None
             found.append(evaluate_examples(atlas, examples, group, options=options, log=log, index_name=name,
@@ -358,7 +356,8 @@ def evaluate(data: EvalData, model: ModelSource, options: Options | None = None)
             print(f'{file_list.shown(data.examples_file)}: {line}', file=sys.stderr, flush=True)
         if data.results_file:
             results.finish(data.results_file, rows, data.write_passages)
-    figures = figures_lib.complete(rows, data.by) if rows else {}
+    # Others than the first process may lack what an earlier run has found.
+    figures = figures_lib.complete(rows, data.by) if hosts.is_first() else {}
     return figures | {'seconds': round(sum(each.seconds for each in found), 1), 'queries_cut': found[0].queries_cut}
 
 

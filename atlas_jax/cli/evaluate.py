@@ -13,7 +13,7 @@ from atlas_jax.searchers import config
 
 # The ways to evaluate, and the options that each of them takes.
 _WAYS = {'gin_file': ('index', 'force', 'multihost', 'gin_import', 'gin_search_paths'), 'all': ('pool',), 'compare': (),
-         'task': ('data', 'split', 'index', 'out', 'searcher', 'with_prompt', 'force', 'model', 'reader', 'retriever')}
+         'task': ('data', 'split', 'index', 'out', 'run_file', 'searcher', 'with_prompt', 'force', 'model', 'reader', 'retriever')}
 
 
 def add_commands(commands) -> None:
@@ -34,6 +34,7 @@ def add_commands(commands) -> None:
     group.add_argument('--data', metavar='DIR', help='BEIR folder: corpus.jsonl, queries.jsonl, qrels/')
     group.add_argument('--split', metavar='NAME', help='qrels/NAME.tsv (default test)')
     group.add_argument('--out', metavar='DIR', help='folder for results.jsonl and run.trec, and for store and index without --index')
+    group.add_argument('--run', metavar='FILE', dest='run_file', help='score this TREC run in place of searching')
     group.add_argument('--searcher', choices=config.IN_GRAPH + config.ON_HOST, help='search method, see docs/search.md (default exact)')
     group.add_argument('--with_prompt', action='store_true', help='write queries as the model\'s task does')
     cli_options.add_model(parser)
@@ -49,16 +50,14 @@ def _evaluate(options: argparse.Namespace) -> None:
     known = {name for names in _WAYS.values() for name in names}
     # An option that nobody reads would be ignored without a word.
     if unread := [name for name in sorted(known) if getattr(options, name) and name not in _WAYS[chosen[0]]]:
-        raise errors.ConfigError(f'--{unread[0]} is of no use with --{chosen[0]}')
+        raise errors.ConfigError(f'--{unread[0].removesuffix("_file")} is of no use with --{chosen[0]}')
     if options.gin_bindings and chosen != ['gin_file']:
         raise errors.ConfigError(f'--gin.{options.gin_bindings[0]} needs a --gin_file')
     {'gin_file': _questions, 'all': _all, 'compare': _compare, 'task': _retrieval}[chosen[0]](options)
 
 
 def _questions(options: argparse.Namespace) -> None:
-    # As a binding, so that it is checked with the others, and wins over the files.
-    if options.index:
-        options.gin_bindings = [*options.gin_bindings, f'INDEX_DIR={_named(options.index)!r}']
+    options.gin_bindings = bindings_of(options)
     inputs.check_evaluation(cli_options.preview_gin(options))
     cli_options.join_hosts(options)
     from atlas_jax import evaluate
@@ -73,6 +72,12 @@ def _questions(options: argparse.Namespace) -> None:
         return
     cli_options.write_json(options.json, figures)
     _print(figures)
+
+
+def bindings_of(options: argparse.Namespace) -> list[str]:
+    """Returns the gin bindings of a command line, that of its indexes last. Raises ConfigError: several without a name, or a name twice."""
+    # As a binding, so that it is checked with the others, and wins over the files.
+    return [*options.gin_bindings, *([f'INDEX_DIR={_named(options.index)!r}'] if options.index else [])]
 
 
 def _named(given: Sequence[str]) -> str | dict[str, str]:
@@ -118,29 +123,40 @@ def _retrieval(options: argparse.Namespace) -> None:
         raise errors.ConfigError('--task retrieval needs --data, a BEIR folder, and --out, a folder for run and results')
     if len(options.index) > 1:
         raise errors.ConfigError('--task retrieval takes one --index')
-    inputs.check_model(options)
+    if not options.run_file:
+        inputs.check_model(options)
+    elif options.model or options.reader or options.retriever or options.index:
+        raise errors.ConfigError('--run scores a run that is there: give no model and no index')
     inputs.check_index(options.index[0] if options.index else None)
     from atlas_jax.evaluation import beir, figures, results
     from atlas_jax.metrics import trec
-    folder = beir.read(options.data, options.split or 'test')
-    from atlas_jax import api
-    # An index that is there is opened first: a wrong folder must not cost the loading of a model.
-    index = api.Index.open(options.index[0], force=options.force) if options.index else None
-    atlas = cli_options.load_model(options)
-    out = pathlib.Path(options.out)
-    rows, run = beir.evaluate(atlas, folder, index or beir.open_or_build(folder, atlas, out), search=options.searcher,
-                              with_prompt=options.with_prompt)
+    folder, out = beir.read(options.data, options.split or 'test'), pathlib.Path(options.out)
+    run = beir.read_run(folder, options.run_file) if options.run_file else _searched(options, folder, out)
+    rows = beir.scored(folder, run)
+    # The same judgments in TREC's format: trec_eval reads both files.
     trec.write_run(out / 'run.trec', run)
+    trec.write_qrels(out / 'qrels.trec', folder.qrels)
     results.finish(out / 'results.jsonl', rows)
     found = figures.of_rows(rows)
     cli_options.write_json(options.json, found)
     _print(found)
 
 
+def _searched(options: argparse.Namespace, folder: Any, out: pathlib.Path) -> Any:
+    from atlas_jax import api
+    from atlas_jax.evaluation import retrieval
+    # An index that is there is opened first: a wrong folder must not cost the loading of a model.
+    index = api.Index.open(options.index[0], force=options.force) if options.index else None
+    atlas = cli_options.load_model(options)
+    return retrieval.search(atlas, folder, index or retrieval.open_or_build(folder, atlas, out), searcher=options.searcher,
+                            with_prompt=options.with_prompt)
+
+
 def _print(figures: Mapping[str, Any], indent: str = '', macro_only: bool = False) -> None:
     """Prints figures with their intervals, a line each, then tables by label and by index."""
     for name, value in figures.items():
-        if isinstance(value, int | float) and not (indent and name == 'questions'):
+        # An interval says what a standard error does; the JSON has both.
+        if isinstance(value, int | float) and not name.endswith('stderr') and not (indent and name == 'questions'):
             bounds = figures.get(f'{name}_interval')
             shown = f'{value:.4g}' if isinstance(value, float) else f'{value}'
             print(f'{indent}{name:24}{shown:10}' + (f'{bounds[0]:.4g} to {bounds[1]:.4g}' if bounds else ''))

@@ -1,22 +1,16 @@
-"""Evaluates a retriever alone on a BEIR folder (Thakur et al. 2021, arXiv 2104.08663): corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv."""
+"""BEIR folders read and runs over them scored (Thakur et al. 2021, arXiv 2104.08663): corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv."""
 
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
-from atlas_jax import api, errors
+from atlas_jax import errors
 from atlas_jax.corpus import documents
-from atlas_jax.corpus.passages import Passage
 from atlas_jax.evaluation.results import Row
 from atlas_jax.io import jsonl, untrusted
-from atlas_jax.knowledge.index import Index
 from atlas_jax.metrics import ranking, trec
-from atlas_jax.searchers.config import SearchConfig
-from atlas_jax.steps import prepare
-from atlas_jax.tasks import task as task_lib
-
-TOP_K = 100  # documents a query, as BEIR has it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,85 +49,33 @@ def read(path: str | os.PathLike, split: str = 'test') -> BeirFolder:
     return BeirFolder(folder / 'corpus.jsonl', names, {query: queries[query] for query in qrels}, qrels)
 
 
-def open_or_build(folder: BeirFolder, atlas: api.Atlas, out: str | os.PathLike) -> Index:
-    """Opens the index of the corpus in `out`, or builds it there; one that was killed goes on.
+def scored(folder: BeirFolder, run: trec.Run) -> list[Row]:
+    """Returns a row of a results file for each judged query: nDCG@10, recall@100, reciprocal rank, average precision and precision@10.
 
-    Raises InputFileError: of a document. StoreError, IndexFolderError: `out` holds something else. DiskFullError.
+    A query that the run lacks has found nothing. Queries without judgments are not counted, as trec_eval does not.
     """
-    out = pathlib.Path(out)
-    if not (out / 'store').exists():
-        # Whole documents: the retriever cuts them at its limit, and a judgment is of a document.
-        passages = (Passage(each.docid, each.title, each.section, each.text) for each in documents.read_documents(folder.corpus))
-        api.PassageStore.from_passages(passages, out / 'store', reader_tokenizer=atlas.reader_tokenizer,
-                                       retriever_tokenizer=atlas.retriever_tokenizer)
-    # Opens a finished index as it is, and completes any other.
-    index = api.Index.build(api.PassageStore.open(out / 'store'), atlas, out / 'index')
-    if len(index.store) != len(folder.documents):
-        raise errors.IndexFolderError(f'{out}: it has {len(index.store)} documents, {folder.corpus} {len(folder.documents)}; give another '
-                                      'folder, or remove this one')
-    return index
-
-
-def evaluate(atlas: api.Atlas, folder: BeirFolder, index: Index, *, batch_size: int = 64, search: SearchConfig | str | None = None,
-             with_prompt: bool = False) -> tuple[list[Row], trec.Run]:
-    """Searches for each query and scores the first 100 documents as trec_eval does.
-
-    Args:
-      atlas: the model; only its retriever is used.
-      folder: queries and judgments.
-      index: of the corpus, one row a document or pieces (id#0, id#1, …), of which the best counts.
-      batch_size: queries at a time.
-      search: how documents are found, or the name of a searcher; None is exact.
-      with_prompt: writes queries as the model's task does; without, they are searched for as they are.
-
-    Returns:
-      Rows of a results file with nDCG@10, recall@100, reciprocal rank, average precision and precision@10; and the run.
-
-    Raises IndexFolderError, StoreError: another model built the index. ConfigError: an unknown searcher.
-    """
-    index.check(atlas)
-    examples = [_example(atlas, text, number, with_prompt) for number, text in enumerate(folder.queries.values())]
-    # One more where a query may be a document of the corpus itself, which BEIR leaves out.
-    top_k = TOP_K + any(query in folder.documents for query in folder.queries)
-    size = atlas.whole_batch(min(batch_size, len(examples)))
-    prepared = prepare.prepare(atlas, examples, index, min(top_k, len(index.store)), size, search=search)
     rows: list[Row] = []
-    run: trec.Run = {}
-    names = iter(folder.queries.items())
-    for chunk, retrieved in prepared.search(atlas.device_params(), examples, size, 'searching'):
-        for row, example in enumerate(chunk):
-            query, text = next(names)
-            found = [(passage.docid, passage.score) for passage in api.passages_of(example, retrieved, row, prepared)]
-            run[query] = dict(list(_by_document(found, folder.documents, query))[:TOP_K])
-            rows.append(_row(query, text, example.query, run[query], folder.qrels[query]))
-    return rows, run
+    for query, text in folder.queries.items():
+        order, relevance = ranking.order(run.get(query, {})), folder.qrels[query]
+        rows.append({'example_id': query, 'question': text, 'query': text, 'answers': [],
+                     'ndcg_at_10': ranking.ndcg(order, relevance, 10), 'recall_at_100': ranking.recall_at(order, relevance, 100),
+                     'mrr': ranking.reciprocal_rank(order, relevance), 'map': ranking.average_precision(order, relevance),
+                     'precision_at_10': ranking.precision_at(order, relevance, 10)})
+    return rows
 
 
-def _row(query: str, text: str, searched: str, scores: dict[str, float], relevance: ranking.Relevance) -> Row:
-    order = ranking.order(scores)
-    return {'example_id': query, 'question': text, 'query': searched, 'answers': [],
-            'ndcg_at_10': ranking.ndcg(order, relevance, 10), 'recall_at_100': ranking.recall_at(order, relevance, 100),
-            'mrr': ranking.reciprocal_rank(order, relevance), 'map': ranking.average_precision(order, relevance),
-            'precision_at_10': ranking.precision_at(order, relevance, 10)}
+def read_run(folder: BeirFolder, path: str | os.PathLike) -> trec.Run:
+    """Reads a run over the folder. Raises InputFileError: as trec.read_run, or it has none of the judged queries, or unknown documents."""
+    run = trec.read_run(path)
+    if not run.keys() & folder.queries.keys():
+        raise errors.InputFileError(path, 'it has none of the queries that the qrels name',
+                                    remedy=f'give a run over {folder.corpus.parent}')
+    # Documents alone: a run may be over the queries of several splits.
+    trec.check_ids(path, {query: dict.fromkeys(scores, 0) for query, scores in run.items()}, run, folder.documents)
+    return run
 
 
-def _by_document(found: Sequence[tuple[str, float]], names: frozenset[str], query: str) -> Iterator[tuple[str, float]]:
-    """Yields (document, score) once each, best piece first, without the query itself."""
-    seen = {query}
-    for docid, score in found:
-        document = docid if docid in names else docid.rpartition('#')[0]
-        if document not in seen:
-            seen.add(document)
-            yield document, score
-
-
-def _example(atlas: api.Atlas, text: str, number: int, with_prompt: bool) -> task_lib.TaskExample:
-    if with_prompt:
-        return task_lib.ask(atlas.task, text, number)
-    return task_lib.TaskExample(query=text, target='', answers=[], example_id=number, question=text)
-
-
-def _ids(path: pathlib.Path) -> Iterator[tuple[str, int, dict]]:
+def _ids(path: pathlib.Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Yields (id, line, row). Raises InputFileError: an id is missing, comes twice, or has a blank, which a run file cannot hold."""
     seen: set[str] = set()
     for line, row in jsonl.read(path):
@@ -149,7 +91,7 @@ def _ids(path: pathlib.Path) -> Iterator[tuple[str, int, dict]]:
         yield name, line, row
 
 
-def _query(path: pathlib.Path, line: int, row: dict) -> str:
+def _query(path: pathlib.Path, line: int, row: dict[str, Any]) -> str:
     text = row.get('text')
     if not isinstance(text, str) or not text.strip():
         raise errors.InputFileError(path, f'expected a text that is not blank, found {untrusted.shown(text)}', line=line, field='text',

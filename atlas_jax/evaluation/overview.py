@@ -55,8 +55,7 @@ def of_files(files: Mapping[str, Sequence[Row]], by: Sequence[str] | None = None
 def write(folder: str | os.PathLike, files: Mapping[str, Sequence[Row]], found: Mapping[str, Any]) -> pathlib.Path:
     """Writes the page of the figures that `of_files` returned, and returns its path. Raises DiskFullError."""
     page = html.Report('Evaluation')
-    page.paragraph('A mean stands with its 95 % bootstrap interval: if other questions of the same kind had been asked, it would lie there '
-                   'in 19 of 20 cases.')
+    page.paragraph('A mean stands with its 95 % bootstrap interval over the questions that were asked.')
     page.section('All results')
     _overview(page, files)
     if found['comparisons']:

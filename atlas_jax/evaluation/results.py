@@ -75,7 +75,11 @@ class Log:
         try:
             self._lock()
             self._go_on(json.loads(json.dumps(description)))  # as JSON gives it back: lists for tuples
-            yield
+            try:
+                yield
+            finally:
+                if not self.rows:  # nothing to go on from
+                    self.file.unlink(missing_ok=True)
         finally:
             os.close(self._descriptor)
             self._descriptor = None

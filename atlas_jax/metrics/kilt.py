@@ -37,17 +37,17 @@ def recall_at(found: Sequence[str], evidence: EvidenceSets, top_k: int) -> float
         return 0.0
     missing = [set(each) for each in sets]
     # True: a complete set; a number: the set that is complete in part; None: a page of no set
-    places: list[bool | int | None] = []
+    ranked: list[bool | int | None] = []
     for page in dict.fromkeys(found):
         holders = [number for number, pages in enumerate(missing) if page in pages]
         for number in holders:
-            # By type: True == 1, and the place of a complete set must stay.
-            places = [place for place in places if place is True or place != number]
+            # By identity: True == 1, and the place of a complete set must stay.
+            ranked = [each for each in ranked if each is True or each != number]
             missing[number].remove(page)
-            places.append(True if not missing[number] else number)
+            ranked.append(True if not missing[number] else number)
         if not holders:
-            places.append(None)
-    return sum(place is True for place in places[:top_k]) / len(sets)
+            ranked.append(None)
+    return sum(each is True for each in ranked[:top_k]) / len(sets)
 
 
 # Names of the answers' metrics and of those that count only where R-precision is 1.

@@ -135,7 +135,7 @@ def to_host(tree: Any) -> Any:
 
 
 def same_everywhere(values: np.ndarray) -> np.ndarray:
-    """Returns the first process's array on every process; all of them must call it together, with arrays of one shape and type."""
+    """Returns the first process's array [...] on every process; all must call it together, with arrays of one shape and type."""
     return values if jax.process_count() == 1 else np.asarray(multihost_utils.broadcast_one_to_all(values))
 
 

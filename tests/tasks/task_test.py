@@ -2,11 +2,12 @@
 
 import dataclasses
 import gzip
+import json
 
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.tasks import kilt, lm, multiple_choice, qa, section
+from atlas_jax.tasks import fever, kilt, lm, multiple_choice, qa, section
 from atlas_jax.tasks import task as task_lib
 
 
@@ -94,6 +95,16 @@ def test_fields_without_a_use_are_named_once(file, capsys):
     assert capsys.readouterr().out == f'{path}: not read: the fields gold_docid\n'  # an id names the row where rows are chosen
     task_lib.read_examples(file('{"question": "q", "answers": ["a"], "passages": [], "gold_docids": []}'), qa.QATask())
     assert capsys.readouterr().out == ''
+
+
+def test_short_fields_that_the_task_does_not_read_are_labels(file, capsys):
+    row = json.dumps({'question': 'q', 'answers': ['a'],
+                      'subject': 'law', 'year': 2017, 'long': 'x' * 101, 'is': True, 'list': [], 'other': 'x'})
+    [example] = task_lib.read_examples(path := file(row), qa.QATask())
+    assert example.labels == {'subject': 'law', 'year': 2017, 'other': 'x'}
+    assert capsys.readouterr().out == f'{path}: not read: the fields is, list, long, other\n'  # figures are reported by the others
+    [claim] = task_lib.read_examples(file('{"claim": "c", "label": "REFUTES"}'), fever.FeverTask())
+    assert claim.labels == {'label': 'REFUTES'}  # a class is read and reported by
 
 
 def test_examples_know_their_lines(file):
