@@ -197,7 +197,7 @@ def _take(report: Report, side: str, batch: Sequence[Line], duplicated: duplicat
         return
     seen += map(_short, batch)
     tests = report.read['test']
-    for line, near in zip(batch, duplicated.add([line.asked for line in batch]), strict=True):
+    for line, near in zip(batch, duplicated.add([line.asked for line in batch], first_only=side == 'train'), strict=True):
         for other in ('test', 'train')[:1 if side == 'test' else 2]:
             theirs = {each: value for each, value in near.items() if (each < tests) == (other == 'test')}
             if theirs:
