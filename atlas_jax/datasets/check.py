@@ -105,7 +105,7 @@ def check(train: file_list.Paths, test: file_list.Paths, passages: file_list.Pat
           near: float = 0.8, show_progress: bool = False) -> Report:
     """Reads every side once and compares its rows.
 
-    Memory grows with the rows of training and test by about four kilobytes each (near 0: with the test questions alone), and with what
+    Memory grows with the rows of training and test by about five kilobytes each (near 0: with the test questions alone), and with what
     is found; passages take none.
 
     Args:

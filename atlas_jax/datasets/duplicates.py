@@ -20,7 +20,7 @@ _RECALL = 0.99  # of the pairs that are just as similar as asked for; more simil
 class NearDuplicates:
     """Texts that were added, numbered from 0; each new one is compared with all before it.
 
-    A text takes about three kilobytes of memory and its own length.
+    A text takes about five kilobytes of memory and its own length.
     """
 
     def __init__(self, threshold: float):
