@@ -86,7 +86,8 @@ def test_other_files_are_told_with_their_line(tmp_path, name, file, content, mes
 
 
 def test_bad_lines_may_be_skipped(tmp_path):
-    rows = lines({'id': 'a', 'text': 'x'}) + b'{"id": \n[1]\n' + lines({'id': 'b', 'text': ''}, {'id': 'a', 'text': 'y'}, {'id': 'c', 'text': 'z'})
+    rows = lines({'id': 'a', 'text': 'x'}) + b'{"id": \n[1]\n'
+    rows += lines({'id': 'b', 'text': ''}, {'id': 'a', 'text': 'y'}, {'id': 'c', 'text': 'z'})
     assert [row[0] for row in made(tmp_path, 'atlas', {'a.jsonl': rows}, skip_bad=4)] == ['a', 'c']
     bad = json.loads((tmp_path / 'out/bad.json').read_text())
     assert [row['line'] for row in bad] == [2, 3, 4, None] and 'id of two passages' in bad[3]['error']
