@@ -140,16 +140,16 @@ def _without_tags(text: str) -> str:
             # A second <ref> inside a <ref>: the first was never closed.
             if is_inside and (name != dropping or is_empty):
                 continue
-            place, dropping = _line_end(text, place, match.start()), ''
+            # Not looked at again: with many that are never closed that would take quadratic time.
+            kept.append(_TAG.sub('', text[_line_end(text, place, match.start()):match.start()]))
+            place, dropping = match.start(), ''
         kept.append(text[place:match.start()])
         place = match.end()
         if name in _DROPPED_TAGS and not is_end and not is_empty:
             dropping, depth = name, 1
         elif name in _BREAKS:
             kept.append('\n')
-    if dropping:
-        place = _line_end(text, place, len(text))
-    kept.append(text[place:])
+    kept.append(_TAG.sub('', text[_line_end(text, place, len(text)):]) if dropping else text[place:])
     return ''.join(kept)
 
 
