@@ -14,7 +14,8 @@ from atlas_jax.datasets.source import Source
 
 def add_commands(commands) -> None:
     """Adds `data` with its commands."""
-    group = cli_options.group(commands, 'data', 'Convert published data, make passages from documents, or get the demo\'s data.', 'atlas-jax data demo --out demo')
+    group = cli_options.group(commands, 'data', 'Convert published data, make passages from documents, or get the demo\'s data.',
+                              'atlas-jax data demo --out demo')
     parser = cli_options.command(group, 'passages', _passages,
                                  'Cut documents into passages of about 100 words and store them, tokenised for a model.',
                                  'atlas-jax data passages DOCUMENTS --out STORE --reader READER --retriever RETRIEVER')
