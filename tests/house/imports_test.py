@@ -29,6 +29,7 @@ EXCEPTIONS = {('nn', 'tokenizers'), ('tasks', 'corpus'), ('input', 'corpus'), ('
 RESERVED = {
     'gin': ('gin_files.',),
     'grain': ('input.',),
+    'mwparserfromhell': ('datasets.corpora.',),
     'onnx': ('demo.',),
     'optax': ('training.',),
     'orbax': ('checkpoints.',),
