@@ -3,6 +3,7 @@
     OUT/reproduce.json    {"settings": what the results depend on, "done": {step: [its command, [[path, bytes, time of change], ...]]}}
 """
 
+import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from atlas_jax.io.manifest import FILE as MANIFEST
 from atlas_jax.reproduce.plan import Plan, Step
 
 RECORD = 'reproduce.json'
-_MOST_SHOWN = 3
+_MOST_SHOWN, _MOST_CHARACTERS = 3, 100  # differences in a message, and letters of each
 Command = Callable[[Sequence[str]], None]
 
 
@@ -79,8 +80,7 @@ class Runner:
         except (ValueError, LookupError, TypeError) as error:
             raise errors.FolderExistsError(f'{file}: damaged ({error}); remove it to do all steps again') from error
         if differing := [name for name in self._settings | settings if settings.get(name) != self._settings.get(name)]:
-            shown = '; '.join(f'{name} was {untrusted.shown(settings.get(name))}, now {untrusted.shown(self._settings.get(name))}'
-                              for name in differing[:_MOST_SHOWN])
+            shown = '; '.join(_difference(name, settings.get(name), self._settings.get(name)) for name in differing[:_MOST_SHOWN])
             more = f'; and {len(differing) - _MOST_SHOWN} more' if len(differing) > _MOST_SHOWN else ''
             raise errors.FolderExistsError(f'{self._out}: begun with other settings: {shown}{more}; give them as they were, or another --out')
         return done
@@ -97,6 +97,14 @@ def settings_of(plan: Plan) -> dict[str, Any]:
     found |= {'ids': _states([pathlib.Path(settings.ids)]) if settings.ids else None, 'seed': settings.seed, 'size': settings.size,
               'split': settings.split, 'questions': settings.questions, 'batch_size': settings.batch_size, 'gin': list(settings.bindings)}
     return found
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    """Returns what is different of a setting: of files their names, of all others both values."""
+    if all(isinstance(value, list) and all(isinstance(part, list) and part for part in value) for value in (before, now)) and (before or now):
+        changed = [part[0] for part in now if part not in before] or [part[0] for part in before if part not in now]
+        return f'{name}: {untrusted.shown(changed[0] if changed else None)} is another file or has changed'
+    return f'{name} was {json.dumps(before, ensure_ascii=False)[:_MOST_CHARACTERS]}, now {json.dumps(now, ensure_ascii=False)[:_MOST_CHARACTERS]}'
 
 
 def _states_of_model(path: str) -> list[list[Any]]:
