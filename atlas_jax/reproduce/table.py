@@ -110,7 +110,7 @@ def remarks(plan: Plan, lines: Sequence[Line]) -> list[str]:
     if plan.settings.size and sizes and plan.settings.size not in sizes:
         found[f'the paper has no figure for {plan.settings.size}, only for {", ".join(sizes)}'] = None
     if plan.settings.questions is not None:
-        found[f'the first {plan.settings.questions:,} questions alone'] = None
+        found[f'the first {plan.settings.questions:,} questions of each file alone'] = None
     return [remark[0].upper() + remark[1:] + '.' for remark in found if remark]
 
 

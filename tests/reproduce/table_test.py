@@ -28,7 +28,7 @@ def test_paper_and_ours_with_an_interval(tmp_path):
     assert [line.figure for line in lines] == ['exact_match', 'f1'] and lines[0].ours == 75.0 and lines[0].questions == 4
     assert 0 <= lines[0].interval[0] < 75 < lines[0].interval[1] <= 100
     text = table.as_text(plan, lines)
-    assert 'exact_match  xl 41.3  75.0' in text and 'f1           -' in text and 'The first 4 questions alone.' in text
+    assert 'exact_match  xl 41.3  75.0' in text and 'f1           -' in text and 'The first 4 questions of each file alone.' in text
     assert 'Without NQ.*.idx.json' in text and 'xxl has 42.4' in text
     report = json.loads((tmp_path / 'report.json').read_text(encoding='utf-8'))
     assert report['figures'][0]['paper'] == {'base': 27.0, 'large': 35.4, 'xl': 41.3, 'xxl': 45.1} and report['results'] == {'test.jsonl': 4}

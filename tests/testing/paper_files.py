@@ -4,6 +4,8 @@ import csv
 import json
 import pathlib
 
+from atlas_jax import api
+from atlas_jax.corpus import documents as documents_lib
 from tests.testing import tiny_run
 
 SUBJECTS = ('anatomy', 'virology')
@@ -39,6 +41,13 @@ def write(folder: pathlib.Path) -> pathlib.Path:
             {'query': f'The thing {i} is _X_.', 'answer': [{'name': colour(i + year)}], 'date': str(year), 'id': f'{i}_{year}',
              'relation': 'P1'} for i in things for year in (2017, 2020)])
     return folder
+
+
+def index(model: api.Atlas, folder: pathlib.Path) -> api.Index:
+    """The index of tiny_run, its passages with sections, which one task of pre-training needs."""
+    documents = [documents_lib.Document(f'd{i}', f'thing {i}', 'colour', f'The thing {i} is {colour(i)} .') for i in range(23)]
+    api.PassageStore.build(documents, folder / 'store', progress=False)
+    return api.Index.build(api.PassageStore.open(folder / 'store'), model, folder / 'index', show_progress=False)
 
 
 def _kilt(folder: pathlib.Path) -> None:
