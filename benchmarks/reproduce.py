@@ -15,8 +15,8 @@ from atlas_jax.reproduce.recipes import RECIPES, SIZES, Figure, Recipe
 INTRODUCTION = """# Reproduce the paper's figures
 
 One command makes a row of the paper's tables (Izacard et al. 2022): it prepares published files, chooses the training examples, trains by
-the run's gin file, evaluates, and prints the paper's figure beside ours. `benchmarks/reproduce.py` writes this page. No run of this page has
-been made at the paper's size with this code; [experiments.md](experiments.md) says what they would take on a TPU.
+the run's gin file, evaluates, and prints the paper's figure beside ours. `benchmarks/reproduce.py` writes this page. No run has been made
+at the paper's size with this code; [experiments.md](experiments.md) says what they would take on a TPU.
 
 ## NaturalQuestions from 64 questions, from nothing
 
@@ -35,8 +35,9 @@ atlas-jax index build --store store --out index --dtype bfloat16 --model atlas
 atlas-jax reproduce nq_64_shot --from downloads --model atlas --index index --out nq_64_shot --size xxl
 ```
 
-`--from` takes files, folders and patterns. Of a folder each run takes the files that it needs by their published names and leaves the others,
-so one folder of downloads serves all runs. Everything is checked before the first step: files by their first records, model, index, names.
+`--from` takes files, folders and patterns. Of a folder each run takes the files that it needs, by their published names, so one folder of
+downloads serves several runs; FEVER, whose `train.jsonl` any data set may have, needs one of its own. Everything is checked before the
+first step: files by their first records, model, index, names.
 
     figure       paper     ours  95 % interval  questions
     exact_match  xxl 45.1  …     …              3,610
@@ -49,15 +50,15 @@ examples or another seed would change.
 
 | option | effect |
 |---|---|
-| `--dry-run` | checks everything and prints each step as a command, done or to do; on a pod, run these commands on all hosts with `--multihost` |
-| `--size base`, `large`, `xl`, `xxl` | shows the paper's figure for this size; base and large take 10,000 updates in full runs, the others 5,000 |
+| `--dry-run` | checks everything and prints the steps as commands; on a pod, run these on all hosts with `--multihost` |
+| `--size base`, `large`, `xl`, `xxl` | shows the paper's figure for this size; in full runs base and large take 10,000 updates, not 5,000 |
 | `--seed S` | chooses the examples and seeds the training |
 | `--ids FILE` | trains on listed examples, such as the original's `train.64-shot.jsonl` ([data_select.md](data_select.md)) |
 | `--split dev` | evaluates on the dev questions, to choose settings by |
 | `--questions N` | evaluates the first N questions |
 | `--batch_size N` | examples at a time, in training and evaluation |
 | `--reader`, `--retriever` | two models in place of `--model`, as pre-training starts from |
-| `--gin.NAME=VALUE` | goes to the steps whose gin files know the name, such as `--gin.MESH_SHAPE='(1, 16, 4)'`; one that none knows is refused |
+| `--gin.NAME=VALUE` | goes to the steps whose gin files know NAME, such as `--gin.MESH_SHAPE='(1, 16, 4)'` |
 
 ## Folder, and how a run goes on
 
@@ -65,7 +66,7 @@ examples or another seed would change.
 |---|---|
 | `data/` | converted files; `chosen.jsonl` and `chosen.ids` are the training examples |
 | `run/` | the run folder; one a subject for `mmlu_5_shot`, one a training for `templama` |
-| `index/` | where training moves the passages' encoder (full runs): the passages embedded again by the trained model, which takes as long as the first index |
+| `index/` | full runs train the passages' encoder: all passages embedded again, as long as the first index took |
 | `results/` | results files, and the page of all figures |
 | `reproduce.json` | settings, and the steps that are done |
 

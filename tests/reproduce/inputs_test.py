@@ -15,7 +15,8 @@ def touch(folder, *names):
 
 
 def found(run, *given):
-    return {published.name: [file.name for file in files] for published, files in inputs.find(run, RECIPES[run], list(map(str, given))).items()}
+    files = inputs.find(run, RECIPES[run], list(map(str, given)))
+    return {published.name: [file.name for file in each] for published, each in files.items()}
 
 
 def test_a_folder_of_downloads_serves_several_runs(tmp_path):
@@ -46,7 +47,8 @@ def test_mmlu_in_either_publication(tmp_path, names):
 @pytest.mark.parametrize(('run', 'names', 'given', 'said'), [
     ('nq_64_shot', ['NQ-open.dev.jsonl'], '.', 'nq_64_shot needs NQ-open.train.jsonl; give these, or a folder with them'),
     ('triviaqa_full', ['x.json'], '.', 'needs unfiltered-web-train.json, unfiltered-web-dev.json, TQA.train.idx.json, TQA.dev.idx.json'),
-    ('nq_full', ['a/NQ-open.train.jsonl', 'b/NQ-open.train.jsonl', 'NQ-open.dev.jsonl'], '.', 'is NQ-open.train.jsonl, too; give one of them'),
+    ('nq_full', ['a/NQ-open.train.jsonl', 'b/NQ-open.train.jsonl', 'NQ-open.dev.jsonl'], '.',
+     'is NQ-open.train.jsonl, too; give one of them'),
     ('nq_full', ['nq.jsonl'], 'nq.jsonl', 'nq_full has no use for a file of this name; it takes NQ-open.train.jsonl'),
     ('pretrain_lm', ['text.jsonl'], 'text.jsonl', 'trains on the passages of the index and takes no files'),
     ('nq_full', [], 'missing.jsonl', 'no such file or folder')])

@@ -158,7 +158,8 @@ def test_mistakes_are_told(folder, tmp_path, run, changes, said):
 
 
 def test_bindings_go_where_they_are_known(folder, tmp_path):
-    plan = plan_of(folder, tmp_path, 'nq_64_shot', bindings=('N_CONTEXT=2', 'WARMUP_STEPS=1', 'OptimizerConfig.clip=0.5', 'PERPLEXITY=True'))
+    bindings = ('N_CONTEXT=2', 'WARMUP_STEPS=1', 'OptimizerConfig.clip=0.5', 'PERPLEXITY=True')
+    plan = plan_of(folder, tmp_path, 'nq_64_shot', bindings=bindings)
     plan.check_bindings()
     training, evaluation = plan.steps[2], plan.steps[3]
     assert {'--gin.N_CONTEXT=2', '--gin.WARMUP_STEPS=1', '--gin.OptimizerConfig.clip=0.5'} <= {*training.command}

@@ -31,7 +31,8 @@ def test_paper_and_ours_with_an_interval(tmp_path):
     assert 'exact_match  xl 41.3  75.0' in text and 'f1           -' in text and 'The first 4 questions of each file alone.' in text
     assert 'Without NQ.*.idx.json' in text and 'xxl has 42.4' in text
     report = json.loads((tmp_path / 'report.json').read_text(encoding='utf-8'))
-    assert report['figures'][0]['paper'] == {'base': 27.0, 'large': 35.4, 'xl': 41.3, 'xxl': 45.1} and report['results'] == {'test.jsonl': 4}
+    assert report['figures'][0]['paper'] == {'base': 27.0, 'large': 35.4, 'xl': 41.3, 'xxl': 45.1}
+    assert report['results'] == {'test.jsonl': 4}
     assert 'xl 41.3' in page.read_text(encoding='utf-8') and (plan.results / 'evaluation.html').is_file()
 
 
@@ -39,7 +40,8 @@ def test_all_sizes_where_none_is_said(tmp_path):
     [line, _] = table.lines_of(plan_of('nq_full', tmp_path), {'test.jsonl': rows(0.0, 1.0)})
     assert line.cells(None)[1] == 'base 54.1, large 60.8, xl 63.4, xxl 64.0' and line.cells('base')[1] == 'base 54.1'
     plan = plan_of('fever_full', tmp_path, size='base')
-    assert 'The paper has no figure for base, only for xxl.' in table.remarks(plan, table.lines_of(plan, {'t': rows(1.0, metric='accuracy')}))
+    lines = table.lines_of(plan, {'test.jsonl': rows(1.0, metric='accuracy')})
+    assert 'The paper has no figure for base, only for xxl.' in table.remarks(plan, lines)
 
 
 def test_subjects_are_one_evaluation(tmp_path):

@@ -33,7 +33,8 @@ def write(folder: pathlib.Path) -> pathlib.Path:
         _json(folder / 'triviaqa' / f'TQA.{split}.idx.json', [f'tc_{i}' for i in numbers])
     for name, numbers in (('train', range(66)), ('paper_dev', range(66, 69)), ('paper_test', range(69, 72))):
         _lines(folder / 'fever' / f'{name}.jsonl', [
-            {'id': i, 'claim': f'The thing {i} is {colour(i)} .', 'label': _LABELS[i % 3], 'evidence': [[[1, 2, f'd{i}', 0]]]} for i in numbers])
+            {'id': i, 'claim': f'The thing {i} is {colour(i)} .', 'label': _LABELS[i % 3], 'evidence': [[[1, 2, f'd{i}', 0]]]}
+            for i in numbers])
     _kilt(folder / 'kilt')
     _mmlu(folder / 'mmlu')
     for split, things in (('train', range(5)), ('val', range(5, 7)), ('test', range(7, 10))):
@@ -61,7 +62,8 @@ def _kilt(folder: pathlib.Path) -> None:
         # TriviaQA's own questions lie in its own files.
         _lines(folder / f'triviaqa-{split}_id-kilt.jsonl', [
             {'id': f'tc_{i}', 'input': '', 'output': [{'answer': colour(i), 'provenance': [{'wikipedia_id': f'd{i}'}]}]} for i in numbers])
-        _json(folder / f'wikipedia-{split}.json', {'Data': [{'Question': f'what is thing {i} ?', 'QuestionId': f'tc_{i}'} for i in numbers]})
+        _json(folder / f'wikipedia-{split}.json', {'Data': [
+            {'Question': f'what is thing {i} ?', 'QuestionId': f'tc_{i}'} for i in numbers]})
 
 
 def _mmlu(folder: pathlib.Path) -> None:
