@@ -76,8 +76,8 @@ def show(figures: dict[str, Any]) -> None:
     """Prints the figures."""
     for name in ('one_worker', 'all_processors'):
         found = figures[name]
-        print(f'{name}: {found["articles_per_second"]:.0f} articles/s, {found["xml_megabytes_per_second"]:.2f} MB of XML/s; of processor time '
-              f'{found["articles_per_core_second"]:.0f} and {found["xml_megabytes_per_core_second"]:.2f}; '
+        print(f'{name}: {found["articles_per_second"]:.0f} articles/s, {found["xml_megabytes_per_second"]:.2f} MB of XML/s; of processor '
+              f'time {found["articles_per_core_second"]:.0f} and {found["xml_megabytes_per_core_second"]:.2f}; '
               f'{found["rows"]} passages, peak {found["peak_bytes"] / 1e6:.0f} MB a process')
     print(f'store: {figures["store"]["passages_per_second"]:.0f} passages/s, of processor time '
           f'{figures["store"]["passages_per_core_second"]:.0f}, peak {figures["store"]["peak_bytes"] / 1e6:.0f} MB')
