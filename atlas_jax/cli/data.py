@@ -10,7 +10,6 @@ from atlas_jax.cli import options as cli_options
 from atlas_jax.datasets import registry
 from atlas_jax.datasets.source import Source
 
-
 # Options of several sources; one that a single source has is described in docs/data.md.
 _OPTIONS = {'max_words': 'most words of a passage; 0 cuts nothing', 'together': 'write infoboxes among the other passages'}
 
