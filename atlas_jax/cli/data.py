@@ -7,9 +7,11 @@ import pathlib
 
 from atlas_jax.cli import inputs
 from atlas_jax.cli import options as cli_options
+from atlas_jax.cli import select as cli_select
 from atlas_jax.datasets import registry
 from atlas_jax.datasets.source import Source
 
+_MOST_SHOWN = 9
 # Options of several sources; one that a single source has is described in docs/data.md.
 _OPTIONS = {'max_words': 'most words of a passage; 0 cuts nothing', 'together': 'write infoboxes among the other passages'}
 
@@ -31,6 +33,7 @@ def add_commands(commands) -> None:
     add_packages(parser)
     for source in registry.SOURCES.values():
         _add_source(group, source)
+    cli_select.add_commands(group)
 
 
 def _add_source(group, source: Source) -> None:
@@ -58,7 +61,12 @@ def _convert(source: Source, options: argparse.Namespace) -> None:
     made = convert.convert(source, options.files, options.to, {name: getattr(options, name) for name in source.options},
                            max_passages=getattr(options, 'max_passages', None), skip_bad=options.skip_bad, workers=options.workers,
                            show_progress=True)
-    rows = ', '.join(f'{count} {output}' for output, count in sorted(made.rows.items())) or f'no {source.makes}'
+    # The largest first where there are many: MMLU has a file for each split of 57 subjects.
+    most = sorted(made.rows.items(), key=lambda item: (-item[1], item[0]) if len(made.rows) > _MOST_SHOWN else item)
+    shown = [f'{count} {output}' for output, count in most[:_MOST_SHOWN]]
+    if len(most) > _MOST_SHOWN:
+        shown.append(f'and {len(most) - _MOST_SHOWN} more')
+    rows = ', '.join(shown) or f'no {source.makes}'
     left_out = f'; {made.bad} bad parts of the input left out, listed in {convert.BAD_FILE}' if made.bad else ''
     print(f'{options.to}: {rows}{left_out}{" (finished before)" if made.was_finished else ""}')
 

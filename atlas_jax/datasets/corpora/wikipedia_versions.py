@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -79,6 +80,7 @@ def _fever_pages(file: pathlib.Path, start: int, stop: int | None, max_words: in
             continue
         if not page:  # the first line of wiki-001.jsonl is an empty page, and so are redirects
             continue
+        page = unicodedata.normalize('NFC', page)  # as the claims' evidence, which writes some accents in another way
         title = fever_text(page.replace('_', ' '))
         yield from passage_rows.cut(page, title, '', ' '.join(filter(None, map(fever_text, _fever_sentences(lines)))), max_words)
 
