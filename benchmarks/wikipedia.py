@@ -30,7 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # enwiki-20181220-pages-articles: bytes of XML, about. A part of it are other pages than articles, which cost less.
 DUMP_BYTES = 70_000_000_000
 _WORDS = ('the of and in to was is for as on with by that his from at it were he an are which this be had also not or has first their its'
-          'one after new who they two her she been other when time during there into all may more school can years over only city some'
+          'one after new who they two her she been other when time during there into all may more school can years over only city some '
           'world would where up later most between university state south national war known united about then under film season').split()
 _PAGES_A_STREAM = 100  # as in the published dumps
 
