@@ -43,6 +43,19 @@ def test_the_lease_of_a_killed_writer_ends(seconds, held):
             assert 'process 7 elsewhere' not in FOLDER.read(lock.FILE).decode()
 
 
+def test_a_run_waits_for_the_lease_of_a_killed_writer_and_not_for_one_that_lives(monkeypatch, capsys):
+    monkeypatch.setattr(lock, 'LEASE_SECONDS', 1)
+    FOLDER.write_json(lock.FILE, {'writer': 'process 7 elsewhere', 'until': time.time() + 0.3})
+    with lock.writing(FOLDER, 'run', errors.ConfigError, waits=True):
+        assert 'process 7 elsewhere has not ended with this run; waiting for at most' in capsys.readouterr().out
+        # The one that holds it renews it five times in its lease, far before it ends.
+        started = time.time()
+        with pytest.raises(errors.ConfigError, match='another process is writing this run'), \
+                lock.writing(FOLDER, 'run', errors.ConfigError, waits=True):
+            pass
+        assert time.time() - started < 0.9
+
+
 def test_of_two_that_come_together_one_gets_it(monkeypatch):
     whole = time.time
 
