@@ -56,23 +56,33 @@ def place_of(checkpoints: Folder) -> tuple[epath.Path, type[ocp.path.atomicity_t
     # Orbax refuses relative paths.
     if checkpoints.local is not None:
         return epath.Path(checkpoints.local.absolute()), _OnDisk
-    try:
+    with storage_errors(checkpoints):
         import fsspec  # not above: a disk needs no packages of buckets
+        import gcsfs  # noqa: F401  Orbax's, by the path's name
         from google.cloud import storage
         # A list that is remembered would hide what other processes have written.
         fsspec.config.conf['gcs'] = {'use_listings_cache': False}
-        # Orbax asks whether the bucket renames folders. Here, since its own answer to a bucket that may not be looked at is a traceback.
+        # As Orbax does, to know whether the bucket renames folders.
         storage.Client().get_bucket(checkpoints.bucket, timeout=_BUCKET_SECONDS, retry=None)
-        path = epath.Path(str(checkpoints))
-        path.exists()
-    except ImportError as error:
-        raise errors.StorageError(f'{checkpoints}: a run folder in a bucket needs the package {error.name}: '
-                                  "pip install 'atlas-jax[gcs]'") from error
-    except Exception as error:  # each of the libraries has its own
-        reason = ' '.join(str(error).split())[:200]
-        raise errors.StorageError(f'{checkpoints}: cannot be used ({reason}); check the name, and that you have the roles objectUser and '
-                                  'legacyBucketReader on the bucket') from error
-    return path, _InBucket
+    return epath.Path(str(checkpoints)), _InBucket
+
+
+@contextlib.contextmanager
+def storage_errors(checkpoints: Folder) -> Iterator[None]:
+    """Turns what Orbax meets inside the block when it reads and writes into the user's errors: DiskFullError, StorageError."""
+    with atomic.storage_errors_are_user_errors(str(checkpoints)):
+        try:
+            yield
+        except ImportError as error:
+            raise errors.StorageError(f'{checkpoints}: a run folder in a bucket needs the package {error.name}: '
+                                      "pip install 'atlas-jax[gcs]'") from error
+        except Exception as error:
+            # Each of the bucket's three libraries has errors of its own.
+            if checkpoints.local is not None or isinstance(error, errors.UserError):
+                raise
+            reason = ' '.join(str(error).split('[source')[0].split())[:200]
+            raise errors.StorageError(f'{checkpoints}: cannot be used ({reason}); check the name, and that you have the roles '
+                                      'storage.objectUser and storage.legacyBucketReader on the bucket') from error
 
 
 def say_once() -> None:

@@ -7,12 +7,11 @@
                               or, in a bucket, committed by the file commit_success.txt
     RUN/lock                  held by the process that trains
 
-RUN is a folder on a disk or in a bucket, gs://bucket/folder. All functions take a path or an io.folder.Folder.
+RUN is a folder on a disk or in a bucket, gs://bucket/folder. Functions take either, as a path or an io.folder.Folder.
 """
 
 import contextlib
 import json
-import os
 import pathlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,14 +23,13 @@ import orbax.checkpoint as ocp
 from atlas_jax import errors, types
 from atlas_jax.checkpoints import integrity
 from atlas_jax.io import atomic, contents, lock, untrusted
-from atlas_jax.io.folder import Folder
+from atlas_jax.io.folder import Folder, Place
 from atlas_jax.runtime import hosts
 
 MODEL_FILE = 'model.json'
 # Of model.json; Orbax versions its own files. Raise it when a field changes its meaning: another version is refused, not guessed at.
 FORMAT_VERSION = 1
 CHECKPOINTS = 'checkpoints'  # the folder of them in a run folder
-Place = str | os.PathLike | Folder
 
 
 def write_model_file(place: Place, description: dict[str, Any], also: Iterable[str] = ()) -> None:
@@ -62,7 +60,7 @@ def read_model_file(place: Place) -> dict[str, Any]:
                                       '`atlas-jax train`, or Hugging Face folders with --reader and --retriever')
     contents.check(folder, (MODEL_FILE,))
     try:
-        values = untrusted.parse_json(folder.read(MODEL_FILE))
+        values = folder.read_json(MODEL_FILE)
     except ValueError as error:
         raise errors.ModelFolderError(f'{path}: broken JSON: {error}') from error
     # Other programs write files of this name too.
@@ -193,7 +191,7 @@ class RunCheckpoints:
         return self
 
     def __exit__(self, error_type: type[BaseException] | None, *_) -> None:
-        with atomic.storage_errors_are_user_errors(str(self._path)):
+        with integrity.storage_errors(self._path):
             if error_type is None and self._saved is not None:
                 self._remove_old()
             # Closing waits for pending writes, so a full disk may show only here.
@@ -229,7 +227,7 @@ class RunCheckpoints:
             items |= {'optimizer': ocp.args.StandardSave(optimizer), 'input': ocp.args.JsonSave({'position': input_position})}
         if index is not None:
             items['index'] = ocp.args.StandardSave(index)
-        with atomic.storage_errors_are_user_errors(str(self._path)):
+        with integrity.storage_errors(self._path):
             # Of a bucket: another process may have taken over while this one slept.
             with hosts.together():
                 lock.confirm(self._folder)
@@ -243,7 +241,7 @@ class RunCheckpoints:
 
     def raise_problems(self) -> None:
         """Raises the error of a save in the background that has failed, if one has; waits for none. Raises DiskFullError, StorageError."""
-        with atomic.storage_errors_are_user_errors(str(self._path)):
+        with integrity.storage_errors(self._path):
             self._manager.check_for_errors()
 
     def discard(self, step: int) -> bool:

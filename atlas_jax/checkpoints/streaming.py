@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from atlas_jax import errors
 from atlas_jax.checkpoints import integrity, run_folder
 from atlas_jax.io import atomic
-from atlas_jax.io.folder import Folder
+from atlas_jax.io.folder import Folder, Place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class _LazyHandler(ocp.type_handlers.NumpyHandler):
         return []
 
 
-def save(place: run_folder.Place, params: Any) -> None:
+def save(place: Place, params: Any) -> None:
     """Writes a tree of LazyArrays as checkpoint 0 of a run folder without checkpoints. Raises DiskFullError."""
     # A registry of its own: the global one serves ordinary arrays.
     registry = ocp.type_handlers.create_type_handler_registry(
@@ -81,7 +81,7 @@ class StoredParams:
       ModelFolderError: there is no checkpoint, or it is damaged.
     """
 
-    def __init__(self, place: run_folder.Place):
+    def __init__(self, place: Place):
         folder = Folder(place)
         if not (folder / run_folder.CHECKPOINTS).is_folder():
             raise errors.ModelFolderError(f'{folder}: it has a {run_folder.MODEL_FILE} but no checkpoints; train it again or give another '

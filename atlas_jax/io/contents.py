@@ -15,14 +15,13 @@ import hashlib
 import itertools
 import os
 import pathlib
-import stat
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from atlas_jax import errors
 from atlas_jax.io import manifest, untrusted
-from atlas_jax.io.folder import Folder
+from atlas_jax.io.folder import Folder, Place
 
 FILE = 'checksums.json'
 FORMAT, VERSION = 'atlas_jax checksums', 1
@@ -32,7 +31,6 @@ _MAX_THREADS = 32  # on a network disk more than the processors pays
 _ABOVE = 3  # folders above a file in which a list may name it: RUN/tokenizers/reader/spiece.model
 
 Part = tuple[int, int, str]  # first byte, end, name
-Place = str | os.PathLike | Folder  # a folder; all functions take any of these
 _Block = tuple[int, int, str]
 _is_checking: contextvars.ContextVar[bool] = contextvars.ContextVar('is_checking', default=True)
 # Files as they were when they were found whole: a command opens a folder several times.

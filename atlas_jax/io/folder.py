@@ -9,7 +9,7 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tensorstore
@@ -100,6 +100,13 @@ class Folder:
         if found.state == 'missing':
             raise FileNotFoundError(2, 'No such file or directory', f'{self.path}/{name}')
         return found.value
+
+    def read_json(self, name: str) -> Any:
+        """Returns the value of a JSON file. Raises FileNotFoundError, StorageError, and ValueError as untrusted.read_json."""
+        if self.local is not None:
+            with self._os_errors():
+                return untrusted.read_json(self._place(name))
+        return untrusted.parse_json(self.read(name))
 
     def pieces(self, name: str, start: int, stop: int) -> Iterator[bytes]:
         """Yields the bytes of a file from `start` up to `stop`, in pieces; fewer where it ends. Raises FileNotFoundError, OSError,
@@ -286,15 +293,18 @@ class Folder:
 
         For small files that others read by their paths. Raises DiskFullError, StorageError.
         """
-        if self.local is not None:
-            return self.local
+        return self._copied(self.sizes()) if self.local is None else self.local
+
+    def _copied(self, names: Iterable[str]) -> pathlib.Path:
+        """Returns a folder on this machine with copies of a bucket's files. Raises FileNotFoundError, DiskFullError, StorageError."""
         if str(self.path) not in _copies:
-            copy = tempfile.TemporaryDirectory(prefix='atlas_jax')
-            for name in self.sizes():
-                with atomic.writing(Folder(copy.name)._own_place(name), 'wb') as file:
-                    file.write(self.read(name))
-            _copies[str(self.path)] = copy
-        return pathlib.Path(_copies[str(self.path)].name)
+            _copies[str(self.path)] = tempfile.TemporaryDirectory(prefix='atlas_jax')
+        copies = Folder(_copies[str(self.path)].name)
+        for name in names:
+            if not copies.exists(name):
+                copies.write(name, self.read(name))
+        assert copies.local is not None
+        return copies.local
 
     def require_own(self) -> None:
         """Raises StorageError if links lead out of the folder that was given first; called before TensorStore writes here."""
@@ -330,6 +340,20 @@ class Folder:
     def open(self) -> tensorstore.KvStore:
         """Opens TensorStore's key-value store of this folder. Raises ValueError: TensorStore's message."""
         return tensorstore.KvStore.open(self.kvstore()).result()
+
+
+def file_on_disk(path: str | os.PathLike) -> pathlib.Path:
+    """Returns a path on this machine that has a file: its own, or that of a bucket's copy, which goes with the process.
+
+    Raises FileNotFoundError, DiskFullError, StorageError: of a bucket.
+    """
+    if not is_remote(path):
+        return pathlib.Path(path)
+    folder, _, name = str(path).rpartition('/')
+    return Folder(folder)._copied([name]) / name
+
+
+Place = str | os.PathLike | Folder  # a folder: a path of this machine, gs://bucket/folder, or opened already
 
 
 @contextlib.contextmanager

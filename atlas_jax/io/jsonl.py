@@ -14,21 +14,22 @@ _MAX_LINE = 1 << 26  # bytes
 
 
 def read(path: str | os.PathLike, required: Iterable[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number from 1, object) for every line that is not blank.
+    """Yields (line number from 1, object) for every line that is not blank; `path` may be a bucket's, gs://...
 
     Raises InputFileError: a missing or empty file, a pipe or device, not UTF-8, a line that is not a JSON object or is longer than 64 MiB,
-    or one that lacks a `required` field.
+    or one that lacks a `required` field. StorageError: a bucket cannot be read.
     """
     # Line by line: files of millions of lines are read without being held.
-    path, required, empty = pathlib.Path(path), tuple(required), True
+    required, empty = tuple(required), True
     try:
-        untrusted.require_regular_file(path)
+        opened = _on_disk(path)
+        untrusted.require_regular_file(opened)
     except ValueError as error:
         raise errors.InputFileError(path, str(error), remedy='give the path of a JSON-lines file') from error
-    if not path.is_file():
+    if not opened.is_file():
         raise errors.InputFileError(path, 'no such file', remedy='give the path of a JSON-lines file')
     # As bytes, so that a line that is no text is named; lines end at \n alone, for a text may hold U+2028.
-    with open(path, 'rb') as file:
+    with open(opened, 'rb') as file:
         for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE + 1), b''), start=1):
             # A file of holes is one line of any length.
             if len(line) > _MAX_LINE:
@@ -42,7 +43,17 @@ def read(path: str | os.PathLike, required: Iterable[str] = ()) -> Iterator[tupl
         raise errors.InputFileError(path, 'the file is empty', remedy='it needs one JSON object a line')
 
 
-def _parse(path: pathlib.Path, number: int, line: bytes, required: tuple[str, ...]) -> dict[str, Any]:
+def _on_disk(path: str | os.PathLike) -> pathlib.Path:
+    if '://' not in str(path):
+        return pathlib.Path(path)
+    from atlas_jax.io import folder  # not above: help needs no tensorstore
+    try:
+        return folder.file_on_disk(path)
+    except FileNotFoundError:
+        return pathlib.Path(path)  # which is no file
+
+
+def _parse(path: str | os.PathLike, number: int, line: bytes, required: tuple[str, ...]) -> dict[str, Any]:
     try:
         value = untrusted.parse_json(line.decode())
     except UnicodeDecodeError as error:

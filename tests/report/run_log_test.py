@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import struct
 
 import jax.numpy as jnp
@@ -61,8 +60,9 @@ def test_a_row_is_seen_while_the_run_goes_on_and_flushed_rows_are_whole(tmp_path
 
 def test_a_full_disk_is_one_line_at_the_next_row(tmp_path):
     log = run_log.RunLog(tmp_path, 0)
-    log.path = pathlib.Path('/dev/full')
-    with pytest.raises(errors.DiskFullError, match='/dev/full: the disk is full; free'), log:
+    (tmp_path / run_log.METRICS_FILE).unlink()
+    (tmp_path / run_log.METRICS_FILE).symlink_to('/dev/full')
+    with pytest.raises(errors.DiskFullError, match='metrics.jsonl: the disk is full; free'), log:
         log.append({'step': 1, 'loss': 0.5})
         with pytest.raises(errors.DiskFullError):
             log.flush()
