@@ -69,7 +69,7 @@ def place_of(checkpoints: Folder) -> tuple[epath.Path, type[ocp.path.atomicity_t
 
 @contextlib.contextmanager
 def storage_errors(checkpoints: Folder) -> Iterator[None]:
-    """Turns what Orbax meets inside the block when it reads and writes into the user's errors: DiskFullError, StorageError."""
+    """Turns what Orbax meets inside the block when it reads and writes into the user's errors. Raises DiskFullError, StorageError."""
     with atomic.storage_errors_are_user_errors(str(checkpoints)):
         try:
             yield

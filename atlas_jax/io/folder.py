@@ -301,8 +301,7 @@ class Folder:
             _copies[str(self.path)] = tempfile.TemporaryDirectory(prefix='atlas_jax')
         copies = Folder(_copies[str(self.path)].name)
         for name in names:
-            if not copies.exists(name):
-                copies.write(name, self.read(name))
+            copies.write(name, self.read(name))
         assert copies.local is not None
         return copies.local
 

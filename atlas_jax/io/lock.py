@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import pathlib
 import socket
@@ -135,24 +136,25 @@ class _Lease:
         self.done = threading.Event()
         with storage_errors(folder):
             found = self._store.read(FILE).result()
-            if waits:
-                found = self._waited(found)
             until, holder = _parse(found.value) if found.state == 'value' else (0, 'just started')
+            if waits and until >= time.time():
+                print(f'{folder}: {holder} has not ended with this {noun}; waiting for at most {until - time.time():.0f} s to see whether '
+                      'it was killed', flush=True)
+                found, until = self._waited(found, until)
             self._generation = self._write(found.stamp.generation) if until < time.time() else b''
         if not self._generation:  # `just started`: a writer that came between our read and our write
             raise error(f'{folder}: another process is writing this {noun} ({holder}); wait until it has finished')
 
-    def _waited(self, found: tensorstore.KvStore.ReadResult) -> tensorstore.KvStore.ReadResult:
-        """Waits until the lease in the lock file ends; returns the file as it is then, or as soon as its writer has changed it."""
-        until, holder = _parse(found.value) if found.state == 'value' else (0, '')
-        if until >= time.time():
-            print(f'{self._folder}: {holder} has not ended with this {self._noun}; waiting for at most {until - time.time():.0f} s to see '
-                  'whether it was killed', flush=True)
-        now = found
-        while time.time() <= until and now.stamp.generation == found.stamp.generation:
+    def _waited(self, held: tensorstore.KvStore.ReadResult, until: float) -> tuple[tensorstore.KvStore.ReadResult, float]:
+        """Waits until the lease ends that the lock file holds, or its writer changes the file; returns file and end of lease as they are
+        then.
+        """
+        while time.time() <= until:
             time.sleep(min(LEASE_SECONDS / 60, max(until - time.time(), 0) + 0.01))
             now = self._store.read(FILE).result()
-        return now
+            if now.stamp.generation != held.stamp.generation:
+                return now, 0 if now.state == 'missing' else math.inf
+        return held, until
 
     def keep(self) -> None:
         """Renews the lease until `done`; runs in a thread of its own."""

@@ -11,6 +11,8 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.io import appending
+from atlas_jax.io.folder import Folder
+from tests.testing import bucket
 
 RUN = """
 import pathlib, sys, time
@@ -88,6 +90,25 @@ def test_nothing_is_written_behind_a_hole(tmp_path):
         files.append('/dev', 'full', b'1')
         files.append(tmp_path, 'a', b'2')
     assert not (tmp_path / 'a').exists()
+
+
+def test_a_bucket_gets_the_whole_file_when_it_is_synced(monkeypatch):
+    with bucket.serving(monkeypatch) as server:
+        Folder('gs://some-bucket/run').write('a', b'before\n')
+        with appending.Appender(sync_seconds=600) as files:
+            for number in range(3):
+                files.append('gs://some-bucket/run', 'a', f'{number}\n'.encode())
+            files.append(Folder('gs://some-bucket/run'), 'deep/b', b'b')
+            assert set(server.objects) == {('some-bucket', 'run/a')}
+            files.flush()
+            assert server.objects['some-bucket', 'run/a'][1] == b'before\n0\n1\n2\n'
+            assert server.objects['some-bucket', 'run/deep/b'][1] == b'b'
+            before = server.generation
+            files.append('gs://some-bucket/run', 'a', b'3\n')
+        assert server.objects['some-bucket', 'run/a'][1].endswith(b'2\n3\n') and server.generation == before + 1
+        with pytest.raises(errors.StorageError, match='PERMISSION_DENIED'), appending.Appender() as files:
+            files.append(f'gs://{bucket.READ_ONLY}/run', 'a', b'1')
+            files.flush()
 
 
 def test_what_a_killed_process_has_appended_is_there(tmp_path):
