@@ -22,15 +22,14 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from atlas_jax import errors
 
 MESH_AXES = ('data', 'fsdp', 'model')
-_EXAMPLE_AXES = MESH_AXES[:2]  # examples of split layers lie over these
+_EXAMPLE_AXES = MESH_AXES[:2]  # examples of split layers lie over these, and those of a batch that is smaller than the mesh
 _SPLIT_SIDES = ('TPU v5 lite', 'TPU v5e')
 _platform: contextvars.ContextVar[str | None] = contextvars.ContextVar('platform', default=None)
 
-# logical axis -> mesh axes. Streams, batches and index rows are spread over every device; weights are split in `embed` over fsdp and
-# in heads, mlp and vocab over model.
+# logical axis -> mesh axes. Streams and index rows are spread over every device, and batches as `batch_axes` says; weights are split in
+# `embed` over fsdp and in heads, mlp and vocab over model.
 RULES = (
     ('streams', MESH_AXES),
-    ('batch', MESH_AXES),
     ('passages', MESH_AXES),
     ('embed', 'fsdp'),
     ('mlp', 'model'),
@@ -103,6 +102,20 @@ def sharding(mesh: Mesh, *logical_axes: str | None) -> NamedSharding:
     """
     rules = dict(RULES)
     return NamedSharding(mesh, PartitionSpec(*(None if axis is None else rules[axis] for axis in logical_axes)))
+
+
+def batch_axes(mesh: Mesh | AbstractMesh, examples: int) -> tuple[str, ...]:
+    """Returns the mesh axes that a batch of so many examples lies over: all, or where it is too small `data` and `fsdp`.
+
+    A batch that neither divides lies over all; no step is made for it (steps/spec.py), and jax refuses to place it.
+    """
+    over_all, over_some = (math.prod(mesh.shape[axis] for axis in axes) for axes in (MESH_AXES, _EXAMPLE_AXES))
+    return _EXAMPLE_AXES if examples % over_all and not examples % over_some else MESH_AXES
+
+
+def batch_sharding(mesh: Mesh, examples: int, leading: int = 0) -> NamedSharding:
+    """Returns the NamedSharding of a batch's arrays [examples, ...]; `leading` dimensions before the examples are not sharded."""
+    return NamedSharding(mesh, PartitionSpec(*(None,) * leading, batch_axes(mesh, examples)))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -229,7 +242,7 @@ def rows_of(table: jax.Array, axes: Sequence[str | None], numbers: jax.Array, dt
       [..., features] of `dtype`.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or numbers.shape[0] % mesh.size:
+    if mesh.empty or numbers.shape[0] % math.prod(mesh.shape[axis] for axis in batch_axes(mesh, numbers.shape[0])):
         # jnp.take's default mode compares every number with the size of the table, to give NaN for those beyond it.
         return jnp.take(whole(table, axes), numbers, axis=0, mode='clip').astype(dtype)
     return _rows_of(table, numbers, _stored(mesh, table.shape, axes), jnp.dtype(dtype), table.shape, table.dtype)
@@ -246,20 +259,28 @@ def _rows_of_forward(table, numbers, stored, dtype, shape, own_dtype):
 
 
 def _rows_of_backward(stored, _, shape, own_dtype, numbers, gradient):
+    mesh = jax.sharding.get_abstract_mesh()
+    summed = batch_axes(mesh, numbers.shape[0])
+
     def scatter(numbers: jax.Array, gradient: jax.Array) -> jax.Array:
         """Adds up a device's own gradients [..., features] by row, and keeps its part of the sum over all devices."""
         # in float32: a row may be taken thousands of times
         total = jnp.zeros(shape, jnp.float32).at[numbers].add(gradient.astype(jnp.float32), mode='clip')
         # The widest axis first, while there is most to send.
         for mesh_axis in ('fsdp', 'model', 'data'):
-            if mesh_axis in tuple(stored):
-                total = jax.lax.psum_scatter(total, mesh_axis, scatter_dimension=tuple(stored).index(mesh_axis), tiled=True)
+            dimension = tuple(stored).index(mesh_axis) if mesh_axis in tuple(stored) else None
+            if mesh_axis not in summed:  # its devices have the same examples, so each holds the sum already
+                if dimension is not None:
+                    size = shape[dimension] // mesh.shape[mesh_axis]
+                    total = jax.lax.dynamic_slice_in_dim(total, jax.lax.axis_index(mesh_axis) * size, size, dimension)
+            elif dimension is not None:
+                total = jax.lax.psum_scatter(total, mesh_axis, scatter_dimension=dimension, tiled=True)
             else:
                 total = jax.lax.psum(total, mesh_axis)
         return total.astype(own_dtype)
 
-    spread_over_all = PartitionSpec(MESH_AXES)
-    run = jax.shard_map(scatter, in_specs=(spread_over_all, spread_over_all), out_specs=stored, check_vma=False)
+    over_examples = PartitionSpec(summed)
+    run = jax.shard_map(scatter, in_specs=(over_examples, over_examples), out_specs=stored, check_vma=False)
     return run(numbers, gradient), None
 
 

@@ -64,7 +64,7 @@ def test_shardings_by_name():
 
 def test_constraining_keeps_the_values():
     values = np.arange(6.0).reshape(2, 3)
-    np.testing.assert_array_equal(jax.jit(lambda x: partitioning.constrain(x, _one_device(), 'batch'))(values), values)
+    np.testing.assert_array_equal(jax.jit(lambda x: partitioning.constrain(x, _one_device(), 'streams'))(values), values)
 
 
 def _box(shape, names):

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from atlas_jax import errors
 from atlas_jax.io import atomic, untrusted
 from atlas_jax.planning import compiled as compiled_lib
 from atlas_jax.planning import gpus, program, slices, steps
 from atlas_jax.planning import workload as workload_lib
+from atlas_jax.steps import spec as spec_lib
 
 if TYPE_CHECKING:  # it imports this module
     from atlas_jax.planning import gpu_plan
@@ -114,11 +114,19 @@ def plan(workload: workload_lib.Workload, topology: str, cache_dir: pathlib.Path
     """
     slice_ = slices.parse(topology)
     slices.check_mesh(workload.mesh_shape, slice_)
-    if workload.trains and workload.batch_size % slice_.chips:
-        raise errors.ConfigError(f'batch_size {workload.batch_size} (of a micro-batch) does not divide over the {slice_.chips} chips of '
-                                 f'{topology}; choose a multiple of {slice_.chips}')
     if not workload.trains:  # evaluation fills its batches up in the same way
         workload = dataclasses.replace(workload, batch_size=math.ceil(workload.batch_size / slice_.chips) * slice_.chips)
+    # As a run does: what computes least again is tried first.
+    *tried, last = spec_lib.REMAT_TRIED['tpu'] if workload.trains and workload.step.remat == 'auto' else (workload.step.remat,)
+    for remat in tried:
+        planned = _plan(dataclasses.replace(workload, step=dataclasses.replace(workload.step, remat=remat)), slice_, topology, cache_dir)
+        if planned.fits:
+            return planned
+    return _plan(dataclasses.replace(workload, step=dataclasses.replace(workload.step, remat=last)), slice_, topology, cache_dir)
+
+
+def _plan(workload: workload_lib.Workload, slice_: slices.Slice, topology: str, cache_dir: pathlib.Path | None) -> Plan:
+    """Plans a step whose rematerialisation is given."""
     mesh, hosts = steps.mesh_of(workload, slice_)
     traced = trace(workload, mesh, hosts)
     lowered = traced[-1].program.lower()
@@ -209,8 +217,9 @@ def remedies(planned: 'Plan | gpu_plan.GpuPlan', workload: workload_lib.Workload
         found.append("compute in bfloat16: StepConfig.compute_dtype='bfloat16'")
     if step.attention == 'plain':
         found.append("encoders' attention without logits in memory: StepConfig.attention='auto'")
-    if planned.kind == 'train' and step.remat != 'full':
-        least = 'full' if step.remat == 'encoder_mlp' else 'encoder_mlp'
+    remat = planned.remat if isinstance(planned, Plan) else step.remat  # auto on a GPU is full
+    if planned.kind == 'train' and remat not in ('auto', 'full'):
+        least = 'full' if remat == 'encoder_mlp' else 'encoder_mlp'
         found.append(f"compute more of the layers again in the backward pass: StepConfig.remat='{least}'")
     if planned.kind == 'train' and workload.optimizer.optimizer != 'adafactor' and planned.hbm_parts['optimizer'] > 1:
         found.append("factored moments: OptimizerConfig.optimizer='adafactor'")

@@ -145,9 +145,18 @@ def make_spec(workload: Workload, mesh: jax.sharding.Mesh) -> spec_lib.StepSpec:
                               workload.batch_size, workload.distill if workload.trains else None, step, workload.search, workload.lower_for)
 
 
+def passages_together(workload: Workload) -> frozenset[int]:
+    """Returns how many passages an example has in each kind of stream of the step (StepSpec.passages_together); no mesh is needed."""
+    nowhere: Any = jax.sharding.AbstractMesh((1,) * len(partitioning.MESH_AXES), partitioning.MESH_AXES)
+    return spec_lib.StepSpec(workload.config, stand_in_segments(workload.config), nowhere, read=(),
+                             distill=workload.distill if workload.trains else None, search=workload.search).passages_together
+
+
 def _train_step(workload: Workload, spec: spec_lib.StepSpec) -> Step:
     arguments = train_arguments(workload, spec)
     state, index = arguments[0], arguments[2]
+    # One program: a plan tries them one by one.
+    spec = dataclasses.replace(spec, step=dataclasses.replace(spec.step, remat=spec.remat[0]))
     return Step(train_step.make_train_step(spec, workload.optimizer), arguments, (state.params, state.passage_encoder),
                 optimizer=state.optimizer_state, index=index, gradients=state.params, items=workload.examples_a_step)
 
@@ -158,7 +167,7 @@ def _reading_step(workload: Workload, spec: spec_lib.StepSpec, run: Any) -> Step
     reader, capacity = spec.config.reader, spec.read[-1]
     size = jnp.dtype(spec.step.compute_dtype or reader.dtype).itemsize
     # One stream a chip: its passages' rows, each as wide as the longest. Keys and values are two arrays in every decoder layer.
-    positions = workload.batch_size // spec.streams * spec.passages_read * capacity.longest
+    positions = workload.batch_size * spec.passages_read // spec.streams * capacity.longest
     keys_values = 2.0 * size * reader.num_decoder_layers * positions * reader.num_heads * reader.head_dim
     # max_length counts the start token, which is given and not decoded.
     decoded = (workload.decoding.max_length or workload.config.inputs.target_limit + 1) - 1 if workload.kind == 'answer' else 1
@@ -217,7 +226,7 @@ def _found(workload: Workload, spec: spec_lib.StepSpec) -> tuple[types.Retrieved
     """The argument that holds what a searcher of the host has found, where there is one."""
     if spec.closed_book or not spec.search.on_host:
         return ()
-    shape, spread = (workload.examples_a_step, spec.candidates), partitioning.sharding(spec.mesh, 'batch')
+    shape, spread = (workload.examples_a_step, spec.candidates), partitioning.batch_sharding(spec.mesh, workload.examples_a_step)
     return (types.Retrieved(scores=_array(shape, jnp.float32, spread), passage_ids=_array(shape, jnp.int32, spread)),)
 
 
@@ -236,7 +245,7 @@ def batch(workload: Workload, mesh: jax.sharding.Mesh) -> types.Batch:
         shapes |= dict.fromkeys(('choice_tokens', 'choice_weights'), (examples, *workload_lib.CHOICES))
     if workload.excludes_own_passages:
         shapes['excluded_passage_ids'] = (examples, 1)
-    spread = partitioning.sharding(mesh, 'batch')
+    spread = partitioning.batch_sharding(mesh, examples)
     return types.Batch(**{name: _array(shape, jnp.float32 if name.endswith('_weights') else jnp.int32, spread)
                           for name, shape in shapes.items()})
 

@@ -15,7 +15,9 @@ from atlas_jax import errors
 from atlas_jax.models import parameters
 from atlas_jax.planning import plan as plan_lib
 from atlas_jax.planning import slices
+from atlas_jax.planning import steps as steps_lib
 from atlas_jax.planning import workload as workload_lib
+from atlas_jax.steps import spec as spec_lib
 
 FINALISTS = 3  # candidates that are compiled on each slice, at most, the one that needs least memory last: each takes minutes
 _MODEL_AXIS = (1, 2, 4, 8)  # sizes of `model`; the heads of every T5 divide by 8
@@ -30,8 +32,6 @@ _ENCODER_SHARE = 1 / 2  # of the weights; nearly all tokens are passages', which
 # A weight moves once for the forward pass, once for the backward pass, and its gradient goes back once.
 _TRAINING_MOVES = 3
 _MOVED_BYTES = 2  # weights are gathered, and gradients sent, in the compute dtype: bfloat16
-# What a training step varies, the least computed again first. dots keeps the decoder's keys and values too, which are large.
-_REMAT = ('encoder_dots', 'encoder_mlp', 'full')
 # Activations that an encoder layer keeps of a token, in multiples of emb_dim, by `remat`. full: its input. dots: the results of T5 1.1's
 # products with weights: q, k, v, o and wo are 1 wide, the two wi 2.5 each. none: about three times that, for norms, gates and dropout.
 # On the traced step of models/xxl.gin with runs/plan.gin `program.kept_bytes` counts 1.1, 6.1 and 42 (68 with plain attention), the
@@ -95,9 +95,11 @@ def candidates(workload: workload_lib.Workload, slice_: slices.Slice) -> list[Ca
     They come quickest first; equally quick ones by memory, then by traffic. Questions come in one batch, rounded up to whole chips.
     """
     examples, found = workload.examples_a_step, []
-    counts = [steps for steps in range(1, examples + 1) if examples % steps == 0 and examples // steps % slice_.chips == 0]
+    together = steps_lib.passages_together(workload)
     for mesh_shape in meshes(slice_):
-        for steps, remat in itertools.product(counts, _REMAT) if workload.trains else ((1, workload.step.remat),):
+        counts = [steps for steps in range(1, examples + 1)
+                  if examples % steps == 0 and spec_lib.divides(workload.config, mesh_shape, examples // steps, together)]
+        for steps, remat in itertools.product(counts, spec_lib.REMAT_TRIED['tpu']) if workload.trains else ((1, workload.step.remat),):
             batch_size = examples // steps if workload.trains else math.ceil(examples / slice_.chips) * slice_.chips
             changed = dataclasses.replace(workload, mesh_shape=mesh_shape, batch_size=batch_size,
                                           step=dataclasses.replace(workload.step, accumulation_steps=steps, remat=remat))

@@ -5,12 +5,14 @@ attention kernel cannot be partitioned over more than one TPU chip.
 """
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
+import sys
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from atlas_jax import partitioning
+from atlas_jax.runtime import hosts
 from atlas_jax.steps.spec import StepSpec
 
 # A step's executable is large: a run has one, an evaluation a few.
@@ -41,6 +43,37 @@ def compile_step(program: Callable[..., Any], spec: StepSpec, *static: Hashable,
     del on_the_mesh.__wrapped__  # jit would read the program's signature, which has the spec in front
     layout = {} if out_shardings is None else {'out_shardings': out_shardings(spec, *static)}
     return jax.jit(on_the_mesh, donate_argnums=donate, compiler_options=_options(spec), **layout)
+
+
+class FirstThatFits:
+    """A step in several forms, of which the first that compiles into the devices' memory is used; they compute the same.
+
+    It is compiled when it is first called, for arguments of these shapes and layouts alone.
+    """
+
+    def __init__(self, option: str, forms: Mapping[str, Any]):
+        """Takes jitted functions by the value that `option` has in them, the preferred one first."""
+        self._option, self._forms = option, dict(forms)
+        self._compiled: Callable[..., Any] | None = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Calls the step. Raises JaxRuntimeError: no form fits, or it does not compile for another reason."""
+        if self._compiled is None:
+            self._compiled = self._first(arguments)
+        return self._compiled(*arguments)
+
+    def _first(self, arguments: Sequence[Any]) -> Any:
+        *others, last = self._forms.items()
+        for value, form in others:
+            try:
+                return form.lower(*arguments).compile()
+            except jax.errors.JaxRuntimeError as error:
+                # The program is the same in every process, and so is what the compiler says of it.
+                if 'RESOURCE_EXHAUSTED' not in str(error):
+                    raise
+            if hosts.is_first():  # each try takes minutes
+                print(f'{self._option} {value} does not fit the devices; the next is compiled', file=sys.stderr, flush=True)
+        return last[1].lower(*arguments).compile()
 
 
 def _options(spec: StepSpec) -> dict[str, bool] | None:

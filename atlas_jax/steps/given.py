@@ -42,7 +42,7 @@ def make_spec(config: atlas.AtlasConfig, closed_book: tuple[Segment, ...] | None
                                  'set SearchConfig.rerank_candidates to 0')
     # What is embedded without a gradient: for scores where nothing is trained, or by an encoder that stays as it is.
     limit = int(np.max(retriever_lengths, initial=1))
-    scored = buckets.capacities(np.asarray(retriever_lengths), batch_size // mesh.size * max(spec.top_k, 1), limit, mesh.size)
+    scored = buckets.capacities(np.asarray(retriever_lengths), batch_size * max(spec.top_k, 1) // mesh.size, limit, mesh.size)
     return dataclasses.replace(spec, reranked=() if spec.embeds_passages else scored)
 
 

@@ -116,7 +116,7 @@ class Prepared:
 
         `params` as for `batch`.
         """
-        return self.batch(drawn, len(drawn), params) if self.on_host else (hosts.from_local(drawn, self.sharding, size), None)
+        return self.batch(drawn, len(drawn), params) if self.on_host else (hosts.from_local(drawn, self.sharding(size), size), None)
 
     def run(self, step: Callable[..., Any], params: Any, examples: Sequence[TaskExample], size: int,
             label: str | None = None) -> Iterator[tuple[Sequence[TaskExample], Any]]:
@@ -152,10 +152,9 @@ class Prepared:
 
         return self.run(step, params, examples, size, label)
 
-    @property
-    def sharding(self) -> jax.sharding.NamedSharding:
-        """The layout of a batch on the devices."""
-        return partitioning.sharding(self.spec.mesh, 'batch')
+    def sharding(self, examples: int) -> jax.sharding.NamedSharding:
+        """Returns the layout of a batch of so many examples on the devices."""
+        return partitioning.batch_sharding(self.spec.mesh, examples)
 
     def _made(self, examples: Sequence[TaskExample], size: int, passages_of: Callable[[int], Any] | None = None,
               bare: bool = False) -> types.Batch:
@@ -167,7 +166,8 @@ class Prepared:
             given = () if passages_of is None else (passages_of(number),)
             return self.encoder.encode(examples[number], *given, bare=bare)
 
-        return hosts.from_local(encode.stack([row(number) for number in hosts.local_rows(self.sharding, size)]), self.sharding, size)
+        sharding = self.sharding(size)
+        return hosts.from_local(encode.stack([row(number) for number in hosts.local_rows(sharding, size)]), sharding, size)
 
     def _assembled(self, examples: Sequence[TaskExample], size: int, retrieved: types.Retrieved) -> types.Batch:
         found, index = hosts.to_host(retrieved), self.index

@@ -16,9 +16,13 @@ Array = jax.Array
 
 def embed_queries(params, batch: types.Batch, spec: spec_lib.StepSpec, dropout_key: Array | None = None) -> Array:
     """Returns query embeddings [batch, dim] float32; without a key, without dropout."""
-    stream = _stream(batch.retriever_query_tokens[:, None], batch.retriever_query_lengths[:, None], spec)
-    embeddings = embed(params, stream, spec, dropout_key)  # [streams, batch / streams, dim]
-    return embeddings.reshape(-1, embeddings.shape[-1])
+    examples = batch.retriever_query_tokens.shape[0]
+    # A batch may be smaller than the mesh: the streams that get no query get an empty one.
+    missing = -examples % spec.streams
+    tokens = jnp.pad(batch.retriever_query_tokens, ((0, missing), (0, 0)))
+    stream = _stream(tokens[:, None], jnp.pad(batch.retriever_query_lengths, (0, missing))[:, None], spec)
+    embeddings = embed(params, stream, spec, dropout_key)  # [streams, queries of a stream, dim]
+    return embeddings.reshape(-1, embeddings.shape[-1])[:examples]
 
 
 def embed(params, stream: types.TokenStream, spec: spec_lib.StepSpec, dropout_key: Array | None = None) -> Array:
@@ -157,10 +161,10 @@ def _closed_book_inputs(batch: types.Batch, spec: spec_lib.StepSpec) -> types.Re
 
 
 def _take_rows(table: types.TokenTable, ids: Array, spec: spec_lib.StepSpec) -> types.TokenTable:
-    """Takes the table's rows `ids` [n] int32, laid out over the devices like the batch."""
+    """Takes the table's rows `ids` [n] int32, laid out over the devices like the streams."""
     rows = jax.tree.map(lambda column: jnp.take(column, ids, axis=0).astype(jnp.int32), table)
-    # Rows of the index lie anywhere. Their copies go where their example is, so that no token moves later.
-    return jax.tree.map(lambda column: partitioning.constrain(column, spec.mesh, 'batch'), rows)
+    # Rows of the index lie anywhere. Their copies go where their stream is, so that no token moves later.
+    return jax.tree.map(lambda column: partitioning.constrain(column, spec.mesh, 'streams'), rows)
 
 
 def _stream(tokens: Array, lengths: Array, spec: spec_lib.StepSpec) -> types.TokenStream:
@@ -171,8 +175,11 @@ def _stream(tokens: Array, lengths: Array, spec: spec_lib.StepSpec) -> types.Tok
 
 
 def pack(tokens: Array, lengths: Array, spec: spec_lib.StepSpec, stream_tokens: int, longest: int) -> types.TokenStream:
-    """Packs the passages of each example [batch, n, width] into one stream a device, whole examples in each."""
+    """Packs the passages of all examples [batch, n, width], in their order, into one stream a device.
+
+    Whole examples in each, or where the mesh is larger than the batch a part of an example's passages.
+    """
     width = tokens.shape[-1]
-    # [batch, n, width] to [streams, passages, width]: whole examples stay on their device.
+    # [batch, n, width] to [streams, passages, width]: streams of one example lie on devices of one place on data and fsdp.
     tokens = partitioning.constrain(tokens.reshape(spec.streams, -1, width), spec.mesh, 'streams')
     return token_stream.pack(tokens, lengths.reshape(spec.streams, -1), stream_tokens, longest)

@@ -63,4 +63,4 @@ def find_on_host(params: Any, batch: types.Batch, examples: Sequence[TaskExample
     embeddings = hosts.to_host(query_embedder(spec)(params, batch)) if searcher.needs_embeddings else None
     excluded = None if batch.excluded_passage_ids is None else hosts.to_host(batch.excluded_passage_ids)
     found = searcher.search(HostQueries(texts, embeddings), spec.candidates, excluded)
-    return found.on_devices(partitioning.sharding(spec.mesh, 'batch'))
+    return found.on_devices(partitioning.batch_sharding(spec.mesh, len(texts)))

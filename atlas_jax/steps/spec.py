@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from atlas_jax import errors, types
+from atlas_jax import errors, partitioning, types
 from atlas_jax.losses import attention_scores
 from atlas_jax.models import atlas, contriever, t5
 from atlas_jax.nn import flash_attention, layer_scan
@@ -26,6 +27,8 @@ ALIASES = {'ppmean': 'pdist', 'evalnormssum': 'adist', 'evalnormsum': 'adist'}
 GOLD_SCORES = ('shared', 'exact')
 DTYPES = ('float32', 'bfloat16')
 ATTENTION = ('auto', 'plain', 'flash')
+# What remat 'auto' tries, by platform, the least computed again first. dots keeps the decoder's keys and values too, which are large.
+REMAT_TRIED = {'tpu': ('encoder_dots', 'encoder_mlp', 'full'), 'gpu': ('full',)}
 # joint trains one encoder of queries and passages; untied two; query_side leaves the index valid; frozen trains the reader alone.
 RETRIEVER_TRAINING = ('joint', 'untied', 'query_side', 'frozen')
 
@@ -97,7 +100,8 @@ class StepConfig:
       accumulation_steps: micro-batches an update; the run's batch_size is that of one of them.
       average_accumulated: divide the gradients by accumulation_steps; the original sums without dividing, so the joint clip sees the sum.
       remat: what the backward pass computes again: none, dots (all but the products with weights), full (every layer); encoder_dots and
-        encoder_mlp keep those products of the encoders, or those inside their MLPs alone, and compute the decoder's layers again.
+        encoder_mlp keep those products of the encoders, or those inside their MLPs alone, and compute the decoder's layers again. auto
+        takes on a TPU the first of encoder_dots, encoder_mlp and full that compiles into its memory, on a GPU full, elsewhere none.
       attention: of the encoders: plain, flash (nn/flash_attention.py: on a TPU a kernel for passages of at most 512 tokens; on a GPU
         cuDNN's, for bfloat16 without dropout; elsewhere the TPU's interpreted, and so very slow), or auto: flash on a TPU or a GPU where
         it fits. In training the two drop other probabilities.
@@ -108,13 +112,13 @@ class StepConfig:
 
     accumulation_steps: int = 1
     average_accumulated: bool = False
-    remat: str = 'none'
+    remat: str = 'auto'
     attention: str = 'auto'
     compute_dtype: str | None = None
     param_dtype: str = 'float32'
 
     def __post_init__(self):
-        for name, valid in (('remat', layer_scan.REMAT), ('attention', ATTENTION), ('compute_dtype', (None, *DTYPES)),
+        for name, valid in (('remat', ('auto', *layer_scan.REMAT)), ('attention', ATTENTION), ('compute_dtype', (None, *DTYPES)),
                             ('param_dtype', DTYPES)):
             if getattr(self, name) not in valid:
                 choices = ', '.join(str(choice) for choice in valid)
@@ -218,6 +222,12 @@ class StepSpec:
         return max(self.top_k, self.search.rerank_candidates)
 
     @property
+    def passages_together(self) -> frozenset[int]:
+        """How many passages an example has in each kind of stream that the step may have."""
+        only_for_gold = self.encoded_for_gold.stop - self.encoded_for_gold.start
+        return frozenset({self.passages_read, only_for_gold, self.passages_scored, self.candidates})
+
+    @property
     def needs_retriever_tokens(self) -> bool:
         """True where the step embeds passages, so that it needs them in the retriever's tokens."""
         return bool(self.embedded or self.reranked)
@@ -229,11 +239,19 @@ class StepSpec:
 
     @property
     def reader(self) -> t5.T5:
-        return t5.T5(self._computing(self.config.reader), self.step.remat, self._unroll, self.flash)
+        return t5.T5(self._computing(self.config.reader), self.remat[0], self._unroll, self.flash)
 
     @property
     def retriever(self) -> contriever.Contriever:
-        return contriever.Contriever(self._computing(self.config.retriever), self.step.remat, self._unroll, self.flash)
+        return contriever.Contriever(self._computing(self.config.retriever), self.remat[0], self._unroll, self.flash)
+
+    @property
+    def remat(self) -> tuple[str, ...]:
+        """What the backward pass may compute again: names of layer_scan.REMAT, of which the first that fits is wanted."""
+        if self.step.remat != 'auto':
+            return (self.step.remat,)
+        # A step that answers has no backward pass.
+        return ('none',) if self.distill is None else REMAT_TRIED.get(self.platform, ('none',))
 
     @property
     def platform(self) -> str:
@@ -262,33 +280,68 @@ def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sha
     """Chooses the capacities for (micro-)batches of `batch_size` examples.
 
     Raises:
-      ConfigError: the batch does not divide over the devices, or StepConfig.attention is "flash" and the kernel does not fit.
+      ConfigError: neither the batch nor its passages divide over the devices (`divides`), or StepConfig.attention is "flash" and the
+        kernel does not fit.
     """
-    if batch_size % mesh.size:
-        raise errors.ConfigError(f'batch_size {batch_size} does not divide over {mesh.size} devices; choose a multiple of {mesh.size}')
     bare = StepSpec(config, segments, mesh, read=(), distill=distill, step=step or StepConfig(),
                     search=search or SearchConfig(), lower_for=lower_for)
-    examples = batch_size // mesh.size
+    only_for_gold = bare.encoded_for_gold.stop - bare.encoded_for_gold.start
+    _check_batch(bare, batch_size)
+
+    def in_a_stream(passages: int) -> int:
+        return batch_size * passages // mesh.size
+
     format_ = types.required(segments.closed_book if bare.closed_book else segments.reader)
     reader_inputs, reader_limit = _input_lengths(format_, lengths, config.inputs.text_max_tokens)
     retriever_inputs, retriever_limit = embedded_lengths(segments.retriever, lengths, config.retriever_max_tokens)
-    kinds = {'read': buckets.capacities(reader_inputs, examples * bare.passages_read, reader_limit, bare.streams)}
+    kinds = {'read': buckets.capacities(reader_inputs, in_a_stream(bare.passages_read), reader_limit, bare.streams)}
     # Passages that are read share the training forward's states; only the others need a stream.
-    only_for_gold = bare.encoded_for_gold.stop - bare.encoded_for_gold.start
     if only_for_gold:
-        kinds['scored'] = buckets.capacities(reader_inputs, examples * only_for_gold, reader_limit, bare.streams)
+        kinds['scored'] = buckets.capacities(reader_inputs, in_a_stream(only_for_gold), reader_limit, bare.streams)
     if bare.embeds_passages:
-        kinds['embedded'] = buckets.capacities(retriever_inputs, examples * bare.passages_scored, retriever_limit, bare.streams)
+        kinds['embedded'] = buckets.capacities(retriever_inputs, in_a_stream(bare.passages_scored), retriever_limit, bare.streams)
     # A level is a branch of one switch, so all kinds of streams have equally many.
     kinds = buckets.distinct(kinds)
     # The last level is the one that must fit the kernel.
     _check_attention(bare, kinds['read'][-1].longest)
     reranked: tuple[buckets.Capacity, ...] = ()
     if bare.search.rerank_candidates and not bare.closed_book:
-        candidates = buckets.capacities(retriever_inputs, examples * bare.candidates, retriever_limit, bare.streams)
+        candidates = buckets.capacities(retriever_inputs, in_a_stream(bare.candidates), retriever_limit, bare.streams)
         reranked = buckets.distinct({'reranked': candidates})['reranked']
     return dataclasses.replace(bare, read=kinds['read'], scored=kinds.get('scored', ()), embedded=kinds.get('embedded', ()),
                                reranked=reranked)
+
+
+def divides(config: atlas.AtlasConfig, mesh_shape: Sequence[int], batch_size: int, passages: Collection[int]) -> bool:
+    """Returns whether a batch divides over a mesh.
+
+    A batch that is smaller than the mesh does where its passages divide over all devices and its examples over data and fsdp; `model`
+    then has to split the decoder's layers, or each of its devices would compute them whole.
+
+    Args:
+      config: of the models.
+      mesh_shape: (data, fsdp, model).
+      batch_size: examples of a (micro-)batch.
+      passages: numbers of passages of an example that are read or embedded together.
+    """
+    data, fsdp, model = mesh_shape
+    devices, reader = data * fsdp * model, config.reader
+    if batch_size % devices == 0:
+        return True
+    return (batch_size % (data * fsdp) == 0 and all(batch_size * count % devices == 0 for count in passages)
+            and reader.num_heads % model == 0 and reader.mlp_dim % model == 0)
+
+
+def _check_batch(spec: StepSpec, batch_size: int) -> None:
+    shape = tuple(spec.mesh.shape[axis] for axis in partitioning.MESH_AXES)
+    if divides(spec.config, shape, batch_size, spec.passages_together):
+        return
+    counts = ', '.join(str(count) for count in sorted(spec.passages_together) if count)
+    more = '' if shape[2] == 1 or batch_size % (shape[0] * shape[1]) else (
+        f'; its passages ({counts} an example) do not either, or the decoder\'s {spec.config.reader.num_heads} heads or its MLP of '
+        f'{spec.config.reader.mlp_dim} do not over the {shape[2]} of the mesh axis model')
+    raise errors.ConfigError(f'batch_size {batch_size} does not divide over {spec.mesh.size} devices{more}; choose a multiple of '
+                             f'{spec.mesh.size}')
 
 
 def _check_attention(spec: StepSpec, longest: int) -> None:

@@ -38,7 +38,7 @@ class TrainBatches:
         if prepared.on_host:
             return cls(pipeline.training_examples(examples, prepared.encoder, rows, seed, **options), prepared, rows, placed)
         # Positions are global, so any number of processes can go on where another number stopped.
-        own_rows = hosts.local_rows(prepared.sharding, rows).tolist()
+        own_rows = hosts.local_rows(prepared.sharding(rows), rows).tolist()
         return cls(pipeline.training_batches(examples, prepared.encoder, rows, seed, own_rows, **options), prepared, rows, placed)
 
     def take(self, params: Any) -> tuple[types.Batch, types.Retrieved | None]:

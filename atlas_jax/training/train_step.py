@@ -1,5 +1,6 @@
 """The train step: one compiled program from query tokens to updated reader and retriever (docs/design.md, section 1)."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import optax
 from atlas_jax import partitioning, types
 from atlas_jax.steps import read, retrieve
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.steps.compile import compile_step
+from atlas_jax.steps.compile import FirstThatFits, compile_step
 from atlas_jax.training import joint_loss, model_flops
 from atlas_jax.training import optimizer as optimizer_lib
 from atlas_jax.training import state as state_lib
@@ -30,8 +31,14 @@ def make_train_step(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConf
     retriever loss with gradients, clip, update. A batch holds `accumulation_steps` micro-batches one after another; each retrieves for
     itself, and there is one update. `retrieved` is what a searcher of the host has found instead. Metrics are scalars.
     """
-    # The state goes out as it came in, or the second call would compile again for another layout.
-    return compile_step(train_step, spec, config, seed, donate=(0,), out_shardings=_out_shardings)
+    def computing_again(remat: str) -> TrainStep:
+        given = dataclasses.replace(spec, step=dataclasses.replace(spec.step, remat=remat))
+        # The state goes out as it came in, or the second call would compile again for another layout.
+        return compile_step(train_step, given, config, seed, donate=(0,), out_shardings=_out_shardings)
+
+    if len(spec.remat) == 1:
+        return computing_again(*spec.remat)
+    return FirstThatFits('remat', {remat: computing_again(remat) for remat in spec.remat})
 
 
 def train_step(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfig, seed: int, state: state_lib.TrainState, batch: types.Batch,
@@ -145,7 +152,7 @@ def _micro_batches(leaf: jax.Array, steps: int, spec: spec_lib.StepSpec) -> jax.
     """[steps * batch, ...] to [steps, batch, ...], every micro-batch spread over the devices."""
     # Micro-batches follow one another in the batch, so that each is the batch of a run without accumulation.
     leaf = leaf.reshape(steps, -1, *leaf.shape[1:])
-    return partitioning.constrain(leaf, spec.mesh, None, 'batch')
+    return jax.lax.with_sharding_constraint(leaf, partitioning.batch_sharding(spec.mesh, leaf.shape[1], leading=1))
 
 
 def _over_micro_batches(name: str, values: jax.Array) -> jax.Array:

@@ -38,7 +38,7 @@ def test_ids_and_ties_do_not_depend_on_the_devices(devices, shape, top_k, chunk_
 def test_queries_sharded_over_the_devices():
     mesh, generator = partitioning.make_mesh(), np.random.default_rng(1)
     embeddings, queries = generator.standard_normal((8 * 23, 13)).astype(np.float32), generator.standard_normal((16, 13)).astype(np.float32)
-    sharded = jax.device_put(queries, partitioning.sharding(mesh, 'batch', None))
+    sharded = jax.device_put(queries, partitioning.batch_sharding(mesh, len(queries)))
     found = jax.jit(exact.search, static_argnums=(2, 3))(place(embeddings, np.ones(8 * 23, bool), mesh), sharded, 4, mesh)
     order = np.argsort(-(queries @ embeddings.T), axis=1)[:, :4]
     np.testing.assert_array_equal(found.passage_ids, order)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax import partitioning
+from atlas_jax import errors, partitioning
 from atlas_jax.models import parameters
 from atlas_jax.steps import answer as answer_step
 from atlas_jax.steps import spec as spec_lib
@@ -32,8 +32,12 @@ def _spec(mesh, distill=None, step=None):
     return dataclasses.replace(spec, read=spec.read[-2:], embedded=spec.embedded[-2:], scored=spec.scored[-2:])
 
 
-def _place(tree, mesh, axis):
-    return jax.device_put(tree, partitioning.sharding(mesh, axis))
+def _knowledge(mesh):
+    return jax.device_put(tiny.knowledge(), partitioning.sharding(mesh, 'passages'))
+
+
+def _batch(mesh, size, seed=0):
+    return jax.device_put(tiny.batch(size, seed), partitioning.batch_sharding(mesh, size))
 
 
 def _run(shape, mode, steps=3):
@@ -45,10 +49,10 @@ def _run(shape, mode, steps=3):
                  layout)
     params = tiny.params()
     current = state.create(params, spec, train_step.optimizer_for(spec, OPTIMIZER))
-    step, known = train_step.make_train_step(spec, OPTIMIZER), _place(tiny.knowledge(), mesh, 'passages')
+    step, known = train_step.make_train_step(spec, OPTIMIZER), _knowledge(mesh)
     losses = []
     for seed in range(steps):
-        current, metrics = step(current, _place(tiny.batch(8 * accumulation, seed), mesh, 'batch'), known)
+        current, metrics = step(current, _batch(mesh, 8 * accumulation, seed), known)
         losses.append([float(metrics['reader_loss']), float(metrics['retriever_loss'])])
     assert step._cache_size() == 1
     return np.array(losses), current
@@ -91,8 +95,31 @@ def test_answers_equal_one_device():
         mesh = _mesh(shape)
         step = answer_step.make_answer_step(_spec(mesh))
         placed = jax.device_put(params, parameters.param_shardings(tiny.config(), mesh))
-        answered = step(placed, _place(tiny.batch(8), mesh, 'batch'), _place(tiny.knowledge(), mesh, 'passages'))
+        answered = step(placed, _batch(mesh, 8), _knowledge(mesh))
         results.append(jax.device_get(answered))
     np.testing.assert_array_equal(results[0].tokens, results[1].tokens)
     np.testing.assert_array_equal(results[0].retrieved.passage_ids, results[1].retrieved.passage_ids)
     np.testing.assert_allclose(results[0].attention, results[1].attention, atol=1e-5)
+
+
+def test_a_mesh_larger_than_the_batch_equals_one_device():
+    # Four examples on eight devices: each has its passages in two streams, and both devices of `model` decode it.
+    config = dataclasses.replace(tiny.config(4), reader=dataclasses.replace(tiny.READER, mlp_dim=32))
+    distill = spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=6)
+    params = tiny.init(parameters.init_params, config)
+    results = []
+    for shape in [(1, 1, 1), (2, 2, 2)]:
+        mesh = _mesh(shape)
+        spec = spec_lib.make_spec(config, tiny.SEGMENTS, mesh, tiny.lengths(tiny.knowledge()), 4, distill)
+        spec = dataclasses.replace(spec, read=spec.read[-1:], embedded=spec.embedded[-1:], scored=spec.scored[-1:])
+        current = state.create(jax.tree.map(np.copy, params), spec, train_step.optimizer_for(spec, OPTIMIZER))
+        current, metrics = train_step.make_train_step(spec, OPTIMIZER)(current, _batch(mesh, 4), _knowledge(mesh))
+        results.append(jax.device_get((metrics['reader_loss'], metrics['retriever_loss'], current.params)))
+    np.testing.assert_allclose(results[1][:2], results[0][:2], rtol=2e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * max(np.abs(b).max(), 1e-2)), results[1][2], results[0][2])
+
+
+def test_a_batch_that_divides_nowhere_is_refused():
+    with pytest.raises(errors.ConfigError, match=r'batch_size 4 does not divide over 8 devices; its passages \(2, 3, 5 an'):
+        spec_lib.make_spec(tiny.config(3), tiny.SEGMENTS, _mesh((2, 2, 2)), tiny.lengths(tiny.knowledge()), 4,
+                           spec_lib.DistillConfig(retriever_n_context=5))

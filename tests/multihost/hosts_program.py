@@ -14,7 +14,7 @@ mesh = partitioning.make_mesh()
 process, count = jax.process_index(), jax.process_count()
 if sys.argv[1] == 'arrays':
     rows = np.arange(count * 2 * 5 * 3).reshape(-1, 3)
-    sharding = partitioning.sharding(mesh, 'batch')
+    sharding = partitioning.sharding(mesh, 'streams')
     placed = hosts.place({'rows': rows}, {'rows': sharding})
     local = hosts.from_local(rows[hosts.local_rows(sharding, len(rows))], sharding, len(rows))
     np.testing.assert_array_equal(hosts.to_host(placed)['rows'], rows)

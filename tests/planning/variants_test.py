@@ -13,7 +13,7 @@ from atlas_jax.steps import spec as spec_lib
 from tests.testing import tiny
 
 WORKLOAD = workload_lib.Workload(tiny.config(), batch_size=16, n_context=3, index_rows=1000,
-                                 step=spec_lib.StepConfig(accumulation_steps=2))
+                                 step=spec_lib.StepConfig(accumulation_steps=2, remat='none'))
 
 
 def _plan(workload, topology, gib):

@@ -12,7 +12,7 @@ import pytest
 
 from atlas_jax import partitioning, types
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.steps.compile import compile_step
+from atlas_jax.steps.compile import FirstThatFits, compile_step
 from tests.testing import tiny
 
 PROGRAM = pathlib.Path(__file__).with_name('compile_program.py')
@@ -67,7 +67,7 @@ def _platform(spec: spec_lib.StepSpec, values: jax.Array) -> jax.Array:
 
 
 def _spread(spec: spec_lib.StepSpec, offset: int) -> jax.sharding.NamedSharding:
-    return partitioning.sharding(spec.mesh, 'batch')
+    return partitioning.sharding(spec.mesh, 'streams')
 
 
 def spec() -> spec_lib.StepSpec:
@@ -96,3 +96,37 @@ def test_donated_arguments_are_given_up():
     values = jnp.ones(3)
     compile_step(_double, spec(), 13, donate=(0,))(values)
     assert values.is_deleted()
+
+
+class _Form:
+    """Stands in for a jitted function: compiles, or fails as a compiler does."""
+
+    def __init__(self, result=None, error=''):
+        self.result, self.error, self.compiled = result, error, 0
+
+    def lower(self, *arguments):
+        self.arguments = arguments
+        return self
+
+    def compile(self):
+        self.compiled += 1
+        if self.error:
+            raise jax.errors.JaxRuntimeError(self.error)
+        return lambda *arguments: (self.result, arguments)
+
+
+def test_the_first_form_that_fits_is_used(capsys):
+    forms = {'all': _Form(error='RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm'), 'some': _Form('some'), 'none': _Form('none')}
+    step = FirstThatFits('remat', forms)
+    assert [step(1, 2), step(3, 4)] == [('some', (1, 2)), ('some', (3, 4))]
+    assert [form.compiled for form in forms.values()] == [1, 1, 0]
+    assert capsys.readouterr().err == 'remat all does not fit the devices; the next is compiled\n'
+
+
+def test_another_error_of_the_compiler_is_no_lack_of_memory():
+    forms = {'all': _Form(error='INTERNAL: a bug'), 'some': _Form('some')}
+    with pytest.raises(jax.errors.JaxRuntimeError, match='a bug'):
+        FirstThatFits('remat', forms)()
+    forms = {'all': _Form(error='RESOURCE_EXHAUSTED: memory'), 'some': _Form(error='RESOURCE_EXHAUSTED: memory again')}
+    with pytest.raises(jax.errors.JaxRuntimeError, match='again'):
+        FirstThatFits('remat', forms)()

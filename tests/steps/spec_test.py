@@ -20,6 +20,14 @@ def make(n_context: int = 3, batch_size: int = 5, **options) -> spec_lib.StepSpe
     return spec_lib.make_spec(tiny.config(n_context), tiny.SEGMENTS, MESH, LENGTHS, batch_size, **options)
 
 
+def test_what_is_computed_again_depends_on_the_platform():
+    trained = {'distill': spec_lib.DistillConfig()}
+    assert make(lower_for='tpu', **trained).remat == ('encoder_dots', 'encoder_mlp', 'full')
+    assert [make(lower_for=platform, **trained).remat for platform in ('gpu', 'cpu')] == [('full',), ('none',)]
+    assert make(lower_for='tpu').remat == ('none',)  # an answer
+    assert make(lower_for='tpu', step=spec_lib.StepConfig(remat='dots'), **trained).remat == ('dots',)
+
+
 def test_names_and_aliases():
     for alias, name in (('ppmean', 'pdist'), ('evalnormssum', 'adist'), ('evalnormsum', 'adist'), ('adist', 'adist')):
         assert spec_lib.DistillConfig(alias).gold_score_mode == name
@@ -43,7 +51,7 @@ def test_distillation_that_cannot_be_is_refused(changes, message):
 
 
 @pytest.mark.parametrize('changes, message', [
-    ({'remat': 'some'}, 'StepConfig.remat is "some"; choose one of none'),
+    ({'remat': 'some'}, 'StepConfig.remat is "some"; choose one of auto, none'),
     ({'attention': 'fast'}, 'StepConfig.attention is "fast"'),
     ({'compute_dtype': 'float16'}, 'StepConfig.compute_dtype is "float16"; choose one of None, float32, bfloat16'),
     ({'param_dtype': 'int8'}, 'StepConfig.param_dtype is "int8"'),
