@@ -20,7 +20,7 @@ _OWN_NAMES = {
     'cli.verify': {'folder / path'},  # a Folder
     'conversion.convert': {'folder / name', "folder / 'tokenizers' / name"},
     'conversion.loading': {'folder / part', 'parent / name', 'path / name', "path / 'checkpoint' / name",
-                           'place / file', 'tokenizers / part'},
+                           'place / file'},
     'conversion.hf_files': {'folder / file', 'folder / index', 'folder / single', 'self.path / index_name'},
     'conversion.t5x': {'folder / name'},
     'demo.data': {"folder / f'{split}.jsonl'"},
