@@ -131,10 +131,11 @@ class _Lease:
     def __init__(self, folder: Folder, noun: str, error: type[errors.UserError], waits: bool):
         """Takes the lease. Raises `error`: another writer has it."""
         self._folder, self._noun, self._error = folder, noun, error
-        self._store, self._writer = folder.open(), f'process {os.getpid()} on {socket.gethostname()}'
+        self._writer = f'process {os.getpid()} on {socket.gethostname()}'
         self._turn = threading.Lock()
         self.done = threading.Event()
         with storage_errors(folder):
+            self._store = folder.open()
             found = self._store.read(FILE).result()
             until, holder = _parse(found.value) if found.state == 'value' else (0, 'just started')
             if waits and until >= time.time():

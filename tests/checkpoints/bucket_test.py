@@ -123,7 +123,7 @@ def test_a_run_that_slept_while_another_took_over_commits_nothing(server):
     assert run_folder.latest_step(RUN) == 6
 
 
-@pytest.mark.parametrize('name', [bucket.READ_ONLY, 'missing'])
+@pytest.mark.parametrize('name', [bucket.READ_ONLY, 'missing', 'B'])
 def test_a_bucket_that_cannot_be_used_is_one_line_before_long_work(name):
     with pytest.raises(errors.StorageError, match=f'^gs://{name}/run') as caught, run_folder.writing(f'gs://{name}/run'):
         pass
