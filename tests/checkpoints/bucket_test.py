@@ -144,3 +144,17 @@ def test_a_missing_package_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, 'gcsfs', None)
     with pytest.raises(errors.StorageError, match=r"needs the package gcsfs: pip install 'atlas-jax\[gcs\]'"):
         run_folder.RunCheckpoints(RUN)
+
+
+def test_a_run_may_be_copied_from_a_disk_and_to_one(tmp_path):
+    run_folder.write_model_file(tmp_path / 'run', DESCRIPTION)
+    streaming.save(tmp_path / 'run', {'reader': {'w': streaming.LazyArray((31, 37), lambda: np.asarray(PARAMS['reader']['w']))}})
+    here, there = Folder(tmp_path / 'run'), Folder('gs://some-bucket/copy')
+    for name in here.sizes():
+        there.write(name, here.read(name))
+    back = Folder(tmp_path / 'back')
+    for name in there.sizes():
+        back.write(name, there.read(name))
+    for copy in (there, back):
+        assert run_folder.latest_step(copy) == 0 and integrity.steps(copy / 'checkpoints') == [0] and run_folder.damage(copy) == []
+        np.testing.assert_array_equal(streaming.StoredParams(copy).read('reader/w'), PARAMS['reader']['w'])
