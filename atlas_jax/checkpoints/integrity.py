@@ -73,13 +73,13 @@ def storage_errors(checkpoints: Folder) -> Iterator[None]:
     with atomic.storage_errors_are_user_errors(str(checkpoints)):
         try:
             yield
-        except ImportError as error:
-            raise errors.StorageError(f'{checkpoints}: a run folder in a bucket needs the package {error.name}: '
-                                      "pip install 'atlas-jax[gcs]'") from error
         except Exception as error:
             # Each of the bucket's three libraries has errors of its own.
             if checkpoints.local is not None or isinstance(error, errors.UserError):
                 raise
+            if isinstance(error, ImportError):
+                raise errors.StorageError(f'{checkpoints}: a run folder in a bucket needs the package {error.name}: '
+                                          "pip install 'atlas-jax[gcs]'") from error
             reason = ' '.join(str(error).split('[source')[0].split())[:200]
             raise errors.StorageError(f'{checkpoints}: cannot be used ({reason}); check the name, and that you have the roles '
                                       'storage.objectUser and storage.legacyBucketReader on the bucket') from error
