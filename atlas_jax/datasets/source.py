@@ -1,4 +1,4 @@
-"""What a published data set is: the files it comes in, how they are cut into pieces, and what stands in each of them."""
+"""Published data sets: the files that each comes in, how they are cut into pieces, and what stands in each piece."""
 
 import dataclasses
 import pathlib

@@ -247,7 +247,7 @@ class StepSpec:
 
     @property
     def remat(self) -> tuple[str, ...]:
-        """What the backward pass may compute again: names of layer_scan.REMAT, of which the first that fits is wanted."""
+        """Names of layer_scan.REMAT, for what the backward pass computes again; the first one whose step fits is wanted."""
         if self.step.remat != 'auto':
             return (self.step.remat,)
         # A step that answers has no backward pass.
