@@ -27,7 +27,8 @@ def read(path: str | os.PathLike, required: Iterable[str] = ()) -> Iterator[tupl
 def read_each(path: str | os.PathLike, required: Iterable[str] = ()) -> Iterator[tuple[int, dict[str, Any] | errors.InputFileError]]:
     """Yields as `read` does, and (line number, error) for a line that is no object or lacks a field; the lines behind it follow.
 
-    Raises InputFileError: a missing or empty file, a pipe or device, a truncated one, or a line of more than 64 MiB. StorageError: as `read`.
+    Raises InputFileError: a missing or empty file, a pipe or device, a truncated one, or a line of more than 64 MiB. StorageError: as
+    `read`.
     """
     required, empty = tuple(required), True
     # As bytes, so that a line that is no text is named; lines end at \n alone, for a text may hold U+2028.
