@@ -71,12 +71,7 @@ def parse_line(path: str | os.PathLike, number: int, line: bytes, required: Iter
 
 
 def write(path: str | os.PathLike, rows: Iterable[dict[str, Any]]) -> None:
-    """Writes one JSON object a line, atomically; `path` may be a bucket's, gs://... Raises DiskFullError, StorageError."""
-    if '://' in str(path):
-        from atlas_jax.io.folder import Folder  # not above: help needs no tensorstore
-        above, _, name = str(path).rpartition('/')
-        Folder(above).write(name, ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows).encode())
-        return
+    """Writes one JSON object a line, atomically. Raises DiskFullError."""
     # A killed run leaves the old file or the new one, never half of one.
     with atomic.writing(path) as file:
         for row in rows:
