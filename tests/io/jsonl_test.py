@@ -1,8 +1,10 @@
 """JSON lines: what is read, and the one line that each mistake gets."""
 
+import gzip
 import json
 import os
 
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,3 +96,27 @@ def test_lines_of_a_bucket_are_read_and_named_by_its_path(monkeypatch):
             next(jsonl.read('gs://some-bucket/none.jsonl'))
         with pytest.raises(errors.StorageError, match='^gs://B: '):
             next(jsonl.read('gs://B/a.jsonl'))
+
+
+def test_compressed_files_are_read_and_cut_ones_told(tmp_path):
+    packed = gzip.compress(b'{"a": 1}\n' * 99)
+    (tmp_path / 'rows.jsonl.gz').write_bytes(packed)
+    assert [number for number, _ in jsonl.read(tmp_path / 'rows.jsonl.gz')] == list(range(1, 100))
+    (tmp_path / 'rows.jsonl.gz').write_bytes(packed[:-5])
+    with pytest.raises(errors.InputFileError, match='rows.jsonl.gz: truncated or damaged gzip file'):
+        list(jsonl.read(tmp_path / 'rows.jsonl.gz'))
+
+
+def test_a_small_file_of_one_endless_line_is_refused(tmp_path):
+    with pyarrow.CompressedOutputStream(str(tmp_path / 'bomb.jsonl.zst'), 'zstd') as file:
+        for _ in range(70):
+            file.write(b'a' * (1 << 20))
+    with pytest.raises(errors.InputFileError, match='bomb.jsonl.zst:1: more than 67,108,864 bytes'):
+        list(jsonl.read(tmp_path / 'bomb.jsonl.zst'))
+
+
+def test_each_line_is_a_row_or_its_error(tmp_path):
+    found = list(jsonl.read_each(_file(tmp_path, b'{"a": 1}\n{"a"\n{"b": 2}\n{"a": 3}\n'), ['a']))
+    assert [number for number, _ in found] == [1, 2, 3, 4] and [row for _, row in found[::3]] == [{'a': 1}, {'a': 3}]
+    assert [str(error).split(': ', 1)[0][-len('rows.jsonl:2'):] for _, error in found[1:2]] == ['rows.jsonl:2']
+    assert isinstance(found[2][1], errors.InputFileError) and found[2][1].field == 'a'
