@@ -94,6 +94,9 @@ def _tokenizer_folders(options: argparse.Namespace) -> tuple[pathlib.Path, pathl
     # A run folder keeps the tokenizers of its models, so that they cannot be mixed up.
     if options.model:
         folder = pathlib.Path(options.model) / 'tokenizers'
+        if '://' in options.model:
+            from atlas_jax.conversion import own  # not for a disk: it takes seconds to import
+            folder = own.tokenizers(options.model)
         return folder / 'reader', folder / 'retriever'
     return pathlib.Path(options.reader), pathlib.Path(options.retriever)
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from atlas_jax import errors
 from atlas_jax.io import jsonl
+from atlas_jax.io.folder import Folder
+from tests.testing import bucket
 
 
 def _file(tmp_path, content: bytes):
@@ -81,6 +83,19 @@ def test_pipes_devices_and_endless_lines_are_refused(tmp_path):
     for name, problem in (('pipe', 'no regular file'), ('zero', 'no regular file'), ('holes', ':1: more than 67,108,864 bytes')):
         with pytest.raises(errors.InputFileError, match=problem):
             list(jsonl.read(tmp_path / name))
+
+
+def test_lines_of_a_bucket_are_read_and_named_by_its_path(monkeypatch):
+    with bucket.serving(monkeypatch):
+        Folder('gs://some-bucket/deep').write('a.jsonl', b'{"a": 1}\n\n{"a": 2}\n[]\n')
+        rows = jsonl.read('gs://some-bucket/deep/a.jsonl')
+        assert [next(rows), next(rows)] == [(1, {'a': 1}), (3, {'a': 2})]
+        with pytest.raises(errors.InputFileError, match='^gs://some-bucket/deep/a.jsonl:4: expected a JSON object'):
+            next(rows)
+        with pytest.raises(errors.InputFileError, match='^gs://some-bucket/none.jsonl: no such file'):
+            next(jsonl.read('gs://some-bucket/none.jsonl'))
+        with pytest.raises(errors.StorageError, match='^gs://B: '):
+            next(jsonl.read('gs://B/a.jsonl'))
 
 
 def test_compressed_files_are_read_and_cut_ones_told(tmp_path):
