@@ -71,7 +71,8 @@ examples or another seed would change.
 | `reproduce.json` | settings, and the steps that are done |
 
 The same command goes on where it was stopped: conversion, training, embedding and evaluation each go on within their step. A step is
-done again if somebody changed its results, and so are those behind it. With other settings, or published files, model or index that have
+done again if somebody changed its results, and so are those behind it; a training refuses examples that are not those it began with, so
+remove `run/` then. With other settings, or published files, model or index that have
 changed, the command is refused and names what differs.
 
 ## Three kinds that differ

@@ -79,9 +79,11 @@ def _check(plan: 'Plan') -> None:
         # As the conversion will: a wrong release is told by its first record.
         options = {**source.options, **{name: int(value) for name, value in plan.recipe.options.items()}}
         source.pieces([file for files in plan.found.values() for file in files], options)
-    # Bindings that are no gin, and macros that nothing sets, would else show after hours of training.
-    for step in plan.steps:
-        _parsed(step.command)
+    # Misspelt names and values of a wrong type would else show after hours of training. One of each kind: subjects differ in folders alone.
+    for step in {(step.command[0], step.gin): step for step in plan.steps}.values():
+        options = _parsed(step.command)
+        if step.gin:
+            cli_options.read_gin(options)
 
 
 def _parsed(command: Sequence[str]) -> argparse.Namespace:

@@ -1,6 +1,7 @@
 """The steps of a run: each is a command of `atlas-jax` with the files that it reads and writes."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shlex
@@ -76,6 +77,12 @@ class Step:
     def shown(self) -> str:
         """The command as a shell takes it."""
         return shlex.join(['atlas-jax', *self.command])
+
+
+@functools.cache
+def _preview(gin: str) -> preview.Preview:
+    # Read once: a run of 57 subjects asks for the same file hundreds of times.
+    return preview.read([gin], complete=False)
 
 
 class Plan:
@@ -193,7 +200,7 @@ class Plan:
 
     def _years(self) -> list[Step]:
         steps, indexes = [], self.settings.indexes
-        if self._moves_passages():
+        if self._moves_passages:
             raise errors.ConfigError(f'{self.settings.run} exchanges indexes, so its training must leave the passages\' encoder as it is; '
                                      'set RETRIEVER_TRAINING to "query_side" or "frozen"')
         # The later year first: the paper reports it, and --questions may leave out the other.
@@ -223,7 +230,7 @@ class Plan:
 
     def _evaluate_trained(self, name: str, run: pathlib.Path, index: str | Mapping[str, str], files: Sequence[pathlib.Path]) -> list[Step]:
         steps = []
-        if isinstance(index, str) and self._moves_passages():
+        if isinstance(index, str) and self._moves_passages:
             # The passages are embedded otherwise now, and the index on the disk is the old encoder's.
             folder, manifest = Folder(index), index_manifest.read(Folder(index))
             target = untrusted.inside(self.settings.out / 'index', name)
@@ -232,6 +239,7 @@ class Plan:
             steps, index = [Step(f'index {name}', command, (target / 'manifest.json',))], str(target)
         return [*steps, self._evaluate(name, EVALUATE, {'MODEL_DIR': str(run)}, index, files)]
 
+    @functools.cached_property
     def _moves_passages(self) -> bool:
         """Returns whether the training of this run changes how passages are embedded."""
         gin = f'runs/{self.settings.run}.gin'
@@ -259,13 +267,13 @@ class Plan:
 
     def _known(self, gin: str) -> list[str]:
         """Returns the user's bindings that a gin file knows: some are of training alone, some of evaluation."""
-        known = preview.read([gin], complete=False)
+        known = _preview(gin)
         return [binding for binding in self.settings.bindings if known.knows(binding)]
 
     def check_bindings(self) -> None:
         """Raises ConfigError: a binding that no step knows, or that is no binding."""
         gin_files = list(dict.fromkeys(gin for step in self.steps for gin in step.gin))
-        known = [preview.read([gin], complete=False) for gin in gin_files]
+        known = list(map(_preview, gin_files))
         for binding in self.settings.bindings:
             if not any(each.knows(binding) for each in known):
                 raise errors.ConfigError(f'--gin.{binding}: no step of {self.settings.run} reads it ({", ".join(gin_files)})')

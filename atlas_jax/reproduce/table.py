@@ -113,6 +113,8 @@ def remarks(plan: Plan, lines: Sequence[Line]) -> list[str]:
     sizes = [size for size in SIZES if any(size in line.paper for line in lines)]
     if plan.settings.size and sizes and plan.settings.size not in sizes:
         found[f'the paper has no figure for {plan.settings.size}, only for {", ".join(sizes)}'] = None
+    if plan.settings.split == 'dev':
+        found['the paper\'s figures are of the test questions, ours of the dev questions'] = None
     if plan.settings.questions is not None:
         found[f'the first {plan.settings.questions:,} questions of each file alone'] = None
     return [remark[0].upper() + remark[1:] + '.' for remark in found if remark]

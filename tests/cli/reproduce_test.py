@@ -106,6 +106,7 @@ def test_every_other_run(folder, tmp_path, run):
 @pytest.mark.parametrize(('change', 'said'), [
     (['--index', 'elsewhere'], 'elsewhere'), (['--model', 'nowhere'], 'nowhere'), (['--ids', 'none.ids'], 'none.ids: no such file'),
     (['--gin.NCONTEXT=2'], 'no step of nq_64_shot reads it'), (['--gin.N_CONTEXT="two'], '--gin.N_CONTEXT="two'),
+    (['--gin.N_CONTEXT="two"'], 'must be'),
     (['--from', 'nothing.jsonl'], 'nothing.jsonl: no such file')])
 def test_mistakes_are_told_before_anything_is_done(folder, tmp_path, capsys, change, said):
     arguments = command(folder, tmp_path / 'out', 'nq_64_shot')

@@ -39,9 +39,10 @@ def test_paper_and_ours_with_an_interval(tmp_path):
 def test_all_sizes_where_none_is_said(tmp_path):
     [line, _] = table.lines_of(plan_of('nq_full', tmp_path), {'test.jsonl': rows(0.0, 1.0)})
     assert line.cells(None)[1] == 'base 54.1, large 60.8, xl 63.4, xxl 64.0' and line.cells('base')[1] == 'base 54.1'
-    plan = plan_of('fever_full', tmp_path, size='base')
+    plan = plan_of('fever_full', tmp_path, size='base', split='dev')
     lines = table.lines_of(plan, {'test.jsonl': rows(1.0, metric='accuracy')})
     assert 'The paper has no figure for base, only for xxl.' in table.remarks(plan, lines)
+    assert 'The paper\'s figures are of the test questions, ours of the dev questions.' in table.remarks(plan, lines)
 
 
 def test_subjects_are_one_evaluation(tmp_path):
