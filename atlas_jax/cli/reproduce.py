@@ -81,9 +81,9 @@ def _check(plan: 'Plan') -> None:
         source.pieces([file for files in plan.found.values() for file in files], options)
     # Misspelt names and values of a wrong type would else show after hours of training. One of each kind: subjects differ in folders alone.
     for step in {(step.command[0], step.gin): step for step in plan.steps}.values():
-        options = _parsed(step.command)
+        parsed = _parsed(step.command)
         if step.gin:
-            cli_options.read_gin(options)
+            cli_options.read_gin(parsed)
 
 
 def _parsed(command: Sequence[str]) -> argparse.Namespace:
