@@ -60,6 +60,7 @@ def _questions(options: argparse.Namespace) -> None:
     options.gin_bindings = bindings_of(options)
     inputs.check_evaluation(cli_options.preview_gin(options))
     cli_options.join_hosts(options)
+    cli_options.keep_programs(options)
     from atlas_jax import evaluate
     from atlas_jax.gin_files import parse as gin_parse
     cli_options.read_gin(options)
