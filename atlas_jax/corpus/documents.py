@@ -10,7 +10,7 @@ from typing import Any
 
 from atlas_jax import errors
 from atlas_jax.corpus import markup
-from atlas_jax.io import jsonl, untrusted
+from atlas_jax.io import compressed, jsonl
 
 _JSON_LINES, _PLAIN, _MARKDOWN, _HTML = ('.jsonl',), ('.txt',), ('.md',), ('.html', '.htm')
 _MAX_WORD = 100_000  # characters
@@ -32,9 +32,10 @@ class Document:
 def read_documents(path: str | os.PathLike) -> Iterator[Document]:
     """Reads a file, or all files of a folder in the order of their paths, without hidden ones and other kinds.
 
-    Each line of a .jsonl file is a document: `text`, and optionally `id`, `title`, `section`; or a line of BEIR or FlashRAG, see
-    `in_our_fields`. A .txt file is one document. A .md or .html file is one document for each heading with text below it. A document
-    without an id is called by its file, relative to the folder, and its line (file.jsonl:3) or heading (file.md/heading).
+    Any of them may be compressed, such as corpus.jsonl.gz, .bz2 or .zst. Each line of a .jsonl file is a document: `text`, and optionally
+    `id`, `title`, `section`; or a line of BEIR or FlashRAG, see `in_our_fields`. A .txt file is one document. A .md or .html file is one
+    document for each heading with text below it. A document without an id is called by its file, relative to the folder, and its line
+    (file.jsonl:3) or heading (file.md/heading).
 
     Says at the end, on stderr, which fields it has not read and which files of a folder hold no text.
 
@@ -71,15 +72,16 @@ def in_our_fields(row: dict[str, Any]) -> dict[str, Any]:
 
 def _files_of(path: pathlib.Path) -> list[pathlib.Path]:
     if not path.is_dir():
-        if path.suffix.lower() not in SUFFIXES:
-            raise errors.InputFileError(path, f'unknown kind of file "{path.suffix}"', remedy=f'known are {", ".join(SUFFIXES)}')
+        if compressed.plain_suffix(path) not in SUFFIXES:
+            raise errors.InputFileError(path, f'unknown kind of file "{path.suffix}"', remedy=f'known are {", ".join(SUFFIXES)}, and these '
+                                        'compressed (.gz, .bz2, .zst)')
         return [path]
     found = []
     for folder, folders, names in os.walk(path):
         # In place: os.walk then skips the hidden folders, such as .git.
         folders[:] = [name for name in folders if not name.startswith('.')]
         found += [pathlib.Path(folder, name) for name in names if not name.startswith('.')]
-    files = sorted(file for file in found if file.suffix.lower() in SUFFIXES)
+    files = sorted(file for file in found if compressed.plain_suffix(file) in SUFFIXES)
     if not files:
         raise errors.InputFileError(path, 'no documents in this folder', remedy=f'it needs files that end in {", ".join(SUFFIXES)}')
     # Said, not refused: a folder of documents often holds images.
@@ -121,7 +123,7 @@ def _read_all(files: list[pathlib.Path], path: pathlib.Path,
     """Yields (file, its name in the folder, line, document); None as document for a file without text. Adds to `unread` fields."""
     for file in files:
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-        documents = _read_json_lines(file, name, unread) if file.suffix.lower() in _JSON_LINES else _read_text(file, name)
+        documents = _read_json_lines(file, name, unread) if compressed.plain_suffix(file) in _JSON_LINES else _read_text(file, name)
         for line, document in documents:
             if document is not None:
                 _check_words(document.text, file, line)
@@ -170,7 +172,7 @@ def _string(value: object, file: pathlib.Path, line: int, field: str) -> str:
 
 def _read_text(file: pathlib.Path, name: str) -> Iterator[tuple[None, Document | None]]:
     """Yields (None, document), since a section's line is not known; (None, None) for a file without text."""
-    text, suffix = _decode(file), file.suffix.lower()
+    text, suffix = _decode(file), compressed.plain_suffix(file)
     if suffix in _PLAIN:
         title, sections = '', [('', text)]
     elif suffix in _MARKDOWN:
@@ -181,14 +183,14 @@ def _read_text(file: pathlib.Path, name: str) -> Iterator[tuple[None, Document |
     if not sections:
         yield None, None
     for docid, (heading, body) in zip(_docids(name, [heading for heading, _ in sections]), sections, strict=True):
-        yield None, Document(docid, title or file.stem, heading, body)
+        yield None, Document(docid, title or compressed.plain_name(file).stem, heading, body)
 
 
 def _decode(file: pathlib.Path) -> str:
-    try:
-        content = untrusted.read_bytes(file, _MAX_BYTES)
-    except (OSError, ValueError) as error:
-        raise errors.InputFileError(file, str(error), remedy='give text files, and large corpora as JSON lines') from error
+    with compressed.reading(file) as stream:
+        content = stream.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise errors.InputFileError(file, f'more than {_MAX_BYTES:,} bytes', remedy='give text files, and large corpora as JSON lines')
     try:
         # utf-8-sig: some editors put a byte order mark first.
         return content.decode('utf-8-sig').replace('\r\n', '\n').replace('\r', '\n')

@@ -170,7 +170,7 @@ def read_examples(path: str | os.PathLike, task: Task, *, training: bool = False
     examples: list[TaskExample] = []
     rows = left_out = 0
     unread: set[str] = set()
-    reads = {*task.reads, 'filename'}
+    reads = {*task.reads, 'filename', 'id'}  # an id names a row in lists of chosen ones
     for line, row in jsonl.read(path):
         if rows == max_rows:  # before the row is checked: a file may be damaged behind the rows asked for
             break

@@ -35,6 +35,7 @@ RESERVED = {
     'scann': ('searchers.scann.',),
     'sentencepiece': ('tokenizers.',),
     'tensorflow': (),
+    'tensorflow_datasets': ('datasets.tfds.',),
     'tokenizers': ('tokenizers.',),
     'torch': ('conversion.', 'compare.pytorch.'),
     'transformers': ('compare.pytorch.',),
