@@ -7,6 +7,7 @@ import pathlib
 
 from atlas_jax.cli import inputs
 from atlas_jax.cli import options as cli_options
+from atlas_jax.cli import select as cli_select
 from atlas_jax.datasets import registry
 from atlas_jax.datasets.source import Source
 
@@ -29,6 +30,7 @@ def add_commands(commands) -> None:
     add_packages(parser)
     for source in registry.SOURCES.values():
         _add_source(group, source)
+    cli_select.add_commands(group)
 
 
 def _add_source(group, source: Source) -> None:
