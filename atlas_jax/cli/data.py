@@ -16,7 +16,8 @@ _MOST_SHOWN = 9
 
 def add_commands(commands) -> None:
     """Adds `data` with its commands."""
-    group = cli_options.group(commands, 'data', 'Convert published data, make passages from documents, or get the demo\'s data.', 'atlas-jax data demo --out demo')
+    group = cli_options.group(commands, 'data', 'Convert published data, make passages from documents, or get the demo\'s data.',
+                              'atlas-jax data demo --out demo')
     parser = cli_options.command(group, 'passages', _passages,
                                  'Cut documents into passages of about 100 words and store them, tokenised for a model.',
                                  'atlas-jax data passages DOCUMENTS --out STORE --reader READER --retriever RETRIEVER')

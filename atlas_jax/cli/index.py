@@ -48,6 +48,14 @@ def add_commands(commands) -> None:
     parser = cli_options.command(group, 'compact', _compact, 'Rewrite an index and its passages without those that were deleted.',
                                  'atlas-jax index compact --index INDEX')
     cli_options.add_index(parser)
+    parser = cli_options.command(group, 'passages', _passages,
+                                 'Write the passages of an index as JSON lines to pre-train on, and some to evaluate on.',
+                                 'atlas-jax index passages --index INDEX --to texts')
+    _add_folder(parser)
+    parser.add_argument('--to', required=True, metavar='DIR', help='folder for passages.jsonl and held_back.jsonl')
+    parser.add_argument('--hold_back', type=cli_options.positive, default=1000, metavar='N',
+                        help='passages that are kept apart, a tenth at most (default 1000)')
+    parser.add_argument('--seed', type=cli_options.count, default=0, metavar='S', help='draws them (default 0)')
     _add_verify_and_search(group)
 
 
@@ -209,6 +217,13 @@ def _search(options: argparse.Namespace) -> None:
     for place, found in enumerate(atlas.search([options.query], indexes, options.top_k, options.searcher)[0], start=1):
         where = f' in {found.index}' if len(indexes) > 1 else ''
         print(f'{place}. {found.score:.4f}  [{found.passage.docid}]{where} {found.passage.full_title}\n   {found.passage.text}')
+
+
+def _passages(options: argparse.Namespace) -> None:
+    inputs.check_index(options.index)
+    from atlas_jax.knowledge import passage_files
+    written, held_back = passage_files.write(options.index, pathlib.Path(options.to), options.hold_back, options.seed)
+    print(f'{options.to}: {written} passages, {held_back} held back')
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -64,8 +64,8 @@ class SavedIndex:
             file, found = self._passages_file(number), self._list(number)
             expected = int(self._firsts[number + 1] - self._firsts[number])
             if len(found) != expected:
-                raise errors.ModelFolderError(f'{file}: {len(found)} passages, embeddings.{number}.pt has {expected}; copy both files of one '
-                                              'index')
+                raise errors.ModelFolderError(f'{file}: {len(found)} passages, embeddings.{number}.pt has {expected}; copy both files of '
+                                              'one index')
             for place, written in enumerate(found):
                 yield self._passage(file, place, written, str(row) if row_ids else None)
                 row += 1

@@ -85,7 +85,7 @@ def convert(source: Source, files: Sequence[str | os.PathLike], out: str | os.Pa
         return found
     partial = out.with_name(f'{out.name}.partial')
     with lock.writing(Folder(partial), 'data set', errors.FolderExistsError):
-        _begin(partial, {**plan, 'pieces': [piece.key for piece in pieces], 'files': [[file.name for file in piece.files] for piece in pieces]})
+        _begin(partial, {**plan, 'pieces': [[piece.key, *(file.name for file in piece.files)] for piece in pieces]})
         job = _Job(partial, source.makes == 'passages', skip_bad)
         records = _convert_all(pieces, job, max_passages, workers or os.cpu_count() or 1, show_progress)
         bad = [parts for record in records for parts in record.bad]

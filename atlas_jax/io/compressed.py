@@ -1,5 +1,7 @@
 """Files that may be compressed: plain, gzip, bzip2 and zstd ones are read through one door, as a stream of bytes."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 import os
@@ -34,7 +36,7 @@ def plain_name(path: pathlib.Path) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def reading(path: str | os.PathLike, start: int = 0, stop: int | None = None) -> Iterator[io.BufferedReader]:
+def reading(path: str | os.PathLike, start: int = 0, stop: int | None = None) -> Iterator[io.BufferedReader[Any]]:
     """Opens a file for reading its content, decompressed; how it is compressed is told by its first bytes.
 
     The content is never held: what a small file unpacks to may be of any size, so read with a limit.

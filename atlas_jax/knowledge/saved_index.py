@@ -3,7 +3,6 @@
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 import tqdm
@@ -11,6 +10,7 @@ import tqdm
 from atlas_jax import errors
 from atlas_jax.conversion.saved_index import SavedIndex
 from atlas_jax.corpus.store import PassageStore
+from atlas_jax.index.building import RowEmbedder
 from atlas_jax.index.embedded_by import EmbeddedBy
 from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.knowledge.index import EmbeddingModel, Index
@@ -35,15 +35,6 @@ class _SavedEmbedder:
             return self._saved.embeddings(rows + first)
 
         return take
-
-
-class _Embedder(Protocol):
-    """A model's passage encoder. index/embed.PassageEmbedder is one."""
-
-    dim: int
-    record: EmbeddedBy
-
-    def rows_of(self, store: PassageStore, first: int, stop: int) -> Callable[[np.ndarray, tqdm.tqdm | None], np.ndarray]: ...
 
 
 def import_saved(path: str | os.PathLike, store_path: str | os.PathLike, index_path: str | os.PathLike, atlas: EmbeddingModel, *,
@@ -78,13 +69,13 @@ def import_saved(path: str | os.PathLike, store_path: str | os.PathLike, index_p
                                        retriever_tokenizer=atlas.retriever_tokenizer, progress=show_progress)
     difference = _difference(saved, store, embedder)
     if difference > _MOST_DIFFERENCE and not force:
-        raise errors.IndexFolderError(f'{path}: this model embeds the same passages otherwise (median difference {difference:.0%}, expected at '
-                                      f'most {_MOST_DIFFERENCE:.0%}); give the model that made them, or --force')
+        raise errors.IndexFolderError(f'{path}: this model embeds the same passages otherwise (median difference {difference:.0%}, '
+                                      f'expected at most {_MOST_DIFFERENCE:.0%}); give the model that made them, or --force')
     built = EmbeddingIndex.build(store, _SavedEmbedder(saved, embedder.record), index_path, dtype=dtype, progress=show_progress)
     return Index(built, store), difference
 
 
-def _difference(saved: SavedIndex, store: PassageStore, embedder: _Embedder) -> float:
+def _difference(saved: SavedIndex, store: PassageStore, embedder: RowEmbedder) -> float:
     """Returns the median distance of saved embeddings from those of the model, by their length."""
     rows = np.unique(np.linspace(0, saved.rows - 1, _SAMPLE_ROWS).astype(np.int64))
     theirs = saved.embeddings(rows)

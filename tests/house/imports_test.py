@@ -18,7 +18,7 @@ LEVELS = (
     {'evaluate'},
     {'train'},
     {'compare', 'gin_files'},
-    {'demo'},
+    {'demo', 'reproduce'},
     {'cli'},
     {'__init__', '__main__'},
 )
@@ -29,6 +29,7 @@ EXCEPTIONS = {('nn', 'tokenizers'), ('tasks', 'corpus'), ('input', 'corpus'), ('
 RESERVED = {
     'gin': ('gin_files.',),
     'grain': ('input.',),
+    'mwparserfromhell': ('datasets.corpora.',),
     'onnx': ('demo.',),
     'optax': ('training.',),
     'orbax': ('checkpoints.',),

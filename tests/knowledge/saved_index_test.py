@@ -46,7 +46,8 @@ def test_the_top_20_are_those_of_the_saved_arrays(atlas, saved, tmp_path, monkey
 def _queries(atlas, questions, folder) -> np.ndarray:
     """[questions, dim]: their scores in an index of unit vectors are their numbers."""
     dim = atlas.embedder().dim
-    units = saved_index.write(folder / 'units', np.eye(dim, dtype=np.float16), [{'id': str(row), 'text': 'thing'} for row in range(dim)], [])
+    passages = [{'id': str(row), 'text': 'thing'} for row in range(dim)]
+    units = saved_index.write(folder / 'units', np.eye(dim, dtype=np.float16), passages, [])
     index, _ = importing.import_saved(units, folder / 'unit-store', folder / 'unit-index', atlas, force=True, show_progress=False)
     queries = np.zeros((len(questions), dim), np.float32)
     for row, hits in enumerate(atlas.search(questions, index, dim)):
@@ -57,7 +58,7 @@ def _queries(atlas, questions, folder) -> np.ndarray:
 
 def test_another_model_is_refused_unless_forced(atlas, saved, tmp_path):
     other = dataclasses.replace(atlas, params=jax.tree.map(lambda leaf: leaf * 1.3 + .1, atlas.params))
-    with pytest.raises(errors.IndexFolderError, match=r'embeds the same passages otherwise \(median difference \d+%, expected at most 5%\)'):
+    with pytest.raises(errors.IndexFolderError, match=r'embeds the same passages otherwise \(median difference \d+%, expected at most'):
         importing.import_saved(saved[0], tmp_path / 'store', tmp_path / 'index', other, show_progress=False)
     assert not (tmp_path / 'index').exists()
     index, difference = importing.import_saved(saved[0], tmp_path / 'store', tmp_path / 'index', other, force=True, show_progress=False)

@@ -1,7 +1,7 @@
 """A passage store in memory and an embedder that needs no model, for tests of the index."""
 
-import hashlib
 import functools
+import hashlib
 import pathlib
 
 import numpy as np

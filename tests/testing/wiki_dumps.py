@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from xml.sax import saxutils
 
-HEAD = '''<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/" version="0.10" xml:lang="en">
+HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/" version="0.10" xml:lang="en">
   <siteinfo>
     <sitename>Wikipedia</sitename>
     <namespaces>
@@ -15,14 +15,14 @@ HEAD = '''<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/" version="
       <namespace key="14" case="first-letter">Kategorie</namespace>
     </namespaces>
   </siteinfo>
-'''
+"""
 TAIL = '</mediawiki>\n'
 
 
 def page(number: int, title: str, text: str, namespace: int = 0, redirect: str = '', model: str = 'wikitext') -> str:
     """Returns a page element."""
     to = f'    <redirect title="{redirect}" />\n' if redirect else ''
-    return f'''  <page>
+    return f"""  <page>
     <title>{saxutils.escape(title)}</title>
     <ns>{namespace}</ns>
     <id>{number}</id>
@@ -34,7 +34,7 @@ def page(number: int, title: str, text: str, namespace: int = 0, redirect: str =
       <text bytes="{len(text)}" xml:space="preserve">{saxutils.escape(text)}</text>
     </revision>
   </page>
-'''
+"""
 
 
 def write(path: pathlib.Path, pages: Sequence[str], pages_a_stream: int = 2) -> pathlib.Path:

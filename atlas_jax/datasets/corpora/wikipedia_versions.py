@@ -1,4 +1,4 @@
-"""Wikipedia as other benchmarks hand it out: KILT's knowledge source and FEVER's wiki-pages. Their passages keep the page's name in the id."""
+"""Wikipedia as other benchmarks hand it out: KILT's knowledge source and FEVER's wiki-pages. Ids begin with the page's name."""
 
 import pathlib
 import re
@@ -33,7 +33,8 @@ def _kilt_pages(file: pathlib.Path, start: int, stop: int | None, max_words: int
             yield row
             continue
         page, title, paragraphs = str(row['wikipedia_id']), row['wikipedia_title'], row['text']
-        if not isinstance(title, str) or not page or not isinstance(paragraphs, list) or not all(isinstance(part, str) for part in paragraphs):
+        is_whole = isinstance(title, str) and page and isinstance(paragraphs, list)
+        if not is_whole or not all(isinstance(part, str) for part in paragraphs):
             yield file_lines.bad(file, start, number, 'expected wikipedia_title as text and text as a list of paragraphs')
             continue
         for order, (section, text) in enumerate(_kilt_sections(title, paragraphs)):

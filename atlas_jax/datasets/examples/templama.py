@@ -25,7 +25,8 @@ def _question(record: Record) -> tuple[str, Example]:
     if not answers:
         raise record.wrong('answer', 'no answer')
     key = {'id': record.identity('id')} if 'id' in record.fields else {}
-    return year, {**key, 'question': query.replace(_GAP, '<extra_id_0>'), 'answers': answers}
+    # Evaluations report their figures by this field.
+    return year, {**key, 'question': query.replace(_GAP, '<extra_id_0>'), 'answers': answers, 'year': int(year)}
 
 
 def _changed(examples: Sequence[tuple[str, Example]]) -> list[tuple[str, Example]]:

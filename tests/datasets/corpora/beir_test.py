@@ -42,7 +42,8 @@ def test_documents_stay_whole(folder):
 
 def test_each_split_has_its_questions(folder):
     assert _run('beir_queries', folder) == {
-        'test': [{'id': '0', 'question': 'what is zero', 'gold_docids': ['4983']}, {'id': '2', 'question': 'two', 'gold_docids': ['c', 'b']}],
+        'test': [{'id': '0', 'question': 'what is zero', 'gold_docids': ['4983']},
+                 {'id': '2', 'question': 'two', 'gold_docids': ['c', 'b']}],
         'train': [{'id': '5', 'question': 'five', 'gold_docids': ['b']}]}
 
 
@@ -51,8 +52,8 @@ def test_qrels_with_unknown_ids_are_told(folder):
         file.write(b'7\tb\t1\n2\tz\t1\n0\tb\n')
     with pytest.raises(errors.InputFileError, match='test.tsv:8: expected a query, a document and a whole number'):
         _run('beir_queries', folder)
-    with pytest.raises(errors.InputFileError, match=r'test.tsv:7, field "corpus-id": no document "z" in corpus.jsonl; give corpus and qrels '
-                                                    r'of the same release; more than the 1'):
+    with pytest.raises(errors.InputFileError, match=r'test.tsv:7, field "corpus-id": no document "z" in corpus.jsonl; give corpus and '
+                                                    r'qrels of the same release; more than the 1'):
         _run('beir_queries', folder, skip_bad=1)
     with pytest.raises(errors.InputFileError, match='test.tsv:6, field "query-id": no query "7" in queries.jsonl'):
         _run('beir_queries', folder, skip_bad=2)
@@ -62,7 +63,8 @@ def test_qrels_with_unknown_ids_are_told(folder):
 @pytest.mark.parametrize('name, damage, message', [
     ('beir', lambda path: (path / 'corpus.jsonl').unlink(), 'no corpus.jsonl in this folder; give the folder of a BEIR data set'),
     ('beir', lambda path: (path / 'corpus.jsonl').write_bytes(lines({'id': 1, 'text': 'x'})), 'field "_id": missing'),
-    ('beir', lambda path: (path / 'corpus.jsonl').write_bytes(lines({'_id': '1', 'text': ' '})), ':1, field "text": neither title nor text'),
+    ('beir', lambda path: (path / 'corpus.jsonl').write_bytes(lines({'_id': '1', 'text': ' '})),
+     ':1, field "text": neither title nor text'),
     ('beir', lambda path: (path / 'corpus.jsonl').write_bytes(lines({'_id': 1, 'text': 'x'})), ':1: _id, title and text must be text'),
     ('beir_queries', lambda path: (path / 'qrels/test.tsv').write_bytes(b'0 0 4983 1\n'), 'test.tsv:1: the first line is not query-id'),
     ('beir_queries', lambda path: [file.unlink() for file in path.glob('qrels/*')], r'no qrels/\*.tsv in this folder'),

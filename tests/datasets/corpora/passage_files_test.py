@@ -1,7 +1,6 @@
 """Passages in lines: every publisher's format with its traps, and files of another release."""
 
 import bz2
-import functools
 import gzip
 import json
 
@@ -9,7 +8,6 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.datasets import convert, registry
-from atlas_jax.datasets.corpora import file_lines
 from atlas_jax.io import jsonl
 
 
@@ -86,20 +84,8 @@ def test_other_files_are_told_with_their_line(tmp_path, name, file, content, mes
 
 
 def test_bad_lines_may_be_skipped(tmp_path):
-    rows = lines({'id': 'a', 'text': 'x'}) + b'{"id": \n[1]\n' + lines({'id': 'b', 'text': ''}, {'id': 'a', 'text': 'y'}, {'id': 'c', 'text': 'z'})
+    rows = lines({'id': 'a', 'text': 'x'}) + b'{"id": \n[1]\n'
+    rows += lines({'id': 'b', 'text': ''}, {'id': 'a', 'text': 'y'}, {'id': 'c', 'text': 'z'})
     assert [row[0] for row in made(tmp_path, 'atlas', {'a.jsonl': rows}, skip_bad=4)] == ['a', 'c']
     bad = json.loads((tmp_path / 'out/bad.json').read_text())
     assert [row['line'] for row in bad] == [2, 3, 4, None] and 'id of two passages' in bad[3]['error']
-
-
-def test_pieces_of_a_file_hold_each_line_once(tmp_path, monkeypatch):
-    path = tmp_path / 'a.jsonl'
-    path.write_bytes(lines(*({'id': f'{number}', 'text': 'é' * (number % 7 + 1)} for number in range(40))) + b'{"id"')
-    total = path.stat().st_size
-    for size in (1, 7, 33, 34, total - 1, total, 10**6):
-        monkeypatch.setattr(file_lines, '_PIECE_BYTES', size)
-        pieces = file_lines.pieces([path], functools.partial(file_lines.json_rows))
-        found = [row for piece in pieces for _, row in piece.read()]
-        assert [row['id'] for row in found[:-1]] == [f'{number}' for number in range(40)]
-        assert found[-1].error.line == 41, 'the line is counted in the whole file'
-    assert len({piece.key for piece in pieces}) == len(pieces)

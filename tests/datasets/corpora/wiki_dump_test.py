@@ -57,7 +57,8 @@ def test_a_cut_file_is_told(tmp_path, form):
 
 @pytest.mark.parametrize('content, message', [
     ('<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><mediawiki>&b;</mediawiki>', 'a document type, which no dump of Wikipedia has'),
-    ('<mediawiki><page><title>A</title></pag></mediawiki>', 'broken XML after the page "A"'), ('<mediawiki>\0</mediawiki>', 'broken XML at'),
+    ('<mediawiki><page><title>A</title></pag></mediawiki>', 'broken XML after the page "A"'),
+    ('<mediawiki>\0</mediawiki>', 'broken XML at'),
     ('<mediawiki>&b;</mediawiki>', 'broken XML')])
 def test_hostile_xml_is_refused(tmp_path, content, message):
     (tmp_path / 'x.xml').write_text(content)

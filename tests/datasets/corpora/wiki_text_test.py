@@ -29,7 +29,8 @@ def plain(text: str) -> str:
     ('A {{x [[y}} B]] C', 'A B C'), ('A }} B ]] |} C', 'A B C'),
     ('[[File:a.jpg|thumb|A [[nested]] caption]][[Datei:b.jpg]][[Kategorie:x]] [[:Category:Shown]] [[de:Radium]]A',
      'Kategorie:x Category:Shown A'),
-    ('a&nbsp;b &amp;amp; &lt;tag&gt; &eacute;', 'a b &amp; <tag> é'), ('<math>x^2</math>A<br />B<gallery>\na.jpg|x\n\nb.jpg\n</gallery>C', 'A BC'),
+    ('a&nbsp;b &amp;amp; &lt;tag&gt; &eacute;', 'a b &amp; <tag> é'),
+    ('<math>x^2</math>A<br />B<gallery>\na.jpg|x\n\nb.jpg\n</gallery>C', 'A BC'),
     ('__NOTOC__ 居里夫人<nowiki>[[x]]</nowiki>', '居里夫人x'), ('A <table><tr><td>gone<table>x</table>y</td></tr></table>B', 'A B'),
     (f'A{ITEM}B', 'A B'), ('', ''), ('{{Only|templates}}', ''), ('x < y > z', 'x < y > z')])
 def test_marks_become_plain_text(text, expected):
@@ -48,8 +49,8 @@ def test_entries_of_lists_are_marked():
 
 
 def test_infoboxes_are_lines_of_their_own():
-    article = wiki_text.read('''{{Infobox scientist
-| name = Marie '''  """Curie
+    article = wiki_text.read("""{{Infobox scientist
+| name = Marie """  """Curie
 | image = x.jpg
 | image_size = 200px
 | birth_date = {{Birth date|1867|11|7|df=yes}}
@@ -79,16 +80,17 @@ def test_disambiguation(title, text, expected):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from(['{{', '}}', '[[', ']]', '{|', '|}', '|', '\n', '\n|', '<ref>', '</ref>', '<!--', '-->', '== a ==\n', '=', '*',
-                                 'x', ' ', "''", '<b', '>', '{', '}', '[', 'http://', 'Infobox', '&', ';', '<table>', '{{infobox|a=']), max_size=60))
+@given(st.lists(st.sampled_from(['{{', '}}', '[[', ']]', '{|', '|}', '|', '\n', '\n|', '<ref>', '</ref>', '<!--', '-->', '== a ==\n', '=',
+                                 '*', 'x', ' ', "''", '<b', '>', '{', '}', '[', 'http://', 'Infobox', '&', ';', '<table>',
+                                 '{{infobox|a=']), max_size=60))
 def test_anything_is_read(parts):
     article = wiki_text.read(''.join(parts), DROPPED)
     for text in [text for _, text in article.sections] + [entry for entries in article.infoboxes for entry in entries]:
         assert '{{' not in text and ']]' not in text and '<ref>' not in text and text == text.strip()
 
 
-@pytest.mark.parametrize('part', ['{{', '[[', '{|\n', '{{a|[[b|', '<b>', '<b ', '<ref>', '<ref>a\n\n', '{{{', '*', '[http://a ', '<!--', '{{a|',
-                                  '[[{{]]', '<gallery><b>', '* \n', '(', '==', '{{a\nb|' * 19 + '}}' * 19])
+@pytest.mark.parametrize('part', ['{{', '[[', '{|\n', '{{a|[[b|', '<b>', '<b ', '<ref>', '<ref>a\n\n', '{{{', '*', '[http://a ', '<!--',
+                                  '{{a|', '[[{{]]', '<gallery><b>', '* \n', '(', '==', '{{a\nb|' * 19 + '}}' * 19])
 def test_hostile_pages_take_linear_time(part):
     def seconds(size: int) -> float:
         text, start = part * (size // len(part)), time.process_time()

@@ -13,18 +13,18 @@ from atlas_jax.io import jsonl
 from tests.testing import wiki_dumps
 
 SENTENCE = 'This is the sentence number {} of the article, which has twelve words. '
-RADIUM = '''{{Infobox element|name=Radium|symbol=Ra}}
-'''  """'''Radium''' is a [[chemical element]].<ref>x</ref>
+RADIUM = """{{Infobox element|name=Radium|symbol=Ra}}
+"""  """'''Radium''' is a [[chemical element]].<ref>x</ref>
 == Uses ==
 It was used in:
 * watches
 * [[Toothpaste|toothpaste]]
 Not any more.
 == History ==
-""" + ''.join(SENTENCE.format(number) for number in range(20)) + '''
+""" + ''.join(SENTENCE.format(number) for number in range(20)) + """
 == Gallery ==
 [[File:a.jpg]]
-'''
+"""
 PAGES = [
     wiki_dumps.page(7, 'Radium', RADIUM), wiki_dumps.page(8, '居里夫人', '居里夫人是[[物理學家]]。'),
     wiki_dumps.page(9, 'Talk:Radium', 'gone', namespace=1), wiki_dumps.page(10, 'Ra', '#REDIRECT [[Radium]]', redirect='Radium'),

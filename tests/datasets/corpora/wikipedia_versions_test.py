@@ -27,8 +27,8 @@ def test_kilt_pages_are_cut(tmp_path):
 def test_fever_pages(tmp_path):
     pages = lines(
         {'id': '', 'text': '', 'lines': ''},
-        {'id': 'The_Ten_-LRB-film-RRB-', 'text': 'x', 'lines': '0\tThe Ten -LRB- 2007 -RRB- is a film , he said `` yes \'\' .\tfilm\tFilm\n1\t\n2\t'
-         'It \'s a\nlong one .\tOne\tone\n3\t'},
+        {'id': 'The_Ten_-LRB-film-RRB-', 'text': 'x', 'lines': '0\tThe Ten -LRB- 2007 -RRB- is a film , he said `` yes \'\' .\tfilm\t'
+         'Film\n1\t\n2\tIt \'s a\nlong one .\tOne\tone\n3\t'},
         {'id': 'Beyoncé', 'text': 'y', 'lines': '0\tBeyoncé sings .'}, {'id': 'Empty', 'text': '', 'lines': ''})
     assert made(tmp_path, 'fever_wikipedia', {'wiki-001.jsonl': pages}) == [
         ('The_Ten_-LRB-film-RRB-', 'The Ten (film)', '', 'The Ten (2007) is a film, he said " yes ". It\'s a long one.'),

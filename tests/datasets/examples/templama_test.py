@@ -33,5 +33,5 @@ def test_bad_lines_are_told(tmp_path, change, said):
     good = {'query': 'X is _X_.', 'answer': [{'name': 'y'}], 'date': '2017', 'id': 'a', 'relation': 'P1'}
     path = published.lines(tmp_path / 'val.json', good, {**good, 'id': 'b', **change})
     rows, bad = published.read('templama', path, keep_unchanged=True)
-    assert rows == {'dev.2017': [{'id': 'a', 'question': 'X is <extra_id_0>.', 'answers': ['y']}]}
+    assert rows == {'dev.2017': [{'id': 'a', 'question': 'X is <extra_id_0>.', 'answers': ['y'], 'year': 2017}]}
     assert len(bad) == 1 and said in bad[0] and 'val.json:2' in bad[0]
