@@ -61,6 +61,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _questions(options: argparse.Namespace) -> None:
     options.gin_bindings = bindings_of(options)
+    flags.needs_gin(options)
     inputs.check_evaluation(cli_options.preview_gin(options))
     cli_options.join_hosts(options)
     from atlas_jax import evaluate

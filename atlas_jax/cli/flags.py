@@ -187,7 +187,13 @@ def _value(text: str) -> Any:
 
 
 def needs_gin(options: argparse.Namespace) -> None:
-    """Raises ConfigError where neither gin files nor flags say what to do."""
+    """Raises ConfigError where gin files and flags leave open what must be said, by the names of the flags."""
+    flags = {FLAGS[name].macro: f'--{name}' for name in reversed(options.macro_flags)}
     if not options.gin_file:
-        names = ' '.join(f'--{pathlib.PurePath(name)}' for name in options.macro_flags[:3])
-        raise errors.ConfigError(f'give --project DIR, flags such as {names}, or --gin_file FILE')
+        raise errors.ConfigError(f'give --project DIR, --gin_file FILE, or flags such as {" ".join(list(flags.values())[-3:])}')
+    # Macros without a flag are named by the check of the whole configuration.
+    if open_ones := [macro for macro in cli_options.preview_gin(options, complete=False).required_macros() if macro in flags]:
+        folders = {FLAGS[name].macro for name in _FOLDERS}
+        names = [flags[macro] for macro in open_ones if macro not in folders]
+        names += ['--model (or --reader and --retriever)'] if folders & set(open_ones) else []
+        raise errors.ConfigError(f'give {", ".join(names)}, or the folder of a project with --project')

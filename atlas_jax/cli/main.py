@@ -79,10 +79,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if bindings and not getattr(options, 'takes_gin', False):
         main_parser.error(f'--gin.{bindings[0]}: this command reads no gin files')
     options.gin_bindings = bindings
-    try:
-        flags.resolve(options)
-    except errors.UserError as error:
-        main_parser.exit(USER_MISTAKE, f'atlas-jax: {" ".join(str(error).split())}\n')
     return options
 
 
@@ -117,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    flags.resolve(options)
     if not getattr(options, 'no_verify', False):
         options.run(options)
         return

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from atlas_jax import errors
-from atlas_jax.cli import inputs
+from atlas_jax.cli import flags, inputs
 from atlas_jax.cli import options as cli_options
 
 
@@ -69,4 +69,5 @@ def _check(project, is_new: bool) -> None:
 def _run(command: Sequence[str]) -> None:
     from atlas_jax.cli import main  # it imports this module
     options = main.parse(command)
+    flags.resolve(options)
     options.run(options)

@@ -13,10 +13,10 @@ _PROBE = 768  # rows and columns of the probe's matrices: about the models' own 
 _PROBE_SECONDS = 0.2
 # A step reads two passages and scores five (runs/few_shot.gin); an answer reads two.
 _READ, _SCORED, _WORDS_AROUND = 2, 5, 45  # the last in tokens: question and format
-# Seconds on a machine of _REFERENCE GFLOP/s, by benchmarks/project_estimate.py: compiling does not grow with the data.
+# Seconds on a machine of _REFERENCE GFLOP/s, measured where the probe said 21 beside other work: compiling does not grow with the data.
 _REFERENCE = 100.0
-_COMPILING = {'index': 12.0, 'searcher': 15.0, 'training': 75.0, 'evaluation': 20.0, 'closed book': 12.0}
-_EFFICIENCY = 0.35  # share of the probe's speed that the models reach, attention and padding included
+_COMPILING = {'index': 3.0, 'searcher': 5.0, 'training': 25.0, 'evaluation': 8.0, 'closed book': 6.0}
+_EFFICIENCY = 0.5  # share of the probe's speed that the models reach, attention and padding included
 _DECODED = 8  # tokens of an answer
 
 
@@ -27,14 +27,15 @@ class Sizes:
     Attributes:
       passages: of the store.
       reader_tokens, retriever_tokens: mean of a passage.
-      reader, retriever: numbers of their parameters in products.
+      encoder, decoder, retriever: numbers of their parameters in products.
       train, test: questions.
     """
 
     passages: int
     reader_tokens: float
     retriever_tokens: float
-    reader: int
+    encoder: int
+    decoder: int
     retriever: int
     train: int = 0
     test: int = 0
@@ -54,24 +55,24 @@ def speed() -> float:
 def seconds(sizes: Sizes, gflops: float, steps: Sequence[str]) -> dict[str, float]:
     """Returns the seconds that each of these steps will take; those of which nothing is known are left out.
 
-    A product with all parameters for a token is two operations a parameter, its gradients four more. Half of a T5's parameters encode.
+    A product with all parameters for a token is two operations a parameter, its gradients four more.
     """
-    per_token = {'reader': sizes.reader, 'retriever': 2 * sizes.retriever}  # the reader's encoder is half of it
-    read = per_token['reader'] * (sizes.reader_tokens + _WORDS_AROUND)  # of one passage
+    embedding, decoding = 2 * sizes.retriever, 2 * sizes.decoder * _DECODED  # of a token, of an answer
+    read = 2 * sizes.encoder * (sizes.reader_tokens + _WORDS_AROUND)  # of one passage
     update = configs.BATCH_SIZE * read * (_SCORED + 2 * _READ)
-    answer = _READ * read + _DECODED * sizes.reader
-    work = {'index': sizes.passages * sizes.retriever_tokens * per_token['retriever'],
-            'searcher': 2 * sizes.train * 20 * per_token['retriever'],
+    answer = _READ * read + decoding
+    work = {'index': sizes.passages * sizes.retriever_tokens * embedding,
+            'searcher': 2 * sizes.train * 20 * embedding,
             'training': configs.steps_for(sizes.train) * update,
-            'evaluation': sizes.test * answer, 'closed book': sizes.test * _DECODED * 2 * sizes.reader}
+            'evaluation': sizes.test * answer, 'closed book': sizes.test * decoding}
     return {step: work[step] / (gflops * 1e9 * _EFFICIENCY) + _COMPILING[step] * _REFERENCE / gflops for step in steps if step in work}
 
 
 def sizes_of(store: Any, figures: Mapping[str, Any]) -> Sizes:
     """Returns the sizes of a PassageStore and of a project's figures."""
     parameters = figures['parameters']
-    return Sizes(len(store), float(np.mean(store.reader_lengths)), float(np.mean(store.retriever_lengths)), parameters['reader'],
-                 parameters['retriever'], figures.get('train_questions', 0), figures.get('test_questions', 0))
+    return Sizes(len(store), float(np.mean(store.reader_lengths)), float(np.mean(store.retriever_lengths)), parameters['encoder'],
+                 parameters['decoder'], parameters['retriever'], figures.get('train_questions', 0), figures.get('test_questions', 0))
 
 
 def shown(by_step: Mapping[str, float], gflops: float) -> str:

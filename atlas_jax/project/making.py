@@ -122,7 +122,8 @@ def command_of(project: Project, step: str) -> list[str]:
 
 def _told(step: str, made: dict[str, Any]) -> str:
     if step == 'models':
-        return f'{made["parameters"]["reader"] / 1e6:.0f} million parameters in the reader, {made["parameters"]["retriever"] / 1e6:.0f} in the retriever'
+        parts = ', '.join(f'{count / 1e6:.0f} million in the {name}' for name, count in made['parameters'].items())
+        return f'parameters: {parts}'
     if step == 'questions':
         return f'{made["train_questions"]} to train on, {made["test_questions"]} held out'
     if made.get('searchers'):

@@ -44,13 +44,13 @@ def make_model(project: Project, packages_dir: str | None = None) -> dict[str, A
         with atomic.writing_folder(project.path / 'model') as folder:
             atlas.save(folder)
     configs.write(project, 'index')
-    return {'parameters': {name: _weights(atlas, name) for name in ('reader', 'retriever')}}
+    reader = atlas.params['reader']
+    return {'parameters': {'encoder': _count(reader['encoder']), 'decoder': _count(reader['decoder']), 'retriever': _count(atlas.params['retriever'])
+                           - atlas.config.retriever.vocab_size * atlas.config.retriever.emb_dim}}
 
 
-def _weights(atlas: api.Atlas, name: str) -> int:
-    """Returns the number of parameters in products: all but the tables of embeddings."""
-    sizes = getattr(atlas.config, name)
-    return sum(leaf.size for leaf in jax.tree.leaves(atlas.params[name])) - sizes.vocab_size * sizes.emb_dim
+def _count(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def split_questions(project: Project) -> dict[str, Any]:
