@@ -13,7 +13,8 @@ from atlas_jax.searchers import config
 
 _PLAIN, _MODEL = ('questions', 'results', 'examples', 'n_context', 'batch_size'), ('model', 'reader', 'retriever')
 # The ways to evaluate, and the options that each of them takes.
-_WAYS = {'gin_file': ('index', 'force', 'multihost', 'gin_import', 'gin_search_paths', 'searcher', *_PLAIN, *_MODEL, 'closed_book'), 'all': ('pool',), 'compare': (),
+_WAYS = {'gin_file': ('index', 'force', 'multihost', 'gin_import', 'gin_search_paths', 'searcher', *_PLAIN, *_MODEL, 'closed_book'),
+         'all': ('pool',), 'compare': (),
          'task': ('data', 'split', 'index', 'out', 'run_file', 'searcher', 'with_prompt', 'force', *_MODEL)}
 
 
@@ -49,7 +50,8 @@ def add_commands(commands) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     chosen = [way for way in _WAYS if getattr(options, way)]
     if len(chosen) != 1:
-        raise errors.ConfigError('give --project, --questions, or one of --gin_file, --all, --compare and --task; see atlas-jax evaluate --help')
+        raise errors.ConfigError('give --project, --questions, or one of --gin_file, --all, --compare and --task; see '
+                                 'atlas-jax evaluate --help')
     known = {name for names in _WAYS.values() for name in names}
     # An option that nobody reads would be ignored without a word.
     if unread := [name for name in sorted(known) if getattr(options, name) and name not in _WAYS[chosen[0]]]:

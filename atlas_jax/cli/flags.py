@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +58,7 @@ FLAGS = {
     _READER: Flag('READER_DIR', 'folder of a T5'),
     _RETRIEVER: Flag('RETRIEVER_DIR', 'folder of a BERT, Contriever or sentence transformer'),
 }
+_OTHER_WAYS = ('task', 'all', 'compare')
 _FOLDERS = (_MODEL, _READER, _RETRIEVER)
 
 
@@ -68,7 +68,7 @@ def add(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     for name in names:
         flag = FLAGS[name]
         group.add_argument(f'--{name}', dest=_place_of(name), type=flag.kind, metavar=flag.metavar, help=f'{flag.help} ({flag.macro})',
-                           **({'nargs': '+'} if flag.several else {}))
+                           nargs='+' if flag.several else None)
     add_project(parser)
 
 
@@ -115,9 +115,10 @@ def _project_of(options: argparse.Namespace) -> Project | None:
 
 def _fill(options: argparse.Namespace, project: Project) -> None:
     """Sets what the command line leaves open; a flag wins."""
-    project.require()
-    options.index = getattr(options, 'index', None) or str(project.index)
-    if not (options.model or options.reader or options.retriever):
+    reads_model = hasattr(options, 'model')
+    project.require(*(() if reads_model else ('index',)))
+    options.index = options.index or str(project.index)
+    if reads_model and not (options.model or options.reader or options.retriever):
         options.model = str(project.model)
     if getattr(options, 'searches', False):
         options.searcher = options.searcher or project.searcher
@@ -130,10 +131,11 @@ def _bind(options: argparse.Namespace, project: Project | None) -> None:
     if project is not None:
         macros = _of_project(options, project, closed)
     # `evaluate` has other ways, some with flags of these names.
-    elif not options.gin_file and options.default_gin and given and not any(getattr(options, way, None) for way in ('task', 'all', 'compare')):
+    elif not options.gin_file and options.default_gin and given and not any(getattr(options, way, None) for way in _OTHER_WAYS):
         options.gin_file = [options.default_gin]
     if not options.gin_file:
         return
+    # A list of one file is that file, as a person would write it in gin.
     values = {FLAGS[name].macro: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in given.items()}
     known = cli_options.preview_gin(options, complete=False)
     _refuse(options, {FLAGS[name].macro: f'--{name}' for name in given}, values, known)

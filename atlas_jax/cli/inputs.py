@@ -58,8 +58,8 @@ def check_question(text: str) -> None:
     if not text.strip():
         raise errors.ConfigError('the question is empty; type one')
     if len(text) > LONGEST_QUESTION:
-        raise errors.ConfigError(f'the question has {len(text):,} characters, at most {LONGEST_QUESTION:,} are read; ask in a sentence or two, '
-                                 'and put documents into the index')
+        raise errors.ConfigError(f'the question has {len(text):,} characters, at most {LONGEST_QUESTION:,} are read; ask in a sentence or '
+                                 'two, and put documents into the index')
 
 
 def check_index(path: str | None, store: str | None = None) -> None:

@@ -55,8 +55,8 @@ def parser() -> argparse.ArgumentParser:
     main_parser = Parser(prog='atlas-jax', description='Atlas in JAX: a reader that answers from documents it retrieves.', epilog=_EXAMPLE)
     commands = main_parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     # In the order in which a newcomer needs them.
-    for module in (cli_demo, cli_new, cli_ask, cli_data, cli_index, cli_runs, cli_evaluate, cli_reproduce, cli_answer, cli_compare, cli_convert,
-                   cli_verify, cli_plan):
+    for module in (cli_demo, cli_new, cli_ask, cli_data, cli_index, cli_runs, cli_evaluate, cli_reproduce, cli_answer, cli_compare,
+                   cli_convert, cli_verify, cli_plan):
         module.add_commands(commands)
     return main_parser
 

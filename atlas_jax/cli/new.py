@@ -1,18 +1,23 @@
 """`atlas-jax new`: a folder of documents and a file of questions become a project that answers."""
 
 import argparse
+import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from atlas_jax import errors
 from atlas_jax.cli import flags, inputs
 from atlas_jax.cli import options as cli_options
 
+if TYPE_CHECKING:
+    from atlas_jax.project.folder import Project
+
 
 def add_commands(commands) -> None:
     """Adds `new`."""
     parser = cli_options.command(
-        commands, 'new', _new, 'Make a project of your documents: passages, index, training on your questions, a report. Goes on when stopped.',
+        commands, 'new', _new, 'Make a project of your documents: passages, index, training on your questions, report. Goes on when stopped.',
         'atlas-jax new my-project --documents my-documents --questions my-questions.csv')
     parser.add_argument('project', metavar='PROJECT', help='folder for everything; one that is there goes on')
     parser.add_argument('--documents', nargs='+', metavar='PATH',
@@ -29,7 +34,7 @@ def _new(options: argparse.Namespace) -> None:
     if folder.exists(options.project):
         project = folder.open_project(options.project)
         # Questions may come later; what is not given again stays.
-        project.settings = folder.Settings(**{**vars(project.settings), **given})
+        project.settings = dataclasses.replace(project.settings, **given)
     else:
         project = folder.Project(pathlib.Path(options.project), folder.Settings(**given))
     _check(project, is_new=not folder.exists(options.project))
@@ -38,7 +43,7 @@ def _new(options: argparse.Namespace) -> None:
     print(f'ask with `atlas-jax ask {project.path}`')
 
 
-def _settings(options: argparse.Namespace) -> dict[str, object]:
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """Returns the settings that were given. Raises ConfigError: no documents, or half of a model."""
     from atlas_jax.project import folder
     if options.model or options.reader or options.retriever:
@@ -52,16 +57,18 @@ def _settings(options: argparse.Namespace) -> dict[str, object]:
     return given
 
 
-def _check(project, is_new: bool) -> None:
+def _check(project: 'Project', is_new: bool) -> None:
     """Looks at documents, questions and folder before long work starts. Raises UserError."""
     if is_new and project.path.exists() and (not project.path.is_dir() or any(project.path.iterdir())):
         raise errors.FolderExistsError(f'{project.path}: holds something else; give a folder that does not exist yet')
     from atlas_jax.corpus import documents
     from atlas_jax.project import questions
+    # The whole file: a row that is wrong must not show after the passages were embedded.
     if project.settings.questions:
         rows = questions.split(questions.read(project.settings.questions))
         if not rows.train:
-            raise errors.InputFileError(project.settings.questions, 'no question is left to train on', remedy='give more, or leave --questions out')
+            raise errors.InputFileError(project.settings.questions, 'no question is left to train on',
+                                        remedy='give more, or leave --questions out')
     # The first document shows that there is any text; the others are read as they are stored.
     next(documents.read_documents(list(project.settings.documents)))
 

@@ -32,7 +32,7 @@ Sections = list[tuple[str, str]]
 
 
 class _UnreadableError(Exception):
-    """What is wrong with a file, and what to do."""
+    """Says what is wrong with a file, and what to do."""
 
 
 def read(path: pathlib.Path) -> tuple[str, Sections]:
@@ -48,7 +48,7 @@ def read(path: pathlib.Path) -> tuple[str, Sections]:
     try:
         __import__(_PACKAGES[path.suffix.lower()])
     except ImportError as error:
-        raise errors.ConfigError(f"{path}: {path.suffix} files need a package that is missing: pip install 'atlas_jax[documents]'") from error
+        raise errors.ConfigError(f'{path}: {path.suffix} files need a package that is missing: pip install "atlas-jax[documents]"') from error
     try:
         untrusted.require_regular_file(path)
         problem, title, sections = _process().submit(_read_here, str(path), MAX_SECONDS).result()
@@ -148,7 +148,10 @@ def _docx(path: pathlib.Path) -> tuple[str, Sections]:
     import docx
     from docx.table import Table
     document = docx.Document(str(path))
-    title, sections, heading, lines, characters = document.core_properties.title or '', [], '', [], 0
+    title, heading, characters = document.core_properties.title or '', '', 0
+    sections: Sections = []
+    lines: list[str] = []
+    # In the order of the page, tables between their paragraphs.
     for block in document.iter_inner_content():
         if isinstance(block, Table):
             text = '\n'.join(_row(row) for row in block.rows)
@@ -157,6 +160,7 @@ def _docx(path: pathlib.Path) -> tuple[str, Sections]:
             if style == 'Title' and text:
                 title = title or text
                 continue
+            # The library gives the built-in styles their English names, whatever the language of the file.
             if style.startswith('Heading') and text:
                 sections.append((heading, '\n\n'.join(lines)))
                 heading, lines = text, []

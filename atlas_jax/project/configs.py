@@ -23,6 +23,7 @@ def write(project: Project, name: str, **macros: Any) -> None:
     """Writes one of the gin files: index, train, evaluate or closed_book. `macros` are set besides the project's paths."""
     command = f'atlas-jax {_COMMANDS[name]} --project {project.path}' if name in _COMMANDS else (
         f'atlas-jax evaluate --gin_file {project.gin_file(name)}')
+    # Statements as a person would write them: the file is read and changed by hand.
     lines = [f'# Written by `atlas-jax new`; used by `{command}`.', f"include '{_INCLUDES[name]}'", '']
     values = {**project.macros(name), **macros}
     # The model's folder knows its formats and its task.

@@ -62,6 +62,7 @@ class Conversation:
     def ask(self, question: str) -> Turn:
         """Answers a question. Raises ConfigError: it is empty, or too long for one; IndexFolderError, StoreError."""
         [answer] = self.atlas.answer([question], self.index, self._n_context, search=self._searcher)
+        # A second program, compiled once: the reader without passages.
         closed_book = self.atlas.answer([question])[0].text if self._closed_book else None
         read = tuple(passages.Passage(each.docid, each.title, '', each.text) for each in answer.passages)
         return self._kept(Turn(answer, closed_book, read=read))
@@ -82,12 +83,14 @@ class Conversation:
 
     def add(self, path: str) -> str:
         """Adds documents to the index; one with a known id replaces it. Returns what was done. Raises InputFileError, IndexFolderError."""
+        # All documents are read before the first is stored: a mistake in one leaves the index as it was.
         added = list(passages.split_passages(documents.read_documents(path)))
         rows = self.index.replace(added, self.atlas)
         return f'{self.index.index.path}: added {rows} passages, such as {added[0].docid}'
 
     def delete(self, docid: str) -> str:
         """Takes a passage out of the index. Returns what was done. Raises IndexFolderError, StoreError: there is none."""
+        # The same answer as for an id that was never there: either may be misspelt.
         row = int(self.index.store.rows_of([docid])[0])
         if row < len(self.index.index) and self.index.index.deleted[row]:
             raise errors.IndexFolderError(f'{self.index.index.path}: no passage "{docid}" in this index any more; check the docid')
@@ -122,10 +125,11 @@ class Conversation:
 
     def _again(self, read: Sequence[passages.Passage], changed: str) -> Turn:
         last = self.turns[-1]
+        # What-ifs add up, until another question is asked.
         changed = ', '.join(filter(None, (last.changed, changed)))
         example = task_lib.ask(self.atlas.task, last.answer.question, 0)
         # As many slots as before, so that one program serves all what-ifs; empty ones are not read.
-        [answer] = self.atlas.answer_examples([dataclasses.replace(example, passages=list(read))], None, self._n_context, 1,
+        [answer] = self.atlas.answer_examples([dataclasses.replace(example, passages=tuple(read))], None, self._n_context, 1,
                                               use_file_passages=True) if read else self.atlas.answer([last.answer.question])
         return self._kept(Turn(answer, last.closed_book, changed, tuple(read)))
 
@@ -148,6 +152,7 @@ def as_text(turn: Turn, mark: Callable[[str], str]) -> str:
 
 def marked(text: str, answer: str, mark: Callable[[str], str]) -> str:
     """Returns a passage with the places marked where the answer stands in it, whatever the case and punctuation between its words."""
+    # "the north cellar" stands in "a north cellar" too.
     words = [word for word in re.findall(r'\w+', answer) if word.lower() not in _ARTICLES]
     if not words:
         return text

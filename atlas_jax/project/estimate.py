@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from atlas_jax.corpus.store import PassageStore
 from atlas_jax.project import configs
 
 _PROBE = 768  # rows and columns of the probe's matrices: about the models' own sizes
@@ -22,7 +23,7 @@ _DECODED = 8  # tokens of an answer
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What the time depends on.
+    """Sizes that the time depends on.
 
     Attributes:
       passages: of the store.
@@ -57,8 +58,10 @@ def seconds(sizes: Sizes, gflops: float, steps: Sequence[str]) -> dict[str, floa
 
     A product with all parameters for a token is two operations a parameter, its gradients four more.
     """
+    # Two operations a parameter: a product and a sum.
     embedding, decoding = 2 * sizes.retriever, 2 * sizes.decoder * _DECODED  # of a token, of an answer
     read = 2 * sizes.encoder * (sizes.reader_tokens + _WORDS_AROUND)  # of one passage
+    # Gold scores are forward only; what is read also has a backward pass, twice as long.
     update = configs.BATCH_SIZE * read * (_SCORED + 2 * _READ)
     answer = _READ * read + decoding
     work = {'index': sizes.passages * sizes.retriever_tokens * embedding,
@@ -68,7 +71,7 @@ def seconds(sizes: Sizes, gflops: float, steps: Sequence[str]) -> dict[str, floa
     return {step: work[step] / (gflops * 1e9 * _EFFICIENCY) + _COMPILING[step] * _REFERENCE / gflops for step in steps if step in work}
 
 
-def sizes_of(store: Any, figures: Mapping[str, Any]) -> Sizes:
+def sizes_of(store: PassageStore, figures: Mapping[str, Any]) -> Sizes:
     """Returns the sizes of a PassageStore and of a project's figures."""
     parameters = figures['parameters']
     return Sizes(len(store), float(np.mean(store.reader_lengths)), float(np.mean(store.retriever_lengths)), parameters['encoder'],

@@ -27,7 +27,7 @@ STEPS = ('models', 'questions', 'passages', 'index', 'searcher', 'training', 'ev
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a user asked for.
+    """The settings that a user gave.
 
     Attributes:
       documents: files, folders and patterns.
@@ -91,6 +91,7 @@ class Project:
 
     def macros(self, name: str) -> dict[str, Any]:
         """Returns the paths that one of the gin files sets, as they are where the folder lies now."""
+        # The project's model knows its own parts: READER_DIR and RETRIEVER_DIR are the other way to name one.
         model, index = {'READER_DIR': None, 'RETRIEVER_DIR': None}, {'INDEX_DIR': str(self.index)}
         if name == 'index':
             return {**index, 'STORE_DIR': str(self.path / 'store'), 'MODEL_DIR': str(self.path / 'model'), **model}
@@ -103,6 +104,7 @@ class Project:
 
     def steps(self) -> tuple[str, ...]:
         """Returns the names of the steps that this project needs."""
+        # A searcher is chosen either way; the steps behind it are for questions.
         return STEPS if self.trains else tuple(name for name in STEPS[:STEPS.index('searcher') + 1] if name != 'questions')
 
     def require(self, *steps: str) -> None:
@@ -137,6 +139,7 @@ def open_project(path: str | os.PathLike) -> Project:
         raise errors.ConfigError(f'{folder}: no project ({FILE} is missing); {remedy}') from error
     except ValueError as error:
         raise errors.ConfigError(f'{folder / FILE}: broken ({error}); restore it, or {remedy}') from error
+    # Before any other field: another version may have others.
     if isinstance(body, dict) and body.get('version') != VERSION:
         raise errors.ConfigError(f'{folder / FILE}: a project of version {untrusted.shown(body.get("version"))}, this version of atlas_jax '
                                  f'reads {VERSION}; {remedy.replace("make one", "make it again")} in another folder')
@@ -148,6 +151,7 @@ def open_project(path: str | os.PathLike) -> Project:
 
 def _of(folder: pathlib.Path, body: Mapping[str, Any]) -> Project:
     """Raises LookupError, TypeError, ValueError: fields are missing or of another type."""
+    # The record is a file that anybody may have written: nothing of another type gets further.
     settings = {**body['settings'], 'documents': tuple(body['settings']['documents'])}
     for field in dataclasses.fields(Settings):
         value = settings[field.name]

@@ -1,5 +1,6 @@
 """Makes a project step by step; the same command goes on where it was stopped, and does again what depends on changed files."""
 
+import functools
 import hashlib
 import json
 import pathlib
@@ -21,8 +22,8 @@ Command = Callable[[Sequence[str]], None]
 _AFTER = {'models': (), 'questions': (), 'passages': ('models',), 'index': ('passages',), 'searcher': ('index', 'questions'),
           'training': ('searcher',), 'evaluation': ('training',), 'closed book': ('training',)}
 # What a step writes: gone, it is done again; of other inputs, it is removed first.
-_WRITES = {'models': ('model',), 'questions': ('questions',), 'passages': ('store',), 'index': ('index',), 'searcher': ('gin/evaluate.gin',),
-           'training': ('run',), 'evaluation': ('results/test.jsonl',), 'closed book': ('results/closed_book.jsonl',)}
+_WRITES = {'models': ('model',), 'questions': ('questions',), 'passages': ('store',), 'index': ('index',),
+           'searcher': ('gin/evaluate.gin',), 'training': ('run',), 'evaluation': ('results/test.jsonl',), 'closed book': ('results/closed_book.jsonl',)}
 
 
 class Maker:
@@ -56,13 +57,14 @@ class Maker:
                 if not told and step not in ('models', 'questions', 'passages'):
                     told = True
                     self._estimate(names[number - 1:], say)
-                self._do(step, key, lambda text, place=place: say(f'{place}: {text}'))
+                self._do(step, key, functools.partial(_say_at, say, place))
             say(f'{report.write(project)}')
 
     def _do(self, step: str, key: str, say: Callable[[str], None]) -> None:
         project, start = self._project, time.perf_counter()
         if project.begun.get(step) != key:
             self._clear(step, say)
+        # Written before the step begins: what a killed one leaves is known to be of these inputs, and goes on.
         project.begun[step] = key
         project.done.pop(step, None)
         project.write()
@@ -73,13 +75,17 @@ class Maker:
             say(shlex.join(['atlas-jax', *command]))
             self._command(command)
         else:
-            made = {'models': lambda: steps.make_model(project, self._packages_dir), 'questions': lambda: steps.split_questions(project),
-                    'searcher': lambda: steps.choose_searcher(project)}[step]()
+            made = self._made(step)
             project.figures |= made
             say(_told(step, made))
         project.figures['seconds'] = {**project.figures.get('seconds', {}), step: round(time.perf_counter() - start, 1)}
         project.done[step] = key
         project.write()
+
+    def _made(self, step: str) -> dict[str, Any]:
+        if step == 'models':
+            return steps.make_model(self._project, self._packages_dir)
+        return steps.split_questions(self._project) if step == 'questions' else steps.choose_searcher(self._project)
 
     def _is_done(self, step: str, key: str) -> bool:
         if self._project.done.get(step) != key:
@@ -89,6 +95,7 @@ class Maker:
 
     def _key(self, step: str) -> str:
         """Returns what tells the inputs of a step from others: its own, and those of the steps before it."""
+        # By what the earlier steps were made of, not by their files: an index that was edited since stays as it is.
         body = [steps.inputs_of(self._project, step), [self._project.done.get(name) for name in _AFTER[step]]]
         return hashlib.sha256(json.dumps(body).encode()).hexdigest()[:16]
 
@@ -118,6 +125,10 @@ def command_of(project: Project, step: str) -> list[str]:
                          str(project.path / 'model')],
             'index': ['index', 'build', '--project', path], 'training': ['train', '--project', path],
             'evaluation': ['evaluate', '--project', path], 'closed book': ['evaluate', '--project', path, '--closed_book']}.get(step, [])
+
+
+def _say_at(say: Callable[[str], None], place: str, text: str) -> None:
+    say(f'{place}: {text}')
 
 
 def _told(step: str, made: dict[str, Any]) -> str:

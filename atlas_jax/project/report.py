@@ -34,13 +34,15 @@ def write(project: Project) -> pathlib.Path:
 def _figures(page: html.Report, found: dict[str, list[results.Row]]) -> None:
     page.section('Held-out questions')
     page.paragraph('Nothing was trained on these. "Closed book" is the same reader without passages.')
+    # Other tasks than questions and answers have other metrics.
     names = [name for name in ('exact_match', 'f1') if all(name in row for rows in found.values() for row in rows)]
     page.table(['', 'questions', *names], [[which, len(rows), *(figures_lib.shown([row[name] for row in rows]) for name in names)]
                                            for which, rows in found.items()])
     rows = found.get('with passages', [])
     ranks = [row.get('answer_rank') for row in rows]
     if rows:
-        page.paragraph(f'An answer stood in a passage that was read for {sum(rank is not None for rank in ranks)} of {len(rows)} questions.')
+        stood = sum(rank is not None for rank in ranks)
+        page.paragraph(f'An answer stood in a passage that was read for {stood} of {len(rows)} questions.')
     wrong = [row for row in rows if row.get('exact_match') == 0][:_MOST_CARDS]
     if wrong:
         page.section('Wrong answers')
@@ -54,5 +56,6 @@ def _searchers(page: html.Report, project: Project) -> None:
     page.section('Searcher')
     page.paragraph(f'{figures.get("searcher")}: {figures.get("why") or "the best of those measured on the training questions"}.')
     if figures.get('searchers'):
+        keys = ('recall_at_1', 'recall_at_5', 'mrr')
         page.table(['searcher', 'found first', 'among five', 'MRR'],
-                   [[name, *(float(row[key]) for key in ('recall_at_1', 'recall_at_5', 'mrr'))] for name, row in figures['searchers'].items()])
+                   [[name, *(float(row[key]) for key in keys)] for name, row in figures['searchers'].items()])

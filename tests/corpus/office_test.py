@@ -88,7 +88,7 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
         return real(name, *args, **options)
 
     monkeypatch.setattr(builtins, '__import__', without)
-    with pytest.raises(errors.ConfigError, match=r"a.pdf: .pdf files need a package .*pip install 'atlas_jax\[documents\]'"):
+    with pytest.raises(errors.ConfigError, match=r'a.pdf: .pdf files need a package .*pip install "atlas-jax\[documents\]"'):
         office.read(tmp_path / 'a.pdf')
     with pytest.raises(errors.InputFileError, match=r'a.pdf.gz: a compressed PDF or Word file; unpack it'):
         office.read(tmp_path / 'a.pdf.gz')

@@ -31,6 +31,12 @@ _OWN_NAMES = {
     # Each name is checked where the list is read.
     'io.contents': {'folder / block[0]', 'folder / name', 'folder.absolute() / name', 'pathlib.Path(parent) / name'},
     'planning.plan': {"cache_dir / f'{_key([lowered.as_text(), *shapes], topology)}.json'"},
+    # Names of this package's own parts of a project.
+    'project.folder': {"self.path / ('run' if self.trains else 'model')",
+                       "self.path / 'results' / ('test.jsonl' if name == 'evaluate' else 'closed_book.jsonl')"},
+    'project.making': {'self._project.path / name'},
+    'project.report': {"project.path / 'results' / each"},
+    'project.steps': {"project.path / 'questions' / f'{name}.jsonl'"},
     'report.run_log': {"folder / f'events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}'"},
     'searchers.on_host': {'pathlib.Path(part.index.path) / name'},
     'tokenizers.bert': {'folder / file'},

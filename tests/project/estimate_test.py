@@ -25,6 +25,6 @@ def test_sizes_and_the_line(capsys):
                               {'parameters': {'encoder': 1, 'decoder': 2, 'retriever': 3}, 'train_questions': 5})
     assert found == estimate.Sizes(2, 2.0, 4.0, 1, 2, 3, 5, 0)
     assert estimate.shown({'index': 30, 'training': 200, 'evaluation': 8000}, 20.4) == (
-        "estimated time: 2.3 h (index 30 s, training 3 min, evaluation 2.2 h), by this machine's 20 GFLOP/s in a probe now; within a factor "
-        'of two')
+        "estimated time: 2.3 h (index 30 s, training 3 min, evaluation 2.2 h), by this machine's 20 GFLOP/s in a probe now; "
+        'within a factor of two')
     assert estimate.speed() > .1

@@ -8,7 +8,8 @@ from atlas_jax.project.folder import Project, Settings
 
 
 def test_a_project_comes_back_as_it_was_written(tmp_path):
-    project = Project(tmp_path / 'p', Settings(('a', 'b'), 'q.csv', reader='r', retriever='s'), {'models': 'k'}, {'index': 'l'}, {'searcher': 'bm25'})
+    settings = Settings(('a', 'b'), 'q.csv', reader='r', retriever='s')
+    project = Project(tmp_path / 'p', settings, {'models': 'k'}, {'index': 'l'}, {'searcher': 'bm25'})
     assert not folder.exists(project.path)
     project.write()
     assert folder.exists(project.path) and folder.open_project(project.path) == project
@@ -41,7 +42,7 @@ GOOD = {'version': 1, 'settings': {'documents': ['a'], 'questions': None, 'model
 @pytest.mark.parametrize(('body', 'message'), [
     ('{', 'project.json: broken'),
     ('[]', 'project.json: broken'),
-    (json.dumps({**GOOD, 'version': 7}), 'a project of version 7, this version of atlas_jax reads 1; make it again with .* in another folder'),
+    (json.dumps({**GOOD, 'version': 7}), 'a project of version 7, this version of atlas_jax reads 1; make it again'),
     (json.dumps({**GOOD, 'done': {'index': 3}}), 'project.json: broken .field "done"'),
     (json.dumps({**GOOD, 'settings': {'documents': ['a']}}), 'project.json: broken'),
     (json.dumps({**GOOD, 'settings': {**GOOD['settings'], 'documents': [3]}}), 'broken .field "documents"'),
