@@ -167,8 +167,8 @@ def _of_project(options: argparse.Namespace, project: Project, closed_book: bool
 def _refuse(options: argparse.Namespace, flags: dict[str, str], values: dict[str, Any], known: Preview) -> None:
     for macro, flag in flags.items():
         if not known.knows(macro):
-            raise errors.ConfigError(f'{flag}: {", ".join(options.gin_file)} has no macro {macro}; set it with --gin.NAME=value as the file '
-                                     'names it')
+            raise errors.ConfigError(f'{flag}: {", ".join(options.gin_file)} has no macro {macro}; set it with --gin.NAME=value as the '
+                                     'file names it')
         for binding in options.gin_bindings:
             name, _, text = binding.partition('=')
             if name.strip() == macro and _value(text) != values[macro]:

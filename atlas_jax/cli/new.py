@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def add_commands(commands) -> None:
     """Adds `new`."""
     parser = cli_options.command(
-        commands, 'new', _new, 'Make a project of your documents: passages, index, training on your questions, report. Goes on when stopped.',
+        commands, 'new', _new, 'Make a project of your documents: index, training on your questions, evaluation, report; it goes on.',
         'atlas-jax new my-project --documents my-documents --questions my-questions.csv')
     parser.add_argument('project', metavar='PROJECT', help='folder for everything; one that is there goes on')
     parser.add_argument('--documents', nargs='+', metavar='PATH',

@@ -48,7 +48,8 @@ def read(path: pathlib.Path) -> tuple[str, Sections]:
     try:
         __import__(_PACKAGES[path.suffix.lower()])
     except ImportError as error:
-        raise errors.ConfigError(f'{path}: {path.suffix} files need a package that is missing: pip install "atlas-jax[documents]"') from error
+        message = f'{path}: {path.suffix} files need a package that is missing: pip install "atlas-jax[documents]"'
+        raise errors.ConfigError(message) from error
     try:
         untrusted.require_regular_file(path)
         problem, title, sections = _process().submit(_read_here, str(path), MAX_SECONDS).result()

@@ -23,7 +23,8 @@ _AFTER = {'models': (), 'questions': (), 'passages': ('models',), 'index': ('pas
           'training': ('searcher',), 'evaluation': ('training',), 'closed book': ('training',)}
 # What a step writes: gone, it is done again; of other inputs, it is removed first.
 _WRITES = {'models': ('model',), 'questions': ('questions',), 'passages': ('store',), 'index': ('index',),
-           'searcher': ('gin/evaluate.gin',), 'training': ('run',), 'evaluation': ('results/test.jsonl',), 'closed book': ('results/closed_book.jsonl',)}
+           'searcher': ('gin/evaluate.gin',), 'training': ('run',), 'evaluation': ('results/test.jsonl',),
+           'closed book': ('results/closed_book.jsonl',)}
 
 
 class Maker:
