@@ -12,6 +12,8 @@ from atlas_jax.datasets import registry
 from atlas_jax.datasets.source import Source
 
 _MOST_SHOWN = 9
+# Options of several sources; one that a single source has is described in docs/data.md.
+_OPTIONS = {'max_words': 'most words of a passage; 0 cuts nothing', 'together': 'write infoboxes among the other passages'}
 
 
 def add_commands(commands) -> None:
@@ -50,7 +52,8 @@ def _add_source(group, source: Source) -> None:
     for name, default in source.options.items():
         kind = {'action': 'store_true'} if default is False else {
             'type': cli_options.count if isinstance(default, int) else type(default), 'default': default, 'metavar': name.upper()}
-        parser.add_argument(f'--{name}', help=f'see docs/data.md (default {default})', **kind)
+        shown = _OPTIONS.get(name, 'see docs/data.md') + ('' if default is False else f' (default {default})')
+        parser.add_argument(f'--{name}', help=shown, **kind)
 
 
 def _convert(source: Source, options: argparse.Namespace) -> None:
@@ -91,6 +94,9 @@ def _tokenizer_folders(options: argparse.Namespace) -> tuple[pathlib.Path, pathl
     # A run folder keeps the tokenizers of its models, so that they cannot be mixed up.
     if options.model:
         folder = pathlib.Path(options.model) / 'tokenizers'
+        if '://' in options.model:
+            from atlas_jax.conversion import own  # not for a disk: it takes seconds to import
+            folder = own.tokenizers(options.model)
         return folder / 'reader', folder / 'retriever'
     return pathlib.Path(options.reader), pathlib.Path(options.retriever)
 

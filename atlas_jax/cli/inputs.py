@@ -39,7 +39,8 @@ def check_model_folder(path: str | None, remark: str = '') -> None:
 
     Raises ModelFolderError: nothing is there, or its description is no JSON.
     """
-    if path is None:
+    # What lies in a bucket is opened once.
+    if path is None or '://' in path:
         return
     folder = pathlib.Path(path)
     if not folder.exists():
@@ -120,7 +121,7 @@ def task_of(model_dir: Any, name: str | None, task_options: dict[str, Any]) -> T
         if name is not None:
             kinds = {kind.__name__: kind for kind in registry.TASKS.values()}
             return kinds[name](**task_options) if name in kinds else None
-        if isinstance(model_dir, str) and (pathlib.Path(model_dir) / 'model.json').is_file():
+        if isinstance(model_dir, str) and '://' not in model_dir and (pathlib.Path(model_dir) / 'model.json').is_file():
             described = untrusted.parse_json((pathlib.Path(model_dir) / 'model.json').read_bytes())
             return registry.from_dict(described['task'])
     except (errors.ConfigError, TypeError, ValueError, LookupError):  # a mistake that is told with its place later

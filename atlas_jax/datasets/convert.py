@@ -68,11 +68,14 @@ def convert(source: Source, files: Sequence[str | os.PathLike], out: str | os.Pa
 
     Raises:
       InputFileError: a file cannot be read, or more is bad in it than may be skipped.
-      ConfigError: an unknown option, or `max_passages` for examples.
+      ConfigError: an unknown option, `max_passages` for examples, or a bucket.
       FolderExistsError: `out` holds something else, or another process is writing it.
       DiskFullError, StorageError.
     """
-    out = pathlib.Path(out)
+    if '://' in str(out):
+        raise errors.ConfigError(f'{out}: conversions are written to a disk; give a folder there, and copy it')
+    # A folder needs a name, for its unfinished one beside it.
+    out = pathlib.Path(out) if pathlib.Path(out).name not in ('', '..') else pathlib.Path(out).resolve()
     chosen = {**source.options, **(options or {})}
     if unknown := sorted(chosen.keys() - source.options.keys()):
         raise errors.ConfigError(f'{source.name} has no option "{unknown[0]}"; it has: {", ".join(source.options) or "none"}')

@@ -25,12 +25,12 @@ def test_its_articles_are_as_large_as_those_of_a_dump(dump):
 def test_its_parts_run_and_the_projection_is_arithmetic(dump, capsys):
     folder, size = dump
     one, store = (wikipedia._part(part, str(folder), '1') for part in ('convert', 'store'))
-    assert one['rows'] == store['rows'] > 1000 and min(one['seconds'], store['seconds']) > 0 and one['peak_bytes'] > 10**7
+    assert one['rows'] == store['rows'] > 1000 and min(one['seconds'], store['cpu_seconds']) > 0 and one['peak_bytes'] > 10**7
     figures = wikipedia.figures_of(110, size, one, one | {'seconds': one['seconds'] / 2}, store)
     assert figures['all_processors']['articles_per_second'] == pytest.approx(2 * 110 / one['seconds'])
     projection = figures['projection_of_december_2018']
     assert 'not run' in projection['said']
-    megabytes = projection['core_hours'] * 3600 * figures['one_worker']['xml_megabytes_per_second']
+    megabytes = projection['core_hours'] * 3600 * figures['one_worker']['xml_megabytes_per_core_second']
     assert megabytes == pytest.approx(projection['xml_bytes'] / 1e6)
     wikipedia.show(figures)
     assert 'December 2018, by arithmetic' in capsys.readouterr().out

@@ -191,6 +191,8 @@ def test_the_first_bad_part_ends_it_unless_it_may_be_skipped(files, tmp_path):
 def test_options_are_checked(files, tmp_path):
     with pytest.raises(errors.ConfigError, match='lines has no option "x"; it has: loud'):
         convert.convert(PASSAGES, files, tmp_path / 'out', {'x': 1})
+    with pytest.raises(errors.ConfigError, match='gs://b/c: conversions are written to a disk'):
+        convert.convert(PASSAGES, files, 'gs://b/c')
     with pytest.raises(errors.ConfigError, match='questions makes examples'):
         convert.convert(EXAMPLES, files, tmp_path / 'out', max_passages=1)
     with pytest.raises(errors.InputFileError, match='z: no such file'):

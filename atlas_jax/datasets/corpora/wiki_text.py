@@ -84,7 +84,7 @@ def read(text: str, dropped_namespaces: Sequence[str]) -> Article:
 
     Raises ConfigError: mwparserfromhell is not installed.
     """
-    parse, dropped = _parser(), frozenset(dropped_namespaces)
+    parse, dropped = parser(), frozenset(dropped_namespaces)
     text = _without_tags(_without_comments(text.replace(ITEM, ' ')))
     infoboxes: list[list[str]] = []
     sections = []
@@ -102,7 +102,8 @@ def read(text: str, dropped_namespaces: Sequence[str]) -> Article:
     return Article(sections, infoboxes)
 
 
-def _parser() -> Callable[..., Any]:
+def parser() -> Callable[..., Any]:
+    """Returns mwparserfromhell's parse. Raises ConfigError: it is not installed."""
     try:
         import mwparserfromhell  # optional
     except ImportError as error:

@@ -37,9 +37,10 @@ def _kilt_pages(file: pathlib.Path, start: int, stop: int | None, max_words: int
         if not is_whole or not all(isinstance(part, str) for part in paragraphs):
             yield file_lines.bad(file, start, number, 'expected wikipedia_title as text and text as a list of paragraphs')
             continue
-        for order, (section, text) in enumerate(_kilt_sections(title, paragraphs)):
-            # The page's id first: KILT's gold passages name it.
-            yield from passage_rows.cut(f'{page}-{order}', title, section, text, max_words)
+        made = (row for section, text in _kilt_sections(title, paragraphs)
+                for row in passage_rows.cut(page, title, section, text, max_words))
+        # The page's id and the passage's number on it: gold passages name the page, and recall knows PAGE#N as a piece of PAGE.
+        yield from (Row(row.output, {**row.fields, 'id': f'{page}#{place}'}) for place, row in enumerate(made))
 
 
 def _kilt_sections(title: str, paragraphs: Sequence[str]) -> Iterator[tuple[str, str]]:

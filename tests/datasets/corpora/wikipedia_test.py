@@ -1,6 +1,7 @@
 """Wikipedia: passages of sections, lists and infoboxes, from the command and its form of dump; no passage of what is no article."""
 
 import json
+import sys
 
 import pytest
 
@@ -71,6 +72,13 @@ def test_the_command_writes_a_folder_that_data_passages_reads(tmp_path, capsys):
     assert cli.main([*command, '--max_words', '50']) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         f'atlas-jax: {tmp_path / "out"}: made from other options; give another folder, or remove this one')
+
+
+def test_a_missing_package_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'mwparserfromhell', None)
+    path = wiki_dumps.write(tmp_path / 'wiki.xml', PAGES)
+    with pytest.raises(errors.ConfigError, match=r'install it with `pip install atlas-jax\[data\]`'):
+        convert.convert(registry.SOURCES['wikipedia'], [path], tmp_path / 'out')
 
 
 def test_wrong_releases_are_told(tmp_path):

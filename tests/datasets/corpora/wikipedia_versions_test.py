@@ -4,6 +4,7 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.datasets.corpora import wikipedia_versions
+from atlas_jax.metrics import kilt, retrieval
 from tests.datasets.corpora.passage_files_test import lines, made
 
 KILT = {'_id': '290', 'wikipedia_id': '290', 'wikipedia_title': 'A', 'categories': 'x', 'text': [
@@ -14,14 +15,19 @@ KILT = {'_id': '290', 'wikipedia_id': '290', 'wikipedia_title': 'A', 'categories
 def test_kilt_sections_and_lists(tmp_path):
     page = {'wikipedia_id': 7, 'wikipedia_title': '居里', 'text': ['居里\n']}
     assert made(tmp_path, 'kilt_wikipedia', {'kilt_knowledgesource.json': lines(KILT, page)}) == [
-        ('290-0', 'A', '', 'A (named a) is a letter.'), ('290-1', 'A', 'History', 'The earliest:\n\nEgyptian; Cretan.\n\nAfter.'),
-        ('290-3', 'A', 'History: Use in writing: English', 'In English.')]
+        ('290#0', 'A', '', 'A (named a) is a letter.'), ('290#1', 'A', 'History', 'The earliest:\n\nEgyptian; Cretan.\n\nAfter.'),
+        ('290#2', 'A', 'History: Use in writing: English', 'In English.')]
+
+
+def test_passages_are_found_by_the_pages_that_kilt_names(tmp_path):
+    docids = [row[0] for row in made(tmp_path, 'kilt_wikipedia', {'k.json': lines(KILT)})]
+    assert retrieval.first_gold_rank(docids[1:], {'290'}) == 0 and {kilt.page_of(docid) for docid in docids} == {'290'}
 
 
 def test_kilt_pages_are_cut(tmp_path):
     long = ' '.join(f'Sentence {number} has exactly six words.' for number in range(40))
     found = made(tmp_path, 'kilt_wikipedia', {'k.json': lines({'wikipedia_id': '1', 'wikipedia_title': 'T', 'text': ['T\n', long]})})
-    assert [row[0] for row in found] == ['1-0#0', '1-0#1', '1-0#2'] and ' '.join(row[3] for row in found) == long
+    assert [row[0] for row in found] == ['1#0', '1#1', '1#2'] and ' '.join(row[3] for row in found) == long
 
 
 def test_fever_pages(tmp_path):
