@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from atlas_jax import errors
-from atlas_jax.cli import inputs
+from atlas_jax.cli import flags, inputs
 from atlas_jax.cli import options as cli_options
 from atlas_jax.io import untrusted
 
@@ -90,6 +90,7 @@ def _parsed(command: Sequence[str]) -> argparse.Namespace:
     """Returns the options of a command, its gin files and bindings checked."""
     from atlas_jax.cli import main  # it imports this module
     options = main.parse(command)
+    flags.resolve(options)
     if getattr(options, 'gin_file', None):
         cli_options.preview_gin(options)
     return options
