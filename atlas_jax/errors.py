@@ -1,6 +1,8 @@
 """Errors a user can cause: one line that says where something is wrong, what, and what to do."""
 
+import functools
 import os
+from typing import Any
 
 
 # Everything a user can mend is one of these; whatever else is raised is a fault of ours and shows its traceback.
@@ -20,6 +22,11 @@ class InputFileError(UserError):
             place += f', field "{field}"'
         super().__init__(f'{place}: {problem}' + (f'; {remedy}' if remedy else ''))
         self.path, self.line, self.field = path, line, field
+        # What makes the same error again: in another process, or in a later run that reads it from a file.
+        self.parts: dict[str, Any] = {'path': str(path), 'problem': problem, 'line': line, 'field': field, 'remedy': remedy}
+
+    def __reduce__(self) -> tuple:
+        return functools.partial(InputFileError, **self.parts), ()
 
 
 class ModelFolderError(UserError):

@@ -89,24 +89,24 @@ class TrainData:
     """The examples and the index that a run learns from.
 
     Attributes:
-      train_file: lines as the task wants them (docs/tasks.md).
+      train_file: lines as the task wants them (docs/tasks.md); a file, a folder, a pattern, or several of them in their order.
       index_dir: what to retrieve from, several indexes together; None with n_context 0 trains a closed-book reader.
       n_context: passages the reader reads.
-      max_examples: the first so many lines only (64 for few-shot).
+      max_examples: the first so many lines of all files together (64 for few-shot).
       use_file_passages: the examples' own passages are read and scored; nothing is retrieved.
-      eval_file: examples to evaluate on while training (RunConfig.evaluate_every_steps).
+      eval_file: examples to evaluate on while training (RunConfig.evaluate_every_steps); as train_file.
       force_index: uses the index even if another model built it (--force).
 
     Raises:
       ConfigError: index and n_context contradict each other.
     """
 
-    train_file: str
+    train_file: str | Sequence[str]
     index_dir: str | Sequence[str] | None = None
     n_context: int = 1
     max_examples: int | None = None
     use_file_passages: bool = False
-    eval_file: str | None = None
+    eval_file: str | Sequence[str] | None = None
     force_index: bool = False
 
     def __post_init__(self):

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import atlas_jax
+from atlas_jax.cli import evaluate as cli_evaluate
 from atlas_jax.cli import main as cli
 from atlas_jax.gin_files import parse as gin_parse
 
@@ -52,7 +53,8 @@ def test_commands_are_real(page, tmp_path):
         assert program == 'atlas-jax', f'{command}: neither ours nor run by .ci/run'
         options = cli.parse(arguments)
         if getattr(options, 'gin_file', None):
-            gin_parse.parse(options.gin_file, options.gin_bindings, **({'stand_in': 'not needed'} if arguments[0] == 'plan' else {}))
+            bindings = cli_evaluate.bindings_of(options) if arguments[0] == 'evaluate' else options.gin_bindings
+            gin_parse.parse(options.gin_file, bindings, **({'stand_in': 'not needed'} if arguments[0] == 'plan' else {}))
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)

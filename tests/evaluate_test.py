@@ -1,97 +1,57 @@
-"""The figures of an evaluation: metrics, ranks, permutations of choices, and what is refused."""
+"""An evaluation: its rows and figures, one that was killed and goes on, several indexes in turn, and what is refused."""
 
 import dataclasses
 import json
-import math
 import types
 
 import pytest
 
 from atlas_jax import api, errors, evaluate
+from atlas_jax.evaluation import results
 from atlas_jax.model import ModelSource
-from atlas_jax.tasks import fever, kilt, multiple_choice, qa
+from atlas_jax.tasks import multiple_choice
+from tests.testing import tiny_run
 
 
-def evaluation(**changes) -> evaluate.Evaluation:
-    values = {'answers': (api.Answer('q1', 'a'), api.Answer('q2', 'b')), 'scores': {'exact_match': (1.0, 0.0), 'f1': (1.0, 0.5)},
-              'answer_ranks': (0, None), 'gold_ranks': (3, 1), 'seconds': 1.26}
-    return evaluate.Evaluation(**(values | changes))
+def rows(**changes) -> list[dict]:
+    first = {'example_id': 0, 'question': 'q1', 'answers': ['a'], 'prediction': 'a', 'exact_match': 1.0, 'f1': 1.0, 'retrieved': 5,
+             'answer_rank': 0, 'gold_docids': ['x'], 'gold_ranks': [3], 'passages': []}
+    second = {'example_id': 1, 'question': 'q2', 'answers': ['a'], 'prediction': 'b', 'exact_match': 0.0, 'f1': 0.5, 'retrieved': 5,
+              'answer_rank': None, 'gold_docids': ['x'], 'gold_ranks': [1], 'passages': []}
+    return [first | changes, second | changes]
 
 
-def test_the_first_metric_has_the_plain_error_and_recalls_end_at_top_k():
-    figures = evaluation().summary(top_k=5)
+def test_the_summary_has_what_a_run_logs():
+    figures = evaluate.Evaluation(tuple(rows()), 1.26, 0.5).summary(top_k=5)
     assert list(figures)[:2] == ['exact_match', 'stderr'] and figures['exact_match'] == 0.5
-    assert figures['f1'] == 0.75 and 'f1_stderr' in figures and figures['seconds'] == 1.3 and figures['questions'] == 2
-    assert figures['answer_recall_at_1'] == 0.5 and figures['gold_recall_at_2'] == 0.5 and figures['gold_recall_at_5'] == 1.0
-    assert 'gold_recall_at_10' not in figures
-    assert not [name for name in evaluation(answer_ranks=(), gold_ranks=()).summary(5) if 'recall' in name]
+    assert figures['seconds'] == 1.3 and figures['questions'] == 2 and figures['queries_cut'] == 0.5
+    assert not [name for name in figures if 'interval' in name]  # a training run asks often
 
 
-def test_perplexity_is_of_all_tokens_together():
-    likelihoods = evaluate.Likelihoods((2.0, 4.0), (1.0, 3.0), {'probssum': 0.5})
-    assert likelihoods.summary() == {'eval_loss': 1.5, 'perplexity': math.exp(1.5), 'correlation_probssum': 0.5}
-    assert likelihoods.left_out() == []
-    nothing = evaluate.Likelihoods((0.0, 0.0), (0.0, 0.0), {'probssum': None, 'scoresavg': 0.5})
-    assert nothing.summary() == {'correlation_scoresavg': 0.5}
-    assert [line.split(' is left out')[0] for line in nothing.left_out()] == ['perplexity', 'correlation_probssum']
-    assert evaluate.Likelihoods((1e9,), (1.0,), {}).summary()['perplexity'] == math.exp(700)
+def test_properties_are_those_of_the_rows():
+    passage = api.AnswerPassage('d1', 'title', 'text', 2.0, 0.5, 'index')
+    alternatives = [{'text': 'y', 'score': -1.0}]
+    found = evaluate.Evaluation(tuple(rows(passages=[dataclasses.asdict(passage)], score=-0.5, alternatives=alternatives)))
+    assert found.answers[0] == api.Answer('q1', 'a', (passage,), -0.5, (api.Alternative('y', -1.0),))
+    assert found.exact_match == (1.0, 0.0) and found.scores == {'exact_match': (1.0, 0.0), 'f1': (1.0, 0.5)}
+    assert found.answer_ranks == (0, None) and found.gold_ranks == (3, 1)
+    assert evaluate.Evaluation(tuple(rows(gold_ranks=[]))).gold_ranks == (None, None)
 
 
 def test_permutations_of_one_row_stand_together():
-    rows = [types.SimpleNamespace(example_id=i) for i in (0, 0, 1, 2, 2, 2)]
-    assert [len(group) for group in evaluate._groups(rows)] == [2, 1, 3] and evaluate._groups([]) == []
+    made = [types.SimpleNamespace(example_id=i) for i in (0, 0, 1, 2, 2, 2)]
+    assert [len(group) for group in evaluate._groups(made)] == [2, 1, 3] and evaluate._groups([]) == []
 
 
-def _asked(task, *rows):
-    """A model of the task, answers with three passages each, and the examples."""
-    passages = tuple(api.AnswerPassage(f'd{i}', '', text, 1.0, 0.0) for i, text in enumerate(('no', 'the Answer is true', 'no')))
-    examples = [task.example(row, number) for number, row in enumerate(rows)]
-    return types.SimpleNamespace(task=task, mesh=None), [api.Answer('q', '', passages)] * len(rows), examples
-
-
-def test_ranks_of_what_was_retrieved():
-    row = {'question': 'q', 'answers': ['answer'], 'gold_docids': ['d2']}
-    assert evaluate._ranks(*_asked(qa.QATask(), row)) == ((1,), (2,), [])
-    model, answers, examples = _asked(qa.QATask(), {'question': 'q'})
-    assert evaluate._ranks(model, answers, examples)[:2] == ((), ())
-    # A closed book has retrieved nothing: its recall is not 0.
-    assert evaluate._ranks(model, [api.Answer('q', '', ())], _asked(qa.QATask(), row)[2]) == ((), (), [])
-
-
-def test_recall_is_of_answers_that_a_passage_can_hold():
-    rows = [{'question': 'q', 'answers': answers} for answers in (['true'], ['Answer'], ['Yes', 'no'], ['no', 'answer'])]
-    assert evaluate._ranks(*_asked(qa.QATask(), *rows)) == ((1, 0), (), [
-        'answer_recall is of 2 of 4 questions: the others have no answers that a passage can hold (not true, yes, or none)'])
-    assert evaluate._ranks(*_asked(qa.QATask(), rows[0])) == ((), (), [
-        'answer_recall is left out: no question has answers that a passage can hold (not true, yes, or none)'])
-    fever_row = {'claim': 'c', 'label': 'SUPPORTS', 'gold_docids': ['d1']}
-    assert evaluate._ranks(*_asked(fever.FeverTask(), fever_row)) == ((), (1,), [])  # no metric of the task
-    kilt_row = {'input': 'c', 'output': [{'answer': 'SUPPORTS', 'provenance': [{'wikipedia_id': 'd1'}]}], 'filename': 'fever-dev.jsonl'}
-    by_answer, by_gold, [line] = evaluate._ranks(*_asked(kilt.KiltTask(), kilt_row))
-    assert (by_answer, by_gold) == ((), (1,)) and line.startswith('answer_recall is left out')
-
-
-def test_gold_recall_is_of_questions_with_gold_passages_of_this_index():
-    rows = [{'question': 'q', 'answers': ['answer'], 'gold_docids': docids} for docids in (['d1'], [], ['x', 'd0'])]
-    _, by_gold, lines = evaluate._ranks(*_asked(qa.QATask(), *rows))
-    assert by_gold == (1, 0) and lines == ['gold_recall is of 2 of 3 questions: the others have no gold_docids']
-    index = types.SimpleNamespace(rows_of=lambda docid, mesh: [])
-    _, by_gold, lines = evaluate._ranks(*_asked(qa.QATask(), *rows), index)
-    assert by_gold == () and lines == ['gold_recall is left out: none of the gold_docids is in the index']
-
-
-def test_metrics_that_were_not_computed_are_named():
-    _, _, examples = _asked(multiple_choice.MultipleChoiceTask(), {'question': 'q', 'options': {'A': 'x', 'B': 'y'}, 'answer': 'A'})
-    assert evaluate._unscored(multiple_choice.MultipleChoiceTask(), examples, {'accuracy': (1.0,)}) == [
-        'debiased_accuracy is left out: the options were read in one order; give eval_permutations "cyclic" or "all"']
-    _, _, examples = _asked(qa.QATask(), {'question': 'q', 'answers': ['a']}, {'question': 'q'})
-    assert evaluate._unscored(qa.QATask(), examples, {}) == ['exact_match, f1 are left out: 1 of 2 questions have no answers']
-    assert evaluate._unscored(qa.QATask(), examples, {'exact_match': (), 'f1': ()}) == []
-
-
-def test_one_question_has_no_standard_error():
-    figures = evaluation(answers=(api.Answer('q', 'a'),), scores={'exact_match': (1.0,)}, queries_cut=0.5).summary(1)
-    assert figures['exact_match'] == 1 and not [name for name in figures if 'stderr' in name] and figures['queries_cut'] == 0.5
+def test_a_choice_is_judged_by_the_text_of_its_option():
+    task = multiple_choice.MultipleChoiceTask(eval_permutations='cyclic')
+    row = {'question': 'q', 'options': {'A': 'red', 'B': 'blue'}, 'answer': 'A'}
+    group = [task.example(each, 0) for each in task.expand(row, training=False)]
+    # A is likelier in both orders, and by more where it stands for blue.
+    letter, more = evaluate._chosen(group, [[-1.0, -1.1], [-0.1, -3.0]], debiases=True)
+    assert letter == 'B' and (more['accuracy'], more['debiased_accuracy']) == (1.0, 0.0)
+    assert more['choice_probs'].keys() == {'A', 'B'} and all(len(values) == 2 for values in more['all_probs'].values())
+    assert 'debiased_accuracy' not in evaluate._chosen(group[:1], [[-1.0, -1.1]], debiases=False)[1]
 
 
 @pytest.mark.parametrize('option, value', [('compute_dtype', 'float16'), ('param_dtype', 'int8')])
@@ -113,25 +73,61 @@ def test_no_index_one_or_several(tmp_path):
         evaluate.open_indexes([str(tmp_path), str(tmp_path)])
 
 
-def test_results_have_a_line_a_question(tmp_path):
-    passages = (api.AnswerPassage('d1', 'title', 'text', 2.0, 0.5, 'index'),)
-    answer = api.Answer('who ?', 'me', passages, -0.5, (api.Alternative('you', -1.0),))
-    example = types.SimpleNamespace(example_id=7, query='question: who ?', answers=('me',), choices=())
-    likelihoods = evaluate.Likelihoods((1.5,), (2.0,), {})
-    found = evaluation(answers=(answer,), scores={'exact_match': (1.0,)}, likelihoods=likelihoods)
-    evaluate.write_results(tmp_path / 'r.jsonl', found, [example])
-    row = json.loads((tmp_path / 'r.jsonl').read_text())
-    assert row['prediction'] == 'me' and row['exact_match'] == 1.0 and row['nll'] == 1.5 and row['score'] == -0.5
-    assert row['passages'] == [dataclasses.asdict(passages[0])] and row['alternatives'] == [{'text': 'you', 'score': -1.0}]
-    evaluate.write_results(tmp_path / 'r.jsonl', found, [example], write_passages=False)
-    assert 'passages' not in json.loads((tmp_path / 'r.jsonl').read_text())
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A model, an index, and seven questions of three years."""
+    path = tmp_path_factory.mktemp('evaluate')
+    atlas = tiny_run.atlas(dropout_rate=0.0)
+    atlas.save(path / 'model')
+    tiny_run.index(atlas, path)
+    asked = [row | {'year': 2017 + number % 3} for number, row in enumerate(tiny_run.rows(7))]
+    (path / 'test.jsonl').write_text('\n'.join(map(json.dumps, asked)))
+    return path
 
 
-def test_results_of_choices_have_their_probabilities(tmp_path):
-    choice = multiple_choice.marginalize([('red', 'blue')], [[0.0, -1.0]])
-    examples = [types.SimpleNamespace(example_id=1, query='q', answers=('A',), choices=('A', 'B'))] * 2
-    found = evaluation(answers=(api.Answer('q', 'A'),), scores={'accuracy': (1.0,)}, choices=(choice,))
-    evaluate.write_results(tmp_path / 'r.jsonl', found, examples)
-    row = json.loads((tmp_path / 'r.jsonl').read_text())
-    assert row['choice_probs'] == dict(choice.by_letter)
-    assert row['all_probs'] == {name: list(values) for name, values in choice.by_option.items()}
+class Killed(BaseException):
+    """Stands for a signal that nobody handles."""
+
+
+def evaluated(folder, out, index_dir='index', **options) -> dict:
+    named = {name: str(folder / each) for name, each in index_dir.items()} if isinstance(index_dir, dict) else str(folder / index_dir)
+    data = evaluate.EvalData(str(folder / 'test.jsonl'), named, str(out), write_passages=False)
+    return evaluate.evaluate(data, ModelSource(str(folder / 'model')), evaluate.Options(batch_size=2, perplexity=True, **options))
+
+
+def test_a_killed_evaluation_goes_on_and_ends_as_one_that_was_not(folder, tmp_path, monkeypatch):
+    whole = evaluated(folder, tmp_path / 'whole.jsonl')
+    assert whole['questions'] == 7 and 'perplexity_interval' in whole and not (tmp_path / 'whole.jsonl.partial').exists()
+    assert list(whole['by']['year']['values']) == ['2017', '2018', '2019'] and whole['by']['year']['values']['2017']['questions'] == 3
+    add, calls = results.Log.add, []
+
+    def dying(log, row):
+        calls.append(row)
+        if len(calls) in (4, 9):  # among the answers, and among the likelihoods after them
+            raise Killed
+        add(log, row)
+
+    monkeypatch.setattr(results.Log, 'add', dying)
+    for known in (3, 7):
+        with pytest.raises(Killed):
+            evaluated(folder, tmp_path / 'killed.jsonl')
+        lines = (tmp_path / 'killed.jsonl.partial').read_text().splitlines()
+        assert len({json.loads(line)['example_id'] for line in lines[1:]}) == known and not (tmp_path / 'killed.jsonl').exists()
+    asked = len(calls)
+    with pytest.raises(errors.ConfigError, match='left it, with other n_context; run it again as it was'):
+        evaluated(folder, tmp_path / 'killed.jsonl', n_context=1)
+    (tmp_path / 'killed.jsonl.partial').open('a').write('{"example_id": 6, "nl')  # the machine died in the middle of a line
+    found = evaluated(folder, tmp_path / 'killed.jsonl')
+    assert len(calls) - asked == 7 and (tmp_path / 'killed.jsonl').read_text() == (tmp_path / 'whole.jsonl').read_text()
+    assert {**found, 'seconds': 0} == {**whole, 'seconds': 0} and not (tmp_path / 'killed.jsonl.partial').exists()
+
+
+def test_the_same_questions_with_each_of_several_indexes(folder, tmp_path):
+    found = evaluated(folder, tmp_path / 'results.jsonl', {'old': 'index', 'new': 'index'})
+    assert list(found['indexes']) == ['old', 'new'] and found['indexes']['old'] == found['indexes']['new']
+    assert found['exchange']['new']['f1']['difference'] == 0 and found['exchange']['new']['f1']['p_value'] == 1
+    written = results.read(tmp_path / 'results.jsonl')
+    assert [(row['index_name'], row['example_id']) for row in written] == [(name, i) for name in ('old', 'new') for i in range(7)]
+    with pytest.raises(errors.IndexFolderError, match='nowhere'):
+        evaluated(folder, tmp_path / 'x.jsonl', {'old': 'index', 'new': 'nowhere'})
+    assert not list(tmp_path.glob('x.jsonl*'))

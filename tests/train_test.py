@@ -13,6 +13,7 @@ from atlas_jax import api, decoding, errors, evaluate, train
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.corpus import passages as passages_lib
+from atlas_jax.evaluation import results
 from atlas_jax.nn import layer_scan
 from atlas_jax.report import run_log, run_profile
 from atlas_jax.steps import spec as spec_lib
@@ -166,8 +167,8 @@ def test_evaluation_scores_and_writes_every_answer(atlas, index, examples, tmp_p
     evaluation = evaluate.evaluate_examples(atlas, examples, index, n_context=3, batch_size=4)
     figures = evaluation.summary(top_k=3)
     assert figures['questions'] == 11 and {'exact_match', 'stderr', 'f1', 'gold_recall_at_1', 'answer_recall_at_2'} <= figures.keys()
-    evaluate.write_results(tmp_path / 'results.jsonl', evaluation, examples)
-    rows = [json.loads(line) for line in (tmp_path / 'results.jsonl').read_text().splitlines()]
+    results.finish(tmp_path / 'results.jsonl', evaluation.rows)
+    rows = results.read(tmp_path / 'results.jsonl')
     assert [row['example_id'] for row in rows] == list(range(11))
     assert all(len(row['passages']) == 3 for row in rows)
 

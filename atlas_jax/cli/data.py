@@ -1,16 +1,20 @@
-"""`atlas-jax data`: cuts documents into passages, and writes the demo's data."""
+"""`atlas-jax data`: converts published data sets, cuts documents into passages, and writes the demo's data."""
 
 import argparse
 import dataclasses
+import functools
 import pathlib
 
 from atlas_jax.cli import inputs
 from atlas_jax.cli import options as cli_options
+from atlas_jax.cli import select as cli_select
+from atlas_jax.datasets import registry
+from atlas_jax.datasets.source import Source
 
 
 def add_commands(commands) -> None:
     """Adds `data` with its commands."""
-    group = cli_options.group(commands, 'data', 'Make passages from documents, or get the demo\'s data.', 'atlas-jax data demo --out demo')
+    group = cli_options.group(commands, 'data', 'Convert published data, make passages from documents, or get the demo\'s data.', 'atlas-jax data demo --out demo')
     parser = cli_options.command(group, 'passages', _passages,
                                  'Cut documents into passages of about 100 words and store them, tokenised for a model.',
                                  'atlas-jax data passages DOCUMENTS --out STORE --reader READER --retriever RETRIEVER')
@@ -22,6 +26,38 @@ def add_commands(commands) -> None:
                                  'atlas-jax data demo --out demo')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder to write')
     add_packages(parser)
+    for source in registry.SOURCES.values():
+        _add_source(group, source)
+    cli_select.add_commands(group)
+
+
+def _add_source(group, source: Source) -> None:
+    """Adds the command that converts a published data set."""
+    what = source.makes if not source.task else f'{source.makes} for the task {source.task}'
+    parser = cli_options.command(group, source.name, functools.partial(_convert, source), f'Make {what} from: {source.files}.',
+                                 f'atlas-jax data {source.name} --from FILES --to DIR')
+    parser.add_argument('--from', dest='files', nargs='+', required=True, metavar='FILE', help=source.files)
+    parser.add_argument('--to', required=True, metavar='DIR', help='folder to write; a killed conversion goes on when it is run again')
+    if source.makes == 'passages':
+        parser.add_argument('--max_passages', type=cli_options.positive, metavar='N', help='stop after so many passages')
+    parser.add_argument('--skip_bad', type=cli_options.count, default=0, metavar='N',
+                        help='leave out up to N bad parts of the input, and list them in bad.json (default 0)')
+    parser.add_argument('--workers', type=cli_options.positive, metavar='N',
+                        help='processes (default: one a processor); the result is the same')
+    for name, default in source.options.items():
+        kind = {'action': 'store_true'} if default is False else {
+            'type': cli_options.count if isinstance(default, int) else type(default), 'default': default, 'metavar': name.upper()}
+        parser.add_argument(f'--{name}', help=f'see docs/data.md (default {default})', **kind)
+
+
+def _convert(source: Source, options: argparse.Namespace) -> None:
+    from atlas_jax.datasets import convert  # inside the function: it imports TensorStore
+    made = convert.convert(source, options.files, options.to, {name: getattr(options, name) for name in source.options},
+                           max_passages=getattr(options, 'max_passages', None), skip_bad=options.skip_bad, workers=options.workers,
+                           show_progress=True)
+    rows = ', '.join(f'{count} {output}' for output, count in sorted(made.rows.items())) or f'no {source.makes}'
+    left_out = f'; {made.bad} bad parts of the input left out, listed in {convert.BAD_FILE}' if made.bad else ''
+    print(f'{options.to}: {rows}{left_out}{" (finished before)" if made.was_finished else ""}')
 
 
 def add_packages(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,8 @@ It finds what is missing, of another kind or cut short. What only shows once wei
 from __future__ import annotations
 
 import argparse
+import collections
+import itertools
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -83,21 +85,21 @@ def check_evaluation(values: Preview) -> None:
                    labelled=not values.values_of('Options').get('retrieve_only'))
 
 
-def check_examples(path: Any, task: Task | None, max_rows: int | None = None, **options: bool) -> None:
-    """Reads a file of examples as task.read_examples will, all of its rows; without a task as JSON lines alone.
+def check_examples(paths: Any, task: Task | None, max_rows: int | None = None, **options: bool) -> None:
+    """Reads files of examples as task.read_examples will, all of their rows; without a task as JSON lines alone.
 
     Raises InputFileError: no such file, a row that is broken, or lacks a field of the task.
     """
-    from atlas_jax.io import jsonl
+    from atlas_jax.io import file_list, jsonl
     from atlas_jax.tasks import task as task_lib
-    if not isinstance(path, str):  # no file, or none that a gin file says in plain text
+    several = isinstance(paths, list | tuple) and all(isinstance(path, str) for path in paths)
+    if not isinstance(paths, str) and not several:  # no file, or none that a gin file says in plain text
         return
     if task is not None:
-        task_lib.check_rows(path, task, max_rows=max_rows, **options)
+        task_lib.check_rows(paths, task, max_rows=max_rows, **options)
     else:
-        for number, _ in enumerate(jsonl.read(path), start=1):
-            if number == max_rows:
-                break
+        rows = itertools.chain.from_iterable(jsonl.read(file) for file in file_list.files_of(paths))
+        collections.deque(itertools.islice(rows, max_rows), maxlen=0)
 
 
 def task_of(model_dir: Any, name: str | None, task_options: dict[str, Any]) -> Task | None:
@@ -127,5 +129,9 @@ def _check_source(values: Preview, trains: bool = False) -> Task | None:
 
 
 def _check_indexes(folders: Any) -> None:
+    if isinstance(folders, dict):  # several in turn, by name
+        for each in folders.values():
+            _check_indexes(each)
+        return
     for folder in [folders] if isinstance(folders, str) else folders if isinstance(folders, list | tuple) else []:
         check_index(folder if isinstance(folder, str) else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import pathlib
 from typing import TYPE_CHECKING, Any
@@ -32,8 +33,9 @@ def group(commands, name: str, purpose: str, example: str):
 
 
 def add_documents(parser: argparse.ArgumentParser) -> None:
-    """Adds DOCUMENTS, --max_words, --as_passages and --overlap, which `passages_of` reads."""
-    parser.add_argument('documents', metavar='DOCUMENTS', help='.jsonl, .txt, .md or .html file, or a folder of them')
+    """Adds DOCUMENTS, --max_words, --as_passages, --overlap and --max_passages, which `passages_of` reads."""
+    parser.add_argument('documents', metavar='DOCUMENTS', nargs='+',
+                        help='.jsonl (also .gz, .bz2, .zst), .txt, .md or .html files, folders of them or quoted patterns, in their order')
     length = parser.add_mutually_exclusive_group()
     length.add_argument('--max_words', type=positive, default=100, metavar='N',
                         help='most words of a passage (default 100); longer documents are cut')
@@ -41,6 +43,7 @@ def add_documents(parser: argparse.ArgumentParser) -> None:
                         help='cut nothing: every document is a passage already')
     parser.add_argument('--overlap', type=count, default=0, metavar='WORDS',
                         help='words that a piece of a document repeats of the one before (default 0)')
+    parser.add_argument('--max_passages', type=positive, metavar='N', help='the first N passages only (default all)')
 
 
 def passages_of(options: argparse.Namespace) -> Iterator[Passage]:
@@ -49,13 +52,15 @@ def passages_of(options: argparse.Namespace) -> Iterator[Passage]:
     Raises InputFileError: see read_documents; ConfigError: an overlap that is too large.
     """
     from atlas_jax.corpus import documents, passages
+    from atlas_jax.io import file_list
     counts = passages.CutCounts()
     found = passages.split_passages(documents.read_documents(options.documents), options.max_words, options.overlap, counts)
 
     def told() -> Iterator[Passage]:
-        yield from found
+        # islice asks for no passage more than it gives: what is behind it is not read.
+        yield from itertools.islice(found, options.max_passages)
         for line in counts.messages(options.max_words):
-            print(f'{options.documents}: {line}', flush=True)
+            print(f'{file_list.shown(options.documents)}: {line}', flush=True)
 
     return told()
 

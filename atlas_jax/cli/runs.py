@@ -1,4 +1,4 @@
-"""`atlas-jax train` and `atlas-jax evaluate`: runs described by gin files."""
+"""`atlas-jax train`: a run described by gin files."""
 
 import argparse
 import contextlib
@@ -18,7 +18,7 @@ OPERATIVE_CONFIG = 'config.gin'
 
 
 def add_commands(commands) -> None:
-    """Adds `train` and `evaluate`."""
+    """Adds `train`."""
     parser = cli_options.command(
         commands, 'train', _train, 'Train reader and retriever together; goes on from the newest checkpoint of the same run folder.',
         'atlas-jax train --gin_file runs/few_shot.gin --gin.RUN_DIR=\'"run"\' --gin.READER_DIR=\'"models/reader"\' \\\n'
@@ -30,15 +30,6 @@ def add_commands(commands) -> None:
     parser.add_argument('--accept_changes', action='store_true', help='go on with a run though data or settings are not those it was begun '
                         'with; without it they are named, and nothing is trained')
     parser.add_argument('--profile', metavar='DIR', help='write a profile of a few steps there, for xprof')
-    parser = cli_options.command(
-        commands, 'evaluate', _evaluate, 'Answer a file of questions and score the answers.',
-        'atlas-jax evaluate --gin_file runs/evaluate.gin --gin.MODEL_DIR=\'"run"\' --gin.INDEX_DIR=\'"index"\' \\\n'
-        '    --gin.EXAMPLES_FILE=\'"test.jsonl"\'')
-    cli_options.add_gin(parser, required=True)
-    cli_options.add_multihost(parser)
-    cli_options.add_force(parser)
-    cli_options.add_no_verify(parser)
-    cli_options.add_json(parser)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -101,21 +92,3 @@ def _run_training(options: argparse.Namespace) -> None:
     last = result.history[-1]
     figures = ', '.join(f'{name} {last[name]:.4f}' for name in ('reader_loss', 'retriever_loss') if name in last)
     print(f'{folder}: {last["step"]} steps, {figures}; answer with `atlas-jax answer "..." --model {folder}`')
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    inputs.check_evaluation(cli_options.preview_gin(options))
-    cli_options.join_hosts(options)
-    from atlas_jax import evaluate
-    from atlas_jax.gin_files import parse as gin_parse
-    cli_options.read_gin(options)
-    # Results go to the file that the configuration names; the figures also here.
-    arguments = gin_parse.arguments_of(evaluate.evaluate)
-    if options.force:
-        arguments['data'] = dataclasses.replace(arguments['data'], force_index=True)
-    figures = evaluate.evaluate(**arguments)
-    if not cli_options.is_first():
-        return
-    cli_options.write_json(options.json, figures)
-    for name, value in figures.items():
-        print(f'{name:24}{value:.4g}' if isinstance(value, float) else f'{name:24}{value}')

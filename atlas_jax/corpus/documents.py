@@ -10,7 +10,7 @@ from typing import Any
 
 from atlas_jax import errors
 from atlas_jax.corpus import markup
-from atlas_jax.io import jsonl, untrusted
+from atlas_jax.io import compressed, file_list, jsonl
 
 _JSON_LINES, _PLAIN, _MARKDOWN, _HTML = ('.jsonl',), ('.txt',), ('.md',), ('.html', '.htm')
 _MAX_WORD = 100_000  # characters
@@ -29,12 +29,26 @@ class Document:
     text: str
 
 
-def read_documents(path: str | os.PathLike) -> Iterator[Document]:
-    """Reads a file, or all files of a folder in the order of their paths, without hidden ones and other kinds.
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """A file to read, and the path that was given for it: itself, or a folder above it."""
 
-    Each line of a .jsonl file is a document: `text`, and optionally `id`, `title`, `section`; or a line of BEIR or FlashRAG, see
-    `in_our_fields`. A .txt file is one document. A .md or .html file is one document for each heading with text below it. A document
-    without an id is called by its file, relative to the folder, and its line (file.jsonl:3) or heading (file.md/heading).
+    path: pathlib.Path
+    given: pathlib.Path
+
+    @property
+    def name(self) -> str:
+        """The name that its documents without an id are called by."""
+        return self.path.relative_to(self.given).as_posix() if self.path != self.given else self.path.name
+
+
+def read_documents(paths: file_list.Paths) -> Iterator[Document]:
+    """Reads files, and all files of folders in the order of their paths, without hidden ones and other kinds; paths as given.
+
+    Any of them may be compressed, such as corpus.jsonl.gz, .bz2 or .zst. Each line of a .jsonl file is a document: `text`, and optionally
+    `id`, `title`, `section`; or a line of BEIR or FlashRAG, see `in_our_fields`. A .txt file is one document. A .md or .html file is one
+    document for each heading with text below it. A document without an id is called by its file, relative to the folder, and its line
+    (file.jsonl:3) or heading (file.md/heading).
 
     Says at the end, on stderr, which fields it has not read and which files of a folder hold no text.
 
@@ -42,11 +56,9 @@ def read_documents(path: str | os.PathLike) -> Iterator[Document]:
       InputFileError: no such file, a folder without documents, another kind of file, not UTF-8, no text, a field of the wrong type, or an
         id twice. The message names file, line and field.
     """
-    path = pathlib.Path(path)
-    if not path.exists():
-        raise errors.InputFileError(path, 'no such file or folder', remedy='give a document file or a folder of them')
-    files = _files_of(path)  # before the first document is asked for, so that a wrong path is an error at once
-    return _checked(files, path)
+    # Before the first document is asked for, so that a wrong path is an error at once.
+    files = [_File(file, path) for path in file_list.expanded(paths) for file in _files_of(path)]
+    return _checked(files, file_list.shown(paths))
 
 
 def in_our_fields(row: dict[str, Any]) -> dict[str, Any]:
@@ -71,15 +83,16 @@ def in_our_fields(row: dict[str, Any]) -> dict[str, Any]:
 
 def _files_of(path: pathlib.Path) -> list[pathlib.Path]:
     if not path.is_dir():
-        if path.suffix.lower() not in SUFFIXES:
-            raise errors.InputFileError(path, f'unknown kind of file "{path.suffix}"', remedy=f'known are {", ".join(SUFFIXES)}')
+        if compressed.plain_suffix(path) not in SUFFIXES:
+            raise errors.InputFileError(path, f'unknown kind of file "{path.suffix}"', remedy=f'known are {", ".join(SUFFIXES)}, and these '
+                                        'compressed (.gz, .bz2, .zst)')
         return [path]
     found = []
     for folder, folders, names in os.walk(path):
         # In place: os.walk then skips the hidden folders, such as .git.
         folders[:] = [name for name in folders if not name.startswith('.')]
         found += [pathlib.Path(folder, name) for name in names if not name.startswith('.')]
-    files = sorted(file for file in found if file.suffix.lower() in SUFFIXES)
+    files = sorted(file for file in found if compressed.plain_suffix(file) in SUFFIXES)
     if not files:
         raise errors.InputFileError(path, 'no documents in this folder', remedy=f'it needs files that end in {", ".join(SUFFIXES)}')
     # Said, not refused: a folder of documents often holds images.
@@ -88,44 +101,43 @@ def _files_of(path: pathlib.Path) -> list[pathlib.Path]:
     return files
 
 
-def _checked(files: list[pathlib.Path], path: pathlib.Path) -> Iterator[Document]:
-    """Yields the files' documents. Raises InputFileError: see read_documents."""
+def _checked(files: list[_File], given: str) -> Iterator[Document]:
+    """Yields the files' documents; `given` is what messages call them. Raises InputFileError: see read_documents."""
     seen: set[str] = set()  # ids of all files: they name passages of one store
     empty: list[str] = []
     unread: set[str] = set()
-    for file, name, line, document in _read_all(files, path, unread):
+    for file, name, line, document in _read_all(files, unread):
         if document is None:
             empty.append(name)
             continue
         if document.docid in seen:
             # Read again to its first place: keeping the place of every document would cost as much memory as their ids.
-            first = next(place for place in _read_all(files, path, set()) if place[3] and place[3].docid == document.docid)
+            first = next(place for place in _read_all(files, set()) if place[3] and place[3].docid == document.docid)
             place = f'{first[1]}:{first[2]}' if first[2] else first[1]
-            raise errors.InputFileError(file, f'"{document.docid}" was the id of an earlier document ({place})', line=line, field='id',
+            raise errors.InputFileError(file.path, f'"{document.docid}" was the id of an earlier document ({place})', line=line, field='id',
                                         remedy='give each document its own')
         seen.add(document.docid)
         yield document
     if not seen:
         what = 'no text in this file' if len(files) == 1 else f'no text in any of its {len(files)} files'
-        raise errors.InputFileError(path, what, remedy='remove it or fill it in')
+        raise errors.InputFileError(given, what, remedy='remove it or fill it in')
     # Said, not refused: a folder of pages often has some with links alone.
     if empty:
         more = f' and {len(empty) - 9} more' if len(empty) > 9 else ''
-        print(f'{path}: skipped {len(empty)} files without text ({", ".join(empty[:9])}{more})', file=sys.stderr)
+        print(f'{given}: skipped {len(empty)} files without text ({", ".join(empty[:9])}{more})', file=sys.stderr)
     if unread:
-        print(f'{path}: not read: the fields {", ".join(sorted(unread)[:9])}', file=sys.stderr)
+        print(f'{given}: not read: the fields {", ".join(sorted(unread)[:9])}', file=sys.stderr)
 
 
-def _read_all(files: list[pathlib.Path], path: pathlib.Path,
-              unread: set[str]) -> Iterator[tuple[pathlib.Path, str, int | None, Document | None]]:
+def _read_all(files: list[_File], unread: set[str]) -> Iterator[tuple[_File, str, int | None, Document | None]]:
     """Yields (file, its name in the folder, line, document); None as document for a file without text. Adds to `unread` fields."""
     for file in files:
-        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-        documents = _read_json_lines(file, name, unread) if file.suffix.lower() in _JSON_LINES else _read_text(file, name)
+        is_lines = compressed.plain_suffix(file.path) in _JSON_LINES
+        documents = _read_json_lines(file.path, file.name, unread) if is_lines else _read_text(file.path, file.name)
         for line, document in documents:
             if document is not None:
-                _check_words(document.text, file, line)
-            yield file, name, line, document
+                _check_words(document.text, file.path, line)
+            yield file, file.name, line, document
 
 
 def _check_words(text: str, file: pathlib.Path, line: int | None) -> None:
@@ -170,7 +182,7 @@ def _string(value: object, file: pathlib.Path, line: int, field: str) -> str:
 
 def _read_text(file: pathlib.Path, name: str) -> Iterator[tuple[None, Document | None]]:
     """Yields (None, document), since a section's line is not known; (None, None) for a file without text."""
-    text, suffix = _decode(file), file.suffix.lower()
+    text, suffix = _decode(file), compressed.plain_suffix(file)
     if suffix in _PLAIN:
         title, sections = '', [('', text)]
     elif suffix in _MARKDOWN:
@@ -181,14 +193,14 @@ def _read_text(file: pathlib.Path, name: str) -> Iterator[tuple[None, Document |
     if not sections:
         yield None, None
     for docid, (heading, body) in zip(_docids(name, [heading for heading, _ in sections]), sections, strict=True):
-        yield None, Document(docid, title or file.stem, heading, body)
+        yield None, Document(docid, title or compressed.plain_name(file).stem, heading, body)
 
 
 def _decode(file: pathlib.Path) -> str:
-    try:
-        content = untrusted.read_bytes(file, _MAX_BYTES)
-    except (OSError, ValueError) as error:
-        raise errors.InputFileError(file, str(error), remedy='give text files, and large corpora as JSON lines') from error
+    with compressed.reading(file) as stream:
+        content = stream.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise errors.InputFileError(file, f'more than {_MAX_BYTES:,} bytes', remedy='give text files, and large corpora as JSON lines')
     try:
         # utf-8-sig: some editors put a byte order mark first.
         return content.decode('utf-8-sig').replace('\r\n', '\n').replace('\r', '\n')

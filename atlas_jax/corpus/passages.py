@@ -10,13 +10,13 @@ from atlas_jax.corpus import documents as corpus_documents
 
 MAX_WORDS = 100  # as DPR's and Atlas's passages have
 # Chinese and Japanese have no spaces between words: each of their characters counts as a word.
-_UNSPACED = '\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff'
+UNSPACED = '\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff'
 # A longer run of letters is no word: a table without spaces, a sequence, an encoded picture. A picture may have 300,000 letters, and must
 # not become one passage; 100 of these pieces are about as many tokens as the models read.
 _LONGEST_WORD, _PIECE_CHARACTERS = 100, 20
 _ODD_RUN = 1000  # characters without a space that are worth a word: addresses are shorter
-_RUN = re.compile(f'[^\\s{_UNSPACED}]+')
-_WORD = re.compile(f'[{_UNSPACED}][、。，：；！？」』）]*|[^\\s{_UNSPACED}]+')
+_RUN = re.compile(f'[^\\s{UNSPACED}]+')
+_WORD = re.compile(f'[{UNSPACED}][、。，：；！？」』）]*|[^\\s{UNSPACED}]+')
 _CLOSING = '"\'”’»)\\]}'
 _END = re.compile(f'[.!?…][{_CLOSING}]*$')
 _WIDE_END = re.compile('[。！？][」』）]*$')

@@ -91,6 +91,8 @@ def fits(value: Any, annotation: Any) -> bool:
     # gin files write either bracket.
     if (origin or annotation) in (tuple, list, collections.abc.Sequence):
         return isinstance(value, tuple | list) and _parts_fit(value, origin, arguments)
+    if origin is collections.abc.Mapping:
+        return isinstance(value, dict) and all(fits(key, arguments[0]) and fits(each, arguments[1]) for key, each in value.items())
     # No literal is an instance of a class of ours: such values are references.
     return not inspect.isclass(annotation) or not _is_protocol(annotation) and isinstance(value, annotation)
 

@@ -11,7 +11,7 @@ from atlas_jax import errors, types
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.input.text_inputs import PassageEncoder
 from atlas_jax.tasks import text_format
-from atlas_jax.tasks.task import Task, TaskExample
+from atlas_jax.tasks.task import Task, TaskExample, places
 from atlas_jax.tokenizers import formats
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
@@ -114,11 +114,10 @@ class ExampleEncoder:
         for model, theirs, room in zip(('reader', 'retriever'), zip(*lengths, strict=True), rooms, strict=False):
             if room is not None and max(theirs) > room:
                 # All lines at once: a user should not have to mend one after another.
-                places = [example.line or example.example_id for example, length in zip(examples, theirs, strict=True) if length > room]
-                named = ', '.join(map(str, list(dict.fromkeys(places))[:_NAMED])) + (', …' if len(set(places)) > _NAMED else '')
+                too_long = [example for example, length in zip(examples, theirs, strict=True) if length > room]
                 raise errors.ConfigError(
-                    f'{"line" if examples[0].line else "example"} {named}: the options take {max(theirs)} tokens, the {model} has room for '
-                    f'{room}; raise InputConfig.text_max_tokens and build the index with it, or leave the question out')
+                    f'{places(too_long, _NAMED)}: the options take {max(theirs)} tokens, the {model} has room for {room}; raise '
+                    'InputConfig.text_max_tokens and build the index with it, or leave the question out')
         over = [max(each) for each in lengths if each[0] > limits[0] or each[1] > limits[1]]
         if over:
             self.notes += (f'{len(over)} of {len(examples)} queries have options of more than {min(limits)} tokens; query_max_tokens was '

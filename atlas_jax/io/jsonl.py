@@ -8,41 +8,52 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.io import atomic, untrusted
+from atlas_jax.io import atomic, compressed, untrusted
 
-_MAX_LINE = 1 << 26  # bytes
+MAX_LINE = 1 << 26  # bytes
 
 
 def read(path: str | os.PathLike, required: Iterable[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number from 1, object) for every line that is not blank.
+    """Yields (line number from 1, object) for every line that is not blank; the file may be compressed (io/compressed.py).
 
-    Raises InputFileError: a missing or empty file, a pipe or device, not UTF-8, a line that is not a JSON object or is longer than 64 MiB,
-    or one that lacks a `required` field.
+    Raises InputFileError: a missing or empty file, a pipe or device, a truncated one, not UTF-8, a line that is not a JSON object or is
+    longer than 64 MiB, or one that lacks a `required` field.
     """
-    # Line by line: files of millions of lines are read without being held.
+    for number, row in read_each(path, required):
+        if isinstance(row, errors.InputFileError):
+            raise row
+        yield number, row
+
+
+def read_each(path: str | os.PathLike, required: Iterable[str] = ()) -> Iterator[tuple[int, dict[str, Any] | errors.InputFileError]]:
+    """Yields as `read` does, and (line number, error) for a line that is no object or lacks a field; the lines behind it follow.
+
+    Raises InputFileError: a missing or empty file, a pipe or device, a truncated one, or a line of more than 64 MiB.
+    """
     path, required, empty = pathlib.Path(path), tuple(required), True
-    try:
-        untrusted.require_regular_file(path)
-    except ValueError as error:
-        raise errors.InputFileError(path, str(error), remedy='give the path of a JSON-lines file') from error
-    if not path.is_file():
-        raise errors.InputFileError(path, 'no such file', remedy='give the path of a JSON-lines file')
     # As bytes, so that a line that is no text is named; lines end at \n alone, for a text may hold U+2028.
-    with open(path, 'rb') as file:
-        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE + 1), b''), start=1):
-            # A file of holes is one line of any length.
-            if len(line) > _MAX_LINE:
-                raise errors.InputFileError(path, f'more than {_MAX_LINE:,} bytes', line=number, remedy='each line must be one JSON object')
+    # Line by line: files of millions of lines are read without being held.
+    with compressed.reading(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b''), start=1):
+            # A file of holes is one line of any length, and a small compressed file may be one.
+            if len(line) > MAX_LINE:
+                raise errors.InputFileError(path, f'more than {MAX_LINE:,} bytes', line=number, remedy='each line must be one JSON object')
             if number == 1:
                 line = line.removeprefix(codecs.BOM_UTF8)  # some editors put a byte order mark first
             if line.strip():
                 empty = False
-                yield number, _parse(path, number, line, required)
+                row: dict[str, Any] | errors.InputFileError
+                try:
+                    row = parse_line(path, number, line, required)
+                except errors.InputFileError as error:
+                    row = error
+                yield number, row
     if empty:
         raise errors.InputFileError(path, 'the file is empty', remedy='it needs one JSON object a line')
 
 
-def _parse(path: pathlib.Path, number: int, line: bytes, required: tuple[str, ...]) -> dict[str, Any]:
+def parse_line(path: pathlib.Path, number: int, line: bytes, required: Iterable[str] = ()) -> dict[str, Any]:
+    """Returns the object of one line. Raises InputFileError, which names the line: no UTF-8, no JSON object, or a field is missing."""
     try:
         value = untrusted.parse_json(line.decode())
     except UnicodeDecodeError as error:

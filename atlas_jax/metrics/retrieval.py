@@ -21,11 +21,26 @@ def first_gold_rank(docids: Sequence[str], gold_docids: Collection[str]) -> int 
     return next((rank for rank, docid in enumerate(docids) if docid in gold or docid.rpartition('#')[0] in gold), None)
 
 
-def recall_at_k(ranks: Sequence[int | None], top_k: int) -> float:
-    """Returns the share of questions, 0 to 1, whose rank (from 0) is under `top_k`. Raises ValueError: no question is given."""
-    if not ranks:
-        raise ValueError('ranks must hold at least one question')
-    return sum(rank is not None and rank < top_k for rank in ranks) / len(ranks)
+def gold_ranks(docids: Sequence[str], gold_docids: Collection[str]) -> list[int]:
+    """Returns the rank, from 0, of each gold document that was found: that of its best piece."""
+    ranks: dict[str, int] = {}
+    gold = set(gold_docids)
+    for rank, docid in enumerate(docids):
+        found = docid if docid in gold else docid.rpartition('#')[0]
+        if found in gold:
+            ranks.setdefault(found, rank)
+    return sorted(ranks.values())
+
+
+def ndcg_of_ranks(ranks: Sequence[int], relevant: int, top_k: int) -> float:
+    """Returns nDCG of the first `top_k`, 0 to 1, of the ranks (from 0) of those of `relevant` documents that were found."""
+    best = sum(1 / math.log2(rank + 2) for rank in range(min(relevant, top_k)))
+    return sum(1 / math.log2(rank + 2) for rank in ranks if rank < top_k) / best if best else 0.0
+
+
+def hits_at_k(ranks: Sequence[int | None], top_k: int) -> list[float]:
+    """Returns for each question whether its rank (from 0) is under `top_k`, 1 or 0."""
+    return [float(rank is not None and rank < top_k) for rank in ranks]
 
 
 def pearson(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -44,25 +59,16 @@ def pearson(first: Sequence[float], second: Sequence[float]) -> float | None:
     return max(-1.0, min(1.0, product / (math.sqrt(sum(a * a for a in first)) * math.sqrt(sum(b * b for b in second)))))
 
 
-def mean_correlation(rows: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> float | None:
-    """Averages over examples Pearson's correlation of two scores of their passages.
+def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Computes Pearson's correlation of two scores of one question's passages, -1 to 1; None where there is none.
 
-    Args:
-      rows, others: for each example one number a passage. Pairs that are not finite on both sides (not retrieved) are left out.
+    Pairs that are not finite on both sides (not retrieved) are left out.
 
-    Returns:
-      -1 to 1; None if no example has a correlation.
-
-    Raises ValueError: the numbers of examples, or of an example's passages, differ.
+    Raises ValueError: the lengths differ.
     """
-    found = []
-    for row, other in zip(rows, others, strict=True):
-        # within each example, which is what ranking needs; the original takes all passages of a batch at once
-        pairs = [pair for pair in zip(row, other, strict=True) if all(map(math.isfinite, pair))]
-        value = pearson([first for first, _ in pairs], [second for _, second in pairs])
-        if value is not None:
-            found.append(value)
-    return sum(found) / len(found) if found else None
+    # within each question, which is what ranking needs; the original takes all passages of a batch at once
+    pairs = [pair for pair in zip(first, second, strict=True) if all(map(math.isfinite, pair))]
+    return pearson([one for one, _ in pairs], [other for _, other in pairs])
 
 
 def _centred(values: Sequence[float]) -> list[float]:

@@ -7,6 +7,8 @@ import numpy as np
 
 _RESAMPLES = 10_000
 _NORMAL_95 = 1.959963984540054  # 97.5 % of a normal distribution lie below
+_BLOCK = 1 << 22  # numbers drawn at once: 32 MiB
+_MOST_VALUES = 1000
 
 
 def mean_and_standard_error(values: Sequence[float]) -> tuple[float, float]:
@@ -34,6 +36,36 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """Returns the 95 % percentile bootstrap interval of the mean of [n] values (Efron 1979).
+
+    Raises ValueError: no value is given.
+    """
+    return _interval(_resampled_means(_vector(values, 'values')[:, None], seed)[:, 0])
+
+
+def ratio_interval(numerators: Sequence[float], denominators: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """Returns the 95 % bootstrap interval of sum(numerators) / sum(denominators), such as a loss by token; pairs stay together.
+
+    Raises ValueError: the lengths differ or are 0.
+    """
+    means = _resampled_means(np.stack(_pair(numerators, denominators, ('numerators', 'denominators')), axis=1), seed)
+    # A sample may hold nothing but questions without tokens.
+    means = means[means[:, 1] > 0]
+    return _interval(means[:, 0] / means[:, 1]) if len(means) else (0.0, 0.0)
+
+
+def macro_interval(groups: Sequence[Sequence[float]], seed: int = 0) -> tuple[float, float]:
+    """Returns the 95 % bootstrap interval of the mean of the groups' means; questions are drawn within each group.
+
+    Raises ValueError: no group, or an empty one.
+    """
+    if not groups:
+        raise ValueError('groups must hold at least one group')
+    means = [_resampled_means(_vector(group, 'a group')[:, None], seed + number)[:, 0] for number, group in enumerate(groups)]
+    return _interval(np.mean(means, axis=0))
+
+
 def paired_difference(before: Sequence[float], after: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
     """Compares two runs over the same questions: (mean of after - before, low, high), the bounds a 95 % bootstrap interval.
 
@@ -45,15 +77,60 @@ def paired_difference(before: Sequence[float], after: Sequence[float], seed: int
 
     Raises ValueError: the lengths differ or are 0.
     """
-    first, second = _vector(before, 'before'), _vector(after, 'after')
-    if len(first) != len(second):
-        raise ValueError(f'before has {len(first)} values and after {len(second)}: they must be for the same questions')
+    first, second = _pair(before, after, ('before', 'after'))
     differences = second - first
-    # how often each question is drawn, [resamples, n]: its product with the differences is all their sums at once
-    counts = np.random.default_rng(seed).multinomial(len(differences), np.full(len(differences), 1 / len(differences)), size=_RESAMPLES)
+    return float(differences.mean()), *_interval(_resampled_means(differences[:, None], seed)[:, 0])
+
+
+def paired_p_value(before: Sequence[float], after: Sequence[float], seed: int = 0) -> float:
+    """Returns the two-sided p-value of Fisher's randomization test of two runs over the same questions.
+
+    If the runs do not differ, each question's difference may as well have the other sign; it is the share of 10,000 draws of signs whose
+    mean is as far from 0 as the one found.
+
+    Raises ValueError: the lengths differ or are 0.
+    """
+    first, second = _pair(before, after, ('before', 'after'))
+    sizes, counts = np.unique(np.abs(second - first), return_counts=True)
+    # The sum of n equal values with random signs is a binomial, so a draw costs one number for each different value.
+    generator, sums = np.random.default_rng(seed), np.zeros(_RESAMPLES)
+    for size, count in zip(sizes, counts, strict=True):
+        sums += size * (2 * generator.binomial(count, 0.5, _RESAMPLES) - count)
+    # Rounding must not tell equal sums apart; and the signs found are a draw too, so that p is never 0.
+    extreme = np.abs(sums) >= abs((second - first).sum()) - 1e-9 * max(1.0, float(sizes @ counts))
+    return float((1 + extreme.sum()) / (1 + _RESAMPLES))
+
+
+def _resampled_means(rows: np.ndarray, seed: int) -> np.ndarray:
+    """Returns the means of bootstrap samples of [n, m] rows: [resamples, m]."""
+    values, counts = np.unique(rows, axis=0, return_counts=True)
+    generator, means = np.random.default_rng(seed), []
+    # Most metrics have few different values: how often each is drawn is all that a mean needs. Of many, single draws are quicker.
+    by_value = len(values) <= _MOST_VALUES
+    block = max(1, _BLOCK // (len(values) if by_value else rows.size))
+    for start in range(0, _RESAMPLES, block):
+        size = min(block, _RESAMPLES - start)
+        if by_value:
+            means.append(generator.multinomial(len(rows), counts / len(rows), size) @ values / len(rows))
+        else:
+            drawn = generator.integers(0, len(rows), (size, len(rows)), np.int32)
+            # by column: gathering rows of two numbers takes five times as long
+            means.append(np.stack([column[drawn].mean(axis=1) for column in np.ascontiguousarray(rows.T)], axis=1))
+    return np.concatenate(means)
+
+
+def _interval(means: np.ndarray) -> tuple[float, float]:
     # 2.5 % of the resampled means on either side
-    low, high = np.percentile(counts @ differences / len(differences), [2.5, 97.5])
-    return float(differences.mean()), float(low), float(high)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _pair(first: Sequence[float], second: Sequence[float], names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """Converts both to [n] float64. Raises ValueError: the lengths differ or are 0."""
+    pair = _vector(first, names[0]), _vector(second, names[1])
+    if len(pair[0]) != len(pair[1]):
+        raise ValueError(f'{names[0]} has {len(pair[0])} values and {names[1]} {len(pair[1])}: they must be for the same questions')
+    return pair
 
 
 def _vector(values: Sequence[float], name: str) -> np.ndarray:

@@ -134,6 +134,11 @@ def to_host(tree: Any) -> Any:
     return jax.tree.map(get, tree)
 
 
+def same_everywhere(values: np.ndarray) -> np.ndarray:
+    """Returns the first process's array [...] on every process; all must call it together, with arrays of one shape and type."""
+    return values if jax.process_count() == 1 else np.asarray(multihost_utils.broadcast_one_to_all(values))
+
+
 def local_rows(sharding: jax.sharding.Sharding, rows: int) -> np.ndarray:
     """Returns the rows of a global array [rows, ...] that lie on this process's devices, ascending, [n] int."""
     mine = np.zeros(rows, bool)

@@ -2,7 +2,6 @@
 
 import sys
 
-import jax
 import tqdm
 
 
@@ -14,7 +13,7 @@ def bar(total: int | None, description: str, unit: str, *, show: bool = True) ->
     interval_seconds = 0.1 if sys.stderr.isatty() else 10  # a log file gets a line every ten seconds
     # Little smoothing: steps and shards take equal times, and a single slow one should not move the estimate.
     return tqdm.tqdm(total=total, desc=description, unit=unit, mininterval=interval_seconds, maxinterval=max(10, interval_seconds),
-                     disable=not show or jax.process_index() != 0, dynamic_ncols=True, smoothing=0.05)
+                     disable=not show or not _is_first(), dynamic_ncols=True, smoothing=0.05)
 
 
 def skip(bar: tqdm.tqdm, done: int) -> None:
@@ -23,3 +22,9 @@ def skip(bar: tqdm.tqdm, done: int) -> None:
         bar.initial += done
         bar.n += done
         bar.refresh()
+
+
+def _is_first() -> bool:
+    # Who has not imported jax is no process of several, and must not wait for it, or take a TPU from the one that trains.
+    jax = sys.modules.get('jax')
+    return jax is None or jax.process_index() == 0

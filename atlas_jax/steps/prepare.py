@@ -17,6 +17,7 @@ import numpy as np
 
 from atlas_jax import errors, partitioning, types
 from atlas_jax.input import encode, text_inputs
+from atlas_jax.io import file_list
 from atlas_jax.knowledge import group as index_group
 from atlas_jax.knowledge.index import Index
 from atlas_jax.model import AtlasModel
@@ -38,26 +39,26 @@ _NAMED_LINES = 9  # of those with an empty target
 _SAMPLED_EXAMPLES = 1000  # whose passages are measured before the first step, where they are the examples' own
 
 
-def read_examples(atlas: AtlasModel, path: str, *, training: bool = False, labelled: bool = True,
+def read_examples(atlas: AtlasModel, paths: file_list.Paths, *, training: bool = False, labelled: bool = True,
                   max_rows: int | None = None) -> list[TaskExample]:
-    """Reads a file's examples for the model's task; prints how many targets are over the limit, or empty.
+    """Reads the examples of files for the model's task; prints how many targets are over the limit, or empty.
 
     Raises:
       InputFileError: as the task's read_examples.
     """
     # Some tasks mask a share of a text's tokens, so they need to count them.
     tokenizer = atlas.reader_tokenizer
-    examples = task_lib.read_examples(path, atlas.task, training=training, labelled=labelled, max_rows=max_rows,
+    examples = task_lib.read_examples(paths, atlas.task, training=training, labelled=labelled, max_rows=max_rows,
                                       count_tokens=lambda text: len(tokenizer.encode(text)))
     # Said, not refused: pre-training texts are longer than the limit by nature.
     cut = atlas.encoder().count_clipped_targets(examples)
     if cut:
-        print(f'{path}: {cut} of {len(examples)} targets were cut at {atlas.inputs.target_limit} tokens; '
+        print(f'{file_list.shown(paths)}: {cut} of {len(examples)} targets were cut at {atlas.inputs.target_limit} tokens; '
               'raise target_max_tokens to keep them whole', flush=True)
-    empty = [example.line for example in examples if not atlas.task.answer_text(example.target)]
+    empty = [example for example in examples if not atlas.task.answer_text(example.target)]
     if empty and labelled:
-        lines = ', '.join(map(str, sorted(set(empty))[:_NAMED_LINES])) + (', …' if len(set(empty)) > _NAMED_LINES else '')
-        print(f'{path}: {len(empty)} of {len(examples)} targets are empty (line {lines}); look at their labels', flush=True)
+        where = task_lib.places(empty, _NAMED_LINES)
+        print(f'{where}: {len(empty)} of {len(examples)} targets are empty; look at their labels', flush=True)
     return examples
 
 

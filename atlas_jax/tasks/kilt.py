@@ -27,7 +27,7 @@ class KiltTask(task_lib.PlainTask):
     qa_prompt_format: str = qa.QA_PROMPT_FORMAT
     draw_target: bool = False
 
-    metrics = ('accuracy', 'exact_match', 'f1', 'answer_recall')
+    metrics = ('accuracy', 'exact_match', 'f1', 'rouge_L', 'answer_recall')
     reads = ('id', 'input', 'output', 'passages')
     query_max_tokens, target_max_tokens = 256, 64  # dialogues of Wizard of Wikipedia; answers of its and ELI5's are sentences
     asks, label, remedy = 'input', 'output', _REMEDY
@@ -64,7 +64,8 @@ class KiltTask(task_lib.PlainTask):
             target = text_format.fill('target_format', qa.TARGET_FORMAT, 'target', answers[drawn])
         return task_lib.TaskExample(
             query=text_format.fill('qa_prompt_format', self.qa_prompt_format, 'question', row['input']),
-            target=target, answers=answers, example_id=example_id, gold_docids=_gold_docids(row), question=row['input'],
+            target=target, answers=answers, example_id=example_id, gold_docids=_gold_docids(row), evidence=_evidence(row),
+            question=row['input'],
             # The row is kept only where a target is drawn again at every epoch: it holds all answers.
             passages=fields.passages(row), row=row if self.draw_target else None)
 
@@ -86,3 +87,9 @@ def _gold_docids(row: dict[str, Any]) -> list[str]:
     # provenance can be null in KILT's files.
     pages = [page for part in row.get('output', ()) for page in part.get('provenance') or () if isinstance(page, dict)]
     return list(dict.fromkeys(str(page['wikipedia_id']) for page in pages if page.get('wikipedia_id') is not None))
+
+
+def _evidence(row: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
+    # An output without provenance is no evidence set; evidence without a page is part of one that is never complete.
+    return tuple(tuple(str(page.get('wikipedia_id', '')).strip() for page in part['provenance'] if isinstance(page, dict))
+                 for part in row.get('output', ()) if isinstance(part.get('provenance'), list))

@@ -1,8 +1,10 @@
 """Tasks: a row of a file becomes an example, and the reader's text becomes a plain answer."""
 
 import dataclasses
-import os
-from collections.abc import Callable, Iterable
+import itertools
+import pathlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -10,9 +12,12 @@ import numpy as np
 from atlas_jax import errors
 from atlas_jax.corpus import documents
 from atlas_jax.corpus.passages import Passage
-from atlas_jax.io import jsonl
+from atlas_jax.io import file_list, jsonl
 from atlas_jax.tasks import fields
 
+# Fields of any row by which an evaluation reports its figures.
+LABELS = ('subject', 'group', 'year', 'label')
+_LABEL_LENGTH = 100
 CountTokens = Callable[[str], int]  # by the reader's tokenizer, which tasks do not know
 
 
@@ -23,7 +28,7 @@ class TaskExample:
     query        the text for retriever and reader, prompt included
     target       the text that the reader learns to write
     answers      the right answers, plain, without the target's format; empty if unknown
-    example_id   row in the examples file, from 0; the permutations of one row share it
+    example_id   row in the examples files, from 0, counted through all of them; the permutations of one row share it
     gold_docids  docids of passages that hold the answer; empty if unknown
     question     the question alone, as a person asked it
     passages     the example's own passages, to be read instead of retrieved ones
@@ -32,7 +37,10 @@ class TaskExample:
     options      the plain text of each of `choices`
     row          the row itself if the task draws at random, so that another generator can make another example
     kept         the end of the query that is never cut: a query that is too long loses its beginning; '' if it loses its end
-    line         line of the examples file, from 1; 0 if it is from none
+    line         line of its file, from 1; 0 if it is from none
+    file         the file; '' if it is from none
+    labels       what the row says of itself, such as subject and year: short texts and numbers that the task does not read, and its label
+    evidence     of KILT: each output's pages, '' where one is not named
     """
 
     query: str
@@ -49,6 +57,10 @@ class TaskExample:
     row: dict[str, Any] | None = dataclasses.field(default=None, repr=False, compare=False)
     kept: str = ''
     line: int = dataclasses.field(default=0, compare=False)
+    labels: dict[str, str | int] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    # Not shown: the record of a run is made of what is shown, and a file that was moved holds the same examples.
+    evidence: tuple[tuple[str, ...], ...] = dataclasses.field(default=(), repr=False, compare=False)
+    file: str = dataclasses.field(default='', repr=False, compare=False)
 
 
 class Task(Protocol):
@@ -151,68 +163,94 @@ class PlainTask:
             raise errors.ConfigError(f'example {example_id}, field "{wrong.field}": {wrong.what}; {wrong.remedy}')
 
 
-def read_examples(path: str | os.PathLike, task: Task, *, training: bool = False, labelled: bool = True,
+def read_examples(paths: file_list.Paths, task: Task, *, training: bool = False, labelled: bool = True,
                   count_tokens: CountTokens | None = None, max_rows: int | None = None) -> list[TaskExample]:
-    """Reads a JSON-lines file; example_ids count its rows from 0. Prints how many rows the task left out, and fields that have no use.
+    """Reads JSON-lines files; example_ids count their rows from 0. Prints how many rows the task left out, and fields that have no use.
 
     Args:
-      path: one object a line, see docs/tasks.md; a row without `filename` gets the file's name.
+      paths: files, folders and patterns, as file_list.files_of takes them; one object a line, see docs/tasks.md. A row without `filename`
+        gets its file's name.
       task: turns rows into examples.
       training: expands rows as for training (letters of a multiple choice).
       labelled: refuses rows without a right answer.
       count_tokens: see Task.example.
-      max_rows: reads the first rows only; None reads all.
+      max_rows: reads the first rows of all files together only; None reads all.
 
     Raises:
       InputFileError: no such file, a row lacks a field or has one of the wrong type, or no row is left. The message names file, line and
         field.
     """
     examples: list[TaskExample] = []
-    rows = left_out = 0
-    unread: set[str] = set()
-    reads = {*task.reads, 'filename'}
-    for line, row in jsonl.read(path):
-        if rows == max_rows:  # before the row is checked: a file may be damaged behind the rows asked for
-            break
-        row = {'filename': os.path.basename(path), **documents.in_our_fields(row)}  # KILT's answers depend on the name
-        unread.update(row.keys() - reads)
-        if wrong := task.problem(row):
-            raise errors.InputFileError(path, wrong.what, line=line, field=wrong.field, remedy=wrong.remedy)
+    read: Counter[pathlib.Path] = Counter()
+    left_out: Counter[pathlib.Path] = Counter()
+    unread: dict[pathlib.Path, set[str]] = defaultdict(set)
+    reads = {*task.reads, 'filename'} - {'label'}  # a class is both: FEVER is reported by it
+    for number, (file, line, row) in enumerate(_rows(paths, max_rows)):
+        row = documents.in_our_fields(row)
+        unread[file].update(row.keys() - reads.union(LABELS))
+        _check_fields(file, line, row, task)
         # Lazily: a row that is left out costs nothing more.
-        expanded = (task.example(each, rows, count_tokens=count_tokens) for each in task.expand(row, training))
+        expanded = (task.example(each, number, count_tokens=count_tokens) for each in task.expand(row, training))
         made = [example for example in expanded if example is not None]
         # Training needs targets; plain questions are asked without.
         if labelled and not all(example.answers for example in made):
-            raise errors.InputFileError(path, 'missing', line=line, field=task.label, remedy=task.remedy)
+            raise errors.InputFileError(file, 'missing', line=line, field=task.label, remedy=task.remedy)
         # A row may give several examples (orders of options) or none; ids count rows.
-        examples += [dataclasses.replace(example, line=line) for example in made]
-        left_out += not made
-        rows += 1
-    if left_out:
-        print(f'{path}: {left_out} of {rows} rows are too short, or have no section, and were left out', flush=True)
-    if unread and task.reads:
-        print(f'{path}: not read: the fields {", ".join(sorted(unread)[:9])}', flush=True)
+        labels = {name: value for name, value in row.items() if name not in reads and _is_label(value)}
+        examples += [dataclasses.replace(example, line=line, file=str(file), labels=labels) for example in made]
+        read[file] += 1
+        left_out[file] += not made
+    for file, count in read.items():
+        if left_out[file]:
+            print(f'{file}: {left_out[file]} of {count} rows are too short, or have no section, and were left out', flush=True)
+        if unread[file] and task.reads:
+            print(f'{file}: not read: the fields {", ".join(sorted(unread[file])[:9])}', flush=True)
     # An empty file has raised in jsonl.read.
-    if rows and not examples:
-        raise errors.InputFileError(path, f'the task left out all of its {rows} rows', remedy='lower min_words, or give longer texts')
+    if read and not examples:
+        raise errors.InputFileError(file_list.shown(paths), f'the task left out all of its {read.total()} rows',
+                                    remedy='lower min_words, or give longer texts')
     return examples
 
 
-def check_rows(path: str | os.PathLike, task: Task, *, training: bool = False, labelled: bool = True, max_rows: int | None = None) -> None:
-    """Checks the rows of a file as read_examples does, without keeping their examples.
+def _is_label(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _LABEL_LENGTH or isinstance(value, int) and not isinstance(value, bool)
 
-    Raises InputFileError: as read_examples, but for a file of which a task leaves out every row, which needs the reader's tokenizer.
+
+def check_rows(paths: file_list.Paths, task: Task, *, training: bool = False, labelled: bool = True, max_rows: int | None = None) -> None:
+    """Checks the rows of files as read_examples does, without keeping their examples.
+
+    Raises InputFileError: as read_examples, but for files of which a task leaves out every row, which needs the reader's tokenizer.
     """
-    for number, (line, row) in enumerate(jsonl.read(path)):
-        if number == max_rows:
-            break
-        row = {'filename': os.path.basename(path), **row}
-        if wrong := task.problem(row):
-            raise errors.InputFileError(path, wrong.what, line=line, field=wrong.field, remedy=wrong.remedy)
+    for number, (file, line, row) in enumerate(_rows(paths, max_rows)):
+        _check_fields(file, line, row, task)
         # A row that the task leaves out needs no label.
         made = [task.example(each, number) for each in task.expand(row, training)] if labelled else []
         if not all(example is None or example.answers for example in made):
-            raise errors.InputFileError(path, 'missing', line=line, field=task.label, remedy=task.remedy)
+            raise errors.InputFileError(file, 'missing', line=line, field=task.label, remedy=task.remedy)
+
+
+def _rows(paths: file_list.Paths, max_rows: int | None) -> Iterator[tuple[pathlib.Path, int, dict[str, Any]]]:
+    """Yields (file, line, row); a row without `filename` gets its file's name, which KILT's answers depend on."""
+    rows = ((file, line, {'filename': file.name, **row}) for file in file_list.files_of(paths) for line, row in jsonl.read(file))
+    # Nothing is read behind the rows asked for: it may be damaged.
+    return itertools.islice(rows, max_rows)
+
+
+def _check_fields(file: pathlib.Path, line: int, row: dict[str, Any], task: Task) -> None:
+    if wrong := task.problem(row):
+        raise errors.InputFileError(file, wrong.what, line=line, field=wrong.field, remedy=wrong.remedy)
+
+
+def places(examples: Sequence[TaskExample], most: int) -> str:
+    """Returns where examples stand, as a message names them: a file and lines of it, or file:line where they are from several."""
+    if len(files := {example.file for example in examples}) > 1:
+        start, found = '', [f'{example.file}:{example.line}' for example in examples]
+    else:
+        start = ''.join(f'{file}, ' for file in files if file) + ('line ' if examples[0].line else 'example ')
+        found = [str(example.line or example.example_id) for example in examples]
+    # The permutations of one row have the same place.
+    found = list(dict.fromkeys(found))
+    return start + ', '.join(found[:most]) + (', …' if len(found) > most else '')
 
 
 def ask(task: Task, question: str, example_id: int) -> TaskExample:

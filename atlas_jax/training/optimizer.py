@@ -12,7 +12,7 @@ from atlas_jax import errors, types
 
 OPTIMIZERS = ('adamw', 'adafactor')
 SCHEDULES = ('linear', 'cosine', 'fixed')
-_FLOOR = 0.1  # the factor that linear starts from, and that linear and cosine reach at total_steps
+_FLOOR = 0.1  # the factor that linear starts from, and that linear and cosine reach at schedule_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +25,7 @@ class OptimizerConfig:
       schedule: linear, cosine or fixed.
       warmup_steps: updates in which the rates rise to their peak.
       total_steps: updates of the run, warm-up included.
+      scheduler_steps: updates that the schedule is made for, where the run is to stop before or after its end; None is total_steps.
       weight_decay: decay of every parameter, times its learning rate.
       clip: bound of the joint gradient norm of reader and retriever; 0 does not clip.
       beta1, beta2: decay rates of AdamW's first and second moment.
@@ -44,6 +45,7 @@ class OptimizerConfig:
     beta2: float = 0.999
     epsilon: float = 1e-6
     optimizer: str = 'adamw'
+    scheduler_steps: int | None = None
 
     def __post_init__(self):
         for name, valid in (('schedule', SCHEDULES), ('optimizer', OPTIMIZERS)):
@@ -53,6 +55,8 @@ class OptimizerConfig:
                             ('weight_decay', 0)):
             if not least <= getattr(self, name) < math.inf:
                 raise errors.ConfigError(f'OptimizerConfig.{name} is {getattr(self, name)}; it must be finite and at least {least}')
+        if self.schedule_steps < 1:
+            raise errors.ConfigError(f'OptimizerConfig.scheduler_steps is {self.scheduler_steps}; it must be at least 1, or None')
         # A decay of 1 never learns the moment, and AdamW would divide by 1 - 1.
         for name in ('beta1', 'beta2'):
             if not 0 <= getattr(self, name) < 1:
@@ -60,16 +64,21 @@ class OptimizerConfig:
         if not 0 < self.epsilon < math.inf:
             raise errors.ConfigError(f'OptimizerConfig.epsilon is {self.epsilon}; it must be finite and greater than 0')
 
+    @property
+    def schedule_steps(self) -> int:
+        """The updates at whose end the schedule has fallen to its floor."""
+        return self.total_steps if self.scheduler_steps is None else self.scheduler_steps
+
 
 def schedule_factor(config: OptimizerConfig, updates_done: Any) -> Any:
     """Returns the factor on the learning rate after `updates_done` updates; scalar int32 or int in, float32 out.
 
-    linear: 0.1 to 1 over the warm-up, then down to 0.1 at total_steps and on to 0. cosine: 0 to 1, then 0.1 + 0.9 cos(pi/2 s), held at
-    0.1 past total_steps (the original's turns negative there). fixed: 0 to 1, then 1.
+    linear: 0.1 to 1 over the warm-up, then down to 0.1 at schedule_steps and on to 0. cosine: 0 to 1, then 0.1 + 0.9 cos(pi/2 s), held at
+    0.1 past schedule_steps (the original's turns negative there). fixed: 0 to 1, then 1.
     """
     step = jnp.asarray(updates_done, jnp.float32)
     ramp = jnp.minimum(step / max(config.warmup_steps, 1), 1.0) if config.warmup_steps else jnp.ones_like(step)
-    progress = (step - config.warmup_steps) / max(config.total_steps - config.warmup_steps, 1)
+    progress = (step - config.warmup_steps) / max(config.schedule_steps - config.warmup_steps, 1)
     if config.schedule == 'linear':
         falling = jnp.maximum(0.0, 1.0 - (1 - _FLOOR) * progress)
         return jnp.where(step < config.warmup_steps, _FLOOR + (1 - _FLOOR) * ramp, jnp.minimum(falling, 1.0))

@@ -23,6 +23,7 @@ _FREE = ('StepConfig.remat', 'StepConfig.attention', 'has_passage_encoder')
 # The arrays of a checkpoint have their shapes and their tree from these.
 _FIXED = ('OptimizerConfig.optimizer', 'DistillConfig.retriever_training', 'DistillConfig.freeze_retriever_steps', 'StepConfig.param_dtype',
           'RefreshConfig.', 'refreshed_index', 'reader.', 'retriever.')
+_TOTAL_STEPS, _SCHEDULER_STEPS = 'OptimizerConfig.total_steps', 'OptimizerConfig.scheduler_steps'
 _LOOSE = ('reader.dropout_rate', 'retriever.dropout_rate', 'reader.dtype', 'retriever.dtype')
 
 
@@ -59,9 +60,12 @@ def settings(description: Mapping[str, Any], examples: Sequence[TaskExample], op
     found = {'train_file': f'{len(examples)} examples, sha256 {digest.hexdigest()[:16]}', **others}
     for option in options:
         found |= {f'{type(option).__name__}.{name}': value for name, value in dataclasses.asdict(option).items()}
+    # total_steps counts by the schedule alone: it stands for the steps that this is made for, whichever option says them.
+    if steps := found.pop(_SCHEDULER_STEPS, None):
+        found[_TOTAL_STEPS] = steps
     # With a fixed rate more steps change none that were done, nor those to come.
     if found.get('OptimizerConfig.schedule') == 'fixed':
-        found.pop('OptimizerConfig.total_steps')
+        found.pop(_TOTAL_STEPS)
     return {name: value for name, value in (found | flat(description)).items() if name not in _FREE}
 
 

@@ -33,17 +33,24 @@ def test_ready_made_passages_stay_whole_and_cuts_are_counted(tmp_path, monkeypat
     rows = [{'id': str(words), 'text': 'The thing is red . ' * words} for words in (2, 3, 7)]
     document.write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
 
+    more = tmp_path / 'more.txt'
+    more.write_text('One .')
+
     def run(*options):
-        words = ['data', 'passages', str(document), '--out', str(tmp_path / 's'), '--reader', 'r', '--retriever', 'q', *options]
-        assert cli.main(words) == 0
+        words = ['data', 'passages', str(document), str(more), '--out', str(tmp_path / 's'), '--reader', 'r', '--retriever', 'q']
+        assert cli.main([*words, *options]) == 0
         return [passage.text.split() for passage in PassageStore.open(tmp_path / 's')], capsys.readouterr().out
 
     pieces, said = run('--max_words', '11')
-    assert len(pieces) == 1 + 2 + 4 and '2 of 3 documents were longer than 11 words and were cut; --as_passages keeps them whole' in said
+    assert len(pieces) == 1 + 2 + 4 + 1
+    assert '2 of 4 documents were longer than 11 words and were cut; --as_passages keeps them whole' in said
     pieces, said = run('--as_passages')
-    assert [len(piece) for piece in pieces] == [10, 15, 35] and 'were cut' not in said
+    assert [len(piece) for piece in pieces] == [10, 15, 35, 2] and 'were cut' not in said
+    # The first passages of the documents in their order, cut or not.
+    pieces, said = run('--max_words', '11', '--max_passages', '3')
+    assert [len(piece) for piece in pieces] == [10, 10, 5] and ': 3 passages' in said
     pieces, _ = run('--max_words', '11', '--overlap', '5')
-    assert pieces[-1][:5] == pieces[-2][-5:] and max(map(len, pieces)) <= 11
+    assert pieces[-2][:5] == pieces[-3][-5:] and max(map(len, pieces)) <= 11
 
 
 @pytest.mark.parametrize(('words', 'message'), [

@@ -46,6 +46,10 @@ WRONG = [
     (training('--gin.TRAIN_FILE="unlabelled.jsonl"'), 'unlabelled.jsonl:2, field "answers": missing'),
     (training('--gin.TRAIN_FILE="nowhere.jsonl"'), 'nowhere.jsonl: no such file'),
     (training('--gin.TRAIN_FILE="broken.jsonl"'), 'broken.jsonl:1: broken JSON'),
+    (training('--gin.TRAIN_FILE=["good.jsonl", "unlabelled.jsonl"]'), 'unlabelled.jsonl:2, field "answers": missing'),
+    (training('--gin.TRAIN_FILE="*o*.jsonl"'), 'broken.jsonl:1: broken JSON'),
+    (training('--gin.TRAIN_FILE="empty"'), 'empty: no JSON lines in this folder'),
+    (evaluating('--gin.EXAMPLES_FILE=("good.jsonl", "good.jsonl")'), 'good.jsonl: named twice'),
     (training('--gin.TASK=@mlm.MLMTask()'), 'good.jsonl:1, field "text"'),
     (training('--gin.INDEX_DIR="nowhere"'), 'nowhere: no such folder'),
     (training(f'--gin.INDEX_DIR=[{INDEX!r}, {STORE!r}]'), 'not the manifest of an index'),
@@ -58,6 +62,10 @@ WRONG = [
     (evaluating('--gin.EXAMPLES_FILE="unlabelled.jsonl"'), 'unlabelled.jsonl:2, field "answers": missing'),
     (evaluating('--gin.INDEX_DIR="nowhere"'), 'nowhere: no such folder'),
     (evaluating('--gin.MODEL_DIR="broken"'), 'broken/model.json: broken JSON'),
+    (evaluating('--index', f'a={INDEX}', '--index', 'b=nowhere'), 'nowhere: no such folder'),
+    (['evaluate', '--all', 'nowhere'], 'nowhere: no such folder'),
+    (['evaluate', '--compare', 'good.jsonl', 'good.jsonl'], 'good.jsonl:1, field'),
+    (['evaluate', '--task', 'retrieval', '--data', 'empty', '--out', 'o', '--model', RUN], 'empty/qrels/test.tsv: no such file'),
     (['answer', 'who?'], 'give either --model, or both --reader and --retriever'),
     (['answer', 'who?', '--reader', 'empty'], 'give either --model, or both --reader and --retriever'),
     (['answer', 'who?', '--model', 'nowhere'], 'nowhere: no such file or folder'),
@@ -125,9 +133,12 @@ def test_rows_behind_those_asked_for_are_not_read(files):
     inputs.check_examples('unlabelled.jsonl', qa.QATask(), max_rows=1)
     inputs.check_examples('unlabelled.jsonl', qa.QATask(), labelled=False)
     inputs.check_examples('unlabelled.jsonl', None)
+    inputs.check_examples(['unlabelled.jsonl', 'good.jsonl'], None)
+    inputs.check_examples(['good.jsonl', 'unlabelled.jsonl'], qa.QATask(), max_rows=2)
     inputs.check_examples(None, qa.QATask())
     pathlib.Path('late.jsonl').write_text('{}\n{\n')
     inputs.check_examples('late.jsonl', None, max_rows=1)
+    inputs.check_examples(['good.jsonl', 'late.jsonl'], None, max_rows=2)
     with pytest.raises(errors.InputFileError, match=r'late\.jsonl:2: broken JSON'):
         inputs.check_examples('late.jsonl', None)
 

@@ -1,6 +1,7 @@
 """`atlas-jax train` and `evaluate`: gin files to runs, on a tiny model."""
 
 import dataclasses
+import gzip
 import json
 import os
 import signal
@@ -19,7 +20,11 @@ def folder(tmp_path_factory):
     atlas = tiny_run.atlas(dropout_rate=0.0, mesh=None)
     atlas.save(path / 'model')
     tiny_run.index(atlas, path)
-    (path / 'train.jsonl').write_text('\n'.join(json.dumps(row) for row in tiny_run.rows(5)))
+    lines = [json.dumps(row) for row in tiny_run.rows(5)]
+    (path / 'train.jsonl').write_text('\n'.join(lines))
+    (path / 'parts').mkdir()
+    (path / 'parts' / 'a.jsonl').write_text('\n'.join(lines[:3]))
+    (path / 'parts' / 'b.jsonl.gz').write_bytes(gzip.compress('\n'.join(lines[3:]).encode()))
     return path
 
 
@@ -30,12 +35,14 @@ def training(folder, run, *more) -> list[str]:
 
 
 def test_a_run_and_its_evaluation(folder, tmp_path, capsys):
-    assert cli.main(training(folder, tmp_path / 'run')) == 0
+    assert cli.main(training(folder, tmp_path / 'run', f"--gin.TRAIN_FILE=['{folder}/parts/a.jsonl', '{folder}/parts/b*']")) == 0
+    record = json.loads((tmp_path / 'run' / 'record.json').read_text())
+    assert record['settings']['train_file'].startswith('5 examples')
     assert 'run: 1 steps, reader_loss' in capsys.readouterr().out
     kept = (tmp_path / 'run' / 'config.gin').read_text()
     assert 'train.TrainData.max_examples = %EXAMPLES' in kept and 'model.ModelSource.model_dir = %MODEL_DIR' in kept
     arguments = ['evaluate', '--gin_file', 'runs/evaluate.gin', f"--gin.MODEL_DIR='{tmp_path / 'run'}'",
-                 f"--gin.INDEX_DIR='{folder / 'index'}'", f"--gin.EXAMPLES_FILE='{folder / 'train.jsonl'}'", '--gin.BATCH_SIZE=5',
+                 f"--gin.INDEX_DIR='{folder / 'index'}'", f"--gin.EXAMPLES_FILE='{folder / 'parts'}'", '--gin.BATCH_SIZE=5',
                  f"--gin.RESULTS_FILE='{tmp_path / 'results.jsonl'}'", '--json', str(tmp_path / 'figures.json')]
     assert cli.main(arguments) == 0, 'trained on the query side, so the index stays valid'
     figures = json.loads((tmp_path / 'figures.json').read_text())

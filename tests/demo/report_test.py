@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from atlas_jax import api, evaluate
+from atlas_jax import evaluate
 from atlas_jax.demo import report as demo_report
 from atlas_jax.tasks import qa
 
@@ -14,10 +14,13 @@ EXAMPLES = [TASK.example({'question': f'question {i}?', 'answers': [f'answer {i}
 
 
 def _evaluation(texts, gold_ranks=()):
-    passages = (api.AnswerPassage('d', 'Title', 'Some <text>.', 0.5, 1.0),)
-    answers = tuple(api.Answer(example.question, text, passages) for text, example in zip(texts, EXAMPLES, strict=False))
-    right = tuple(float(text == example.answers[0]) for text, example in zip(texts, EXAMPLES, strict=False))
-    return evaluate.Evaluation(answers, {'exact_match': right, 'f1': right}, (0,) * len(texts), tuple(gold_ranks), 1.0)
+    passage = {'docid': 'd', 'title': 'Title', 'text': 'Some <text>.', 'score': 0.5, 'attention': 1.0}
+    rows = [{'example_id': example.example_id, 'question': example.question, 'answers': example.answers, 'prediction': text,
+             'exact_match': float(text == example.answers[0]), 'f1': float(text == example.answers[0]), 'answer_rank': 0,
+             'passages': [passage]} for text, example in zip(texts, EXAMPLES, strict=False)]
+    for row, rank in zip(rows, gold_ranks, strict=False):
+        row['gold_ranks'] = [] if rank is None else [rank]
+    return evaluate.Evaluation(tuple(rows), 1.0)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import dataclasses
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given
@@ -34,6 +34,7 @@ def unreadable(x: 'NoSuchType', **others):  # noqa: F821
     ([], Options | None, False), (Options(3), Options, True),
     ((1, 2, 3), tuple[int, int], False), ((1, 'a'), tuple[int, ...], False), (['a'], Sequence[str], True), ('a', Sequence[str], False),
     (10**30, int, False), (10**30, float, False), (float('inf'), float, False), ('a\0', str, False), ('\ud800', str, False),
+    ({'a': 'x', 'b': ['y']}, Mapping[str, str | Sequence[str]], True), ({'a': 3}, Mapping[str, str], False), (3, Mapping[str, str], False),
     ([[1], [2.5]], tuple[tuple[int, ...], tuple[float, ...]], True), (3, typing.Any, True), (3, HasRate, False),
 ])
 def test_a_literal_fits_or_not(value, annotation, expected):

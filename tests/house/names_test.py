@@ -21,6 +21,8 @@ _OWN_NAMES = {
                            "path / 'tokenizers' / part", 'place / file'},
     'conversion.hf_files': {'folder / file', 'folder / index', 'folder / single', 'self.path / index_name'},
     'conversion.t5x': {'folder / name'},
+    # A copy has the name of the file that the user gave.
+    'datasets.check': {'folder / compressed.plain_name(file).name'},
     'demo.data': {"folder / f'{split}.jsonl'"},
     'demo.factbook': {"folder / f'{name}.jsonl'"},
     'demo.packages': {'cache_dir / package.file_name', 'folder / package.file_name', 'pathlib.Path(folder) / package.file_name'},

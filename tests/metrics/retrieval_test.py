@@ -6,7 +6,7 @@ import random
 import pytest
 from scipy import stats
 
-from atlas_jax.metrics import retrieval
+from atlas_jax.metrics import ranking, retrieval
 
 
 def test_first_answer_rank_wants_whole_words():
@@ -25,11 +25,22 @@ def test_first_gold_rank_counts_pieces_of_a_gold_document():
     assert retrieval.first_gold_rank(docids, []) is None
 
 
-def test_recall_at_k():
-    ranks = [0, 4, None, 5, 0]
-    assert [retrieval.recall_at_k(ranks, k) for k in (1, 5, 6)] == [0.4, 0.6, 0.8]
-    with pytest.raises(ValueError, match='at least one question'):
-        retrieval.recall_at_k([], 1)
+def test_hits_at_k():
+    assert [retrieval.hits_at_k([0, 4, None, 5], k) for k in (1, 5, 6)] == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 1]]
+    assert retrieval.hits_at_k([], 1) == []
+
+
+def test_gold_ranks_count_a_document_once():
+    docids = ['x', 'a#1', 'a#0', 'b', 'c', 'a']
+    assert retrieval.gold_ranks(docids, ['a', 'c', 'lost']) == [1, 4] and retrieval.gold_ranks(docids, []) == []
+
+
+def test_ndcg_of_ranks_is_that_of_a_ranking():
+    docids, gold = [f'd{i}' for i in range(12)], ['d1', 'd4', 'd11', 'lost']
+    for top_k in (1, 3, 10, 12):
+        ours = retrieval.ndcg_of_ranks(retrieval.gold_ranks(docids, gold), len(gold), top_k)
+        assert ours == pytest.approx(ranking.ndcg(docids, dict.fromkeys(gold, 1), top_k), abs=1e-12)
+    assert retrieval.ndcg_of_ranks([], 0, 10) == 0
 
 
 def test_pearson_equals_scipys():
@@ -50,11 +61,8 @@ def test_where_there_is_no_correlation(first, second):
     assert retrieval.pearson(first, second) is None
 
 
-def test_the_mean_is_over_examples_and_leaves_out_what_was_not_retrieved():
-    rows = [[1, 2, 3], [1, 2, -math.inf], [5, 5, 5], [1, -math.inf, -math.inf]]
-    others = [[1, 2, 3], [2, 1, 9], [1, 2, 3], [1, 2, 3]]
-    assert retrieval.mean_correlation(rows, others) == pytest.approx((1 - 1) / 2)
-    assert retrieval.mean_correlation(rows[:1], others[:1]) == pytest.approx(1)
-    assert retrieval.mean_correlation(rows[2:], others[2:]) is None
+def test_a_correlation_leaves_out_what_was_not_retrieved():
+    assert retrieval.correlation([1, 2, -math.inf], [2, 1, 9]) == pytest.approx(-1)
+    assert retrieval.correlation([5, 5, 5], [1, 2, 3]) is None and retrieval.correlation([1, -math.inf], [1, 2]) is None
     with pytest.raises(ValueError):
-        retrieval.mean_correlation(rows, others[:1])
+        retrieval.correlation([1, 2], [1])

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from atlas_jax.metrics import statistics
 
@@ -46,3 +47,43 @@ def test_wilson_intervals_of_newcombe_and_of_the_ends():
 def test_wilson_intervals_need_a_share(hits, count):
     with pytest.raises(ValueError, match='hits among'):
         statistics.wilson_interval(hits, count)
+
+
+def test_bootstrap_intervals_are_those_of_the_normal_distribution_where_many_were_asked():
+    draw = np.random.default_rng(1)
+    for values in ((draw.random(2000) < .3).astype(float), draw.normal(.5, .2, 2000)):  # few different values, and many
+        mean, error = statistics.mean_and_standard_error(values)
+        assert statistics.bootstrap_interval(values) == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), abs=.1 * error)
+    assert statistics.bootstrap_interval([.25]) == (.25, .25)
+    assert statistics.bootstrap_interval([0., 1.], seed=1) == statistics.bootstrap_interval([0., 1.], seed=1) == (0, 1)
+
+
+def test_the_interval_of_a_ratio_keeps_pairs_together():
+    # Each question has a loss of 2 by token, however many tokens: the ratio is 2 in every sample.
+    assert statistics.ratio_interval([2., 4, 20], [1., 2, 10]) == pytest.approx((2, 2))
+    low, high = statistics.ratio_interval([1., 3, 2], [1., 1, 0])
+    assert low < 3 < high and statistics.ratio_interval([0.], [0.]) == (0, 0)
+    with pytest.raises(ValueError, match='must be for the same questions'):
+        statistics.ratio_interval([1.], [1., 2.])
+
+
+def test_the_macro_interval_draws_within_groups():
+    assert statistics.macro_interval([[1.] * 9, [0.]]) == (.5, .5)  # nothing to draw: the groups are as they are
+    low, high = statistics.macro_interval([[0., 1.] * 40, [0., 1.] * 40])
+    assert .35 < low < .45 < .55 < high < .65
+    for wrong in ([], [[]]):
+        with pytest.raises(ValueError, match='at least one'):
+            statistics.macro_interval(wrong)
+
+
+def test_the_randomization_test_equals_the_sign_test_for_equal_differences():
+    before, after = np.zeros(12), np.array([1.] * 10 + [-1.] * 2)
+    exact = stats.binomtest(2, 12).pvalue
+    assert statistics.paired_p_value(before, after) == pytest.approx(exact, abs=.01)
+    assert statistics.paired_p_value(after, after) == 1
+    assert statistics.paired_p_value(after, before) == statistics.paired_p_value(before, after)
+    assert statistics.paired_p_value(np.zeros(100), np.ones(100)) == pytest.approx(1 / 10_001)
+    mixed = np.random.default_rng(0).normal(.1, .3, 60)
+    permuted = stats.permutation_test((mixed, np.zeros(60)), lambda a, b, axis: np.mean(a - b, axis=axis), permutation_type='samples',
+                                      vectorized=True, n_resamples=9999, random_state=0).pvalue
+    assert statistics.paired_p_value(np.zeros(60), mixed) == pytest.approx(permuted, abs=.01)

@@ -19,6 +19,8 @@ if sys.argv[1] == 'arrays':
     local = hosts.from_local(rows[hosts.local_rows(sharding, len(rows))], sharding, len(rows))
     np.testing.assert_array_equal(hosts.to_host(placed)['rows'], rows)
     np.testing.assert_array_equal(hosts.to_host(local), rows)
+    found = hosts.same_everywhere(np.arange(7) % 3 == jax.process_index())  # other values in each process
+    np.testing.assert_array_equal(found, np.arange(7) % 3 == 0)
     np.testing.assert_array_equal(hosts.to_host(hosts.place(local, partitioning.replicated(mesh))), rows)
     print('equal', count, jax.device_count())
 else:

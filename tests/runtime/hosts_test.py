@@ -35,6 +35,10 @@ def test_one_process_has_every_row(whole):
     assert hosts.local_rows(whole, 6).tolist() == list(range(6)) and hosts.local_rows(whole, 0).tolist() == []
 
 
+def test_one_process_has_its_own_values():
+    assert hosts.same_everywhere(values := np.array([True, False])) is values
+
+
 def test_one_process_is_the_first_and_raises_its_own_error():
     assert hosts.is_first()
     with hosts.together():

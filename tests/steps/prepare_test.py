@@ -9,6 +9,7 @@ import pytest
 
 from atlas_jax import api, errors, evaluate
 from atlas_jax.corpus import documents as documents_lib
+from atlas_jax.evaluation import results
 from atlas_jax.knowledge import group as index_group
 from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.models import parameters
@@ -143,7 +144,7 @@ def test_lines_with_an_empty_target_are_named(atlas, tmp_path, capsys):
     rows = ['{"claim": "c", "label": "SUPPORTS"}', '', '{"claim": "c", "label": "DISPUTED"}'] + ['{"claim": "c", "label": ""}'] * 10
     path.write_text('\n'.join(rows))
     prepare.read_examples(dataclasses.replace(atlas, task=registry.make('fever')), str(path))
-    assert f'{path}: 11 of 12 targets are empty (line 3, 4, 5, 6, 7, 8, 9, 10, 11, …); look at their labels' in capsys.readouterr().out
+    assert f'{path}, line 3, 4, 5, 6, 7, 8, 9, 10, 11, …: 11 of 12 targets are empty; look at their labels' in capsys.readouterr().out
 
 
 def test_options_that_contradict_each_other(atlas, index):
@@ -185,14 +186,16 @@ def test_multiple_choice_is_evaluated_in_every_order(atlas, tmp_path):
     examples = [task.example(row, i) for i, whole in enumerate(rows) for row in task.expand(whole, training=False)]
     found = evaluate.evaluate_examples(asked, examples, None, batch_size=6, perplexity=True)
     assert len(found.answers) == 2 and found.scores.keys() == {'accuracy', 'debiased_accuracy'}
-    for answer, choice, debiased in zip(found.answers, found.choices, found.scores['debiased_accuracy'], strict=True):
-        assert sum(choice.by_letter.values()) == pytest.approx(1) and all(len(values) == 3 for values in choice.by_option.values())
-        assert answer.text == choice.letter and debiased == float(choice.letter == 'B')
+    for answer, row in zip(found.answers, found.rows, strict=True):
+        by_letter = row['choice_probs']
+        assert sum(by_letter.values()) == pytest.approx(1) and all(len(values) == 3 for values in row['all_probs'].values())
+        assert answer.text == max(by_letter, key=by_letter.get) and row['debiased_accuracy'] == float(answer.text == 'B')
     # The letters' likelihoods come from the same forward pass as the loss of the target alone.
     summary = found.summary(0)
-    assert summary['perplexity'] == pytest.approx(np.exp(sum(found.likelihoods.nll) / sum(found.likelihoods.target_tokens)))
+    loss = sum(row['nll'] for row in found.rows) / sum(row['target_tokens'] for row in found.rows)
+    assert summary['perplexity'] == pytest.approx(np.exp(loss))
     assert {'accuracy', 'stderr', 'debiased_accuracy_stderr', 'questions'} <= summary.keys()
-    evaluate.write_results(tmp_path / 'results.jsonl', found, examples, write_passages=False)
+    results.finish(tmp_path / 'results.jsonl', found.rows, write_passages=False)
     lines = (tmp_path / 'results.jsonl').read_text().splitlines()
     assert len(lines) == 2 and '"choice_probs"' in lines[0] and '"passages"' not in lines[0]
 

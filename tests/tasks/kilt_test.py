@@ -16,6 +16,12 @@ def test_different_answers_count_and_the_first_is_the_target():
     assert (example.answers, example.gold_docids, example.row) == (['a', 'b'], ['12'], None)
 
 
+def test_each_output_with_provenance_is_an_evidence_set():
+    assert kilt.KiltTask().example(ROW, 0).evidence == (('12',),)
+    output = [{'answer': 'a', 'provenance': None}, {'provenance': []}, {'provenance': [{'wikipedia_id': 7}, {'title': 't'}, 'x']}]
+    assert kilt.KiltTask().example({'input': 'q', 'output': output}, 0).evidence == ((), ('7', ''))
+
+
 def test_a_drawn_target_is_one_of_them():
     task = kilt.KiltTask(draw_target=True)
     drawn = {task.example(ROW, 0, np.random.default_rng(seed)).target for seed in range(20)}

@@ -1,9 +1,13 @@
 """Reading a file of examples: what is counted, left out, refused."""
 
+import dataclasses
+import gzip
+import json
+
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.tasks import kilt, lm, multiple_choice, qa, section
+from atlas_jax.tasks import fever, kilt, lm, multiple_choice, qa, section
 from atlas_jax.tasks import task as task_lib
 
 
@@ -22,6 +26,33 @@ def test_ids_count_rows_not_lines(file):
     assert len(task_lib.read_examples(path, qa.QATask(), max_rows=1)) == 1
     with pytest.raises(errors.InputFileError, match='empty'):
         task_lib.read_examples(file(''), qa.QATask())
+
+
+def test_several_files_are_read_as_one(tmp_path, file, capsys):
+    first = file('', '{"input": "c1", "output": [{"answer": "REFUTES"}], "extra": 1}', name='fever-b.jsonl')
+    second = file(*[f'{{"input": "c{number}", "output": [{{"answer": "REFUTES"}}]}}' for number in (2, 3)], name='nq.jsonl')
+    zipped = tmp_path / 'nq.jsonl.gz'
+    zipped.write_bytes(gzip.compress(second.read_bytes()))
+    examples = task_lib.read_examples([str(first), str(zipped)], kilt.KiltTask())
+    assert [(each.example_id, each.file, each.line, each.answers) for each in examples] == [
+        (0, str(first), 2, ['false']), (1, str(zipped), 1, ['REFUTES']), (2, str(zipped), 2, ['REFUTES'])]
+    assert capsys.readouterr().out == f'{first}: not read: the fields extra\n'
+    # The first rows of all files together; what is behind them is not read, and may be broken.
+    broken = file('{"input": "c9"', name='broken.jsonl')
+    assert len(task_lib.read_examples([first, zipped, broken], kilt.KiltTask(), max_rows=2)) == 2
+    task_lib.check_rows([first, zipped], kilt.KiltTask(), max_rows=2)
+    for read in (task_lib.read_examples, task_lib.check_rows):
+        with pytest.raises(errors.InputFileError, match=f'^{broken}:1: broken JSON'):
+            read([first, zipped, broken], kilt.KiltTask())
+    folder = task_lib.read_examples(f'{tmp_path}/nq*', kilt.KiltTask())
+    assert [each.file for each in folder] == [str(second)] * 2 + [str(zipped)] * 2
+
+
+def test_messages_name_places():
+    one = [dataclasses.replace(task_lib.ask(qa.QATask(), 'q', 4), file='a.jsonl', line=line) for line in (3, 3, 5, 7)]
+    assert task_lib.places(one, 2) == 'a.jsonl, line 3, 5, …' and task_lib.places(one[:3], 2) == 'a.jsonl, line 3, 5'
+    assert task_lib.places([one[0], dataclasses.replace(one[1], file='b.jsonl')], 2) == 'a.jsonl:3, b.jsonl:3'
+    assert task_lib.places([task_lib.ask(qa.QATask(), 'q', 4)], 2) == 'example 4'
 
 
 def test_labels_are_needed_unless_told_otherwise(file):
@@ -64,6 +95,16 @@ def test_fields_without_a_use_are_named_once(file, capsys):
     assert capsys.readouterr().out == f'{path}: not read: the fields gold_docid, id\n'
     task_lib.read_examples(file('{"question": "q", "answers": ["a"], "passages": [], "gold_docids": []}'), qa.QATask())
     assert capsys.readouterr().out == ''
+
+
+def test_short_fields_that_the_task_does_not_read_are_labels(file, capsys):
+    row = json.dumps({'question': 'q', 'answers': ['a'],
+                      'subject': 'law', 'year': 2017, 'long': 'x' * 101, 'is': True, 'list': [], 'other': 'x'})
+    [example] = task_lib.read_examples(path := file(row), qa.QATask())
+    assert example.labels == {'subject': 'law', 'year': 2017, 'other': 'x'}
+    assert capsys.readouterr().out == f'{path}: not read: the fields is, list, long, other\n'  # figures are reported by the others
+    [claim] = task_lib.read_examples(file('{"claim": "c", "label": "REFUTES"}'), fever.FeverTask())
+    assert claim.labels == {'label': 'REFUTES'}  # a class is read and reported by
 
 
 def test_examples_know_their_lines(file):

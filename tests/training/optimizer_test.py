@@ -1,5 +1,6 @@
 """Schedules against the recorded ones of the original; the optimiser against its definition."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -60,7 +61,18 @@ def test_an_untrained_retriever_stays_as_it_is():
     assert float(updates['retriever']['w'][0]) == 0.0 != float(updates['reader']['w'][0])
 
 
-@pytest.mark.parametrize('change, word', [({'schedule': 'step'}, 'linear, cosine, fixed'), ({'total_steps': 0}, 'total_steps'),
+@pytest.mark.parametrize('schedule', optimizer.SCHEDULES)
+def test_a_schedule_of_another_length_than_the_run(schedule):
+    short = optimizer.OptimizerConfig(schedule=schedule, warmup_steps=2, total_steps=10)
+    longer, shorter = (dataclasses.replace(short, total_steps=total, scheduler_steps=10) for total in (40, 5))
+    for step in (0, 1, 4, 9, 10, 30):
+        expected = float(optimizer.schedule_factor(short, step))
+        assert float(optimizer.schedule_factor(longer, step)) == float(optimizer.schedule_factor(shorter, step)) == expected
+    assert schedule == 'fixed' or float(optimizer.schedule_factor(dataclasses.replace(short, scheduler_steps=20), 9)) > .4
+
+
+@pytest.mark.parametrize('change, word', [({'scheduler_steps': 0}, 'scheduler_steps is 0; it must be at least 1, or None'),
+                                          ({'schedule': 'step'}, 'linear, cosine, fixed'), ({'total_steps': 0}, 'total_steps'),
                                           ({'clip': -1.0}, 'clip'), ({'learning_rate': float('inf')}, 'learning_rate is inf'),
                                           ({'beta2': 1.0}, 'beta2 is 1.0; it must be at least 0 and below 1'), ({'beta1': -0.1}, 'beta1'),
                                           ({'epsilon': 0.0}, 'epsilon'), ({'weight_decay': float('nan')}, 'weight_decay')])

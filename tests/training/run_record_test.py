@@ -75,6 +75,22 @@ def test_more_steps_of_a_fixed_rate():
     assert settings(optimizer=fixed) == settings(optimizer=longer)
 
 
+def test_the_schedules_length_counts_whichever_option_says_it(tmp_path):
+    """A run may be longer than its schedule, and end before it: neither changes a step that was done."""
+    begun(tmp_path, optimizer=OptimizerConfig(total_steps=30))
+    longer = OptimizerConfig(total_steps=90, scheduler_steps=30)
+    assert run_record.check(tmp_path, settings(optimizer=longer), 6, accept=False) == []
+    assert settings(optimizer=longer) == settings(optimizer=dataclasses.replace(longer, total_steps=50))
+    with pytest.raises(errors.ConfigError, match='OptimizerConfig.total_steps was 30, now 90'):
+        run_record.check(tmp_path, settings(optimizer=OptimizerConfig(total_steps=30, scheduler_steps=90)), 6, accept=False)
+    assert settings(optimizer=OptimizerConfig(schedule='fixed', scheduler_steps=9)) == settings(optimizer=OptimizerConfig(schedule='fixed'))
+
+
+def test_files_that_were_moved_hold_the_same_examples():
+    moved = [dataclasses.replace(example, file='elsewhere.jsonl') for example in EXAMPLES]
+    assert settings(examples=moved) == settings()
+
+
 def test_dropout_may_change_with_a_word(tmp_path):
     now = settings(description=DESCRIPTION | {'reader': {'emb_dim': 7, 'dropout_rate': 0.0}})
     assert [change.name for change in run_record.check(begun(tmp_path), now, 6, accept=True)] == ['reader.dropout_rate']

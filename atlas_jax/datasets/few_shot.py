@@ -1,0 +1,261 @@
+"""Few-shot choice: a few rows of examples files, drawn by a seed or taken from a list, and written with a list of their own.
+
+    FILE.ids    JSON lines {"id": the row's own id or null, "row": its number through all files from 0, "asked": its normalised text}
+"""
+
+import dataclasses
+import hashlib
+import heapq
+import json
+import pathlib
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from atlas_jax import errors
+from atlas_jax.datasets import rows
+from atlas_jax.datasets.rows import Line
+from atlas_jax.io import compressed, file_list, jsonl, untrusted
+
+_OURS = {'id', 'row', 'asked'}
+_NAMED = 5  # entries of a list in a message
+_MAX_LIST_BYTES = 1 << 26
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """One entry of a list: what is known of its row."""
+
+    place: str
+    docid: str | None = None
+    row: int | None = None
+    asked: str | None = None
+
+    @property
+    def key(self) -> tuple[str, Any]:
+        """The kind and value that a row is found by."""
+        # A number counts only where there is nothing better: files may be given in another order.
+        return ('docid', self.docid) if self.docid is not None else ('asked', self.asked) if self.asked is not None else ('row', self.row)
+
+    @property
+    def shown(self) -> str:
+        """The entry as a message names it."""
+        kind, value = self.key
+        return f'{"id " if kind == "docid" else "row " if kind == "row" else ""}{untrusted.shown(value)} ({self.place})'
+
+
+def by_seed(paths: file_list.Paths, count: int, seed: int, per: str = '', label: str = '') -> list[Line]:
+    """Draws `count` different rows, or `count` for each value of the field `per`; reads the files once and holds what it draws.
+
+    A row's rank is a hash of the seed and its content. So neither the order nor the number of the files matters, and the first n of a
+    larger choice are a choice of n.
+
+    Raises InputFileError: a row lacks the field, or there are fewer than `count` rows.
+    """
+    # Per value: the rows drawn so far by rank, and a heap with the worst of them on top.
+    drawn: dict[str, dict[int, Line]] = defaultdict(dict)
+    heaps: dict[str, list[int]] = defaultdict(list)
+    for line in rows.read(paths, label):
+        value = _value(line, per) if per else ''
+        rank, chosen, heap = _rank(line, seed), drawn[value], heaps[value]
+        # The same row once more teaches nothing new; where it was driven out before, it is again.
+        if rank in chosen:
+            continue
+        chosen[rank] = line
+        heapq.heappush(heap, -rank)
+        if len(heap) > count:
+            del chosen[-heapq.heappop(heap)]
+    for value, chosen in sorted(drawn.items()):
+        if len(chosen) < count:
+            which = f' with "{per}" {json.dumps(value, ensure_ascii=False)}' if per else ''
+            raise errors.InputFileError(file_list.shown(paths), f'{len(chosen)} different rows{which}, {count} were asked for',
+                                        remedy='give a smaller --n, or more files')
+    # The classes are mixed, so that the first batch has of all.
+    together = {rank: line for chosen in drawn.values() for rank, line in chosen.items()}
+    return [together[rank] for rank in sorted(together)]
+
+
+def by_list(paths: file_list.Paths, ids_file: pathlib.Path, name: str = '', label: str = '') -> list[Line]:
+    """Returns the rows that a list names, in its order; reads the files once and holds what is named.
+
+    Lists are: ours (see above); examples themselves, as the original's *.64-shot.jsonl, known by what they ask; JSON with row numbers from
+    0 or ids, as FiD's dataindex, plain or under a name, such as {"0": [17, 4]}.
+
+    Args:
+      paths: files, folders and patterns with the examples.
+      ids_file: the list.
+      name: which list of a file that has several.
+      label: of the progress bar; '' for none.
+
+    Raises InputFileError: no list, an entry twice or of another kind, one without a row, or two rows with an id that is named.
+    """
+    entries = _entries(ids_file, name)
+    numbers: dict[tuple[str, Any], int] = {}
+    for number, entry in enumerate(entries):
+        # A text may well stand in the files as often as it is listed; an id and a number are of one row.
+        if entry.key[0] != 'asked' and (first := numbers.setdefault(entry.key, number)) != number:
+            raise errors.InputFileError(ids_file, f'{entry.shown} is listed before ({entries[first].place})', remedy='name each row once')
+    fitting = _fitting(paths, {entry.key for entry in entries}, label)
+    chosen, missing = [], []
+    for entry in entries:
+        found = fitting[entry.key]
+        if not found:
+            missing.append(entry)
+            continue
+        # Of several rows with the same text that one which was chosen, if the files are as they were; else one after another.
+        line = next((each for each in found if each.row == entry.row), found[0])
+        found.remove(line)
+        chosen.append(line)
+    if missing:
+        more = f' and {len(missing) - _NAMED} more' if len(missing) > _NAMED else ''
+        named = ', '.join(entry.shown for entry in missing[:_NAMED])
+        problem = f'{len(missing)} of {len(entries)} entries are not in {file_list.shown(paths)}: {named}{more}'
+        raise errors.InputFileError(ids_file, problem, remedy='give the files that the list was made of')
+    _check_texts(ids_file, entries, chosen)
+    return chosen
+
+
+def _fitting(paths: file_list.Paths, keys: set[tuple[str, Any]], label: str) -> dict[tuple[str, Any], list[Line]]:
+    """Returns the rows of each key, in the order of the files. Raises InputFileError: two rows have an id that is named."""
+    by_text = any(kind == 'asked' for kind, _ in keys)
+    found: dict[tuple[str, Any], list[Line]] = defaultdict(list)
+    for line in rows.read(paths, label):
+        own: list[tuple[str, Any]] = [('docid', line.docid), ('row', line.row)]
+        own += [('asked', rows.normalised(line.asked))] if by_text else []
+        for key in keys.intersection(own):
+            if key[0] == 'docid' and found[key]:
+                raise errors.InputFileError(line.file, f'"{line.docid}" was the id of an earlier row ({found[key][0].place})',
+                                            line=line.line, field='id', remedy='give each row its own, or choose among one file')
+            found[key].append(line)
+    return found
+
+
+def check_output(paths: file_list.Paths, path: pathlib.Path, split: str = '', ids_file: pathlib.Path | None = None) -> None:
+    """Raises InputFileError: the examples or their list would replace a file that is read, or `path` cannot name a file of examples."""
+    if path.is_dir() and not split:
+        raise errors.InputFileError(path, 'a folder', remedy='give a file to write, or --split FIELD')
+    if not split and path.suffix != '.jsonl':
+        raise errors.InputFileError(path, 'not the name of a JSON-lines file', remedy='let it end in .jsonl')
+    read = {file.resolve() for file in [*file_list.files_of(paths), *([ids_file] if ids_file else [])]}
+    for file in () if split else (path, ids_file_of(path)):
+        if file.resolve() in read:
+            raise errors.InputFileError(file, 'is read, and would be written over', remedy='give another --to')
+
+
+def write(lines: Sequence[Line], paths: file_list.Paths, path: pathlib.Path, split: str = '') -> dict[pathlib.Path, int]:
+    """Writes the rows and, beside them, their list (FILE.ids); with `split` into files by the values of a field, in the folder `path`.
+
+    Returns the number of rows by file.
+
+    Raises InputFileError: a file would replace one of `paths`, which the rows were read from, a row lacks the field, or its value is no
+    file name.
+    """
+    outputs: dict[pathlib.Path, list[Line]] = defaultdict(list)
+    for line in lines:
+        outputs[_file_of(line, path, split) if split else path].append(line)
+    for file in outputs:
+        check_output(paths, file)
+    for file, chosen in outputs.items():
+        jsonl.write(file, (line.fields for line in chosen))
+        # Not .jsonl: a folder of examples may be trained on as it is.
+        jsonl.write(ids_file_of(file), ({'id': line.docid, 'row': line.row, 'asked': rows.normalised(line.asked)} for line in chosen))
+    return {file: len(chosen) for file, chosen in outputs.items()}
+
+
+def ids_file_of(path: pathlib.Path) -> pathlib.Path:
+    """Returns the list that belongs to a file of chosen examples: few.ids of few.jsonl."""
+    return path.with_suffix('.ids')
+
+
+def _rank(line: Line, seed: int) -> int:
+    content = json.dumps(line.fields, sort_keys=True, ensure_ascii=False).encode(errors='surrogatepass')
+    return int.from_bytes(hashlib.blake2b(content, digest_size=16, key=str(seed).encode()).digest())
+
+
+def _value(line: Line, field: str) -> str:
+    value = line.fields.get(field)
+    if not isinstance(value, str | int | bool):
+        problem = 'missing' if value is None else f'expected a text or a number, found {type(value).__name__}'
+        raise errors.InputFileError(line.file, problem, line=line.line, field=field,
+                                    remedy=f'fields found: {", ".join(sorted(line.fields))[:200]}')
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _file_of(line: Line, folder: pathlib.Path, field: str) -> pathlib.Path:
+    value = _value(line, field)
+    try:
+        file = untrusted.inside(folder, f'{value}.jsonl', links=False)
+        if file.parent != folder:
+            raise ValueError(f'the name {value[:80]!r} has a slash')
+    except ValueError as error:
+        raise errors.InputFileError(line.file, f'cannot name a file: {error}', line=line.line, field=field,
+                                    remedy='give another field to --split') from error
+    return file
+
+
+def _check_texts(ids_file: pathlib.Path, entries: Sequence[_Entry], chosen: Sequence[Line]) -> None:
+    """Raises InputFileError: a row has another text than when the list was written."""
+    for entry, line in zip(entries, chosen, strict=True):
+        if entry.asked is not None and entry.asked != (asked := rows.normalised(line.asked)):
+            problem = f'{entry.shown} reads "{asked[:80]}" in {line.place}, and "{entry.asked[:80]}" in the list'
+            raise errors.InputFileError(ids_file, problem, remedy='give the files that the list was made of, in their order')
+
+
+def _entries(file: pathlib.Path, name: str) -> list[_Entry]:
+    """Reads a list of any kind. Raises InputFileError."""
+    with compressed.reading(file) as stream:
+        content = stream.read(_MAX_LIST_BYTES + 1)
+    if len(content) > _MAX_LIST_BYTES:
+        raise errors.InputFileError(file, f'more than {_MAX_LIST_BYTES:,} bytes', remedy='give a list of ids')
+    try:
+        value = untrusted.parse_json(content.removeprefix(b'\xef\xbb\xbf').decode())
+    except ValueError:
+        value = None  # of several lines, or broken: jsonl says where
+    # One object with a text to ask is a file of one example.
+    if isinstance(value, list) or isinstance(value, dict) and not (_OURS | set(rows.ASKED)) & value.keys():
+        listed = _named_list(file, value, name)
+        entries = [_bare_entry(file, number, each) for number, each in enumerate(listed)]
+    else:
+        entries = [_line_entry(file, number, row) for number, row in jsonl.read(file)]
+    if not entries:
+        raise errors.InputFileError(file, 'an empty list', remedy='it needs an id, a row number or an example for each row to choose')
+    return entries
+
+
+def _named_list(file: pathlib.Path, value: Any, name: str) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    if name and name not in value or not value:
+        raise errors.InputFileError(file, f'no list "{name}"', remedy=f'lists found: {", ".join(sorted(value))[:200] or "none"}')
+    if name or len(value) == 1:
+        value = value[name] if name else next(iter(value.values()))
+        return value if isinstance(value, list) else [value]
+    # A number for each key; several lists could be of anything, such as the passages of each question.
+    if any(isinstance(each, list | dict) for each in value.values()):
+        raise errors.InputFileError(file, f'{len(value)} lists', remedy=f'choose one by --list: {", ".join(sorted(value))[:200]}')
+    return list(value.values())
+
+
+def _bare_entry(file: pathlib.Path, number: int, value: Any) -> _Entry:
+    place = f'entry {number + 1}'
+    if isinstance(value, dict):
+        return _line_entry(file, number + 1, value, place)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return _Entry(place, row=value)
+    if isinstance(value, str) and value:
+        return _Entry(place, docid=value)
+    raise errors.InputFileError(file, f'{place} is {untrusted.shown(value)}', remedy='entries are row numbers from 0, ids, or examples')
+
+
+def _line_entry(file: pathlib.Path, number: int, row: dict[str, Any], place: str = '') -> _Entry:
+    place = place or f'line {number}'
+    if row.keys() != _OURS:
+        # By what is asked, and not by the id: the original's lists have others than the publishers' files.
+        return _Entry(place, asked=rows.normalised(Line(file, number, 0, row).asked))
+    docid, position, asked = row['id'], row['row'], row['asked']
+    if docid is not None and isinstance(docid, str) and isinstance(asked, str):
+        return _Entry(place, docid=docid, asked=asked)
+    if docid is not None or not isinstance(position, int) or isinstance(position, bool) or position < 0 or not isinstance(asked, str):
+        raise errors.InputFileError(file, 'expected "id" as text or null, "row" from 0 and "asked" as text', line=number,
+                                    remedy='make the list again')
+    return _Entry(place, row=position, asked=asked)

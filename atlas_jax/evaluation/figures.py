@@ -1,0 +1,194 @@
+"""Figures of results: means with standard errors and bootstrap intervals, by label, by index, and two runs compared."""
+
+import collections
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from atlas_jax import errors
+from atlas_jax.evaluation.results import METRICS, Row
+from atlas_jax.metrics import retrieval as retrieval_metrics
+from atlas_jax.metrics import statistics
+from atlas_jax.tasks import task as task_lib
+
+# Cut-offs of the reported recalls; papers report most of these.
+TOP = (1, 2, 5, 10, 20, 50, 100)
+_MOST_VALUES = 300  # of a label; more are ids, not groups
+
+
+def metrics_of(rows: Sequence[Row]) -> list[str]:
+    """Returns the metrics that every row has, the main one first."""
+    # In the order in which they were written: a task names its main metric first.
+    return [name for name in (rows[0] if rows else ()) if name in METRICS and all(name in row for row in rows)]
+
+
+def of_rows(rows: Sequence[Row], top_k: int | None = None, intervals: bool = True) -> dict[str, Any]:
+    """Returns the figures that programs read, by name; `stderr` is that of the first metric.
+
+    Args:
+      rows: of one index.
+      top_k: recalls are reported up to so many passages; None is the most that a question has got.
+      intervals: with `NAME_interval`, the bounds of the 95 % bootstrap interval, for each mean.
+    """
+    figures: dict[str, Any] = {}
+
+    def add(name: str, values: Sequence[float], with_error: bool = False) -> None:
+        figures[name], error = statistics.mean_and_standard_error(values)
+        # One question has neither.
+        if with_error and len(values) > 1:
+            # Programs read `stderr` of the main metric under one name, whatever the task.
+            figures[f'{name}_stderr' if 'stderr' in figures else 'stderr'] = error
+        if intervals and len(values) > 1:
+            figures[f'{name}_interval'] = list(statistics.bootstrap_interval(values))
+
+    for name in metrics_of(rows):
+        add(name, [row[name] for row in rows], with_error=True)
+    figures |= _perplexity(rows, intervals)
+    for name, values in _correlations(rows).items():
+        add(f'correlation_{name}', values)
+    figures['questions'] = len(rows)
+    if top_k is None:
+        top_k = max((row.get('retrieved', 0) for row in rows), default=0)
+    for name, values in _of_passages(rows, top_k).items():
+        add(name, values)
+    return figures
+
+
+def by_label(rows: Sequence[Row], names: Sequence[str] = task_lib.LABELS) -> dict[str, dict[str, Any]]:
+    """Returns for each label that the rows have: figures by its values (`values`), and the mean over the values (`macro`).
+
+    Rows without the label are left out of it; a label of one value, or of more than 300, is left out.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        groups: dict[str, list[Row]] = collections.defaultdict(list)
+        for row in rows:
+            if name in row.get('labels', {}):
+                groups[str(row['labels'][name])].append(row)
+        if not 2 <= len(groups) <= _MOST_VALUES:
+            continue
+        shared = [metric for metric in metrics_of(rows)]
+        macro = {}
+        for metric in shared:
+            values = [[row[metric] for row in group] for group in groups.values()]
+            mean = sum(sum(group) / len(group) for group in values) / len(values)
+            macro[metric] = {'mean': mean, 'interval': list(statistics.macro_interval(values))}
+        found[name] = {'values': {value: of_rows(groups[value]) for value in sorted(groups)}, 'macro': macro}
+    return found
+
+
+def by_index(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Returns the rows of each index that the same questions were asked with, in the order of the file; '' where there is one alone."""
+    found: dict[str, list[Row]] = collections.defaultdict(list)
+    for row in rows:
+        found[row.get('index_name', '')].append(row)
+    return dict(found)
+
+
+def complete(rows: Sequence[Row], by: Sequence[str] = task_lib.LABELS) -> dict[str, Any]:
+    """Returns all figures of a results file: those of its rows, `by` label; with several indexes, each under `indexes`.
+
+    Several indexes are compared with the first one under `exchange`, where both answered the same questions.
+    """
+    parts = by_index(rows)
+
+    def figures(part: Sequence[Row]) -> dict[str, Any]:
+        labelled = by_label(part, by)
+        return of_rows(part) | ({'by': labelled} if labelled else {})
+
+    if len(parts) == 1:
+        return figures(rows)
+    first = next(iter(parts))
+    return {'indexes': {name: figures(part) for name, part in parts.items()},
+            'exchange': {name: compared(parts[first], part) for name, part in parts.items() if name != first}}
+
+
+def compared(before: Sequence[Row], after: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Compares two runs over the same questions, for each metric that both have.
+
+    Returns:
+      By metric: `before`, `after`, `difference` (after - before) with its 95 % bootstrap `interval`, and `p_value` of the randomization
+      test, two-sided; questions are taken in pairs.
+
+    Raises ConfigError: the runs did not answer the same questions, or share no metric.
+    """
+    pairs = matched(before, after)
+    shared = [name for name in metrics_of(before) if name in metrics_of(after)]
+    if not shared:
+        raise errors.ConfigError('the two results have no metric in common')
+    found = {}
+    for name in shared:
+        first, second = [row[name] for row, _ in pairs], [row[name] for _, row in pairs]
+        difference, low, high = statistics.paired_difference(first, second)
+        found[name] = {'before': sum(first) / len(first), 'after': sum(second) / len(second), 'difference': difference,
+                       'interval': [low, high], 'p_value': statistics.paired_p_value(first, second)}
+    return found
+
+
+def matched(before: Sequence[Row], after: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Pairs the rows of the same questions. Raises ConfigError: they are not of the same questions."""
+    # By number and text: the same number in another file is another question.
+    theirs = {_asked(row): row for row in after}
+    missing = [row for row in before if _asked(row) not in theirs]
+    if missing or len(theirs) != len(before):
+        shown = f'; the first one that the second lacks is {missing[0]["example_id"]}: "{missing[0]["question"][:60]}"' if missing else ''
+        raise errors.ConfigError(f'the two results are not of the same questions ({len(before)} and {len(after)}){shown}; answer the same '
+                                 'file with both')
+    return [(row, theirs[_asked(row)]) for row in before]
+
+
+def _asked(row: Row) -> tuple[str, str]:
+    return str(row['example_id']), row['question']
+
+
+def _perplexity(rows: Sequence[Row], intervals: bool) -> dict[str, Any]:
+    """Returns the loss by token of all targets together, and its exponential."""
+    # By token, not by question: long targets count for what they are, as in the original.
+    counted = [row for row in rows if 'nll' in row]
+    tokens = sum(row['target_tokens'] for row in counted)
+    if not tokens:
+        return {}
+    loss = sum(row['nll'] for row in counted) / tokens
+    figures: dict[str, Any] = {'eval_loss': loss, 'perplexity': _exp(loss)}
+    if intervals and len(counted) > 1:
+        bounds = statistics.ratio_interval([row['nll'] for row in counted], [row['target_tokens'] for row in counted])
+        figures |= {'eval_loss_interval': list(bounds), 'perplexity_interval': [_exp(bound) for bound in bounds]}
+    return figures
+
+
+def _exp(loss: float) -> float:
+    return math.exp(min(loss, 700))
+
+
+def _correlations(rows: Sequence[Row]) -> Mapping[str, list[float]]:
+    found: dict[str, list[float]] = collections.defaultdict(list)
+    for row in rows:
+        for name, value in row.get('correlations', {}).items():
+            if value is not None:
+                found[name].append(value)
+    return found
+
+
+def _of_passages(rows: Sequence[Row], top_k: int) -> dict[str, list[float]]:
+    """Returns the figures of what was retrieved, per question of which they mean something."""
+    cuts = [k for k in TOP if k <= top_k]
+    answered = [row['answer_rank'] for row in rows if 'answer_rank' in row]
+    golden = [row for row in rows if 'gold_ranks' in row]
+    first = [min(row['gold_ranks'], default=None) for row in golden]
+    found: dict[str, list[float]] = {}
+    for k in cuts:
+        for name, ranks in (('answer', answered), ('gold', first)):
+            if ranks:
+                found[f'{name}_recall_at_{k}'] = retrieval_metrics.hits_at_k(ranks, k)
+    # Of the passages that were retrieved: a rank beyond them counts 0.
+    if golden and cuts:
+        found['gold_mrr'] = [0.0 if rank is None or rank >= top_k else 1 / (rank + 1) for rank in first]
+        if top_k >= 10:
+            found['gold_ndcg_at_10'] = [retrieval_metrics.ndcg_of_ranks(row['gold_ranks'], len(row['gold_docids']), 10) for row in golden]
+    return found
+
+
+def shown(values: Sequence[float]) -> str:
+    """Returns a mean with its interval as people read it. Raises ValueError: no value is given."""
+    low, high = statistics.bootstrap_interval(values)
+    return f'{sum(values) / len(values):.3f} ({low:.3f} to {high:.3f})'

@@ -1,0 +1,127 @@
+"""Files that may be compressed: plain, gzip, bzip2 and zstd ones are read through one door, as a stream of bytes."""
+
+import contextlib
+import io
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from atlas_jax import errors
+from atlas_jax.io import untrusted
+
+_SUFFIXES = {'.gz': 'gzip', '.bz2': 'bz2', '.zst': 'zstd'}
+# A bzip2 file opens with its block size, then the magic of a block, or that of the end where it holds nothing.
+_MAGIC = {'gzip': (b'\x1f\x8b\x08',), 'zstd': (b'\x28\xb5\x2f\xfd',),
+          'bz2': tuple(b'BZh%d' % level + magic for level in range(1, 10) for magic in (b'1AY&SY', b'\x17\x72\x45\x38\x50\x90'))}
+_BUFFER_BYTES = 1 << 20
+_read_bytes = 0
+
+
+def bytes_read() -> int:
+    """Returns the bytes that this process has read from disk through this module: the measure of a progress bar."""
+    return _read_bytes
+
+
+def plain_suffix(path: pathlib.Path) -> str:
+    """Returns the suffix in small letters, without that of a compression: '.jsonl' of corpus.jsonl.gz."""
+    return plain_name(path).suffix.lower()
+
+
+def plain_name(path: pathlib.Path) -> pathlib.Path:
+    """Returns the path without the suffix of a compression."""
+    return path.with_suffix('') if path.suffix.lower() in _SUFFIXES else path
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike, start: int = 0, stop: int | None = None) -> Iterator[io.BufferedReader]:
+    """Opens a file for reading its content, decompressed; how it is compressed is told by its first bytes.
+
+    The content is never held: what a small file unpacks to may be of any size, so read with a limit.
+
+    Args:
+      path: a regular file.
+      start: first byte of the file as it lies on the disk, for a part that is compressed on its own.
+      stop: byte behind the part.
+
+    Raises InputFileError: a missing file, a pipe or device, one whose suffix promises another format; and while it is read, a truncated or
+      damaged one.
+    """
+    path = pathlib.Path(path)
+    try:
+        untrusted.require_regular_file(path)
+    except ValueError as error:
+        raise errors.InputFileError(path, str(error), remedy='give the path of a file') from error
+    if not path.is_file():
+        raise errors.InputFileError(path, 'no such file', remedy='give the path of a file')
+    with PlainFile(path, start, stop) as file:
+        codec = next((name for name, starts in _MAGIC.items() if file.head.startswith(starts)), None)
+        promised = _SUFFIXES.get(path.suffix.lower())
+        if promised and not start and codec != promised:
+            raise errors.InputFileError(path, f'its name says {promised}, its content does not', remedy='download the file again, or give '
+                                        'it the name of its format')
+        if codec is None:
+            with io.BufferedReader(file, _BUFFER_BYTES) as buffered:
+                yield buffered
+            return
+        # Inside the function: most commands read plain files, and pyarrow takes a while to import.
+        import pyarrow
+        with pyarrow.CompressedInputStream(file, codec) as stream, io.BufferedReader(_Unpacked(path, codec, stream),
+                                                                                     _BUFFER_BYTES) as buffered:
+            yield buffered
+
+
+class PlainFile(io.FileIO):
+    """A file, or a part of it, that counts what is read."""
+
+    def __init__(self, path: pathlib.Path, start: int, stop: int | None):
+        super().__init__(path)
+        self.seek(start)
+        self._left = (self._size() if stop is None else stop) - start
+        self.head = os.pread(self.fileno(), max(0, min(10, self._left)), start)
+
+    def _size(self) -> int:
+        return os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Reads as FileIO does, up to the end of the part."""
+        block = super().read(self._left if size is None or size < 0 else max(0, min(size, self._left)))
+        self._count(len(block))
+        return block
+
+    def readall(self) -> bytes:
+        """Reads to the end of the part."""
+        return b''.join(iter(lambda: self.read(_BUFFER_BYTES), b''))
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads as FileIO does, up to the end of the part."""
+        view = memoryview(buffer).cast('B')
+        count = super().readinto(view[:max(0, min(len(view), self._left))])
+        self._count(count)
+        return count
+
+    def _count(self, size: int) -> None:
+        global _read_bytes
+        _read_bytes += size
+        self._left -= size
+
+
+class _Unpacked(io.RawIOBase):
+    """A decompressed stream whose errors name the file."""
+
+    def __init__(self, path: pathlib.Path, codec: str, stream):
+        self._path, self._codec, self._stream = path, codec, stream
+
+    def readable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills the buffer as far as it can. Raises InputFileError: the file is truncated or damaged."""
+        try:
+            return self._stream.readinto(buffer)
+        except OSError as error:
+            if error.errno:  # the disk's own
+                raise
+            raise errors.InputFileError(self._path, f'truncated or damaged {self._codec} file ({error})',
+                                        remedy='download or copy it again') from error
