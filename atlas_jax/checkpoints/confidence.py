@@ -1,0 +1,133 @@
+"""The calibration of a model's confidence, a file of its folder: MODEL/confidence.json, listed in MODEL/checksums.json.
+
+It names the weights and the settings that it was fitted with. Of other weights it says nothing, so callers do not use it then.
+"""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from atlas_jax import errors
+from atlas_jax.checkpoints import run_folder
+from atlas_jax.io import atomic, checksum, contents, schema, untrusted
+from atlas_jax.metrics.logistic import Logistic
+
+FILE = 'confidence.json'
+FORMAT, VERSION = 'atlas_jax confidence', 1
+REMEDY = 'run `atlas-jax calibrate` again'
+_MOST = 1e9  # no mean, scale or weight of a fit is as large
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How the answers were made that a calibration was fitted to.
+
+    Attributes:
+      indexes: fingerprints of the stores searched; none for a closed book or the examples' own passages.
+      searcher, n_context, num_beams: as they were.
+      task: name of the task's class.
+    """
+
+    indexes: tuple[str, ...] = ()
+    searcher: str = 'exact'
+    n_context: int = 0
+    num_beams: int = 1
+    task: str = ''
+
+    def differences(self, other: 'Settings') -> list[str]:
+        """Returns the names of the fields that differ."""
+        return [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != getattr(other, field.name)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """A regression from signals to the probability that an answer is right.
+
+    Attributes:
+      signals: names of the features, in the order of the regression.
+      regression: the fit.
+      settings: what it was fitted with.
+      metric: what counted as right.
+      questions, right: their numbers.
+      weights: which weights it belongs to, of `weights_of`.
+      figures: what a reader may want to know of it, such as the calibration error on questions not fitted to.
+    """
+
+    signals: tuple[str, ...]
+    regression: Logistic
+    settings: Settings
+    metric: str
+    questions: int
+    right: int
+    weights: str
+    figures: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def confidence(self, signals: Mapping[str, float]) -> float:
+        """Returns the probability that an answer with these signals is right; a signal that is missing counts as its mean."""
+        return float(self.regression.probabilities([[signals.get(name, math.nan) for name in self.signals]])[0])
+
+
+class _Number:
+    """A finite number."""
+
+    def check(self, value: Any, where: str) -> None:
+        """Raises ValueError for anything else."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > _MOST:
+            raise ValueError(f'"{where}" is {untrusted.shown(value)}, expected a number')
+
+
+_NUMBERS = schema.Array(_Number())
+_SCHEMA = schema.Record({
+    'format': schema.Text(FORMAT, f'"{FORMAT}"'), 'version': schema.Integer(VERSION, VERSION),
+    'signals': schema.Array(schema.LINE), 'metric': schema.LINE, 'weights': schema.LINE,
+    'questions': schema.Integer(1), 'right': schema.Integer(), 'figures': schema.Table(schema.LINE, _Number()),
+    'regression': schema.Record({'means': _NUMBERS, 'scales': _NUMBERS, 'weights': _NUMBERS, 'intercept': _Number()}),
+    'settings': schema.Record({'indexes': schema.Array(schema.LINE), 'searcher': schema.LINE, 'n_context': schema.Integer(),
+                               'num_beams': schema.Integer(1), 'task': schema.LINE})})
+
+
+def weights_of(folder: pathlib.Path) -> str:
+    """Returns what tells the newest weights of a model folder from others: the checkpoint's step and the digest of its checksums."""
+    step = run_folder.latest_step(folder)
+    listed = folder / 'checkpoints' / f'{step}' / contents.FILE
+    # Folders from before there were checksums have the step alone.
+    return f'{step} {checksum.sha256_file(listed)}' if listed.is_file() else f'{step}'
+
+
+def write(folder: pathlib.Path, calibration: Calibration) -> pathlib.Path:
+    """Writes the file and lists it; returns its path. Raises DiskFullError, ModelFolderError: the folder's list is damaged."""
+    path = folder / FILE
+    atomic.write_json(path, {'format': FORMAT, 'version': VERSION, **dataclasses.asdict(calibration)})
+    if contents.read(folder) is not None:
+        contents.add(folder, [FILE])
+    return path
+
+
+def read(folder: pathlib.Path) -> Calibration | None:
+    """Returns the calibration of a model folder; None if it was never calibrated.
+
+    Raises ModelFolderError: the file is damaged or of another version.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    if contents.is_checking() and (found := contents.damage(folder, (FILE,))):
+        raise errors.ModelFolderError(contents.described(found, REMEDY))
+    try:
+        untrusted.require_regular_file(path)
+        values = untrusted.read_json(path)
+        _SCHEMA.check(values, '')
+        regression = values['regression']
+        if len({len(values['signals']), *(len(regression[name]) for name in ('means', 'scales', 'weights'))}) > 1:
+            raise ValueError('as many signals, means, scales and weights are needed')
+        if not all(regression['scales']):
+            raise ValueError('a scale is 0')
+    except ValueError as error:
+        raise errors.ModelFolderError(f'{path}: {error}; {REMEDY}') from error
+    settings = values['settings']
+    made = {name: values[name] for name in ('metric', 'questions', 'right', 'weights', 'figures')}
+    return Calibration(tuple(values['signals']), Logistic(**{name: tuple(value) if isinstance(value, list) else value
+                                                             for name, value in regression.items()}),
+                       Settings(**{**settings, 'indexes': tuple(settings['indexes'])}), **made)
