@@ -25,20 +25,24 @@ class Settings:
     """How the answers were made that a calibration was fitted to.
 
     Attributes:
-      indexes: fingerprints of the stores searched; none for a closed book or the examples' own passages.
+      indexes: folders searched; none for a closed book or the examples' own passages.
+      stores: fingerprints of their passages.
       searcher, n_context, num_beams: as they were.
       task: name of the task's class.
     """
 
     indexes: tuple[str, ...] = ()
+    stores: tuple[str, ...] = ()
     searcher: str = 'exact'
     n_context: int = 0
     num_beams: int = 1
     task: str = ''
 
     def differences(self, other: 'Settings') -> list[str]:
-        """Returns the names of the fields that differ."""
-        return [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != getattr(other, field.name)]
+        """Returns what differs, by name; an index that was moved, or whose passages were changed, is still the same."""
+        found = [name for name in ('searcher', 'n_context', 'num_beams', 'task') if getattr(self, name) != getattr(other, name)]
+        same = self.indexes == other.indexes or bool(self.stores) and self.stores == other.stores
+        return found if same else ['index', *found]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +88,7 @@ _SCHEMA = schema.Record({
     'signals': schema.Array(schema.LINE), 'metric': schema.LINE, 'weights': schema.LINE,
     'questions': schema.Integer(1), 'right': schema.Integer(), 'figures': schema.Table(schema.LINE, _Number()),
     'regression': schema.Record({'means': _NUMBERS, 'scales': _NUMBERS, 'weights': _NUMBERS, 'intercept': _Number()}),
-    'settings': schema.Record({'indexes': schema.Array(schema.LINE), 'searcher': schema.LINE, 'n_context': schema.Integer(),
+    'settings': schema.Record({'indexes': schema.Array(schema.PATH), 'stores': schema.Array(schema.LINE), 'searcher': schema.LINE, 'n_context': schema.Integer(),
                                'num_beams': schema.Integer(1), 'task': schema.LINE})})
 
 
@@ -103,6 +107,14 @@ def write(folder: pathlib.Path, calibration: Calibration) -> pathlib.Path:
     if contents.read(folder) is not None:
         contents.add(folder, [FILE])
     return path
+
+
+def remove_unreadable(folder: pathlib.Path) -> None:
+    """Removes a calibration that is damaged or of another version, so that a new one can be made."""
+    try:
+        read(folder)
+    except errors.ModelFolderError:
+        (folder / FILE).unlink(missing_ok=True)
 
 
 def read(folder: pathlib.Path) -> Calibration | None:
@@ -126,8 +138,8 @@ def read(folder: pathlib.Path) -> Calibration | None:
             raise ValueError('a scale is 0')
     except ValueError as error:
         raise errors.ModelFolderError(f'{path}: {error}; {REMEDY}') from error
-    settings = values['settings']
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in values['settings'].items()}
     made = {name: values[name] for name in ('metric', 'questions', 'right', 'weights', 'figures')}
     return Calibration(tuple(values['signals']), Logistic(**{name: tuple(value) if isinstance(value, list) else value
                                                              for name, value in regression.items()}),
-                       Settings(**{**settings, 'indexes': tuple(settings['indexes'])}), **made)
+                       Settings(**settings), **made)
