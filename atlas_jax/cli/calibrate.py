@@ -59,5 +59,5 @@ def lines_of(calibration) -> list[str]:
              f'{figures["right_low"]:.3f} to {figures["right_high"]:.3f})']
     if 'ece' in figures:
         lines.append(f'on questions left out of the fit: calibration error {figures["ece"]:.3f}, area under risk–coverage '
-                     f'{figures["aurc"]:.3f}, coverage at 95 % precision {figures["coverage_at_95_precision"]:.3f}')
+                     f'{figures["aurc"]:.3f}, coverage at 95 % precision {figures["coverage_at_95"]:.3f}')
     return lines

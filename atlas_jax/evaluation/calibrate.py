@@ -49,6 +49,8 @@ def calibrate(atlas: api.Atlas, examples: Sequence[TaskExample], index: prepare.
     options = options or Options()
     metric = checked(atlas, examples, options.few)
     decoding = options.decoding or DecodingConfig()
+    # What an earlier calibration says of these settings is of no interest now.
+    atlas = dataclasses.replace(atlas, calibration=None)
     answers = list(atlas.answer_examples(examples, index, options.n_context, options.batch_size, 'answering', decoding, options.search,
                                          signals=True))
     right = [float(answer_metrics.of_text((metric,), answer.generated, example.answers)[metric])
@@ -88,4 +90,4 @@ def _figures(rows: Sequence[Sequence[float]], right: Sequence[float]) -> dict[st
         return found
     held_out = logistic.held_out(rows, right)
     return found | {'ece': risk.calibration_error(held_out, right), 'aurc': risk.aurc(held_out, right),
-                    'coverage_at_95_precision': risk.coverage_at(PRECISION, held_out, right)[0]}
+                    'coverage_at_95': risk.coverage_at(PRECISION, held_out, right)[0]}

@@ -105,7 +105,7 @@ def complete(rows: Sequence[Row], by: Sequence[str] = task_lib.LABELS) -> dict[s
 
 
 def of_confidence(rows: Sequence[Row]) -> dict[str, Any]:
-    """Returns what the confidences are worth: `aurc`, `ece`, `coverage_at_95_precision` with their bootstrap intervals, and the curve.
+    """Returns what the confidences are worth: `aurc`, `ece`, `coverage_at_95` with their bootstrap intervals, and the curve.
 
     Of answers that were withheld also `coverage`, the share that was not, and `answered_METRIC`, the main metric of these. Nothing where a
     row has no confidence.
@@ -116,7 +116,7 @@ def of_confidence(rows: Sequence[Row]) -> dict[str, Any]:
     columns = [row['confidence'] for row in rows], [row[names[0]] for row in rows]
     found: dict[str, Any] = {}
     for name, figure in (('aurc', risk.aurc), ('ece', risk.calibration_error),
-                         ('coverage_at_95_precision', lambda *pair: risk.coverage_at(0.95, *pair)[0])):
+                         ('coverage_at_95', lambda *pair: risk.coverage_at(0.95, *pair)[0])):
         found[name] = figure(*columns)
         if len(rows) > 1:
             found[f'{name}_interval'] = list(statistics.interval_of(figure, *columns))
