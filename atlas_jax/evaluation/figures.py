@@ -126,7 +126,8 @@ def of_confidence(rows: Sequence[Row]) -> dict[str, Any]:
         if answered:
             found[f'answered_{names[0]}'], _ = statistics.mean_and_standard_error(answered)
     coverages, risks = risk.risk_coverage(*columns)
-    kept = range(0, len(risks), -(-len(risks) // _MOST_POINTS))
+    # The last point, the risk of answering all, stays whatever the step is.
+    kept = sorted({*range(0, len(risks), -(-len(risks) // _MOST_POINTS)), len(risks) - 1})
     return found | {'risk_coverage': {'coverage': [coverages[i] for i in kept], 'risk': [risks[i] for i in kept]}}
 
 
