@@ -28,7 +28,6 @@ from atlas_jax.steps.spec import StepConfig
 from atlas_jax.tasks import task as task_lib
 from atlas_jax.tasks.task import TaskExample
 
-
 WITHHELD = 'I do not know'  # in place of an answer of too little confidence
 
 
@@ -89,7 +88,7 @@ class Answer:
 
     @property
     def generated(self) -> str:
-        """What was generated, withheld or not."""
+        """The text that was generated, withheld or not."""
         return self.text if self.guess is None else self.guess
 
 

@@ -298,6 +298,9 @@ class EvalData:
       max_examples: the first so many lines of all files together.
       force_index: uses the index even if another model built it (--force).
       by: fields of the examples file by whose values figures are reported too, where it has them.
+
+    Raises:
+      ConfigError: results_file is in a bucket, whose files cannot grow answer by answer.
     """
 
     examples_file: str | Sequence[str]
@@ -307,6 +310,11 @@ class EvalData:
     max_examples: int | None = None
     force_index: bool = False
     by: tuple[str, ...] = task_lib.LABELS
+
+    def __post_init__(self):
+        if self.results_file is not None and '://' in self.results_file:
+            raise errors.ConfigError(f'EvalData.results_file is "{self.results_file}"; answers are written to a disk as they come: give a '
+                                     'file there, and copy it')
 
 
 def open_indexes(index_dir: str | Sequence[str] | None, force: bool = False) -> list[api.Index]:

@@ -2,8 +2,8 @@
 
     python benchmarks/confidence.py --json confidence.json
 
-For each seed the demo's model is trained anew. It is calibrated on the dev countries and asked about the test countries: from the whole index,
-and from one that lacks the passages with the answers to every second question.
+For each seed the demo's model is trained anew. It is calibrated on the dev countries and asked about the test countries: from the whole
+index, and from one that lacks the passages with the answers to every second question.
 """
 
 import argparse
@@ -118,8 +118,8 @@ def _index(work: pathlib.Path, data: demo_data.DemoData) -> api.Index:
 
 
 def _train(folder: pathlib.Path, data: demo_data.DemoData, index: pathlib.Path, seed: int, steps: int | None) -> None:
-    macros: dict[str, Any] = {'RUN_DIR': str(folder), 'TRAIN_FILE': str(data.train), 'INDEX_DIR': str(index), 'READER_DIR': str(data.reader),
-                              'RETRIEVER_DIR': str(data.retriever), 'train.RunConfig.seed': seed}
+    macros: dict[str, Any] = {'RUN_DIR': str(folder), 'TRAIN_FILE': str(data.train), 'INDEX_DIR': str(index),
+                              'READER_DIR': str(data.reader), 'RETRIEVER_DIR': str(data.retriever), 'train.RunConfig.seed': seed}
     if steps is not None:
         macros['TOTAL_STEPS'] = steps
     gin_parse.parse(['runs/few_shot.gin'], [f'{name}={value!r}' for name, value in macros.items()])

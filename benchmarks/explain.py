@@ -1,4 +1,4 @@
-"""What an explanation costs: answers with the drop of likelihood without each passage and the attention to each word, against plain answers.
+"""The cost of an explanation (the drop of likelihood without each passage, the attention to each word) against that of a plain answer.
 
     python benchmarks/explain.py --model RUN --index INDEX --examples test.jsonl --n_context 10 --json explain.json
 
@@ -51,7 +51,8 @@ def measure(atlas: api.Atlas, index: api.Index, examples: Any, n_context: int, b
             answers = list(atlas.answer_examples(examples, index, n_context, batch, explain=name == 'explained', signals=False))
             if number:  # the first round compiles
                 times.append(((time.perf_counter() - start) / len(answers), (time.process_time() - cpu) / len(answers)))
-    least = {name: {'seconds': min(wall for wall, _ in times), 'cpu_seconds': min(cpu for _, cpu in times)} for name, times in found.items()}
+    least = {name: {'seconds': min(wall for wall, _ in times), 'cpu_seconds': min(cpu for _, cpu in times)}
+             for name, times in found.items()}
     return {'n_context': n_context, 'batch': batch, **least, 'ratio': least['explained']['seconds'] / least['plain']['seconds'],
             'cpu_ratio': least['explained']['cpu_seconds'] / least['plain']['cpu_seconds']}
 

@@ -1,17 +1,18 @@
 """The calibration of a model's confidence, a file of its folder: MODEL/confidence.json, listed in MODEL/checksums.json.
 
-It names the weights and the settings that it was fitted with. Of other weights it says nothing, so callers do not use it then.
+MODEL is on a disk or in a bucket. The file names the weights and the settings that it was fitted with. Of other weights it says nothing, so
+callers do not use it then.
 """
 
 import dataclasses
 import math
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from atlas_jax import errors
 from atlas_jax.checkpoints import run_folder
-from atlas_jax.io import atomic, checksum, contents, schema, untrusted
+from atlas_jax.io import contents, schema, untrusted
+from atlas_jax.io.folder import Folder, Place
 from atlas_jax.metrics.logistic import Logistic
 
 FILE = 'confidence.json'
@@ -88,58 +89,60 @@ _SCHEMA = schema.Record({
     'signals': schema.Array(schema.LINE), 'metric': schema.LINE, 'weights': schema.LINE,
     'questions': schema.Integer(1), 'right': schema.Integer(), 'figures': schema.Table(schema.LINE, _Number()),
     'regression': schema.Record({'means': _NUMBERS, 'scales': _NUMBERS, 'weights': _NUMBERS, 'intercept': _Number()}),
-    'settings': schema.Record({'indexes': schema.Array(schema.PATH), 'stores': schema.Array(schema.LINE), 'searcher': schema.LINE, 'n_context': schema.Integer(),
-                               'num_beams': schema.Integer(1), 'task': schema.LINE})})
+    'settings': schema.Record({'indexes': schema.Array(schema.PATH), 'stores': schema.Array(schema.LINE), 'searcher': schema.LINE,
+                               'n_context': schema.Integer(), 'num_beams': schema.Integer(1), 'task': schema.LINE})})
 
 
-def weights_of(folder: pathlib.Path) -> str:
-    """Returns what tells the newest weights of a model folder from others: the checkpoint's step and the digest of its checksums."""
-    step = run_folder.latest_step(folder)
-    listed = folder / 'checkpoints' / f'{step}' / contents.FILE
+def weights_of(place: Place) -> str:
+    """Returns what tells the newest weights of a model folder from others: the checkpoint's step and the digest of its checksums.
+
+    Raises OSError, StorageError.
+    """
+    step = run_folder.latest_step(place)
+    checkpoint = Folder(place) / run_folder.CHECKPOINTS / f'{step}'
     # Folders from before there were checksums have the step alone.
-    return f'{step} {checksum.sha256_file(listed)}' if listed.is_file() else f'{step}'
+    return f'{step} {checkpoint.sha256(contents.FILE)}' if checkpoint.exists(contents.FILE) else f'{step}'
 
 
-def write(folder: pathlib.Path, calibration: Calibration) -> pathlib.Path:
-    """Writes the file and lists it; returns its path. Raises DiskFullError, ModelFolderError: the folder's list is damaged."""
-    path = folder / FILE
-    atomic.write_json(path, {'format': FORMAT, 'version': VERSION, **dataclasses.asdict(calibration)})
+def write(place: Place, calibration: Calibration) -> None:
+    """Writes the file and lists it. Raises DiskFullError, StorageError, ModelFolderError: the folder's list is damaged."""
+    folder = Folder(place)
+    folder.write_json(FILE, {'format': FORMAT, 'version': VERSION, **dataclasses.asdict(calibration)})
     if contents.read(folder) is not None:
         contents.add(folder, [FILE])
-    return path
 
 
-def remove_unreadable(folder: pathlib.Path) -> None:
+def remove_unreadable(place: Place) -> None:
     """Removes a calibration that is damaged or of another version, so that a new one can be made."""
     try:
-        read(folder)
+        read(place)
     except errors.ModelFolderError:
-        (folder / FILE).unlink(missing_ok=True)
+        Folder(place).remove(FILE)
 
 
-def read(folder: pathlib.Path) -> Calibration | None:
+def read(place: Place) -> Calibration | None:
     """Returns the calibration of a model folder; None if it was never calibrated.
 
     Raises ModelFolderError: the file is damaged or of another version.
     """
-    path = folder / FILE
-    if not path.is_file():
+    folder = Folder(place)
+    if not folder.exists(FILE):
         return None
     if contents.is_checking() and (found := contents.damage(folder, (FILE,))):
         raise errors.ModelFolderError(contents.described(found, REMEDY))
     try:
-        untrusted.require_regular_file(path)
-        values = untrusted.read_json(path)
+        values = folder.read_json(FILE)
         _SCHEMA.check(values, '')
         regression = values['regression']
         if len({len(values['signals']), *(len(regression[name]) for name in ('means', 'scales', 'weights'))}) > 1:
             raise ValueError('as many signals, means, scales and weights are needed')
-        if not all(regression['scales']):
-            raise ValueError('a scale is 0')
+        if not all(scale > 0 for scale in regression['scales']):
+            raise ValueError('a scale is not above 0')
     except ValueError as error:
-        raise errors.ModelFolderError(f'{path}: {error}; {REMEDY}') from error
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in values['settings'].items()}
+        raise errors.ModelFolderError(f'{(folder / FILE).path}: {error}; {REMEDY}') from error
+    fit = Logistic(*(tuple(regression[name]) for name in ('means', 'scales', 'weights')), intercept=regression['intercept'])
+    given = values['settings']
+    settings = Settings(tuple(given['indexes']), tuple(given['stores']), given['searcher'], given['n_context'], given['num_beams'],
+                        given['task'])
     made = {name: values[name] for name in ('metric', 'questions', 'right', 'weights', 'figures')}
-    return Calibration(tuple(values['signals']), Logistic(**{name: tuple(value) if isinstance(value, list) else value
-                                                             for name, value in regression.items()}),
-                       Settings(**settings), **made)
+    return Calibration(tuple(values['signals']), fit, settings, **made)

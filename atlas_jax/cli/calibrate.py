@@ -1,7 +1,6 @@
 """`atlas-jax calibrate`: fits the confidence of a model's answers to questions that it was not trained on."""
 
 import argparse
-import pathlib
 
 from atlas_jax.cli import answer as cli_answer
 from atlas_jax.cli import inputs
@@ -17,7 +16,8 @@ def add_commands(commands) -> None:
                         'is kept in it')
     cli_options.add_no_verify(parser)
     cli_options.add_index(parser, required=False, purpose='what to answer from; without it, from the reader\'s memory alone')
-    parser.add_argument('--examples', required=True, nargs='+', metavar='FILE', help='questions with answers that the model was not trained on')
+    parser.add_argument('--examples', required=True, nargs='+', metavar='FILE',
+                        help='questions with answers that the model was not trained on')
     parser.add_argument('--n_context', type=cli_options.positive, metavar='N', help='passages to read (default: as trained)')
     parser.add_argument('--batch_size', type=cli_options.positive, default=16, metavar='N', help='questions at a time (default 16)')
     parser.add_argument('--few', action='store_true', help='fit it to fewer than 30 questions too')
@@ -27,7 +27,6 @@ def add_commands(commands) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    folder = pathlib.Path(options.model)
     # Before jax is imported: a mistake is told at once.
     inputs.check_own_model(options.model)
     for index in filter(None, [options.index, *options.also]):
@@ -38,18 +37,18 @@ def _calibrate(options: argparse.Namespace) -> None:
     from atlas_jax.checkpoints import confidence, run_folder
     from atlas_jax.evaluation import calibrate
     from atlas_jax.steps import prepare
-    with run_folder.writing(folder):  # a run that goes on there would change the weights meanwhile
-        confidence.remove_unreadable(folder)
+    with run_folder.writing(options.model):  # a run that goes on there would change the weights meanwhile
+        confidence.remove_unreadable(options.model)
         index = cli_options.open_indexes(options) if options.index else None
-        atlas = api.Atlas.load(folder)
+        atlas = api.Atlas.load(options.model)
         examples = prepare.read_examples(atlas, options.examples)
         settings = calibrate.Options(options.n_context, options.batch_size, decoding, options.searcher, options.few)
-        found = calibrate.calibrate(atlas, examples, index, folder, settings)
-        path = confidence.write(folder, found)
+        found = calibrate.calibrate(atlas, examples, index, options.model, settings)
+        confidence.write(options.model, found)
     cli_options.write_json(options.json, dict(found.figures) | {'questions': found.questions})
     for line in lines_of(found):
         print(line)
-    print(f'{path}: answers of this model now have a confidence')
+    print(f'{options.model}: answers of this model now have a confidence')
 
 
 def lines_of(calibration) -> list[str]:

@@ -1,6 +1,7 @@
-"""`atlas-jax index`: build, add to, delete from, describe, verify, compact and search an index; compare its searchers."""
+"""`atlas-jax index`: build, import, add to, delete from, describe, verify, compact and search an index; compare its searchers."""
 
 import argparse
+import pathlib
 
 from atlas_jax import errors
 from atlas_jax.cli import inputs
@@ -21,6 +22,16 @@ def add_commands(commands) -> None:
     cli_options.add_gin(parser, required=False)
     cli_options.add_multihost(parser)
 
+    parser = cli_options.command(group, 'import', _import, 'Make a store and an index of one that the original Atlas saved.',
+                                 'atlas-jax index import --from SAVED --store STORE --out INDEX --model CHECKPOINT')
+    parser.add_argument('--from', dest='saved', required=True, metavar='DIR', help='folder with embeddings.N.pt and passages.N.pt')
+    parser.add_argument('--store', required=True, metavar='DIR', help='folder to write the passages to')
+    parser.add_argument('--out', required=True, metavar='INDEX', help='folder to write the index to')
+    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'int8'], default='float32', help='of the embeddings (default float32)')
+    parser.add_argument('--row_ids', action='store_true', help='name passages by their rows, where ids are missing or repeat')
+    parser.add_argument('--force', action='store_true', help='take the model even if it embeds these passages otherwise')
+    cli_options.add_model(parser)
+
     parser = cli_options.command(group, 'add', _add, 'Add documents to an index; one with a known id replaces it. Only these are embedded.',
                                  'atlas-jax index add DOCUMENTS --index INDEX --model RUN')
     cli_options.add_documents(parser)
@@ -37,6 +48,14 @@ def add_commands(commands) -> None:
     parser = cli_options.command(group, 'compact', _compact, 'Rewrite an index and its passages without those that were deleted.',
                                  'atlas-jax index compact --index INDEX')
     cli_options.add_index(parser)
+    parser = cli_options.command(group, 'passages', _passages,
+                                 'Write the passages of an index as JSON lines to pre-train on, and some to evaluate on.',
+                                 'atlas-jax index passages --index INDEX --to texts')
+    _add_folder(parser)
+    parser.add_argument('--to', required=True, metavar='DIR', help='folder for passages.jsonl and held_back.jsonl')
+    parser.add_argument('--hold_back', type=cli_options.positive, default=1000, metavar='N',
+                        help='passages that are kept apart, a tenth at most (default 1000)')
+    parser.add_argument('--seed', type=cli_options.count, default=0, metavar='S', help='draws them (default 0)')
     _add_verify_and_search(group)
 
 
@@ -110,6 +129,17 @@ def _check_build(options: argparse.Namespace) -> None:
     for name in ('model_dir', 'reader_dir', 'retriever_dir'):
         folder = given.get(name)
         inputs.check_model_folder(folder if isinstance(folder, str) else None)
+
+
+def _import(options: argparse.Namespace) -> None:
+    inputs.check_model(options)
+    from atlas_jax.conversion.saved_index import SavedIndex
+    SavedIndex(pathlib.Path(options.saved))  # a mistake in it is told before the model is loaded
+    from atlas_jax.knowledge import saved_index
+    index, difference = saved_index.import_saved(
+        options.saved, options.store, options.out, cli_options.load_model(options), dtype=options.dtype, row_ids=options.row_ids,
+        force=options.force)
+    print(f'{options.out}: {len(index.index)} passages; this model embeds a sample of them with a median difference of {difference:.2%}')
 
 
 def _add(options: argparse.Namespace) -> None:
@@ -187,6 +217,13 @@ def _search(options: argparse.Namespace) -> None:
     for place, found in enumerate(atlas.search([options.query], indexes, options.top_k, options.searcher)[0], start=1):
         where = f' in {found.index}' if len(indexes) > 1 else ''
         print(f'{place}. {found.score:.4f}  [{found.passage.docid}]{where} {found.passage.full_title}\n   {found.passage.text}')
+
+
+def _passages(options: argparse.Namespace) -> None:
+    inputs.check_index(options.index)
+    from atlas_jax.knowledge import passage_files
+    written, held_back = passage_files.write(options.index, pathlib.Path(options.to), options.hold_back, options.seed)
+    print(f'{options.to}: {written} passages, {held_back} held back')
 
 
 def _compare(options: argparse.Namespace) -> None:

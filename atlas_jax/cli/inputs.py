@@ -37,7 +37,8 @@ def check_model_folder(path: str | None, remark: str = '') -> None:
 
     Raises ModelFolderError: nothing is there, or its description is no JSON.
     """
-    if path is None:
+    # What lies in a bucket is opened once.
+    if path is None or '://' in path:
         return
     folder = pathlib.Path(path)
     if not folder.exists():
@@ -54,7 +55,7 @@ def check_model_folder(path: str | None, remark: str = '') -> None:
 def check_own_model(path: str) -> None:
     """Looks at the folder of a model into which something is to be written. Raises ModelFolderError: it is no folder of ours."""
     check_model_folder(path)
-    if not (pathlib.Path(path) / 'model.json').is_file():
+    if '://' not in path and not (pathlib.Path(path) / 'model.json').is_file():
         raise errors.ModelFolderError(f'{path}: no model.json in it, so this is not an atlas_jax model; give the run folder of '
                                       '`atlas-jax train`, or convert it with `atlas-jax convert`')
 
@@ -65,7 +66,8 @@ def check_abstention(path: str | None, abstain_below: float | None) -> None:
         return
     if not 0 <= abstain_below <= 1:
         raise errors.ConfigError(f'--abstain_below {abstain_below}: it must be from 0 to 1')
-    if path is None or not (pathlib.Path(path) / 'confidence.json').is_file():
+    # What lies in a bucket is opened once.
+    if path is None or '://' not in path and not (pathlib.Path(path) / 'confidence.json').is_file():
         raise errors.ConfigError(f'--abstain_below needs a confidence, and {path or "this model"} is not calibrated: '
                                  f'`atlas-jax calibrate --model {path or "RUN"} --index INDEX --examples FILE` makes it')
 
@@ -128,7 +130,7 @@ def task_of(model_dir: Any, name: str | None, task_options: dict[str, Any]) -> T
         if name is not None:
             kinds = {kind.__name__: kind for kind in registry.TASKS.values()}
             return kinds[name](**task_options) if name in kinds else None
-        if isinstance(model_dir, str) and (pathlib.Path(model_dir) / 'model.json').is_file():
+        if isinstance(model_dir, str) and '://' not in model_dir and (pathlib.Path(model_dir) / 'model.json').is_file():
             described = untrusted.parse_json((pathlib.Path(model_dir) / 'model.json').read_bytes())
             return registry.from_dict(described['task'])
     except (errors.ConfigError, TypeError, ValueError, LookupError):  # a mistake that is told with its place later

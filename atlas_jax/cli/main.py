@@ -17,6 +17,7 @@ from atlas_jax.cli import demo as cli_demo
 from atlas_jax.cli import evaluate as cli_evaluate
 from atlas_jax.cli import index as cli_index
 from atlas_jax.cli import plan as cli_plan
+from atlas_jax.cli import reproduce as cli_reproduce
 from atlas_jax.cli import runs as cli_runs
 from atlas_jax.cli import verify as cli_verify
 from atlas_jax.io import atomic
@@ -49,7 +50,9 @@ def parser() -> argparse.ArgumentParser:
     main_parser = Parser(prog='atlas-jax', description='Atlas in JAX: a reader that answers from documents it retrieves.', epilog=_EXAMPLE)
     commands = main_parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     # In the order in which a newcomer needs them.
-    for module in (cli_demo, cli_data, cli_index, cli_runs, cli_evaluate, cli_calibrate, cli_answer, cli_compare, cli_convert, cli_verify, cli_plan):
+    modules = (cli_demo, cli_data, cli_index, cli_runs, cli_evaluate, cli_calibrate, cli_reproduce, cli_answer, cli_compare, cli_convert,
+               cli_verify, cli_plan)
+    for module in modules:
         module.add_commands(commands)
     return main_parser
 

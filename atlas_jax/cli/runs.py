@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import dataclasses
 import os
-import pathlib
 import signal
 import threading
 import types
@@ -64,16 +63,15 @@ def _run_training(options: argparse.Namespace) -> None:
     from atlas_jax import train
     from atlas_jax.checkpoints import run_folder
     from atlas_jax.gin_files import parse as gin_parse
-    from atlas_jax.io import atomic
+    from atlas_jax.io.folder import Folder
     cli_options.read_gin(options)
     arguments = gin_parse.arguments_of(train.train)
     run = arguments.pop('run')
-    folder = pathlib.Path(run.run_dir)
+    folder = Folder(run.run_dir)
 
     # Written before the first step, so that a run that dies early says how it was started; but not over that of a run that is refused.
     def keep_configuration() -> None:
-        with atomic.writing(folder / OPERATIVE_CONFIG) as file:
-            file.write(gin_parse.operative_config(train.train))
+        folder.write(OPERATIVE_CONFIG, gin_parse.operative_config(train.train).encode())
 
     run = dataclasses.replace(run, accept_changes=run.accept_changes or options.accept_changes,
                               profile_dir=options.profile or run.profile_dir)

@@ -1,12 +1,12 @@
 """Calibrates the confidence of a model: answers held-out questions and fits the probability that an answer is right."""
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 
 from atlas_jax import api, errors
 from atlas_jax.checkpoints import confidence as confidence_file
 from atlas_jax.decoding import DecodingConfig
+from atlas_jax.io.folder import Place
 from atlas_jax.metrics import answers as answer_metrics
 from atlas_jax.metrics import logistic, risk, statistics
 from atlas_jax.searchers.config import SearchConfig
@@ -33,7 +33,7 @@ class Options:
     few: bool = False
 
 
-def calibrate(atlas: api.Atlas, examples: Sequence[TaskExample], index: prepare.Searched, folder: pathlib.Path,
+def calibrate(atlas: api.Atlas, examples: Sequence[TaskExample], index: prepare.Searched, folder: Place,
               options: Options | None = None) -> confidence_file.Calibration:
     """Answers the examples and fits the confidence; nothing is written.
 
@@ -69,16 +69,18 @@ def calibrate(atlas: api.Atlas, examples: Sequence[TaskExample], index: prepare.
 def checked(atlas: api.Atlas, examples: Sequence[TaskExample], few: bool = False) -> str:
     """Returns the metric by which answers are right or wrong, before any is made. Raises ConfigError: see `calibrate`."""
     if any(example.choices for example in examples):
-        raise errors.ConfigError('a multiple choice has probabilities of its own (choice_probs in its results); there is nothing to calibrate')
+        raise errors.ConfigError('a multiple choice has probabilities of its own (choice_probs in its results); there is nothing to '
+                                 'calibrate')
     metric = next((name for name in METRICS if name in atlas.task.metrics), None)
     if metric is None:
         raise errors.ConfigError(f'answers of {type(atlas.task).__name__} are neither right nor wrong (its metrics are '
                                  f'{", ".join(atlas.task.metrics)}); a confidence needs {" or ".join(METRICS)}')
     if unanswered := sum(not example.answers for example in examples):
-        raise errors.ConfigError(f'{unanswered} of {len(examples)} questions have no answers; a confidence is fitted to right and wrong ones')
+        raise errors.ConfigError(f'{unanswered} of {len(examples)} questions have no answers; a confidence is fitted to right and wrong '
+                                 'answers')
     if len(examples) < FEWEST and not (few and examples):
-        raise errors.ConfigError(f'{len(examples)} questions are too few to fit a confidence to, at least {FEWEST} are needed; give more, or '
-                                 '--few to fit it all the same')
+        raise errors.ConfigError(f'{len(examples)} questions are too few to fit a confidence to, at least {FEWEST} are needed; give more, '
+                                 'or --few to fit it all the same')
     return metric
 
 
@@ -88,6 +90,6 @@ def _figures(rows: Sequence[Sequence[float]], right: Sequence[float]) -> dict[st
     found = {'right': sum(right) / len(right), 'right_low': low, 'right_high': high}
     if len(right) < 5:  # no five parts
         return found
-    held_out = logistic.held_out(rows, right)
+    held_out = logistic.held_out(rows, right).tolist()
     return found | {'ece': risk.calibration_error(held_out, right), 'aurc': risk.aurc(held_out, right),
                     'coverage_at_95': risk.coverage_at(PRECISION, held_out, right)[0]}

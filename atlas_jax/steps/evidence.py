@@ -1,4 +1,4 @@
-"""What speaks for a generated answer: its log likelihood, the same without each passage, and the attention to each token of a passage.
+"""Evidence for a generated answer: its log likelihood, the same without each passage, and the attention to each token of a passage.
 
 All of it reads the keys and values that the answer was generated from, in the same program: the encoder runs once. The likelihood without
 any passage has another reader input, so it is a small program of its own.
@@ -27,7 +27,7 @@ Wanted = Literal['nothing', 'likelihood', 'passages']
 
 
 class Evidence(struct.PyTreeNode):
-    """What speaks for the best sequence of each example.
+    """The evidence for the best sequence of each example.
 
     log_likelihood   [batch] float32            of its tokens, eos included and a forced prefix not
     tokens           [batch] int32              their number
@@ -78,7 +78,8 @@ def of_answer(params: Any, tokens: Array, prefix_lengths: Array | None, passages
     def likelihood(logits: Array) -> Array:  # [batch, length, vocab] to [batch]
         return -jnp.sum(reader_xent.token_nll(logits, tokens) * weights, axis=-1)
 
-    whole = likelihood(spec.reader.apply({'params': params}, inputs, *fid.fuse(*passages, len(tokens)), method='decode'))
+    logits, _ = read.decode_recording(params, inputs, passages, spec)
+    whole = likelihood(logits)
     without = None
     if wanted == 'passages':
         # Reduced inside the loop: the logits of all readings together would be n times as large as those of one.
@@ -106,7 +107,7 @@ class ClosedBook:
         self._step, self._size = score_step.make_score_step(self._prepared.spec), batch_size
 
     def log_likelihoods(self, params: Any, examples: Sequence[TaskExample], tokens: np.ndarray) -> np.ndarray:
-        """Returns [batch size] float32, the log likelihood of the tokens [batch size, length] int32 that were generated for the examples."""
+        """Returns the log likelihood, [batch size] float32, of tokens [batch size, length] int32 that were generated for the examples."""
         batch, _ = self._prepared.batch(examples, self._size, params)
         weights = counted(tokens, hosts.to_host(batch.decoder_prompt_lengths), self._prepared.spec.config.reader.eos_id)
         sharding = self._prepared.sharding(self._size)

@@ -42,7 +42,7 @@ def asking(*more) -> list[str]:
 
 def test_the_commands_of_the_page(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    questions, choices, exchange, everything, comparison, retrieval, rescoring = commands_test.commands('docs/evaluation.md')
+    questions, choices, exchange, everything, comparison, retrieval, rescoring, _ = commands_test.commands('docs/evaluation.md')
 
     def printed(arguments) -> str:
         assert cli.main(arguments) == 0, capsys.readouterr().err

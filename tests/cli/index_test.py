@@ -5,12 +5,13 @@ import json
 import shutil
 
 import jax
+import numpy as np
 import pytest
 
 from atlas_jax import api
 from atlas_jax.cli import main as cli
 from atlas_jax.conversion import hf
-from tests.testing import tiny, tiny_checkpoints, tiny_run, word_tokenizers
+from tests.testing import saved_index, tiny, tiny_checkpoints, tiny_run, word_tokenizers
 
 
 @pytest.fixture(scope='module')
@@ -47,6 +48,18 @@ def test_a_life_of_an_index(folder, capsys, tmp_path):
     assert '23 passages, none deleted' in run(capsys, 'index', 'compact', '--index', index)[1]
     assert 'nothing to compact' in run(capsys, 'index', 'compact', '--index', index)[1]
     assert 'every file is as it was written' in run(capsys, 'index', 'verify', '--index', index, *model)[1]
+
+
+def test_a_saved_index_of_the_original_is_imported(folder, capsys, tmp_path):
+    built = api.Index.open(folder / 'index')
+    passages = [{'id': passage.docid, 'title': passage.title, 'text': passage.text} for passage in built.store]
+    saved = saved_index.write(tmp_path / 'saved', built.index.embeddings(np.arange(23)), passages, [9])
+    command = 'index', 'import', '--from', saved, '--store', tmp_path / 'store', '--out', tmp_path / 'index', '--model', folder / 'model'
+    code, out, _ = run(capsys, *command)
+    assert code == 0 and '23 passages; this model embeds a sample of them with a median difference of 0.0' in out
+    (saved / 'passages.1.pt').unlink()
+    code, _, err = run(capsys, *command)
+    assert code == 2 and 'no passages.1.pt; copy all shards' in err and err.count('\n') == 1
 
 
 def test_another_model_is_named_by_verify(folder, capsys, tmp_path):

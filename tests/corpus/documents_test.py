@@ -1,3 +1,4 @@
+import bz2
 import gzip
 import json
 import os
@@ -191,3 +192,17 @@ def test_what_is_no_file_is_refused(tmp_path, name):
     for path in (tmp_path / name, tmp_path):  # in a folder of documents too
         with pytest.raises(errors.InputFileError, match='no regular file'):
             list(read_documents(path))
+
+
+def test_compressed_files_are_read_as_what_they_hold(tmp_path):
+    (tmp_path / 'a.jsonl.gz').write_bytes(gzip.compress(b'{"text": "one"}'))
+    (tmp_path / 'b.md.bz2').write_bytes(bz2.compress(b'Text.\n\n# T\n\n## S\n\nMore.'))
+    (tmp_path / 'c.txt.gz').write_bytes(gzip.compress(b'Plain.'))
+    (tmp_path / 'd.tar.gz').write_bytes(gzip.compress(b'no text'))
+    assert [(found.docid, found.title, found.text) for found in read_documents(tmp_path)] == [
+        ('a.jsonl.gz:1', '', 'one'), ('b.md.bz2', 'T', 'Text.'), ('b.md.bz2/s', 'T', 'More.'), ('c.txt.gz', 'c', 'Plain.')]
+    with pytest.raises(errors.InputFileError, match='unknown kind of file ".gz"; known are .*compressed'):
+        read_documents(tmp_path / 'd.tar.gz')
+    (tmp_path / 'e.txt.gz').write_bytes(gzip.compress(b'Plain.')[:-4])
+    with pytest.raises(errors.InputFileError, match='e.txt.gz: truncated or damaged gzip file'):
+        list(read_documents(tmp_path / 'e.txt.gz'))
