@@ -18,6 +18,7 @@ from atlas_jax.metrics.logistic import Logistic
 FILE = 'confidence.json'
 FORMAT, VERSION = 'atlas_jax confidence', 1
 REMEDY = 'run `atlas-jax calibrate` again'
+# Anybody may have written the file: sums of larger numbers could overflow.
 _MOST = 1e9  # no mean, scale or weight of a fit is as large
 
 
@@ -41,6 +42,7 @@ class Settings:
 
     def differences(self, other: 'Settings') -> list[str]:
         """Returns what differs, by name; an index that was moved, or whose passages were changed, is still the same."""
+        # A changed index still has its folder, and a moved one its passages; with both gone it is another one.
         found = [name for name in ('searcher', 'n_context', 'num_beams', 'task') if getattr(self, name) != getattr(other, name)]
         same = self.indexes == other.indexes or bool(self.stores) and self.stores == other.stores
         return found if same else ['index', *found]
@@ -71,6 +73,7 @@ class Calibration:
 
     def confidence(self, signals: Mapping[str, float]) -> float:
         """Returns the probability that an answer with these signals is right; a signal that is missing counts as its mean."""
+        # NaN stands for what is missing; the regression takes its mean.
         return float(self.regression.probabilities([[signals.get(name, math.nan) for name in self.signals]])[0])
 
 
@@ -99,7 +102,8 @@ def weights_of(place: Place) -> str:
     Raises OSError, StorageError.
     """
     step = run_folder.latest_step(place)
-    checkpoint = Folder(place) / run_folder.CHECKPOINTS / f'{step}'
+    checkpoints = Folder(place) / run_folder.CHECKPOINTS
+    checkpoint = checkpoints / f'{step}'
     # Folders from before there were checksums have the step alone.
     return f'{step} {checkpoint.sha256(contents.FILE)}' if checkpoint.exists(contents.FILE) else f'{step}'
 
@@ -108,12 +112,14 @@ def write(place: Place, calibration: Calibration) -> None:
     """Writes the file and lists it. Raises DiskFullError, StorageError, ModelFolderError: the folder's list is damaged."""
     folder = Folder(place)
     folder.write_json(FILE, {'format': FORMAT, 'version': VERSION, **dataclasses.asdict(calibration)})
+    # A folder from before there were checksums gets no list: it would look as if all of it were listed.
     if contents.read(folder) is not None:
         contents.add(folder, [FILE])
 
 
 def remove_unreadable(place: Place) -> None:
     """Removes a calibration that is damaged or of another version, so that a new one can be made."""
+    # The command that makes a new one must not be stopped by what it replaces.
     try:
         read(place)
     except errors.ModelFolderError:
@@ -134,13 +140,14 @@ def read(place: Place) -> Calibration | None:
         values = folder.read_json(FILE)
         _SCHEMA.check(values, '')
         regression = values['regression']
+        # What the schema cannot say: the regression has a number for each signal.
         if len({len(values['signals']), *(len(regression[name]) for name in ('means', 'scales', 'weights'))}) > 1:
             raise ValueError('as many signals, means, scales and weights are needed')
         if not all(scale > 0 for scale in regression['scales']):
             raise ValueError('a scale is not above 0')
     except ValueError as error:
         raise errors.ModelFolderError(f'{(folder / FILE).path}: {error}; {REMEDY}') from error
-    fit = Logistic(*(tuple(regression[name]) for name in ('means', 'scales', 'weights')), intercept=regression['intercept'])
+    fit = Logistic(tuple(regression['means']), tuple(regression['scales']), tuple(regression['weights']), regression['intercept'])
     given = values['settings']
     settings = Settings(tuple(given['indexes']), tuple(given['stores']), given['searcher'], given['n_context'], given['num_beams'],
                         given['task'])

@@ -45,6 +45,7 @@ def _calibrate(options: argparse.Namespace) -> None:
         settings = calibrate.Options(options.n_context, options.batch_size, decoding, options.searcher, options.few)
         found = calibrate.calibrate(atlas, examples, index, options.model, settings)
         confidence.write(options.model, found)
+    # The file itself has the fit; figures are what a program that watches models wants.
     cli_options.write_json(options.json, dict(found.figures) | {'questions': found.questions})
     for line in lines_of(found):
         print(line)
@@ -56,6 +57,7 @@ def lines_of(calibration) -> list[str]:
     figures = calibration.figures
     lines = [f'{calibration.questions} questions, {calibration.right} right ({calibration.metric} {figures["right"]:.3f}, 95 % interval '
              f'{figures["right_low"]:.3f} to {figures["right_high"]:.3f})']
+    # Too few questions for five parts have no figures of the kind.
     if 'ece' in figures:
         lines.append(f'on questions left out of the fit: calibration error {figures["ece"]:.3f}, area under risk–coverage '
                      f'{figures["aurc"]:.3f}, coverage at 95 % precision {figures["coverage_at_95"]:.3f}')

@@ -71,6 +71,7 @@ def checked(atlas: api.Atlas, examples: Sequence[TaskExample], few: bool = False
     if any(example.choices for example in examples):
         raise errors.ConfigError('a multiple choice has probabilities of its own (choice_probs in its results); there is nothing to '
                                  'calibrate')
+    # F1 and ROUGE are no events: nothing has a probability of .7 F1.
     metric = next((name for name in METRICS if name in atlas.task.metrics), None)
     if metric is None:
         raise errors.ConfigError(f'answers of {type(atlas.task).__name__} are neither right nor wrong (its metrics are '

@@ -21,6 +21,7 @@ def shares_of_words(text: str, encode: Callable[[str], Sequence[int]], tokens: S
     start, matched = _place(ids, tokens)
     found, at = [], 0
     for word, pieces in words:
+        # What follows was cut off at the reader's limit.
         if at >= matched:
             break
         here = slice(start + at, start + min(at + len(pieces), matched))
@@ -35,6 +36,7 @@ def _place(ids: Sequence[int], tokens: Sequence[int]) -> tuple[int, int]:
     for start, token in enumerate(tokens):
         if not ids or token != ids[0]:
             continue
+        # The first difference ends the match; without one it goes to the end of either.
         length = next((n for n, (one, other) in enumerate(zip(ids, tokens[start:], strict=False)) if one != other),
                       min(len(ids), len(tokens) - start))
         if length > best[1]:

@@ -81,6 +81,7 @@ def _newton(design: np.ndarray, wanted: np.ndarray, penalties: np.ndarray) -> np
         gradient = design.T @ (chances - wanted) + penalties * weights
         # The curvature of a certain row is 0; the small number keeps the intercept's from vanishing.
         curvature = design.T @ (design * (chances * (1 - chances))[:, None]) + np.diag(penalties + 1e-9)
+        # Few features: solving the whole system costs microseconds.
         step = np.linalg.solve(curvature, gradient)
         # Halved until it helps: a whole step may jump over the minimum.
         while (new := _loss(design, wanted, penalties, weights - step)) > loss + 1e-12 and np.abs(step).max() > _TOLERANCE:
@@ -97,4 +98,5 @@ def _loss(design: np.ndarray, wanted: np.ndarray, penalties: np.ndarray, weights
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    # As a hyperbolic tangent it overflows at neither end.
     return 0.5 * (1 + np.tanh(0.5 * logits))

@@ -29,6 +29,7 @@ def aurc(confidence: Sequence[float], correct: Sequence[float]) -> float:
     """
     answered, wrong, count = _cumulated(confidence, correct)
     numbers = np.arange(1, count + 1)
+    # Linear between different confidences: within ties wrong answers come evenly, on average.
     return float(np.mean(np.interp(numbers, [0, *answered], [0, *wrong]) / numbers))
 
 
@@ -41,6 +42,7 @@ def calibration_error(confidence: Sequence[float], correct: Sequence[float], bin
     """
     values, right = _pair(confidence, correct)
     order = np.argsort(values, kind='stable')
+    # Bins of equal width would be empty where no confidence lies, and noisy where few do.
     parts = [part for part in np.array_split(order, min(bins, len(values))) if len(part)]
     return float(sum(len(part) * abs(values[part].mean() - right[part].mean()) for part in parts) / len(values))
 
@@ -54,6 +56,7 @@ def coverage_at(precision: float, confidence: Sequence[float], correct: Sequence
     """
     answered, wrong, count = _cumulated(confidence, correct)
     values = np.unique(np.asarray(confidence, np.float64))[::-1]
+    # The last that fits, not the first that does not: precision may dip at high confidence, where few are answered.
     enough = np.flatnonzero(wrong / answered <= 1 - precision + 1e-12)
     return (float(answered[enough[-1]] / count), float(values[enough[-1]])) if len(enough) else (0.0, None)
 

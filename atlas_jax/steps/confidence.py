@@ -11,6 +11,7 @@ HOW_TO = '`atlas-jax calibrate --model RUN --index INDEX --examples FILE`'
 
 def settings_of(task: Task, prepared: prepare.Prepared, decoding: DecodingConfig) -> Settings:
     """Returns how answers are made, as a calibration remembers it."""
+    # What decides the signals' sizes: other passages, or another search for them.
     spec, indexes = prepared.spec, () if prepared.index is None else prepared.index.indexes
     infos = [index.index.info() for index in indexes]
     return Settings(tuple(str(index.index.path) for index in indexes), tuple(info['store_fingerprint'] for info in infos),
@@ -20,6 +21,7 @@ def settings_of(task: Task, prepared: prepare.Prepared, decoding: DecodingConfig
 def say_differences(calibration: Calibration, now: Settings) -> None:
     """Prints a line, once, where answers are made otherwise than those that the calibration was fitted to."""
     if differing := calibration.settings.differences(now):
+        # Both values: the user knows which of them was meant.
         before = calibration.settings
         shown = ', '.join(f'{name} {_shown(before, name)}, now {_shown(now, name)}' for name in differing)
         prepare.say_once(f'the confidence was fitted with {shown}: it may be off; fit it again with {HOW_TO}')
@@ -27,6 +29,7 @@ def say_differences(calibration: Calibration, now: Settings) -> None:
 
 def check(abstain_below: float, calibration: Calibration | None) -> None:
     """Raises ConfigError: no confidence can be below the threshold, or the model has none."""
+    # Also false for NaN, which would withhold nothing.
     if not 0 <= abstain_below <= 1:
         raise errors.ConfigError(f'abstain_below is {abstain_below}; it must be from 0 to 1')
     if calibration is None:

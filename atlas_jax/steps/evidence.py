@@ -89,12 +89,14 @@ def of_answer(params: Any, tokens: Array, prefix_lengths: Array | None, passages
 
 def of_width(attention: Array, width: int) -> Array:
     """Cuts or pads attention [..., longest] to [..., width] tokens; no passage is longer than `width`."""
+    # Rows of a small capacity are narrower than the reader's input, those of a padded one wider.
     padding = [(0, 0)] * (attention.ndim - 1) + [(0, max(width - attention.shape[-1], 0))]
     return jnp.pad(attention, padding)[..., :width]
 
 
 def token_shares(attention: Array) -> Array:
     """Returns attention [batch, n, width] as shares of each example's sum; 0 where nothing was read."""
+    # The small number keeps an example without passages at 0.
     return attention / jnp.maximum(attention.sum(axis=(1, 2), keepdims=True), 1e-9)
 
 

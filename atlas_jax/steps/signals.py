@@ -54,6 +54,7 @@ def _of_passages(scores: np.ndarray, attention: np.ndarray) -> Signals:
 
 def _agreement(texts: Sequence[str], scores: np.ndarray) -> float:
     """Returns the share of the returned sequences' probability on those that say the same as the best, 0 to 1."""
+    # Relative to the best, or all of them would be 0 for long answers.
     chances = np.exp(scores - scores.max())
     said = [answer_metrics.normalize(text) for text in texts]
     return float(sum(chance for chance, text in zip(chances, said, strict=True) if text == said[0]) / chances.sum())

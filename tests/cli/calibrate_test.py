@@ -31,5 +31,5 @@ def test_what_a_calibration_is_worth():
     few = dataclasses.replace(MADE, figures=figures)
     assert cli_calibrate.lines_of(few) == ['40 questions, 30 right (exact_match 0.750, 95 % interval 0.600 to 0.860)']
     known = dataclasses.replace(MADE, figures=figures | {'ece': 0.04, 'aurc': 0.1, 'coverage_at_95': 0.5})
-    assert cli_calibrate.lines_of(known)[1:] == ['on questions left out of the fit: calibration error 0.040, area under risk–coverage 0.100, '
-                                                 'coverage at 95 % precision 0.500']
+    assert cli_calibrate.lines_of(known)[1:] == ['on questions left out of the fit: calibration error 0.040, area under risk–coverage '
+                                                 '0.100, coverage at 95 % precision 0.500']
