@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from atlas_jax import api, train
-from atlas_jax.checkpoints import confidence, run_folder
+from atlas_jax.checkpoints import confidence
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.demo import data as demo_data
 from atlas_jax.demo import demo
@@ -62,16 +62,18 @@ def _of_seed(work: pathlib.Path, data: demo_data.DemoData, index: api.Index, mod
         _train(folder, data, work / 'index', seed, steps)
     atlas = api.Atlas.load(folder)
     dev, test = (demo.sample(task_lib.read_examples(file, atlas.task), questions, seed) for file in (data.dev, data.test))
-    with run_folder.writing(folder):
-        confidence.write(folder, calibrate.calibrate(atlas, dev, index, folder, calibrate.Options(few=True)))
-    atlas = api.Atlas.load(folder)
+    asked = list(dataclasses.replace(atlas, calibration=None).answer_examples(dev, index, progress_label='dev', signals=True))
+    calibration = calibrate.fitted(atlas, dev, asked, confidence.Settings(), folder, few=True)
+    atlas = dataclasses.replace(atlas, calibration=calibration)
     # The threshold is chosen where the confidence was fitted, as a user would.
-    threshold = risk.coverage_at(_PRECISION, *_columns(list(atlas.answer_examples(dev, index, progress_label='dev')), dev)[:2])[1]
+    asked = [dataclasses.replace(answer, confidence=calibration.confidence(answer.signals)) for answer in asked]
+    threshold = risk.coverage_at(_PRECISION, *_columns(asked, dev))[1]
     deleted = _without_answers(work, seed, test[::2])
-    found = {'seed': seed, 'threshold': threshold, 'calibration': dict(atlas.calibration.figures)}
+    found = {'seed': seed, 'threshold': threshold, 'calibration': dict(calibration.figures)}
     for name, searched in (('unseen_countries', index), ('half_deleted', deleted)):
         answers = list(atlas.answer_examples(test, searched, progress_label=name))
         found[name] = _figures(answers, test, threshold)
+        print(name, json.dumps(found[name]), flush=True)  # at once: the next setting takes minutes
     return found
 
 

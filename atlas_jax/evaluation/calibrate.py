@@ -47,23 +47,29 @@ def calibrate(atlas: api.Atlas, examples: Sequence[TaskExample], index: prepare.
       ConfigError: too few questions, or none that can be right or wrong. IndexFolderError, StoreError.
     """
     options = options or Options()
-    metric = checked(atlas, examples, options.few)
+    checked(atlas, examples, options.few)
     decoding = options.decoding or DecodingConfig()
     # What an earlier calibration says of these settings is of no interest now.
     atlas = dataclasses.replace(atlas, calibration=None)
     answers = list(atlas.answer_examples(examples, index, options.n_context, options.batch_size, 'answering', decoding, options.search,
                                          signals=True))
+    prepared = prepare.prepare(atlas, examples, index, prepare.passages_to_read(atlas, index, options.n_context),
+                               atlas.whole_batch(options.batch_size), search=options.search)
+    return fitted(atlas, examples, answers, confidence.settings_of(atlas.task, prepared, decoding), folder, options.few)
+
+
+def fitted(atlas: api.Atlas, examples: Sequence[TaskExample], answers: Sequence[api.Answer], settings: confidence_file.Settings,
+           folder: Place, few: bool = False) -> confidence_file.Calibration:
+    """Fits the confidence to answers that have signals; other arguments as of `calibrate`. Raises ConfigError: as `calibrate`."""
+    metric = checked(atlas, examples, few)
     right = [float(answer_metrics.of_text((metric,), answer.generated, example.answers)[metric])
              for answer, example in zip(answers, examples, strict=True)]
     found = [answer.signals or {} for answer in answers]
     # How answers are made decides which signals there are; those that no answer has are no features.
     names = tuple(name for name in signals.NAMES if any(name in each for each in found))
     rows = [[each.get(name, float('nan')) for name in names] for each in found]
-    prepared = prepare.prepare(atlas, examples, index, prepare.passages_to_read(atlas, index, options.n_context),
-                               atlas.whole_batch(options.batch_size), search=options.search)
-    return confidence_file.Calibration(
-        names, logistic.fit(rows, right), confidence.settings_of(atlas.task, prepared, decoding), metric, len(right), int(sum(right)),
-        confidence_file.weights_of(folder), _figures(rows, right))
+    return confidence_file.Calibration(names, logistic.fit(rows, right), settings, metric, len(right), int(sum(right)),
+                                       confidence_file.weights_of(folder), _figures(rows, right))
 
 
 def checked(atlas: api.Atlas, examples: Sequence[TaskExample], few: bool = False) -> str:

@@ -12,19 +12,21 @@ Signals = dict[str, float]
 
 # Every answer has these; CLOSED_BOOK ones need a second reading, OF_PASSAGES an index, and OF_BEAMS several sequences.
 OF_ANSWER = ('log_likelihood', 'log_likelihood_per_token')
-OF_PASSAGES = ('top_score', 'score_margin', 'score_spread', 'attention_entropy')
+OF_PASSAGES = ('top_score', 'score_margin', 'score_spread', 'attention_entropy', 'answer_in_passages')
 CLOSED_BOOK = ('closed_book_log_likelihood', 'gain_of_passages')
 OF_BEAMS = ('beam_agreement',)
 NAMES = (*OF_ANSWER, *OF_PASSAGES, *CLOSED_BOOK, *OF_BEAMS)
 
 
-def of_row(answered: Answered, row: int, texts: Sequence[str], closed_book: float | None = None) -> Signals:
+def of_row(answered: Answered, row: int, texts: Sequence[str], passages: Sequence[str] = (),
+           closed_book: float | None = None) -> Signals:
     """Returns the signals of one row of an answer step's result, those that there are.
 
     Args:
       answered: on the host, with its evidence.
       row: of the batch.
       texts: the sequences of that row as texts, best first.
+      passages: the texts that were read.
       closed_book: log likelihood of the same tokens without passages; None where it was not computed.
     """
     assert answered.evidence is not None  # whoever asks for signals asked the step for evidence
@@ -33,6 +35,8 @@ def of_row(answered: Answered, row: int, texts: Sequence[str], closed_book: floa
     if answered.retrieved is not None:
         scores = np.asarray(answered.retrieved.scores[row], np.float64)
         found |= _of_passages(scores[np.isfinite(scores)], np.asarray(answered.attention[row], np.float64))
+        # Most answers stand in a passage word for word; one that stands in none was made up, or put together.
+        found['answer_in_passages'] = float(any(answer_metrics.contains_answer(passage, texts[:1]) for passage in passages))
     if closed_book is not None:
         found |= {'closed_book_log_likelihood': closed_book, 'gain_of_passages': likelihood - closed_book}
     if answered.scores is not None and len(texts) > 1:
