@@ -13,7 +13,7 @@ from atlas_jax.datasets import convert
 from atlas_jax.reproduce import recipes
 from tests.testing import paper_files, tiny_run
 
-# Each kind of run: trained and evaluated, evaluated alone, and so on. The others cost a minute of compilation for each shape of step.
+# Trained and evaluated; evaluated alone. The others compile steps of other shapes.
 KINDS = ('nq_64_shot', 'nq_zero_shot')
 OTHERS = [run for run in recipes.RECIPES if run not in KINDS]
 # The paper's steps in the sizes of other tests, so that their compiled programs serve here too.
@@ -95,7 +95,7 @@ def test_a_run_without_training(folder, tmp_path, capsys):
     assert not (tmp_path / 'out' / 'run').exists() and 'exact_match' in capsys.readouterr().out
 
 
-@pytest.mark.skipif(os.environ.get('ATLAS_JAX_ALL_RUNS') != '1', reason='half an hour: set ATLAS_JAX_ALL_RUNS=1')
+@pytest.mark.skipif(os.environ.get('ATLAS_JAX_ALL_RUNS') != '1', reason='150 CPU seconds: set ATLAS_JAX_ALL_RUNS=1')
 @pytest.mark.parametrize('run', OTHERS)
 def test_every_other_run(folder, tmp_path, run):
     # Steps of one size need a rate that Adam takes; the losses of the ablations are the gin files'.
