@@ -97,8 +97,8 @@ class CheckedCache:
         if hashlib.sha256(program).digest() == digest:
             return program
         # Removed, or JAX would leave it there and meet it again. Another process may have done so already.
-        for suffix in ('cache', 'atime'):
-            (self._path / f'{key}-{suffix}').unlink(missing_ok=True)
+        for file in self._path.glob(f'{key}-*'):
+            file.unlink(missing_ok=True)
         return None
 
     def put(self, key: str, value: bytes) -> None:
