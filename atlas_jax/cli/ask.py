@@ -45,6 +45,7 @@ def _ask(options: argparse.Namespace) -> None:
     project.require()
     inputs.check_model_folder(str(project.model))
     inputs.check_index(options.index or str(project.index))
+    # Only now: jax and the model take seconds, and a wrong folder is told at once.
     from atlas_jax import api
     from atlas_jax.project import conversation
     talk = conversation.Conversation(api.Atlas.load(project.model), api.Index.open(options.index or project.index), project.searcher,
@@ -99,6 +100,7 @@ def _reply(talk: 'Conversation', line: str, mark: Callable[[str], str], edit: Ca
         if not text and edit is not None and talk.turns and 1 <= _place(place) <= len(talk.turns[-1].read):
             text = edit(talk.turns[-1].read[_place(place) - 1].text)
         return _shown(talk.edit(_place(place), text), mark)
+    # These take the rest of the line as one name: folders have spaces.
     commands = {'add': talk.add, 'delete': talk.delete, 'index': talk.use_index, 'export': talk.export}
     if name not in commands or not rest:
         problem = f'there is no :{name}' if name not in commands else f':{name} needs a name behind it'

@@ -190,6 +190,7 @@ def _value(text: str) -> Any:
 
 def needs_gin(options: argparse.Namespace) -> None:
     """Raises ConfigError where gin files and flags leave open what must be said, by the names of the flags."""
+    # The first of two flags of one macro is the one to name.
     flags = {FLAGS[name].macro: f'--{name}' for name in reversed(options.macro_flags)}
     if not options.gin_file:
         raise errors.ConfigError(f'give --project DIR, --gin_file FILE, or flags such as {" ".join(list(flags.values())[-3:])}')

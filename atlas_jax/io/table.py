@@ -68,6 +68,7 @@ def _names(path: pathlib.Path, row: list[str]) -> list[str]:
 
 
 def _cells(path: pathlib.Path, line: int, names: list[str], row: list[str]) -> dict[str, str]:
+    # An unquoted comma shifts every cell behind it: the row would be read as something else.
     if len(row) > len(names):
         raise errors.InputFileError(path, f'{len(row)} cells, the first line names {len(names)} columns', line=line,
                                     remedy='put cells with commas in quotes')

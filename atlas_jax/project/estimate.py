@@ -46,6 +46,7 @@ def speed() -> float:
     """Returns the GFLOP/s of float32 matrix products now, with whatever else this machine does."""
     matrix = np.ones((_PROBE, _PROBE), np.float32)
     _ = matrix @ matrix  # the first call starts threads
+    # By the clock and not by processor time: what else runs here slows the steps down as well.
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < _PROBE_SECONDS:
         _ = matrix @ matrix
