@@ -112,6 +112,9 @@ def check_evaluation(values: Preview) -> None:
     """Looks at what `atlas-jax evaluate` reads. Raises UserError."""
     data = values.values_of('EvalData')
     task = _check_source(values)
+    threshold, model = values.values_of('Options').get('abstain_below'), values.values_of('ModelSource').get('model_dir')
+    if isinstance(threshold, int | float):
+        check_abstention(model if isinstance(model, str) else None, threshold)
     _check_indexes(data.get('index_dir'))
     check_examples(data.get('examples_file'), task, max_rows=data.get('max_examples'),
                    labelled=not values.values_of('Options').get('retrieve_only'))

@@ -13,6 +13,7 @@ from atlas_jax.cli import main as cli
 from atlas_jax.evaluation import calibrate
 from atlas_jax.metrics.logistic import Logistic
 from atlas_jax.tasks.task import TaskExample
+from tests.e2e import commands_test
 from tests.testing import tiny_run
 
 
@@ -34,10 +35,11 @@ def known(tmp_path_factory):
 def test_calibrated_answers_and_those_that_are_withheld(known, monkeypatch, capsys):
     folder, _, index, examples = known
     monkeypatch.chdir(folder)
-    asking = ['answer', 'what is thing 3 ?', 'what is thing 4 ?', '--model', 'run', '--index', 'index', '--json']
-    assert cli.main([*asking, '--abstain_below', '0.5']) == 2
+    fit, ask, explain = commands_test.commands('docs/confidence.md')
+    asking = [*ask, '--json']
+    assert cli.main(asking) == 2
     assert 'run is not calibrated: `atlas-jax calibrate --model run' in capsys.readouterr().err
-    assert cli.main(['calibrate', '--model', 'run', '--index', 'index', '--examples', 'held-out.jsonl', '--json', 'figures.json']) == 0
+    assert cli.main([*fit, '--json', 'figures.json']) == 0
     said = capsys.readouterr().out
     assert '33 questions, 21 right (exact_match 0.636, 95 % interval 0.466 to 0.778)' in said and 'calibration error' in said
     assert json.loads((folder / 'figures.json').read_text())['questions'] == 33
@@ -57,9 +59,14 @@ def test_calibrated_answers_and_those_that_are_withheld(known, monkeypatch, caps
     for answer, before in zip(held, answers, strict=True):
         assert answer.generated == before.text and answer.text == (api.WITHHELD if answer.abstained else before.text)
     assert cli.main([*asking, '--abstain_below', '0.999']) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert [(each['text'], each['abstained'], each['guess']) for each in shown] == [(api.WITHHELD, True, None)] * 2
-    assert 0 < shown[0]['confidence'] < 0.999 and shown[0]['signals']
+    [shown] = json.loads(capsys.readouterr().out)
+    assert (shown['text'], shown['abstained'], shown['guess']) == (api.WITHHELD, True, None)
+    assert 0 < shown['confidence'] < 0.999 and shown['signals']
+    assert cli.main([*explain, '--json']) == 0
+    [shown] = json.loads(capsys.readouterr().out)
+    for passage in shown['passages']:
+        assert passage['carried'] and ' '.join(word for word, _ in passage['words']) == passage['text']
+        assert 0 < sum(share for _, share in passage['words']) < passage['attention']
 
 
 def test_weights_that_were_not_calibrated_have_no_confidence(known, tmp_path, capsys):
