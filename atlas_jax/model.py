@@ -2,17 +2,18 @@
 
 import dataclasses
 import os
-import pathlib
+import sys
 from typing import Any, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from atlas_jax import errors, partitioning
-from atlas_jax.checkpoints import run_folder
+from atlas_jax.checkpoints import confidence, run_folder
 from atlas_jax.conversion import loading, own
 from atlas_jax.index import embed
 from atlas_jax.input import encode, text_inputs
+from atlas_jax.io.folder import Folder, Place
 from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.models import parameters
 from atlas_jax.runtime import hosts
@@ -34,6 +35,7 @@ class AtlasModel:
       params: {'reader', 'retriever'} and, where passages have an encoder of their own, 'passage_encoder'; numpy or device arrays.
       task: how a question becomes a query.
       mesh: devices; all by default.
+      calibration: of the confidence in its answers; None where it was never calibrated. It belongs to these parameters alone.
     """
 
     config: atlas_lib.AtlasConfig
@@ -42,6 +44,7 @@ class AtlasModel:
     retriever_tokenizer: BertTokenizer
     task: task_lib.Task = dataclasses.field(default_factory=QATask)
     mesh: jax.sharding.Mesh = dataclasses.field(default_factory=partitioning.make_mesh)
+    calibration: confidence.Calibration | None = None
 
     def __post_init__(self):
         if self.mesh is None:  # callers may say so for all devices
@@ -71,8 +74,8 @@ class AtlasModel:
     @classmethod
     def load(cls, path: str | os.PathLike, *, mesh: jax.sharding.Mesh | None = None, reader_tokenizer: str | os.PathLike | None = None,
              retriever_tokenizer: str | os.PathLike | None = None) -> Self:
-        """Loads a folder that `atlas-jax train` or `Atlas.save` wrote (of a run, the newest checkpoint), an original Atlas checkpoint, or a
-        folder with reader/ and retriever/.
+        """Loads a folder that `atlas-jax train` or `Atlas.save` wrote (of a run, the newest checkpoint), on a disk or in a bucket; or an
+        original Atlas checkpoint, or a folder with reader/ and retriever/.
 
         Files that have checksums are compared with them first; inside `io.contents.unchecked` they are not.
 
@@ -87,18 +90,19 @@ class AtlasModel:
         # Our own folders come below: they hold sharded arrays, to be restored straight onto the mesh.
         if found.kind != loading.ATLAS_JAX:
             return cls._of_opened(loading.open_model(path, retriever_tokenizer), mesh, reader_tokenizer, retriever_tokenizer)
-        path = found.path
-        description = run_folder.read_model_file(path)
+        folder = Folder(found.path)
+        description = run_folder.read_model_file(folder)
         config = atlas_lib.config_from_dict(description)
         mesh = partitioning.make_mesh() if mesh is None else mesh
         template = parameters.abstract_param_items(config, mesh, description['has_passage_encoder'])
-        with run_folder.RunCheckpoints(path) as checkpoints:
+        with run_folder.RunCheckpoints(folder) as checkpoints:
             # model.json is written when a run begins, its first checkpoint much later.
             if checkpoints.latest_step is None:
-                raise errors.ModelFolderError(f'{path}: no checkpoint was saved yet; let the training reach its first checkpoint')
+                raise errors.ModelFolderError(f'{folder}: no checkpoint was saved yet; let the training reach its first checkpoint')
             params = checkpoints.restore_params(template)
-        return cls(config, params, T5Tokenizer.from_folder(path / 'tokenizers' / 'reader'),
-                   BertTokenizer.from_folder(path / 'tokenizers' / 'retriever'), registry.from_dict(description['task']), mesh)
+        tokenizers = own.tokenizers(folder)
+        return cls(config, params, T5Tokenizer.from_folder(tokenizers / 'reader'), BertTokenizer.from_folder(tokenizers / 'retriever'),
+                   registry.from_dict(description['task']), mesh, _calibration(folder))
 
     @classmethod
     def _of_opened(cls, opened: loading.Opened, mesh: jax.sharding.Mesh | None, reader_tokenizer: str | os.PathLike | None,
@@ -114,20 +118,19 @@ class AtlasModel:
         params = {name: opened.part(name).stacked_params() for name in opened.openers}
         return cls(config, params, *tokenizers, opened.task or QATask(), mesh or partitioning.make_mesh())
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes a folder that `load` reads."""
-        path = pathlib.Path(path)
+    def save(self, path: Place) -> None:
+        """Writes a folder that `load` reads, on a disk or in a bucket."""
         self.write_description(path)
         with run_folder.RunCheckpoints(path, create=True) as checkpoints:
             checkpoints.save(0, self.params)
 
     # Apart from the parameters, since a run writes it at once and its weights at every checkpoint.
-    def write_description(self, path: pathlib.Path) -> None:
+    def write_description(self, path: Place) -> None:
         """Writes model.json and the tokenizers, all of the folder but the parameters."""
-        path.mkdir(parents=True, exist_ok=True)
-        self.reader_tokenizer.save(path / 'tokenizers' / 'reader')
-        self.retriever_tokenizer.save(path / 'tokenizers' / 'retriever')
-        run_folder.write_model_file(path, self.description())
+        folder = Folder(path)
+        self.reader_tokenizer.save(folder / 'tokenizers' / 'reader')
+        self.retriever_tokenizer.save(folder / 'tokenizers' / 'retriever')
+        run_folder.write_model_file(folder, self.description())
 
     def description(self) -> dict[str, Any]:
         """Returns the contents of model.json."""
@@ -192,6 +195,17 @@ class AtlasModel:
         if param_dtype != 'float32':  # cast before they are placed: the whole model may not fit otherwise
             params = jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(param_dtype)), params)
         return {name: hosts.place(tree, shardings[name]) for name, tree in params.items()}
+
+
+def _calibration(folder: Folder) -> confidence.Calibration | None:
+    """Returns the calibration of a model folder, None without one of its newest weights. Raises ModelFolderError: it is damaged."""
+    found = confidence.read(folder)
+    if found is None or found.weights == confidence.weights_of(folder):
+        return found
+    if hosts.is_first():
+        print(f'{(folder / confidence.FILE).path}: it was made for other weights than the newest, so it is not used; {confidence.REMEDY}',
+              file=sys.stderr, flush=True)
+    return None
 
 
 @dataclasses.dataclass(frozen=True)

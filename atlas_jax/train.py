@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -36,7 +35,7 @@ class RunConfig:
     """Folder, sizes and intervals of a run; steps are counted in updates.
 
     Attributes:
-      run_dir: folder for checkpoints, metrics and the configuration as used.
+      run_dir: folder, or gs://bucket/folder, for checkpoints, metrics and the configuration as used.
       batch_size: of a micro-batch where gradients are accumulated (StepConfig); divides over the devices.
       seed: of the order of the examples, of what tasks draw, and of dropout.
       checkpoint_every_steps: and at the end, and when the run is asked to stop (SIGTERM).
@@ -54,7 +53,7 @@ class RunConfig:
       accept_changes: goes on though settings that decide what is computed are not those that the run was begun with.
 
     Raises:
-      ConfigError: run_dir is in a bucket, a number is too small, or compilation_cache_dir is neither a folder nor gs://.
+      ConfigError: a number is too small, or run_dir or compilation_cache_dir is neither a folder nor gs://.
     """
 
     run_dir: str
@@ -73,9 +72,8 @@ class RunConfig:
     accept_changes: bool = False
 
     def __post_init__(self):
-        if '://' in self.run_dir:
-            raise errors.ConfigError(f'RunConfig.run_dir is "{self.run_dir}"; run folders lie on a disk: mount the bucket '
-                                     '(tpu_scripts/data.sh --mount) and give the folder there')
+        if '://' in self.run_dir and not io_folder.is_remote(self.run_dir):
+            raise errors.ConfigError(f'RunConfig.run_dir is "{self.run_dir}"; give a folder or gs://bucket/folder')
         if (place := self.compilation_cache_dir) is not None and (not place or '://' in place and not place.startswith('gs://')):
             raise errors.ConfigError(f'RunConfig.compilation_cache_dir is "{place}"; give a folder, gs://bucket/folder or None')
         for name, least in (('batch_size', 1), ('checkpoint_every_steps', 1), ('keep_checkpoints', 1), ('evaluate_every_steps', 0),
@@ -191,7 +189,8 @@ def configure(atlas: api.Atlas, mesh: jax.sharding.Mesh, n_context: int, dropout
     if dropout_rate is not None:
         config = dataclasses.replace(config, reader=dataclasses.replace(config.reader, dropout_rate=dropout_rate),
                                      retriever=dataclasses.replace(config.retriever, dropout_rate=dropout_rate))
-    return dataclasses.replace(atlas, config=config, mesh=mesh)
+    # Training changes the weights, so what was calibrated holds no longer.
+    return dataclasses.replace(atlas, config=config, mesh=mesh, calibration=None)
 
 
 def train_examples(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: DistillConfig | None = None,
@@ -203,7 +202,7 @@ def train_examples(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, d
     """
     _use_compilation_cache(run)
     # Two processes in one folder would destroy each other's rows.
-    with run_folder.writing(pathlib.Path(run.run_dir)):
+    with run_folder.writing(run.run_dir):
         return _train(run, loaded, optimizer, distill, step, search, refresh, label, begin)
 
 
@@ -213,7 +212,7 @@ def _use_compilation_cache(run: RunConfig) -> None:
 
 def _train(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: DistillConfig | None, step: StepConfig | None,
            search: SearchConfig | None, refresh: RefreshConfig | None, label: str, begin: Callable[[], None] | None) -> TrainResult:
-    folder, atlas = pathlib.Path(run.run_dir), loaded.atlas
+    folder, atlas = io_folder.Folder(run.run_dir), loaded.atlas
     record = _record(run, loaded, optimizer, distill or DistillConfig(), step or StepConfig(), search, refresh or RefreshConfig())
     accepted = run_record.check(folder, record, run_folder.latest_step(folder), run.accept_changes)
     # data
@@ -228,11 +227,13 @@ def _train(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: 
     # The seed is part of the program: dropout keys are folded from it and from the step's number.
     run_step = train_step.make_train_step(spec, optimizer, run.seed)
     # restore: own run > given weights
-    _write_description(folder, atlas, spec.keeps_passage_encoder or spec.trains_passage_encoder, bool(accepted))
-    if hosts.is_first():
-        run_record.write(folder, record, run_folder.latest_step(folder), accepted)
-        if begin is not None:
-            begin()
+    with hosts.together():
+        # The first process alone: a bucket refuses one file that many write at once.
+        if hosts.is_first():
+            _write_description(folder, atlas, spec.keeps_passage_encoder or spec.trains_passage_encoder, bool(accepted))
+            run_record.write(folder, record, run_folder.latest_step(folder), accepted)
+            if begin is not None:
+                begin()
     # Orbax writes in the background; leaving the block waits for the last save.
     with run_folder.RunCheckpoints(folder, run.keep_checkpoints, create=True, keep_best=int(bool(loaded.eval_examples))) as checkpoints:
         loop = _Loop(run, loaded, prepared, checkpoints, batches, run_step, refresher)
@@ -276,11 +277,11 @@ def _record(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill:
         **run_record.index_settings(group.of(loaded.index), refresh.refreshes))
 
 
-def _write_description(folder: pathlib.Path, atlas: api.Atlas, keep_passage_encoder: bool, accepted: bool) -> None:
+def _write_description(folder: io_folder.Folder, atlas: api.Atlas, keep_passage_encoder: bool, accepted: bool) -> None:
     """Writes model.json, or refuses to go on in the folder of another model."""
     params = atlas.params | ({'passage_encoder': atlas.params['retriever']} if keep_passage_encoder else {})
     described = dataclasses.replace(atlas, params=params)
-    if (folder / run_folder.MODEL_FILE).is_file() and not accepted:
+    if folder.exists(run_folder.MODEL_FILE) and not accepted:
         before, now = run_record.flat(run_folder.read_model_file(folder)), run_record.flat(described.description())
         # A folder without a record, which an earlier version or a conversion wrote.
         if found := run_record.changes(before, now):
@@ -318,7 +319,7 @@ class _Loop:
 
     def restore_or_create(self, optimizer: OptimizerConfig) -> None:
         """State and log: of the run's newest checkpoint, else of the weights that were given."""
-        folder, spec = pathlib.Path(self.run.run_dir), self.prepared.spec
+        folder, spec = io_folder.Folder(self.run.run_dir), self.prepared.spec
         transformation = train_step.optimizer_for(spec, optimizer)
         # A checkpoint is never written at step 0, so 0 means that there is none.
         done = self.checkpoints.latest_step or 0
@@ -426,7 +427,7 @@ class _Loop:
     def _left(self, done: int) -> str:
         """Removes the checkpoint of `done`, whose parameters gave no finite loss or gradient; returns what is left to go on from."""
         self._wait()  # for the step that was handed over meanwhile
-        folder, removed = pathlib.Path(self.run.run_dir), ''
+        removed = ''
         if self.checkpoints.discard(done):
             removed = f'the checkpoint of step {done} gave this and was removed; '
         newest = self.checkpoints.latest_step
@@ -434,7 +435,7 @@ class _Loop:
             return f'{removed}no checkpoint is left' if removed else 'no checkpoint was saved yet'
         if newest == done:
             # Written by another process, perhaps with other settings: it is not ours to remove.
-            return f'the checkpoint of step {done} gives this: delete {folder / "checkpoints" / str(done)} to go on from the one before'
+            return f'the checkpoint of step {done} gives this: delete {self.run.run_dir}/checkpoints/{done} to go on from the one before'
         return f'{removed}the same command goes on from the checkpoint of step {newest}'
 
     def _save(self, done: int, score: float | None) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 from atlas_jax import evaluate, train
 from atlas_jax.gin_files import parse as gin_parse
 from atlas_jax.io import atomic
+from atlas_jax.planning import plan as plan_lib
 from atlas_jax.planning import workload as workload_lib
 from atlas_jax.steps import spec
 from atlas_jax.tasks import task
@@ -34,20 +35,23 @@ from atlas_jax.training.optimizer import OptimizerConfig
 
 PLANS = pathlib.Path(__file__).parent / 'plans.json'
 SIZES = ('xxl', 'xl', 'large', 'base')  # largest first
+FIELDS = {field.name for field in dataclasses.fields(plan_lib.Plan)}  # a plan without them is of an earlier program, and is made again
 INDEX_RUN, INDEX_OPTIONS = 'runs/plan.gin', ('--step', 'index', '--topology', 'v4:2x2x1', '--gin.PASSAGE_TOKENS=(140, 35)')
 
 INTRODUCTION = """# Experiments of the paper
 
 Each experiment has a gin file in [gin_configs/runs](../gin_configs/runs) with the paper's hyper-parameters (Izacard et al. 2022). Scores
-are the paper's; none of these runs has been made with this code. `benchmarks/experiments.py` writes this page from the files' headers. Each
+are the paper's; none of these runs has been made with this code. [reproduce.md](reproduce.md) makes one by a command.
+`benchmarks/experiments.py` writes this page from the files' headers. Each
 header names what must be set, and ends with the command.
 
 Give a run the weights of the size you want; to plan it, give the size's file too. Each table of plans gives the figures of the compiler for
 TPU v4, for one shape of step on the smallest slice that holds it. The index has 33 million passages in bfloat16 in the graph, and every
-passage is at its limit ([tpu.md](tpu.md) explains the figures). Nothing ran on a TPU: seconds are a bound by arithmetic that a run will not
-reach. Chip-hours are those of all updates of the run at that bound, without loading, compiling, evaluating and embedding the index again.
-Slices below the one named were ruled out by arithmetic, or by the compiler for the two best meshes. Among equally quick accumulations the
-one that needs least memory was taken. `python benchmarks/experiments.py --plan` compiles the shapes that are still missing.
+passage is at its limit ([tpu.md](tpu.md) explains the figures). Nothing ran on a TPU: seconds are those of the compiled schedule, and
+beside them the bound by arithmetic. Chip-hours are those of all updates of the run by the schedule, without loading, compiling, evaluating
+and embedding the index again. Slices below the one named were ruled out by arithmetic, or by the compiler for the two best meshes. Among
+equally quick accumulations the one that needs least memory was taken. `python benchmarks/experiments.py --plan` compiles the shapes that
+are still missing.
 """
 
 
@@ -69,9 +73,10 @@ class Shape:
     runs: list[Run]
     keys: dict[str, str]
 
-    def command(self, size: str) -> list[str]:
-        """The options of `atlas-jax plan`."""
-        how = INDEX_OPTIONS if self.runs[0].name == INDEX_RUN else ('--search',)
+    def command(self, size: str, topology: str | None) -> list[str]:
+        """The options of `atlas-jax plan`; on `topology`, which an earlier plan found to be the smallest, or on any slice."""
+        on_it = () if topology is None else ('--topology', topology)
+        how = INDEX_OPTIONS if self.runs[0].name == INDEX_RUN else ('--search', *on_it)
         return ['--gin_file', f'models/{size}.gin', '--gin_file', self.runs[0].name, *how]
 
 
@@ -101,8 +106,10 @@ def plan_missing(deadline: float) -> None:
     known = read_plans()
     entries = {key: known.get(key, {'run': shape.runs[0].name, 'size': size, 'plan': None}) for shape, size, key in wanted}
     for shape, size, key in wanted:
-        if entries[key]['plan'] is None and time.monotonic() < deadline:
-            entries[key] = {'run': shape.runs[0].name, 'size': size, 'plan': _planned(shape.command(size))}
+        before = entries[key]['plan'] or {}
+        if not FIELDS <= set(before) and time.monotonic() < deadline:
+            planned = _planned(shape.command(size, before.get('topology')))
+            entries[key] = {'run': shape.runs[0].name, 'size': size, 'plan': planned or entries[key]['plan']}
         atomic.write_json(PLANS, entries)
 
 
@@ -120,7 +127,8 @@ def page() -> str:
     for shape in shapes():
         parts.append(f'\n## {shape.title}\n')
         size = next(iter(shape.keys))
-        command = ' '.join(f"'{part}'" if '(' in part else part for part in shape.command(size))
+        topology = (plans.get(shape.keys[size], {}).get('plan') or {}).get('topology')
+        command = ' '.join(f"'{part}'" if '(' in part else part for part in shape.command(size, topology))
         parts.append(f'```\natlas-jax plan {command}\n```\n')
         parts += _plan_table(shape, plans)
         if shape.runs[0].name != INDEX_RUN:
@@ -130,20 +138,22 @@ def page() -> str:
 
 
 def _plan_table(shape: Shape, plans: dict[str, dict[str, Any]]) -> list[str]:
-    rows = ['| reader | smallest slice | mesh | micro-batches | HBM GiB a chip | roofline | MFU at most | GB moved a chip |',
-            '|---|---|---|---|---|---|---|---|']
+    rows = ['| reader | smallest slice | mesh | micro-batches | remat | HBM GiB a chip | expected | roofline | GB moved a chip |',
+            '|---|---|---|---|---|---|---|---|---|']
     for size, key in shape.keys.items():
-        plan = plans.get(key, {}).get('plan')
+        plan = _compiled(plans, key)
         if plan is None:
-            rows.append(f'| {size} | not compiled | | | | | | |')
+            rows.append(f'| {size} | not compiled | | | | | | | |')
             continue
         mesh = 'each host alone' if plan['kind'] == 'index' else ', '.join(map(str, plan['mesh_shape']))
-        speed = f'{plan["step_seconds_roofline"]:.3g} s an update'
+        expected, bound = plan['step_seconds_expected'], plan['step_seconds_roofline']
+        speeds = [f'{seconds:.3g} s an update' for seconds in (expected, bound)]
         if plan['kind'] != 'train':
-            speed = f'{plan["items_per_second"]:.3g} {"passages" if plan["kind"] == "index" else "questions"} a second'
+            rate, items = plan['items_per_second'], 'passages' if plan['kind'] == 'index' else 'questions'
+            speeds = [f'{rate * bound / seconds:.3g} {items} a second' for seconds in (expected, bound)]
         reader = 'any' if plan['kind'] == 'index' else size
-        rows.append(f'| {reader} | {plan["topology"]}, {plan["chips"]} chips | {mesh} | {plan["accumulation_steps"]} | '
-                    f'**{plan["hbm_gib_per_chip"]:.1f}** | {speed} | {plan["mfu_bound"]:.0%} | '
+        rows.append(f'| {reader} | {plan["topology"]}, {plan["chips"]} chips | {mesh} | {plan["accumulation_steps"]} | {plan["remat"]} | '
+                    f'**{plan["hbm_gib_per_chip"]:.1f}** | {speeds[0]} | {speeds[1]} | '
                     f'{sum(plan["collective_bytes"].values()) / 1e9:.0f} |')
     return rows
 
@@ -156,14 +166,20 @@ def _run_table(shape: Shape, plans: dict[str, dict[str, Any]]) -> list[str]:
         cells = [f'`{run.name}`', run.what, run.paper]
         if trains:
             hours = [f'{size} {_chip_hours(plans[key]["plan"], run.updates):.3g}' for size, key in shape.keys.items()
-                     if plans.get(key, {}).get('plan')]
+                     if _compiled(plans, key)]
             cells += [str(run.updates), ', '.join(hours)]
         rows.append(f'| {" | ".join(cells)} |')
     return rows
 
 
+def _compiled(plans: dict[str, dict[str, Any]], key: str) -> dict[str, Any] | None:
+    """A shape's plan; None if it was never compiled, or only in an earlier form of the step."""
+    plan = plans.get(key, {}).get('plan') or {}
+    return plan if FIELDS <= set(plan) else None
+
+
 def _chip_hours(plan: dict[str, Any], updates: int) -> float:
-    return plan['step_seconds_roofline'] * updates * plan['chips'] / 3600
+    return plan['step_seconds_expected'] * updates * plan['chips'] / 3600
 
 
 @functools.cache

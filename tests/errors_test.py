@@ -1,6 +1,7 @@
 """Errors of users: one line, and the exit code of the command line."""
 
 import pathlib
+import pickle
 
 import pytest
 
@@ -14,6 +15,13 @@ def test_input_files_are_named_with_line_and_field(options, message):
     error = errors.InputFileError(pathlib.Path('a', 'b.jsonl'), 'broken', **options)
     assert str(error) == message and error.path == pathlib.Path('a', 'b.jsonl')
     assert (error.line, error.field) == (options.get('line'), options.get('field'))
+
+
+def test_input_file_errors_reach_other_processes():
+    error = errors.InputFileError('a.jsonl', 'broken', line=3, field='text', remedy='mend it')
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is errors.InputFileError and str(copy) == str(error) and copy.line == 3
+    assert str(errors.InputFileError(**error.parts)) == str(error)
 
 
 def test_exit_codes():

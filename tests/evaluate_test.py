@@ -131,3 +131,8 @@ def test_the_same_questions_with_each_of_several_indexes(folder, tmp_path):
     with pytest.raises(errors.IndexFolderError, match='nowhere'):
         evaluated(folder, tmp_path / 'x.jsonl', {'old': 'index', 'new': 'nowhere'})
     assert not list(tmp_path.glob('x.jsonl*'))
+
+
+def test_results_are_not_written_to_a_bucket():
+    with pytest.raises(errors.ConfigError, match='results_file is "gs://bucket/r.jsonl"; answers are written to a disk as they come'):
+        evaluate.EvalData('test.jsonl', results_file='gs://bucket/r.jsonl')

@@ -9,6 +9,7 @@ from jax._src import array
 
 from atlas_jax import errors, train
 from atlas_jax.io import appending
+from atlas_jax.io.folder import Folder
 from atlas_jax.report import run_log
 from atlas_jax.runtime import hosts
 from atlas_jax.steps import spec as spec_lib
@@ -180,8 +181,8 @@ def test_a_run_that_is_stopped_in_an_interval_goes_on_bit_by_bit(loaded, tmp_pat
 def test_a_disk_that_is_full_ends_the_run_with_one_line(loaded, tmp_path, monkeypatch):
     real = appending.Appender._write
 
-    def write(self, path, data):
-        real(self, '/dev/full' if b'"step": 2' in data else path, data)
+    def write(self, folder, name, data):
+        real(self, *((Folder('/dev'), 'full') if b'"step": 2' in data else (folder, name)), data)
 
     monkeypatch.setattr(appending.Appender, '_write', write)
     with pytest.raises(errors.DiskFullError, match='the disk is full; free some space') as ended:

@@ -180,18 +180,6 @@ run_code() {
 }
 failed_codes='134 137 139 135 1'  # aborted, killed (out of memory), bad memory, and Python's traceback: chance may have a part in them
 
-# require_folder_renames BUCKET: a checkpoint is committed by renaming its folder. A bucket without a hierarchical namespace copies and
-# deletes every object for that, and a run that is killed meanwhile leaves half a checkpoint under the name of a whole one.
-require_folder_renames() {
-  local answer
-  answer=$(once gcloud storage buckets describe "gs://$1" --raw --format 'value(hierarchicalNamespace.enabled)' 2>&1) ||
-    fail "gs://$1: cannot be looked at ($(tr '\n' ' ' <<< "$answer")); check the name and your rights"
-  if [[ $dry_run ]]; then echo "$answer"; return; fi
-  [[ ${answer##*$'\n'} == [Tt]rue ]] ||
-    fail "gs://$1: has no hierarchical namespace, so a checkpoint cannot be committed in it; make a bucket with: gcloud storage \
-buckets create gs://NAME --location REGION --uniform-bucket-level-access --enable-hierarchical-namespace"
-}
-
 # require_type: --type, and at most one of the ways to get it
 require_type() {
   local chosen=${spot:+ --spot}${reserved:+ --reserved}${reservation:+ --reservation}

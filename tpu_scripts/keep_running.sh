@@ -3,35 +3,31 @@
 # Then it DELETES THE POD, so that it costs nothing any more; --keep leaves it.
 #
 #   tpu_scripts/keep_running.sh --name POD --zone ZONE --type v4-128 [--spot | --reserved | --reservation NAME] [--slices N] \
-#       --mount BUCKET --to bucket [--logs gs://BUCKET/logs] [--restarts 100] [--failures 3] [--silence_minutes 120] [--keep] [--dry-run] \
+#       [--logs gs://BUCKET/logs] [--from gs://BUCKET/FOLDER --to FOLDER] [--restarts 100] [--failures 3] [--silence_minutes 120] [--keep] [--dry-run] \
 #       -- atlas-jax train --gin_file ...
 #
-# The run folder must outlive the pod: it lies in the mounted bucket. --from gs://... copies a folder instead (see data.sh).
+# The run folder must outlive the pod: give a gs:// path. --from copies a folder to the workers first (see data.sh).
 #
 # Preemptions (the pod is gone, or exit code 75) and failures that may be chance (1, 134, 135, 137, 139, or no code) start the run again,
 # after a pause that doubles from 30 s to 30 min while restarts follow one another within half an hour. It gives up after --restarts
 # restarts, --failures failures, --silence_minutes without an answer, and on any other exit code, such as 2 for a mistake in the command.
 # Given again, the command watches the run that goes on. Ctrl-C ends the watching alone: run and pod stay.
 # So run it where it can stay: in tmux, or on a small machine in the cloud.
-# Logs are copied to gs://BUCKET/logs/POD. Without a bucket worker 0's are fetched to POD-logs/ before the pod is deleted.
+# Logs are copied to the folder --logs. Without it worker 0's are fetched to POD-logs/ before the pod is deleted.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_pod.sh
 . "$(dirname "$0")/_pod.sh"
 
-spot='' reserved='' reservation='' keep='' type='' image='' wait_minutes='' from='' mount='' to='' logs=''
+spot='' reserved='' reservation='' keep='' type='' image='' wait_minutes='' from='' to='' logs=''
 restarts=100 failures=3 silence_minutes=120
-parse_options 'type image wait_minutes reservation from mount to logs restarts failures silence_minutes' 'spot reserved keep' "$@"
+parse_options 'type image wait_minutes reservation from to logs restarts failures silence_minutes' 'spot reserved keep' "$@"
 require_type
 require_number restarts 0
 require_number failures 0
 require_number silence_minutes 1
 require_command "${rest[@]}"
-[[ ! $to || $from || $mount ]] || fail '--to needs --mount BUCKET or --from gs://...'
-[[ ! ($from && $mount) ]] || fail 'give either --from gs://... or --mount BUCKET'
-if [[ $from || $mount ]]; then require_folder to; fi
-mount=${mount#gs://}
-if [[ $mount ]]; then require_folder_renames "$mount"; fi  # before anything costs money
-if [[ $mount && ! $logs ]]; then logs=gs://$mount/logs/$name; fi
+[[ ! $to || $from ]] || fail '--to needs --from gs://...'
+if [[ $from ]]; then require_folder to; require_bucket_path from; fi
 if [[ $logs ]]; then require_bucket_path logs; fi
 
 here=$repository/tpu_scripts
@@ -48,11 +44,8 @@ start() {
     ${image:+--image "$image"} ${wait_minutes:+--wait_minutes "$wait_minutes"} || return 1
   "$here/set_up.sh" "${common[@]}" || return 1
   if [[ $from ]]; then "$here/data.sh" "${common[@]}" --from "$from" --to "$to" || return 1; fi
-  mount || return 1
   launch && started=1
 }
-
-mount() { [[ ! $mount ]] || "$here/data.sh" "${common[@]}" --mount "$mount" --to "$to"; }
 
 launch() { "$here/launch.sh" "${common[@]}" "$@" ${logs:+--logs "$logs"} -- "${rest[@]}"; }
 
@@ -113,8 +106,7 @@ pause() {
 restart() {
   if [[ $outcome == STUCK ]]; then "$here/tear_down.sh" "${common[@]}" || true; fi
   if [[ $started && $outcome != GONE && $outcome != STUCK && $(pod_state) == READY ]]; then
-    # A worker that was rebooted has lost its mount, and would begin a new run on its own disk.
-    { mount && launch --replace; } || started=''
+    launch --replace || started=''
   else
     start || true
   fi

@@ -2,7 +2,7 @@
 # Starts one command on every worker of a pod and returns; it goes on when you log off. logs.sh follows it, status.sh tells how it ended.
 #
 #   tpu_scripts/launch.sh --name POD --zone ZONE [--logs gs://BUCKET/logs] [--replace] [--slices N] [--dry-run] \
-#       -- atlas-jax train --gin_file runs/nq_64_shot.gin --gin.RUN_DIR='"bucket/run"'
+#       -- atlas-jax train --gin_file runs/nq_64_shot.gin --gin.RUN_DIR='"gs://my-bucket/run"'
 #
 # The same command given again goes on from the run's last checkpoint. A run that is going on already is not started twice. --replace ends
 # it first on every worker, with whatever else holds the TPU. Every launch has its own log, logs/TIME.log on each worker; --logs copies it

@@ -48,7 +48,7 @@ if [[ ! -x $uv || $dry_run ]]; then
     fail 'uv was not installed (above); a host without an external address needs Cloud NAT' 1
 fi
 run "$uv" venv --clear --managed-python --python "$python_version" .venv
-run "$uv" pip install --python .venv/bin/python '.[tpu]'
+run "$uv" pip install --python .venv/bin/python '.[tpu,gcs]'
 run timeout --kill-after=10 "$device_limit_s" .venv/bin/python -c \
   'import jax; print(jax.device_count(), "devices:", jax.devices()[0].device_kind)' ||
   fail "the TPU does not answer within $device_limit_s s; all workers of a slice must be set up at the same time" 1

@@ -1,37 +1,88 @@
-"""The list of a checkpoint's files with their checksums: written before the checkpoint is committed, compared before it is restored."""
+"""The list of a checkpoint's files with their checksums: written before the checkpoint is committed, compared before it is restored.
+
+A disk commits by renaming the checkpoint's folder, a bucket by Orbax's file commit_success.txt: it renames no folders.
+"""
 
 import asyncio
 import contextlib
 import logging
-import pathlib
 from collections.abc import Iterable, Iterator
 
 import jax
 import orbax.checkpoint as ocp
 import tensorstore
+from etils import epath
 
 from atlas_jax import errors
 from atlas_jax.io import atomic, contents
+from atlas_jax.io.folder import Folder
 from atlas_jax.runtime import hosts
 
+_BUCKET_SECONDS = 20  # until a bucket that does not answer is given up
 # Orbax writes these when it commits.
-_WRITTEN_LAST = ('_CHECKPOINT_METADATA', 'commit_success.txt')
+_COMMIT = 'commit_success.txt'
+_WRITTEN_LAST = ('_CHECKPOINT_METADATA', _COMMIT)
 
 
-class ListedPath(ocp.path.atomicity.AtomicRenameTemporaryPath):
-    """The place where Orbax writes a checkpoint: before it is renamed, which commits it, the list of its files is written.
+class _ListedPath(ocp.path.atomicity_types.TemporaryPath):
+    """The place where Orbax writes a checkpoint: before it is committed, the list of its files is written.
 
     A committed checkpoint therefore has a list, whenever the process dies. The first process calls this, when all have written.
     """
 
     async def finalize(self) -> None:
-        """Lists the files and commits. Raises DiskFullError."""
-        folder = pathlib.Path(self.get())
-        names = [path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file()]
-        await asyncio.to_thread(contents.write, folder, [name for name in names if name not in _WRITTEN_LAST], _parts(folder))
+        """Lists the files and commits. Raises DiskFullError, StorageError."""
+        folder = Folder(str(self.get()))
+        names = await asyncio.to_thread(folder.sizes)
+        await asyncio.to_thread(lambda: contents.write(folder, [name for name in names if name not in _WRITTEN_LAST], _parts(folder)))
         await super().finalize()
-        committed = pathlib.Path(self.get_final())
-        await asyncio.to_thread(contents.add, committed, [name for name in _WRITTEN_LAST if (committed / name).is_file()])
+        committed = Folder(str(self.get_final()))
+        await asyncio.to_thread(lambda: contents.add(committed, [name for name in _WRITTEN_LAST if committed.exists(name)]))
+
+
+class _OnDisk(_ListedPath, ocp.path.atomicity.AtomicRenameTemporaryPath):
+    """A checkpoint on a disk."""
+
+
+class _InBucket(_ListedPath, ocp.path.atomicity.CommitFileTemporaryPath):
+    """A checkpoint in a bucket."""
+
+
+def place_of(checkpoints: Folder) -> tuple[epath.Path, type[ocp.path.atomicity_types.TemporaryPath]]:
+    """Returns the path that Orbax takes for a folder of checkpoints, and how it commits there.
+
+    Raises StorageError: a bucket that Orbax cannot use: a package is missing, the bucket does not exist, or may not be looked at.
+    """
+    # Orbax refuses relative paths.
+    if checkpoints.local is not None:
+        return epath.Path(checkpoints.local.absolute()), _OnDisk
+    with storage_errors(checkpoints):
+        import fsspec  # not above: a disk needs no packages of buckets
+        import gcsfs  # noqa: F401  Orbax's, by the path's name
+        from google.cloud import storage
+        # A list that is remembered would hide what other processes have written.
+        fsspec.config.conf['gcs'] = {'use_listings_cache': False}
+        # As Orbax does, to know whether the bucket renames folders.
+        storage.Client().get_bucket(checkpoints.bucket, timeout=_BUCKET_SECONDS, retry=None)
+    return epath.Path(str(checkpoints)), _InBucket
+
+
+@contextlib.contextmanager
+def storage_errors(checkpoints: Folder) -> Iterator[None]:
+    """Turns what Orbax meets inside the block when it reads and writes into the user's errors. Raises DiskFullError, StorageError."""
+    with atomic.storage_errors_are_user_errors(str(checkpoints)):
+        try:
+            yield
+        except Exception as error:
+            # Each of the bucket's three libraries has errors of its own.
+            if checkpoints.local is not None or isinstance(error, errors.UserError):
+                raise
+            if isinstance(error, ImportError):
+                raise errors.StorageError(f'{checkpoints}: a run folder in a bucket needs the package {error.name}: '
+                                          "pip install 'atlas-jax[gcs]'") from error
+            reason = ' '.join(str(error).split('[source')[0].split())[:200]
+            raise errors.StorageError(f'{checkpoints}: cannot be used ({reason}); check the name, and that you have the roles '
+                                      'storage.objectUser and storage.legacyBucketReader on the bucket') from error
 
 
 def say_once() -> None:
@@ -44,13 +95,24 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not (isinstance(problem, Exception) and atomic.says_disk_full(problem))
 
 
-def steps(checkpoints: pathlib.Path) -> list[int]:
-    """Returns the steps of the committed checkpoints in a folder, the newest first."""
-    names = [path.name for path in checkpoints.iterdir() if path.is_dir()] if checkpoints.is_dir() else []
-    return sorted((int(name) for name in names if name.isdecimal() and name.isascii()), reverse=True)
+def steps(checkpoints: Folder) -> list[int]:
+    """Returns the steps of the committed checkpoints in a folder, the newest first. Raises OSError, StorageError."""
+    numbers = [int(name) for name in checkpoints.children() if name.isdecimal() and name.isascii()]
+    return sorted((step for step in numbers if _is_committed(checkpoints / str(step))), reverse=True)
 
 
-def check(checkpoints: pathlib.Path, step: int, items: Iterable[str], is_listed: bool) -> None:
+def _is_committed(checkpoint: Folder) -> bool:
+    # A folder on a disk has its name once all of it is written.
+    return checkpoint.exists(_COMMIT) if checkpoint.local is None else checkpoint.is_folder()
+
+
+def uncommit(checkpoints: Folder, step: int) -> None:
+    """Takes a bucket's checkpoint for one that was never committed: removing it takes a while, and half of one must not be restored."""
+    if checkpoints.local is None:
+        (checkpoints / str(step)).remove(_COMMIT)
+
+
+def check(checkpoints: Folder, step: int, items: Iterable[str], is_listed: bool) -> None:
     """Compares one checkpoint with its list; each of several processes reads its share. Does nothing in contents.unchecked.
 
     Args:
@@ -71,49 +133,49 @@ def check(checkpoints: pathlib.Path, step: int, items: Iterable[str], is_listed:
 
 
 @contextlib.contextmanager
-def restoring(checkpoints: pathlib.Path, step: int, items: Iterable[str], is_listed: bool) -> Iterator[None]:
+def restoring(checkpoints: Folder, step: int, items: Iterable[str], is_listed: bool) -> Iterator[None]:
     """Checks a checkpoint, and turns Orbax's errors inside the block into the user's. Raises ModelFolderError, UserError: as `check`."""
     check(checkpoints, step, items, is_listed)
     try:
         yield
     except (ValueError, KeyError, OSError) as error:
         reason = ' '.join(f'{error}'.split('[')[0].split())[:200]
-        raise errors.ModelFolderError(f'{checkpoints / str(step)}: cannot be restored ({reason}); '
+        raise errors.ModelFolderError(f'{checkpoints}/{step}: cannot be restored ({reason}); '
                                       f'{_remedy(checkpoints, step, is_listed)}') from error
 
 
-def damage(checkpoints: pathlib.Path, step: int, is_listed: bool, under: Iterable[str] = ('',),
+def damage(checkpoints: Folder, step: int, is_listed: bool, under: Iterable[str] = ('',),
            share: tuple[int, int] = (0, 1)) -> list[contents.Damage]:
     """Returns the damage of one checkpoint; see `check`."""
     folder = checkpoints / str(step)
     found = contents.damage(folder, under, share)
     if found is None:
-        return [contents.Damage(folder / contents.FILE, 'is missing')] if is_listed else []
+        return [contents.Damage((folder / contents.FILE).path, 'is missing')] if is_listed else []
     return found
 
 
-def _remedy(checkpoints: pathlib.Path, step: int, is_listed: bool) -> str:
+def _remedy(checkpoints: Folder, step: int, is_listed: bool) -> str:
     for older in steps(checkpoints):
         with contextlib.suppress(errors.ModelFolderError):
             if older < step and not damage(checkpoints, older, is_listed):
-                return f'the checkpoint of step {older} is whole: delete {checkpoints / str(step)} to go on from there'
+                return f'the checkpoint of step {older} is whole: delete {checkpoints}/{step} to go on from there'
     return 'no older checkpoint is whole: restore the folder from a copy, or train again in another one; --no_verify loads it as it is'
 
 
-def _parts(folder: pathlib.Path) -> dict[str, list[contents.Part]]:
+def _parts(folder: Folder) -> dict[str, list[contents.Part]]:
     """Returns, for each data file of the items, its ranges with the names of the parameters in them."""
     found: dict[str, list[contents.Part]] = {}
-    for item in folder.iterdir():
+    for item in folder.children():
         # Small items are JSON.
-        if (item / 'manifest.ocdbt').is_file():
-            for file, start, length, key in _values(item):
-                found.setdefault(f'{item.name}/{file}', []).append((start, start + length, key))
+        if (folder / item).exists('manifest.ocdbt'):
+            for file, start, length, key in _values(folder / item):
+                found.setdefault(f'{item}/{file}', []).append((start, start + length, key))
     return {file: sorted(set(ranges)) for file, ranges in found.items()}
 
 
-def _values(item: pathlib.Path) -> Iterator[tuple[str, int, int, str]]:
+def _values(item: Folder) -> Iterator[tuple[str, int, int, str]]:
     """Yields (file, first byte, bytes, parameter) of every value that an OCDBT database holds outside its tree."""
-    base = tensorstore.KvStore.open({'driver': 'file', 'path': f'{item.absolute()}/'}).result()
+    base = item.open()
     nodes = [(version['root']['location'], '') for version in tensorstore.ocdbt.dump(base).result()['versions'][-1:]]
     while nodes:
         location, prefix = nodes.pop()

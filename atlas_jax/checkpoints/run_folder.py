@@ -3,8 +3,11 @@
     RUN/model.json            sizes, formats, task: everything that Atlas.load needs besides the parameters
     RUN/tokenizers/reader/    spiece.model;  RUN/tokenizers/retriever/  tokenizer.json or vocab.txt
     RUN/checksums.json        of model.json and the tokenizers; model.json says that it exists
-    RUN/checkpoints/STEP/     params, optimizer, input, checksums.json; written under another name first, so a step is whole or absent
+    RUN/checkpoints/STEP/     params, optimizer, input, checksums.json; a step is whole or absent: written under another name first,
+                              or, in a bucket, committed by the file commit_success.txt
     RUN/lock                  held by the process that trains
+
+RUN is a folder on a disk or in a bucket, gs://bucket/folder. Functions take either, as a path or an io.folder.Folder.
 """
 
 import contextlib
@@ -20,39 +23,44 @@ import orbax.checkpoint as ocp
 from atlas_jax import errors, types
 from atlas_jax.checkpoints import integrity
 from atlas_jax.io import atomic, contents, lock, untrusted
-from atlas_jax.io.folder import Folder
+from atlas_jax.io.folder import Folder, Place
 from atlas_jax.runtime import hosts
 
 MODEL_FILE = 'model.json'
 # Of model.json; Orbax versions its own files. Raise it when a field changes its meaning: another version is refused, not guessed at.
 FORMAT_VERSION = 1
+CHECKPOINTS = 'checkpoints'  # the folder of them in a run folder
 
 
-def write_model_file(folder: pathlib.Path, description: dict[str, Any], also: Iterable[str] = ()) -> None:
-    """Writes model.json atomically, after the checksums of itself, the tokenizers and the files `also`. Raises DiskFullError."""
+def write_model_file(place: Place, description: dict[str, Any], also: Iterable[str] = ()) -> None:
+    """Writes model.json atomically, after the checksums of itself, the tokenizers and the files `also`.
+
+    Raises DiskFullError, StorageError.
+    """
     # It says that there are checksums, so that a folder that lost its list is told from one written before there were any.
     body = {'format': 'atlas_jax', 'version': FORMAT_VERSION, 'checksums': contents.FILE, **description}
     text = json.dumps(body, indent=1, ensure_ascii=False) + '\n'
-    listed = [path.relative_to(folder).as_posix() for path in sorted((folder / 'tokenizers').rglob('*')) if path.is_file()]
+    folder = Folder(place)
+    listed = [f'tokenizers/{name}' for name in (folder / 'tokenizers').sizes()]
     contents.write(folder, [*listed, *also], pending={MODEL_FILE: text.encode()})
     # Last: a folder without model.json is not taken for a model.
-    with atomic.writing(folder / MODEL_FILE) as file:
-        file.write(text)
+    folder.write(MODEL_FILE, text.encode())
 
 
-def read_model_file(folder: pathlib.Path) -> dict[str, Any]:
+def read_model_file(place: Place) -> dict[str, Any]:
     """Reads model.json.
 
     Raises:
-      ModelFolderError: the folder has no model.json, or one that is broken, damaged or of another version.
+      ModelFolderError: the folder has no model.json, or one that is broken, damaged or of another version. StorageError.
     """
-    path = folder / MODEL_FILE
-    if not path.is_file():
+    folder = Folder(place)
+    path = (folder / MODEL_FILE).path
+    if not folder.exists(MODEL_FILE):
         raise errors.ModelFolderError(f'{folder}: no {MODEL_FILE} in it, so this is not an atlas_jax model; give the run folder of '
                                       '`atlas-jax train`, or Hugging Face folders with --reader and --retriever')
     contents.check(folder, (MODEL_FILE,))
     try:
-        values = untrusted.read_json(path)
+        values = folder.read_json(MODEL_FILE)
     except ValueError as error:
         raise errors.ModelFolderError(f'{path}: broken JSON: {error}') from error
     # Other programs write files of this name too.
@@ -62,30 +70,35 @@ def read_model_file(folder: pathlib.Path) -> dict[str, Any]:
         if not isinstance(values.get(name), kind):
             raise errors.ModelFolderError(f'{path}: {name} is {untrusted.shown(values.get(name))}, expected a value of type '
                                           f'{kind.__name__}; copy the folder again')
-    if 'checksums' in values and not (folder / contents.FILE).is_file() and contents.is_checking():
-        raise errors.ModelFolderError(contents.described([contents.Damage(folder / contents.FILE, 'is missing')]))
+    if 'checksums' in values and not folder.exists(contents.FILE) and contents.is_checking():
+        raise errors.ModelFolderError(contents.described([contents.Damage((folder / contents.FILE).path, 'is missing')]))
     return values
 
 
-def is_listed(folder: pathlib.Path) -> bool:
+def is_listed(place: Place) -> bool:
     """Returns whether all that belongs to a run folder has checksums; False for one from before there were any. Raises ModelFolderError."""
-    return (folder / MODEL_FILE).is_file() and 'checksums' in read_model_file(folder)
+    return Folder(place).exists(MODEL_FILE) and 'checksums' in read_model_file(place)
 
 
-def damage(folder: pathlib.Path) -> list[contents.Damage]:
+def damage(place: Place) -> list[contents.Damage]:
     """Returns the damage of a run folder, of all its checkpoints too. Raises ModelFolderError: a list or model.json itself is damaged."""
+    folder = Folder(place)
     found = contents.damage(folder) or []
-    listed, checkpoints = not found and is_listed(folder), folder / 'checkpoints'
+    listed, checkpoints = not found and is_listed(folder), folder / CHECKPOINTS
     return found + [problem for step in integrity.steps(checkpoints) for problem in integrity.damage(checkpoints, step, listed)]
 
 
 @contextlib.contextmanager
-def writing(folder: pathlib.Path) -> Iterator[None]:
+def writing(place: Place) -> Iterator[None]:
     """Holds a run folder inside the block; another process cannot train there.
 
-    Raises ConfigError, at once: another process holds it, it cannot be written, or folders cannot be renamed in it. DiskFullError.
+    Raises:
+      ConfigError: at once, another process holds it, it cannot be written, or folders cannot be renamed on its disk. After at most
+        LEASE_SECONDS: another process holds it in a bucket. A killed process cannot give up its lock there, so it is waited for.
+      DiskFullError, StorageError.
     """
-    path = str(folder.absolute())
+    folder = Folder(place)
+    path = str(folder.path if folder.local is None else folder.local.absolute())
     # Blocks may lie in one another: a command writes into the folder before it trains.
     if path in _held:
         yield
@@ -94,8 +107,10 @@ def writing(folder: pathlib.Path) -> Iterator[None]:
         # The first process holds it for all; together, for the others would wait for one that was refused.
         with hosts.together():
             if hosts.is_first():
-                stack.enter_context(lock.writing(Folder(folder), 'run', errors.ConfigError))
-                _require_renames(folder)
+                stack.enter_context(lock.writing(folder, 'run', errors.ConfigError, waits=True))
+                if folder.local is not None:
+                    _require_renames(folder.local)
+            integrity.place_of(folder / CHECKPOINTS)
         _held.add(path)
         stack.callback(_held.discard, path)
         yield
@@ -111,17 +126,15 @@ def _require_renames(folder: pathlib.Path) -> None:
             before.rename(before.with_name('after'))
         except OSError as error:
             raise errors.ConfigError(f'{folder}: a folder cannot be renamed there ({error.strerror}), and that commits a checkpoint; take '
-                                     'a disk, or a mounted bucket with a hierarchical namespace (tpu_scripts/data.sh --mount)') from error
+                                     'a disk, or the path gs://bucket/folder of what is mounted there') from error
 
 
 _held: set[str] = set()  # run folders that this process writes
 
 
-def latest_step(folder: pathlib.Path) -> int:
-    """Returns the step of the newest checkpoint of a run folder; 0 without any. Nothing is opened."""
-    # Orbax names a folder by its step alone once all of it is written.
-    path = folder / 'checkpoints'
-    return max((int(child.name) for child in path.iterdir() if child.name.isdecimal()), default=0) if path.is_dir() else 0
+def latest_step(place: Place) -> int:
+    """Returns the step of the newest checkpoint of a run folder; 0 without any. Nothing is opened. Raises OSError, StorageError."""
+    return max(integrity.steps(Folder(place) / CHECKPOINTS), default=0)
 
 
 def _score(metrics: dict[str, float]) -> float:
@@ -134,12 +147,12 @@ class RunCheckpoints:
     A checkpoint has the items `params` and `optimizer` (trees of arrays), `input` (JSON) and, if the index is refreshed, `index` (arrays).
     """
 
-    def __init__(self, folder: pathlib.Path, keep: int | None = 2, *, create: bool = False, keep_best: int = 0,
+    def __init__(self, place: Place, keep: int | None = 2, *, create: bool = False, keep_best: int = 0,
                  asynchronous: bool | None = None):
         """Opens the checkpoints of a run.
 
         Args:
-          folder: the run's folder.
+          place: the run's folder.
           keep: number of the newest checkpoints that stay; None keeps all. While the run goes on, the one before them stays besides.
           create: makes the folder.
           keep_best: number of checkpoints with the highest `score` that stay besides.
@@ -147,13 +160,15 @@ class RunCheckpoints:
 
         Raises:
           ModelFolderError: there are no checkpoints, and `create` is off.
+          StorageError: a bucket that cannot be used.
         """
-        # Orbax refuses relative paths.
-        path = self._path = (folder / 'checkpoints').absolute()
+        folder = Folder(place)
+        self._path = folder / CHECKPOINTS
         self._folder, self._keep, self._keep_best = folder, keep, keep_best
         self._saved: int | None = None  # the last step that this object saved
+        path, temporary_path = integrity.place_of(self._path)
         # Looking into a folder must not make it a run.
-        if not create and not path.is_dir():
+        if not create and not self._path.is_folder():
             raise errors.ModelFolderError(f'{folder}: it has a {MODEL_FILE} but no checkpoints; train it again or give another folder')
         integrity.say_once()
         # On a CPU the donated state lies in host memory: the next step would overwrite it while it is being written.
@@ -167,17 +182,16 @@ class RunCheckpoints:
             kept.append(policies.BestN(n=keep_best, get_metric_fn=_score, keep_checkpoints_without_metrics=False))
         options = ocp.CheckpointManagerOptions(preservation_policy=policies.AnyPreservationPolicy(kept), create=create,
                                                best_fn=_score if keep_best else None,
-                                               temporary_path_class=integrity.ListedPath, cleanup_tmp_directories=create,
+                                               temporary_path_class=temporary_path, cleanup_tmp_directories=create,
                                                enable_async_checkpointing=self._asynchronous)
         # `index` is in the checkpoints of refreshed runs only; naming an item does not demand it.
-        # Orbax commits by renaming a folder, so a killed save leaves no half checkpoint.
         self._manager = ocp.CheckpointManager(path, options=options, item_names=('params', 'optimizer', 'input', 'index'))
 
     def __enter__(self) -> 'RunCheckpoints':
         return self
 
     def __exit__(self, error_type: type[BaseException] | None, *_) -> None:
-        with atomic.storage_errors_are_user_errors(self._path):
+        with integrity.storage_errors(self._path):
             if error_type is None and self._saved is not None:
                 self._remove_old()
             # Closing waits for pending writes, so a full disk may show only here.
@@ -213,7 +227,10 @@ class RunCheckpoints:
             items |= {'optimizer': ocp.args.StandardSave(optimizer), 'input': ocp.args.JsonSave({'position': input_position})}
         if index is not None:
             items['index'] = ocp.args.StandardSave(index)
-        with atomic.storage_errors_are_user_errors(self._path):
+        with integrity.storage_errors(self._path):
+            # Of a bucket: another process may have taken over while this one slept.
+            with hosts.together():
+                lock.confirm(self._folder)
             # Before, and not after: the space is needed now, and the newest has given a finite loss by now.
             self._remove_old()
             self._saved = step
@@ -224,7 +241,7 @@ class RunCheckpoints:
 
     def raise_problems(self) -> None:
         """Raises the error of a save in the background that has failed, if one has; waits for none. Raises DiskFullError, StorageError."""
-        with atomic.storage_errors_are_user_errors(self._path):
+        with integrity.storage_errors(self._path):
             self._manager.check_for_errors()
 
     def discard(self, step: int) -> bool:
@@ -232,7 +249,7 @@ class RunCheckpoints:
         self._manager.wait_until_finished()
         if self._saved != step:
             return False
-        self._manager.delete(step)
+        self._delete(step)
         return True
 
     def restore(self, params: Any, optimizer: Any, step: int | None = None) -> tuple[Any, Any, Any]:
@@ -267,4 +284,9 @@ class RunCheckpoints:
         kept = {self.best_step} if self._keep_best else set()
         for step in sorted(self._manager.all_steps(), reverse=True)[self._keep:] if self._keep is not None else ():
             if step not in kept:
-                self._manager.delete(step)
+                self._delete(step)
+
+    def _delete(self, step: int) -> None:
+        if hosts.is_first():
+            integrity.uncommit(self._path, step)
+        self._manager.delete(step)

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import orbax.checkpoint as ocp
 from atlas_jax import errors
 from atlas_jax.checkpoints import integrity, run_folder
 from atlas_jax.io import atomic
+from atlas_jax.io.folder import Folder, Place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,26 +48,27 @@ class _LazyHandler(ocp.type_handlers.NumpyHandler):
         return []
 
 
-def save(folder: pathlib.Path, params: Any) -> None:
+def save(place: Place, params: Any) -> None:
     """Writes a tree of LazyArrays as checkpoint 0 of a run folder without checkpoints. Raises DiskFullError."""
     # A registry of its own: the global one serves ordinary arrays.
     registry = ocp.type_handlers.create_type_handler_registry(
         (jax.Array, ocp.type_handlers.ArrayHandler()), (LazyArray, _LazyHandler()))
-    with atomic.storage_errors_are_user_errors(folder), _manager(folder, registry) as manager:
+    with atomic.storage_errors_are_user_errors(str(place)), _manager(Folder(place), registry) as manager:
         manager.save(0, args=ocp.args.Composite(params=ocp.args.PyTreeSave(params)))
         manager.wait_until_finished()
 
 
-def _manager(folder: pathlib.Path, registry: Any = None) -> ocp.CheckpointManager:
+def _manager(folder: Folder, registry: Any = None) -> ocp.CheckpointManager:
     """Makes a manager as run_folder.RunCheckpoints does, but for trees of which only a part is read."""
     integrity.say_once()
+    path, temporary_path = integrity.place_of(folder / run_folder.CHECKPOINTS)
     # Only a writer has a registry; a reader must not make the folder.
     options = ocp.CheckpointManagerOptions(create=registry is not None, enable_async_checkpointing=False,
-                                           temporary_path_class=integrity.ListedPath)
+                                           temporary_path_class=temporary_path)
     # Handlers for the optimiser and the input too: without them Orbax warns that it cannot restore these items of a run.
     handlers = {'params': ocp.PyTreeCheckpointHandler(**({} if registry is None else {'type_handler_registry': registry})),
                 'optimizer': ocp.PyTreeCheckpointHandler(), 'input': ocp.JsonCheckpointHandler()}
-    return ocp.CheckpointManager((folder / 'checkpoints').absolute(), options=options, item_handlers=handlers)
+    return ocp.CheckpointManager(path, options=options, item_handlers=handlers)
 
 
 class StoredParams:
@@ -80,8 +81,9 @@ class StoredParams:
       ModelFolderError: there is no checkpoint, or it is damaged.
     """
 
-    def __init__(self, folder: pathlib.Path):
-        if not (folder / 'checkpoints').is_dir():
+    def __init__(self, place: Place):
+        folder = Folder(place)
+        if not (folder / run_folder.CHECKPOINTS).is_folder():
             raise errors.ModelFolderError(f'{folder}: it has a {run_folder.MODEL_FILE} but no checkpoints; train it again or give another '
                                           'folder')
         self._manager = _manager(folder)
@@ -89,7 +91,7 @@ class StoredParams:
         if newest is None:
             raise errors.ModelFolderError(f'{folder}: no checkpoint was saved yet; let the training reach its first checkpoint')
         self.step: int = newest
-        integrity.check((folder / 'checkpoints').absolute(), newest, ('params',), run_folder.is_listed(folder))
+        integrity.check(folder / run_folder.CHECKPOINTS, newest, ('params',), run_folder.is_listed(folder))
         # Orbax keeps shapes beside the arrays, so nothing is read yet.
         self.shapes = _shapes(self._manager.item_metadata(self.step)['params'].tree, ())
         self._cached: tuple[str, np.ndarray] | None = None

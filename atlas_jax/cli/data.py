@@ -11,10 +11,15 @@ from atlas_jax.cli import select as cli_select
 from atlas_jax.datasets import registry
 from atlas_jax.datasets.source import Source
 
+_MOST_SHOWN = 9
+# Options of several sources; one that a single source has is described in docs/data.md.
+_OPTIONS = {'max_words': 'most words of a passage; 0 cuts nothing', 'together': 'write infoboxes among the other passages'}
+
 
 def add_commands(commands) -> None:
     """Adds `data` with its commands."""
-    group = cli_options.group(commands, 'data', 'Convert published data, make passages from documents, or get the demo\'s data.', 'atlas-jax data demo --out demo')
+    group = cli_options.group(commands, 'data', 'Convert published data, make passages from documents, or get the demo\'s data.',
+                              'atlas-jax data demo --out demo')
     parser = cli_options.command(group, 'passages', _passages,
                                  'Cut documents into passages of about 100 words and store them, tokenised for a model.',
                                  'atlas-jax data passages DOCUMENTS --out STORE --reader READER --retriever RETRIEVER')
@@ -47,7 +52,8 @@ def _add_source(group, source: Source) -> None:
     for name, default in source.options.items():
         kind = {'action': 'store_true'} if default is False else {
             'type': cli_options.count if isinstance(default, int) else type(default), 'default': default, 'metavar': name.upper()}
-        parser.add_argument(f'--{name}', help=f'see docs/data.md (default {default})', **kind)
+        shown = _OPTIONS.get(name, 'see docs/data.md') + ('' if default is False else f' (default {default})')
+        parser.add_argument(f'--{name}', help=shown, **kind)
 
 
 def _convert(source: Source, options: argparse.Namespace) -> None:
@@ -55,7 +61,12 @@ def _convert(source: Source, options: argparse.Namespace) -> None:
     made = convert.convert(source, options.files, options.to, {name: getattr(options, name) for name in source.options},
                            max_passages=getattr(options, 'max_passages', None), skip_bad=options.skip_bad, workers=options.workers,
                            show_progress=True)
-    rows = ', '.join(f'{count} {output}' for output, count in sorted(made.rows.items())) or f'no {source.makes}'
+    # The largest first where there are many: MMLU has a file for each split of 57 subjects.
+    most = sorted(made.rows.items(), key=lambda item: (-item[1], item[0]) if len(made.rows) > _MOST_SHOWN else item)
+    shown = [f'{count} {output}' for output, count in most[:_MOST_SHOWN]]
+    if len(most) > _MOST_SHOWN:
+        shown.append(f'and {len(most) - _MOST_SHOWN} more')
+    rows = ', '.join(shown) or f'no {source.makes}'
     left_out = f'; {made.bad} bad parts of the input left out, listed in {convert.BAD_FILE}' if made.bad else ''
     print(f'{options.to}: {rows}{left_out}{" (finished before)" if made.was_finished else ""}')
 
@@ -83,6 +94,9 @@ def _tokenizer_folders(options: argparse.Namespace) -> tuple[pathlib.Path, pathl
     # A run folder keeps the tokenizers of its models, so that they cannot be mixed up.
     if options.model:
         folder = pathlib.Path(options.model) / 'tokenizers'
+        if '://' in options.model:
+            from atlas_jax.conversion import own  # not for a disk: it takes seconds to import
+            folder = own.tokenizers(options.model)
         return folder / 'reader', folder / 'retriever'
     return pathlib.Path(options.reader), pathlib.Path(options.retriever)
 

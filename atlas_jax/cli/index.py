@@ -1,9 +1,10 @@
-"""`atlas-jax index`: build, add to, delete from, describe, verify, compact and search an index; compare its searchers."""
+"""`atlas-jax index`: build, import, add to, delete from, describe, verify, compact and search an index; compare its searchers."""
 
 import argparse
+import pathlib
 
 from atlas_jax import errors
-from atlas_jax.cli import inputs
+from atlas_jax.cli import flags, inputs
 from atlas_jax.cli import options as cli_options
 from atlas_jax.searchers import config
 
@@ -18,18 +19,32 @@ def add_commands(commands) -> None:
     parser.add_argument('--out', metavar='INDEX', help='folder to write, on a disk or gs://…')
     parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'int8'], help='of the embeddings (default float32)')
     cli_options.add_model(parser)
+    flags.add_project(parser)
     cli_options.add_gin(parser, required=False)
+    flags.set_macros(parser, ('store', 'out', 'dtype', 'model', 'reader', 'retriever'), None, 'index')
     cli_options.add_multihost(parser)
+
+    parser = cli_options.command(group, 'import', _import, 'Make a store and an index of one that the original Atlas saved.',
+                                 'atlas-jax index import --from SAVED --store STORE --out INDEX --model CHECKPOINT')
+    parser.add_argument('--from', dest='saved', required=True, metavar='DIR', help='folder with embeddings.N.pt and passages.N.pt')
+    parser.add_argument('--store', required=True, metavar='DIR', help='folder to write the passages to')
+    parser.add_argument('--out', required=True, metavar='INDEX', help='folder to write the index to')
+    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'int8'], default='float32', help='of the embeddings (default float32)')
+    parser.add_argument('--row_ids', action='store_true', help='name passages by their rows, where ids are missing or repeat')
+    parser.add_argument('--force', action='store_true', help='take the model even if it embeds these passages otherwise')
+    cli_options.add_model(parser)
 
     parser = cli_options.command(group, 'add', _add, 'Add documents to an index; one with a known id replaces it. Only these are embedded.',
                                  'atlas-jax index add DOCUMENTS --index INDEX --model RUN')
     cli_options.add_documents(parser)
     cli_options.add_index(parser)
     cli_options.add_model(parser)
+    flags.add_project(parser)
 
     parser = cli_options.command(group, 'delete', _delete, 'Take passages out of every later search.',
                                  'atlas-jax index delete --index INDEX --docid france/government/3')
     cli_options.add_index(parser)
+    flags.add_project(parser)
     parser.add_argument('--docid', nargs='+', required=True, metavar='ID', help='ids of the passages')
 
     parser = cli_options.command(group, 'info', _info, 'Describe an index.', 'atlas-jax index info --index INDEX')
@@ -37,6 +52,15 @@ def add_commands(commands) -> None:
     parser = cli_options.command(group, 'compact', _compact, 'Rewrite an index and its passages without those that were deleted.',
                                  'atlas-jax index compact --index INDEX')
     cli_options.add_index(parser)
+    flags.add_project(parser)
+    parser = cli_options.command(group, 'passages', _passages,
+                                 'Write the passages of an index as JSON lines to pre-train on, and some to evaluate on.',
+                                 'atlas-jax index passages --index INDEX --to texts')
+    _add_folder(parser)
+    parser.add_argument('--to', required=True, metavar='DIR', help='folder for passages.jsonl and held_back.jsonl')
+    parser.add_argument('--hold_back', type=cli_options.positive, default=1000, metavar='N',
+                        help='passages that are kept apart, a tenth at most (default 1000)')
+    parser.add_argument('--seed', type=cli_options.count, default=0, metavar='S', help='draws them (default 0)')
     _add_verify_and_search(group)
 
 
@@ -53,6 +77,7 @@ def _add_verify_and_search(group) -> None:
     parser.add_argument('query', metavar='TEXT', help='what to search for')
     cli_options.add_index(parser)
     cli_options.add_model(parser)
+    flags.add_project(parser)
     cli_options.add_search(parser)
     parser.add_argument('--top_k', type=cli_options.positive, default=5, metavar='N', help='passages to print (default 5)')
     _add_compare(group)
@@ -76,7 +101,9 @@ def _add_compare(group) -> None:
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--index', required=True, metavar='DIR', help='from `atlas-jax index build`')
+    parser.add_argument('--index', metavar='DIR', help='from `atlas-jax index build`')
+    parser.set_defaults(needs_index=True)
+    flags.add_project(parser)
 
 
 def _build(options: argparse.Namespace) -> None:
@@ -111,6 +138,17 @@ def _check_build(options: argparse.Namespace) -> None:
     for name in ('model_dir', 'reader_dir', 'retriever_dir'):
         folder = given.get(name)
         inputs.check_model_folder(folder if isinstance(folder, str) else None)
+
+
+def _import(options: argparse.Namespace) -> None:
+    inputs.check_model(options)
+    from atlas_jax.conversion.saved_index import SavedIndex
+    SavedIndex(pathlib.Path(options.saved))  # a mistake in it is told before the model is loaded
+    from atlas_jax.knowledge import saved_index
+    index, difference = saved_index.import_saved(
+        options.saved, options.store, options.out, cli_options.load_model(options), dtype=options.dtype, row_ids=options.row_ids,
+        force=options.force)
+    print(f'{options.out}: {len(index.index)} passages; this model embeds a sample of them with a median difference of {difference:.2%}')
 
 
 def _add(options: argparse.Namespace) -> None:
@@ -188,6 +226,13 @@ def _search(options: argparse.Namespace) -> None:
     for place, found in enumerate(atlas.search([options.query], indexes, options.top_k, options.searcher)[0], start=1):
         where = f' in {found.index}' if len(indexes) > 1 else ''
         print(f'{place}. {found.score:.4f}  [{found.passage.docid}]{where} {found.passage.full_title}\n   {found.passage.text}')
+
+
+def _passages(options: argparse.Namespace) -> None:
+    inputs.check_index(options.index)
+    from atlas_jax.knowledge import passage_files
+    written, held_back = passage_files.write(options.index, pathlib.Path(options.to), options.hold_back, options.seed)
+    print(f'{options.to}: {written} passages, {held_back} held back')
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from atlas_jax import errors
 from atlas_jax.io import untrusted
 
+LONGEST_QUESTION = 10_000  # characters; the models read some fifty words of a question
+
 if TYPE_CHECKING:
     from atlas_jax.gin_files.preview import Preview
     from atlas_jax.tasks.task import Task
@@ -37,7 +39,8 @@ def check_model_folder(path: str | None, remark: str = '') -> None:
 
     Raises ModelFolderError: nothing is there, or its description is no JSON.
     """
-    if path is None:
+    # What lies in a bucket is opened once.
+    if path is None or '://' in path:
         return
     folder = pathlib.Path(path)
     if not folder.exists():
@@ -49,6 +52,35 @@ def check_model_folder(path: str | None, remark: str = '') -> None:
                 untrusted.parse_json((folder / name).read_bytes())
         except ValueError as error:
             raise errors.ModelFolderError(f'{folder / name}: broken JSON: {error}') from error
+
+
+def check_question(text: str) -> None:
+    """Raises ConfigError: an empty question, or one that is no question by its length."""
+    if not text.strip():
+        raise errors.ConfigError('the question is empty; type one')
+    if len(text) > LONGEST_QUESTION:
+        raise errors.ConfigError(f'the question has {len(text):,} characters, at most {LONGEST_QUESTION:,} are read; ask in a sentence or '
+                                 'two, and put documents into the index')
+
+
+def check_own_model(path: str) -> None:
+    """Looks at the folder of a model into which something is to be written. Raises ModelFolderError: it is no folder of ours."""
+    check_model_folder(path)
+    if '://' not in path and not (pathlib.Path(path) / 'model.json').is_file():
+        raise errors.ModelFolderError(f'{path}: no model.json in it, so this is not an atlas_jax model; give the run folder of '
+                                      '`atlas-jax train`, or convert it with `atlas-jax convert`')
+
+
+def check_abstention(path: str | None, abstain_below: float | None) -> None:
+    """Raises ConfigError: answers are to be withheld by a confidence that the model does not have."""
+    if abstain_below is None:
+        return
+    if not 0 <= abstain_below <= 1:
+        raise errors.ConfigError(f'--abstain_below {abstain_below}: it must be from 0 to 1')
+    # What lies in a bucket is opened once.
+    if path is None or '://' not in path and not (pathlib.Path(path) / 'confidence.json').is_file():
+        raise errors.ConfigError(f'--abstain_below needs a confidence, and {path or "this model"} is not calibrated: '
+                                 f'`atlas-jax calibrate --model {path or "RUN"} --index INDEX --examples FILE` makes it')
 
 
 def check_index(path: str | None, store: str | None = None) -> None:
@@ -80,6 +112,9 @@ def check_evaluation(values: Preview) -> None:
     """Looks at what `atlas-jax evaluate` reads. Raises UserError."""
     data = values.values_of('EvalData')
     task = _check_source(values)
+    threshold, model = values.values_of('Options').get('abstain_below'), values.values_of('ModelSource').get('model_dir')
+    if isinstance(threshold, int | float):
+        check_abstention(model if isinstance(model, str) else None, threshold)
     _check_indexes(data.get('index_dir'))
     check_examples(data.get('examples_file'), task, max_rows=data.get('max_examples'),
                    labelled=not values.values_of('Options').get('retrieve_only'))
@@ -109,7 +144,7 @@ def task_of(model_dir: Any, name: str | None, task_options: dict[str, Any]) -> T
         if name is not None:
             kinds = {kind.__name__: kind for kind in registry.TASKS.values()}
             return kinds[name](**task_options) if name in kinds else None
-        if isinstance(model_dir, str) and (pathlib.Path(model_dir) / 'model.json').is_file():
+        if isinstance(model_dir, str) and '://' not in model_dir and (pathlib.Path(model_dir) / 'model.json').is_file():
             described = untrusted.parse_json((pathlib.Path(model_dir) / 'model.json').read_bytes())
             return registry.from_dict(described['task'])
     except (errors.ConfigError, TypeError, ValueError, LookupError):  # a mistake that is told with its place later

@@ -35,7 +35,8 @@ def group(commands, name: str, purpose: str, example: str):
 def add_documents(parser: argparse.ArgumentParser) -> None:
     """Adds DOCUMENTS, --max_words, --as_passages, --overlap and --max_passages, which `passages_of` reads."""
     parser.add_argument('documents', metavar='DOCUMENTS', nargs='+',
-                        help='.jsonl (also .gz, .bz2, .zst), .txt, .md or .html files, folders of them or quoted patterns, in their order')
+                        help='.jsonl, .csv, .tsv (also .gz, .bz2, .zst), .txt, .md, .html, .pdf or .docx files, folders of them or '
+                             'quoted patterns, in their order')
     length = parser.add_mutually_exclusive_group()
     length.add_argument('--max_words', type=positive, default=100, metavar='N',
                         help='most words of a passage (default 100); longer documents are cut')
@@ -66,7 +67,7 @@ def passages_of(options: argparse.Namespace) -> Iterator[Passage]:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds --model, or --reader and --retriever."""
+    """Adds --model, or --reader and --retriever, or --project."""
     options = parser.add_argument_group('model', 'either --model, or both --reader and --retriever')
     options.add_argument('--model', metavar='DIR', help='folder that `atlas-jax train` or `convert` wrote, or an original Atlas checkpoint')
     options.add_argument('--reader', metavar='DIR', help='folder of a T5, from Hugging Face or T5X')
@@ -108,8 +109,10 @@ def load_model(options: argparse.Namespace) -> api.Atlas:
 
 def add_index(parser: argparse.ArgumentParser, required: bool = True, purpose: str = 'from `atlas-jax index build`') -> None:
     """Adds --index, and --store for passages that were moved."""
-    parser.add_argument('--index', required=required, metavar='DIR', help=purpose)
+    parser.add_argument('--index', metavar='DIR', help=purpose)
     parser.add_argument('--store', metavar='DIR', help='store of its passages (default: where they were when it was built)')
+    # Not argparse's `required`: a project has an index too.
+    parser.set_defaults(needs_index=required)
     add_force(parser)
 
 
@@ -127,8 +130,9 @@ def open_index(options: argparse.Namespace) -> api.Index:
 
 def add_search(parser: argparse.ArgumentParser) -> None:
     """Adds --searcher, and --also for further indexes."""
-    parser.add_argument('--searcher', default='exact', choices=config.IN_GRAPH + config.ON_HOST,
-                        help='search method, see docs/search.md (default exact)')
+    parser.add_argument('--searcher', choices=config.IN_GRAPH + config.ON_HOST,
+                        help='search method, see docs/search.md (default exact, or the project\'s)')
+    parser.set_defaults(searches=True)
     parser.add_argument('--also', nargs='+', default=[], metavar='DIR', help='further indexes to search together with the first')
 
 

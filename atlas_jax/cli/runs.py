@@ -4,14 +4,13 @@ import argparse
 import contextlib
 import dataclasses
 import os
-import pathlib
 import signal
 import threading
 import types
 from collections.abc import Iterator
 
 from atlas_jax import errors
-from atlas_jax.cli import inputs
+from atlas_jax.cli import flags, inputs
 from atlas_jax.cli import options as cli_options
 
 OPERATIVE_CONFIG = 'config.gin'
@@ -21,9 +20,13 @@ def add_commands(commands) -> None:
     """Adds `train`."""
     parser = cli_options.command(
         commands, 'train', _train, 'Train reader and retriever together; goes on from the newest checkpoint of the same run folder.',
-        'atlas-jax train --gin_file runs/few_shot.gin --gin.RUN_DIR=\'"run"\' --gin.READER_DIR=\'"models/reader"\' \\\n'
-        '    --gin.RETRIEVER_DIR=\'"models/retriever"\' --gin.INDEX_DIR=\'"index"\' --gin.TRAIN_FILE=\'"train.jsonl"\'')
-    cli_options.add_gin(parser, required=True)
+        'atlas-jax train --run run --train_file train.jsonl --index index --reader models/reader --retriever models/retriever')
+    cli_options.add_gin(parser, required=False)
+    names = ('run', 'train_file', 'index', 'model', 'reader', 'retriever', 'n_context', 'batch_size', 'steps', 'learning_rate', 'examples',
+             'searcher')
+    flags.add(parser, names)
+    flags.add_closed_book(parser)
+    flags.set_macros(parser, names, 'runs/few_shot.gin', 'train')
     cli_options.add_multihost(parser)
     cli_options.add_force(parser)
     cli_options.add_no_verify(parser)
@@ -35,6 +38,7 @@ def add_commands(commands) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     with _ending_as_preempted(options):
+        flags.needs_gin(options)
         # Files first: models and jax take minutes to load.
         inputs.check_training(cli_options.preview_gin(options))
         _run_training(options)
@@ -66,16 +70,15 @@ def _run_training(options: argparse.Namespace) -> None:
     from atlas_jax import train
     from atlas_jax.checkpoints import run_folder
     from atlas_jax.gin_files import parse as gin_parse
-    from atlas_jax.io import atomic
+    from atlas_jax.io.folder import Folder
     cli_options.read_gin(options)
     arguments = gin_parse.arguments_of(train.train)
     run = arguments.pop('run')
-    folder = pathlib.Path(run.run_dir)
+    folder = Folder(run.run_dir)
 
     # Written before the first step, so that a run that dies early says how it was started; but not over that of a run that is refused.
     def keep_configuration() -> None:
-        with atomic.writing(folder / OPERATIVE_CONFIG) as file:
-            file.write(gin_parse.operative_config(train.train))
+        folder.write(OPERATIVE_CONFIG, gin_parse.operative_config(train.train).encode())
 
     run = dataclasses.replace(run, accept_changes=run.accept_changes or options.accept_changes,
                               profile_dir=options.profile or run.profile_dir)

@@ -1,12 +1,16 @@
 """`atlas-jax verify`: reads every byte of a folder that atlas_jax wrote and compares it with the checksums."""
 
+from __future__ import annotations
+
 import argparse
-import os
-import pathlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from atlas_jax import errors
 from atlas_jax.cli import options as cli_options
+
+if TYPE_CHECKING:
+    from atlas_jax.io.folder import Folder
 
 _PURPOSE = """Read every byte of a folder that atlas_jax wrote and compare it with its checksums: a run, a saved or converted model, a \
 passage store, an index, or a folder of these."""
@@ -19,8 +23,9 @@ def add_commands(commands) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    folder = pathlib.Path(options.folder)
-    if not folder.is_dir():
+    from atlas_jax.io.folder import Folder  # not above: help needs no tensorstore
+    folder = Folder(options.folder)
+    if not folder.is_folder():
         raise errors.ConfigError(f'{folder}: no such folder; give one that atlas-jax wrote')
     verified = 0
     damaged = 0
@@ -38,30 +43,41 @@ def _verify(options: argparse.Namespace) -> None:
                                       'wrote none; convert it again to have them')
 
 
-def _ours(folder: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
-    """Yields (kind, path) of the folders at and below `folder` that have checksums, those inside of such a one apart."""
+def _ours(folder: Folder) -> Iterator[tuple[str, Folder]]:
+    """Yields (kind, folder) of the folders at and below `folder` that have checksums, those inside of such a one apart."""
+    # Every folder with the files in it; a bucket has names of files alone.
+    files: dict[str, set[str]] = {}
+    for name in folder.sizes():
+        above, _, file = name.rpartition('/')
+        files.setdefault(above, set()).add(file)
+    found: list[str] = []
+    for path, names in sorted(files.items()):
+        if any(path == outer or path.startswith(f'{outer}/') or not outer for outer in found):
+            continue
+        here = folder / path if path else folder
+        if kind := _kind(here, names):
+            found.append(path)
+            yield kind, here
+
+
+def _kind(folder: Folder, names: set[str]) -> str | None:
+    """Returns the kind of a folder with files of these names; None for one without checksums."""
     from atlas_jax.checkpoints import run_folder
     from atlas_jax.corpus import store_version
     from atlas_jax.index import index_manifest
-    from atlas_jax.io import contents, manifest, untrusted
-    for parent, folders, names in os.walk(folder):
-        path = pathlib.Path(parent)
-        folders.sort()
-        kind = None
-        if manifest.FILE in names:
-            try:
-                found = untrusted.parse_json((path / manifest.FILE).read_bytes()).get('format')
-            except (OSError, ValueError, AttributeError):
-                found = index_manifest.KIND.format if 'shards' in folders else store_version.KIND.format
-            kind = {index_manifest.KIND.format: 'index', store_version.KIND.format: 'passage store'}.get(found)
-        elif contents.FILE in names or run_folder.MODEL_FILE in names and _is_listed(path):
-            kind = 'run' if run_folder.MODEL_FILE in names else 'model'
-        if kind:
-            folders.clear()  # in place: what lies in it belongs to it
-            yield kind, path
+    from atlas_jax.io import contents, manifest
+    if manifest.FILE in names:
+        try:
+            found = folder.read_json(manifest.FILE).get('format')
+        except (OSError, ValueError, AttributeError):
+            found = index_manifest.KIND.format if (folder / 'shards').is_folder() else store_version.KIND.format
+        return {index_manifest.KIND.format: 'index', store_version.KIND.format: 'passage store'}.get(found)
+    if contents.FILE in names or run_folder.MODEL_FILE in names and _is_listed(folder):
+        return 'run' if run_folder.MODEL_FILE in names else 'model'
+    return None
 
 
-def _is_listed(path: pathlib.Path) -> bool:
+def _is_listed(path: Folder) -> bool:
     """Returns whether a run has checksums, or has lost them."""
     from atlas_jax.checkpoints import run_folder
     try:
@@ -70,7 +86,7 @@ def _is_listed(path: pathlib.Path) -> bool:
         return True
 
 
-def _problems(kind: str, path: pathlib.Path) -> Iterator[object]:
+def _problems(kind: str, path: Folder) -> Iterator[object]:
     """Yields the damage of one folder, to be printed."""
     from atlas_jax.checkpoints import run_folder
     from atlas_jax.corpus.store import PassageStore
@@ -78,9 +94,9 @@ def _problems(kind: str, path: pathlib.Path) -> Iterator[object]:
     from atlas_jax.knowledge import verify
     try:
         if kind == 'index':
-            yield from verify.verify(path)
+            yield from verify.verify(path.path)
         elif kind == 'passage store':
-            yield from PassageStore.problems(path)
+            yield from PassageStore.problems(path.path)
         elif kind == 'run':
             yield from run_folder.damage(path)
         else:

@@ -10,6 +10,7 @@ import numpy as np
 from atlas_jax import errors
 from atlas_jax.conversion import hf, hf_files, loading, original, own, t5x, weights
 from atlas_jax.io import atomic, contents
+from atlas_jax.io.folder import is_remote
 from atlas_jax.models import atlas
 from atlas_jax.runtime import progress
 from atlas_jax.tasks import qa
@@ -71,11 +72,14 @@ def convert(request: Request) -> Parts:
     """Writes the folder `out`, whole or not at all; returns the parts that were written.
 
     Raises:
-      ConfigError: `out` exists.
+      ConfigError: `out` exists, or is in a bucket.
       FolderExistsError: another process is writing `out`, or has done so meanwhile.
       ModelFolderError: the source is broken or lacks a part, or the tokenizers of a run folder are missing.
       DiskFullError: the disk is full.
     """
+    if is_remote(request.out):
+        raise errors.ConfigError(f'{request.out}: a conversion is written to a disk; give a folder there, and copy it with `gcloud storage '
+                                 'cp -r`')
     out = pathlib.Path(request.out)
     # Refused before anything is read, for a conversion of the largest models is long.
     if out.exists():
@@ -113,6 +117,7 @@ def distillation_hint(source: str | os.PathLike) -> dict[str, Any]:
     found = loading.detect(source)
     if found.kind != loading.ORIGINAL:
         return {}
+    assert isinstance(found.path, pathlib.Path)  # of a bucket only run folders are found
     return original.distillation(found.path, loading.open_model(source).options)
 
 

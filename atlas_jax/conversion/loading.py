@@ -11,6 +11,7 @@ from typing import Any
 from atlas_jax import errors
 from atlas_jax.conversion import hf, hf_files, original, own, t5x, t5x_orbax, tokenizer_files, weights
 from atlas_jax.io import contents
+from atlas_jax.io.folder import Folder, is_remote
 from atlas_jax.models import atlas, contriever, t5
 from atlas_jax.tasks import registry
 from atlas_jax.tasks import task as task_lib
@@ -30,19 +31,25 @@ class Found:
     """A model that was found.
 
     kind: one of the constants of this module.
-    path: the folder (ORIGINAL: the file) that holds the model.
+    path: the folder (ORIGINAL: the file) that holds the model; a Folder in a bucket, where only run folders are read.
     """
 
     kind: str
-    path: pathlib.Path
+    path: pathlib.Path | Folder
 
 
 def detect(path: str | os.PathLike) -> Found:
     """Tells the kind of model in a folder, or in the folder of one of its files.
 
     Raises:
-      ModelFolderError: nothing is there, or a model of a kind that is not read; names the kind.
+      ModelFolderError: nothing is there, or a model of a kind that is not read; names the kind. StorageError: a bucket cannot be read.
     """
+    if is_remote(path):
+        # Other kinds are mapped into memory, file by file.
+        if not (folder := Folder(path)).exists('model.json'):
+            raise errors.ModelFolderError(f'{path}: no model.json in it, and of a bucket only what atlas_jax wrote is read; copy other '
+                                          'models to a disk (gcloud storage cp -r)')
+        return Found(ATLAS_JAX, folder)
     path = pathlib.Path(path)
     if not path.exists():
         raise errors.ModelFolderError(f'{path}: no such file or folder; give a model that {_KNOWN}')
@@ -204,7 +211,7 @@ class Opened:
     """
 
     kind: str
-    path: pathlib.Path
+    path: pathlib.Path | Folder
     openers: Mapping[str, Callable[[], weights.Weights[weights.Config]]]
     tokenizer_places: Mapping[str, list[pathlib.Path]]
     inputs: atlas.InputConfig | None = None
@@ -243,22 +250,24 @@ def open_model(path: str | os.PathLike, retriever_config: str | os.PathLike | No
       ModelFolderError: there is no model of a known kind, or it is broken.
     """
     found = detect(path)
-    if found.kind == PAIR:
-        return _open_pair(found.path)
-    if found.kind == ORIGINAL:
-        return _open_original(found.path, retriever_config)
     if found.kind == ATLAS_JAX:
         return _open_own(found.path)
+    folder = found.path
+    assert isinstance(folder, pathlib.Path)  # of a bucket only the kind above is found
+    if found.kind == PAIR:
+        return _open_pair(folder)
+    if found.kind == ORIGINAL:
+        return _open_original(folder, retriever_config)
     # A folder that was written here has checksums, any other passes.
-    contents.check(found.path)
+    contents.check(folder)
     if found.kind == RETRIEVER:
-        return Opened(found.kind, found.path, {'retriever': lambda: hf.open_contriever(found.path)}, {'retriever': [found.path]})
+        return Opened(found.kind, folder, {'retriever': lambda: hf.open_contriever(folder)}, {'retriever': [folder]})
     # The tokenizer of a T5X model lies in the folder above its checkpoint_<step>, if anywhere.
-    places = {'reader': [found.path, found.path.absolute().parent]}
+    places = {'reader': [folder, folder.absolute().parent]}
     if found.kind == READER:
-        return Opened(found.kind, found.path, {'reader': lambda: hf.open_t5(found.path)}, places)
-    checkpoint = t5x.Checkpoint(found.path)
-    return Opened(found.kind, found.path, {'reader': lambda: t5x.of_checkpoint(checkpoint)}, places, step=checkpoint.step)
+        return Opened(found.kind, folder, {'reader': lambda: hf.open_t5(folder)}, places)
+    checkpoint = t5x.Checkpoint(folder)
+    return Opened(found.kind, folder, {'reader': lambda: t5x.of_checkpoint(checkpoint)}, places, step=checkpoint.step)
 
 
 def join(reader: Opened, retriever: Opened) -> Opened:
@@ -314,8 +323,9 @@ def _open_original(path: pathlib.Path, retriever_config: str | os.PathLike | Non
                   original.n_context(path, options), original.task(path, options), options, checkpoint.step)
 
 
-def _open_own(path: pathlib.Path) -> Opened:
+def _open_own(path: pathlib.Path | Folder) -> Opened:
     run = own.Run(path)
-    places = {part: [path / 'tokenizers' / part] for part in ('reader', 'retriever')}
+    tokenizers = own.tokenizers(path)
+    places = {part: [tokenizers / part] for part in ('reader', 'retriever')}
     return Opened(ATLAS_JAX, path, {name: functools.partial(run.part, name) for name in run.parts}, places, run.config.inputs,
                   run.config.n_context, registry.from_dict(run.description['task']), step=run.step)

@@ -9,6 +9,8 @@ import numpy as np
 
 from atlas_jax.checkpoints import run_folder, streaming
 from atlas_jax.conversion import hf_names, weights
+from atlas_jax.io import contents
+from atlas_jax.io.folder import Folder, Place
 from atlas_jax.models import atlas
 from atlas_jax.tasks import registry
 from atlas_jax.tasks import task as task_lib
@@ -26,8 +28,8 @@ class Run:
       ModelFolderError: the folder has no model or no checkpoint.
     """
 
-    def __init__(self, path: pathlib.Path):
-        self.path = path
+    def __init__(self, path: Place):
+        self.path = Folder(path)
         self.description = run_folder.read_model_file(path)
         self.config = atlas.config_from_dict(self.description)
         self._stored = streaming.StoredParams(path)
@@ -53,7 +55,7 @@ class Run:
             for layer in range(shape[0]):
                 apart = path.replace('/layers/', f'/layers_{layer}/')
                 places[apart], shapes[apart] = (stored, layer), shape[1:]
-        weights.check(self.path, shapes, weights.expected_shapes(config), run_folder.MODEL_FILE)
+        weights.check(str(self.path), shapes, weights.expected_shapes(config), run_folder.MODEL_FILE)
 
         def read(path: str) -> np.ndarray:
             stored, layer = places[path]
@@ -62,6 +64,18 @@ class Run:
             return np.asarray(array if layer is None else array[layer], np.float32)
 
         return weights.Weights(config, shapes, read)
+
+
+def tokenizers(path: Place) -> pathlib.Path:
+    """Returns a folder on this machine with reader/ and retriever/, the tokenizers of a run; compares a bucket's with their checksums.
+
+    Raises ModelFolderError, StorageError.
+    """
+    folder = Folder(path)
+    # Those of a disk are compared where they are read.
+    if folder.local is None:
+        contents.check(folder, ('tokenizers/',))
+    return (folder / 'tokenizers').on_disk()
 
 
 def describe(config: atlas.AtlasConfig, task: task_lib.Task, has_passage_encoder: bool) -> dict[str, Any]:

@@ -328,14 +328,29 @@ _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 # zipfile raises RuntimeError for encrypted members and NotImplementedError for methods of compression that it lacks.
 _BROKEN = (*_BROKEN_PICKLE, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, OSError)
 _PIECE_BYTES = 16 << 20
+_ZIP = b'PK\x03\x04'  # a zip file's first record
 _MAX_OPTIONS = 100_000  # values in `opt`; the original has about 150
+
+
+@contextlib.contextmanager
+def _mistakes_of(path: pathlib.Path) -> Iterator[None]:
+    """Turns the errors that a broken or unwelcome file provokes into one line."""
+    try:
+        yield
+    except Refused as error:
+        raise errors.ModelFolderError(f'{path}: its pickle holds {error}, which is neither a tensor, a number, a string nor a '
+                                      'Namespace and is never executed; save the weights alone') from error
+    except FileNotFoundError as error:
+        raise errors.ModelFolderError(f'{path}: no such file; copy it again') from error
+    except _BROKEN as error:
+        raise errors.ModelFolderError(f'{path}: not a whole PyTorch file ({type(error).__name__}); copy it again') from error
 
 
 class TorchFile:
     """The tensors of one file, read one at a time, in the layout of the file: linear layers [out, in].
 
     path: the file.
-    root: the saved object: dicts, lists, numbers, strings, a Namespace, and `Tensor`s.
+    root: the saved object: dicts, lists, numbers, strings, a Namespace, and `Tensor`s. A lone tensor has the name ''.
 
     Raises:
       ModelFolderError: the file is missing or broken, holds something that is neither tensor, number, string, container nor Namespace, or
@@ -343,14 +358,8 @@ class TorchFile:
     """
 
     def __init__(self, path: pathlib.Path, within: str | None = None):
-        self.path = path
-        self._cached: tuple[str, bytearray] | None = None
-        self._places: dict[str, Any] = {}
-        with self._mistakes_of_the_file(), open(path, 'rb') as file:
-            # torch.save has written zip files since 1.6; both have the same suffixes.
-            self._is_zip = file.read(4) == b'PK\x03\x04'  # a zip file's first record
-            self.root = self._read_zip() if self._is_zip else self._read_legacy(file)
-        tensors = self.root
+        self.open(path)
+        tensors = {'': self.root} if isinstance(self.root, Tensor) else self.root
         if within is not None:
             tensors = self.root.get(within) if isinstance(self.root, dict) else None
         if not isinstance(tensors, dict):
@@ -362,6 +371,16 @@ class TorchFile:
             if not isinstance(name, str) or not isinstance(tensor, Tensor):
                 raise errors.ModelFolderError(f'{path}: {str(name)[:100]} is no tensor but {type(tensor).__name__}; give a file of model '
                                               'weights')
+
+    def open(self, path: pathlib.Path) -> Any:
+        """Returns the saved object, whatever it is, and finds where its tensors are. Raises ModelFolderError."""
+        self.path = path
+        self._cached: tuple[str, bytearray] | None = None
+        self._places: dict[str, Any] = {}
+        with _mistakes_of(path), open(path, 'rb') as file:
+            self._is_zip = file.read(4) == _ZIP
+            self.root = self._read_zip() if self._is_zip else self._read_legacy(file)
+        return self.root
 
     @property
     def options(self) -> dict[str, Any]:
@@ -384,15 +403,15 @@ class TorchFile:
         """Returns the shape of one tensor, without reading it."""
         return self._tensors[name].shape
 
-    def read(self, name: str) -> np.ndarray:
-        """Reads one tensor as float32. Raises ModelFolderError if its bytes are missing or damaged."""
+    def read(self, name: str, dtype: type | None = np.float32) -> np.ndarray:
+        """Reads one tensor, [...] of `dtype` (None: as stored). Raises ModelFolderError: its bytes are missing or damaged."""
         tensor = self._tensors[name]
-        with self._mistakes_of_the_file():
+        with _mistakes_of(self.path):
             # Storages are little-endian, as numpy is on every machine that JAX runs on.
             data = np.frombuffer(self._storage(tensor), tensor.storage.dtype)
             # as_strided of no elements may not start behind the end.
             if 0 in tensor.shape:
-                return np.zeros(tensor.shape, np.float32)
+                return np.zeros(tensor.shape, dtype)
             # The bounds of a tensor were checked against the announced size; it must be the true one before as_strided looks.
             if data.size != tensor.storage.elements:
                 raise ValueError(f'{data.size} elements for {name}, expected {tensor.storage.elements}')
@@ -400,20 +419,7 @@ class TorchFile:
             strides = [stride * data.itemsize for stride in tensor.strides]
             # Strides, for PyTorch saves a transposed or sliced tensor as a view of its storage; copied to row order as float32.
             view = np.lib.stride_tricks.as_strided(data[tensor.offset:], tensor.shape, strides, writeable=False)
-            return np.asarray(view, np.float32)
-
-    @contextlib.contextmanager
-    def _mistakes_of_the_file(self) -> Iterator[None]:
-        """Turns the errors that a broken or unwelcome file provokes into one line."""
-        try:
-            yield
-        except Refused as error:
-            raise errors.ModelFolderError(f'{self.path}: its pickle holds {error}, which is neither a tensor, a number, a string nor a '
-                                          'Namespace and is never executed; save the weights alone') from error
-        except FileNotFoundError as error:
-            raise errors.ModelFolderError(f'{self.path}: no such file; copy it again') from error
-        except _BROKEN as error:
-            raise errors.ModelFolderError(f'{self.path}: not a whole PyTorch file ({type(error).__name__}); copy it again') from error
+            return np.asarray(view, dtype)
 
     def _storage(self, tensor: Tensor) -> bytearray:
         """Reads a tensor's storage; keeps one that holds other tensors too."""
@@ -473,6 +479,17 @@ class TorchFile:
             self._places[key] = file.tell()
             file.seek(size, 1)
         return root
+
+
+def read_object(path: pathlib.Path) -> Any:
+    """Returns the object of a file of pickle or torch.save, as `load_pickle` does. Raises ModelFolderError: as TorchFile."""
+    with _mistakes_of(path), open(path, 'rb') as file:
+        is_zip = file.read(4) == _ZIP
+        file.seek(0)
+        # A plain pickle begins with its object, the older layout with a number.
+        if not is_zip and (found := load_pickle(file)) != _LEGACY_MAGIC:
+            return found
+    return TorchFile.__new__(TorchFile).open(path)
 
 
 def _read_all(file: IO[bytes]) -> bytearray:

@@ -68,11 +68,14 @@ def convert(source: Source, files: Sequence[str | os.PathLike], out: str | os.Pa
 
     Raises:
       InputFileError: a file cannot be read, or more is bad in it than may be skipped.
-      ConfigError: an unknown option, or `max_passages` for examples.
+      ConfigError: an unknown option, `max_passages` for examples, or a bucket.
       FolderExistsError: `out` holds something else, or another process is writing it.
       DiskFullError, StorageError.
     """
-    out = pathlib.Path(out)
+    if '://' in str(out):
+        raise errors.ConfigError(f'{out}: conversions are written to a disk; give a folder there, and copy it')
+    # A folder needs a name, for its unfinished one beside it.
+    out = pathlib.Path(out) if pathlib.Path(out).name not in ('', '..') else pathlib.Path(out).resolve()
     chosen = {**source.options, **(options or {})}
     if unknown := sorted(chosen.keys() - source.options.keys()):
         raise errors.ConfigError(f'{source.name} has no option "{unknown[0]}"; it has: {", ".join(source.options) or "none"}')
@@ -85,7 +88,7 @@ def convert(source: Source, files: Sequence[str | os.PathLike], out: str | os.Pa
         return found
     partial = out.with_name(f'{out.name}.partial')
     with lock.writing(Folder(partial), 'data set', errors.FolderExistsError):
-        _begin(partial, {**plan, 'pieces': [piece.key for piece in pieces], 'files': [[file.name for file in piece.files] for piece in pieces]})
+        _begin(partial, {**plan, 'pieces': [[piece.key, *(file.name for file in piece.files)] for piece in pieces]})
         job = _Job(partial, source.makes == 'passages', skip_bad)
         records = _convert_all(pieces, job, max_passages, workers or os.cpu_count() or 1, show_progress)
         bad = [parts for record in records for parts in record.bad]
@@ -128,6 +131,10 @@ def _begin(partial: pathlib.Path, plan: dict[str, Any]) -> None:
         begun = untrusted.read_json(partial / _PLAN_FILE)
     except (OSError, ValueError):
         begun = None
+    # One that failed before its first piece was finished left nothing to keep.
+    if begun is not None and begun != plan and not _has_pieces(partial):
+        shutil.rmtree(partial / piece_files.FOLDER)
+        begun = None
     if begun is not None and begun != plan:
         raise errors.FolderExistsError(f'{partial}: begun with other files or options; run that command again, or remove the folder')
     if begun is None:
@@ -135,6 +142,10 @@ def _begin(partial: pathlib.Path, plan: dict[str, Any]) -> None:
         if others := sorted(path.name for path in partial.iterdir() if path.name not in (lock.FILE, piece_files.FOLDER)):
             raise errors.FolderExistsError(f'{partial}: holds "{others[0]}", which no conversion began; remove the folder')
         atomic.write_json(partial / _PLAN_FILE, plan)
+
+
+def _has_pieces(partial: pathlib.Path) -> bool:
+    return any(path.name != pathlib.Path(_PLAN_FILE).name for path in (partial / piece_files.FOLDER).glob('*.json'))
 
 
 def _convert_all(pieces: Sequence[Piece], job: _Job, max_rows: int | None, workers: int, show_progress: bool) -> list[Record]:

@@ -1,6 +1,6 @@
 """Few-shot choice: a few rows of examples files, drawn by a seed or taken from a list, and written with a list of their own.
 
-    FILE.ids    JSON lines {"id": the row's own id or null, "row": its number through all files from 0, "asked": its normalised text}
+    FILE.ids    JSON lines {"id": the row's own id or null, "row": its number through all files from 0, "asked": what it asks}
 """
 
 import dataclasses
@@ -35,7 +35,15 @@ class _Entry:
     def key(self) -> tuple[str, Any]:
         """The kind and value that a row is found by."""
         # A number counts only where there is nothing better: files may be given in another order.
-        return ('docid', self.docid) if self.docid is not None else ('asked', self.asked) if self.asked is not None else ('row', self.row)
+        if self.docid is not None:
+            return 'docid', self.docid
+        return ('row', self.row) if self.asked is None else ('asked', rows.normalised(self.asked))
+
+    def best_of(self, lines: Sequence[Line]) -> Line:
+        """Returns the row that it was made of among several with its key, if the files are as they were; else the first."""
+        # Formulas may differ in their signs alone.
+        same = [line for line in lines if self.asked in (None, line.asked)] or lines
+        return next((line for line in same if line.row == self.row), same[0])
 
     @property
     def shown(self) -> str:
@@ -102,10 +110,8 @@ def by_list(paths: file_list.Paths, ids_file: pathlib.Path, name: str = '', labe
         if not found:
             missing.append(entry)
             continue
-        # Of several rows with the same text that one which was chosen, if the files are as they were; else one after another.
-        line = next((each for each in found if each.row == entry.row), found[0])
-        found.remove(line)
-        chosen.append(line)
+        chosen.append(entry.best_of(found))
+        found.remove(chosen[-1])
     if missing:
         more = f' and {len(missing) - _NAMED} more' if len(missing) > _NAMED else ''
         named = ', '.join(entry.shown for entry in missing[:_NAMED])
@@ -158,7 +164,7 @@ def write(lines: Sequence[Line], paths: file_list.Paths, path: pathlib.Path, spl
     for file, chosen in outputs.items():
         jsonl.write(file, (line.fields for line in chosen))
         # Not .jsonl: a folder of examples may be trained on as it is.
-        jsonl.write(ids_file_of(file), ({'id': line.docid, 'row': line.row, 'asked': rows.normalised(line.asked)} for line in chosen))
+        jsonl.write(ids_file_of(file), ({'id': line.docid, 'row': line.row, 'asked': line.asked} for line in chosen))
     return {file: len(chosen) for file, chosen in outputs.items()}
 
 
@@ -196,8 +202,8 @@ def _file_of(line: Line, folder: pathlib.Path, field: str) -> pathlib.Path:
 def _check_texts(ids_file: pathlib.Path, entries: Sequence[_Entry], chosen: Sequence[Line]) -> None:
     """Raises InputFileError: a row has another text than when the list was written."""
     for entry, line in zip(entries, chosen, strict=True):
-        if entry.asked is not None and entry.asked != (asked := rows.normalised(line.asked)):
-            problem = f'{entry.shown} reads "{asked[:80]}" in {line.place}, and "{entry.asked[:80]}" in the list'
+        if entry.asked is not None and rows.normalised(entry.asked) != rows.normalised(line.asked):
+            problem = f'{entry.shown} reads {untrusted.shown(line.asked)} in {line.place}, and {untrusted.shown(entry.asked)} in the list'
             raise errors.InputFileError(ids_file, problem, remedy='give the files that the list was made of, in their order')
 
 
@@ -251,7 +257,7 @@ def _line_entry(file: pathlib.Path, number: int, row: dict[str, Any], place: str
     place = place or f'line {number}'
     if row.keys() != _OURS:
         # By what is asked, and not by the id: the original's lists have others than the publishers' files.
-        return _Entry(place, asked=rows.normalised(Line(file, number, 0, row).asked))
+        return _Entry(place, asked=Line(file, number, 0, row).asked)
     docid, position, asked = row['id'], row['row'], row['asked']
     if docid is not None and isinstance(docid, str) and isinstance(asked, str):
         return _Entry(place, docid=docid, asked=asked)

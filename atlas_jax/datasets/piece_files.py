@@ -109,7 +109,8 @@ def convert(piece: Piece, folder: pathlib.Path, number: int, is_passages: bool, 
                 told()
             if rows == limit:
                 break
-    record = Record(before, limit, {output: [file.rows, file.bytes, file.digest.hexdigest()] for output, file in sorted(files.items())}, bad)
+    outputs = {output: [file.rows, file.bytes, file.digest.hexdigest()] for output, file in sorted(files.items())}
+    record = Record(before, limit, outputs, bad)
     if len(bad) <= max_bad:
         if is_passages:
             with atomic.writing(ids_file(folder, number), 'wb') as file:

@@ -20,6 +20,13 @@ class Preview(gin_check.Checker):
         return {parameter: self._without_macros(binding.value) for (owner, parameter), binding in self._bindings.items()
                 if owner == f'/{name}'}  # without a scope
 
+    def knows(self, binding: str) -> bool:
+        """Returns whether a `NAME=value` of a command line sets a macro of these files, or a class or function that they bind."""
+        owner, _, parameter = binding.partition('=')[0].rpartition('.')
+        if not owner:
+            return parameter in self._macro_names()
+        return any(known == f'/{owner.rpartition(".")[2]}' for known, _ in self._bindings)
+
     def _import_trusted(self, modules: Any) -> None:
         """Leaves modules alone."""
 

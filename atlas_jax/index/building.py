@@ -10,7 +10,8 @@ The new store lies inside the index folder, so that one commit changes both. The
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ import tqdm
 from atlas_jax import errors, types
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index import index_manifest, shards
-from atlas_jax.index.embed import PassageEmbedder
+from atlas_jax.index.embedded_by import EmbeddedBy
 from atlas_jax.io import schema, untrusted
 from atlas_jax.io.folder import Folder
 from atlas_jax.runtime import hosts, progress
@@ -28,6 +29,21 @@ from atlas_jax.runtime import hosts, progress
 SHARD_ROWS = 65536
 # Embedded and written at a time. A killed build loses at most one chunk of embeddings.
 CHUNK_ROWS = 4096
+
+
+class RowEmbedder(Protocol):
+    """Gives the embeddings of a store's rows: index/embed.PassageEmbedder makes them, others have them already."""
+
+    dim: int
+
+    @property
+    def record(self) -> EmbeddedBy: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def rows_of(self, store: PassageStore, first: int, stop: int) -> Callable[[np.ndarray, tqdm.tqdm | None], np.ndarray]:
+        """Returns a function of rows [n], counted from `first`, and a bar to advance; it returns their embeddings [n, dim] float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +86,7 @@ def unfinished_job(folder: Folder) -> Job | None:
     return Job(**body)
 
 
-def make_job(store: PassageStore, embedder: PassageEmbedder, first_row: int, dtype: str, revision: int, generation: int) -> Job:
+def make_job(store: PassageStore, embedder: RowEmbedder, first_row: int, dtype: str, revision: int, generation: int) -> Job:
     """Returns the job of embedding the store's rows from `first_row` on."""
     return Job(model_fingerprint=embedder.fingerprint, store_fingerprint=store.fingerprint, dtype=dtype, dim=embedder.dim,
                first_row=first_row, stop_row=len(store), shard_rows=SHARD_ROWS, chunk_rows=CHUNK_ROWS, generation=generation,
@@ -90,7 +106,7 @@ def shard_suffix(verb: str, revision: int) -> str:
     return f'-{verb}{revision:06d}'
 
 
-def embed_shards(folder: Folder, job: Job, store: PassageStore, embedder: PassageEmbedder,
+def embed_shards(folder: Folder, job: Job, store: PassageStore, embedder: RowEmbedder,
                  show_progress: bool) -> tuple[index_manifest.ShardEntry, ...]:
     """Embeds the job's rows shard by shard; the caller holds the lock and commits the entries afterwards.
 
@@ -127,7 +143,7 @@ def embed_shards(folder: Folder, job: Job, store: PassageStore, embedder: Passag
     return tuple(shards.entry_of(folder, name, first, rows, job.generation, job.model_fingerprint) for name, first, rows in job.shards())
 
 
-def _embed_shard(folder: Folder, name: str, first: int, rows: int, job: Job, store: PassageStore, embedder: PassageEmbedder,
+def _embed_shard(folder: Folder, name: str, first: int, rows: int, job: Job, store: PassageStore, embedder: RowEmbedder,
                  bar: tqdm.tqdm | None) -> None:
     layout = shards.Layout(rows=rows, dim=job.dim, dtype=job.dtype, chunk_rows=min(job.chunk_rows, rows))
     writer = shards.ShardWriter(folder / shards.FOLDER, name, layout)
@@ -136,11 +152,11 @@ def _embed_shard(folder: Folder, name: str, first: int, rows: int, job: Job, sto
         progress.skip(bar, writer.next_row)
     if writer.next_row == rows:
         return  # before the tokens are read
-    table = store.retriever_table(max_tokens=embedder.max_tokens, rows=(first, first + rows))
+    embed = embedder.rows_of(store, first, first + rows)
     # Chunk by chunk: what is written survives a kill.
     while (start := writer.next_row) < rows:
         chunk = np.arange(start, min(start + layout.chunk_rows, rows))
-        embeddings = embedder.embed(table, chunk, bar)
+        embeddings = embed(chunk, bar)
         # A NaN would win or lose every comparison, and int8 has no code for it.
         check_finite(embeddings, first + start, folder)
         writer.write(*shards.encode(embeddings, job.dtype))

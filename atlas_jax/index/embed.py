@@ -4,7 +4,7 @@ import bisect
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -16,6 +16,7 @@ import tqdm
 from jax.sharding import Mesh
 
 from atlas_jax import errors, partitioning, types
+from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index import embedded_by
 from atlas_jax.io import checksum
 from atlas_jax.models import contriever
@@ -217,6 +218,10 @@ class PassageEmbedder:
     def truncated(self, title_lengths: np.ndarray, lengths: np.ndarray) -> int:
         """Counts the passages longer than the limit, whose texts are cut. Both are [n] int as in a TokenTable, uncut."""
         return int((self.whole_lengths(title_lengths, lengths) > self.max_tokens).sum())
+
+    def rows_of(self, store: PassageStore, first: int, stop: int) -> Callable[[np.ndarray, tqdm.tqdm | None], np.ndarray]:
+        """Returns `embed` for rows first to stop of a store; it takes rows [n] counted from `first`. Raises StoreError."""
+        return functools.partial(self.embed, store.retriever_table(max_tokens=self.max_tokens, rows=(first, stop)))
 
     def embed(self, table: types.TokenTable, rows: np.ndarray, progress: tqdm.tqdm | None = None) -> np.ndarray:
         """Embeds passages.

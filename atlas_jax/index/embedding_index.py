@@ -59,7 +59,7 @@ class EmbeddingIndex:
         return cls(path)
 
     @classmethod
-    def build(cls, store: PassageStore, embedder: PassageEmbedder, path: str | os.PathLike, dtype: str = 'float32',
+    def build(cls, store: PassageStore, embedder: building.RowEmbedder, path: str | os.PathLike, dtype: str = 'float32',
               progress: bool = True, generation: int = 0) -> 'EmbeddingIndex':
         """Embeds every passage of the store; passages that a later one of the same docid supersedes are deleted.
 
@@ -385,7 +385,7 @@ def _writing(folder: Folder) -> Iterator[None]:
 
 
 def _embed_and_commit(folder: Folder, job: building.Job, kept: tuple[index_manifest.ShardEntry, ...], deleted: np.ndarray,
-                      store: PassageStore, embedder: PassageEmbedder, progress: bool) -> index_manifest.Manifest:
+                      store: PassageStore, embedder: building.RowEmbedder, progress: bool) -> index_manifest.Manifest:
     """Embeds the job's rows and commits the version that has them behind the `kept` shards."""
     entries = building.embed_shards(folder, job, store, embedder, progress)
     with hosts.together():

@@ -1,9 +1,7 @@
-"""Appends to files from a thread that keeps them open, so that a slow disk or a mounted bucket holds nobody up."""
+"""Appends to files from a thread that keeps them open, so that a slow disk or a bucket holds nobody up."""
 
 import contextlib
-import io
 import os
-import pathlib
 import queue
 import sys
 import threading
@@ -11,23 +9,68 @@ import time
 from collections.abc import Iterator
 
 from atlas_jax.io import atomic
+from atlas_jax.io.folder import Folder, Place
 
-# A mounted bucket uploads the whole file when it is synced.
+# A bucket gets the whole file each time, for its files cannot be appended to.
 SYNC_SECONDS = 30.0
+
+
+class _DiskFile:
+    """A file that is appended to at once."""
+
+    def __init__(self, folder: Folder, name: str):
+        assert folder.local is not None
+        self._file = open(folder.local / name, 'ab', buffering=0)
+
+    def write(self, data: bytes) -> None:
+        """Writes all of it."""
+        while data:  # a disk may take a part
+            data = data[self._file.write(data):]
+
+    def sync(self) -> None:
+        """Waits until everything is on the disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class _BucketFile:
+    """A file that is held in memory, and written whole when it is synced."""
+
+    def __init__(self, folder: Folder, name: str):
+        self._folder, self._name, self._content, self._is_whole = folder, name, bytearray(), True
+        with contextlib.suppress(FileNotFoundError):
+            self._content += folder.read(name)
+
+    def write(self, data: bytes) -> None:
+        """Keeps it."""
+        self._content += data
+        self._is_whole = False
+
+    def sync(self) -> None:
+        """Writes the file if something was appended."""
+        if not self._is_whole:
+            self._folder.write(self._name, bytes(self._content))
+            self._is_whole = True
+
+    def close(self) -> None:
+        """Does nothing: the last sync has written everything."""
 
 
 class Appender:
     """Appends to files in the order of the calls. A context manager; leaving it waits until everything is on the disk.
 
-    Other processes of the machine see what was appended within moments. It is on the disk, or in a mounted bucket, after `sync_seconds` or
-    after `flush`. The first error of the disk ends all writing; every later call raises it.
+    Other processes of the machine see what was appended to a file on a disk within moments. It is on the disk, or in the bucket, after
+    `sync_seconds` or after `flush`. The first error ends all writing; every later call raises it.
     """
 
     def __init__(self, sync_seconds: float = SYNC_SECONDS):
         """Starts the thread."""
         self._sync_seconds = sync_seconds
-        self._asked: queue.SimpleQueue[tuple[pathlib.Path, bytes] | threading.Event | None] = queue.SimpleQueue()
-        self._files: dict[pathlib.Path, io.RawIOBase] = {}  # of the thread alone
+        self._asked: queue.SimpleQueue[tuple[Folder, str, bytes] | threading.Event | None] = queue.SimpleQueue()
+        self._files: dict[str, _DiskFile | _BucketFile] = {}  # of the thread alone, by path
         self._problem: Exception | None = None
         self._was_raised = False
         # A daemon: a process that ends without leaving the block must not wait for it.
@@ -46,10 +89,11 @@ class Appender:
             # The error that ended the block goes on; this one is told all the same.
             print(f'atlas-jax: {" ".join(str(self._problem).split())}', file=sys.stderr, flush=True)
 
-    def append(self, path: pathlib.Path, data: bytes) -> None:
-        """Has `data` written at the end of the file, and returns at once. Raises DiskFullError, StorageError: of an earlier call."""
+    def append(self, folder: Place, name: str, data: bytes) -> None:
+        """Has `data` written at the end of a file in `folder`, and returns at once. Raises DiskFullError, StorageError: of an earlier call.
+        """
         self._raise_problem()
-        self._asked.put((path, data))
+        self._asked.put((Folder(folder), name, data))
 
     def flush(self) -> None:
         """Waits until everything is on the disk. Raises DiskFullError, StorageError."""
@@ -77,7 +121,7 @@ class Appender:
             due = None
             for path, file in self._files.items():
                 with self._noting_problems(path):
-                    os.fsync(file.fileno())
+                    file.sync()
             if asked is None:
                 break
             asked.set()
@@ -85,18 +129,18 @@ class Appender:
             with self._noting_problems(path):
                 file.close()
 
-    def _write(self, path: pathlib.Path, data: bytes) -> None:
+    def _write(self, folder: Folder, name: str, data: bytes) -> None:
         # After an error no more: a file with a hole would be worse than a short one.
         if self._problem is not None:
             return
+        path = f'{folder}/{name}'
         with self._noting_problems(path):
             if path not in self._files:
-                self._files[path] = open(path, 'ab', buffering=0)
-            while data:  # a disk may take a part
-                data = data[self._files[path].write(data):]
+                self._files[path] = (_BucketFile if folder.local is None else _DiskFile)(folder, name)
+            self._files[path].write(data)
 
     @contextlib.contextmanager
-    def _noting_problems(self, path: pathlib.Path) -> Iterator[None]:
+    def _noting_problems(self, path: str) -> Iterator[None]:
         """Keeps the first error inside the block for the next call."""
         try:
             with atomic.storage_errors_are_user_errors(path):

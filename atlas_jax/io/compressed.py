@@ -1,5 +1,7 @@
 """Files that may be compressed: plain, gzip, bzip2 and zstd ones are read through one door, as a stream of bytes."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 import os
@@ -34,31 +36,31 @@ def plain_name(path: pathlib.Path) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def reading(path: str | os.PathLike, start: int = 0, stop: int | None = None) -> Iterator[io.BufferedReader]:
+def reading(path: str | os.PathLike, start: int = 0, stop: int | None = None) -> Iterator[io.BufferedReader[Any]]:
     """Opens a file for reading its content, decompressed; how it is compressed is told by its first bytes.
 
     The content is never held: what a small file unpacks to may be of any size, so read with a limit.
 
     Args:
-      path: a regular file.
+      path: a regular file, or gs://...: a copy of that is read, which goes with the process.
       start: first byte of the file as it lies on the disk, for a part that is compressed on its own.
       stop: byte behind the part.
 
     Raises InputFileError: a missing file, a pipe or device, one whose suffix promises another format; and while it is read, a truncated or
-      damaged one.
+      damaged one. StorageError: a bucket cannot be read.
     """
-    path = pathlib.Path(path)
+    given, path = path, _on_disk(path)
     try:
         untrusted.require_regular_file(path)
     except ValueError as error:
-        raise errors.InputFileError(path, str(error), remedy='give the path of a file') from error
+        raise errors.InputFileError(given, str(error), remedy='give the path of a file') from error
     if not path.is_file():
-        raise errors.InputFileError(path, 'no such file', remedy='give the path of a file')
+        raise errors.InputFileError(given, 'no such file', remedy='give the path of a file')
     with PlainFile(path, start, stop) as file:
         codec = next((name for name, starts in _MAGIC.items() if file.head.startswith(starts)), None)
         promised = _SUFFIXES.get(path.suffix.lower())
         if promised and not start and codec != promised:
-            raise errors.InputFileError(path, f'its name says {promised}, its content does not', remedy='download the file again, or give '
+            raise errors.InputFileError(given, f'its name says {promised}, its content does not', remedy='download the file again, or give '
                                         'it the name of its format')
         if codec is None:
             with io.BufferedReader(file, _BUFFER_BYTES) as buffered:
@@ -66,9 +68,19 @@ def reading(path: str | os.PathLike, start: int = 0, stop: int | None = None) ->
             return
         # Inside the function: most commands read plain files, and pyarrow takes a while to import.
         import pyarrow
-        with pyarrow.CompressedInputStream(file, codec) as stream, io.BufferedReader(_Unpacked(path, codec, stream),
+        with pyarrow.CompressedInputStream(file, codec) as stream, io.BufferedReader(_Unpacked(given, codec, stream),
                                                                                      _BUFFER_BYTES) as buffered:
             yield buffered
+
+
+def _on_disk(path: str | os.PathLike) -> pathlib.Path:
+    if '://' not in str(path):
+        return pathlib.Path(path)
+    from atlas_jax.io import folder  # not above: help needs no tensorstore
+    try:
+        return folder.file_on_disk(path)
+    except FileNotFoundError:
+        return pathlib.Path(path)  # which is no file
 
 
 class PlainFile(io.FileIO):
@@ -109,7 +121,7 @@ class PlainFile(io.FileIO):
 class _Unpacked(io.RawIOBase):
     """A decompressed stream whose errors name the file."""
 
-    def __init__(self, path: pathlib.Path, codec: str, stream):
+    def __init__(self, path: str | os.PathLike, codec: str, stream):
         self._path, self._codec, self._stream = path, codec, stream
 
     def readable(self) -> bool:

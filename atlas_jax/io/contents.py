@@ -10,23 +10,23 @@ import concurrent.futures
 import contextlib
 import contextvars
 import dataclasses
+import errno
 import hashlib
 import itertools
 import os
 import pathlib
-import stat
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.io import atomic, manifest, untrusted
+from atlas_jax.io import manifest, untrusted
+from atlas_jax.io.folder import Folder, Place
 
 FILE = 'checksums.json'
 FORMAT, VERSION = 'atlas_jax checksums', 1
 # Hashed apart, so that one large file keeps all processors busy.
 BLOCK_BYTES = 64 << 20
-_READ_BYTES = 1 << 20
 _MAX_THREADS = 32  # on a network disk more than the processors pays
 _ABOVE = 3  # folders above a file in which a list may name it: RUN/tokenizers/reader/spiece.model
 
@@ -41,12 +41,12 @@ _whole: dict[tuple[str, str], tuple[int, int, int]] = {}
 class Damage:
     """A file that is not as it was written.
 
-    path: the file.
+    path: the file, or gs://...
     what: what is wrong with it.
     parts: names of the damaged parts, where the list knows them.
     """
 
-    path: pathlib.Path
+    path: pathlib.Path | str
     what: str
     parts: tuple[str, ...] = ()
 
@@ -75,7 +75,7 @@ def is_checking() -> bool:
     return _is_checking.get()
 
 
-def write(folder: pathlib.Path, names: Iterable[str] | None = None, parts: Mapping[str, Sequence[Part]] = types.MappingProxyType({}),
+def write(folder: Place, names: Iterable[str] | None = None, parts: Mapping[str, Sequence[Part]] = types.MappingProxyType({}),
           pending: Mapping[str, bytes] = types.MappingProxyType({})) -> None:
     """Writes the list of a folder's files.
 
@@ -85,23 +85,29 @@ def write(folder: pathlib.Path, names: Iterable[str] | None = None, parts: Mappi
       pending: content of files that the caller writes after the list.
 
     Raises:
-      DiskFullError, OSError.
+      DiskFullError, OSError, StorageError.
     """
-    facts = _facts(folder, _files(folder) if names is None else names, parts)
+    folder = Folder(folder)
+    facts = _facts(folder, [name for name in folder.sizes() if name != FILE] if names is None else names, parts)
     for name, content in pending.items():
         facts[name] = {'bytes': len(content), 'blocks': [[len(content), hashlib.sha256(content).hexdigest(), '']]}
     _write(folder, facts)
 
 
-def add(folder: pathlib.Path, names: Iterable[str]) -> None:
-    """Adds files, or their new content, to the folder's list. Raises ModelFolderError, DiskFullError, OSError."""
+def add(folder: Place, names: Iterable[str]) -> None:
+    """Adds files, or their new content, to the folder's list. Raises ModelFolderError, DiskFullError, OSError, StorageError."""
+    folder = Folder(folder)
     _write(folder, {**(read(folder) or {}), **_facts(folder, names, {})})
 
 
-def read(folder: pathlib.Path) -> dict[str, dict[str, Any]] | None:
-    """Returns {file: its facts}; None if the folder has no list. Raises ModelFolderError: the list is damaged or of another version."""
+def read(folder: Place) -> dict[str, dict[str, Any]] | None:
+    """Returns {file: its facts}; None if the folder has no list.
+
+    Raises ModelFolderError: the list is damaged or of another version. StorageError: the folder cannot be read.
+    """
+    folder = Folder(folder)
     try:
-        body = untrusted.parse_json((folder / FILE).read_bytes())
+        body = untrusted.parse_json(folder.read(FILE))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
@@ -113,11 +119,11 @@ def read(folder: pathlib.Path) -> dict[str, dict[str, Any]] | None:
     if body.get('list_sha256') != manifest.digest(listed):
         raise _unreadable(folder, 'its own checksum does not match')
     if body.get('version') != VERSION:
-        raise errors.ModelFolderError(f'{folder / FILE}: format version {body.get("version")}, this version of atlas_jax reads {VERSION}; '
+        raise errors.ModelFolderError(f'{folder}/{FILE}: format version {body.get("version")}, this version of atlas_jax reads {VERSION}; '
                                       'install the version that wrote it, or load the folder with --no_verify')
     try:
         for name, facts in body['files'].items():
-            untrusted.inside(folder, name)
+            untrusted.inside(pathlib.Path(), name)
             # The list may be anybody's.
             if not all(isinstance(size, int) and size >= 0 and isinstance(digest, str) and isinstance(part, str)
                        for size, digest, part in facts['blocks']) or sum(size for size, _, _ in facts['blocks']) != facts['bytes']:
@@ -127,7 +133,7 @@ def read(folder: pathlib.Path) -> dict[str, dict[str, Any]] | None:
     return body['files']
 
 
-def damage(folder: pathlib.Path, under: Iterable[str] = ('',), share: tuple[int, int] = (0, 1)) -> list[Damage] | None:
+def damage(folder: Place, under: Iterable[str] = ('',), share: tuple[int, int] = (0, 1)) -> list[Damage] | None:
     """Compares the files of a folder with its list; returns the damage, None if there is no list.
 
     Args:
@@ -135,28 +141,31 @@ def damage(folder: pathlib.Path, under: Iterable[str] = ('',), share: tuple[int,
       share: (process, processes): each process hashes its share of the blocks.
 
     Raises:
-      ModelFolderError: the list itself is damaged.
+      ModelFolderError: the list itself is damaged. StorageError: the folder cannot be read.
     """
+    folder = Folder(folder)
     listed = read(folder)
     if listed is None:
         return None
     wanted = {name: facts for name, facts in listed.items() if name.startswith(tuple(under))}
-    found = {name: Damage(folder / name, what) for name, facts in wanted.items() if (what := _size_problem(folder / name, facts['bytes']))}
-    looked_at = {name: _state(folder / name) for name in wanted if name not in found}
-    blocks = [(name, *block) for name, facts in wanted.items() if name in looked_at and _whole.get(_key(folder, name, facts)) !=
-              looked_at[name] for block in _stored_blocks(facts)][share[0]::share[1]]
+    with _pool() as pool:
+        sizes = dict(zip(wanted, pool.map(lambda name: _size_problem(folder, name, wanted[name]['bytes']), wanted), strict=True))
+    found = {name: Damage(_path(folder, name), what) for name, what in sizes.items() if what}
+    looked_at = {name: _state(folder, name) for name in wanted if name not in found}
+    blocks = [(name, *block) for name, facts in wanted.items() if name in looked_at and (looked_at[name] is None or
+              _whole.get(_key(folder, name, facts)) != looked_at[name]) for block in _stored_blocks(facts)][share[0]::share[1]]
     with _pool() as pool:
         for (name, _, _, digest, part), now in zip(blocks, pool.map(lambda block: _digest_now(folder, block), blocks), strict=True):
             if now != digest:
                 before = found[name].parts if name in found else ()
                 what = now if now.startswith('cannot') else 'damaged (its content differs from what was written)'
-                found[name] = Damage(folder / name, what, (*before, part) if part and part not in before else before)
+                found[name] = Damage(_path(folder, name), what, (*before, part) if part and part not in before else before)
     if share[1] == 1:
-        _whole.update({_key(folder, name, wanted[name]): state for name, state in looked_at.items() if name not in found})
+        _whole.update({_key(folder, name, wanted[name]): state for name, state in looked_at.items() if state and name not in found})
     return [found[name] for name in sorted(found)]
 
 
-def check(folder: pathlib.Path, under: Iterable[str] = ('',)) -> None:
+def check(folder: Place, under: Iterable[str] = ('',)) -> None:
     """Raises ModelFolderError if a file is not as the folder's list has it; a folder without a list passes, as does everything in
     `unchecked`."""
     if is_checking() and (found := damage(folder, under)):
@@ -178,30 +187,23 @@ def described(found: list[Damage], remedy: str = '') -> str:
     return f'{found[0]}{more}; {remedy or "restore the folder from a copy or write it again; --no_verify loads it as it is"}'
 
 
-def _facts(folder: pathlib.Path, names: Iterable[str], parts: Mapping[str, Sequence[Part]]) -> dict[str, dict[str, Any]]:
+def _facts(folder: Folder, names: Iterable[str], parts: Mapping[str, Sequence[Part]]) -> dict[str, dict[str, Any]]:
     facts: dict[str, dict[str, Any]] = {}
     hashed = {}
     with _pool() as pool:
         for name in sorted(names):
-            size = (folder / name).stat().st_size
+            cuts = parts.get(name, ())
+            size = folder.size(name, at_least=max((stop for _, stop, _ in cuts), default=0))
             facts[name] = {'bytes': size}
-            hashed[name] = [(block, pool.submit(_digest, folder / name, *block[:2])) for block in _blocks(size, parts.get(name, ()))]
+            hashed[name] = [(block, pool.submit(_digest, folder, name, *block[:2])) for block in _blocks(size, cuts)]
         for name, jobs in hashed.items():
             facts[name]['blocks'] = [[stop - start, job.result(), part] for (start, stop, part), job in jobs]
     return facts
 
 
-def _write(folder: pathlib.Path, facts: dict[str, dict[str, Any]]) -> None:
+def _write(folder: Folder, facts: dict[str, dict[str, Any]]) -> None:
     body = {'format': FORMAT, 'version': VERSION, 'files': facts}
-    atomic.write_json(folder / FILE, {**body, 'list_sha256': manifest.digest(body)})
-
-
-def _files(folder: pathlib.Path) -> list[str]:
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith('.')]  # in place: os.walk then skips hidden folders
-        found += [(pathlib.Path(parent) / name).relative_to(folder).as_posix() for name in names if not name.startswith('.')]
-    return sorted(name for name in found if name != FILE)
+    folder.write_json(FILE, {**body, 'list_sha256': manifest.digest(body)})
 
 
 def _pool() -> concurrent.futures.ThreadPoolExecutor:
@@ -228,41 +230,52 @@ def _stored_blocks(facts: dict[str, Any]) -> list[tuple[int, int, str, str]]:
     return [(end - size, end, digest, part) for end, (size, digest, part) in zip(ends, facts['blocks'], strict=True)]
 
 
-def _digest(path: pathlib.Path, start: int, stop: int) -> str:
+def _digest(folder: Folder, name: str, start: int, stop: int) -> str:
     digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        file.seek(start)
-        while start < stop and (piece := file.read(min(_READ_BYTES, stop - start))):
-            digest.update(piece)
-            start += len(piece)
+    for piece in folder.pieces(name, start, stop):
+        digest.update(piece)
     return digest.hexdigest()
 
 
-def _digest_now(folder: pathlib.Path, block: tuple[str, int, int, str, str]) -> str:
+def _digest_now(folder: Folder, block: tuple[str, int, int, str, str]) -> str:
     try:
-        return _digest(folder / block[0], *block[1:3])
-    except OSError as error:  # a disk that fails gives EIO
-        return f'cannot be read ({error.strerror})'
+        return _digest(folder, *block[:3])
+    except (OSError, errors.StorageError) as error:  # a disk that fails gives EIO
+        return _cannot_be_read(error)
 
 
-def _size_problem(path: pathlib.Path, size: int) -> str:
+def _size_problem(folder: Folder, name: str, size: int) -> str:
     try:
-        status = path.stat()
-    except OSError as error:
-        return 'is missing' if isinstance(error, FileNotFoundError | NotADirectoryError) else f'cannot be read ({error.strerror})'
-    if not stat.S_ISREG(status.st_mode):
-        return 'is no file'  # a pipe would wait for ever
-    return '' if status.st_size == size else f'damaged ({status.st_size:,} bytes, expected {size:,})'
+        # The last byte and what is behind it: a bucket tells no sizes.
+        found = folder.size(name, at_least=max(size - 1, 0))
+    except (OSError, errors.StorageError) as error:
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            return 'is missing'
+        # A pipe would wait for ever.
+        return 'is no file' if isinstance(error, OSError) and error.errno in (errno.EINVAL, errno.EISDIR) else _cannot_be_read(error)
+    return '' if found == size else f'damaged ({found:,} bytes, expected {size:,})'
 
 
-def _key(folder: pathlib.Path, name: str, facts: dict[str, Any]) -> tuple[str, str]:
-    return str(folder.absolute() / name), manifest.digest(facts)
+def _cannot_be_read(error: OSError | errors.StorageError) -> str:
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return f'cannot be read ({cause.strerror if isinstance(cause, OSError) else error})'
 
 
-def _state(path: pathlib.Path) -> tuple[int, int, int]:
-    status = path.stat()
+def _key(folder: Folder, name: str, facts: dict[str, Any]) -> tuple[str, str]:
+    return str(folder if folder.local is None else folder.local.absolute()) + f'/{name}', manifest.digest(facts)
+
+
+def _path(folder: Folder, name: str) -> pathlib.Path | str:
+    return (folder / name).path
+
+
+def _state(folder: Folder, name: str) -> tuple[int, int, int] | None:
+    """Returns what changes with a file; None in a bucket, whose files are compared each time."""
+    if folder.local is None:
+        return None
+    status = (folder.local / name).stat()
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _unreadable(folder: pathlib.Path, why: str) -> errors.UserError:
-    return errors.ModelFolderError(f'{folder / FILE}: damaged ({why}); restore it from a copy; --no_verify loads the folder as it is')
+def _unreadable(folder: Folder, why: str) -> errors.UserError:
+    return errors.ModelFolderError(f'{folder}/{FILE}: damaged ({why}); restore it from a copy; --no_verify loads the folder as it is')

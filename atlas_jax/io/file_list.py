@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from atlas_jax import errors
 from atlas_jax.io import compressed
 
-# A file, a folder or a pattern such as data/*.jsonl, or several of them.
+# A file, a folder or a pattern such as data/*.jsonl, or several of them. Of a bucket files alone, gs://bucket/file.
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
 
@@ -17,7 +17,7 @@ def files_of(paths: Paths) -> list[pathlib.Path]:
 
     Raises InputFileError: as `expanded`, or a folder without JSON lines.
     """
-    return _once(file for path in expanded(paths) for file in (_json_lines_in(path) if path.is_dir() else [path]))
+    return _once(file for path in expanded(paths) for file in (_json_lines_in(path) if not _is_remote(path) and path.is_dir() else [path]))
 
 
 def expanded(paths: Paths) -> list[pathlib.Path]:
@@ -42,7 +42,14 @@ def shown(paths: Paths) -> str:
     return given[0] + (f' and {len(given) - 1} more' if len(given) > 1 else '')
 
 
+def _is_remote(path: str | os.PathLike) -> bool:
+    return '://' in str(path)
+
+
 def _fitting(path: str) -> list[pathlib.Path]:
+    if _is_remote(path):
+        from etils import epath  # a path that keeps its two slashes; it is found missing when it is read
+        return [epath.Path(path)]
     one = pathlib.Path(path)
     # Pipes and devices exist; they are refused when they are read, with a message of their own.
     if one.exists():
@@ -66,7 +73,7 @@ def _once(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
     found: dict[pathlib.Path, pathlib.Path] = {}
     for path in paths:
         # What is in it would silently count twice; a folder and a file of it are given together by mistake.
-        if (real := path.resolve()) in found:
+        if (real := path if _is_remote(path) else path.resolve()) in found:
             raise errors.InputFileError(path, 'named twice', remedy='name it once; copy it if it is to count twice')
         found[real] = path
     return list(found.values())

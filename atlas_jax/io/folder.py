@@ -9,7 +9,7 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tensorstore
@@ -18,8 +18,17 @@ from atlas_jax import errors
 from atlas_jax.io import atomic, checksum, untrusted
 
 _BUCKET = 'gs://'
+_PIECE_BYTES, _REQUEST_BYTES = 1 << 20, 16 << 20  # read at once, from a disk and from a bucket
 # A bucket that does not answer is given up after about ten seconds.
 _RETRIES = {'max_retries': 5, 'initial_delay': '0.5s', 'max_delay': '4s'}
+
+
+_copies: dict[str, tempfile.TemporaryDirectory] = {}  # of buckets' folders, by path; they go with the process
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+    """Returns whether a path is a bucket's, gs://..., and no path of this machine."""
+    return str(path).startswith(_BUCKET)
 
 
 def default_cache_dir() -> pathlib.Path:
@@ -35,8 +44,10 @@ class Folder:
 
     path   a pathlib.Path, or the text gs://…
     local  the pathlib.Path, None for a bucket
+    bucket  its name; empty for a disk
     """
 
+    bucket: str
     path: pathlib.Path | str
     local: pathlib.Path | None
     _first: pathlib.Path | None  # the local folder from which `/` has led here
@@ -46,11 +57,12 @@ class Folder:
         text = str(path)  # not pathlib, which would make gs:/ of gs://
         if not text.startswith(_BUCKET):
             self.path = self.local = pathlib.Path(text)
+            self.bucket = ''
             self._first = path._first if isinstance(path, Folder) else self.local
             return
         self.path, self.local, self._first = text.rstrip('/'), None, None
-        self._bucket, _, self._bucket_path = self.path.removeprefix(_BUCKET).partition('/')
-        if not self._bucket:
+        self.bucket, _, self._bucket_path = self.path.removeprefix(_BUCKET).partition('/')
+        if not self.bucket:
             raise errors.StorageError(f'{text}: names no bucket; write gs://bucket/folder')
 
     def __str__(self) -> str:
@@ -74,7 +86,7 @@ class Folder:
         if self.local is not None:
             return {'driver': 'file', 'path': f'{self.local.absolute()}/'}
         path = f'{self._bucket_path}/' if self._bucket_path else ''
-        return {'driver': 'gcs', 'bucket': self._bucket, 'path': path, 'gcs_request_retries': _RETRIES}
+        return {'driver': 'gcs', 'bucket': self.bucket, 'path': path, 'gcs_request_retries': _RETRIES}
 
     def read(self, name: str) -> bytes:
         """Returns the whole file. Raises FileNotFoundError, OSError, StorageError."""
@@ -85,6 +97,56 @@ class Folder:
         with storage_errors(self):
             found = self.open().read(name).result()
         # The error that a local file gives, so that callers know one.
+        if found.state == 'missing':
+            raise FileNotFoundError(2, 'No such file or directory', f'{self.path}/{name}')
+        return found.value
+
+    def read_json(self, name: str) -> Any:
+        """Returns the value of a JSON file. Raises FileNotFoundError, StorageError, and ValueError as untrusted.read_json."""
+        if self.local is not None:
+            with self._os_errors():
+                return untrusted.read_json(self._place(name))
+        return untrusted.parse_json(self.read(name))
+
+    def pieces(self, name: str, start: int, stop: int) -> Iterator[bytes]:
+        """Yields the bytes of a file from `start` up to `stop`, in pieces; fewer where it ends. Raises FileNotFoundError, OSError,
+        StorageError.
+        """
+        if self.local is not None:
+            with self._os_errors(), open(_regular(self._place(name)), 'rb') as file:
+                file.seek(start)
+                while piece := file.read(min(_PIECE_BYTES, stop - start)):
+                    start += len(piece)
+                    yield piece
+            return
+        self._check(name)
+        while start < stop and (piece := self._part(name, start, min(start + _REQUEST_BYTES, stop))):
+            start += len(piece)
+            yield piece
+
+    def size(self, name: str, at_least: int = 0) -> int:
+        """Returns the size of a file in bytes. Raises FileNotFoundError, OSError, StorageError.
+
+        A bucket's is found by reading the file from `at_least` on; of one that ends before, at most `at_least` is returned.
+        """
+        if self.local is not None:
+            with self._os_errors():
+                path = _regular(self._place(name))
+                if path.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+                return path.stat().st_size
+        self._check(name)
+        return at_least + len(self._part(name, at_least, None))
+
+    def _part(self, name: str, start: int, stop: int | None) -> bytes:
+        """Returns bytes of a bucket's file; none if it ends before `stop`, or at `start`."""
+        with storage_errors(self):
+            try:
+                found = self.open().read(name, byte_range=slice(start, stop)).result()
+            except ValueError as error:
+                if 'OUT_OF_RANGE' not in str(error):
+                    raise
+                return b''
         if found.state == 'missing':
             raise FileNotFoundError(2, 'No such file or directory', f'{self.path}/{name}')
         return found.value
@@ -130,6 +192,10 @@ class Folder:
             return False
         below = (pathlib.Path(folder, name) for folder, folders, names in os.walk(self.local) for name in folders + names)
         return self.local.is_symlink() or any(path.is_symlink() for path in below)
+
+    def is_folder(self) -> bool:
+        """Returns whether there is such a folder; in a bucket, whether a file lies in it. Raises OSError, StorageError."""
+        return bool(self.children()) if self.local is None else self.local.is_dir()
 
     def children(self) -> set[str]:
         """Returns the names of the files and folders in it, hidden ones too; none if there is no folder. Raises OSError, StorageError."""
@@ -222,6 +288,23 @@ class Folder:
             for file in Folder(made).sizes():
                 (self / name).write(file, (pathlib.Path(made) / file).read_bytes())
 
+    def on_disk(self) -> pathlib.Path:
+        """Returns a path on this machine that has the files: the folder's own, or a copy that goes with the process.
+
+        For small files that others read by their paths. Raises DiskFullError, StorageError.
+        """
+        return self._copied(self.sizes()) if self.local is None else self.local
+
+    def _copied(self, names: Iterable[str]) -> pathlib.Path:
+        """Returns a folder on this machine with copies of a bucket's files. Raises FileNotFoundError, DiskFullError, StorageError."""
+        if str(self.path) not in _copies:
+            _copies[str(self.path)] = tempfile.TemporaryDirectory(prefix='atlas_jax')
+        copies = Folder(_copies[str(self.path)].name)
+        for name in names:
+            copies.write(name, self.read(name))
+        assert copies.local is not None
+        return copies.local
+
     def require_own(self) -> None:
         """Raises StorageError if links lead out of the folder that was given first; called before TensorStore writes here."""
         if self.local is not None and self.local != self._first:
@@ -256,6 +339,20 @@ class Folder:
     def open(self) -> tensorstore.KvStore:
         """Opens TensorStore's key-value store of this folder. Raises ValueError: TensorStore's message."""
         return tensorstore.KvStore.open(self.kvstore()).result()
+
+
+def file_on_disk(path: str | os.PathLike) -> pathlib.Path:
+    """Returns a path on this machine that has a file: its own, or that of a bucket's copy, which goes with the process.
+
+    Raises FileNotFoundError, DiskFullError, StorageError: of a bucket.
+    """
+    if not is_remote(path):
+        return pathlib.Path(path)
+    folder, _, name = str(path).rpartition('/')
+    return Folder(folder)._copied([name]) / name
+
+
+Place = str | os.PathLike | Folder  # a folder: a path of this machine, gs://bucket/folder, or opened already
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 import codecs
 import json
 import os
-import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,10 +13,10 @@ MAX_LINE = 1 << 26  # bytes
 
 
 def read(path: str | os.PathLike, required: Iterable[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number from 1, object) for every line that is not blank; the file may be compressed (io/compressed.py).
+    """Yields (line number from 1, object) for every line that is not blank; the file may be compressed, or in a bucket (io/compressed.py).
 
     Raises InputFileError: a missing or empty file, a pipe or device, a truncated one, not UTF-8, a line that is not a JSON object or is
-    longer than 64 MiB, or one that lacks a `required` field.
+    longer than 64 MiB, or one that lacks a `required` field. StorageError: a bucket cannot be read.
     """
     for number, row in read_each(path, required):
         if isinstance(row, errors.InputFileError):
@@ -28,9 +27,10 @@ def read(path: str | os.PathLike, required: Iterable[str] = ()) -> Iterator[tupl
 def read_each(path: str | os.PathLike, required: Iterable[str] = ()) -> Iterator[tuple[int, dict[str, Any] | errors.InputFileError]]:
     """Yields as `read` does, and (line number, error) for a line that is no object or lacks a field; the lines behind it follow.
 
-    Raises InputFileError: a missing or empty file, a pipe or device, a truncated one, or a line of more than 64 MiB.
+    Raises InputFileError: a missing or empty file, a pipe or device, a truncated one, or a line of more than 64 MiB. StorageError: as
+    `read`.
     """
-    path, required, empty = pathlib.Path(path), tuple(required), True
+    required, empty = tuple(required), True
     # As bytes, so that a line that is no text is named; lines end at \n alone, for a text may hold U+2028.
     # Line by line: files of millions of lines are read without being held.
     with compressed.reading(path) as file:
@@ -52,7 +52,7 @@ def read_each(path: str | os.PathLike, required: Iterable[str] = ()) -> Iterator
         raise errors.InputFileError(path, 'the file is empty', remedy='it needs one JSON object a line')
 
 
-def parse_line(path: pathlib.Path, number: int, line: bytes, required: Iterable[str] = ()) -> dict[str, Any]:
+def parse_line(path: str | os.PathLike, number: int, line: bytes, required: Iterable[str] = ()) -> dict[str, Any]:
     """Returns the object of one line. Raises InputFileError, which names the line: no UTF-8, no JSON object, or a field is missing."""
     try:
         value = untrusted.parse_json(line.decode())

@@ -4,12 +4,15 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import pathlib
 import socket
 import threading
 import time
 from collections.abc import Iterator
+
+import tensorstore
 
 from atlas_jax import errors
 from atlas_jax.io import atomic, untrusted
@@ -22,7 +25,7 @@ _leases: dict[str, '_Lease'] = {}  # of the buckets' folders that this process w
 
 
 @contextlib.contextmanager
-def writing(folder: Folder, noun: str, error: type[errors.UserError]) -> Iterator[None]:
+def writing(folder: Folder, noun: str, error: type[errors.UserError], waits: bool = False) -> Iterator[None]:
     """Holds the folder's writer lock inside the block; creates the folder if it is missing.
 
     A killed process loses the lock: on a disk at once, in a bucket after LEASE_SECONDS. A folder that holds nothing but the lock at the
@@ -32,12 +35,13 @@ def writing(folder: Folder, noun: str, error: type[errors.UserError]) -> Iterato
       folder: where the lock file is.
       noun: what the folder holds, for messages.
       error: the type of error to raise.
+      waits: for a lease in a bucket to end, unless its writer renews it: after a kill the same command then goes on.
 
     Raises:
-      UserError: `error`, at once: another writer holds the lock, or the folder cannot be written.
+      UserError: `error`, another writer holds the lock, or the folder cannot be written; at once, or after the wait.
       DiskFullError, StorageError.
     """
-    with _leased(folder, noun, error) if folder.local is None else _locked(folder.local, noun, error):
+    with _leased(folder, noun, error, waits) if folder.local is None else _locked(folder.local, noun, error):
         yield
 
 
@@ -97,8 +101,8 @@ def _acquire(folder: pathlib.Path, noun: str, error: type[errors.UserError]) -> 
 
 
 @contextlib.contextmanager
-def _leased(folder: Folder, noun: str, error: type[errors.UserError]) -> Iterator[None]:
-    lease = _Lease(folder, noun, error)
+def _leased(folder: Folder, noun: str, error: type[errors.UserError], waits: bool) -> Iterator[None]:
+    lease = _Lease(folder, noun, error, waits)
     keeper = threading.Thread(target=lease.keep, daemon=True)
     keeper.start()
     _leases[str(folder)] = lease
@@ -124,18 +128,34 @@ def _parse(content: bytes) -> tuple[float, str]:
 class _Lease:
     """The lock file of a bucket's folder, as its writer has it: it holds the lease while the file is the generation it wrote last."""
 
-    def __init__(self, folder: Folder, noun: str, error: type[errors.UserError]):
+    def __init__(self, folder: Folder, noun: str, error: type[errors.UserError], waits: bool):
         """Takes the lease. Raises `error`: another writer has it."""
         self._folder, self._noun, self._error = folder, noun, error
-        self._store, self._writer = folder.open(), f'process {os.getpid()} on {socket.gethostname()}'
+        self._writer = f'process {os.getpid()} on {socket.gethostname()}'
         self._turn = threading.Lock()
         self.done = threading.Event()
         with storage_errors(folder):
+            self._store = folder.open()
             found = self._store.read(FILE).result()
             until, holder = _parse(found.value) if found.state == 'value' else (0, 'just started')
+            if waits and until >= time.time():
+                print(f'{folder}: {holder} has not ended with this {noun}; waiting for at most {until - time.time():.0f} s to see whether '
+                      'it was killed', flush=True)
+                found, until = self._waited(found, until)
             self._generation = self._write(found.stamp.generation) if until < time.time() else b''
         if not self._generation:  # `just started`: a writer that came between our read and our write
             raise error(f'{folder}: another process is writing this {noun} ({holder}); wait until it has finished')
+
+    def _waited(self, held: tensorstore.KvStore.ReadResult, until: float) -> tuple[tensorstore.KvStore.ReadResult, float]:
+        """Waits until the lease ends that the lock file holds, or its writer changes the file; returns file and end of lease as they are
+        then.
+        """
+        while time.time() <= until:
+            time.sleep(min(LEASE_SECONDS / 60, max(until - time.time(), 0) + 0.01))
+            now = self._store.read(FILE).result()
+            if now.stamp.generation != held.stamp.generation:
+                return now, 0 if now.state == 'missing' else math.inf
+        return held, until
 
     def keep(self) -> None:
         """Renews the lease until `done`; runs in a thread of its own."""

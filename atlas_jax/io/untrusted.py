@@ -26,6 +26,17 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError('brackets are nested too deep') from error
 
 
+def parse_json_at(text: str, start: int) -> tuple[Any, int]:
+    """Returns the JSON value that begins at a place of a longer text, and where it ends.
+
+    Raises ValueError: as `parse_json`; json.JSONDecodeError also where the text ends inside the value.
+    """
+    try:
+        return json.JSONDecoder(parse_int=_integer).raw_decode(text, start)
+    except RecursionError as error:
+        raise ValueError('brackets are nested too deep') from error
+
+
 def read_json(path: pathlib.Path) -> Any:
     """Returns the value of a JSON file. Raises FileNotFoundError, and ValueError as `read_bytes` and `parse_json`."""
     return parse_json(read_bytes(path))

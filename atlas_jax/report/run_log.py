@@ -6,7 +6,6 @@ messages (wall_time 1, step 2, file_version 3, summary 5). A summary holds value
 
 import json
 import os
-import pathlib
 import socket
 import struct
 import time
@@ -17,7 +16,8 @@ import jax
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.io import appending, atomic, untrusted
+from atlas_jax.io import appending, untrusted
+from atlas_jax.io.folder import Folder, Place
 
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tensorboard'
@@ -28,28 +28,27 @@ class RunLog:
     """The metrics of every step, written by process 0. A context manager: a thread writes inside the block (io/appending.py).
 
     Attributes:
-      path: the file of JSON lines.
       rows: a row a step, with `step` and scalars. Rows after a restored step are dropped, for those steps are trained again.
     """
 
-    def __init__(self, folder: pathlib.Path, step: int):
-        """Goes on from `step`; 0 begins anew. Raises DiskFullError; InputFileError for a damaged file, naming the line."""
-        self.path = folder / METRICS_FILE
+    def __init__(self, place: Place, step: int):
+        """Goes on from `step`; 0 begins anew. Raises DiskFullError, StorageError; InputFileError for a damaged file, naming the line."""
+        self._folder = Folder(place)
+        self._events_folder = self._folder / TENSORBOARD_FOLDER
         self.rows: list[dict[str, Any]] = []
-        if step and self.path.exists():
-            self.rows = [row for row in _rows_of(self.path) if row['step'] <= step]
+        if step:
+            self.rows = [row for row in _rows_of(self._folder) if row['step'] <= step]
         self._files: appending.Appender | None = None  # None outside the block, and in the processes that do not write
-        self._folder, self._events = folder, folder / TENSORBOARD_FOLDER  # the second becomes a file inside
+        self._events = ''  # the name of the event file, inside the block
         if jax.process_index() == 0:
-            with atomic.writing(self.path) as file:
-                file.writelines(json.dumps(row) + '\n' for row in self.rows)
+            self._folder.write(METRICS_FILE, ''.join(f'{json.dumps(row)}\n' for row in self.rows).encode())
 
     def __enter__(self) -> 'RunLog':
         if jax.process_index() == 0:
-            with atomic.storage_errors_are_user_errors(self._folder):
-                self._events = event_file(self._folder / TENSORBOARD_FOLDER)
+            # TensorBoard looks for "tfevents" in the name, and several files of a folder are one run.
+            self._events = f'events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}'
+            self._events_folder.write(self._events, first_event())
             self._files = appending.Appender()
-            self._files.append(self._events, first_event())
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -58,33 +57,39 @@ class RunLog:
             files.__exit__(*error)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Adds a step's row; other processes see it within moments. Raises DiskFullError, StorageError: an earlier row was not written."""
+        """Adds a step's row; on a disk other processes see it within moments.
+
+        Raises DiskFullError, StorageError: an earlier row was not written.
+        """
         self.rows.append(row)
         if self._files is not None:
             # Appended, not written anew: a long run has many rows. A kill may cut the last line, which a restart drops.
-            self._files.append(self.path, f'{json.dumps(row)}\n'.encode())
-            self._files.append(self._events, event(row['step'], {name: value for name, value in row.items() if name != 'step'}))
+            self._files.append(self._folder, METRICS_FILE, f'{json.dumps(row)}\n'.encode())
+            scalars = {name: value for name, value in row.items() if name != 'step'}
+            self._files.append(self._events_folder, self._events, event(row['step'], scalars))
 
     def flush(self) -> None:
-        """Waits until every row is on the disk. Raises DiskFullError, StorageError."""
+        """Waits until every row is on the disk, or in the bucket. Raises DiskFullError, StorageError."""
         if self._files is not None:
             self._files.flush()
 
 
-def _rows_of(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Reads the rows of a file of metrics; a killed run may leave half a line at the end. Raises InputFileError."""
+def _rows_of(folder: Folder) -> list[dict[str, Any]]:
+    """Reads the rows of a file of metrics, if there is one; a killed run may leave half a line at the end. Raises InputFileError."""
     rows: list[dict[str, Any]] = []
     try:
-        untrusted.require_regular_file(path)
         # As bytes: a text would be split at other characters too.
-        for line in path.read_bytes().split(b'\n')[:-1]:
+        for line in folder.read(METRICS_FILE).split(b'\n')[:-1]:
             row = untrusted.parse_json(line)
             if not isinstance(row, dict) or not isinstance(row.get('step'), int):
                 raise ValueError('no object with a step')
             rows.append(row)
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError too
-        raise errors.InputFileError(path, f'damaged ({error})', line=len(rows) + 1, remedy='mend or delete the line; or take the file '
-                                    'away, and the run goes on without these rows') from error
+    except FileNotFoundError:
+        return []
+    except (ValueError, OSError) as error:  # UnicodeDecodeError and JSONDecodeError too; a pipe
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise errors.InputFileError(f'{folder}/{METRICS_FILE}', f'damaged ({reason})', line=len(rows) + 1, remedy='mend or delete the '
+                                    'line; or take the file away, and the run goes on without these rows') from error
     return rows
 
 
@@ -119,13 +124,6 @@ def _mib(leaves: list[Any], on_one_device: bool = False) -> float:
         return leaf.sharding.shard_shape(leaf.shape) if on_one_device and isinstance(leaf, jax.Array) else leaf.shape
 
     return sum(int(np.prod(shape(leaf))) * leaf.dtype.itemsize for leaf in leaves) / 2**20
-
-
-def event_file(folder: pathlib.Path) -> pathlib.Path:
-    """Returns the path of a new event file in `folder`, which is made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    # TensorBoard looks for "tfevents" in the name, and several files of a folder are one run.
-    return folder / f'events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}'
 
 
 def first_event() -> bytes:

@@ -187,7 +187,7 @@ def read_examples(paths: file_list.Paths, task: Task, *, training: bool = False,
     reads = {*task.reads, 'filename'} - {'label'}  # a class is both: FEVER is reported by it
     for number, (file, line, row) in enumerate(_rows(paths, max_rows)):
         row = documents.in_our_fields(row)
-        unread[file].update(row.keys() - reads.union(LABELS))
+        unread[file].update(row.keys() - reads.union(LABELS, ('id',)))
         _check_fields(file, line, row, task)
         # Lazily: a row that is left out costs nothing more.
         expanded = (task.example(each, number, count_tokens=count_tokens) for each in task.expand(row, training))

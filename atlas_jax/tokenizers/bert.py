@@ -12,7 +12,8 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from atlas_jax import errors
-from atlas_jax.io import atomic, contents, untrusted
+from atlas_jax.io import contents, untrusted
+from atlas_jax.io.folder import Folder, Place
 from atlas_jax.tokenizers import formats
 
 VOCABULARY_FILE = 'vocab.txt'
@@ -92,16 +93,15 @@ class BertTokenizer:
         except errors.ModelFolderError as error:
             raise errors.ModelFolderError(f'{folder}: {error}; copy the BERT tokenizer there again') from error
 
-    def save(self, folder: str | os.PathLike) -> None:
-        """Writes vocab.txt and tokenizer_config.json into the folder. Raises DiskFullError: no space is left."""
-        folder = pathlib.Path(folder)
+    def save(self, folder: Place) -> None:
+        """Writes vocab.txt and tokenizer_config.json into the folder. Raises DiskFullError, StorageError."""
+        folder = Folder(folder)
         tokens = {number: token for token, number in self._vocabulary.items()}
         last = tokens[self.vocab_size - 1]
-        with atomic.writing(folder / VOCABULARY_FILE) as file:
-            # A number without a token gets the last token's text: of two equal lines the later one counts.
-            file.writelines(f'{tokens.get(number, last)}\n' for number in range(self.vocab_size))
+        # A number without a token gets the last token's text: of two equal lines the later one counts.
+        folder.write(VOCABULARY_FILE, ''.join(f'{tokens.get(number, last)}\n' for number in range(self.vocab_size)).encode())
         rules = self._normalization
-        atomic.write_json(folder / _CONFIG_FILE, {
+        folder.write_json(_CONFIG_FILE, {
             'tokenizer_class': 'BertTokenizer', 'do_lower_case': rules.lower_case, 'strip_accents': rules.strip_accents,
             'tokenize_chinese_chars': rules.chinese_characters})
 

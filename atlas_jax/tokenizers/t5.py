@@ -17,7 +17,8 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
 from atlas_jax import errors
-from atlas_jax.io import atomic, contents, untrusted
+from atlas_jax.io import contents, untrusted
+from atlas_jax.io.folder import Folder, Place
 from atlas_jax.tokenizers import formats
 
 SPIECE_FILE = 'spiece.model'
@@ -87,10 +88,9 @@ class T5Tokenizer:
         except ValueError as error:
             raise errors.ModelFolderError(str(error)) from error
 
-    def save(self, folder: str | os.PathLike) -> None:
-        """Writes spiece.model into the folder. Raises DiskFullError: no space is left."""
-        with atomic.writing(pathlib.Path(folder) / SPIECE_FILE, 'wb') as file:
-            file.write(self._model)
+    def save(self, folder: Place) -> None:
+        """Writes spiece.model into the folder. Raises DiskFullError, StorageError."""
+        Folder(folder).write(SPIECE_FILE, self._model)
 
     def encode(self, text: str) -> list[int]:
         """Returns token ids, without eos. Runs of white space count as one space; special tokens split the text."""

@@ -7,12 +7,11 @@ Mesh, number of processes, rematerialisation, intervals and evaluation may chang
 
 import dataclasses
 import hashlib
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.io import atomic, untrusted
+from atlas_jax.io.folder import Folder, Place
 from atlas_jax.knowledge import group
 from atlas_jax.tasks.task import TaskExample
 
@@ -83,16 +82,17 @@ def index_settings(indexes: group.IndexGroup | None, refreshed: bool) -> dict[st
     return {'refreshed_index' if refreshed else 'index': '; '.join(described) or None}
 
 
-def check(folder: pathlib.Path, now: Mapping[str, Any], step: int, accept: bool) -> list[Change]:
+def check(place: Place, now: Mapping[str, Any], step: int, accept: bool) -> list[Change]:
     """Compares the settings with the record of a run that has done `step` updates; returns the changes that were accepted.
 
     Raises:
       ConfigError: a setting differs and is not accepted, or cannot change within a run. ModelFolderError: the record is damaged.
     """
+    folder = Folder(place)
     # Nothing is computed yet that another setting could contradict.
     if step == 0:
         return []
-    if not (folder / RECORD_FILE).exists():
+    if not folder.exists(RECORD_FILE):
         print(f'{folder}: no {RECORD_FILE}, since an earlier version began this run: its settings are not compared, and these count from '
               'now on', flush=True)
         return []
@@ -108,11 +108,12 @@ def check(folder: pathlib.Path, now: Mapping[str, Any], step: int, accept: bool)
     return found
 
 
-def write(folder: pathlib.Path, now: Mapping[str, Any], step: int, accepted: Sequence[Change]) -> None:
-    """Writes the record; the changes that were accepted stay in it. Raises DiskFullError, ModelFolderError."""
-    before = _read(folder)[_CHANGES] if step and (folder / RECORD_FILE).exists() else []
+def write(place: Place, now: Mapping[str, Any], step: int, accepted: Sequence[Change]) -> None:
+    """Writes the record; the changes that were accepted stay in it. Raises DiskFullError, StorageError, ModelFolderError."""
+    folder = Folder(place)
+    before = _read(folder)[_CHANGES] if step and folder.exists(RECORD_FILE) else []
     later = [{'step': step, **dataclasses.asdict(change)} for change in accepted]
-    atomic.write_json(folder / RECORD_FILE, {_SETTINGS: dict(now), _CHANGES: [*before, *later]})
+    folder.write_json(RECORD_FILE, {_SETTINGS: dict(now), _CHANGES: [*before, *later]})
 
 
 def flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -123,16 +124,14 @@ def flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     return found
 
 
-def _read(folder: pathlib.Path) -> dict[str, Any]:
-    path = folder / RECORD_FILE
+def _read(folder: Folder) -> dict[str, Any]:
     try:
-        untrusted.require_regular_file(path)
-        values = untrusted.parse_json(path.read_bytes())
+        values = folder.read_json(RECORD_FILE)
         if not isinstance(values[_SETTINGS], dict) or not isinstance(values[_CHANGES], list):
             raise ValueError('its fields are of other types')
-    except (ValueError, TypeError, LookupError) as error:
-        raise errors.ModelFolderError(f'{path}: not a record of a run ({error}); restore it, or take it away to go on without comparing '
-                                      'settings') from error
+    except (ValueError, TypeError, LookupError, OSError) as error:
+        raise errors.ModelFolderError(f'{folder}/{RECORD_FILE}: not a record of a run ({error}); restore it, or take it away to go on '
+                                      'without comparing settings') from error
     return values
 
 

@@ -8,7 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+import search_text
 import search_vectors
+
+from atlas_jax.corpus.passages import Passage
+from atlas_jax.evaluation import beir
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -31,3 +35,9 @@ def test_exact_sides_find_the_same(tmp_path):
         (name, rows, batch) for name in ('numpy', 'exact', 'int8') for rows in (600, 900) for batch in (1, 64)}
     assert all(row['recall_at_20'] == pytest.approx(1) for row in figures if row['searcher'] != 'int8')
     assert all(row['queries_per_second'] > 0 and row['peak_bytes'] > 0 for row in figures)
+
+
+def test_sets_become_beir_folders(tmp_path):
+    search_text.write_beir(tmp_path, [Passage('boolq/0', 'Title', '', 'text'), Passage('boolq/1', '', '', 'other')], [('why?', 'boolq/1')])
+    folder = beir.read(tmp_path)
+    assert folder.queries == {'q0': 'why?'} and folder.qrels == {'q0': {'boolq/1': 1}} and folder.documents == {'boolq/0', 'boolq/1'}

@@ -12,6 +12,7 @@ import pytest
 from atlas_jax import errors
 from atlas_jax.checkpoints import integrity, run_folder, streaming
 from atlas_jax.io import contents
+from atlas_jax.io.folder import Folder
 from tests.testing import damage
 
 # Of random numbers: Orbax compresses what is regular, and keeps what is small inside its tree.
@@ -127,7 +128,7 @@ def test_unfinished_saves_are_no_steps(tmp_path):
     for name in ('7', '11', '13.orbax-checkpoint-tmp', 'x'):
         (tmp_path / name).mkdir()
     (tmp_path / '17').write_text('a file')
-    assert integrity.steps(tmp_path) == [11, 7] and integrity.steps(tmp_path / 'absent') == []
+    assert integrity.steps(Folder(tmp_path)) == [11, 7] and integrity.steps(Folder(tmp_path / 'absent')) == []
 
 
 def test_a_full_disk_is_told_once(caplog):

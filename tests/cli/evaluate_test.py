@@ -42,7 +42,7 @@ def asking(*more) -> list[str]:
 
 def test_the_commands_of_the_page(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    questions, choices, exchange, everything, comparison, retrieval, rescoring = commands_test.commands('docs/evaluation.md')
+    questions, choices, exchange, everything, comparison, retrieval, rescoring, _ = commands_test.commands('docs/evaluation.md')
 
     def printed(arguments) -> str:
         assert cli.main(arguments) == 0, capsys.readouterr().err
@@ -87,7 +87,10 @@ def test_the_commands_of_the_page(folder, monkeypatch, capsys):
     (asking('--index', 'a', '--index', 'b')[1:], '--index a: give each of several indexes as NAME=DIR'),
     (asking('--index', 'a=index', '--index', 'a=index')[1:], '--index a=index: give each'),
     (asking('--index', 'a=index', '--index', 'b=nowhere')[1:], 'nowhere'),
-    (asking('--index', 'a=index', '--out', 'x')[1:], '--out is of no use')])
+    (asking('--index', 'a=index', '--out', 'x')[1:], '--out is of no use'),
+    (asking('--index', 'index', '--abstain_below', '0.5')[1:], 'run is not calibrated: `atlas-jax calibrate --model run'),
+    (asking('--index', 'index', '--abstain_below', '2')[1:], '--abstain_below 2.0: it must be from 0 to 1'),
+    (['--all', 'x', '--abstain_below', '0.5'], '--abstain_below is of no use with --all')])
 def test_mistakes_get_one_line(folder, monkeypatch, capsys, arguments, says):
     monkeypatch.chdir(folder)
     assert cli.main(['evaluate', *arguments]) == 2

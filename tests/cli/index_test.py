@@ -5,12 +5,13 @@ import json
 import shutil
 
 import jax
+import numpy as np
 import pytest
 
 from atlas_jax import api
 from atlas_jax.cli import main as cli
 from atlas_jax.conversion import hf
-from tests.testing import tiny, tiny_checkpoints, tiny_run, word_tokenizers
+from tests.testing import saved_index, tiny, tiny_checkpoints, tiny_run, word_tokenizers
 
 
 @pytest.fixture(scope='module')
@@ -49,6 +50,18 @@ def test_a_life_of_an_index(folder, capsys, tmp_path):
     assert 'every file is as it was written' in run(capsys, 'index', 'verify', '--index', index, *model)[1]
 
 
+def test_a_saved_index_of_the_original_is_imported(folder, capsys, tmp_path):
+    built = api.Index.open(folder / 'index')
+    passages = [{'id': passage.docid, 'title': passage.title, 'text': passage.text} for passage in built.store]
+    saved = saved_index.write(tmp_path / 'saved', built.index.embeddings(np.arange(23)), passages, [9])
+    command = 'index', 'import', '--from', saved, '--store', tmp_path / 'store', '--out', tmp_path / 'index', '--model', folder / 'model'
+    code, out, _ = run(capsys, *command)
+    assert code == 0 and '23 passages; this model embeds a sample of them with a median difference of 0.0' in out
+    (saved / 'passages.1.pt').unlink()
+    code, _, err = run(capsys, *command)
+    assert code == 2 and 'no passages.1.pt; copy all shards' in err and err.count('\n') == 1
+
+
 def test_another_model_is_named_by_verify(folder, capsys, tmp_path):
     other = tiny_run.atlas(dropout_rate=0.0, mesh=None)
     other.params = jax.tree.map(lambda leaf: leaf + 1, other.params)
@@ -68,9 +81,9 @@ def test_mistakes_get_one_line(capsys, arguments, message):
 
 
 def test_a_build_takes_the_model_of_its_flags_over_that_of_a_gin_file(folder, capsys, tmp_path):
-    code, out, _ = run(capsys, 'index', 'build', '--gin_file', 'runs/build_index.gin', f"--gin.STORE_DIR='{folder / 'store'}'",
-                       f"--gin.INDEX_DIR='{tmp_path / 'i'}'", '--gin.READER_DIR=None', '--gin.RETRIEVER_DIR=None', '--gin.INPUTS=None',
-                       "--gin.MODEL_DIR='nowhere'", '--model', folder / 'model')
+    (tmp_path / 'own.gin').write_text("include 'runs/build_index.gin'\nMODEL_DIR = 'nowhere'\nREADER_DIR = 'nowhere'\nINPUTS = None\n")
+    code, out, _ = run(capsys, 'index', 'build', '--gin_file', tmp_path / 'own.gin', '--store', folder / 'store', '--out', tmp_path / 'i',
+                       '--model', folder / 'model')
     assert code == 0 and json.loads(out)['rows'] == 23
     assert api.Index.open(tmp_path / 'i').index.dtype == 'float32'
 

@@ -11,7 +11,9 @@ import sys
 import pytest
 
 from atlas_jax.cli import main as cli
-from tests.testing import tiny_run
+from atlas_jax.io import lock
+from atlas_jax.io.folder import Folder
+from tests.testing import bucket, tiny_run
 
 
 @pytest.fixture(scope='module')
@@ -64,13 +66,46 @@ def test_an_index_of_another_model_is_refused_with_a_way_out_that_both_commands_
 
 @pytest.mark.parametrize(('change', 'message'), [
     ('--gin.N_CONTEXT=0', 'training needs an index and n_context >= 1, or neither'),
-    ("--gin.train.RunConfig.run_dir='gs://bucket/run'", 'run folders lie on a disk'),
+    ("--gin.train.RunConfig.run_dir='s3://bucket/run'", 'give a folder or gs://bucket/folder'),
     ('--gin.train.RunConfig.batch_size=0', 'RunConfig.batch_size is 0; it must be at least 1'),
     ('--gin.train.RunConfig.evaluate_every_steps=2', 'needs both eval_file and RunConfig.evaluate_every_steps')])
 def test_mistakes_get_one_line_before_anything_is_loaded(folder, tmp_path, capsys, change, message):
     assert cli.main(training(folder, tmp_path / 'run', change)) == 2
     printed = capsys.readouterr().err
     assert message in printed and printed.count('\n') == 1
+
+
+def test_a_run_in_a_bucket(folder, capsys, monkeypatch):
+    """Trained, gone on with after a kill, answered from, verified and converted, all by its gs:// path."""
+    run = Folder('gs://some-bucket/runs/x')
+    with bucket.serving(monkeypatch):
+        Folder('gs://some-bucket').write('train.jsonl', '\n'.join(json.dumps(row) for row in tiny_run.rows(5)).encode())
+        arguments = training(folder, run, '--gin.OptimizerConfig.schedule="fixed"', "--gin.TRAIN_FILE='gs://some-bucket/train.jsonl'")
+        assert cli.main(arguments) == 0
+        first = run.read('metrics.jsonl')
+        assert f'{run}: 1 steps, reader_loss' in capsys.readouterr().out and first.count(b'\n') == 1 and run.exists('config.gin')
+        # A killed run leaves its lease, rows beyond its checkpoint, and the beginning of a checkpoint.
+        monkeypatch.setattr(lock, 'LEASE_SECONDS', 1)
+        run.write_json(lock.FILE, {'writer': 'process 7 elsewhere', 'until': 1e12})
+        run.write('metrics.jsonl', first + first.replace(b'"step": 1', b'"step": 2') + b'{"step": 3')
+        run.write('checkpoints/2/params/d/half', b'x')
+        assert cli.main([*arguments, '--gin.TOTAL_STEPS=2']) == 0
+        assert 'process 7 elsewhere has not ended' in (shown := capsys.readouterr().out) and 'going on from step 1 of this run' in shown
+        rows = run.read('metrics.jsonl').splitlines(keepends=True)
+        assert rows[0] == first and [json.loads(row)['step'] for row in rows] == [1, 2]
+        assert set(run.children()) == {'checkpoints', 'checksums.json', 'config.gin', 'metrics.jsonl', 'model.json', 'record.json',
+                                       'tensorboard', 'tokenizers'}
+        assert cli.main(['answer', 'what is thing 3 ?', '--model', str(run), '--index', str(folder / 'index')]) == 0
+        assert cli.main(['verify', 'gs://some-bucket']) == 0
+        assert capsys.readouterr().out.endswith(f'{run}: run, every file is as it was written\n')
+        assert cli.main(['convert', str(run), '--to', 'hf', '--out', 'gs://some-bucket/hf']) == 2
+        assert 'a conversion is written to a disk' in capsys.readouterr().err
+        name = 'tokenizers/reader/spiece.model'
+        run.write(name, run.read(name)[:-1])
+        for command in (['verify', 'gs://some-bucket'], ['answer', 'what?', '--model', str(run), '--index', str(folder / 'index')]):
+            assert cli.main(command) == 2
+            printed = capsys.readouterr()
+            assert f'{run}/{name}: damaged' in printed.out + printed.err and printed.err.count('\n') == 1
 
 
 def test_a_run_goes_on_with_its_own_settings_alone(folder, tmp_path, capsys):

@@ -6,8 +6,8 @@ import pathlib
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.conversion import loading, original
-from tests.testing import word_tokenizers
+from atlas_jax.conversion import convert, loading, original
+from tests.testing import bucket, tiny_run, word_tokenizers
 
 
 def _touch(folder, *names, content=b'x'):
@@ -98,3 +98,17 @@ def test_joining_takes_the_reader_of_one_and_the_encoders_of_the_other(tmp_path)
 def test_a_part_that_is_not_there():
     with pytest.raises(errors.ModelFolderError, match='a: holds no retriever, only reader; give a folder that has one'):
         _opened('a', 'reader').retriever()
+
+
+def test_of_a_bucket_run_folders_are_read_and_other_kinds_refused(monkeypatch, tmp_path):
+    with bucket.serving(monkeypatch):
+        tiny_run.atlas().save('gs://some-bucket/run')
+        opened = loading.open_model('gs://some-bucket/run')
+        assert opened.kind == loading.ATLAS_JAX and str(opened.path) == 'gs://some-bucket/run' and opened.step == 0
+        assert opened.reader().read('decoder/decoder_norm/scale').ndim == 1
+        convert.convert(convert.Request('gs://some-bucket/run', 'hf', tmp_path / 'hf'))
+        assert loading.detect(tmp_path / 'hf').kind == loading.PAIR
+        with pytest.raises(errors.ModelFolderError, match='^gs://some-bucket/hf: no model.json in it, .*copy other'):
+            loading.detect('gs://some-bucket/hf')
+        with pytest.raises(errors.ConfigError, match='^gs://some-bucket/hf: a conversion is written to a disk'):
+            convert.convert(convert.Request('gs://some-bucket/run', 'hf', 'gs://some-bucket/hf'))

@@ -96,7 +96,7 @@ class Killed(BaseException):
 
 
 def test_a_conversion_killed_at_any_change_of_the_disk_goes_on(files, tmp_path, monkeypatch):
-    run = functools.partial(convert.convert, PASSAGES, files, skip_bad=1, workers=1)
+    run = functools.partial(convert.convert, PASSAGES, files[:2], skip_bad=1, workers=1)
     run(tmp_path / 'whole')
     real = {'replace': os.replace, 'rename': os.rename}
     for kill_at in range(99):
@@ -157,6 +157,10 @@ def test_files_and_options_are_not_mixed(files, tmp_path):
         run(files, tmp_path / 'new')
     with pytest.raises(errors.FolderExistsError, match='new.partial: begun with other files or options'):
         run(files[:1], tmp_path / 'new')
+    # A first piece that failed left nothing that could be mixed.
+    with pytest.raises(errors.InputFileError):
+        run(files[2:], tmp_path / 'failed')
+    assert run(files[:1], tmp_path / 'failed').rows == {'passages': 2, 'infobox': 1}
 
 
 def test_folders_of_others_are_left_alone(files, tmp_path):
@@ -187,6 +191,8 @@ def test_the_first_bad_part_ends_it_unless_it_may_be_skipped(files, tmp_path):
 def test_options_are_checked(files, tmp_path):
     with pytest.raises(errors.ConfigError, match='lines has no option "x"; it has: loud'):
         convert.convert(PASSAGES, files, tmp_path / 'out', {'x': 1})
+    with pytest.raises(errors.ConfigError, match='gs://b/c: conversions are written to a disk'):
+        convert.convert(PASSAGES, files, 'gs://b/c')
     with pytest.raises(errors.ConfigError, match='questions makes examples'):
         convert.convert(EXAMPLES, files, tmp_path / 'out', max_passages=1)
     with pytest.raises(errors.InputFileError, match='z: no such file'):

@@ -60,6 +60,14 @@ def test_datasketch_finds_the_same():
     assert len(ours) > 20 and len(ours ^ theirs) <= .03 * len(ours)
 
 
+def test_only_the_first_of_a_chain_stays():
+    """b is near a, c is near b and not near a: where b goes, c may stay."""
+    chain = [f'the {metal} metal that was found by madame curie and her husband in {city} before the first war'
+             for metal, city in (('glowing', 'paris'), ('glowing', 'prague'), ('golden', 'prague'))]
+    assert [sorted(near) for near in duplicates.NearDuplicates(.8).add(chain)] == [[], [0], [1]]
+    assert [sorted(near) for near in duplicates.NearDuplicates(.8).add(chain, first_only=True)] == [[], [0], []]
+
+
 def test_similarities_and_equal_texts():
     collection = duplicates.NearDuplicates(.8)
     assert collection.add(['Who found radium?', 'What is a glowing metal?']) == [{}, {}]
@@ -71,7 +79,7 @@ def test_similarities_and_equal_texts():
 
 def test_runs_and_their_similarity():
     assert duplicates.runs_of('abcdefg') == {'abcde', 'bcdef', 'cdefg'} and duplicates.runs_of('abc') == {'abc'}
-    assert duplicates.similarity({'a', 'b', 'c'}, {'b', 'c', 'd'}) == .5
+    assert duplicates.similarity(frozenset('abc'), frozenset('bcd')) == .5
 
 
 def test_bands_miss_one_pair_of_a_hundred_at_most():

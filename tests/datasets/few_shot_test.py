@@ -74,7 +74,7 @@ def test_a_choice_can_be_made_again_from_its_list(with_ids):
     drawn = few_shot.by_seed(files, 6, 1)
     assert few_shot.write(drawn, files, pathlib.Path('few.jsonl')) == {pathlib.Path('few.jsonl'): 6}
     listed = [json.loads(line) for line in pathlib.Path('few.ids').read_text().splitlines()]
-    assert listed[0] == {'id': drawn[0].docid, 'row': drawn[0].row, 'asked': drawn[0].fields['claim'].lower().rstrip('.')}
+    assert listed[0] == {'id': drawn[0].docid, 'row': drawn[0].row, 'asked': drawn[0].fields['claim']}
     assert (listed[0]['id'] is not None) == with_ids
     for paths in (files, files[::-1], written('all.jsonl', claims)):
         assert fields(few_shot.by_list(paths, pathlib.Path('few.ids'))) == fields(drawn)
@@ -87,6 +87,8 @@ def test_rows_with_one_text_are_told_apart_by_their_number():
     file = written('all.jsonl', rows)
     written('few.ids', [{'id': None, 'row': 2, 'asked': 'who'}, {'id': None, 'row': 0, 'asked': 'who'}])
     assert fields(few_shot.by_list(file, pathlib.Path('few.ids'))) == [rows[2], rows[0]]
+    sums = [{'question': f'1 {sign} 2?', 'answers': [sign]} for sign in '+-*']
+    assert fields(few_shot.by_list(written('sums.jsonl', sums), pathlib.Path(written('two.jsonl', sums[:0:-1])))) == sums[:0:-1]
     # Without numbers one after another, as often as they are listed.
     assert fields(few_shot.by_list(file, pathlib.Path(written('two.jsonl', rows[1:])))) == rows[:2]
 
@@ -106,7 +108,7 @@ def test_lists_of_others(content, name, rows):
     ('[31]', r'1 of 1 entries are not in all\.jsonl: row 31 \(entry 1\)'), ('[3, 3]', r'row 3 \(entry 2\) is listed before \(entry 1\)'),
     ('[-1]', 'entry 1 is -1; entries are'), ('[true]', 'entry 1 is True'), ('[]', 'an empty list'), ('{}', 'no list ""; lists found: none'),
     ('{"a": [1], "b": [2]}', '2 lists; choose one by --list: a, b'), ('{"claim": "nothing"}', "entries are not in all.jsonl: 'nothing'"),
-    ('{"id": "c1", "row": 1, "asked": "claim 2"}', r'id \'c1\' \(line 1\) reads "claim 1" in all\.jsonl:2, and "claim 2" in the list'),
+    ('{"id": "c1", "row": 1, "asked": "claim 2"}', r'id \'c1\' \(line 1\) reads \'Claim 1.\' in all\.jsonl:2, and \'claim 2\' in the list'),
     ('{"id": 3, "row": 1, "asked": "x"}', r'list\.json:1: expected "id" as text or null'),
     ('{"id": null, "row": -1, "asked": "x"}', r'list\.json:1: expected'), ('{"claim": "claim 1"}\n{"claim"', r'list\.json:2: broken JSON'),
     ('[1', r'list\.json:1: broken JSON'), ('3', r'list\.json:1: expected a JSON object'), ('', 'the file is empty')])

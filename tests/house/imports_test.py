@@ -18,7 +18,8 @@ LEVELS = (
     {'evaluate'},
     {'train'},
     {'compare', 'gin_files'},
-    {'demo'},
+    {'demo', 'reproduce'},
+    {'project'},
     {'cli'},
     {'__init__', '__main__'},
 )
@@ -29,6 +30,7 @@ EXCEPTIONS = {('nn', 'tokenizers'), ('tasks', 'corpus'), ('input', 'corpus'), ('
 RESERVED = {
     'gin': ('gin_files.',),
     'grain': ('input.',),
+    'mwparserfromhell': ('datasets.corpora.',),
     'onnx': ('demo.',),
     'optax': ('training.',),
     'orbax': ('checkpoints.',),
@@ -37,6 +39,7 @@ RESERVED = {
     'scann': ('searchers.scann.',),
     'sentencepiece': ('tokenizers.',),
     'tensorflow': (),
+    'tensorflow_datasets': ('datasets.tfds.',),
     'tokenizers': ('tokenizers.',),
     'torch': ('conversion.', 'compare.pytorch.'),
     'transformers': ('compare.pytorch.',),

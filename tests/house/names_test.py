@@ -15,10 +15,12 @@ _FOLDERS = ('corpus', 'index')
 _CHECKS_ITSELF = ('io.contents', 'io.folder', 'io.untrusted')  # the first asks `inside` for each name of a list that it reads
 # Names that no file gave: constants of ours under a variable's name, command-line arguments, digests.
 _OWN_NAMES = {
+    'checkpoints.integrity': {'folder / item'},  # a Folder
     'cli.inputs': {'folder / name'},
+    'cli.verify': {'folder / path'},  # a Folder
     'conversion.convert': {'folder / name', "folder / 'tokenizers' / name"},
     'conversion.loading': {'folder / part', 'parent / name', 'path / name', "path / 'checkpoint' / name",
-                           "path / 'tokenizers' / part", 'place / file'},
+                           'place / file'},
     'conversion.hf_files': {'folder / file', 'folder / index', 'folder / single', 'self.path / index_name'},
     'conversion.t5x': {'folder / name'},
     # A copy has the name of the file that the user gave.
@@ -29,12 +31,17 @@ _OWN_NAMES = {
     'gin_files.parse': {'folder / name'},
     'io.atomic': {'folder / name'},
     # Each name is checked where the list is read.
-    'io.contents': {'folder / block[0]', 'folder / name', 'folder.absolute() / name', 'pathlib.Path(parent) / name'},
+    'io.appending': {'folder.local / name'},
+    'io.contents': {'folder / name', 'folder.local / name'},
     'planning.plan': {"cache_dir / f'{_key([lowered.as_text(), *shapes], topology)}.json'"},
-    'report.run_log': {"folder / f'events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}'"},
+    # Names of this package's own parts of a project.
+    'project.folder': {"self.path / ('run' if self.trains else 'model')",
+                       "self.path / 'results' / ('test.jsonl' if name == 'evaluate' else 'closed_book.jsonl')"},
+    'project.making': {'self._project.path / name'},
+    'project.report': {"project.path / 'results' / each"},
+    'project.steps': {"project.path / 'questions' / f'{name}.jsonl'"},
     'searchers.on_host': {'pathlib.Path(part.index.path) / name'},
     'tokenizers.bert': {'folder / file'},
-    'train': {"folder / 'checkpoints' / str(done)"},
     # Where a checkpoint of the original says that its models are: looked at for tokenizers, and for nothing else.
     'conversion.original': {'parent / option', 'parent / pathlib.PurePath(option).name'},
     # A store may be anywhere: an index names it as a user would.

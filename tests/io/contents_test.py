@@ -96,7 +96,7 @@ def test_what_was_found_whole_is_read_again_only_after_it_has_changed(folder, mo
     contents.check(folder)
     read = []
     digest = contents._digest
-    monkeypatch.setattr(contents, '_digest', lambda path, *block: read.append(path.name) or digest(path, *block))
+    monkeypatch.setattr(contents, '_digest', lambda place, name, *block: read.append(name) or digest(place, name, *block))
     contents.check(folder)
     assert not read
     _flip(folder / 'config.json', 9)

@@ -46,3 +46,10 @@ def test_mistakes_name_the_path(paths, message):
 def test_messages_name_the_first_and_count_the_others():
     assert file_list.shown('a') == 'a' and file_list.shown([pathlib.Path('a')]) == 'a'
     assert file_list.shown(['a', 'b', 'c']) == 'a and 2 more'
+
+
+def test_a_file_of_a_bucket_keeps_its_path_and_is_looked_at_when_it_is_read():
+    found = file_list.files_of(['gs://some-bucket/deep/a.jsonl', 'gs://some-bucket/b.jsonl'])
+    assert [str(path) for path in found] == ['gs://some-bucket/deep/a.jsonl', 'gs://some-bucket/b.jsonl'] and found[0].name == 'a.jsonl'
+    with pytest.raises(errors.InputFileError, match='^gs://some-bucket/b.jsonl: named twice'):
+        file_list.files_of(['gs://some-bucket/b.jsonl', 'gs://some-bucket/b.jsonl'])

@@ -8,7 +8,7 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.io import arrays
-from atlas_jax.io.folder import Folder, default_cache_dir, storage_errors
+from atlas_jax.io.folder import Folder, default_cache_dir, file_on_disk, storage_errors
 from tests.testing import bucket
 
 
@@ -59,6 +59,26 @@ def test_files_are_mapped(folder):
     if folder.local is None:
         with pytest.raises(errors.StorageError, match='contents differ'):
             folder.mapped('a', '0' * 64)
+
+
+def test_parts_sizes_and_paths_on_this_machine(folder):
+    folder.write('a', b'0123456789')
+    folder.write('deep/b', b'')
+    assert b''.join(folder.pieces('a', 3, 10)) == b'3456789' and list(folder.pieces('a', 3, 5)) == [b'34']
+    assert list(folder.pieces('deep/b', 0, 0)) == [] and folder.size('deep/b') == 0
+    assert [folder.size('a', at_least=known) for known in (0, 9, 10)] == [10, 10, 10]
+    for call in (lambda: list(folder.pieces('no', 0, 1)), lambda: folder.size('no'), lambda: folder.read_json('no')):
+        with pytest.raises(FileNotFoundError):
+            call()
+    assert folder.is_folder() and (folder / 'deep').is_folder() and not (folder / 'no').is_folder()
+    place = folder.on_disk()
+    assert (place / 'a').read_bytes() == b'0123456789' and (place / 'deep' / 'b').read_bytes() == b'' and folder.on_disk() == place
+    folder.write('a', b'anew')  # a copy is not remembered
+    assert (folder.on_disk() / 'a').read_bytes() == b'anew'
+    folder.write('a', b'0123456789')
+    assert file_on_disk(f'{folder}/a').read_bytes() == b'0123456789'
+    with pytest.raises(ValueError, match='Expecting value'):
+        folder.read_json('deep/b')
 
 
 @pytest.mark.parametrize('path', ['gs://', 'gs:///x', 'gs://B/x', f'gs://{bucket.READ_ONLY}/x', 'gs://missing/x'])

@@ -1,14 +1,18 @@
 """JSON lines: what is read, and the one line that each mistake gets."""
 
+import gzip
 import json
 import os
 
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas_jax import errors
 from atlas_jax.io import jsonl
+from atlas_jax.io.folder import Folder
+from tests.testing import bucket
 
 
 def _file(tmp_path, content: bytes):
@@ -79,3 +83,40 @@ def test_pipes_devices_and_endless_lines_are_refused(tmp_path):
     for name, problem in (('pipe', 'no regular file'), ('zero', 'no regular file'), ('holes', ':1: more than 67,108,864 bytes')):
         with pytest.raises(errors.InputFileError, match=problem):
             list(jsonl.read(tmp_path / name))
+
+
+def test_lines_of_a_bucket_are_read_and_named_by_its_path(monkeypatch):
+    with bucket.serving(monkeypatch):
+        Folder('gs://some-bucket/deep').write('a.jsonl', b'{"a": 1}\n\n{"a": 2}\n[]\n')
+        rows = jsonl.read('gs://some-bucket/deep/a.jsonl')
+        assert [next(rows), next(rows)] == [(1, {'a': 1}), (3, {'a': 2})]
+        with pytest.raises(errors.InputFileError, match='^gs://some-bucket/deep/a.jsonl:4: expected a JSON object'):
+            next(rows)
+        with pytest.raises(errors.InputFileError, match='^gs://some-bucket/none.jsonl: no such file'):
+            next(jsonl.read('gs://some-bucket/none.jsonl'))
+        with pytest.raises(errors.StorageError, match='^gs://B: '):
+            next(jsonl.read('gs://B/a.jsonl'))
+
+
+def test_compressed_files_are_read_and_cut_ones_told(tmp_path):
+    packed = gzip.compress(b'{"a": 1}\n' * 99)
+    (tmp_path / 'rows.jsonl.gz').write_bytes(packed)
+    assert [number for number, _ in jsonl.read(tmp_path / 'rows.jsonl.gz')] == list(range(1, 100))
+    (tmp_path / 'rows.jsonl.gz').write_bytes(packed[:-5])
+    with pytest.raises(errors.InputFileError, match='rows.jsonl.gz: truncated or damaged gzip file'):
+        list(jsonl.read(tmp_path / 'rows.jsonl.gz'))
+
+
+def test_a_small_file_of_one_endless_line_is_refused(tmp_path):
+    with pyarrow.CompressedOutputStream(str(tmp_path / 'bomb.jsonl.zst'), 'zstd') as file:
+        for _ in range(70):
+            file.write(b'a' * (1 << 20))
+    with pytest.raises(errors.InputFileError, match='bomb.jsonl.zst:1: more than 67,108,864 bytes'):
+        list(jsonl.read(tmp_path / 'bomb.jsonl.zst'))
+
+
+def test_each_line_is_a_row_or_its_error(tmp_path):
+    found = list(jsonl.read_each(_file(tmp_path, b'{"a": 1}\n{"a"\n{"b": 2}\n{"a": 3}\n'), ['a']))
+    assert [number for number, _ in found] == [1, 2, 3, 4] and [row for _, row in found[::3]] == [{'a': 1}, {'a': 3}]
+    assert [str(error).split(': ', 1)[0][-len('rows.jsonl:2'):] for _, error in found[1:2]] == ['rows.jsonl:2']
+    assert isinstance(found[2][1], errors.InputFileError) and found[2][1].field == 'a'

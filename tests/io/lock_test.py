@@ -1,6 +1,7 @@
 """The writer's lock in a bucket; on a disk, tests/corpus and tests/index hold it."""
 
 import json
+import threading
 import time
 
 import pytest
@@ -41,6 +42,24 @@ def test_the_lease_of_a_killed_writer_ends(seconds, held):
     else:
         with writing():
             assert 'process 7 elsewhere' not in FOLDER.read(lock.FILE).decode()
+
+
+def test_a_run_waits_for_the_lease_of_a_killed_writer_and_not_for_one_that_lives(monkeypatch, capsys):
+    monkeypatch.setattr(lock, 'LEASE_SECONDS', 1)
+    FOLDER.write_json(lock.FILE, {'writer': 'process 7 elsewhere', 'until': time.time() + 0.3})
+    with lock.writing(FOLDER, 'run', errors.ConfigError, waits=True):
+        assert 'process 7 elsewhere has not ended with this run; waiting for at most' in capsys.readouterr().out
+        # The one that holds it renews it five times in its lease, far before it ends.
+        started = time.time()
+        with pytest.raises(errors.ConfigError, match='another process is writing this run'), \
+                lock.writing(FOLDER, 'run', errors.ConfigError, waits=True):
+            pass
+        assert time.time() - started < 0.9
+        ending = threading.Timer(0.05, FOLDER.remove, [lock.FILE])  # as a writer that ends well
+        FOLDER.write_json(lock.FILE, {'writer': 'the other', 'until': time.time() + 60})
+        ending.start()
+    with lock.writing(FOLDER, 'run', errors.ConfigError, waits=True):
+        assert 'the other' not in FOLDER.read(lock.FILE).decode()
 
 
 def test_of_two_that_come_together_one_gets_it(monkeypatch):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import struct
 
 import jax.numpy as jnp
@@ -10,7 +9,9 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors
+from atlas_jax.io.folder import Folder
 from atlas_jax.report import run_log
+from tests.testing import bucket
 
 
 def test_rows_after_the_restored_step_are_dropped(tmp_path):
@@ -59,10 +60,29 @@ def test_a_row_is_seen_while_the_run_goes_on_and_flushed_rows_are_whole(tmp_path
     assert (tmp_path / run_log.METRICS_FILE).read_text().count('\n') == 2 and len(_records(events.read_bytes())) == 3
 
 
+def test_a_run_in_a_bucket_has_the_same_files(monkeypatch):
+    folder = Folder('gs://some-bucket/run')
+    with bucket.serving(monkeypatch):
+        with run_log.RunLog(folder, 0) as log:
+            for step in (1, 2, 3):
+                log.append({'step': step, 'loss': step / 2})
+            log.flush()  # as before a checkpoint
+            assert [json.loads(line)['step'] for line in folder.read(run_log.METRICS_FILE).splitlines()] == [1, 2, 3]
+        with run_log.RunLog(folder, 2) as again:
+            again.append({'step': 3, 'loss': 7.0})
+        assert [json.loads(line) for line in folder.read(run_log.METRICS_FILE).splitlines()] == again.rows and len(again.rows) == 3
+        events, = (folder / run_log.TENSORBOARD_FOLDER).sizes()  # of one second and process: one file
+        assert len(_records((folder / run_log.TENSORBOARD_FOLDER).read(events))) >= 2
+        folder.write(run_log.METRICS_FILE, b'{"step": 1}\n[]\n')
+        with pytest.raises(errors.InputFileError, match='^gs://some-bucket/run/metrics.jsonl:2: damaged'):
+            run_log.RunLog(folder, 2)
+
+
 def test_a_full_disk_is_one_line_at_the_next_row(tmp_path):
     log = run_log.RunLog(tmp_path, 0)
-    log.path = pathlib.Path('/dev/full')
-    with pytest.raises(errors.DiskFullError, match='/dev/full: the disk is full; free'), log:
+    (tmp_path / run_log.METRICS_FILE).unlink()
+    (tmp_path / run_log.METRICS_FILE).symlink_to('/dev/full')
+    with pytest.raises(errors.DiskFullError, match='metrics.jsonl: the disk is full; free'), log:
         log.append({'step': 1, 'loss': 0.5})
         with pytest.raises(errors.DiskFullError):
             log.flush()

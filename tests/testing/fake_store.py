@@ -1,5 +1,6 @@
 """A passage store in memory and an embedder that needs no model, for tests of the index."""
 
+import functools
 import hashlib
 import pathlib
 
@@ -91,6 +92,10 @@ class FakeEmbedder:
     def whole_lengths(self, title_lengths: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The format adds no tokens."""
         return lengths
+
+    def rows_of(self, store, first: int, stop: int):
+        """As PassageEmbedder does."""
+        return functools.partial(self.embed, store.retriever_table(max_tokens=self.max_tokens, rows=(first, stop)))
 
     def embed(self, table: types.TokenTable, rows: np.ndarray, progress=None) -> np.ndarray:
         """[n, dim] float32; raises RuntimeError once more than `stop_after` rows were asked for."""

@@ -9,8 +9,8 @@ import sys
 SCRIPTS = pathlib.Path(__file__).parents[2] / 'tpu_scripts'
 GCLOUD = pathlib.Path(__file__).parent / 'gcloud.py'
 POD = ('--name', 'pod', '--zone', 'us-central2-b')
-TRAIN = ('--', 'atlas-jax', 'train', '--gin_file', 'runs/x.gin', '--gin.RUN_DIR="bucket/run"')
-STATE, REQUEST, RUN, LAYOUT = 'tpu-vm describe', 'queued-resources describe', 'run_host.sh state', 'buckets describe'
+TRAIN = ('--', 'atlas-jax', 'train', '--gin_file', 'runs/x.gin', '--gin.RUN_DIR="gs://my-bucket/run"')
+STATE, REQUEST, RUN = 'tpu-vm describe', 'queued-resources describe', 'run_host.sh state'
 
 
 class Machine:
@@ -59,10 +59,10 @@ class Cloud(Machine):
         self.plan()
 
     def plan(self, **pieces: list[dict]) -> None:
-        """Sets the answers by the names of this module: request, state, run, layout; every other piece with `also`."""
-        names = {'request': REQUEST, 'state': STATE, 'run': RUN, 'layout': LAYOUT}
+        """Sets the answers by the names of this module: request, state, run; every other piece with `also`."""
+        names = {'request': REQUEST, 'state': STATE, 'run': RUN}
         also = pieces.pop('also', {})
-        plan = {LAYOUT: [{'out': 'True'}]} | {names[name]: planned for name, planned in pieces.items()} | also
+        plan = {names[name]: planned for name, planned in pieces.items()} | also
         self.plan_file.write_text(json.dumps(plan))
 
     def workers(self, number: int) -> list[pathlib.Path]:
@@ -81,7 +81,7 @@ class Cloud(Machine):
     def verbs(self) -> list[str]:
         """The calls that change something, in order."""
         names = {'queued-resources create': 'create', 'queued-resources delete': 'delete', 'set_up_host.sh': 'set_up',
-                 'mount_host.sh': 'mount', 'run_host.sh end': 'end', 'run_host.sh start': 'launch', ' scp --recurse ': 'fetch'}
+                 'storage rsync': 'copy', 'run_host.sh end': 'end', 'run_host.sh start': 'launch', ' scp --recurse ': 'fetch'}
         return [names[piece] for call in self.calls for piece in names if piece in call]
 
 

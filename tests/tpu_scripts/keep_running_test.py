@@ -4,8 +4,7 @@ from tests.tpu_scripts.fakes import POD, TRAIN, answers
 
 GONE = answers('!NOT_FOUND')
 KEEP = ('keep_running.sh', *POD, '--type', 'v4-8')
-MOUNT = ('--mount', 'my-bucket', '--to', 'bucket')
-START = ['copy', 'set_up', 'launch']
+COPY = ('--from', 'gs://my-bucket/t5', '--to', 't5')
 
 
 def _keep(cloud, *arguments, **environment):
@@ -18,11 +17,11 @@ def test_survives_preemption_and_silence_and_deletes_the_pod(cloud):
                # before it starts, in create.sh; then the looks: running, no answer, taken away; the new one; 75 and launched again; done
                state=answers('!NOT_FOUND', 'READY', 'READY', '!backend error', 'PREEMPTED', '!NOT_FOUND', *ready),
                run=answers('run: RUNNING', 'run: 75', 'run: 0'))
-    result = _keep(cloud, '--spot', *MOUNT)
+    result = _keep(cloud, '--spot', '--logs', 'gs://my-bucket/logs', *COPY)
     assert result.returncode == 0 and 'after 2 restarts' in result.stdout, result
-    assert cloud.verbs == ['set_up', 'mount', 'launch', 'delete', 'create', 'set_up', 'mount', 'launch', 'mount', 'end', 'launch', 'delete']
+    assert cloud.verbs == ['set_up', 'copy', 'launch', 'delete', 'create', 'set_up', 'copy', 'launch', 'end', 'launch', 'delete']
     launched = [call for call in cloud.calls if 'run_host.sh start' in call]
-    assert all('bucket/run' in call and '--logs gs://my-bucket/logs/pod --' in call for call in launched)
+    assert all('gs://my-bucket/run' in call and '--logs gs://my-bucket/logs --' in call for call in launched)
     assert 'gone' in result.stdout
 
 
@@ -78,14 +77,9 @@ def test_no_endless_loop_where_nobody_answers(cloud):
 
 def test_what_cannot_start_costs_nothing(cloud):
     cloud.plan(request=answers('ACTIVE', '!NOT_FOUND'), state=answers('READY'), run=answers('run: NONE'),
-               also={'mount_host.sh': answers('!cannot be mounted')})
-    result = _keep(cloud, *MOUNT)
+               also={'storage rsync': answers('!403')})
+    result = _keep(cloud, *COPY)
     assert result.returncode == 1 and 'could not start' in result.stderr and cloud.verbs[-1] == 'delete'
-    cloud.plan(layout=answers('!403'))
-    before = len(cloud.verbs)
-    result = _keep(cloud, *MOUNT)
-    assert result.returncode == 2 and 'gs://my-bucket' in result.stderr and len(result.stderr.splitlines()) == 1
-    assert cloud.verbs[before:] == []
 
 
 def test_a_pod_on_which_nothing_starts_is_a_failure_at_once(cloud):

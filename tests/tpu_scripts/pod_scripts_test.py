@@ -10,10 +10,10 @@ import pytest
 
 from tests.tpu_scripts.fakes import POD, SCRIPTS, TRAIN, answers
 
-ON_HOSTS = {'set_up_host.sh', 'run_host.sh', 'mount_host.sh'}
+ON_HOSTS = {'set_up_host.sh', 'run_host.sh'}
 POD_SCRIPTS = sorted({path.name for path in SCRIPTS.glob('[a-z]*.sh')} - ON_HOSTS)
 EXTRA = {'create.sh': ('--type', 'v4-8'), 'data.sh': ('--from', 'gs://bucket/d', '--to', 'd'), 'launch.sh': TRAIN,
-         'keep_running.sh': ('--type', 'v4-8', '--mount', 'my-bucket', '--to', 'bucket', *TRAIN),
+         'keep_running.sh': ('--type', 'v4-8', '--from', 'gs://my-bucket/d', '--to', 'd', *TRAIN),
          'profile.sh': ('--to', 'p', *TRAIN), 'fetch.sh': ('--from', 'a', '--to', 'b')}
 
 
@@ -53,11 +53,12 @@ def test_wrong_options_are_one_line(cloud, script):
     ('create.sh', ('--type', 'v4-8', '--wait_minutes', 'long'), '--wait_minutes is "long"'),
     ('create.sh', ('--type', 'v4-8', *TRAIN), 'unexpected argument "atlas-jax"'), ('stop.sh', TRAIN, 'unexpected argument'),
     ('launch.sh', (), 'what is to run'), ('launch.sh', ('--logs', 'bucket/logs', *TRAIN), '--logs is "bucket/logs"'),
-    ('keep_running.sh', ('--type', 'v4-8', '--to', 'bucket', *TRAIN), '--to needs --mount'),
+    ('keep_running.sh', ('--type', 'v4-8', '--to', 'bucket', *TRAIN), '--to needs --from'),
     ('keep_running.sh', ('--type', 'v4-8', '--failures', '-1', *TRAIN), '--failures'),
-    ('data.sh', ('--mount', 'my-bucket', '--to', '/mnt/bucket'), '--to is "/mnt/bucket"'),
-    ('data.sh', ('--mount', 'my-bucket', '--to', 'a/../../b'), '--to is'), ('data.sh', ('--mount', 'my bucket', '--to', 'b'), '--mount is'),
-    ('data.sh', ('--from', '/data', '--to', 'b'), '--from is "/data"'), ('data.sh', ('--to', 'b'), 'either --from'),
+    ('keep_running.sh', ('--type', 'v4-8', '--from', 'data', '--to', 'd', *TRAIN), '--from is "data"'),
+    ('data.sh', ('--from', 'gs://bucket/d', '--to', '/mnt/d'), '--to is "/mnt/d"'),
+    ('data.sh', ('--from', 'gs://bucket/d', '--to', 'a/../../b'), '--to is'),
+    ('data.sh', ('--from', '/data', '--to', 'b'), '--from is "/data"'), ('data.sh', ('--to', 'b'), '--from is missing'),
     ('fetch.sh', ('--from', '/etc/passwd', '--to', 'x'), '--from is'), ('logs.sh', ('--worker', 'all'), '--worker is "all"')])
 def test_mistakes_are_one_line_before_anything_is_called(cloud, script, arguments, said):
     result = cloud.run(script, *POD, *arguments)
@@ -91,15 +92,6 @@ def test_set_up_copies_the_checkout_to_every_worker(cloud):
     for home in homes:
         subprocess.run(['bash', '-c', command], cwd=home, check=True)
         assert (home / 'atlas_jax' / 'tpu_scripts' / 'run_host.sh').is_file() and (home / 'atlas_jax' / 'setup.py').is_file()
-
-
-def test_a_flat_bucket_is_not_mounted(cloud):
-    for layout, code, said in (('True', 0, ''), ('', 2, 'no hierarchical namespace'), ('!ERROR: (gcloud.storage) 403', 2, '403')):
-        cloud.plan(layout=answers(layout))
-        before = len(cloud.calls)
-        result = cloud.run('data.sh', *POD, '--mount', 'gs://my-bucket', '--to', 'bucket')
-        assert result.returncode == code and said in result.stderr
-        assert [call for call in cloud.calls[before:] if 'mount_host.sh my-bucket bucket' in call] == [cloud.calls[-1]] * (code == 0)
 
 
 def test_several_slices_are_one_call_to_all_of_them(cloud):

@@ -53,7 +53,7 @@ def test_python_comes_from_uv_at_fixed_versions(host):
     assert result.returncode == 0 and '8 devices' in result.stdout, result.stderr
     made, installed = (call for call in host.calls if call.startswith('uv '))
     assert made.startswith('uv venv --clear --managed-python --python 3.1') and made.count('.') == 3
-    assert installed == 'uv pip install --python .venv/bin/python .[tpu]'
+    assert installed == 'uv pip install --python .venv/bin/python .[tpu,gcs]'
     # A second time it fetches nothing.
     before = len(host.calls)
     assert _run(host).returncode == 0 and [call.split()[0] for call in host.calls[before:]] == ['uv', 'uv']

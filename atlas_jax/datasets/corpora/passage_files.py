@@ -9,7 +9,7 @@ from atlas_jax.corpus import documents, passages
 from atlas_jax.datasets.corpora import file_lines, passage_rows
 from atlas_jax.datasets.source import Bad, Piece, Row, Source
 
-_ATLAS = "passage files of Atlas, such as text-list-100-sec.jsonl and infobox.jsonl (id, title, section, text)"
+_ATLAS = 'passage files of Atlas, such as text-list-100-sec.jsonl and infobox.jsonl (id, title, section, text)'
 _DPR = 'psgs_w100.tsv or psgs_w100.tsv.gz (id, text, title, with tabs between them)'
 _FLASHRAG = 'a corpus of FlashRAG or Pyserini, such as wiki18_100w.jsonl (id, contents)'
 _CCNET = 'files of CCNet, such as en_head_0000.json.gz (raw_content, title, url)'

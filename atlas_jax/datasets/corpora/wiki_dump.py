@@ -13,7 +13,7 @@ from atlas_jax.datasets.source import Bad
 from atlas_jax.io import compressed
 
 WHAT = 'a dump of articles, such as enwiki-20181220-pages-articles-multistream.xml.bz2'
-_PART_BYTES = 32 << 20  # of the file: of bzip2 about 130 MB of XML
+_PART_BYTES = 16 << 20  # of the file: of bzip2 about 70 MB of XML
 _BLOCK_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 20
 _STREAM = b'BZh91AY&SY'

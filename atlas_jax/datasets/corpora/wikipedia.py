@@ -20,6 +20,7 @@ def _pieces(files: Sequence[pathlib.Path], options: Mapping[str, Any]) -> list[P
     dumps = [file for file in files if '-index' not in file.name]
     if not dumps:
         raise errors.InputFileError(files[0] if files else '--from', 'no dump', remedy=f'give {wiki_dump.WHAT}')
+    wiki_text.parser()  # a missing package is told before the first page
     found = []
     for order, file in enumerate(dumps):
         namespaces = wiki_dump.link_namespaces(file)

@@ -1,7 +1,8 @@
-"""Wikipedia as other benchmarks hand it out: KILT's knowledge source and FEVER's wiki-pages. Their passages keep the page's name in the id."""
+"""Wikipedia as other benchmarks hand it out: KILT's knowledge source and FEVER's wiki-pages. Ids begin with the page's name."""
 
 import pathlib
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,12 +33,14 @@ def _kilt_pages(file: pathlib.Path, start: int, stop: int | None, max_words: int
             yield row
             continue
         page, title, paragraphs = str(row['wikipedia_id']), row['wikipedia_title'], row['text']
-        if not isinstance(title, str) or not page or not isinstance(paragraphs, list) or not all(isinstance(part, str) for part in paragraphs):
+        is_whole = isinstance(title, str) and page and isinstance(paragraphs, list)
+        if not is_whole or not all(isinstance(part, str) for part in paragraphs):
             yield file_lines.bad(file, start, number, 'expected wikipedia_title as text and text as a list of paragraphs')
             continue
-        for order, (section, text) in enumerate(_kilt_sections(title, paragraphs)):
-            # The page's id first: KILT's gold passages name it.
-            yield from passage_rows.cut(f'{page}-{order}', title, section, text, max_words)
+        made = (row for section, text in _kilt_sections(title, paragraphs)
+                for row in passage_rows.cut(page, title, section, text, max_words))
+        # The page's id and the passage's number on it: gold passages name the page, and recall knows PAGE#N as a piece of PAGE.
+        yield from (Row(row.output, {**row.fields, 'id': f'{page}#{place}'}) for place, row in enumerate(made))
 
 
 def _kilt_sections(title: str, paragraphs: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -78,6 +81,7 @@ def _fever_pages(file: pathlib.Path, start: int, stop: int | None, max_words: in
             continue
         if not page:  # the first line of wiki-001.jsonl is an empty page, and so are redirects
             continue
+        page = unicodedata.normalize('NFC', page)  # as the claims' evidence, which writes some accents in another way
         title = fever_text(page.replace('_', ' '))
         yield from passage_rows.cut(page, title, '', ' '.join(filter(None, map(fever_text, _fever_sentences(lines)))), max_words)
 
@@ -85,7 +89,7 @@ def _fever_pages(file: pathlib.Path, start: int, stop: int | None, max_words: in
 def _fever_sentences(lines: str) -> Iterator[str]:
     """Yields the sentences of `number\\tsentence\\tlink\\tlink…` lines; a sentence may hold a line break."""
     starts = list(_LINE.finditer(lines))
-    for match, following in zip(starts, [*starts[1:], None], strict=True):
+    for match, following in zip(starts, [*starts[1:], None], strict=False):
         yield lines[match.end():following.start() if following else None].partition('\t')[0]
 
 

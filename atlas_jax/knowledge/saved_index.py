@@ -1,0 +1,85 @@
+"""An index that the original saved, made into a store and an index of ours: the same numbers, searched with the model that made them."""
+
+import os
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import tqdm
+
+from atlas_jax import errors
+from atlas_jax.conversion.saved_index import SavedIndex
+from atlas_jax.corpus.store import PassageStore
+from atlas_jax.index.building import RowEmbedder
+from atlas_jax.index.embedded_by import EmbeddedBy
+from atlas_jax.index.embedding_index import EmbeddingIndex
+from atlas_jax.knowledge.index import EmbeddingModel, Index
+
+_SAMPLE_ROWS = 64
+# The length of the difference by that of the embedding: half precision and a limit that cuts a few passages otherwise stay below it.
+_MOST_DIFFERENCE = 0.05
+
+
+class _SavedEmbedder:
+    """Gives the saved embeddings to an index that is built, in the place of the model that made them."""
+
+    def __init__(self, saved: SavedIndex, record: EmbeddedBy):
+        self._saved, self.record, self.dim = saved, record, saved.dim
+        self.fingerprint = record.fingerprint
+
+    def rows_of(self, store: PassageStore, first: int, stop: int) -> Callable[[np.ndarray, tqdm.tqdm | None], np.ndarray]:
+        """See building.RowEmbedder."""
+        def take(rows: np.ndarray, bar: tqdm.tqdm | None) -> np.ndarray:
+            if bar is not None:
+                bar.update(len(rows))
+            return self._saved.embeddings(rows + first)
+
+        return take
+
+
+def import_saved(path: str | os.PathLike, store_path: str | os.PathLike, index_path: str | os.PathLike, atlas: EmbeddingModel, *,
+                 dtype: str = 'float32', row_ids: bool = False, force: bool = False, show_progress: bool = True) -> tuple[Index, float]:
+    """Makes a store and an index of the passages and embeddings that the original saved, one shard in memory at a time.
+
+    The files do not say which model embedded them. So a sample of the passages is embedded again by `atlas`, and the index is said to be of
+    this model if it agrees with the saved embeddings. A killed import goes on behind the embeddings that it has copied.
+
+    Args:
+      path: the folder with `embeddings.N.pt` and `passages.N.pt`.
+      store_path: the store to write.
+      index_path: the index to write.
+      atlas: the model whose retriever made the embeddings.
+      dtype: of the embeddings, float32, bfloat16 or int8; float32 keeps those of half precision exactly.
+      row_ids: calls passages by their row, for files whose ids repeat.
+      force: takes a model that embeds otherwise.
+      show_progress: shows bars.
+
+    Returns:
+      The index, and the median difference of the sample, 0.01 for one per cent of an embedding's length.
+
+    Raises:
+      ModelFolderError: a file is missing, damaged, or not what the original writes.
+      IndexFolderError: the model embeds otherwise, or the index cannot be written. StoreError, DiskFullError, StorageError.
+    """
+    saved, embedder = SavedIndex(pathlib.Path(path)), atlas.embedder()
+    if saved.dim != embedder.dim:
+        raise errors.IndexFolderError(f'{path}: embeddings of {saved.dim} numbers, those of this model have {embedder.dim}; give the model '
+                                      'that made them')
+    store = PassageStore.from_passages(saved.passages(row_ids), store_path, reader_tokenizer=atlas.reader_tokenizer,
+                                       retriever_tokenizer=atlas.retriever_tokenizer, progress=show_progress)
+    difference = _difference(saved, store, embedder)
+    if difference > _MOST_DIFFERENCE and not force:
+        raise errors.IndexFolderError(f'{path}: this model embeds the same passages otherwise (median difference {difference:.0%}, '
+                                      f'expected at most {_MOST_DIFFERENCE:.0%}); give the model that made them, or --force')
+    built = EmbeddingIndex.build(store, _SavedEmbedder(saved, embedder.record), index_path, dtype=dtype, progress=show_progress)
+    return Index(built, store), difference
+
+
+def _difference(saved: SavedIndex, store: PassageStore, embedder: RowEmbedder) -> float:
+    """Returns the median distance of saved embeddings from those of the model, by their length."""
+    rows = np.unique(np.linspace(0, saved.rows - 1, _SAMPLE_ROWS).astype(np.int64))
+    theirs = saved.embeddings(rows)
+    # Row by row: the sample is spread over all shards, and a table of all tokens would fill the memory.
+    ours = np.concatenate([embedder.rows_of(store, row, row + 1)(np.zeros(1, np.int64), None) for row in rows.tolist()])
+    lengths = np.linalg.norm(theirs, axis=1)
+    return float(np.median(np.linalg.norm(ours - theirs, axis=1) / np.where(lengths > 0, lengths, 1)))
