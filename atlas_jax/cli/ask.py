@@ -33,6 +33,7 @@ def add_commands(commands) -> None:
     parser.add_argument('--n_context', type=cli_options.positive, metavar='N', help='passages to read (default: as trained)')
     parser.add_argument('--no_closed_book', action='store_true', help='do not also answer without passages')
     cli_options.add_no_verify(parser)
+    cli_options.add_compilation_cache(parser)
 
 
 class MistakeInPipeError(errors.UserError):
@@ -46,6 +47,7 @@ def _ask(options: argparse.Namespace) -> None:
     inputs.check_model_folder(str(project.model))
     inputs.check_index(options.index or str(project.index))
     # Only now: jax and the model take seconds, and a wrong folder is told at once.
+    cli_options.keep_programs(options)
     from atlas_jax import api
     from atlas_jax.project import conversation
     talk = conversation.Conversation(api.Atlas.load(project.model), api.Index.open(options.index or project.index), project.searcher,
