@@ -53,7 +53,8 @@ class Evaluation:
         """The answers with their passages."""
         return tuple(api.Answer(row['question'], row.get('prediction', ''),
                                 tuple(api.AnswerPassage(**each) for each in row.get('passages', ())), row.get('score'),
-                                tuple(api.Alternative(**each) for each in row.get('alternatives', ()))) for row in self.rows)
+                                tuple(api.Alternative(**each) for each in row.get('alternatives', ())), row.get('confidence'),
+                                row.get('abstained', False), signals=row.get('signals')) for row in self.rows)
 
     @property
     def scores(self) -> dict[str, tuple[float, ...]]:
@@ -97,6 +98,8 @@ class Options:
       perplexity: of the targets; None where the task names it among its metrics.
       cross_attention_statistics: names of losses/attention_scores.STATISTICS whose correlation with the retriever's scores is wanted.
       knowledge: the index and tables of a run that refreshes them, in place of what is on disk; not for gin.
+      abstain_below: answers of less confidence count as withheld; the model must be calibrated (docs/confidence.md).
+      explain: the results say how much each answer needs each passage, and which words were looked at.
     """
 
     n_context: int | None = None
@@ -110,6 +113,8 @@ class Options:
     perplexity: bool | None = None
     cross_attention_statistics: tuple[str, ...] = ()
     knowledge: types.Knowledge | None = None
+    abstain_below: float | None = None
+    explain: bool = False
 
     def __post_init__(self):
         # A typing error must not cost the loading of a model.
@@ -186,7 +191,8 @@ def _answered(atlas: api.Atlas, groups: Sequence[Sequence[task_lib.TaskExample]]
         yield from _choose(atlas, groups, index, options, label)
     else:
         answers = atlas.answer_examples(examples, index, options.n_context, options.batch_size, label, options.decoding, options.search,
-                                        use_file_passages=options.use_file_passages, knowledge=options.knowledge, step=options.step)
+                                        use_file_passages=options.use_file_passages, knowledge=options.knowledge, step=options.step,
+                                        explain=options.explain, abstain_below=options.abstain_below)
         for example, answer in zip(examples, answers, strict=True):
             yield [example], answer, {}
 
@@ -385,4 +391,6 @@ def _described(atlas: api.Atlas, examples: Sequence[task_lib.TaskExample], opene
                       for index in group] for name, group in opened.items()}
     settings = {field.name: repr(getattr(options, field.name)) for field in dataclasses.fields(options)
                 if field.name not in ('batch_size', 'knowledge')}
-    return {'questions': asked.hexdigest(), 'model': weights.hexdigest(), 'indexes': indexes, **settings}
+    # A confidence that was fitted anew would be another one for the rows that are left.
+    return {'questions': asked.hexdigest(), 'model': weights.hexdigest(), 'indexes': indexes, 'calibration': repr(atlas.calibration),
+            **settings}

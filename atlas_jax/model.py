@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
+import sys
 from typing import Any, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from atlas_jax import errors, partitioning
-from atlas_jax.checkpoints import run_folder
+from atlas_jax.checkpoints import confidence, run_folder
 from atlas_jax.conversion import loading, own
 from atlas_jax.index import embed
 from atlas_jax.input import encode, text_inputs
@@ -34,6 +35,7 @@ class AtlasModel:
       params: {'reader', 'retriever'} and, where passages have an encoder of their own, 'passage_encoder'; numpy or device arrays.
       task: how a question becomes a query.
       mesh: devices; all by default.
+      calibration: of the confidence in its answers; None where it was never calibrated. It belongs to these parameters alone.
     """
 
     config: atlas_lib.AtlasConfig
@@ -42,6 +44,7 @@ class AtlasModel:
     retriever_tokenizer: BertTokenizer
     task: task_lib.Task = dataclasses.field(default_factory=QATask)
     mesh: jax.sharding.Mesh = dataclasses.field(default_factory=partitioning.make_mesh)
+    calibration: confidence.Calibration | None = None
 
     def __post_init__(self):
         if self.mesh is None:  # callers may say so for all devices
@@ -99,7 +102,7 @@ class AtlasModel:
             params = checkpoints.restore_params(template)
         tokenizers = own.tokenizers(folder)
         return cls(config, params, T5Tokenizer.from_folder(tokenizers / 'reader'), BertTokenizer.from_folder(tokenizers / 'retriever'),
-                   registry.from_dict(description['task']), mesh)
+                   registry.from_dict(description['task']), mesh, _calibration(folder))
 
     @classmethod
     def _of_opened(cls, opened: loading.Opened, mesh: jax.sharding.Mesh | None, reader_tokenizer: str | os.PathLike | None,
@@ -192,6 +195,17 @@ class AtlasModel:
         if param_dtype != 'float32':  # cast before they are placed: the whole model may not fit otherwise
             params = jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(param_dtype)), params)
         return {name: hosts.place(tree, shardings[name]) for name, tree in params.items()}
+
+
+def _calibration(folder: Folder) -> confidence.Calibration | None:
+    """Returns the calibration of a model folder, None without one of its newest weights. Raises ModelFolderError: it is damaged."""
+    found = confidence.read(folder)
+    if found is None or found.weights == confidence.weights_of(folder):
+        return found
+    if hosts.is_first():
+        print(f'{(folder / confidence.FILE).path}: it was made for other weights than the newest, so it is not used; {confidence.REMEDY}',
+              file=sys.stderr, flush=True)
+    return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -189,7 +189,8 @@ def configure(atlas: api.Atlas, mesh: jax.sharding.Mesh, n_context: int, dropout
     if dropout_rate is not None:
         config = dataclasses.replace(config, reader=dataclasses.replace(config.reader, dropout_rate=dropout_rate),
                                      retriever=dataclasses.replace(config.retriever, dropout_rate=dropout_rate))
-    return dataclasses.replace(atlas, config=config, mesh=mesh)
+    # Training changes the weights, so what was calibrated holds no longer.
+    return dataclasses.replace(atlas, config=config, mesh=mesh, calibration=None)
 
 
 def train_examples(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: DistillConfig | None = None,

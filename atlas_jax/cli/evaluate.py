@@ -13,7 +13,8 @@ from atlas_jax.searchers import config
 
 _PLAIN, _MODEL = ('questions', 'results', 'examples', 'n_context', 'batch_size'), ('model', 'reader', 'retriever')
 # The ways to evaluate, and the options that each of them takes.
-_WAYS = {'gin_file': ('index', 'force', 'multihost', 'gin_import', 'gin_search_paths', 'searcher', *_PLAIN, *_MODEL, 'closed_book'),
+_WAYS = {'gin_file': ('index', 'abstain_below', 'force', 'multihost', 'gin_import', 'gin_search_paths', 'searcher', *_PLAIN, *_MODEL,
+                      'closed_book'),
          'all': ('pool',), 'compare': (),
          'task': ('data', 'split', 'index', 'out', 'run_file', 'searcher', 'with_prompt', 'force', *_MODEL)}
 
@@ -33,6 +34,8 @@ def add_commands(commands) -> None:
     parser.add_argument('--task', choices=['retrieval'], help='retrieval: evaluate the retriever alone, on the BEIR folder --data')
     parser.add_argument('--index', action='append', default=[], metavar='[NAME=]DIR', help='index to retrieve from; with --gin_file, '
                         'NAME=DIR for each of several that the same questions are asked with')
+    parser.add_argument('--abstain_below', type=float, metavar='C', help='with --gin_file: count answers of less confidence (0 to 1) as '
+                        'withheld; the model must be calibrated')
     parser.add_argument('--pool', action='store_true', help='with --all: take all files as one evaluation, such as one subject each')
     group = parser.add_argument_group('retrieval')
     group.add_argument('--data', metavar='DIR', help='BEIR folder: corpus.jsonl, queries.jsonl, qrels/')
@@ -66,6 +69,7 @@ def _questions(options: argparse.Namespace) -> None:
     flags.needs_gin(options)
     inputs.check_evaluation(cli_options.preview_gin(options))
     cli_options.join_hosts(options)
+    cli_options.keep_programs(options)
     from atlas_jax import evaluate
     from atlas_jax.gin_files import parse as gin_parse
     cli_options.read_gin(options)
@@ -81,9 +85,11 @@ def _questions(options: argparse.Namespace) -> None:
 
 
 def bindings_of(options: argparse.Namespace) -> list[str]:
-    """Returns the gin bindings of a command line, that of its indexes last. Raises ConfigError: several without a name, or a name twice."""
+    """Returns the gin bindings of a command line, those of its flags last. Raises ConfigError: several without a name, or a name twice."""
     # As a binding, so that it is checked with the others, and wins over the files.
-    return [*options.gin_bindings, *([f'INDEX_DIR={_named(options.index)!r}'] if options.index else [])]
+    indexes = [f'INDEX_DIR={_named(options.index)!r}'] if options.index else []
+    threshold = [] if options.abstain_below is None else [f'ABSTAIN_BELOW={options.abstain_below!r}']
+    return [*options.gin_bindings, *indexes, *threshold]
 
 
 def _named(given: Sequence[str]) -> str | dict[str, str]:

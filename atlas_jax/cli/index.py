@@ -111,6 +111,7 @@ def _build(options: argparse.Namespace) -> None:
         raise errors.ConfigError('give --store DIR and --out INDEX, or a --gin_file that sets them')
     _check_build(options)
     cli_options.join_hosts(options)
+    cli_options.keep_programs(options)
     from atlas_jax import api
     from atlas_jax.gin_files import parse as gin_parse
     cli_options.read_gin(options)

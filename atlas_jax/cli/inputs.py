@@ -63,6 +63,26 @@ def check_question(text: str) -> None:
                                  'two, and put documents into the index')
 
 
+def check_own_model(path: str) -> None:
+    """Looks at the folder of a model into which something is to be written. Raises ModelFolderError: it is no folder of ours."""
+    check_model_folder(path)
+    if '://' not in path and not (pathlib.Path(path) / 'model.json').is_file():
+        raise errors.ModelFolderError(f'{path}: no model.json in it, so this is not an atlas_jax model; give the run folder of '
+                                      '`atlas-jax train`, or convert it with `atlas-jax convert`')
+
+
+def check_abstention(path: str | None, abstain_below: float | None) -> None:
+    """Raises ConfigError: answers are to be withheld by a confidence that the model does not have."""
+    if abstain_below is None:
+        return
+    if not 0 <= abstain_below <= 1:
+        raise errors.ConfigError(f'--abstain_below {abstain_below}: it must be from 0 to 1')
+    # What lies in a bucket is opened once.
+    if path is None or '://' not in path and not (pathlib.Path(path) / 'confidence.json').is_file():
+        raise errors.ConfigError(f'--abstain_below needs a confidence, and {path or "this model"} is not calibrated: '
+                                 f'`atlas-jax calibrate --model {path or "RUN"} --index INDEX --examples FILE` makes it')
+
+
 def check_index(path: str | None, store: str | None = None) -> None:
     """Looks at an index and at the folder of its store. Raises IndexFolderError, StoreError."""
     from atlas_jax.index import index_manifest  # not above: help needs no tensorstore
@@ -92,6 +112,9 @@ def check_evaluation(values: Preview) -> None:
     """Looks at what `atlas-jax evaluate` reads. Raises UserError."""
     data = values.values_of('EvalData')
     task = _check_source(values)
+    threshold, model = values.values_of('Options').get('abstain_below'), values.values_of('ModelSource').get('model_dir')
+    if isinstance(threshold, int | float):
+        check_abstention(model if isinstance(model, str) else None, threshold)
     _check_indexes(data.get('index_dir'))
     check_examples(data.get('examples_file'), task, max_rows=data.get('max_examples'),
                    labelled=not values.values_of('Options').get('retrieve_only'))

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from atlas_jax import errors
 from atlas_jax.cli import answer as cli_answer
 from atlas_jax.cli import ask as cli_ask
+from atlas_jax.cli import calibrate as cli_calibrate
 from atlas_jax.cli import compare as cli_compare
 from atlas_jax.cli import convert as cli_convert
 from atlas_jax.cli import data as cli_data
@@ -55,8 +56,9 @@ def parser() -> argparse.ArgumentParser:
     main_parser = Parser(prog='atlas-jax', description='Atlas in JAX: a reader that answers from documents it retrieves.', epilog=_EXAMPLE)
     commands = main_parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     # In the order in which a newcomer needs them.
-    for module in (cli_demo, cli_new, cli_ask, cli_data, cli_index, cli_runs, cli_evaluate, cli_reproduce, cli_answer, cli_compare,
-                   cli_convert, cli_verify, cli_plan):
+    modules = (cli_demo, cli_new, cli_ask, cli_data, cli_index, cli_runs, cli_evaluate, cli_calibrate, cli_reproduce, cli_answer,
+               cli_compare, cli_convert, cli_verify, cli_plan)
+    for module in modules:
         module.add_commands(commands)
     return main_parser
 

@@ -73,6 +73,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     options.add_argument('--reader', metavar='DIR', help='folder of a T5, from Hugging Face or T5X')
     options.add_argument('--retriever', metavar='DIR', help='Hugging Face folder of a BERT, Contriever or sentence transformer')
     add_no_verify(parser)
+    add_compilation_cache(parser)
 
 
 def add_no_verify(parser: argparse.ArgumentParser) -> None:
@@ -80,9 +81,29 @@ def add_no_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--no_verify', action='store_true', help='load models without comparing their files with their checksums')
 
 
+def add_compilation_cache(parser: argparse.ArgumentParser) -> None:
+    """Adds --no_compilation_cache, which `keep_programs` obeys."""
+    parser.add_argument('--no_compilation_cache', action='store_true',
+                        help='compile everything anew; neither keep nor use the programs of earlier commands')
+
+
+def keep_programs(options: argparse.Namespace) -> None:
+    """Lets jax keep what this command compiles under the user's cache folder, and use what earlier ones kept.
+
+    Call it after `join_hosts`, before anything is compiled.
+    """
+    from atlas_jax.io import folder
+    from atlas_jax.runtime import compilation_cache
+    if options.no_compilation_cache:
+        compilation_cache.switch_off()
+    else:
+        compilation_cache.use(compilation_cache.AUTO, folder.default_cache_dir() / 'compiled')
+
+
 def load_model(options: argparse.Namespace) -> api.Atlas:
     """Loads the model that these options name. Raises ConfigError where they name none or two, ModelFolderError for a wrong folder."""
     from atlas_jax import api  # inside the function: jax takes seconds to import
+    keep_programs(options)
     return api.ModelSource(options.model, options.reader, options.retriever).load(api.Atlas)
 
 

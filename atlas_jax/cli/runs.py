@@ -30,6 +30,7 @@ def add_commands(commands) -> None:
     cli_options.add_multihost(parser)
     cli_options.add_force(parser)
     cli_options.add_no_verify(parser)
+    cli_options.add_compilation_cache(parser)
     parser.add_argument('--accept_changes', action='store_true', help='go on with a run though data or settings are not those it was begun '
                         'with; without it they are named, and nothing is trained')
     parser.add_argument('--profile', metavar='DIR', help='write a profile of a few steps there, for xprof')
@@ -65,6 +66,7 @@ def _ending_as_preempted(options: argparse.Namespace) -> Iterator[None]:
 
 def _run_training(options: argparse.Namespace) -> None:
     cli_options.join_hosts(options)
+    cli_options.keep_programs(options)
     from atlas_jax import train
     from atlas_jax.checkpoints import run_folder
     from atlas_jax.gin_files import parse as gin_parse

@@ -8,11 +8,12 @@ from typing import Any
 from atlas_jax import errors
 from atlas_jax.evaluation.results import METRICS, Row
 from atlas_jax.metrics import retrieval as retrieval_metrics
-from atlas_jax.metrics import statistics
+from atlas_jax.metrics import risk, statistics
 from atlas_jax.tasks import task as task_lib
 
 # Cut-offs of the reported recalls; papers report most of these.
 TOP = (1, 2, 5, 10, 20, 50, 100)
+_MOST_POINTS = 200  # of a curve
 _MOST_VALUES = 300  # of a label; more are ids, not groups
 
 
@@ -94,13 +95,40 @@ def complete(rows: Sequence[Row], by: Sequence[str] = task_lib.LABELS) -> dict[s
 
     def figures(part: Sequence[Row]) -> dict[str, Any]:
         labelled = by_label(part, by)
-        return of_rows(part) | ({'by': labelled} if labelled else {})
+        return of_rows(part) | of_confidence(part) | ({'by': labelled} if labelled else {})
 
     if len(parts) == 1:
         return figures(rows)
     first = next(iter(parts))
     return {'indexes': {name: figures(part) for name, part in parts.items()},
             'exchange': {name: compared(parts[first], part) for name, part in parts.items() if name != first}}
+
+
+def of_confidence(rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns what the confidences are worth: `aurc`, `ece`, `coverage_at_95` with their bootstrap intervals, and the curve.
+
+    Of answers that were withheld also `coverage`, the share that was not, and `answered_METRIC`, the main metric of these. Nothing where a
+    row has no confidence.
+    """
+    names = metrics_of(rows)
+    if not names or any(row.get('confidence') is None for row in rows):
+        return {}
+    columns = [row['confidence'] for row in rows], [row[names[0]] for row in rows]
+    found: dict[str, Any] = {}
+    for name, figure in (('aurc', risk.aurc), ('ece', risk.calibration_error),
+                         ('coverage_at_95', lambda *pair: risk.coverage_at(0.95, *pair)[0])):
+        found[name] = figure(*columns)
+        if len(rows) > 1:
+            found[f'{name}_interval'] = list(statistics.interval_of(figure, *columns))
+    if any(row.get('abstained') for row in rows):
+        answered = [row[names[0]] for row in rows if not row.get('abstained')]
+        found['coverage'] = len(answered) / len(rows)
+        if answered:
+            found[f'answered_{names[0]}'], _ = statistics.mean_and_standard_error(answered)
+    coverages, risks = risk.risk_coverage(*columns)
+    # The last point, the risk of answering all, stays whatever the step is.
+    kept = sorted({*range(0, len(risks), -(-len(risks) // _MOST_POINTS)), len(risks) - 1})
+    return found | {'risk_coverage': {'coverage': [coverages[i] for i in kept], 'risk': [risks[i] for i in kept]}}
 
 
 def compared(before: Sequence[Row], after: Sequence[Row]) -> dict[str, dict[str, Any]]:

@@ -50,15 +50,17 @@ class Judge:
         """Returns the row of one question; `more` are fields that were found with the answer, such as the accuracies of a choice."""
         row: Row = {'example_id': example.example_id, 'question': answer.question, 'query': example.query, 'answers': list(example.answers)}
         if self._reads:
-            row['prediction'] = answer.text
+            row['prediction'] = answer.generated
         if self._is_labelled and not example.choices:
-            row |= answer_metrics.of_text(self._task.metrics, answer.text, example.answers)
+            row |= answer_metrics.of_text(self._task.metrics, answer.generated, example.answers)
         if self._has_evidence:
             pages = [kilt.page_of(passage.docid) for passage in answer.passages]
             row |= kilt.scores(pages, example.evidence, row)
         row |= more
         if answer.score is not None:
             row |= {'score': answer.score, 'alternatives': [dataclasses.asdict(other) for other in answer.alternatives]}
+        if answer.confidence is not None:
+            row |= {'confidence': answer.confidence, 'abstained': answer.abstained, 'signals': answer.signals}
         if example.labels:
             row['labels'] = dict(example.labels)
         row['retrieved'] = len(answer.passages)

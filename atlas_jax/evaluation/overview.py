@@ -124,6 +124,9 @@ def _file(page: html.Report, name: str, rows: Sequence[Row], found: Mapping[str,
         if index:
             page.paragraph(f'index {index}')
         page.table(['figure', 'value', '95 % interval'], [[*line] for line in _figures(each)])
+        if curve := each.get('risk_coverage'):
+            page.line_chart('Wrong answers where only the most confident are given', 'share answered', 'share wrong of these',
+                            {name: (curve['coverage'], curve['risk'])})
         for label, values in each.get('by', {}).items():
             page.table(*label_table(each['by'], label))
             if metrics and len(values['values']) <= _MOST_BARS:

@@ -168,6 +168,10 @@ def _check(path: str | os.PathLike, line: int, row: Row, partial: bool = False) 
     for name in METRICS:
         if name in row and not (_is_number(row[name]) and -1e-9 <= row[name] <= 1 + 1e-9):
             raise wrong(name, 'a number from 0 to 1')
+    if row.get('confidence') is not None and not (_is_number(row['confidence']) and 0 <= row['confidence'] <= 1):
+        raise wrong('confidence', 'a number from 0 to 1')
+    if not isinstance(row.get('abstained', False), bool):
+        raise wrong('abstained', 'true or false')
     for name in ('nll', 'target_tokens'):
         if name in row and not _is_number(row[name]):
             raise wrong(name, 'a number')

@@ -7,7 +7,7 @@ Streams hold whole examples: with `streams` streams and `batch` examples, stream
 each with its passages one after another; [streams, passages] is [batch * n_context] in the order of the examples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -132,7 +132,8 @@ def passage_logits(reader: t5.T5, params: Any, rows: t5.Readable, mask: Array, d
     return logits.reshape(batch, n_context, *logits.shape[1:])
 
 
-def leave_one_out_logits(reader: t5.T5, params: Any, rows: t5.Readable, mask: Array, decoder_input_tokens: Array) -> Array:
+def leave_one_out(reader: t5.T5, params: Any, rows: t5.Readable, mask: Array, decoder_input_tokens: Array,
+                  of: Callable[[Array], Array] = lambda logits: logits) -> Array:
     """Computes logits with the decoder seeing all passages of an example but one, each left out in turn, without dropout.
 
     All readings share the keys and values. They run one after another, so that attention needs room for one reading.
@@ -140,9 +141,10 @@ def leave_one_out_logits(reader: t5.T5, params: Any, rows: t5.Readable, mask: Ar
     Args:
       rows, mask: as `encode_passages` returns them; as many passages for each example.
       decoder_input_tokens: [batch, target_length] int32.
+      of: what is kept of the logits [batch, target_length, vocab] of a reading, with the examples first; all of them by default.
 
     Returns:
-      [batch, passages of an example, target_length, vocab] float32.
+      [batch, passages of an example, ...]; by default [..., target_length, vocab] float32.
     """
     batch, longest = decoder_input_tokens.shape[0], mask.shape[-1]
     n = mask.shape[0] // batch
@@ -150,9 +152,9 @@ def leave_one_out_logits(reader: t5.T5, params: Any, rows: t5.Readable, mask: Ar
 
     def without(left_out: Array) -> Array:
         others = jnp.repeat(jnp.arange(n) != left_out, longest)  # [n * longest]
-        return _apply(reader, params, decoder_input_tokens, keys_values, fused_mask & others, method='decode')
+        return of(_apply(reader, params, decoder_input_tokens, keys_values, fused_mask & others, method='decode'))
 
-    # [n, batch, target_length, vocab] with the examples first
+    # [n, batch, ...] with the examples first
     return jnp.moveaxis(jax.lax.map(without, jnp.arange(n)), 0, 1)
 
 

@@ -13,6 +13,7 @@ from atlas_jax import decoding, types
 from atlas_jax.decoding import decoders
 from atlas_jax.models import fid
 from atlas_jax.steps import buckets, read, retrieve
+from atlas_jax.steps import evidence as evidence_lib
 from atlas_jax.steps.compile import compile_step
 from atlas_jax.steps.spec import StepSpec
 
@@ -20,7 +21,7 @@ AnswerStep = Callable[..., 'Answered']
 Params = dict[str, Any]
 
 # Steps that were made, so that one with room for more tokens serves too: the next batch of the same sizes need not compile again.
-_MADE: dict[tuple[StepSpec, decoding.DecodingConfig], AnswerStep] = {}
+_MADE: dict[tuple[StepSpec, decoding.DecodingConfig, evidence_lib.Wanted], AnswerStep] = {}
 
 
 class Answered(struct.PyTreeNode):
@@ -30,33 +31,36 @@ class Answered(struct.PyTreeNode):
     scores     [batch, num_return_sequences] float32  log likelihood / length ** length_penalty; None if greedy
     retrieved  Retrieved with top_k = n_context; None in a closed book
     attention  [batch, n_context] float32  share of the cross attention that each passage got while the best sequence was written; sums to 1
+    evidence   what speaks for the best sequence; None unless asked for
     """
 
     tokens: jax.Array
     scores: jax.Array | None
     retrieved: types.Retrieved | None
     attention: jax.Array
+    evidence: evidence_lib.Evidence | None = None
 
 
-def make_answer_step(spec: StepSpec, config: decoding.DecodingConfig | None = None) -> AnswerStep:
+def make_answer_step(spec: StepSpec, config: decoding.DecodingConfig | None = None,
+                     wanted: evidence_lib.Wanted = 'nothing') -> AnswerStep:
     """Returns the compiled step `(params, batch, knowledge, retrieved=None) -> Answered`; the batch's targets are not looked at.
 
     The batch's decoder prompts, if it has any, are what the sequences begin with. `retrieved` is what a searcher of the host has found.
-    Re-ranking takes `params['passage_encoder']` where there is one. Without a config it decodes greedily.
+    Re-ranking takes `params['passage_encoder']` where there is one. Without a config it decodes greedily. `wanted` is the evidence.
 
     Raises ConfigError where min_length is not less than max_length.
     """
     # The start token is not a target token, hence one more.
     config = (config or decoding.DecodingConfig()).with_max_length(spec.config.inputs.target_limit + 1)
-    return compile_step(answer_step, spec, config)
+    return compile_step(answer_step, spec, config, wanted)
 
 
-def step_for(spec: StepSpec, config: decoding.DecodingConfig) -> AnswerStep:
+def step_for(spec: StepSpec, config: decoding.DecodingConfig, wanted: evidence_lib.Wanted = 'nothing') -> AnswerStep:
     """Returns a compiled answer step that serves `spec`: one made before where its capacities are large enough, else a new one."""
-    for (made_for, its_config), step in _MADE.items():
-        if its_config == config and _has_room(made_for, spec):
+    for (made_for, *made_as), step in _MADE.items():
+        if made_as == [config, wanted] and _has_room(made_for, spec):
             return step
-    return _MADE.setdefault((spec, config), make_answer_step(spec, config))
+    return _MADE.setdefault((spec, config, wanted), make_answer_step(spec, config, wanted))
 
 
 def _has_room(larger: StepSpec, spec: StepSpec) -> bool:
@@ -67,36 +71,49 @@ def _has_room(larger: StepSpec, spec: StepSpec) -> bool:
     return same and last.stream_tokens >= wanted.stream_tokens and last.longest >= wanted.longest
 
 
-def answer_step(spec: StepSpec, config: decoding.DecodingConfig, params: Params, batch: types.Batch, knowledge: types.Knowledge | None,
-                retrieved: types.Retrieved | None = None) -> Answered:
+def answer_step(spec: StepSpec, config: decoding.DecodingConfig, wanted: evidence_lib.Wanted, params: Params, batch: types.Batch,
+                knowledge: types.Knowledge | None, retrieved: types.Retrieved | None = None) -> Answered:
     """Retrieves, reads and decodes, in graph; `make_answer_step` compiles it."""
     inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, knowledge, spec, retrieved, params.get('passage_encoder'))
     level = read.capacity_level(inputs, spec)
-    branches = [functools.partial(_read, inputs=inputs, prefix=_prefix(batch), spec=spec, config=config, capacity=capacity)
+    branches = [functools.partial(_read, inputs=inputs, prefix=_prefix(batch), spec=spec, config=config, wanted=wanted, capacity=capacity)
                 for capacity in spec.read]
-    decoded = jax.lax.switch(level, branches, params['reader'])
-    best = decoded.records[:, 0]  # attention in all by passage, [batch, n]
+    decoded, evidence = jax.lax.switch(level, branches, params['reader'])
+    # Attention in all to the passages, [batch, n], or to their tokens, [batch, n, width].
+    best = decoded.records[:, 0]
+    if best.ndim == 3:
+        best = best.sum(axis=-1)
     # Of an example without passages the sum is 0; its shares are then 0 and not NaN.
     shares = best / jnp.maximum(best.sum(axis=-1, keepdims=True), 1e-9)
-    return Answered(tokens=decoded.tokens, scores=decoded.scores, retrieved=inputs.retrieved, attention=shares)
+    return Answered(tokens=decoded.tokens, scores=decoded.scores, retrieved=inputs.retrieved, attention=shares, evidence=evidence)
 
 
 def _read(params: Any, inputs: types.ReaderInputs, prefix: decoders.Prefix | None, spec: StepSpec, config: decoding.DecodingConfig,
-          capacity: buckets.Capacity) -> decoders.Decoded:
-    """Encodes and decodes at one capacity; the records are the attention to each passage, [batch, sequences, n]."""
-    batch_size, reader, sizes = inputs.reader_tokens.shape[0], spec.reader, spec.config.reader
+          wanted: evidence_lib.Wanted, capacity: buckets.Capacity) -> tuple[decoders.Decoded, evidence_lib.Evidence | None]:
+    """Encodes and decodes at one capacity; the records are the attention to each passage, [batch, sequences, n], or to their tokens."""
+    (batch_size, _, width), reader, sizes = inputs.reader_tokens.shape, spec.reader, spec.config.reader
     passages = read.encode(params, inputs.reader_tokens, inputs.reader_lengths, spec, capacity, None)
     keys_values, key_mask = fid.fuse(*passages, batch_size)
-    params, by_step = reader.step_by_step(params, keys_values, key_mask)  # once: the beams of an example share them
+    by_step_params, by_step = reader.step_by_step(params, keys_values, key_mask)  # once: the beams of an example share them
 
     def tokens_to_logits(token: jax.Array, position: jax.Array, cache: Any) -> tuple[jax.Array, Any, jax.Array]:
-        decoded: Any = reader.apply({'params': params}, token, position, cache, by_step, key_mask, method='decode_step')
+        decoded: Any = reader.apply({'params': by_step_params}, token, position, cache, by_step, key_mask, method='decode_step')
         logits, cache, shares = decoded
-        return logits, cache, shares.reshape(len(token), spec.passages_read, -1).sum(axis=-1)  # [rows, keys] to [rows, n]
+        shares = shares.reshape(len(token), spec.passages_read, -1)  # [rows, keys] to [rows, n, longest]
+        return logits, cache, shares if wanted == 'passages' else shares.sum(axis=-1)
 
     cache = reader.init_cache(batch_size * config.num_beams, types.required(config.max_length) - 1)
     special = decoders.SpecialTokens(sizes.decoder_start_id, sizes.eos_id, sizes.pad_id)
-    return decoding.decode(tokens_to_logits, cache, batch_size, config, special, prefix)
+    decoded = decoding.decode(tokens_to_logits, cache, batch_size, config, special, prefix)
+    if wanted == 'nothing':
+        return decoded, None
+    by_answer = evidence_lib.of_answer(params, decoded.tokens[:, 0], None if prefix is None else prefix.lengths, passages, spec, wanted)
+    if wanted == 'likelihood':
+        return decoded, evidence_lib.Evidence(*by_answer)
+    # One width for all capacities: they are the branches of a switch.
+    decoded = decoded.replace(records=evidence_lib.of_width(decoded.records, width))
+    attention = evidence_lib.token_shares(decoded.records[:, 0])
+    return decoded, evidence_lib.Evidence(*by_answer, token_attention=attention, reader_tokens=inputs.reader_tokens)
 
 
 def _prefix(batch: types.Batch) -> decoders.Prefix | None:

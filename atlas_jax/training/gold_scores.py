@@ -60,7 +60,7 @@ def judge(params: Any, scored: read.EncodedPassages, batch: types.Batch, decoder
     if spec.distillation.attention is not None:
         return read.decode_recording(params, decoder_inputs, scored, spec, (spec.distillation.attention.kind,))
     # Leave-one-out reads all passages but one, so no pass over single ones helps.
-    logits_of = fid.leave_one_out_logits if spec.distillation.gold_score_mode == 'loop' else fid.passage_logits
+    logits_of = fid.leave_one_out if spec.distillation.gold_score_mode == 'loop' else fid.passage_logits
     return logits_of(spec.reader, params, *scored, decoder_inputs), {}
 
 

@@ -87,7 +87,10 @@ def test_the_commands_of_the_page(folder, monkeypatch, capsys):
     (asking('--index', 'a', '--index', 'b')[1:], '--index a: give each of several indexes as NAME=DIR'),
     (asking('--index', 'a=index', '--index', 'a=index')[1:], '--index a=index: give each'),
     (asking('--index', 'a=index', '--index', 'b=nowhere')[1:], 'nowhere'),
-    (asking('--index', 'a=index', '--out', 'x')[1:], '--out is of no use')])
+    (asking('--index', 'a=index', '--out', 'x')[1:], '--out is of no use'),
+    (asking('--index', 'index', '--abstain_below', '0.5')[1:], 'run is not calibrated: `atlas-jax calibrate --model run'),
+    (asking('--index', 'index', '--abstain_below', '2')[1:], '--abstain_below 2.0: it must be from 0 to 1'),
+    (['--all', 'x', '--abstain_below', '0.5'], '--abstain_below is of no use with --all')])
 def test_mistakes_get_one_line(folder, monkeypatch, capsys, arguments, says):
     monkeypatch.chdir(folder)
     assert cli.main(['evaluate', *arguments]) == 2

@@ -90,3 +90,29 @@ def test_runs_over_other_questions_are_refused():
         figures.compared(rows(1), rows(1, question='another'))
     with pytest.raises(errors.ConfigError, match='no metric in common'):
         figures.compared(rows(1), [{'example_id': 0, 'question': 'q0', 'f1': 1.0}])
+
+
+def sure(*pairs) -> list[dict]:
+    return [row | {'confidence': chance, 'abstained': chance < 0.5} for row, (_, chance) in
+            zip(rows(*(score for score, _ in pairs)), pairs, strict=True)]
+
+
+def test_confidences_have_their_figures():
+    found = figures.complete(sure((1, 0.9), (0, 0.4), (1, 0.8), (1, 0.3)))
+    assert found['coverage'] == 0.5 and found['answered_exact_match'] == 1 and found['coverage_at_95'] == 0.5
+    assert found['aurc'] == pytest.approx((0 + 0 + 1 / 3 + 1 / 4) / 4) and found['ece'] == pytest.approx((0.1 + 0.4 + 0.2 + 0.7) / 4)
+    for name in ('aurc', 'ece', 'coverage_at_95'):
+        low, high = found[f'{name}_interval']
+        assert low <= found[name] <= high and low < high
+    assert found['risk_coverage'] == {'coverage': [0.25, 0.5, 0.75, 1], 'risk': pytest.approx([0, 0, 1 / 3, 1 / 4])}
+    assert 'coverage' not in figures.of_confidence([row | {'abstained': False} for row in sure((1, 0.9), (0, 0.6))])
+
+
+def test_long_curves_are_thinned():
+    curve = figures.of_confidence(sure(*((number % 2, number / 1000) for number in range(999))))['risk_coverage']
+    assert 150 <= len(curve['coverage']) == len(curve['risk']) <= 201 and curve['coverage'][-1] == 1
+
+
+@pytest.mark.parametrize('changed', [[], rows(1, 0), [*sure((1, 0.5)), *rows(1)], [{'example_id': 0, 'confidence': 0.5}]])
+def test_rows_without_confidence_or_metric_have_none(changed):
+    assert figures.of_confidence(changed) == {}

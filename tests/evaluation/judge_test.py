@@ -97,3 +97,14 @@ def test_kilt_scores_are_of_pages(pages, text, precision, counted):
     assert found['page_recall_at_5'] == (.5 if precision == 1 else 0) and found['kilt_rouge_L'] == pytest.approx(counted, abs=1e-7)
     [closed], _ = judged(kilt.KiltTask(), row, text=text, passages=(), retrieves=False)
     assert 'r_precision' not in closed and closed['rouge_L'] == pytest.approx(float(text == 'Curie'), abs=1e-7)
+
+
+def test_withheld_answers_are_judged_by_what_was_generated():
+    task = qa.QATask()
+    example = task.example({'question': 'q', 'answers': ['Paris']}, 0)
+    judge = Judge(types.SimpleNamespace(task=task, mesh=None), [example], retrieves=False)
+    answer = api.Answer('q', api.WITHHELD, confidence=0.25, abstained=True, guess='paris', signals={'log_likelihood': -1.0})
+    row = judge.row(example, answer, {})
+    assert row['prediction'] == 'paris' and row['exact_match'] == 1 and row['abstained'] is True
+    assert row['confidence'] == 0.25 and row['signals'] == {'log_likelihood': -1.0}
+    assert 'confidence' not in judge.row(example, api.Answer('q', 'paris'), {})

@@ -70,3 +70,9 @@ def test_folders_without_results(tmp_path):
     results.finish(tmp_path / 'broken.jsonl', rows(1) + rows(2))
     with pytest.raises(errors.InputFileError, match='broken.jsonl:2, field "exact_match"'):
         overview.read_folder(tmp_path)
+
+
+def test_a_page_shows_the_curve_of_a_confidence(tmp_path):
+    files = {'a.jsonl': [row | {'confidence': 0.2 + 0.6 * row['exact_match']} for row in rows(1, 0, 1)]}
+    page = overview.write(tmp_path, files, overview.of_files(files)).read_text()
+    assert 'Wrong answers where only the most confident are given' in page and 'coverage_at_95' in page

@@ -25,7 +25,7 @@ def test_read_as_written(tmp_path):
     ('example_id', None), ('example_id', True), ('question', 3), ('exact_match', 1.5), ('exact_match', '1'), ('exact_match', True),
     ('exact_match', float('nan')), ('nll', 'x'), ('nll', 1e300), ('answer_rank', -1), ('answer_rank', 0.5), ('gold_ranks', 0),
     ('gold_ranks', [None]), ('gold_docids', 'd'), ('retrieved', -1), ('labels', []), ('labels', {'year': []}), ('correlations', {'x': '1'}),
-    ('index_name', 3)])
+    ('index_name', 3), ('confidence', 1.5), ('confidence', 'x'), ('abstained', 1)])
 def test_wrong_fields_are_named_with_their_line(tmp_path, field, value):
     (tmp_path / 'r.jsonl').write_text(f'{json.dumps(ROW)}\n\n{json.dumps(ROW | {"example_id": 1, field: value})}\n')
     with pytest.raises(errors.InputFileError) as caught:

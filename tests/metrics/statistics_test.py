@@ -87,3 +87,13 @@ def test_the_randomization_test_equals_the_sign_test_for_equal_differences():
     permuted = stats.permutation_test((mixed, np.zeros(60)), lambda a, b, axis: np.mean(a - b, axis=axis), permutation_type='samples',
                                       vectorized=True, n_resamples=9999, random_state=0).pvalue
     assert statistics.paired_p_value(np.zeros(60), mixed) == pytest.approx(permuted, abs=.01)
+
+
+def test_intervals_of_any_figure_keep_rows_together():
+    first = [0.0, 1.0] * 40
+    assert statistics.interval_of(lambda one, other: float(np.mean(one - other)), first, first) == (0, 0)
+    low, high = statistics.interval_of(lambda values: float(np.mean(values)), first)
+    expected = statistics.bootstrap_interval(first)
+    assert (low, high) == pytest.approx(expected, abs=0.03) and low < 0.5 < high
+    with pytest.raises(ValueError, match='different lengths'):
+        statistics.interval_of(lambda one, other: 0.0, [1.0], [1.0, 2.0])

@@ -81,7 +81,7 @@ def test_leaving_one_out_equals_reading_the_others():
     """As often as there are passages; leaving out an empty one changes nothing."""
     @jax.jit
     def one_left_out(stream):
-        return fid.leave_one_out_logits(MODEL, PARAMS, *fid.encode_passages(MODEL, PARAMS, stream), DECODER_INPUTS)
+        return fid.leave_one_out(MODEL, PARAMS, *fid.encode_passages(MODEL, PARAMS, stream), DECODER_INPUTS)
 
     found = one_left_out(streams.padded(TOKENS, LENGTHS))
     assert found.shape == (4, 3, 5, 41)

@@ -45,7 +45,7 @@ def teacher(inputs):
     def read(params):
         rows, mask = fid.encode_passages(model, params, stream)
         alone = fid.passage_logits(model, params, rows, mask, inputs['decoder_input_ids'])
-        others = fid.leave_one_out_logits(model, params, rows, mask, inputs['decoder_input_ids'])
+        others = fid.leave_one_out(model, params, rows, mask, inputs['decoder_input_ids'])
         keys_values, fused = fid.fuse(rows, mask, 3)
         _, recorded = model.apply({'params': params}, inputs['decoder_input_ids'], keys_values, fused, record=attention_scores.KINDS,
                                   method='decode_recording')

@@ -1,0 +1,64 @@
+"""Numbers from which the confidence in an answer is made, by name."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from atlas_jax.metrics import answers as answer_metrics
+from atlas_jax.steps.answer import Answered
+
+Signals = dict[str, float]
+
+# Every answer has these; CLOSED_BOOK ones need a second reading, OF_PASSAGES an index, and OF_BEAMS several sequences.
+OF_ANSWER = ('log_likelihood', 'log_likelihood_per_token')
+OF_PASSAGES = ('top_score', 'score_margin', 'score_spread', 'attention_entropy', 'answer_in_passages')
+CLOSED_BOOK = ('closed_book_log_likelihood', 'gain_of_passages')
+OF_BEAMS = ('beam_agreement',)
+NAMES = (*OF_ANSWER, *OF_PASSAGES, *CLOSED_BOOK, *OF_BEAMS)
+
+
+def of_row(answered: Answered, row: int, texts: Sequence[str], passages: Sequence[str] = (),
+           closed_book: float | None = None) -> Signals:
+    """Returns the signals of one row of an answer step's result, those that there are.
+
+    Args:
+      answered: on the host, with its evidence.
+      row: of the batch.
+      texts: the sequences of that row as texts, best first.
+      passages: the texts that were read.
+      closed_book: log likelihood of the same tokens without passages; None where it was not computed.
+    """
+    assert answered.evidence is not None  # whoever asks for signals asked the step for evidence
+    likelihood, count = float(answered.evidence.log_likelihood[row]), int(answered.evidence.tokens[row])
+    found: Signals = {'log_likelihood': likelihood, 'log_likelihood_per_token': likelihood / max(count, 1)}
+    if answered.retrieved is not None:
+        scores = np.asarray(answered.retrieved.scores[row], np.float64)
+        found |= _of_passages(scores[np.isfinite(scores)], np.asarray(answered.attention[row], np.float64))
+        # Most answers stand in a passage word for word; one that stands in none was made up, or put together.
+        found['answer_in_passages'] = float(any(answer_metrics.contains_answer(passage, texts[:1]) for passage in passages))
+    if closed_book is not None:
+        found |= {'closed_book_log_likelihood': closed_book, 'gain_of_passages': likelihood - closed_book}
+    if answered.scores is not None and len(texts) > 1:
+        found['beam_agreement'] = _agreement(texts, np.asarray(answered.scores[row], np.float64))
+    return found
+
+
+def _of_passages(scores: np.ndarray, attention: np.ndarray) -> Signals:
+    if not len(scores):  # nothing was found: no score, and no attention to spread
+        return {}
+    found = {'top_score': float(scores[0]), 'score_spread': float(scores.std())}
+    if len(scores) > 1:
+        found['score_margin'] = float(scores[0] - scores[1])
+        shares = attention[attention > 0]
+        # Of the largest possible, so that indexes with few passages compare with others.
+        found['attention_entropy'] = float(-(shares * np.log(shares)).sum() / math.log(len(scores)))
+    return found
+
+
+def _agreement(texts: Sequence[str], scores: np.ndarray) -> float:
+    """Returns the share of the returned sequences' probability on those that say the same as the best, 0 to 1."""
+    # Relative to the best, or all of them would be 0 for long answers.
+    chances = np.exp(scores - scores.max())
+    said = [answer_metrics.normalize(text) for text in texts]
+    return float(sum(chance for chance, text in zip(chances, said, strict=True) if text == said[0]) / chances.sum())

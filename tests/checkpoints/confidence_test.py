@@ -1,0 +1,97 @@
+"""The file of a calibration: written, read, damaged, of other weights, hostile."""
+
+import dataclasses
+import json
+
+import pytest
+
+from atlas_jax import errors
+from atlas_jax.checkpoints import confidence, run_folder
+from atlas_jax.io import contents
+from atlas_jax.metrics.logistic import Logistic
+
+MADE = confidence.Calibration(
+    ('log_likelihood', 'top_score'), Logistic((-2.0, 5.0), (1.0, 2.0), (1.5, 0.0), 0.25),
+    confidence.Settings(('/a/index',), ('f1',), 'bm25', 5, 1, 'QATask'), 'exact_match', 40, 30, '7 x', {'ece': 0.05})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / 'tokenizers').mkdir()
+    run_folder.write_model_file(tmp_path, {'reader': {}})
+    return tmp_path
+
+
+def test_round_trip_and_verified(folder):
+    assert confidence.read(folder) is None
+    confidence.write(folder, MADE)
+    assert confidence.read(folder) == MADE and confidence.FILE in contents.read(folder)
+    confidence.write(folder, dataclasses.replace(MADE, questions=41))
+    assert confidence.read(folder).questions == 41 and contents.damage(folder) == []
+
+
+def test_a_folder_without_a_list_gets_none(tmp_path):
+    confidence.write(tmp_path, MADE)
+    assert confidence.read(tmp_path) == MADE and contents.read(tmp_path) is None
+
+
+def test_damage_is_told_and_can_be_replaced(folder):
+    confidence.write(folder, MADE)
+    path = folder / confidence.FILE
+    path.write_text(path.read_text().replace('0.25', '9.25'))
+    with pytest.raises(errors.ModelFolderError, match=r'confidence\.json: damaged .*run `atlas-jax calibrate` again'):
+        confidence.read(folder)
+    with contents.unchecked():
+        assert confidence.read(folder).regression.intercept == 9.25
+    confidence.remove_unreadable(folder)
+    assert not path.exists()
+    confidence.write(folder, MADE)
+    confidence.remove_unreadable(folder)
+    assert confidence.read(folder) == MADE
+
+
+@pytest.mark.parametrize(('change', 'says'), [
+    ({'version': 2}, '"version" is 2'), ({'format': 'x'}, '"format" is'), ({'signals': ['a']}, 'as many signals'),
+    ({'regression': {'means': [0, 0], 'scales': [1, 0], 'weights': [1, 1], 'intercept': 0}}, 'a scale is not above 0'),
+    ({'regression': {'means': [0, 1e300], 'scales': [1, 1], 'weights': [1, 1], 'intercept': 0}}, 'expected a number'),
+    ({'regression': {'means': [0, True], 'scales': [1, 1], 'weights': [1, 1], 'intercept': 0}}, 'expected a number'),
+    ({'settings': {}}, 'no field "settings.indexes"'), ({'more': 1}, 'unknown field "more"'), ({'questions': -3}, '"questions" is -3')])
+def test_what_anybody_may_have_written(tmp_path, change, says):
+    confidence.write(tmp_path, MADE)
+    path = tmp_path / confidence.FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(errors.ModelFolderError) as error:
+        confidence.read(tmp_path)
+    assert says in str(error.value) and str(path) in str(error.value)
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{"format"', '[' * 10_000])
+def test_no_json(tmp_path, text):
+    (tmp_path / confidence.FILE).write_text(text)
+    with pytest.raises(errors.ModelFolderError, match='confidence.json'):
+        confidence.read(tmp_path)
+
+
+def test_confidence_is_the_regressions_and_a_missing_signal_counts_as_its_mean():
+    assert MADE.confidence({'log_likelihood': -1.0, 'top_score': 9.0}) == pytest.approx(1 / (1 + 2.718281828 ** -1.75))
+    assert MADE.confidence({}) == MADE.confidence({'log_likelihood': -2.0, 'other': 3.0}) == pytest.approx(0.5621765)
+
+
+def test_settings_that_are_still_the_same():
+    settings = MADE.settings
+    assert settings.differences(settings) == []
+    assert settings.differences(dataclasses.replace(settings, indexes=('/moved',))) == []  # its passages are the same
+    assert settings.differences(dataclasses.replace(settings, stores=('f2',))) == []  # passages were added
+    assert settings.differences(dataclasses.replace(settings, indexes=('/b',), stores=('f2',), n_context=3)) == ['index', 'n_context']
+    closed = confidence.Settings()
+    assert closed.differences(closed) == [] and closed.differences(settings)[0] == settings.differences(closed)[0] == 'index'
+
+
+def test_weights_are_told_apart(tmp_path):
+    for step in (3, 20):
+        (tmp_path / 'checkpoints' / f'{step}').mkdir(parents=True)
+    assert confidence.weights_of(tmp_path) == '20'
+    (tmp_path / 'checkpoints' / '20' / contents.FILE).write_text('a')
+    first = confidence.weights_of(tmp_path)
+    (tmp_path / 'checkpoints' / '20' / contents.FILE).write_text('b')
+    assert first.startswith('20 ') and confidence.weights_of(tmp_path) != first

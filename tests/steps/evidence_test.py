@@ -1,0 +1,91 @@
+"""The evidence for an answer against running it in full: really without a passage, and really without all of them."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from atlas_jax import partitioning
+from atlas_jax.corpus.passages import Passage
+from atlas_jax.decoding import DecodingConfig
+from atlas_jax.steps import answer as answer_step
+from atlas_jax.steps import evidence, prepare
+from atlas_jax.steps import score as score_step
+from tests.testing import tiny_run
+
+N = 3
+
+
+@pytest.fixture(scope='module')
+def asked():
+    """A model, questions that bring passages of different lengths (one question lacks its last), and their explained answers."""
+    atlas = tiny_run.atlas(dropout_rate=0.0, mesh=partitioning.make_mesh(devices=jax.devices()[:1]))
+    texts = ['The thing is red .', 'green', 'what is the pink thing ? The pink thing is 7 .', 'a', 'The blue thing 1 is black .']
+    examples = [dataclasses.replace(example, passages=[Passage(f'p{place}', f'thing {place}', '', texts[(number + place) % 5])
+                                                       for place in range(N - (number == 1))])
+                for number, example in enumerate(tiny_run.examples(atlas, 2))]
+    prepared = prepare.prepare(atlas, examples, None, N, 2, use_file_passages=True)
+    params = atlas.device_params()
+    step = answer_step.make_answer_step(prepared.spec, DecodingConfig(num_beams=2), 'passages')
+    [(_, answered)] = prepared.run(step, params, examples, 2)
+    return atlas, params, examples, answered
+
+
+def scored(atlas, params, examples, tokens, n) -> np.ndarray:
+    """The log likelihood of tokens [batch, length], eos included, from a full run over the examples' own passages."""
+    prepared = prepare.prepare(atlas, examples, None, n, len(examples), use_file_passages=n > 0)
+    batch, _ = prepared.batch(examples, len(examples), params)
+    weights = evidence.counted(tokens, None, atlas.config.reader.eos_id).astype(np.float32)
+    batch = batch.replace(choice_tokens=tokens[:, None], choice_weights=weights[:, None])
+    return np.asarray(score_step.make_score_step(prepared.spec)(params, batch, None, None).log_likelihoods)[:, 0]
+
+
+def test_leaving_a_passage_out_equals_answering_without_it(asked):
+    atlas, params, examples, answered = asked
+    found, tokens = answered.evidence, answered.tokens[:, 0]
+    np.testing.assert_allclose(found.log_likelihood, scored(atlas, params, examples, tokens, N), atol=1e-5)
+    assert not np.allclose(found.without, found.log_likelihood[:, None], atol=1e-4)
+    for place in range(N):
+        fewer = [dataclasses.replace(example, passages=[each for number, each in enumerate(example.passages) if number != place])
+                 for example in examples]
+        np.testing.assert_allclose(found.without[:, place], scored(atlas, params, fewer, tokens, N - 1), atol=1e-5)
+
+
+def test_leaving_out_an_empty_slot_changes_nothing(asked):
+    *_, answered = asked
+    assert answered.evidence.without[1, -1] == pytest.approx(answered.evidence.log_likelihood[1], abs=1e-5)
+
+
+def test_attention_by_token_adds_up_to_that_by_passage(asked):
+    atlas, _, examples, answered = asked
+    found = answered.evidence
+    np.testing.assert_allclose(found.token_attention.sum(axis=-1), answered.attention, atol=1e-6)
+    np.testing.assert_allclose(answered.attention.sum(axis=-1), 1, atol=1e-5)
+    assert found.token_attention.shape == found.reader_tokens.shape
+    # Padding gets nothing; of the tokens some get more than others.
+    assert not found.token_attention[found.reader_tokens == 0].any() and found.token_attention[0].max() > 2 / found.reader_tokens[0].size
+    text = atlas.reader_tokenizer.encode(examples[0].passages[0].text)
+    assert ' '.join(map(str, text)) in ' '.join(map(str, found.reader_tokens[0, 0]))
+
+
+def test_closed_book_equals_a_full_run_without_passages(asked):
+    atlas, params, examples, answered = asked
+    tokens = answered.tokens[:, 0]
+    closed = evidence.ClosedBook(atlas, examples, 2).log_likelihoods(params, examples, tokens)
+    np.testing.assert_allclose(closed, scored(atlas, params, examples, tokens, 0), atol=1e-5)
+    assert np.abs(closed - answered.evidence.log_likelihood).min() > 1e-3
+
+
+def test_what_counts_is_after_the_prefix_and_up_to_the_first_eos():
+    tokens = np.array([[5, 6, 1, 0, 0], [5, 6, 7, 8, 9], [1, 0, 0, 0, 0], [5, 1, 1, 5, 1]])
+    found = evidence.counted(tokens, np.array([1, 2, 0, 0]), 1)
+    assert found.astype(int).tolist() == [[0, 1, 1, 0, 0], [0, 0, 1, 1, 1], [1, 0, 0, 0, 0], [1, 1, 0, 0, 0]]
+    assert evidence.counted(tokens, None, 1)[0].astype(int).tolist() == [1, 1, 1, 0, 0]
+
+
+def test_a_step_is_not_taken_for_one_of_other_evidence(asked):
+    atlas, _, examples, _ = asked
+    spec = prepare.prepare(atlas, examples, None, N, 2, use_file_passages=True).spec
+    plain, explained = (answer_step.step_for(spec, DecodingConfig(), wanted) for wanted in ('nothing', 'passages'))
+    assert plain is not explained and answer_step.step_for(spec, DecodingConfig()) is plain
