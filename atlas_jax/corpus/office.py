@@ -4,6 +4,7 @@ import concurrent.futures
 import concurrent.futures.process
 import contextlib
 import functools
+import importlib.util
 import logging
 import multiprocessing
 import os
@@ -45,11 +46,8 @@ def read(path: pathlib.Path) -> tuple[str, Sections]:
     if path.suffix.lower() not in SUFFIXES:
         raise errors.InputFileError(path, 'a compressed PDF or Word file', remedy='unpack it')
     # Here, for the other process has no way to say it in one line.
-    try:
-        __import__(_PACKAGES[path.suffix.lower()])
-    except ImportError as error:
-        message = f'{path}: {path.suffix} files need a package that is missing: pip install "atlas-jax[documents]"'
-        raise errors.ConfigError(message) from error
+    if importlib.util.find_spec(_PACKAGES[path.suffix.lower()]) is None:
+        raise errors.ConfigError(f'{path}: {path.suffix} files need a package that is missing: pip install "atlas-jax[documents]"')
     try:
         untrusted.require_regular_file(path)
         problem, title, sections = _process().submit(_read_here, str(path), MAX_SECONDS).result()

@@ -1,4 +1,4 @@
-import builtins
+import importlib.util
 import zipfile
 import zlib
 
@@ -80,14 +80,8 @@ def test_a_file_that_takes_too_long_is_named_and_the_next_is_read(tmp_path, monk
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **options):
-        if name == 'pypdf':
-            raise ImportError(name)
-        return real(name, *args, **options)
-
-    monkeypatch.setattr(builtins, '__import__', without)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name, *package: None if name == 'pypdf' else real(name, *package))
     with pytest.raises(errors.ConfigError, match=r'a.pdf: .pdf files need a package .*pip install "atlas-jax\[documents\]"'):
         office.read(tmp_path / 'a.pdf')
     with pytest.raises(errors.InputFileError, match=r'a.pdf.gz: a compressed PDF or Word file; unpack it'):

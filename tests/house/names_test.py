@@ -34,8 +34,6 @@ _OWN_NAMES = {
     'io.appending': {'folder.local / name'},
     'io.contents': {'folder / name', 'folder.local / name'},
     'planning.plan': {"cache_dir / f'{_key([lowered.as_text(), *shapes], topology)}.json'"},
-    # A key of JAX's own.
-    'runtime.compilation_cache': {"self._path / f'{key}-{suffix}'"},
     # Names of this package's own parts of a project.
     'project.folder': {"self.path / ('run' if self.trains else 'model')",
                        "self.path / 'results' / ('test.jsonl' if name == 'evaluate' else 'closed_book.jsonl')"},
