@@ -33,6 +33,7 @@ def add_commands(commands) -> None:
     parser.add_argument('--n_context', type=cli_options.positive, metavar='N', help='passages to read (default: as trained)')
     parser.add_argument('--no_closed_book', action='store_true', help='do not also answer without passages')
     cli_options.add_no_verify(parser)
+    cli_options.add_compilation_cache(parser)
 
 
 class MistakeInPipeError(errors.UserError):
@@ -48,6 +49,7 @@ def _ask(options: argparse.Namespace) -> None:
     # Only now: jax and the model take seconds, and a wrong folder is told at once.
     from atlas_jax import api
     from atlas_jax.project import conversation
+    cli_options.keep_programs(options)
     talk = conversation.Conversation(api.Atlas.load(project.model), api.Index.open(options.index or project.index), project.searcher,
                                      options.n_context, closed_book=not options.no_closed_book)
     # Both must be one: a prompt in a file is of no use, nor are codes in a pipe.

@@ -39,6 +39,7 @@ def _new(options: argparse.Namespace) -> None:
         project = folder.Project(pathlib.Path(options.project), folder.Settings(**given))
     _check(project, is_new=not folder.exists(options.project))
     from atlas_jax.project import making
+    cli_options.keep_programs(options)
     making.Maker(project, _run, options.packages).run(lambda line: print(line, flush=True))
     print(f'ask with `atlas-jax ask {project.path}`')
 

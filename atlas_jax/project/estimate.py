@@ -16,7 +16,8 @@ _PROBE_SECONDS = 0.3
 _READ, _SCORED, _WORDS_AROUND = 2, 5, 45  # the last in tokens: question and format
 # Seconds on a machine of _REFERENCE GFLOP/s, measured where the probe said 21 beside other work: compiling does not grow with the data.
 _REFERENCE = 100.0
-_COMPILING = {'index': 3.0, 'searcher': 5.0, 'training': 25.0, 'evaluation': 8.0, 'closed book': 6.0}
+_COMPILING = {'index': 3.0, 'searcher': 5.0, 'training': 25.0, 'evaluation': 8.0, 'closed book': 6.0,
+              'confidence': 10.0}
 _EFFICIENCY = 0.5  # share of the probe's speed that the models reach, attention and padding included
 _DECODED = 8  # tokens of an answer
 
@@ -70,7 +71,7 @@ def seconds(sizes: Sizes, gflops: float, steps: Sequence[str]) -> dict[str, floa
     work = {'index': sizes.passages * sizes.retriever_tokens * embedding,
             'searcher': 2 * sizes.train * 20 * embedding,
             'training': configs.steps_for(sizes.train) * update,
-            'evaluation': sizes.test * answer, 'closed book': sizes.test * decoding}
+            'evaluation': sizes.test * answer, 'closed book': sizes.test * decoding, 'confidence': 2 * sizes.test * answer}
     return {step: work[step] / (gflops * 1e9 * _EFFICIENCY) + _COMPILING[step] * _REFERENCE / gflops for step in steps if step in work}
 
 
