@@ -4,6 +4,8 @@ import pathlib
 import pytest
 
 from atlas_jax import errors
+from atlas_jax.cli import flags
+from atlas_jax.cli import main as cli
 from atlas_jax.project import estimate, folder, making, steps
 from atlas_jax.project.folder import Project, Settings
 
@@ -148,3 +150,15 @@ def test_states_tell_files_apart(tmp_path):
     before = steps.states([tmp_path, pathlib.Path('nowhere')])
     (tmp_path / 'b').write_text('1')
     assert before[1] == ['nowhere'] and before[0][:2] == [str(tmp_path / 'a'), 1] and len(steps.states([tmp_path])) == 2
+
+
+def test_the_commands_of_the_steps_are_commands(parts):
+    make(parts)
+    project = folder.open_project(parts / 'p')
+    project.done = dict.fromkeys(project.steps(), 'k')
+    project.write()
+    parsed = {step: cli.parse(making.command_of(project, step)) for step in project.steps() if making.command_of(project, step)}
+    assert parsed.keys() == set(folder.STEPS) - {'models', 'questions', 'searcher'}
+    for options in parsed.values():
+        flags.resolve(options)
+    assert parsed['closed book'].gin_file == [str(project.gin_file('closed_book'))] and parsed['confidence'].searcher == 'bm25'
