@@ -50,6 +50,7 @@ def _ask(options: argparse.Namespace) -> None:
     cli_options.keep_programs(options)
     from atlas_jax import api
     from atlas_jax.project import conversation
+    cli_options.keep_programs(options)
     talk = conversation.Conversation(api.Atlas.load(project.model), api.Index.open(options.index or project.index), project.searcher,
                                      options.n_context, closed_book=not options.no_closed_book)
     # Both must be one: a prompt in a file is of no use, nor are codes in a pipe.

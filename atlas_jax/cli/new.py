@@ -40,6 +40,7 @@ def _new(options: argparse.Namespace) -> None:
     _check(project, is_new=not folder.exists(options.project))
     cli_options.keep_programs(options)
     from atlas_jax.project import making
+    cli_options.keep_programs(options)
     making.Maker(project, _run, options.packages).run(lambda line: print(line, flush=True))
     print(f'ask with `atlas-jax ask {project.path}`')
 

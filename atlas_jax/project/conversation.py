@@ -141,6 +141,9 @@ class Conversation:
 def as_text(turn: Turn, mark: Callable[[str], str]) -> str:
     """Returns a turn for reading in a terminal; `mark` shows the words of a passage that carry the answer."""
     answer, known = turn.answer, [] if turn.closed_book is None else [f'closed book: {turn.closed_book or "(nothing)"}']
+    # None where the model was never calibrated.
+    if answer.confidence is not None:
+        known.insert(0, f'confidence {answer.confidence:.2f}')
     if turn.changed:
         known.insert(0, turn.changed)
     lines = [(answer.text or '(no answer)') + (f'   [{"; ".join(known)}]' if known else '')]

@@ -22,7 +22,7 @@ from atlas_jax.io import atomic, untrusted
 FILE = 'project.json'
 VERSION = 1
 # In the order in which they are done; those after `searcher` need questions.
-STEPS = ('models', 'questions', 'passages', 'index', 'searcher', 'training', 'evaluation', 'closed book')
+STEPS = ('models', 'questions', 'passages', 'index', 'searcher', 'training', 'evaluation', 'closed book', 'confidence')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from atlas_jax import errors
 from atlas_jax.corpus.store import PassageStore
+from atlas_jax.evaluation import calibrate
 from atlas_jax.io import file_list, lock
 from atlas_jax.io.folder import Folder
 from atlas_jax.project import estimate, report, steps
@@ -20,11 +21,11 @@ from atlas_jax.project.folder import Project
 Command = Callable[[Sequence[str]], None]
 # The steps whose results a step reads.
 _AFTER = {'models': (), 'questions': (), 'passages': ('models',), 'index': ('passages',), 'searcher': ('index', 'questions'),
-          'training': ('searcher',), 'evaluation': ('training',), 'closed book': ('training',)}
+          'training': ('searcher',), 'evaluation': ('training',), 'closed book': ('training',), 'confidence': ('evaluation',)}
 # What a step writes: gone, it is done again; of other inputs, it is removed first.
 _WRITES = {'models': ('model',), 'questions': ('questions',), 'passages': ('store',), 'index': ('index',),
            'searcher': ('gin/evaluate.gin',), 'training': ('run',), 'evaluation': ('results/test.jsonl',),
-           'closed book': ('results/closed_book.jsonl',)}
+           'closed book': ('results/closed_book.jsonl',), 'confidence': ('run/confidence.json',)}
 
 
 class Maker:
@@ -70,8 +71,8 @@ class Maker:
         project.done.pop(step, None)
         project.write()
         command = command_of(project, step)
-        if step in ('evaluation', 'closed book') and not project.figures.get('test_questions'):
-            say('fewer than five questions, so none was held out, and nothing is measured')
+        if why := self._skipped(step):
+            say(why)
         elif command:
             say(shlex.join(['atlas-jax', *command]))
             self._command(command)
@@ -91,8 +92,16 @@ class Maker:
     def _is_done(self, step: str, key: str) -> bool:
         if self._project.done.get(step) != key:
             return False
-        skipped = step in ('evaluation', 'closed book') and not self._project.figures.get('test_questions')
-        return skipped or all((self._project.path / name).exists() for name in _WRITES[step])
+        return bool(self._skipped(step)) or all((self._project.path / name).exists() for name in _WRITES[step])
+
+    def _skipped(self, step: str) -> str:
+        """Returns why a step is not done, '' if it is."""
+        held_out = self._project.figures.get('test_questions', 0)
+        if step in ('evaluation', 'closed book') and not held_out:
+            return 'fewer than five questions, so none was held out, and nothing is measured'
+        if step == 'confidence' and held_out < calibrate.FEWEST:
+            return f'{held_out} held-out questions, fewer than the {calibrate.FEWEST} that show how far an answer can be trusted'
+        return ''
 
     def _key(self, step: str) -> str:
         """Returns what tells the inputs of a step from others: its own, and those of the steps before it."""
@@ -114,7 +123,7 @@ class Maker:
     def _estimate(self, names: Sequence[str], say: Callable[[str], None]) -> None:
         gflops = estimate.speed()
         sizes = estimate.sizes_of(PassageStore.open(self._project.path / 'store'), self._project.figures)
-        by_step = estimate.seconds(sizes, gflops, [name for name in names if not self._project.done.get(name)])
+        by_step = estimate.seconds(sizes, gflops, [name for name in names if not (self._project.done.get(name) or self._skipped(name))])
         self._project.figures['estimate'] = {name: round(value) for name, value in by_step.items()}
         say(f'{sizes.passages} passages; {estimate.shown(by_step, gflops)}')
 
@@ -125,7 +134,9 @@ def command_of(project: Project, step: str) -> list[str]:
     return {'passages': ['data', 'passages', *file_list.listed(project.settings.documents), '--out', str(project.path / 'store'), '--model',
                          str(project.path / 'model')],
             'index': ['index', 'build', '--project', path], 'training': ['train', '--project', path],
-            'evaluation': ['evaluate', '--project', path], 'closed book': ['evaluate', '--project', path, '--closed_book']}.get(step, [])
+            'evaluation': ['evaluate', '--project', path], 'closed book': ['evaluate', '--project', path, '--closed_book'],
+            'confidence': ['calibrate', '--model', str(project.model), '--index', str(project.index), '--searcher', project.searcher,
+                           '--examples', str(project.path / 'questions' / 'test.jsonl')]}.get(step, [])
 
 
 def _say_at(say: Callable[[str], None], place: str, text: str) -> None:

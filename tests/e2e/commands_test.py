@@ -42,6 +42,9 @@ def run(arguments: list[str], wheels: pathlib.Path) -> None:
     """One command, made shorter."""
     if arguments[:2] == ['data', 'demo'] or arguments[0] == 'demo':
         arguments = [*arguments, '--packages', str(wheels), '--countries', '6']
+    if '--examples' in arguments:  # SHORTER has fewer
+        place = arguments.index('--examples')
+        arguments = arguments[:place] + arguments[place + 2:]
     # A flag and a macro that contradict each other are refused.
     shorter = [] if '--steps' in arguments else SHORTER.get(arguments[0], [])
     assert cli.main(arguments + shorter) == 0, shlex.join(arguments)

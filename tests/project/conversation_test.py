@@ -75,6 +75,8 @@ def test_an_answer_with_the_closed_book_beside_it(talk):
     assert conversation.as_text(turn, lambda words: f'<{words}>') == (
         'Text0   [closed book: memory]\n  1. score 0.500, attention 50%  [d0] t0\n     <Text0> of the passage.\n'
         '  2. score 0.500, attention 50%  [d1] t1\n     Text1 of the passage.')
+    sure = dataclasses.replace(turn, answer=dataclasses.replace(turn.answer, confidence=.875))
+    assert conversation.as_text(sure, str).startswith('Text0   [confidence 0.88; closed book: memory]\n')
     quiet = conversation.Conversation(FakeAtlas(), FakeIndex(), n_context=3, closed_book=False)
     assert quiet.ask('Why?').closed_book is None and quiet.atlas.asked == [(3, 'exact')]
 

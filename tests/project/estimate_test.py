@@ -6,7 +6,7 @@ import numpy as np
 from atlas_jax.project import estimate
 
 SIZES = estimate.Sizes(1000, 100.0, 120.0, 19_000_000, 40_000_000, 11_000_000, 64, 16)
-STEPS = ('index', 'searcher', 'training', 'evaluation', 'closed book')
+STEPS = ('index', 'searcher', 'training', 'evaluation', 'closed book', 'confidence')
 
 
 def test_time_follows_sizes_and_speed():

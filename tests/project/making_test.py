@@ -4,6 +4,8 @@ import pathlib
 import pytest
 
 from atlas_jax import errors
+from atlas_jax.cli import flags
+from atlas_jax.cli import main as cli
 from atlas_jax.project import estimate, folder, making, steps
 from atlas_jax.project.folder import Project, Settings
 
@@ -21,7 +23,7 @@ class Commands:
         self.ran.append(name)
         if self.fails and name.startswith(self.fails):
             raise errors.DiskFullError('full')
-        written = {'data': 'store/x', 'index': 'index/x', 'train': 'run/x'}.get(command[0])
+        written = {'data': 'store/x', 'index': 'index/x', 'train': 'run/x', 'calibrate': 'run/confidence.json'}.get(command[0])
         if command[0] == 'evaluate':
             written = f'results/{"closed_book" if "--closed_book" in command else "test"}.jsonl'
             row = {'example_id': 0, 'question': 'q', 'answers': ['a'], 'prediction': 'b', 'exact_match': 0.0, 'f1': 0.0}
@@ -76,7 +78,7 @@ def test_every_step_once_and_a_report(parts):
     ran, said = make(parts)
     assert ran == ALL
     assert any(line.startswith('1 passages; estimated time') for line in said)
-    assert '[5/8] searcher: bm25 (found first, of the training questions: bm25 0.500)' in said
+    assert '[5/9] searcher: bm25 (found first, of the training questions: bm25 0.500)' in said
     project = folder.open_project(parts / 'p')
     assert project.searcher == 'bm25' and "SEARCHER = 'bm25'" in project.gin_file('train').read_text()
     train, test = ((project.path / 'questions' / f'{name}.jsonl').read_text().splitlines() for name in ('train', 'test'))
@@ -84,7 +86,7 @@ def test_every_step_once_and_a_report(parts):
     page = (project.path / 'report.html').read_text()
     assert 'expected' in page and 'closed book' in page and 'An answer stood in a passage that was read for 1 of 1' in page
     again, said = make(parts)
-    assert again == [] and sum('done before' in line for line in said) == 8
+    assert again == [] and sum('done before' in line for line in said) == 9
 
 
 @pytest.mark.parametrize('fails', ['data passages', 'index build', 'train', 'evaluate'])
@@ -116,6 +118,15 @@ def test_changed_files_are_done_again_with_what_follows(parts):
     assert make(parts)[0] == ALL[3:]
 
 
+def test_enough_held_out_questions_give_a_confidence(parts):
+    write_questions(parts, 300)
+    ran, _ = make(parts)
+    assert ran == [*ALL, 'calibrate --model --index --searcher bm25 --examples'] and make(parts)[0] == []
+    write_questions(parts, 30)
+    ran, said = make(parts)
+    assert ran == ALL[2:] and any('confidence: ' in line and 'fewer than the 30' in line for line in said)
+
+
 def test_without_questions_nothing_is_trained(parts):
     ran, said = make(parts, questions=None)
     assert ran == ALL[:2] and any('searcher: hybrid: fewer than 20 training questions' in line for line in said)
@@ -139,3 +150,15 @@ def test_states_tell_files_apart(tmp_path):
     before = steps.states([tmp_path, pathlib.Path('nowhere')])
     (tmp_path / 'b').write_text('1')
     assert before[1] == ['nowhere'] and before[0][:2] == [str(tmp_path / 'a'), 1] and len(steps.states([tmp_path])) == 2
+
+
+def test_the_commands_of_the_steps_are_commands(parts):
+    make(parts)
+    project = folder.open_project(parts / 'p')
+    project.done = dict.fromkeys(project.steps(), 'k')
+    project.write()
+    parsed = {step: cli.parse(making.command_of(project, step)) for step in project.steps() if making.command_of(project, step)}
+    assert parsed.keys() == set(folder.STEPS) - {'models', 'questions', 'searcher'}
+    for options in parsed.values():
+        flags.resolve(options)
+    assert parsed['closed book'].gin_file == [str(project.gin_file('closed_book'))] and parsed['confidence'].searcher == 'bm25'
