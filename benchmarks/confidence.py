@@ -62,19 +62,26 @@ def _of_seed(work: pathlib.Path, data: demo_data.DemoData, index: api.Index, mod
         _train(folder, data, work / 'index', seed, steps)
     atlas = api.Atlas.load(folder)
     dev, test = (demo.sample(task_lib.read_examples(file, atlas.task), questions, seed) for file in (data.dev, data.test))
-    asked = list(dataclasses.replace(atlas, calibration=None).answer_examples(dev, index, progress_label='dev', signals=True))
-    calibration = calibrate.fitted(atlas, dev, asked, confidence.Settings(), folder, few=True)
-    atlas = dataclasses.replace(atlas, calibration=calibration)
+    atlas = dataclasses.replace(atlas, calibration=None)
+
+    def asked(examples: Sequence[task_lib.TaskExample], searched: api.Index, label: str) -> list[api.Answer]:
+        return list(atlas.answer_examples(examples, searched, progress_label=label, signals=True))
+
+    on_dev = asked(dev, index, 'dev')
+    calibration = calibrate.fitted(atlas, dev, on_dev, confidence.Settings(), folder, few=True)
     # The threshold is chosen where the confidence was fitted, as a user would.
-    asked = [dataclasses.replace(answer, confidence=calibration.confidence(answer.signals)) for answer in asked]
-    threshold = risk.coverage_at(_PRECISION, *_columns(asked, dev))[1]
+    threshold = risk.coverage_at(_PRECISION, *_columns(_sure(on_dev, calibration), dev))[1]
     deleted = _without_answers(work, seed, test[::2])
     found = {'seed': seed, 'threshold': threshold, 'calibration': dict(calibration.figures)}
     for name, searched in (('unseen_countries', index), ('half_deleted', deleted)):
-        answers = list(atlas.answer_examples(test, searched, progress_label=name))
-        found[name] = _figures(answers, test, threshold)
+        found[name] = _figures(_sure(asked(test, searched, name), calibration), test, threshold)
         print(name, json.dumps(found[name]), flush=True)  # at once: the next setting takes minutes
     return found
+
+
+def _sure(answers: Sequence[api.Answer], calibration: confidence.Calibration) -> list[api.Answer]:
+    """Returns the answers with their confidence."""
+    return [dataclasses.replace(answer, confidence=calibration.confidence(answer.signals)) for answer in answers]
 
 
 def _columns(answers: Sequence[api.Answer], examples: Sequence[task_lib.TaskExample]) -> tuple[list[float], list[float]]:

@@ -6,7 +6,7 @@ callers do not use it then.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atlas_jax import errors
@@ -17,6 +17,9 @@ from atlas_jax.metrics.logistic import Logistic
 
 FILE = 'confidence.json'
 FORMAT, VERSION = 'atlas_jax confidence', 1
+# Signals that are logarithms of probabilities (steps/signals.py), and the largest that is told from certainty in float32.
+_LIKELIHOODS = ('log_likelihood', 'log_likelihood_per_token', 'closed_book_log_likelihood')
+_CERTAIN = -1e-7
 REMEDY = 'run `atlas-jax calibrate` again'
 # Anybody may have written the file: sums of larger numbers could overflow.
 _MOST = 1e9  # no mean, scale or weight of a fit is as large
@@ -73,8 +76,21 @@ class Calibration:
 
     def confidence(self, signals: Mapping[str, float]) -> float:
         """Returns the probability that an answer with these signals is right; a signal that is missing counts as its mean."""
-        # NaN stands for what is missing; the regression takes its mean.
-        return float(self.regression.probabilities([[signals.get(name, math.nan) for name in self.signals]])[0])
+        return float(self.regression.probabilities([features(signals, self.signals)])[0])
+
+
+def features(signals: Mapping[str, float], names: Sequence[str]) -> list[float]:
+    """Returns the regression's features: the signals of these names, log likelihoods as log odds; NaN where one is missing.
+
+    Log likelihoods of -.001 and -.1 lie close together and mean odds of 1000 and 10; the few very unlikely answers would set their scale.
+    """
+    # NaN stands for what is missing; the regression takes its mean.
+    return [_log_odds(signals[name]) if name in signals and name in _LIKELIHOODS else signals.get(name, math.nan) for name in names]
+
+
+def _log_odds(log_likelihood: float) -> float:
+    bounded = min(log_likelihood, _CERTAIN)
+    return bounded - math.log(-math.expm1(bounded))
 
 
 class _Number:

@@ -47,6 +47,7 @@ def _ask(options: argparse.Namespace) -> None:
     inputs.check_model_folder(str(project.model))
     inputs.check_index(options.index or str(project.index))
     # Only now: jax and the model take seconds, and a wrong folder is told at once.
+    cli_options.keep_programs(options)
     from atlas_jax import api
     from atlas_jax.project import conversation
     cli_options.keep_programs(options)

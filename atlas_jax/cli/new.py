@@ -38,6 +38,7 @@ def _new(options: argparse.Namespace) -> None:
     else:
         project = folder.Project(pathlib.Path(options.project), folder.Settings(**given))
     _check(project, is_new=not folder.exists(options.project))
+    cli_options.keep_programs(options)
     from atlas_jax.project import making
     cli_options.keep_programs(options)
     making.Maker(project, _run, options.packages).run(lambda line: print(line, flush=True))

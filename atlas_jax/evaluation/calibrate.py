@@ -67,7 +67,7 @@ def fitted(atlas: api.Atlas, examples: Sequence[TaskExample], answers: Sequence[
     found = [answer.signals or {} for answer in answers]
     # How answers are made decides which signals there are; those that no answer has are no features.
     names = tuple(name for name in signals.NAMES if any(name in each for each in found))
-    rows = [[each.get(name, float('nan')) for name in names] for each in found]
+    rows = [confidence_file.features(each, names) for each in found]
     return confidence_file.Calibration(names, logistic.fit(rows, right), settings, metric, len(right), int(sum(right)),
                                        confidence_file.weights_of(folder), _figures(rows, right))
 

@@ -4,6 +4,7 @@ All of it reads the keys and values that the answer was generated from, in the s
 any passage has another reader input, so it is a small program of its own.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from atlas_jax.steps.spec import StepConfig, StepSpec
 from atlas_jax.tasks.task import TaskExample
 
 Array = jax.Array
+_SHORT = 6  # answers of at most so many tokens are read in a narrower program
 # What an answer step computes besides: nothing, the log likelihood of the answer, or also what each passage and word did for it.
 Wanted = Literal['nothing', 'likelihood', 'passages']
 
@@ -73,17 +75,28 @@ def of_answer(params: Any, tokens: Array, prefix_lengths: Array | None, passages
       Log likelihoods [batch] float32, numbers of tokens [batch] int32, and log likelihoods without each passage [batch, n] or None.
     """
     weights = counted(tokens, prefix_lengths, spec.config.reader.eos_id)
-    inputs = t5.shift_right(tokens, spec.config.reader.decoder_start_id)
 
-    def likelihood(logits: Array) -> Array:  # [batch, length, vocab] to [batch]
-        return -jnp.sum(reader_xent.token_nll(logits, tokens) * weights, axis=-1)
+    def score(width: int, params: Any) -> tuple[Array, Array | None]:
+        targets = tokens[:, :width]
+        inputs = t5.shift_right(targets, spec.config.reader.decoder_start_id)
 
-    logits, _ = read.decode_recording(params, inputs, passages, spec)
-    whole = likelihood(logits)
-    without = None
-    if wanted == 'passages':
+        def likelihood(logits: Array) -> Array:  # [batch, width, vocab] to [batch]
+            return -jnp.sum(reader_xent.token_nll(logits, targets) * weights[:, :width], axis=-1)
+
+        logits, _ = read.decode_recording(params, inputs, passages, spec)
+        if wanted == 'likelihood':
+            return likelihood(logits), None
         # Reduced inside the loop: the logits of all readings together would be n times as large as those of one.
-        without = fid.leave_one_out(spec.reader, params, *passages, inputs, likelihood)
+        return likelihood(logits), fid.leave_one_out(spec.reader, params, *passages, inputs, likelihood)
+
+    longest = tokens.shape[-1]
+    # Answers are mostly a few tokens, and n readings of padding would cost more than those of the answer.
+    short = min(_SHORT, longest) if wanted == 'passages' else longest
+    fits = ~jnp.any(weights[:, short:])
+    if short < longest:
+        whole, without = jax.lax.cond(fits, functools.partial(score, short), functools.partial(score, longest), params)
+    else:
+        whole, without = score(longest, params)
     return whole, jnp.sum(weights, axis=-1, dtype=jnp.int32), without
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -73,8 +74,18 @@ def test_no_json(tmp_path, text):
 
 
 def test_confidence_is_the_regressions_and_a_missing_signal_counts_as_its_mean():
-    assert MADE.confidence({'log_likelihood': -1.0, 'top_score': 9.0}) == pytest.approx(1 / (1 + 2.718281828 ** -1.75))
-    assert MADE.confidence({}) == MADE.confidence({'log_likelihood': -2.0, 'other': 3.0}) == pytest.approx(0.5621765)
+    odds = math.log(0.2 / 0.8)
+    expected = 1 / (1 + math.exp(-(0.25 + 1.5 * (odds + 2))))
+    assert MADE.confidence({'log_likelihood': math.log(0.2), 'top_score': 9.0}) == pytest.approx(expected)
+    assert MADE.confidence({}) == MADE.confidence({'top_score': 5.0, 'other': 3.0}) == pytest.approx(0.5621765)
+
+
+def test_log_likelihoods_become_log_odds():
+    names = ('log_likelihood', 'top_score', 'closed_book_log_likelihood')
+    found = confidence.features({'log_likelihood': math.log(0.75), 'top_score': -0.5, 'closed_book_log_likelihood': -80.0}, names)
+    assert found == pytest.approx([math.log(3), -0.5, -80])
+    certain, missing, _ = confidence.features({'log_likelihood': 0.0}, names)  # rounding may give a probability of 1
+    assert math.isfinite(certain) and certain > 16 and math.isnan(missing)
 
 
 def test_settings_that_are_still_the_same():

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,9 +11,10 @@ from atlas_jax import partitioning
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.decoding import DecodingConfig
 from atlas_jax.steps import answer as answer_step
-from atlas_jax.steps import evidence, prepare
+from atlas_jax.steps import evidence, prepare, read, retrieve
 from atlas_jax.steps import score as score_step
-from tests.testing import tiny_run
+from atlas_jax.steps import spec as spec_lib
+from tests.testing import tiny, tiny_run
 
 N = 3
 
@@ -89,3 +91,27 @@ def test_a_step_is_not_taken_for_one_of_other_evidence(asked):
     spec = prepare.prepare(atlas, examples, None, N, 2, use_file_passages=True).spec
     plain, explained = (answer_step.step_for(spec, DecodingConfig(), wanted) for wanted in ('nothing', 'passages'))
     assert plain is not explained and answer_step.step_for(spec, DecodingConfig()) is plain
+
+
+def test_short_and_long_answers_of_a_wide_program():
+    """A wide program reads short answers narrower; an answer among others that is longer takes all of them the wide way."""
+    known = jax.tree.map(jnp.asarray, tiny.knowledge())
+    spec = spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, partitioning.make_mesh(devices=jax.devices()[:1]), tiny.lengths(known),
+                              batch_size=2)
+    params, batch = tiny.params(), jax.tree.map(jnp.asarray, tiny.batch(2))
+
+    @jax.jit
+    def scored_at(tokens):
+        inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, known, spec)
+        passages = read.encode(params['reader'], inputs.reader_tokens, inputs.reader_lengths, spec, spec.read[-1], None)
+        return evidence.of_answer(params['reader'], tokens, None, passages, spec, 'passages')
+
+    short = np.array([[11, 12, 1, 0], [13, 1, 0, 0]], np.int32)
+    wide = np.pad(short, ((0, 0), (0, 5)))
+    long = np.concatenate([wide[:1], np.arange(20, 29, dtype=np.int32)[None]])  # the second never ends
+    narrow, of_wide, of_long = scored_at(short), scored_at(wide), scored_at(long)
+    assert of_wide[1].tolist() == [3, 2] and of_long[1].tolist() == [3, 9]
+    for one, two, three in zip(narrow[::2], of_wide[::2], of_long[::2], strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-5)
+        np.testing.assert_allclose(three[0], one[0], rtol=1e-5)
+    assert of_long[0][1] < of_wide[0][1] - 1

@@ -20,8 +20,8 @@ def answered(scores=(3.0, 1.0, -np.inf), attention=(0.5, 0.5, 0.0), beams=None) 
 def test_of_an_answer_from_passages():
     found = signals.of_row(answered(), 1, ['Paris'], ['It is Lyon .', 'The Paris of old'], closed_book=-10.0)
     assert found == pytest.approx({'log_likelihood': -6, 'log_likelihood_per_token': -2, 'top_score': 3, 'score_margin': 2,
-                                   'score_spread': 1, 'attention_entropy': 1, 'answer_in_passages': 1, 'closed_book_log_likelihood': -10,
-                                   'gain_of_passages': 4})
+                                   'score_spread': 1, 'attention_entropy': 1,
+                                   'answer_in_passages': 1, 'closed_book_log_likelihood': -10, 'gain_of_passages': 4})
     assert set(found) <= set(signals.NAMES)
 
 
