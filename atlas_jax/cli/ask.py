@@ -43,7 +43,7 @@ class MistakeInPipeError(errors.UserError):
 def _ask(options: argparse.Namespace) -> None:
     from atlas_jax.project import folder
     project = folder.open_project(options.project)
-    project.require()
+    project.require(*folder.ANSWERING)
     inputs.check_model_folder(str(project.model))
     inputs.check_index(options.index or str(project.index))
     # Only now: jax and the model take seconds, and a wrong folder is told at once.

@@ -115,8 +115,9 @@ def _project_of(options: argparse.Namespace) -> Project | None:
 
 def _fill(options: argparse.Namespace, project: Project) -> None:
     """Sets what the command line leaves open; a flag wins."""
+    from atlas_jax.project.folder import ANSWERING
     reads_model = hasattr(options, 'model')
-    project.require(*(() if reads_model else ('index',)))
+    project.require(*(ANSWERING if reads_model else ('index',)))
     options.index = options.index or str(project.index)
     if reads_model and not (options.model or options.reader or options.retriever):
         options.model = str(project.model)

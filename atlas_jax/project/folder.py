@@ -21,6 +21,8 @@ from atlas_jax.io import atomic, untrusted
 
 FILE = 'project.json'
 VERSION = 1
+# What answers need; the others only tell how good they are.
+ANSWERING = ('models', 'passages', 'index', 'searcher', 'training')
 # In the order in which they are done; those after `searcher` need questions.
 STEPS = ('models', 'questions', 'passages', 'index', 'searcher', 'training', 'evaluation', 'closed book', 'confidence')
 

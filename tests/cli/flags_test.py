@@ -95,6 +95,11 @@ def test_a_project_knows_files_and_folders(project):
     assert (options.model, options.index, options.searcher) == (f'{path}/run', f'{path}/index', 'bm25')
     options = resolved('answer', 'q', '--project', path, '--model', 'm', '--index', 'i', '--searcher', 'exact')
     assert (options.model, options.index, options.searcher) == ('m', 'i', 'exact')
+    # What only measures is not waited for.
+    for step in ('evaluation', 'closed book', 'confidence'):
+        project.done.pop(step)
+    project.write()
+    assert resolved('answer', 'q', '--project', path).model == f'{path}/run'
     assert resolved('index', 'delete', '--project', path, '--docid', 'x').index == f'{path}/index'
     assert resolved('index', 'info', '--project', path).index == f'{path}/index'
 
