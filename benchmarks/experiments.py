@@ -41,7 +41,8 @@ INDEX_RUN, INDEX_OPTIONS = 'runs/plan.gin', ('--step', 'index', '--topology', 'v
 INTRODUCTION = """# Experiments of the paper
 
 Each experiment has a gin file in [gin_configs/runs](../gin_configs/runs) with the paper's hyper-parameters (Izacard et al. 2022). Scores
-are the paper's; none of these runs has been made with this code. `benchmarks/experiments.py` writes this page from the files' headers. Each
+are the paper's; none of these runs has been made with this code. [reproduce.md](reproduce.md) makes one by a command.
+`benchmarks/experiments.py` writes this page from the files' headers. Each
 header names what must be set, and ends with the command.
 
 Give a run the weights of the size you want; to plan it, give the size's file too. Each table of plans gives the figures of the compiler for

@@ -1,6 +1,9 @@
 """Every searcher through the public surface, one index and two together, on tiny models and made-up texts."""
 
 
+import collections
+
+import jax
 import numpy as np
 import pytest
 
@@ -107,3 +110,25 @@ def test_indexes_of_different_kinds_are_refused(atlas, indexes, tmp_path):
     with pytest.raises(errors.ConfigError, match='SearchConfig.searcher is "faiss"'):
         atlas.search(['?'], whole, 1, 'faiss')
     assert np.isfinite(atlas.search(QUESTIONS[:1], other, 3, 'int8')[0][2].score)
+
+
+def test_other_questions_and_an_added_passage_compile_nothing(atlas, indexes, tmp_path):
+    index = tiny_run.index(atlas, tmp_path)
+    atlas.answer(['what is thing 1 ?'], index)
+    atlas.search(['thing 1'], index, 2)
+    atlas.answer(['what is thing 1 ?'] * 3, index)
+    compiled = collections.Counter()
+    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.update([name.rpartition('/')[2]]))
+    jax.jit(lambda x: x + 1)(np.arange(3))
+    assert compiled.pop('backend_compile_duration') == 1  # the listener hears
+    [answer] = atlas.answer(['what colour does thing 5 have , what colour do things 6 and 7 ?'], index)
+    atlas.search(['a thing that has more words than the one before'], index, 2)
+    assert len(atlas.answer(['what is thing 1 ?', 'thing', 'colour ?', 'what is thing 2 ?'], index)) == 4
+    assert not compiled['backend_compile_duration'] and len(answer.passages) == 2
+    index.replace([Passage('new', 'thing 99', '', 'The thing 99 , which nobody knows , is red .')], atlas)
+    compiled.clear()  # embedding may compile
+    [answer] = atlas.answer(['what is thing 99 ?'], index)
+    assert not compiled['backend_compile_duration'] and len(answer.passages) == 2
+    # What is measured is no accident of this model: another number of passages is another program.
+    atlas.answer(['what is thing 99 ?'], index, n_context=3)
+    assert compiled['backend_compile_duration']

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 
-from atlas_jax.cli import inputs
+from atlas_jax.cli import flags, inputs
 from atlas_jax.cli import options as cli_options
 
 _MOST_WORDS = 5  # of a passage that are shown
@@ -12,9 +12,10 @@ _MOST_WORDS = 5  # of a passage that are shown
 def add_commands(commands) -> None:
     """Adds `answer`."""
     parser = cli_options.command(commands, 'answer', _answer, 'Answer a question from the index, with its sources.',
-                                 'atlas-jax answer "who discovered radium?" --model RUN --index INDEX')
+                                 'atlas-jax answer "who discovered radium?" --project PROJECT')
     parser.add_argument('question', nargs='+', metavar='QUESTION', help='one or more questions, each in quotes')
     cli_options.add_model(parser)
+    flags.add_project(parser)
     # Closed book where none is given.
     cli_options.add_index(parser, required=False, purpose='what to answer from; without it, from the reader\'s memory alone')
     parser.add_argument('--n_context', type=cli_options.positive, metavar='N', help='passages to read (default: as trained)')
@@ -55,6 +56,8 @@ def decoding_config(options: argparse.Namespace):
 
 def _answer(options: argparse.Namespace) -> None:
     # Before jax is imported, and models and index are opened: a mistake is told at once.
+    for question in options.question:
+        inputs.check_question(question)
     for folder in filter(None, [options.index, *options.also]):
         inputs.check_index(folder)
     inputs.check_store(options.store)

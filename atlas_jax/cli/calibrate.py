@@ -15,6 +15,7 @@ def add_commands(commands) -> None:
     parser.add_argument('--model', required=True, metavar='DIR', help='folder that `atlas-jax train` or `convert` wrote; the calibration '
                         'is kept in it')
     cli_options.add_no_verify(parser)
+    cli_options.add_compilation_cache(parser)
     cli_options.add_index(parser, required=False, purpose='what to answer from; without it, from the reader\'s memory alone')
     parser.add_argument('--examples', required=True, nargs='+', metavar='FILE',
                         help='questions with answers that the model was not trained on')
@@ -33,6 +34,7 @@ def _calibrate(options: argparse.Namespace) -> None:
         inputs.check_index(index)
     inputs.check_examples(options.examples, inputs.task_of(options.model, None, {}))
     decoding = cli_answer.decoding_config(options)
+    cli_options.keep_programs(options)
     from atlas_jax import api
     from atlas_jax.checkpoints import confidence, run_folder
     from atlas_jax.evaluation import calibrate

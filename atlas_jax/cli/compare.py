@@ -20,6 +20,7 @@ def add_commands(commands) -> None:
     models.add_argument('--layer_norm', choices=('true', 'second_moment'),
                         help="the retriever's layer norm; released Atlas checkpoints need second_moment (default: the folder's setting)")
     cli_options.add_no_verify(parser)
+    cli_options.add_compilation_cache(parser)
     _add_inputs(parser.add_argument_group('inputs', 'one of --inputs, --data and --random'))
     _add_comparison(parser.add_argument_group('comparison'))
     parser.add_argument('--out', required=True, metavar='FILE.npz', help='file to write our quantities to, named <batch>/<quantity>')
@@ -64,6 +65,7 @@ def _compare(options: argparse.Namespace) -> None:
     from atlas_jax.compare import comparison as compare
     from atlas_jax.compare.pytorch import variants
     variants.variant(options.variant)  # a misspelt name is refused before models are loaded
+    cli_options.keep_programs(options)
     models = compare.Models(options.reader, options.retriever, options.model, options.layer_norm)
     # The flags are named as the fields of Options, which checks them.
     names = ('gold_score_mode', 'temperature_gold', 'temperature_score', 'dtype', 'max_length', 'grads', 'rtol', 'rounds', 'variant',

@@ -18,10 +18,12 @@ def add_commands(commands) -> None:
     parser.add_argument('--steps', type=cli_options.positive, metavar='N', help='training steps')
     parser.add_argument('--seed', type=cli_options.count, default=0, metavar='N', help='seed of the training (default 0)')
     parser.add_argument('--report', metavar='FILE', help='HTML report to write (default report.html in the folder)')
+    cli_options.add_compilation_cache(parser)
     cli_options.add_json(parser)
 
 
 def _demo(options: argparse.Namespace) -> None:
+    cli_options.keep_programs(options)
     from atlas_jax.demo import demo
     # The number of steps is left to the demo's gin file where it is not given.
     figures = demo.demo(options.work, packages_dir=options.packages, countries=options.countries, questions=options.questions,

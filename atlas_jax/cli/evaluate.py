@@ -7,23 +7,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.cli import inputs
+from atlas_jax.cli import flags, inputs
 from atlas_jax.cli import options as cli_options
 from atlas_jax.searchers import config
 
+_PLAIN, _MODEL = ('questions', 'results', 'examples', 'n_context', 'batch_size'), ('model', 'reader', 'retriever')
 # The ways to evaluate, and the options that each of them takes.
-_WAYS = {'gin_file': ('index', 'abstain_below', 'force', 'multihost', 'gin_import', 'gin_search_paths'), 'all': ('pool',), 'compare': (),
-         'task': ('data', 'split', 'index', 'out', 'run_file', 'searcher', 'with_prompt', 'force', 'model', 'reader', 'retriever')}
+_WAYS = {'gin_file': ('index', 'abstain_below', 'force', 'multihost', 'gin_import', 'gin_search_paths', 'searcher', *_PLAIN, *_MODEL,
+                      'closed_book'),
+         'all': ('pool',), 'compare': (),
+         'task': ('data', 'split', 'index', 'out', 'run_file', 'searcher', 'with_prompt', 'force', *_MODEL)}
 
 
 def add_commands(commands) -> None:
     """Adds `evaluate`."""
     parser = cli_options.command(
         commands, 'evaluate', _evaluate, 'Answer a file of questions and score the answers, or show scores side by side.',
-        'atlas-jax evaluate --gin_file runs/evaluate.gin --gin.MODEL_DIR=\'"run"\' --gin.INDEX_DIR=\'"index"\' \\\n'
-        '      --gin.EXAMPLES_FILE=\'"test.jsonl"\' --gin.RESULTS_FILE=\'"results/test.jsonl"\'\n'
+        'atlas-jax evaluate --model run --index index --questions test.jsonl --results results/test.jsonl\n'
         '  atlas-jax evaluate --all results')
     cli_options.add_gin(parser, required=False)
+    flags.add(parser, _PLAIN)
+    flags.set_macros(parser, (*_PLAIN, *_MODEL, 'searcher'), 'runs/evaluate.gin', 'evaluate')
+    flags.add_closed_book(parser)
     parser.add_argument('--all', metavar='DIR', help='show all results files of a folder on one page and in one JSON')
     parser.add_argument('--compare', nargs=2, metavar='FILE', help='compare two results files, question by question')
     parser.add_argument('--task', choices=['retrieval'], help='retrieval: evaluate the retriever alone, on the BEIR folder --data')
@@ -48,7 +53,8 @@ def add_commands(commands) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     chosen = [way for way in _WAYS if getattr(options, way)]
     if len(chosen) != 1:
-        raise errors.ConfigError('give one of --gin_file, --all, --compare and --task; see atlas-jax evaluate --help')
+        raise errors.ConfigError('give --project, --questions, or one of --gin_file, --all, --compare and --task; see '
+                                 'atlas-jax evaluate --help')
     known = {name for names in _WAYS.values() for name in names}
     # An option that nobody reads would be ignored without a word.
     if unread := [name for name in sorted(known) if getattr(options, name) and name not in _WAYS[chosen[0]]]:
@@ -60,8 +66,10 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _questions(options: argparse.Namespace) -> None:
     options.gin_bindings = bindings_of(options)
+    flags.needs_gin(options)
     inputs.check_evaluation(cli_options.preview_gin(options))
     cli_options.join_hosts(options)
+    cli_options.keep_programs(options)
     from atlas_jax import evaluate
     from atlas_jax.gin_files import parse as gin_parse
     cli_options.read_gin(options)

@@ -4,7 +4,7 @@ import argparse
 import pathlib
 
 from atlas_jax import errors
-from atlas_jax.cli import inputs
+from atlas_jax.cli import flags, inputs
 from atlas_jax.cli import options as cli_options
 from atlas_jax.searchers import config
 
@@ -19,7 +19,9 @@ def add_commands(commands) -> None:
     parser.add_argument('--out', metavar='INDEX', help='folder to write, on a disk or gs://…')
     parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'int8'], help='of the embeddings (default float32)')
     cli_options.add_model(parser)
+    flags.add_project(parser)
     cli_options.add_gin(parser, required=False)
+    flags.set_macros(parser, ('store', 'out', 'dtype', 'model', 'reader', 'retriever'), None, 'index')
     cli_options.add_multihost(parser)
 
     parser = cli_options.command(group, 'import', _import, 'Make a store and an index of one that the original Atlas saved.',
@@ -37,10 +39,12 @@ def add_commands(commands) -> None:
     cli_options.add_documents(parser)
     cli_options.add_index(parser)
     cli_options.add_model(parser)
+    flags.add_project(parser)
 
     parser = cli_options.command(group, 'delete', _delete, 'Take passages out of every later search.',
                                  'atlas-jax index delete --index INDEX --docid france/government/3')
     cli_options.add_index(parser)
+    flags.add_project(parser)
     parser.add_argument('--docid', nargs='+', required=True, metavar='ID', help='ids of the passages')
 
     parser = cli_options.command(group, 'info', _info, 'Describe an index.', 'atlas-jax index info --index INDEX')
@@ -48,6 +52,7 @@ def add_commands(commands) -> None:
     parser = cli_options.command(group, 'compact', _compact, 'Rewrite an index and its passages without those that were deleted.',
                                  'atlas-jax index compact --index INDEX')
     cli_options.add_index(parser)
+    flags.add_project(parser)
     parser = cli_options.command(group, 'passages', _passages,
                                  'Write the passages of an index as JSON lines to pre-train on, and some to evaluate on.',
                                  'atlas-jax index passages --index INDEX --to texts')
@@ -72,6 +77,7 @@ def _add_verify_and_search(group) -> None:
     parser.add_argument('query', metavar='TEXT', help='what to search for')
     cli_options.add_index(parser)
     cli_options.add_model(parser)
+    flags.add_project(parser)
     cli_options.add_search(parser)
     parser.add_argument('--top_k', type=cli_options.positive, default=5, metavar='N', help='passages to print (default 5)')
     _add_compare(group)
@@ -95,7 +101,9 @@ def _add_compare(group) -> None:
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--index', required=True, metavar='DIR', help='from `atlas-jax index build`')
+    parser.add_argument('--index', metavar='DIR', help='from `atlas-jax index build`')
+    parser.set_defaults(needs_index=True)
+    flags.add_project(parser)
 
 
 def _build(options: argparse.Namespace) -> None:
@@ -103,6 +111,7 @@ def _build(options: argparse.Namespace) -> None:
         raise errors.ConfigError('give --store DIR and --out INDEX, or a --gin_file that sets them')
     _check_build(options)
     cli_options.join_hosts(options)
+    cli_options.keep_programs(options)
     from atlas_jax import api
     from atlas_jax.gin_files import parse as gin_parse
     cli_options.read_gin(options)

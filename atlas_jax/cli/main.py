@@ -9,13 +9,16 @@ from typing import Any, NoReturn
 
 from atlas_jax import errors
 from atlas_jax.cli import answer as cli_answer
+from atlas_jax.cli import ask as cli_ask
 from atlas_jax.cli import calibrate as cli_calibrate
 from atlas_jax.cli import compare as cli_compare
 from atlas_jax.cli import convert as cli_convert
 from atlas_jax.cli import data as cli_data
 from atlas_jax.cli import demo as cli_demo
 from atlas_jax.cli import evaluate as cli_evaluate
+from atlas_jax.cli import flags
 from atlas_jax.cli import index as cli_index
+from atlas_jax.cli import new as cli_new
 from atlas_jax.cli import plan as cli_plan
 from atlas_jax.cli import reproduce as cli_reproduce
 from atlas_jax.cli import runs as cli_runs
@@ -25,6 +28,9 @@ from atlas_jax.runtime import allocator, quiet
 
 _EXAMPLE = """\
 example:
+  atlas-jax new my-project --documents DOCUMENTS --questions questions.csv
+  atlas-jax ask my-project
+step by step:
   atlas-jax demo                         # everything below on real models and texts, in minutes
   atlas-jax data passages DOCUMENTS --out STORE --model RUN
   atlas-jax index build --store STORE --out INDEX --model RUN
@@ -50,8 +56,8 @@ def parser() -> argparse.ArgumentParser:
     main_parser = Parser(prog='atlas-jax', description='Atlas in JAX: a reader that answers from documents it retrieves.', epilog=_EXAMPLE)
     commands = main_parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     # In the order in which a newcomer needs them.
-    modules = (cli_demo, cli_data, cli_index, cli_runs, cli_evaluate, cli_calibrate, cli_reproduce, cli_answer, cli_compare, cli_convert,
-               cli_verify, cli_plan)
+    modules = (cli_demo, cli_new, cli_ask, cli_data, cli_index, cli_runs, cli_evaluate, cli_calibrate, cli_reproduce, cli_answer,
+               cli_compare, cli_convert, cli_verify, cli_plan)
     for module in modules:
         module.add_commands(commands)
     return main_parser
@@ -109,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    flags.resolve(options)
     if not getattr(options, 'no_verify', False):
         options.run(options)
         return

@@ -35,7 +35,8 @@ def group(commands, name: str, purpose: str, example: str):
 def add_documents(parser: argparse.ArgumentParser) -> None:
     """Adds DOCUMENTS, --max_words, --as_passages, --overlap and --max_passages, which `passages_of` reads."""
     parser.add_argument('documents', metavar='DOCUMENTS', nargs='+',
-                        help='.jsonl (also .gz, .bz2, .zst), .txt, .md or .html files, folders of them or quoted patterns, in their order')
+                        help='.jsonl, .csv, .tsv (also .gz, .bz2, .zst), .txt, .md, .html, .pdf or .docx files, folders of them or '
+                             'quoted patterns, in their order')
     length = parser.add_mutually_exclusive_group()
     length.add_argument('--max_words', type=positive, default=100, metavar='N',
                         help='most words of a passage (default 100); longer documents are cut')
@@ -66,12 +67,13 @@ def passages_of(options: argparse.Namespace) -> Iterator[Passage]:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds --model, or --reader and --retriever."""
+    """Adds --model, or --reader and --retriever, or --project."""
     options = parser.add_argument_group('model', 'either --model, or both --reader and --retriever')
     options.add_argument('--model', metavar='DIR', help='folder that `atlas-jax train` or `convert` wrote, or an original Atlas checkpoint')
     options.add_argument('--reader', metavar='DIR', help='folder of a T5, from Hugging Face or T5X')
     options.add_argument('--retriever', metavar='DIR', help='Hugging Face folder of a BERT, Contriever or sentence transformer')
     add_no_verify(parser)
+    add_compilation_cache(parser)
 
 
 def add_no_verify(parser: argparse.ArgumentParser) -> None:
@@ -79,16 +81,38 @@ def add_no_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--no_verify', action='store_true', help='load models without comparing their files with their checksums')
 
 
+def add_compilation_cache(parser: argparse.ArgumentParser) -> None:
+    """Adds --no_compilation_cache, which `keep_programs` obeys."""
+    parser.add_argument('--no_compilation_cache', action='store_true',
+                        help='compile everything anew; neither keep nor use the programs of earlier commands')
+
+
+def keep_programs(options: argparse.Namespace) -> None:
+    """Lets jax keep what this command compiles under the user's cache folder, and use what earlier ones kept.
+
+    Call it after `join_hosts`, before anything is compiled.
+    """
+    from atlas_jax.io import folder
+    from atlas_jax.runtime import compilation_cache
+    if options.no_compilation_cache:
+        compilation_cache.switch_off()
+    else:
+        compilation_cache.use(compilation_cache.AUTO, folder.default_cache_dir() / 'compiled')
+
+
 def load_model(options: argparse.Namespace) -> api.Atlas:
     """Loads the model that these options name. Raises ConfigError where they name none or two, ModelFolderError for a wrong folder."""
     from atlas_jax import api  # inside the function: jax takes seconds to import
+    keep_programs(options)
     return api.ModelSource(options.model, options.reader, options.retriever).load(api.Atlas)
 
 
 def add_index(parser: argparse.ArgumentParser, required: bool = True, purpose: str = 'from `atlas-jax index build`') -> None:
     """Adds --index, and --store for passages that were moved."""
-    parser.add_argument('--index', required=required, metavar='DIR', help=purpose)
+    parser.add_argument('--index', metavar='DIR', help=purpose)
     parser.add_argument('--store', metavar='DIR', help='store of its passages (default: where they were when it was built)')
+    # Not argparse's `required`: a project has an index too.
+    parser.set_defaults(needs_index=required)
     add_force(parser)
 
 
@@ -106,8 +130,9 @@ def open_index(options: argparse.Namespace) -> api.Index:
 
 def add_search(parser: argparse.ArgumentParser) -> None:
     """Adds --searcher, and --also for further indexes."""
-    parser.add_argument('--searcher', default='exact', choices=config.IN_GRAPH + config.ON_HOST,
-                        help='search method, see docs/search.md (default exact)')
+    parser.add_argument('--searcher', choices=config.IN_GRAPH + config.ON_HOST,
+                        help='search method, see docs/search.md (default exact, or the project\'s)')
+    parser.set_defaults(searches=True)
     parser.add_argument('--also', nargs='+', default=[], metavar='DIR', help='further indexes to search together with the first')
 
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from atlas_jax import errors
-from atlas_jax.cli import inputs
+from atlas_jax.cli import flags, inputs
 from atlas_jax.cli import options as cli_options
 from atlas_jax.io import untrusted
 
 if TYPE_CHECKING:
-    from atlas_jax.reproduce.plan import Plan, Step
+    from atlas_jax.reproduce.plan import Plan
 
 _SIZES = ('base', 'large', 'xl', 'xxl')
 
@@ -19,7 +19,7 @@ _SIZES = ('base', 'large', 'xl', 'xxl')
 def add_commands(commands) -> None:
     """Adds `reproduce`."""
     parser = cli_options.command(
-        commands, 'reproduce', _reproduce, 'Make a row of the paper\'s tables: prepare data, train, evaluate, compare; goes on when stopped.',
+        commands, 'reproduce', _reproduce, 'Make a row of the paper\'s tables: prepare data, train, evaluate; goes on when stopped.',
         'atlas-jax reproduce nq_64_shot --from downloads --model atlas --index index --out nq_64_shot --size xxl')
     parser.add_argument('name', metavar='RUN', help='a gin file of the paper, such as nq_64_shot (docs/reproduce.md has all)')
     parser.add_argument('--from', dest='files', nargs='+', default=[], metavar='FILE',
@@ -29,14 +29,16 @@ def add_commands(commands) -> None:
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for data, runs, results and the report')
     parser.add_argument('--size', choices=_SIZES, help='of the reader: which figure of the paper, and how many updates')
     parser.add_argument('--split', choices=['test', 'dev'], default='test', help='questions to evaluate on (default test)')
-    parser.add_argument('--seed', type=cli_options.count, default=0, metavar='S', help='of the choice of examples and of training (default 0)')
+    parser.add_argument('--seed', type=cli_options.count, default=0, metavar='S',
+                        help='of the choice of examples and of training (default 0)')
     parser.add_argument('--ids', metavar='FILE', help='train on the examples of a list (docs/data_select.md), in place of the seed\'s')
     parser.add_argument('--questions', type=cli_options.positive, metavar='N', help='evaluate the first N questions only')
     parser.add_argument('--batch_size', type=cli_options.positive, metavar='N', help='examples at a time, in training and evaluation')
     parser.add_argument('--dry-run', dest='dry_run', action='store_true', help='check everything, and print the steps')
     cli_options.add_model(parser)
     # For the help alone: main.py takes bindings out before argparse sees them.
-    parser.add_argument('--gin.NAME', metavar='VALUE', dest='gin_bindings', help='value that wins over the gin files of the steps that know it')
+    parser.add_argument('--gin.NAME', metavar='VALUE', dest='gin_bindings',
+                        help='value that wins over the gin files of the steps that know it')
     parser.set_defaults(takes_gin=True)
 
 
@@ -52,15 +54,17 @@ def _reproduce(options: argparse.Namespace) -> None:
         _check_ids(options.ids)
     model = {'MODEL_DIR': options.model, 'READER_DIR': options.reader, 'RETRIEVER_DIR': options.retriever}
     plan = plan_lib.Plan(plan_lib.Settings(
-        options.name.removeprefix('runs/').removesuffix('.gin'), tuple(options.files), pathlib.Path(options.out), model, indexes, options.size,
-        options.seed, options.ids, options.split, options.questions, options.batch_size, tuple(options.gin_bindings)))
+        recipes.name_of(options.name), tuple(options.files), pathlib.Path(options.out), model, indexes, options.size, options.seed,
+        options.ids, options.split, options.questions, options.batch_size, tuple(options.gin_bindings)))
     _check(plan)
+    # The record of an earlier call is compared now, before the first step.
     runner = running.Runner(plan, _run)
     if options.dry_run:
         for step in plan.steps:
             print(f'{"done   " if runner.is_done(step) else "to do  "} {step.shown}')
         return
     runner.run(lambda line: print(line, flush=True))
+    # Not above: it imports jax, which --dry-run need not wait for.
     from atlas_jax.reproduce import table
     lines, page = table.write(plan)
     print(f'\n{table.as_text(plan, lines)}\n{page}')
@@ -75,14 +79,18 @@ def _check(plan: 'Plan') -> None:
         # As the conversion will: a wrong release is told by its first record.
         options = {**source.options, **{name: int(value) for name, value in plan.recipe.options.items()}}
         source.pieces([file for files in plan.found.values() for file in files], options)
-    for step in plan.steps:
-        _parsed(step.command)
+    # Misspelt names and values of a wrong type would else show after hours of training. One of each kind: subjects differ in folders alone.
+    for step in {(step.command[0], step.gin): step for step in plan.steps}.values():
+        parsed = _parsed(step.command)
+        if step.gin:
+            cli_options.read_gin(parsed)
 
 
 def _parsed(command: Sequence[str]) -> argparse.Namespace:
     """Returns the options of a command, its gin files and bindings checked."""
     from atlas_jax.cli import main  # it imports this module
     options = main.parse(command)
+    flags.resolve(options)
     if getattr(options, 'gin_file', None):
         cli_options.preview_gin(options)
     return options

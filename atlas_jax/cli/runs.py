@@ -10,7 +10,7 @@ import types
 from collections.abc import Iterator
 
 from atlas_jax import errors
-from atlas_jax.cli import inputs
+from atlas_jax.cli import flags, inputs
 from atlas_jax.cli import options as cli_options
 
 OPERATIVE_CONFIG = 'config.gin'
@@ -20,12 +20,17 @@ def add_commands(commands) -> None:
     """Adds `train`."""
     parser = cli_options.command(
         commands, 'train', _train, 'Train reader and retriever together; goes on from the newest checkpoint of the same run folder.',
-        'atlas-jax train --gin_file runs/few_shot.gin --gin.RUN_DIR=\'"run"\' --gin.READER_DIR=\'"models/reader"\' \\\n'
-        '    --gin.RETRIEVER_DIR=\'"models/retriever"\' --gin.INDEX_DIR=\'"index"\' --gin.TRAIN_FILE=\'"train.jsonl"\'')
-    cli_options.add_gin(parser, required=True)
+        'atlas-jax train --run run --train_file train.jsonl --index index --reader models/reader --retriever models/retriever')
+    cli_options.add_gin(parser, required=False)
+    names = ('run', 'train_file', 'index', 'model', 'reader', 'retriever', 'n_context', 'batch_size', 'steps', 'learning_rate', 'examples',
+             'searcher')
+    flags.add(parser, names)
+    flags.add_closed_book(parser)
+    flags.set_macros(parser, names, 'runs/few_shot.gin', 'train')
     cli_options.add_multihost(parser)
     cli_options.add_force(parser)
     cli_options.add_no_verify(parser)
+    cli_options.add_compilation_cache(parser)
     parser.add_argument('--accept_changes', action='store_true', help='go on with a run though data or settings are not those it was begun '
                         'with; without it they are named, and nothing is trained')
     parser.add_argument('--profile', metavar='DIR', help='write a profile of a few steps there, for xprof')
@@ -33,6 +38,7 @@ def add_commands(commands) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     with _ending_as_preempted(options):
+        flags.needs_gin(options)
         # Files first: models and jax take minutes to load.
         inputs.check_training(cli_options.preview_gin(options))
         _run_training(options)
@@ -60,6 +66,7 @@ def _ending_as_preempted(options: argparse.Namespace) -> Iterator[None]:
 
 def _run_training(options: argparse.Namespace) -> None:
     cli_options.join_hosts(options)
+    cli_options.keep_programs(options)
     from atlas_jax import train
     from atlas_jax.checkpoints import run_folder
     from atlas_jax.gin_files import parse as gin_parse

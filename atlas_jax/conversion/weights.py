@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import flax.linen as nn
-import jax
 import numpy as np
 
 from atlas_jax import errors
 from atlas_jax.conversion import hf_names
-from atlas_jax.models import contriever, t5
+from atlas_jax.models import contriever, parameters, t5
 
 Params = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -98,15 +97,12 @@ def retriever(found: Weights[Config]) -> Weights[contriever.ContrieverConfig]:
     return Weights(found.config, found.shapes, found.read)
 
 
-# Cached: the model is traced for it, and every opener and check asks. The result is shared, hence the read-only proxy.
+# Cached: every opener and check asks. The result is shared, hence the read-only proxy.
 @functools.lru_cache(64)
 def expected_shapes(config: Config) -> Shapes:
     """Returns the shape of every parameter of the model by our path, layers apart, without allocating one."""
-    def init(key: jax.Array) -> Params:
-        return t5.init_params(config, key) if isinstance(config, t5.T5Config) else contriever.init_params(config, key)
-
-    # Shapes alone: the largest reader has 44 GB of float32. Unboxed, for init returns parameters with their logical axes.
-    boxed = jax.eval_shape(init, jax.random.key(0))
+    # Shapes alone: the largest reader has 44 GB of float32. Unboxed, for they have their logical axes.
+    boxed = parameters.abstract_part(config)
     return types.MappingProxyType({path: leaf.shape for path, leaf in hf_names.flatten(nn.unbox(boxed)).items()})
 
 

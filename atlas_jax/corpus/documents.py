@@ -1,4 +1,4 @@
-"""Documents: read from JSON lines, plain text, Markdown and HTML files, or a folder of them."""
+"""Documents: read from JSON lines, tables, plain text, Markdown, HTML, PDF and Word files, or a folder of them."""
 
 import dataclasses
 import os
@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.corpus import markup
-from atlas_jax.io import compressed, file_list, jsonl
+from atlas_jax.corpus import markup, office
+from atlas_jax.io import compressed, file_list, jsonl, table
 
 _JSON_LINES, _PLAIN, _MARKDOWN, _HTML = ('.jsonl',), ('.txt',), ('.md',), ('.html', '.htm')
 _MAX_WORD = 100_000  # characters
 _MAX_BYTES = 1 << 26  # of a file that is one document, or a few
-SUFFIXES = _JSON_LINES + _PLAIN + _MARKDOWN + _HTML
+SUFFIXES = _JSON_LINES + _PLAIN + _MARKDOWN + _HTML + table.SUFFIXES + office.SUFFIXES
 _FIELDS = ('id', 'title', 'section', 'text')
+_PICTURES = 'a PDF without text holds pictures of pages: recognise their text first (OCR)'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +48,10 @@ def read_documents(paths: file_list.Paths) -> Iterator[Document]:
 
     Any of them may be compressed, such as corpus.jsonl.gz, .bz2 or .zst. Each line of a .jsonl file is a document: `text`, and optionally
     `id`, `title`, `section`; or a line of BEIR or FlashRAG, see `in_our_fields`. A .txt file is one document. A .md or .html file is one
-    document for each heading with text below it. A document without an id is called by its file, relative to the folder, and its line
-    (file.jsonl:3) or heading (file.md/heading).
+    document for each heading with text below it, a .docx file too, and a .pdf file one for each page. A row of a .csv or .tsv file is one
+    document: of the column `text`, with `id`, `title` and `section` as in JSON lines; without that column, of all its cells with their
+    columns' names. A document without an id is called by its file, relative to the folder, and its line (file.jsonl:3), heading
+    (file.md/heading) or page (file.pdf/page-3).
 
     Says at the end, on stderr, which fields it has not read and which files of a folder hold no text.
 
@@ -120,20 +123,26 @@ def _checked(files: list[_File], given: str) -> Iterator[Document]:
         yield document
     if not seen:
         what = 'no text in this file' if len(files) == 1 else f'no text in any of its {len(files)} files'
-        raise errors.InputFileError(given, what, remedy='remove it or fill it in')
+        raise errors.InputFileError(given, what, remedy=_PICTURES if _pictures(empty) else 'remove it or fill it in')
     # Said, not refused: a folder of pages often has some with links alone.
     if empty:
         more = f' and {len(empty) - 9} more' if len(empty) > 9 else ''
-        print(f'{given}: skipped {len(empty)} files without text ({", ".join(empty[:9])}{more})', file=sys.stderr)
+        print(f'{given}: skipped {len(empty)} files without text ({", ".join(empty[:9])}{more})'
+              f'{f"; {_PICTURES}" if _pictures(empty) else ""}', file=sys.stderr)
     if unread:
         print(f'{given}: not read: the fields {", ".join(sorted(unread)[:9])}', file=sys.stderr)
+
+
+def _pictures(names: list[str]) -> bool:
+    return any(name.lower().endswith('.pdf') for name in names)
 
 
 def _read_all(files: list[_File], unread: set[str]) -> Iterator[tuple[_File, str, int | None, Document | None]]:
     """Yields (file, its name in the folder, line, document); None as document for a file without text. Adds to `unread` fields."""
     for file in files:
-        is_lines = compressed.plain_suffix(file.path) in _JSON_LINES
-        documents = _read_json_lines(file.path, file.name, unread) if is_lines else _read_text(file.path, file.name)
+        suffix = compressed.plain_suffix(file.path)
+        rows = jsonl.read(file.path) if suffix in _JSON_LINES else table.read(file.path) if suffix in table.SUFFIXES else None
+        documents = _read_text(file.path, file.name) if rows is None else _read_rows(rows, file.path, file.name, unread)
         for line, document in documents:
             if document is not None:
                 _check_words(document.text, file.path, line)
@@ -147,10 +156,14 @@ def _check_words(text: str, file: pathlib.Path, line: int | None) -> None:
                                     remedy='remove what is no text, such as encoded images')
 
 
-def _read_json_lines(file: pathlib.Path, name: str, unread: set[str]) -> Iterator[tuple[int, Document]]:
-    """Yields (line, document); adds to `unread` the names of fields that have no use here."""
-    for line, written in jsonl.read(file):
+def _read_rows(rows: Iterator[tuple[int, Any]], file: pathlib.Path, name: str, unread: set[str]) -> Iterator[tuple[int, Document]]:
+    """Yields (line, document) of JSON lines or a table; adds to `unread` the names of fields that have no use here."""
+    for line, written in rows:
         row = in_our_fields(written)
+        if 'text' not in row and compressed.plain_suffix(file) in table.SUFFIXES:
+            # A table of facts: each row is a text that names its columns.
+            cells = '. '.join(f'{column}: {cell}' for column, cell in row.items() if cell and column not in _FIELDS)
+            row = {'title': compressed.plain_name(file).stem, 'text': cells, **{key: row[key] for key in _FIELDS if row.get(key)}}
         if 'text' not in row:
             found = ', '.join(sorted(written)) or 'none'
             raise errors.InputFileError(file, 'missing', line=line, field='text', remedy=f'fields found: {found}')
@@ -182,13 +195,15 @@ def _string(value: object, file: pathlib.Path, line: int, field: str) -> str:
 
 def _read_text(file: pathlib.Path, name: str) -> Iterator[tuple[None, Document | None]]:
     """Yields (None, document), since a section's line is not known; (None, None) for a file without text."""
-    text, suffix = _decode(file), compressed.plain_suffix(file)
-    if suffix in _PLAIN:
-        title, sections = '', [('', text)]
+    suffix = compressed.plain_suffix(file)
+    if suffix in office.SUFFIXES:
+        title, sections = office.read(file)
+    elif suffix in _PLAIN:
+        title, sections = '', [('', _decode(file))]
     elif suffix in _MARKDOWN:
-        title, sections = markup.read_markdown(text)
+        title, sections = markup.read_markdown(_decode(file))
     else:
-        title, sections = markup.read_html(text)
+        title, sections = markup.read_html(_decode(file))
     sections = [(heading, body.strip()) for heading, body in sections if body.strip()]
     if not sections:
         yield None, None

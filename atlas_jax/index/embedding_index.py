@@ -277,8 +277,12 @@ class EmbeddingIndex:
             print(f'{self.path}: differs in {found}: its passages stay cut as they are; whatever is embedded anew has the limit of the '
                   'model', file=sys.stderr, flush=True)
 
-    def device_arrays(self, mesh: Mesh) -> types.IndexArrays:
+    def device_arrays(self, mesh: Mesh, rows: int = 0) -> types.IndexArrays:
         """Puts the index on the devices of `mesh`, rows sharded over all of them; each process reads its own devices' rows only.
+
+        Args:
+          mesh: the devices.
+          rows: at least so many; those past the end are empty.
 
         Returns:
           embeddings [rows, dim] in the stored type, valid [rows] bool, scales [rows] float32 of int8. The row count is rounded up to a
@@ -288,7 +292,7 @@ class EmbeddingIndex:
           IndexFolderError: a file is missing, cut or damaged, or a later version has replaced this one.
         """
         # Rows are split evenly over the devices, and a search needs at least one row on each.
-        rows = max(1, -(-len(self) // mesh.size)) * mesh.size
+        rows = max(1, -(-max(len(self), rows) // mesh.size)) * mesh.size
         valid = np.zeros(rows, bool)  # rows of the padding are never found
         valid[:len(self)] = ~self.deleted
         # Scales are read together with the embeddings and kept, by first row, until jax asks for them.

@@ -71,10 +71,11 @@ class ExampleEncoder:
             raise errors.ConfigError(f'the retriever\'s query prompt "{self.retriever_query_format}" takes {self._retriever_length("")} '
                                      f'tokens and leaves no room for a query; raise query_max_tokens, which is {self.query_width}')
 
-    def fit_queries(self, examples: Sequence[TaskExample]) -> np.ndarray:
+    def fit_queries(self, examples: Sequence[TaskExample], widths: Sequence[int] = ()) -> np.ndarray:
         """Narrows the rows to the longest of `examples`; returns the queries' reader lengths [n] int64, which no query exceeds.
 
-        Widens them where the options of an example need it. If the task draws, one length more is the limit.
+        Widens them where the options of an example need it. If the task draws, one length more is the limit. Rows are as wide as the first
+        of `widths` (in order) that holds them; without one, as a multiple of 16.
 
         Raises ConfigError: the options of an example do not fit into the input of a model.
         """
@@ -94,7 +95,8 @@ class ExampleEncoder:
         if self.task is not None and self.task.draws:
             reader.append(limit)  # another draw may be longer
         longest = max([self._retriever_length(''), *reader, *retriever])  # fillers have [CLS], the prompt and [SEP]
-        self.query_width = min(math.ceil(longest / _QUERY_WIDTH_MULTIPLE) * _QUERY_WIDTH_MULTIPLE, limit)
+        rounded = math.ceil(longest / _QUERY_WIDTH_MULTIPLE) * _QUERY_WIDTH_MULTIPLE
+        self.query_width = min(next((width for width in widths if width >= longest), rounded), limit)
         choices = [self._choice_ids(example) for example in examples if example.choices]
         self._max_choices = max((len(rows) for rows in choices), default=0)
         self._choice_width = max((len(ids) for rows in choices for ids in rows), default=0)

@@ -4,8 +4,6 @@ import hashlib
 import os
 from typing import Any
 
-import numpy as np
-
 
 def sha256_file(path: str | os.PathLike) -> str:
     """Returns the file's SHA-256 in hexadecimal. Raises OSError."""
@@ -21,7 +19,9 @@ def fingerprint(config: Any, tree: Any) -> str:
 
     It is the beginning of the SHA-256 of repr(config) and of each leaf's path, dtype, shape and bytes, leaves in the order of their paths.
     """
-    import jax  # not above: commands look at manifests and files before they import it
+    # Not above: commands look at manifests and files before they import these.
+    import jax
+    import numpy as np
     # repr of a frozen dataclass names every field, so a changed size or format changes the fingerprint.
     digest = hashlib.sha256(repr(config).encode())
     for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(tree), key=lambda item: jax.tree_util.keystr(item[0])):

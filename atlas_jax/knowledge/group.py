@@ -44,7 +44,7 @@ class IndexGroup:
                                   np.concatenate([part.retriever_passages for part in parts]), reader_queries)
 
     def knowledge(self, atlas: EmbeddingModel, *, retriever_tokens: bool = False, embeddings: bool = True,
-                  search: SearchConfig | None = None) -> types.Knowledge:
+                  search: SearchConfig | None = None, room: bool = False) -> types.Knowledge:
         """Returns indexes and token tables on the model's devices, kept for the next call.
 
         Args:
@@ -52,11 +52,15 @@ class IndexGroup:
           retriever_tokens: also the passages in the retriever's tokens, to embed them in a step.
           embeddings: without them, the host must search.
           search: for the int8 searcher an int8 copy is made of an index that is not int8.
+          room: as Index.knowledge; behind the last index.
 
         Raises:
           IndexFolderError, StoreError: as Index.check.
         """
-        parts = tuple(index.knowledge(atlas, retriever_tokens=retriever_tokens, embeddings=embeddings) for index in self.indexes)
+        # Empty rows inside would move the numbers of those behind them.
+        parts = tuple(
+            index.knowledge(atlas, retriever_tokens=retriever_tokens, embeddings=embeddings, room=room and index is self.indexes[-1])
+            for index in self.indexes)
         by_rows = partitioning.sharding(atlas.mesh, 'passages')
         whole = parts[0] if len(parts) == 1 else self._keep('whole', jax.tree.leaves(parts), lambda: hosts.join_rows(parts, by_rows))
         arrays = whole.index
@@ -67,8 +71,8 @@ class IndexGroup:
                              lambda: int8.scanned_rows(arrays, atlas.mesh, search.metric, search.scan_share))
         return whole.replace(scanned=scanned)
 
-    def host_searcher(self, atlas: EmbeddingModel, search: SearchConfig) -> HostSearcher:
-        """Returns the searcher of the host that `search` names, kept for the next call.
+    def host_searcher(self, atlas: EmbeddingModel, search: SearchConfig, room: bool = False) -> HostSearcher:
+        """Returns the searcher of the host that `search` names, kept for the next call; `room` as for `knowledge`.
 
         Raises:
           IndexFolderError, StoreError: as Index.check, or the fit of hybrid search is damaged. ConfigError: a package is missing.
@@ -82,7 +86,8 @@ class IndexGroup:
         search = fitting.apply(search, [(index.index, index.store.fingerprint) for index in self.indexes])
         # Every change of an index reads its deletions anew.
         made_of = [index.index.deleted for index in self.indexes]
-        return self._keep(search, made_of, lambda: on_host.make(search, parts, lambda: self.knowledge(atlas, search=search), atlas.mesh))
+        return self._keep((search, room), made_of, lambda: on_host.make(
+            search, parts, lambda: self.knowledge(atlas, search=search, room=room), atlas.mesh))
 
     def locate(self, row: int, mesh: jax.sharding.Mesh) -> tuple[Index, int]:
         """Returns the index that a row of the whole belongs to, and its row there."""

@@ -19,6 +19,8 @@ from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
 
+_LEAST_ROOM, _MOST_ROOM = 64, 65536  # rows of a device
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:
@@ -213,13 +215,15 @@ class Index:
         """Returns the token counts that stream capacities are chosen from; `reader_queries` [n] int."""
         return types.TokenLengths(np.asarray(self.store.reader_lengths), np.asarray(self.store.retriever_lengths), reader_queries)
 
-    def knowledge(self, atlas: EmbeddingModel, *, retriever_tokens: bool = False, embeddings: bool = True) -> types.Knowledge:
+    def knowledge(self, atlas: EmbeddingModel, *, retriever_tokens: bool = False, embeddings: bool = True,
+                  room: bool = False) -> types.Knowledge:
         """Returns index and token tables on the model's devices, rows sharded over all of them; kept for the next call.
 
         Args:
           atlas: the model; it must have built this index.
           retriever_tokens: also the passages in the retriever's tokens, to embed them in the train step.
           embeddings: without them, the host must search.
+          room: with empty rows behind the last, so that passages can be added without another program.
 
         Raises:
           IndexFolderError, StoreError: as `check`.
@@ -227,26 +231,33 @@ class Index:
         self.check(atlas)
         limits, mesh = {'reader_table': atlas.text_max_tokens, 'retriever_table': atlas.retriever_max_tokens}, atlas.mesh
         # Tables and embeddings are equally long, so that a row is the same number in each.
-        rows = padded_rows(len(self.index), mesh)
+        rows = padded_rows(len(self.index), mesh, room)
 
         def kept(name: str, wanted: bool, make: Callable[[], Any]) -> Any:
             if not wanted:
                 return None
-            key = (name, mesh, limits.get(name))
+            key = (name, mesh, limits.get(name), rows)
             if key not in self._knowledge:
                 self._knowledge[key] = make()
             return self._knowledge[key]
 
         return types.Knowledge(
-            index=kept('index', embeddings, lambda: self.index.device_arrays(mesh)),
+            index=kept('index', embeddings, lambda: self.index.device_arrays(mesh, rows)),
             reader_table=kept('reader_table', True, lambda: place(self.store.reader_table, limits['reader_table'], rows, mesh)),
             retriever_table=kept('retriever_table', retriever_tokens,
                                  lambda: place(self.store.retriever_table, limits['retriever_table'], rows, mesh)))
 
 
-def padded_rows(rows: int, mesh: jax.sharding.Mesh) -> int:
-    """Returns how many rows an index of `rows` passages has on the devices: at least one each, equally many."""
-    return max(1, -(-rows // mesh.size)) * mesh.size
+def padded_rows(rows: int, mesh: jax.sharding.Mesh, room: bool = False) -> int:
+    """Returns how many rows an index of `rows` passages has on the devices: at least one each, equally many.
+
+    With `room` they are so many that other numbers of passages come to the same: up to a sixteenth more, and at most 65,536 on a device.
+    """
+    local = max(1, -(-rows // mesh.size))
+    if room:
+        step = min(max(_LEAST_ROOM, 1 << max(local.bit_length() - 5, 0)), _MOST_ROOM)
+        local = -(-local // step) * step
+    return local * mesh.size
 
 
 def place(table_of: Callable[..., types.TokenTable], max_tokens: int, rows: int, mesh: jax.sharding.Mesh) -> types.TokenTable:

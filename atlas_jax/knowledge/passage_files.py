@@ -13,7 +13,7 @@ from atlas_jax.io import jsonl
 from atlas_jax.io.folder import Folder
 from atlas_jax.runtime import progress
 
-TRAIN, HELD_BACK = 'passages', 'held_back'  # names of the files, without .jsonl
+TRAIN_FILE, HELD_BACK_FILE = 'passages.jsonl', 'held_back.jsonl'
 HELD_BACK_ROWS = 1000
 
 
@@ -33,6 +33,7 @@ def write(index_dir: str, folder: pathlib.Path, held_back: int = HELD_BACK_ROWS,
     where = Folder(index_dir)
     manifest = index_manifest.read(where)
     store = PassageStore.open(index_manifest.store_path(where, manifest))
+    # What was deleted is in the store until the index is compacted, and must not be learnt.
     rows = np.flatnonzero(~index_manifest.read_tombstones(where, manifest))
     if len(rows) < 2:
         raise errors.IndexFolderError(f'{index_dir}: {len(rows)} passages; pre-training needs at least 2')
@@ -47,6 +48,6 @@ def write(index_dir: str, folder: pathlib.Path, held_back: int = HELD_BACK_ROWS,
                 bar.update(1)
 
     kept = (row for row in map(int, rows) if row not in held)  # lazily: there may be 33 million
-    jsonl.write(folder / f'{TRAIN}.jsonl', passages(kept, len(rows) - count, 'Passages'))
-    jsonl.write(folder / f'{HELD_BACK}.jsonl', passages(sorted(held), count, 'Held back'))
+    jsonl.write(folder / TRAIN_FILE, passages(kept, len(rows) - count, 'Passages'))
+    jsonl.write(folder / HELD_BACK_FILE, passages(sorted(held), count, 'Held back'))
     return len(rows) - count, count

@@ -1,5 +1,6 @@
 """Parameters of reader and retriever together: their initial values, shapes and shardings."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -11,6 +12,8 @@ from atlas_jax import partitioning
 from atlas_jax.models import contriever, t5
 from atlas_jax.models.atlas import AtlasConfig
 from atlas_jax.nn import layer_scan
+
+_FIRST_LAYER = 'layers_0'
 
 
 def init_params(config: AtlasConfig, key: jax.Array) -> dict[str, Any]:
@@ -26,11 +29,31 @@ def param_shardings(config: AtlasConfig, mesh: Mesh | AbstractMesh) -> Any:
     return partitioning.tree_shardings(mesh, abstract_params(config))
 
 
-# Tracing the largest reader takes seconds, and a run asks for its shapes several times.
-@functools.lru_cache(maxsize=8)
 def abstract_params(config: AtlasConfig) -> dict[str, Any]:
     """Returns the shapes of {'reader', 'retriever'}, boxed with their logical axis names."""
-    return jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
+    return layer_scan.stack_layers({'reader': abstract_part(config.reader), 'retriever': abstract_part(config.retriever)})
+
+
+# Loading, placing and saving all ask for them.
+@functools.lru_cache(maxsize=64)
+def abstract_part(config: t5.T5Config | contriever.ContrieverConfig) -> dict[str, Any]:
+    """Returns the shapes of one model's parameters, layers apart, boxed with their logical axis names."""
+    # One layer of each stack is traced and stands for all: eight of them took a second of every command.
+    if isinstance(config, t5.T5Config):
+        reader = dataclasses.replace(config, num_encoder_layers=1, num_decoder_layers=1)
+        shapes = jax.eval_shape(lambda: t5.init_params(reader, jax.random.key(0)))  # a key from outside would be compiled
+        layers = {'encoder': config.num_encoder_layers, 'decoder': config.num_decoder_layers}
+        return shapes | {name: _repeated(shapes[name], count) for name, count in layers.items()}
+    retriever = dataclasses.replace(config, num_layers=1)
+    return _repeated(jax.eval_shape(lambda: contriever.init_params(retriever, jax.random.key(0))), config.num_layers)
+
+
+def _repeated(tree: Any, layers: int) -> Any:
+    """Copies the only layer of a stack, wherever it is in nested dicts; without layers there is none."""
+    if not isinstance(tree, dict):
+        return tree
+    rest = {name: _repeated(value, layers) for name, value in tree.items() if name != _FIRST_LAYER}
+    return rest | ({f'layers_{i}': tree[_FIRST_LAYER] for i in range(layers)} if _FIRST_LAYER in tree else {})
 
 
 def abstract_param_items(config: AtlasConfig, mesh: Mesh | AbstractMesh, passage_encoder: bool) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from atlas_jax import errors, partitioning, types
 from atlas_jax.index import embed
+from atlas_jax.knowledge import index as knowledge_index
 from atlas_jax.models import atlas, parameters
 from atlas_jax.planning import slices
 from atlas_jax.planning import workload as workload_lib
@@ -140,7 +141,7 @@ def model_flops(workload: Workload, mesh: jax.sharding.Mesh) -> float:
 def make_spec(workload: Workload, mesh: jax.sharding.Mesh) -> spec_lib.StepSpec:
     """Returns the static side of the step, made as training and answering make it. Raises ConfigError if the batch does not divide."""
     # Evaluation takes the dtypes of a StepConfig and nothing of its layout in memory.
-    step = workload.step if workload.trains else dataclasses.replace(workload.step, remat='none', accumulation_steps=1)
+    step = workload.step if workload.trains else dataclasses.replace(workload.step, remat='auto', accumulation_steps=1)
     return spec_lib.make_spec(workload.config, stand_in_segments(workload.config), mesh, workload_lib.token_lengths(workload),
                               workload.batch_size, workload.distill if workload.trains else None, step, workload.search, workload.lower_for)
 
@@ -255,7 +256,7 @@ def knowledge(workload: Workload, spec: spec_lib.StepSpec) -> types.Knowledge | 
     if spec.closed_book:
         return None
     mesh = spec.mesh
-    rows = math.ceil(workload.index_rows / mesh.size) * mesh.size  # as the index is padded on the devices
+    rows = knowledge_index.padded_rows(workload.index_rows, mesh, room=not workload.trains)
 
     def column(dtype: Any, *shape: int) -> Any:
         return _array((rows, *shape), dtype, partitioning.sharding(mesh, 'passages', *(None,) * len(shape)))

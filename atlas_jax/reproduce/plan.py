@@ -1,21 +1,24 @@
 """The steps of a run: each is a command of `atlas-jax` with the files that it reads and writes."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from atlas_jax import errors
 from atlas_jax.datasets.examples import mmlu
 from atlas_jax.gin_files import preview
 from atlas_jax.index import index_manifest
+from atlas_jax.io import untrusted
 from atlas_jax.io.folder import Folder
 from atlas_jax.knowledge import passage_files
 from atlas_jax.reproduce import inputs, recipes
-from atlas_jax.reproduce.recipes import Recipe
 
-EVALUATE = 'runs/evaluate.gin'
+EVALUATE = 'runs/evaluate.gin'  # for trained models, which know their own task and formats
+_PASSAGES = 'passages'
 # Macros that this command sets itself.
 _OWN = {'RUN_DIR': '--out', 'TRAIN_FILE': '--from', 'EXAMPLES_FILE': '--from', 'RESULTS_FILE': '--out', 'INDEX_DIR': '--index',
         'MODEL_DIR': '--model', 'READER_DIR': '--reader', 'RETRIEVER_DIR': '--retriever', 'SEED': '--seed', 'EXAMPLES': '--questions'}
@@ -23,7 +26,7 @@ _OWN = {'RUN_DIR': '--out', 'TRAIN_FILE': '--from', 'EXAMPLES_FILE': '--from', '
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a user asks for.
+    """Options of the command.
 
     Attributes:
       run: name of the gin file, such as nq_64_shot.
@@ -76,6 +79,12 @@ class Step:
         return shlex.join(['atlas-jax', *self.command])
 
 
+@functools.cache
+def _preview(gin: str) -> preview.Preview:
+    # Read once: a run of 57 subjects asks for the same file hundreds of times.
+    return preview.read([gin], complete=False)
+
+
 class Plan:
     """The steps of one run, for the settings given."""
 
@@ -90,7 +99,7 @@ class Plan:
         self.found = inputs.find(settings.run, self.recipe, settings.files)
         self._data = settings.out / 'data'
         self._check_options()
-        outputs = inputs.outputs_of(self.found) or {passage_files.HELD_BACK}
+        outputs = inputs.outputs_of(self.found) or {'held_back'}
         self.split = self._split(self.recipe.test if settings.split == 'test' else self.recipe.dev, outputs)
 
     @property
@@ -106,12 +115,15 @@ class Plan:
 
     def _check_options(self) -> None:
         settings, recipe = self.settings, self.recipe
+        # An option without effect would be taken for one that had some.
         if settings.ids and recipe.choice is None:
             raise errors.ConfigError(f'--ids: {settings.run} trains on {"all examples" if recipe.train else "no example"}; leave it out')
+        # The years' models are asked with both indexes, so both need their names.
         names = recipes.YEARS if recipe.kind == 'years' else ('',)
         if set(settings.indexes) != set(names):
             wanted = ' '.join(f'--index {name}=DIR' for name in names) if any(names) else 'one --index DIR'
-            raise errors.ConfigError(f'{settings.run} takes {wanted}; found {", ".join(map(str, settings.indexes)) or "one without a name"}')
+            found = ', '.join(name or 'one without a name' for name in settings.indexes)
+            raise errors.ConfigError(f'{settings.run} takes {wanted}; found {found}')
         for binding in settings.bindings:
             if (name := binding.partition('=')[0]) in _OWN:
                 raise errors.ConfigError(f'--gin.{binding}: this command sets {name} itself; use {_OWN[name]}')
@@ -132,19 +144,20 @@ class Plan:
         settings, recipe = self.settings, self.recipe
         if not recipe.source:
             [index] = settings.indexes.values()
-            folder = self._data / 'passages'
+            folder = self._data / _PASSAGES
             command = ('index', 'passages', '--index', index, '--to', str(folder), '--seed', str(settings.seed))
-            return Step('data', command, (folder / f'{passage_files.TRAIN}.jsonl', folder / f'{passage_files.HELD_BACK}.jsonl'))
+            return Step('data', command, (folder / passage_files.TRAIN_FILE, folder / passage_files.HELD_BACK_FILE))
         files = [str(file) for published in recipe.files for file in self.found.get(published, ())]
         options = [part for name, value in recipe.options.items() for part in (f'--{name}', value)]
-        folder = self._data / recipe.source
+        folder = untrusted.inside(self._data, recipe.source)
         return Step('data', ('data', recipe.source, '--from', *files, '--to', str(folder), *options), (folder / 'manifest.json',))
 
     def _file(self, output: str) -> pathlib.Path:
-        return self._data / (self.recipe.source or 'passages') / f'{output}.jsonl'
+        return untrusted.inside(self._data / (self.recipe.source or _PASSAGES), f'{output}.jsonl')
 
     def _one(self) -> list[Step]:
         [index] = self.settings.indexes.values()
+        # Zero-shot gin files evaluate: they have the task and the formats that no training has fixed.
         if not self.recipe.train:
             return [self._evaluate('test', f'runs/{self.settings.run}.gin', self._model(), index, [self._file(self.split)])]
         chosen = self._choose()
@@ -166,14 +179,15 @@ class Plan:
     def _subjects(self) -> list[Step]:
         steps, [index] = [], self.settings.indexes.values()
         for subject in self.subjects():
-            run = self.settings.out / 'run' / subject
+            run = untrusted.inside(self.settings.out / 'run', subject)
             steps += [self._train(f'train {subject}', run, self._file(f'{self.recipe.train}.{subject}'), index),
                       *self._evaluate_trained(subject, run, index, [self._file(f'{self.split}.{subject}')])]
         return steps
 
     def subjects(self) -> list[str]:
         """Returns the subjects of MMLU that have questions to train on and to answer."""
-        folder = self._data / self.recipe.source
+        folder = untrusted.inside(self._data, self.recipe.source)
+        # Files that were refused have no manifest; what a conversion has finished says more than names of files.
         if (folder / 'manifest.json').is_file():
             names = [{file.name.split('.')[1] for file in folder.glob(f'{split}.*.jsonl')} for split in (self.recipe.train, self.split)]
         else:
@@ -186,13 +200,13 @@ class Plan:
 
     def _years(self) -> list[Step]:
         steps, indexes = [], self.settings.indexes
-        if self._moves_passages():
+        if self._moves_passages:
             raise errors.ConfigError(f'{self.settings.run} exchanges indexes, so its training must leave the passages\' encoder as it is; '
                                      'set RETRIEVER_TRAINING to "query_side" or "frozen"')
         # The later year first: the paper reports it, and --questions may leave out the other.
         asked = [self._file(f'{self.split}.{year}') for year in reversed(recipes.YEARS)]
         for year in recipes.YEARS:
-            run = self.settings.out / 'run' / f'trained_{year}'
+            run = untrusted.inside(self.settings.out / 'run', f'trained_{year}')
             steps += [self._train(f'train {year}', run, self._file(f'{self.recipe.train}.{year}'), indexes[year]),
                       *self._evaluate_trained(f'trained_{year}', run, indexes, asked)]
         # Closed book: the same reader without passages, on the questions of the later year.
@@ -202,27 +216,30 @@ class Plan:
                 self._evaluate('closed_book', EVALUATE, {'MODEL_DIR': str(run)}, None, asked, ['N_CONTEXT=0'])]
 
     def _model(self) -> dict[str, str | None]:
+        # Those that are None, too: gin files set READER_DIR or MODEL_DIR as REQUIRED.
         return dict(self.settings.model)
 
     def _train(self, name: str, run: pathlib.Path, file: pathlib.Path, index: str | None, more: Sequence[str] = ()) -> Step:
         settings, gin = self.settings, f'runs/{self.settings.run}.gin'
-        values = {'RUN_DIR': str(run), 'TRAIN_FILE': str(file), 'INDEX_DIR': index, **self._model(), 'SEED': settings.seed}
-        if settings.size in self.recipe.steps:
-            values['TOTAL_STEPS'] = self.recipe.steps[settings.size]
+        values: dict[str, Any] = {'RUN_DIR': str(run), 'TRAIN_FILE': str(file), 'INDEX_DIR': index, **self._model(), 'SEED': settings.seed}
+        # Before the user's own bindings, which win.
+        if (total_steps := self.recipe.steps.get(settings.size or '')) is not None:
+            values['TOTAL_STEPS'] = total_steps
         command = ('train', '--gin_file', gin, *self._bindings(gin, values), *(f'--gin.{each}' for each in more))
         return Step(name, command, (run / 'record.json', run / 'checkpoints'), (gin,))
 
     def _evaluate_trained(self, name: str, run: pathlib.Path, index: str | Mapping[str, str], files: Sequence[pathlib.Path]) -> list[Step]:
         steps = []
-        if isinstance(index, str) and self._moves_passages():
+        if isinstance(index, str) and self._moves_passages:
             # The passages are embedded otherwise now, and the index on the disk is the old encoder's.
             folder, manifest = Folder(index), index_manifest.read(Folder(index))
-            target = self.settings.out / 'index' / name
+            target = untrusted.inside(self.settings.out / 'index', name)
             command = ('index', 'build', '--store', str(index_manifest.store_path(folder, manifest)), '--out', str(target), '--model',
                        str(run), '--dtype', manifest.dtype)
             steps, index = [Step(f'index {name}', command, (target / 'manifest.json',))], str(target)
         return [*steps, self._evaluate(name, EVALUATE, {'MODEL_DIR': str(run)}, index, files)]
 
+    @functools.cached_property
     def _moves_passages(self) -> bool:
         """Returns whether the training of this run changes how passages are embedded."""
         gin = f'runs/{self.settings.run}.gin'
@@ -231,9 +248,9 @@ class Plan:
 
     def _evaluate(self, name: str, gin: str, model: Mapping[str, str | None], index: str | Mapping[str, str] | None,
                   files: Sequence[pathlib.Path], more: Sequence[str] = ()) -> Step:
-        results = self.results / f'{name}.jsonl'
+        results = untrusted.inside(self.results, f'{name}.jsonl')
         asked = str(files[0]) if len(files) == 1 else [str(file) for file in files]
-        values = {**model, 'INDEX_DIR': dict(index) if isinstance(index, Mapping) else index, 'EXAMPLES_FILE': asked,
+        values: dict[str, Any] = {**model, 'INDEX_DIR': dict(index) if isinstance(index, Mapping) else index, 'EXAMPLES_FILE': asked,
                   'RESULTS_FILE': str(results)}
         if self.settings.questions is not None:
             values['EXAMPLES'] = self.settings.questions
@@ -250,13 +267,13 @@ class Plan:
 
     def _known(self, gin: str) -> list[str]:
         """Returns the user's bindings that a gin file knows: some are of training alone, some of evaluation."""
-        known = preview.read([gin], complete=False)
+        known = _preview(gin)
         return [binding for binding in self.settings.bindings if known.knows(binding)]
 
     def check_bindings(self) -> None:
         """Raises ConfigError: a binding that no step knows, or that is no binding."""
         gin_files = list(dict.fromkeys(gin for step in self.steps for gin in step.gin))
-        known = [preview.read([gin], complete=False) for gin in gin_files]
+        known = list(map(_preview, gin_files))
         for binding in self.settings.bindings:
             if not any(each.knows(binding) for each in known):
                 raise errors.ConfigError(f'--gin.{binding}: no step of {self.settings.run} reads it ({", ".join(gin_files)})')

@@ -91,8 +91,9 @@ class Recipe:
 
 
 _LISTS = 'without NQ.*.idx.json all published training questions are trained on, and FiD\'s dev questions are among them'
-_NQ_FILES = (Published('NQ-open.train.jsonl', 'train'), Published('NQ-open.dev.jsonl', 'dev'), Published('NQ.train.idx.json', 'train', True),
-             Published('NQ.dev.idx.json', 'dev', True), Published('NQ.test.idx.json', 'test', True))
+_NQ_FILES = (Published('NQ-open.train.jsonl', 'train'), Published('NQ-open.dev.jsonl', 'dev'),
+             Published('NQ.train.idx.json', 'train', True), Published('NQ.dev.idx.json', 'dev', True),
+             Published('NQ.test.idx.json', 'test', True))
 _TRIVIA_FILES = (Published('unfiltered-web-train.json'), Published('unfiltered-web-dev.json'), Published('TQA.train.idx.json', 'train'),
                  Published('TQA.dev.idx.json', 'dev'), Published('TQA.test.idx.json', 'test'))
 _FEVER_FILES = (Published('train.jsonl', 'train'), Published('paper_test.jsonl', 'test'), Published('paper_dev.jsonl', 'dev', True))
@@ -104,7 +105,7 @@ _FULL = {'base': 10_000, 'large': 10_000}
 _FEVER_TEST = 'tested on paper_test.jsonl, since labels of the server\'s test set are not published'
 _ABLATION = 'the paper\'s figure is an average over its small-scale tasks; ours is NaturalQuestions alone'
 _KILT = 'tested on the dev questions: answers to the test questions are with KILT\'s server'
-_FEW = Choice(64)
+_FEW = Choice(64)  # the number in the names of the runs
 
 
 def _nq(*figures: Figure, choice: Choice | None = None) -> Recipe:
@@ -131,6 +132,7 @@ def _kilt(task: str, metric: str, name: str = '', more: tuple[Published, ...] = 
 
 def _mmlu(train: str, paper: float, *more: Figure, kind: str = 'one', files: tuple[Published, ...] = (),
           options: Mapping[str, str] | None = None) -> Recipe:
+    # Averaged over cyclic orders of the options, which the paper reports; the raw accuracy of one order is smaller.
     debiased = Figure('debiased_accuracy', {'xxl': paper})
     return Recipe('mmlu', (*files, *_MMLU_TEST), ('test',), train, ('full_valid' if train == 'full' else 'val',), kind=kind,
                   figures=(debiased, *(more or (Figure('accuracy'),))), options=options or {})
@@ -147,7 +149,8 @@ def _pretraining() -> Recipe:
 
 
 _TEMPLAMA = tuple(
-    Figure('exact_match', {UNSAID: paper}, f'questions of 2020, index of 2020, trained on {year}', f'trained_{year}', '2020', ('year', '2020'))
+    Figure('exact_match', {UNSAID: paper}, f'questions of 2020, index of 2020, trained on {year}', f'trained_{year}', '2020',
+           ('year', '2020'))
     for year, paper in (('2020', 57.7), ('2017', 53.1)))
 _CLOSED = Figure('exact_match', {UNSAID: 1.5}, 'questions of 2020, closed book', 'closed_book', '', ('year', '2020'))
 
@@ -201,9 +204,14 @@ OTHERS: Mapping[str, str] = types.MappingProxyType({
 })
 
 
+def name_of(run: str) -> str:
+    """Returns the name of a run, which may be given as its gin file, runs/NAME.gin."""
+    return run.removeprefix('runs/').removesuffix('.gin')
+
+
 def recipe_of(run: str) -> Recipe:
     """Returns the recipe of an experiment, by the name of its gin file. Raises ConfigError: it is no experiment, or no gin file."""
-    name = run.removeprefix('runs/').removesuffix('.gin')
+    name = name_of(run)
     if name in OTHERS:
         raise errors.ConfigError(f'runs/{name}.gin is no experiment of the paper: it {OTHERS[name]}')
     if name not in RECIPES:

@@ -3,6 +3,7 @@
     OUT/reproduce.json    {"settings": what the results depend on, "done": {step: [its command, [[path, bytes, time of change], ...]]}}
 """
 
+import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from atlas_jax.io.manifest import FILE as MANIFEST
 from atlas_jax.reproduce.plan import Plan, Step
 
 RECORD = 'reproduce.json'
-_MOST_SHOWN = 3
+_MOST_SHOWN, _MOST_CHARACTERS = 3, 100  # differences in a message, and letters of each
 Command = Callable[[Sequence[str]], None]
 
 
@@ -79,24 +80,36 @@ class Runner:
         except (ValueError, LookupError, TypeError) as error:
             raise errors.FolderExistsError(f'{file}: damaged ({error}); remove it to do all steps again') from error
         if differing := [name for name in self._settings | settings if settings.get(name) != self._settings.get(name)]:
-            shown = '; '.join(f'{name} was {untrusted.shown(settings.get(name))}, now {untrusted.shown(self._settings.get(name))}'
-                              for name in differing[:_MOST_SHOWN])
+            shown = '; '.join(_difference(name, settings.get(name), self._settings.get(name)) for name in differing[:_MOST_SHOWN])
             more = f'; and {len(differing) - _MOST_SHOWN} more' if len(differing) > _MOST_SHOWN else ''
-            raise errors.FolderExistsError(f'{self._out}: begun with other settings: {shown}{more}; give them as they were, or another --out')
+            raise errors.FolderExistsError(f'{self._out}: begun with other settings: {shown}{more}; give them as they were, or '
+                                           'another --out')
         return done
 
 
 def settings_of(plan: Plan) -> dict[str, Any]:
     """Returns what the results of a plan depend on, by the options' names, as JSON values."""
     settings = plan.settings
-    found = {'run': settings.run, 'from': [state for files in plan.found.values() for file in files for state in _states([file])]}
+    found: dict[str, Any] = {'run': settings.run, 'from': _states([file for files in plan.found.values() for file in files])}
+    # By contents, not by paths: folders may be moved between two calls.
     for name, path in settings.model.items():
         found[name.removesuffix('_DIR').lower()] = None if path is None else _states_of_model(path)
+    # The manifest changes with every change of an index, and of a bucket's nothing is read here.
     found |= {f'index {name}'.strip(): [] if '://' in path else _states([pathlib.Path(path) / MANIFEST])
               for name, path in settings.indexes.items()}
     found |= {'ids': _states([pathlib.Path(settings.ids)]) if settings.ids else None, 'seed': settings.seed, 'size': settings.size,
               'split': settings.split, 'questions': settings.questions, 'batch_size': settings.batch_size, 'gin': list(settings.bindings)}
     return found
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    """Returns what is different of a setting: of files their names, of all others both values."""
+    lists = [value for value in (before, now) if isinstance(value, list) and all(isinstance(part, list) and part for part in value)]
+    if len(lists) == 2 and (before or now):
+        changed = [part[0] for part in now if part not in before] or [part[0] for part in before if part not in now]
+        return f'{name}: {untrusted.shown(changed[0] if changed else None)} is another file or has changed'
+    was, is_now = (json.dumps(value, ensure_ascii=False)[:_MOST_CHARACTERS] for value in (before, now))
+    return f'{name} was {was}, now {is_now}'
 
 
 def _states_of_model(path: str) -> list[list[Any]]:

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from atlas_jax.evaluation import figures, overview, results
+from atlas_jax.evaluation import figures, overview
 from atlas_jax.evaluation.results import Row
 from atlas_jax.io import atomic
 from atlas_jax.report import html
@@ -40,7 +40,8 @@ class Line:
 
     def cells(self, size: str | None) -> list[str]:
         """The line as people read it; `size` picks the paper's figure."""
-        shown = [f'{value}' if name == UNSAID else f'{name} {value}' for name, value in self.paper.items() if size in (None, name) or not name]
+        shown = [f'{value}' if name == UNSAID else f'{name} {value}' for name, value in self.paper.items() if size in (None, name)
+                 or name == UNSAID]
         ours = '-' if self.ours is None else f'{self.ours:.1f}'
         bounds = f'{self.interval[0]:.1f} to {self.interval[1]:.1f}' if self.interval else ''
         return [self.figure, ', '.join(shown) or '-', ours, bounds, f'{self.questions:,}']
@@ -51,7 +52,7 @@ def lines_of(plan: Plan, files: Mapping[str, Sequence[Row]]) -> list[Line]:
     wanted = list(plan.recipe.figures)
     first = wanted[0]
     for name in figures.metrics_of(_rows(first, files)):
-        # Of what the paper is compared with: several models and indexes would each have all metrics.
+        # Of the first figure's questions: several models and indexes would each have all metrics.
         if name not in [figure.metric for figure in wanted]:
             wanted.append(dataclasses.replace(first, metric=name, paper={}, remark=''))
     return [_line(figure, _rows(figure, files)) for figure in wanted]
@@ -80,6 +81,7 @@ def write(plan: Plan) -> tuple[list[Line], pathlib.Path]:
 
     Raises InputFileError: a results file is damaged. DiskFullError.
     """
+    # Read again from the disk: results of earlier calls count as those of this one.
     files = overview.read_folder(plan.results)
     lines, settings, recipe = lines_of(plan, files), plan.settings, plan.recipe
     everything = overview.of_files(files)
@@ -93,6 +95,7 @@ def write(plan: Plan) -> tuple[list[Line], pathlib.Path]:
     for remark in remarks(plan, lines):
         page.paragraph(remark)
     for name, found in everything['results'].items():
+        # MMLU's subjects and groups, TempLAMA's years: the rows of larger tables.
         for index, each in found.get('indexes', {'': found}).items():
             for label in each.get('by', {}):
                 page.section(f'{name} {index} by {label}'.replace('  ', ' '))
@@ -103,14 +106,17 @@ def write(plan: Plan) -> tuple[list[Line], pathlib.Path]:
 
 def remarks(plan: Plan, lines: Sequence[Line]) -> list[str]:
     """Returns what must be known to compare the figures, a sentence each."""
+    # Each once: several lines may have the same.
     found = dict.fromkeys([line.remark for line in lines] + [plan.recipe.remark])
     if not any(inputs.is_list(published) for published in plan.found):
         found[plan.recipe.without_lists] = None
     sizes = [size for size in SIZES if any(size in line.paper for line in lines)]
     if plan.settings.size and sizes and plan.settings.size not in sizes:
         found[f'the paper has no figure for {plan.settings.size}, only for {", ".join(sizes)}'] = None
+    if plan.settings.split == 'dev':
+        found['the paper\'s figures are of the test questions, ours of the dev questions'] = None
     if plan.settings.questions is not None:
-        found[f'the first {plan.settings.questions:,} questions alone'] = None
+        found[f'the first {plan.settings.questions:,} questions of each file alone'] = None
     return [remark[0].upper() + remark[1:] + '.' for remark in found if remark]
 
 

@@ -17,6 +17,7 @@ _ROUND_TOKENS = 64
 # The share of steps that the levels below the last one hold. One level near the middle takes 4 % of 40 passages' tokens off a step, 9 % of
 # five passages'; two of them 1 % more.
 _HELD = (0.69, 0.977)
+A_HANDFUL = 8  # passages
 _IN_A_SAMPLE = 0.9995  # quantiles that a sample of lengths tells; where more have to fit, the longest of it does
 
 
@@ -56,6 +57,34 @@ def capacities(lengths: np.ndarray, passages: int, limit: int, streams: int = 1)
         longest = min(_round_up(np.quantile(lengths, fitting if fitting < _IN_A_SAMPLE else 1.0), 8), greatest)
         result.append(Capacity(min(max(_round_up(expected, _ROUND_TOKENS), longest), passages * longest), longest))
     return (*result, full)
+
+
+def shared(sizes: Sequence[Capacity], passages: int, limit: int) -> tuple[Capacity, ...]:
+    """Rounds capacities up to a few fixed sizes, so that other questions and passages ask for the same program.
+
+    Args:
+      sizes: of `capacities`.
+      passages: passages in a stream.
+      limit: no input can ever be longer than this.
+    """
+    few = passages <= A_HANDFUL
+    rounded = []
+    # One program less to compile is worth more than room that a handful of passages leave empty.
+    for size in sizes[1:] if few else sizes:
+        longest = min(_fixed_size(size.longest, few), _round_up(limit, 8))
+        # Of the tokens a passage has on average, so that the sizes do not depend on the number of passages.
+        tokens = passages * _fixed_size(math.ceil(size.stream_tokens / passages), few)
+        rounded.append(Capacity(min(max(tokens, longest), passages * longest), longest))
+    # The last one still holds whatever comes.
+    return (*rounded[:-1], Capacity(passages * rounded[-1].longest, rounded[-1].longest))
+
+
+def _fixed_size(tokens: int, coarse: bool) -> int:
+    """Returns the least of 32, 40, 48, 56, 64, 80, ... that is not less than `tokens`; coarse: of 32, 48, 64, 96, ..."""
+    # Four sizes an octave leave a tenth of the room empty on average, two of them a sixth.
+    power = 2 ** max(math.ceil(math.log2(max(tokens, 1))), 5)
+    step = max(power // (4 if coarse else 8), 8)
+    return _round_up(tokens, step) if power > 32 else power
 
 
 def distinct(kinds: Mapping[str, tuple[Capacity, ...]]) -> dict[str, tuple[Capacity, ...]]:

@@ -25,7 +25,7 @@ from atlas_jax.models.atlas import AtlasConfig
 from atlas_jax.runtime import hosts, progress
 from atlas_jax.searchers import config as search_config
 from atlas_jax.searchers.host_searcher import HostSearcher
-from atlas_jax.steps import given
+from atlas_jax.steps import buckets, given
 from atlas_jax.steps import search as search_step
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tasks import task as task_lib
@@ -35,6 +35,8 @@ from atlas_jax.tokenizers import formats
 _Item = TypeVar('_Item')
 Searched = Index | Sequence[Index] | index_group.IndexGroup | None
 
+# Of a step that answers: the next questions should find it compiled. Empty places cost the retriever a few tokens a question.
+_QUERY_WIDTHS = (64, 128, 256, 512)
 _NAMED_LINES = 9  # of those with an empty target
 _SAMPLED_EXAMPLES = 1000  # whose passages are measured before the first step, where they are the examples' own
 
@@ -204,7 +206,11 @@ def prepare(atlas: AtlasModel, examples: Sequence[TaskExample], index: Searched,
     # The search alone, where it is a program of its own; it computes in the model's own dtypes.
     searching = spec_lib.StepSpec(config, atlas.segments, atlas.mesh, read=(), distill=distill, search=search_config.of(search))
     # The widest query sets the program's width, so it is looked for before anything is traced.
-    query_lengths = encoder.fit_queries(examples)
+    query_lengths = encoder.fit_queries(examples, () if distill else _QUERY_WIDTHS)
+    if distill is None:
+        # Capacities for any questions that are about as long. Of many the mean is known better than of one.
+        multiple = _QUERY_WIDTHS[0] // (1 if batch_size * n_context <= buckets.A_HANDFUL else 2)
+        query_lengths = -(-query_lengths // multiple) * multiple
     for note in encoder.notes:
         say_once(note)
     # An example made from a passage must not find it: the answer would stand there.
@@ -289,8 +295,10 @@ def _held(atlas: AtlasModel, index: index_group.IndexGroup | None, spec: spec_li
     """Returns what a step reads, and the searcher of the host where the step does not search itself."""
     if index is None or knowledge is not None:
         return knowledge, None
-    held = index.knowledge(atlas, retriever_tokens=spec.needs_retriever_tokens, embeddings=spec.needs_embeddings, search=spec.search)
-    return held, index.host_searcher(atlas, spec.search) if spec.search.on_host else None
+    room = spec.distill is None  # what a run keeps of its index has exactly its rows
+    held = index.knowledge(atlas, retriever_tokens=spec.needs_retriever_tokens, embeddings=spec.needs_embeddings, search=spec.search,
+                           room=room)
+    return held, index.host_searcher(atlas, spec.search, room) if spec.search.on_host else None
 
 
 def passages_to_read(atlas: AtlasModel, index: Searched, n_context: int | None, use_file_passages: bool = False) -> int:

@@ -295,6 +295,9 @@ def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sha
     reader_inputs, reader_limit = _input_lengths(format_, lengths, config.inputs.text_max_tokens)
     retriever_inputs, retriever_limit = embedded_lengths(segments.retriever, lengths, config.retriever_max_tokens)
     kinds = {'read': buckets.capacities(reader_inputs, in_a_stream(bare.passages_read), reader_limit, bare.streams)}
+    # A step that trains is compiled once for days. One that answers is compiled while somebody waits, so any other one should serve.
+    if distill is None:
+        kinds['read'] = buckets.shared(kinds['read'], in_a_stream(bare.passages_read), config.inputs.text_max_tokens)
     # Passages that are read share the training forward's states; only the others need a stream.
     if only_for_gold:
         kinds['scored'] = buckets.capacities(reader_inputs, in_a_stream(only_for_gold), reader_limit, bare.streams)
@@ -307,6 +310,8 @@ def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sha
     reranked: tuple[buckets.Capacity, ...] = ()
     if bare.search.rerank_candidates and not bare.closed_book:
         candidates = buckets.capacities(retriever_inputs, in_a_stream(bare.candidates), retriever_limit, bare.streams)
+        if distill is None:
+            candidates = buckets.shared(candidates, in_a_stream(bare.candidates), config.retriever_max_tokens)
         reranked = buckets.distinct({'reranked': candidates})['reranked']
     return dataclasses.replace(bare, read=kinds['read'], scored=kinds.get('scored', ()), embedded=kinds.get('embedded', ()),
                                reranked=reranked)

@@ -75,7 +75,7 @@ def test_the_commands_of_the_page(folder, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(('arguments', 'says'), [
-    ([], 'give one of --gin_file, --all, --compare and --task'), (['--all', 'x', '--compare', 'a', 'b'], 'give one of'),
+    ([], 'or one of --gin_file, --all, --compare and --task'), (['--all', 'x', '--compare', 'a', 'b'], 'or one of'),
     (['--all', 'x', '--model', 'm'], '--model is of no use with --all'), (['--compare', 'a', 'b', '--pool'], '--pool is of no use'),
     (['--all', 'x', '--gin.EXAMPLES=3'], '--gin.EXAMPLES=3 needs a --gin_file'), (['--all', 'nowhere'], 'nowhere: no such folder'),
     (['--compare', 'a', 'b'], 'a: no such file'), (['--task', 'retrieval', '--data', 'x'], '--task retrieval needs --data'),

@@ -81,9 +81,9 @@ def test_mistakes_get_one_line(capsys, arguments, message):
 
 
 def test_a_build_takes_the_model_of_its_flags_over_that_of_a_gin_file(folder, capsys, tmp_path):
-    code, out, _ = run(capsys, 'index', 'build', '--gin_file', 'runs/build_index.gin', f"--gin.STORE_DIR='{folder / 'store'}'",
-                       f"--gin.INDEX_DIR='{tmp_path / 'i'}'", '--gin.READER_DIR=None', '--gin.RETRIEVER_DIR=None', '--gin.INPUTS=None',
-                       "--gin.MODEL_DIR='nowhere'", '--model', folder / 'model')
+    (tmp_path / 'own.gin').write_text("include 'runs/build_index.gin'\nMODEL_DIR = 'nowhere'\nREADER_DIR = 'nowhere'\nINPUTS = None\n")
+    code, out, _ = run(capsys, 'index', 'build', '--gin_file', tmp_path / 'own.gin', '--store', folder / 'store', '--out', tmp_path / 'i',
+                       '--model', folder / 'model')
     assert code == 0 and json.loads(out)['rows'] == 23
     assert api.Index.open(tmp_path / 'i').index.dtype == 'float32'
 

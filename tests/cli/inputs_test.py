@@ -58,7 +58,7 @@ WRONG = [
     (training('--gin.TrainData.eval_file="broken.jsonl"'), 'broken.jsonl:1: broken JSON'),
     (training('--gin.TOTAL_STEPS=%TOTAL_STEPS'), 'macro %TOTAL_STEPS is its own value'),
     (['train', '--gin_file', 'runs/few_sht.gin'], 'did you mean "runs/few_shot.gin"?'),
-    (['train', '--gin_file', 'runs/few_shot.gin'], 'must be set'),
+    (['train', '--gin_file', 'runs/few_shot.gin'], 'give --run'),
     (evaluating('--gin.EXAMPLES_FILE="unlabelled.jsonl"'), 'unlabelled.jsonl:2, field "answers": missing'),
     (evaluating('--gin.INDEX_DIR="nowhere"'), 'nowhere: no such folder'),
     (evaluating('--gin.MODEL_DIR="broken"'), 'broken/model.json: broken JSON'),

@@ -41,8 +41,8 @@ def stop_with(monkeypatch, error: BaseException):
 
 def test_every_command_shows_an_example_that_parses():
     commands = dict(leaves(cli.parser()))
-    assert {words[0] for words in commands} == {'demo', 'data', 'index', 'train', 'evaluate', 'answer', 'compare', 'convert', 'plan',
-                                                 'verify'}
+    assert {words[0] for words in commands} == {'demo', 'new', 'ask', 'data', 'index', 'train', 'evaluate', 'calibrate', 'reproduce',
+                                                 'answer', 'compare', 'convert', 'plan', 'verify'}
     for words, parser in commands.items():
         assert f'example:\n  atlas-jax {" ".join(words)}' in parser.format_help()
 
@@ -60,7 +60,12 @@ def test_every_command_shows_an_example_that_parses():
     (['data', 'passages', 'x', '--out', 'y'], ['--model', '--reader', '--retriever']),
     (['data', 'passages', 'x', '--out', 'y', '--reader', 'z'], ['--model', '--reader', '--retriever']),
     (['train', '--gin_file', 'runs/few_sht.gin'], ['runs/few_sht.gin', 'did you mean "runs/few_shot.gin"?']),
-    (['train', '--gin_file', 'runs/few_shot.gin'], ['must be set', 'RUN_DIR', 'TRAIN_FILE', 'few_shot.gin:']),
+    (['train', '--gin_file', 'runs/few_shot.gin'], ['give --run, --train_file, --index, --model (or --reader and --retriever)']),
+    (['train', '--run', 'r', '--gin.RUN_DIR="s"'], ['--run r and --gin.RUN_DIR="s" contradict each other']),
+    (['index', 'search', 'x', '--model', 'm'], ['give --index DIR, or --project DIR']),
+    (['answer', 'x', '--project', 'nowhere'], ['nowhere: no such folder', 'atlas-jax new nowhere']),
+    (['answer', ' ', '--model', 'm'], ['the question is empty']),
+    (['answer', 'x' * 100_000, '--model', 'm'], ['the question has 100,000 characters, at most 10,000']),
     (['evaluate', '--gin_file', 'runs/evaluate.gin', '--gin.MODEL_DRI="x"'], ['--gin.MODEL_DRI', 'did you mean "MODEL_DIR"?']),
     (['index', 'info', '--index', 'nowhere'], ['nowhere']),
     (['index', 'search', 'x', '--index', 'nowhere', '--model', 'm'], ['nowhere']),

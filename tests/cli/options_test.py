@@ -48,8 +48,8 @@ def test_figures_are_written_where_a_path_is_given(tmp_path, capsys):
 
 def test_defaults_of_shared_options():
     assert vars(_parsed(cli_options.add_model)) == {'model': None, 'reader': None, 'retriever': None, 'no_verify': False}
-    assert vars(_parsed(cli_options.add_index, '--index', 'i')) == {'index': 'i', 'store': None, 'force': False}
-    assert vars(_parsed(cli_options.add_search, '--also', 'j', 'k')) == {'searcher': 'exact', 'also': ['j', 'k']}
+    assert vars(_parsed(cli_options.add_index, '--index', 'i')) == {'index': 'i', 'store': None, 'force': False, 'needs_index': True}
+    assert vars(_parsed(cli_options.add_search, '--also', 'j', 'k')) == {'searcher': None, 'also': ['j', 'k'], 'searches': True}
     options = _parsed(lambda parser: cli_options.add_gin(parser, required=True), '--gin_file', 'a', '--gin_file', 'b')
     assert options.gin_file == ['a', 'b'] and options.takes_gin
     with pytest.raises(argparse.ArgumentError, match='invalid choice'):

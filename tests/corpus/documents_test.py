@@ -1,4 +1,5 @@
 import bz2
+import dataclasses
 import gzip
 import json
 import os
@@ -10,6 +11,7 @@ from hypothesis import strategies
 
 from atlas_jax import errors
 from atlas_jax.corpus.documents import Document, read_documents
+from tests.testing import office_files
 
 TEXTS = strategies.text(strategies.characters(codec='utf-8'), max_size=200)
 
@@ -92,13 +94,13 @@ def test_several_paths_in_their_order(tmp_path):
 
 
 def test_folder_in_the_order_of_paths(tmp_path, capsys):
-    for name in ('b.txt', 'sub/a.txt', 'sub/deeper/c.md', 'a.html', '.hidden.txt', '.git/x.txt', 'scan.pdf', 'LICENSE', '1.jsonl'):
+    for name in ('b.txt', 'sub/a.txt', 'sub/deeper/c.md', 'a.html', '.hidden.txt', '.git/x.txt', 'scan.png', 'LICENSE', '1.jsonl'):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f'{{"text": "{name}"}}')
     found = list(read_documents(str(tmp_path)))
     assert [each.docid for each in found] == ['1.jsonl:1', 'a.html', 'b.txt', 'sub/a.txt', 'sub/deeper/c.md']
     assert [each.title for each in found] == ['', 'a', 'b', 'a', 'c']
-    assert f'{tmp_path}: skipped 2 files of other kinds (.pdf, LICENSE)' in capsys.readouterr().err
+    assert f'{tmp_path}: skipped 2 files of other kinds (.png, LICENSE)' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('content, message', [
@@ -127,7 +129,7 @@ def test_faulty_json_lines(tmp_path, content, message):
     ('a.txt', ' \n', 'a.txt: no text'),
     ('a.md', '# Title\n## More\n', 'a.md: no text'),
     ('a.html', '<title>T</title><script>let a</script>', 'a.html: no text'),
-    ('a.pdf', 'x', r'a.pdf: unknown kind of file "\.pdf"; known are \.jsonl, .*\.txt'),
+    ('a.doc', 'x', r'a.doc: unknown kind of file "\.doc"; known are \.jsonl, .*\.txt'),
 ])
 def test_faulty_files(tmp_path, name, content, message):
     with pytest.raises(errors.InputFileError, match=message):
@@ -137,7 +139,7 @@ def test_faulty_files(tmp_path, name, content, message):
 def test_paths_are_checked_before_anything_is_read(tmp_path):
     with pytest.raises(errors.InputFileError, match='no such file'):
         read_documents(tmp_path / 'missing')
-    (tmp_path / 'scan.pdf').write_text('x')
+    (tmp_path / 'scan.png').write_text('x')
     with pytest.raises(errors.InputFileError, match='no documents in this folder'):
         read_documents(tmp_path)
 
@@ -192,6 +194,29 @@ def test_what_is_no_file_is_refused(tmp_path, name):
     for path in (tmp_path / name, tmp_path):  # in a folder of documents too
         with pytest.raises(errors.InputFileError, match='no regular file'):
             list(read_documents(path))
+
+
+def test_tables(tmp_path, capsys):
+    found = read_one(tmp_path, 'corpus.tsv', 'ID\tText\tTitle\tlang\n7\ta, b\tT\ten\n\n8\tc\n')
+    assert found == [Document('7', 'T', '', 'a, b'), Document('8', '', '', 'c')]
+    assert 'not read: the fields lang' in capsys.readouterr().err
+    # Without a column of texts a row is a text itself.
+    found = read_one(tmp_path, 'trees.csv', '\ufeffTree;Planted;Note\nBoskoop;1934;"old; tall"\nQuince;;\n')
+    assert found == [Document('trees.csv:2', 'trees', '', 'tree: Boskoop. planted: 1934. note: old; tall'),
+                     Document('trees.csv:3', 'trees', '', 'tree: Quince')]
+
+
+def test_a_pdf_and_a_word_file_among_others(tmp_path, capsys):
+    office_files.write_pdf(tmp_path / 'book.pdf', ['First page.', '', 'Third page.'])
+    office_files.write_pdf(tmp_path / 'scan.pdf', [''])
+    office_files.write_docx(tmp_path / 'notes.docx', [
+        ('Title', 'Notes'), ('Normal', 'Above.'), ('Heading 1', 'Bees'), ('Normal', 'Hives.')])
+    assert [dataclasses.astuple(each) for each in read_documents(tmp_path)] == [
+        ('book.pdf/page-1', 'book', 'page 1', 'First page.'), ('book.pdf/page-3', 'book', 'page 3', 'Third page.'),
+        ('notes.docx', 'Notes', '', 'Above.'), ('notes.docx/bees', 'Notes', 'Bees', 'Hives.')]
+    assert 'skipped 1 files without text (scan.pdf); a PDF without text holds pictures of pages' in capsys.readouterr().err
+    with pytest.raises(errors.InputFileError, match=r'scan.pdf: no text in this file; .*\(OCR\)'):
+        list(read_documents(tmp_path / 'scan.pdf'))
 
 
 def test_compressed_files_are_read_as_what_they_hold(tmp_path):

@@ -50,7 +50,7 @@ def test_all_of_a_command_line_are_told_at_once_and_what_model_dir_is():
 def test_names_that_a_file_has_are_taken():
     parse.parse(['runs/nq_64_shot.gin'], [*REQUIRED, 'BATCH_SIZE=8'])
     assert parse.value_of('BATCH_SIZE') == 8
-    assert 'here RunConfig.batch_size' in _refused(['runs/few_shot.gin'], [*FEW_SHOT, 'BATCH_SIZE=8'])
+    assert 'here RunConfig.dropout_rate' in _refused(['runs/few_shot.gin'], [*FEW_SHOT, 'DROPOUT_RATE=0.1'])
 
 
 @pytest.mark.parametrize(('lines', 'message'), [

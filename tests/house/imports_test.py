@@ -19,6 +19,7 @@ LEVELS = (
     {'train'},
     {'compare', 'gin_files'},
     {'demo', 'reproduce'},
+    {'project'},
     {'cli'},
     {'__init__', '__main__'},
 )

@@ -34,6 +34,12 @@ _OWN_NAMES = {
     'io.appending': {'folder.local / name'},
     'io.contents': {'folder / name', 'folder.local / name'},
     'planning.plan': {"cache_dir / f'{_key([lowered.as_text(), *shapes], topology)}.json'"},
+    # Names of this package's own parts of a project.
+    'project.folder': {"self.path / ('run' if self.trains else 'model')",
+                       "self.path / 'results' / ('test.jsonl' if name == 'evaluate' else 'closed_book.jsonl')"},
+    'project.making': {'self._project.path / name'},
+    'project.report': {"project.path / 'results' / each"},
+    'project.steps': {"project.path / 'questions' / f'{name}.jsonl'"},
     'searchers.on_host': {'pathlib.Path(part.index.path) / name'},
     'tokenizers.bert': {'folder / file'},
     # Where a checkpoint of the original says that its models are: looked at for tokenizers, and for nothing else.

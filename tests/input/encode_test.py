@@ -168,6 +168,9 @@ def test_a_query_leaves_room_for_the_words_of_the_format():
 def test_no_examples_need_the_narrowest_rows():
     made = encoder(query_width=40)
     assert made.fit_queries([]).shape == (0,) and made.query_width == 16
+    wide = encoder(query_width=90)
+    assert [(wide.fit_queries([dataclasses.replace(EXAMPLE, query='a ' * words)], (32, 64)), wide.query_width)[1]
+            for words in (1, 20)] == [32, 32]
     assert made.count_clipped_targets([]) == 0 and made.filler().choice_tokens is None
 
 

@@ -41,8 +41,8 @@ class FakeIndex(Index):
     def token_lengths(self, reader_queries):
         return types.TokenLengths(np.arange(len(self.index)), np.arange(len(self.index)) + 1, reader_queries)
 
-    def knowledge(self, atlas, *, retriever_tokens=False, embeddings=True):
-        rows = len(self.index)
+    def knowledge(self, atlas, *, retriever_tokens=False, embeddings=True, room=False):
+        rows = len(self.index) + room
         table = types.TokenTable(jnp.ones((rows, 2 + rows), jnp.int32), jnp.zeros(rows, jnp.int32), jnp.ones(rows, jnp.int32))
         return types.Knowledge(index=types.IndexArrays(jnp.ones((rows, 3)) * rows, jnp.ones(rows, bool)), reader_table=table)
 
@@ -96,6 +96,9 @@ def test_tables_of_several_widths_are_joined():
     whole = group.of([FakeIndex(['a', 'b', 'c']), FakeIndex(['d'])]).knowledge(MODEL)
     assert whole.index.embeddings[:, 0].tolist() == [3, 3, 3, 1]
     assert whole.reader_table.tokens.shape == (4, 5) and whole.reader_table.tokens[3].tolist() == [1, 1, 1, 0, 0]
+    # Room lies behind the last index alone, so that no row has another number.
+    roomy = group.of([FakeIndex(['a', 'b', 'c']), FakeIndex(['d'])]).knowledge(MODEL, room=True)
+    assert roomy.index.embeddings[:, 0].tolist() == [3, 3, 3, 2, 2]
 
 
 def test_what_is_made_of_one_index_outlives_the_group():

@@ -28,12 +28,19 @@ def test_rows_are_padded_to_the_devices():
         size = 4
 
     assert [knowledge_index.padded_rows(rows, Mesh()) for rows in (0, 1, 4, 5, 23)] == [4, 4, 4, 8, 24]
+    assert [knowledge_index.padded_rows(rows, Mesh(), room=True) for rows in (0, 23, 256, 257)] == [256, 256, 256, 512]
+    for rows in (1000, 9000, 10_001, 33_000_000):
+        padded = knowledge_index.padded_rows(rows, Mesh(), room=True)
+        assert rows <= padded <= rows + min(max(rows // 16, 4 * 64), 4 * 65536) and padded % 4 == 0
+        assert knowledge_index.padded_rows(padded, Mesh(), room=True) == padded
 
 
 def test_parts_are_made_once_and_only_where_they_are_wanted(atlas, index):
     known = index.knowledge(atlas)
     assert known.retriever_table is None and known.index.embeddings.shape == (23, atlas.config.retriever.emb_dim)
     assert index.knowledge(atlas).reader_table is known.reader_table
+    roomy = index.knowledge(atlas, room=True)
+    assert roomy.index.valid.tolist() == [True] * 23 + [False] * 41 and len(roomy.reader_table.tokens) == 64
     more = index.knowledge(atlas, retriever_tokens=True, embeddings=False)
     assert more.index is None and more.retriever_table is not None and more.reader_table is known.reader_table
     shorter = dataclasses.replace(atlas, config=dataclasses.replace(

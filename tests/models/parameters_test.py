@@ -1,12 +1,15 @@
 """Reader and retriever together: layers first, axes named, shapes without values, a second encoder."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import numpy as np
+import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from atlas_jax import partitioning
-from atlas_jax.models import parameters, t5
+from atlas_jax.models import contriever, parameters, t5
 from tests.testing import streams, tiny
 
 CONFIG = tiny.config()
@@ -27,6 +30,13 @@ def test_the_reader_is_drawn_as_on_its_own():
     drawn = jax.jit(lambda key: parameters.init_params(CONFIG, key)['reader']['token_embedder'], **quick)(jax.random.key(3))
     alone = jax.jit(lambda key: t5.init_params(CONFIG.reader, key)['token_embedder'], **quick)(jax.random.split(jax.random.key(3))[0])
     np.testing.assert_array_equal(nn.unbox(drawn)['embedding'], nn.unbox(alone)['embedding'])
+
+
+@pytest.mark.parametrize('config, init', [(dataclasses.replace(CONFIG.reader, num_encoder_layers=3), t5.init_params),
+                                          (dataclasses.replace(CONFIG.retriever, num_layers=3), contriever.init_params)])
+def test_one_layer_stands_for_all(config, init):
+    found, wanted = parameters.abstract_part(config), jax.eval_shape(lambda: init(config, jax.random.key(0)))
+    assert jax.tree.structure(found) == jax.tree.structure(wanted) and jax.tree.leaves(found) == jax.tree.leaves(wanted)
 
 
 def test_items_of_a_checkpoint_have_shapes_and_shardings():

@@ -175,7 +175,7 @@ def test_a_search_alone_is_the_one_that_prepare_runs(atlas, index, examples):
     assert planned == prepared.spec
     (step,) = steps._search_steps(workload, prepared.spec)
     assert step.run.lower(*step.arguments).as_text() == text
-    assert step.read_bytes == ROWS * atlas.config.retriever.emb_dim * 4 and list(step.parameters) == ['retriever']
+    assert step.read_bytes == len(prepared.knowledge.index.valid) * atlas.config.retriever.emb_dim * 4 and list(step.parameters) == ['retriever']
 
 
 @pytest.mark.parametrize('searcher, rerank, programs', [('exact', 0, 1), ('scann', 0, 1), ('hybrid', 7, 2), ('bm25', 7, 1)])

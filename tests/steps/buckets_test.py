@@ -52,3 +52,21 @@ def test_equal_levels_are_left_out_where_all_kinds_agree():
     kinds = {'read': (small, small, large), 'embedded': (small, small, small)}
     assert buckets.distinct(kinds) == {'read': (small, large), 'embedded': (small, small)}
     assert buckets.distinct({'read': (large,) * 3}) == {'read': (large,)}
+
+
+@hypothesis.given(lengths=st.lists(st.integers(0, 90), max_size=40), passages=st.integers(1, 23), limit=st.integers(1, 70))
+def test_shared_sizes_hold_what_the_others_hold(lengths, passages, limit):
+    sizes = buckets.capacities(np.array(lengths, int), passages, limit)
+    shared = buckets.shared(sizes, passages, 75)
+    for before, after in zip(sizes[-len(shared):], shared, strict=True):
+        assert after.stream_tokens >= before.stream_tokens and before.longest <= after.longest <= 80
+        assert after.stream_tokens <= max(passages, 1) * after.longest
+    assert shared[-1].stream_tokens == passages * shared[-1].longest
+    for smaller, larger in zip(shared, shared[1:], strict=False):
+        assert smaller.stream_tokens <= larger.stream_tokens and smaller.longest <= larger.longest
+
+
+def test_other_passages_have_the_same_sizes():
+    generator = np.random.default_rng(0)
+    found = {buckets.shared(buckets.capacities(generator.normal(150, 30, count).astype(int), 5, 512), 5, 512) for count in range(900, 950)}
+    assert len(found) == 1 and len(found.pop()) == 2  # a handful of passages: one program less

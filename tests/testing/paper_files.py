@@ -4,6 +4,8 @@ import csv
 import json
 import pathlib
 
+from atlas_jax import api
+from atlas_jax.corpus import documents as documents_lib
 from tests.testing import tiny_run
 
 SUBJECTS = ('anatomy', 'virology')
@@ -31,7 +33,8 @@ def write(folder: pathlib.Path) -> pathlib.Path:
         _json(folder / 'triviaqa' / f'TQA.{split}.idx.json', [f'tc_{i}' for i in numbers])
     for name, numbers in (('train', range(66)), ('paper_dev', range(66, 69)), ('paper_test', range(69, 72))):
         _lines(folder / 'fever' / f'{name}.jsonl', [
-            {'id': i, 'claim': f'The thing {i} is {colour(i)} .', 'label': _LABELS[i % 3], 'evidence': [[[1, 2, f'd{i}', 0]]]} for i in numbers])
+            {'id': i, 'claim': f'The thing {i} is {colour(i)} .', 'label': _LABELS[i % 3], 'evidence': [[[1, 2, f'd{i}', 0]]]}
+            for i in numbers])
     _kilt(folder / 'kilt')
     _mmlu(folder / 'mmlu')
     for split, things in (('train', range(5)), ('val', range(5, 7)), ('test', range(7, 10))):
@@ -39,6 +42,13 @@ def write(folder: pathlib.Path) -> pathlib.Path:
             {'query': f'The thing {i} is _X_.', 'answer': [{'name': colour(i + year)}], 'date': str(year), 'id': f'{i}_{year}',
              'relation': 'P1'} for i in things for year in (2017, 2020)])
     return folder
+
+
+def index(model: api.Atlas, folder: pathlib.Path) -> api.Index:
+    """The index of tiny_run, its passages with sections, which one task of pre-training needs."""
+    documents = [documents_lib.Document(f'd{i}', f'thing {i}', 'colour', f'The thing {i} is {colour(i)} .') for i in range(23)]
+    api.PassageStore.build(documents, folder / 'store', progress=False)
+    return api.Index.build(api.PassageStore.open(folder / 'store'), model, folder / 'index', show_progress=False)
 
 
 def _kilt(folder: pathlib.Path) -> None:
@@ -52,7 +62,8 @@ def _kilt(folder: pathlib.Path) -> None:
         # TriviaQA's own questions lie in its own files.
         _lines(folder / f'triviaqa-{split}_id-kilt.jsonl', [
             {'id': f'tc_{i}', 'input': '', 'output': [{'answer': colour(i), 'provenance': [{'wikipedia_id': f'd{i}'}]}]} for i in numbers])
-        _json(folder / f'wikipedia-{split}.json', {'Data': [{'Question': f'what is thing {i} ?', 'QuestionId': f'tc_{i}'} for i in numbers]})
+        _json(folder / f'wikipedia-{split}.json', {'Data': [
+            {'Question': f'what is thing {i} ?', 'QuestionId': f'tc_{i}'} for i in numbers]})
 
 
 def _mmlu(folder: pathlib.Path) -> None:
