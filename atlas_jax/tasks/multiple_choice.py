@@ -34,7 +34,7 @@ class MultipleChoiceTask(task_lib.PlainTask):
     eval_permutations: str = 'single'
 
     metrics = ('accuracy', 'debiased_accuracy')
-    reads = ('question', 'options', 'answer', 'subject', 'group', 'gold_docids', 'passages')
+    reads = ('question', 'options', 'answer', 'gold_docids', 'passages')
     query_max_tokens = 256  # 94 % of MMLU's questions with their options; 64 would cut two thirds
     asks, label, remedy = 'question', 'answer', _REMEDY
 
