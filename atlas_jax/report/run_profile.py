@@ -57,7 +57,10 @@ class Profile:
         # Started late, since a profile that holds a compilation is large and says little of a step.
         if self._seen == FIRST_STEP:
             wait()
-            jax.profiler.start_trace(self.folder)
+            options = jax.profiler.ProfileOptions()
+            # The devices' work is wanted. Tracing Python's calls costs time, and has crashed in processes with many threads.
+            options.python_tracer_level = 0
+            jax.profiler.start_trace(self.folder, profiler_options=options)
             self._running = True
         with jax.profiler.StepTraceAnnotation('train', step_num=number):
             yield
