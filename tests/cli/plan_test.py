@@ -39,7 +39,7 @@ def test_unknown_slices_are_one_line(arguments, words, capsys):
 
 @needs_compiler
 @pytest.mark.parametrize('arguments, words', [
-    (['--gin.BATCH_SIZE=6'], 'batch_size 6 (of a micro-batch) does not divide over the 4 chips of v4:2x2x1; choose a multiple of 4'),
+    (['--gin.BATCH_SIZE=6'], 'batch_size 6 does not divide over 4 devices; choose a multiple of 4'),
     (['--gin.MESH_SHAPE=(1, 3, 1)'], 'axis fsdp is 3, which does not divide the 4 chips'),
     (['--topology', '2xv4:2x2x1', '--gin.BATCH_SIZE=8', '--gin.MESH_SHAPE=(1, 8, 1)'], 'axis data is 1, not a multiple of the 2 slices'),
     (['--gin.MESH_SHAPE=(4, 1)'], 'mesh_shape must be tuple[int, int, int] | None, got (4, 1)'),
@@ -107,7 +107,7 @@ def test_gpus_are_planned_by_formula_without_a_compiler(tmp_path):
 @pytest.mark.parametrize('step, line', [('answer', 'questions a second'), ('score', 'orders of a question a second'),
                                         ('search', 'reading the index'), ('index', 'the whole index')])
 def test_other_steps_are_compiled(step, line, tmp_path):
-    run = _run('--step', step, '--topology', 'v4:2x2x2', '--gin.BATCH_SIZE=3', '--gin.N_CONTEXT=1', '--gin.TEXT_TOKENS=128',
+    run = _run('--step', step, '--topology', 'v4:2x2x2', '--gin.BATCH_SIZE=3', '--gin.N_CONTEXT=1', '--gin.TEXT_TOKENS=256',
                '--gin.INDEX_ROWS=4000', '--gin.PASSAGE_TOKENS=(40, 9)', '--cache', str(tmp_path / 'cache'),
                '--json', str(tmp_path / 'plan.json'))
     assert run.returncode == 0 and 'v4:2x2x2, 8 chips' in run.stdout and line in run.stdout, run.stderr
