@@ -5,11 +5,9 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 from atlas_jax.report import run_profile
-
 
 _WITHOUT_THE_STEP = """
 import sys
@@ -25,11 +23,16 @@ with run_profile.Profile(sys.argv[1]) as profile:
 """
 
 
-def test_a_profile_without_the_step_does_not_end_the_run(tmp_path):
-    # In a process of its own: XLA's profiler has crashed in one that had run hundreds of other tests.
-    done = subprocess.run([sys.executable, '-c', _WITHOUT_THE_STEP, str(tmp_path)], capture_output=True, text=True, check=False)
+def _alone(code: str, folder: pathlib.Path) -> str:
+    """Runs code in a process of its own: XLA's profiler has crashed in one that had run hundreds of other tests."""
+    done = subprocess.run([sys.executable, '-c', code, str(folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert 'where the time went is not known: the profile holds no operation of train_step' in done.stdout
+    return done.stdout
+
+
+def test_a_profile_without_the_step_does_not_end_the_run(tmp_path):
+    printed = _alone(_WITHOUT_THE_STEP, tmp_path)
+    assert 'where the time went is not known: the profile holds no operation of train_step' in printed
 
 
 def test_utilisation_is_a_share_of_the_peak_of_all_devices(monkeypatch):
@@ -49,6 +52,13 @@ def test_an_operation_belongs_to_its_innermost_scope(op_name, part):
     assert run_profile.part_of(op_name, PARTS) == part
 
 
+_WITH_A_STEP = """
+import sys
+
+import jax
+import jax.numpy as jnp
+
+
 def _loss(weights, states):
     with jax.named_scope('read'):
         return jnp.sum(jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), states, weights)[0]**2)
@@ -63,12 +73,16 @@ def _step(weights, states):
         return weights - 0.1 * gradient
 
 
+weights, states = jnp.ones((3, 150, 150)), jnp.ones((200, 150))
+jax.block_until_ready(_step(weights, states))
+with jax.profiler.trace(sys.argv[1]):
+    for _ in range(2):
+        jax.block_until_ready(_step(weights, states))
+"""
+
+
 def test_a_profile_made_here_is_taken_apart(tmp_path):
-    weights, states = jnp.ones((3, 150, 150)), jnp.ones((200, 150))
-    jax.block_until_ready(_step(weights, states))
-    with jax.profiler.trace(str(tmp_path)):
-        for _ in range(2):
-            jax.block_until_ready(_step(weights, states))
+    _alone(_WITH_A_STEP, tmp_path)
     found = run_profile.device_time(tmp_path, PARTS, '_step', 1)
     assert found.steps == 2 and list(found.seconds) == [*PARTS, 'other']
     assert found.shares['read'] > 0.5 and found.seconds['update'] > 0 and found.shares['other'] < 0.2
