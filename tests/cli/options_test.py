@@ -47,7 +47,8 @@ def test_figures_are_written_where_a_path_is_given(tmp_path, capsys):
 
 
 def test_defaults_of_shared_options():
-    assert vars(_parsed(cli_options.add_model)) == {'model': None, 'reader': None, 'retriever': None, 'no_verify': False}
+    assert vars(_parsed(cli_options.add_model)) == {'model': None, 'reader': None, 'retriever': None, 'no_verify': False,
+                                                     'no_compilation_cache': False}
     assert vars(_parsed(cli_options.add_index, '--index', 'i')) == {'index': 'i', 'store': None, 'force': False, 'needs_index': True}
     assert vars(_parsed(cli_options.add_search, '--also', 'j', 'k')) == {'searcher': None, 'also': ['j', 'k'], 'searches': True}
     options = _parsed(lambda parser: cli_options.add_gin(parser, required=True), '--gin_file', 'a', '--gin_file', 'b')
@@ -65,7 +66,7 @@ def test_a_command_alone_joins_nobody(monkeypatch):
 def test_a_model_is_named_once():
     for model, reader in ((None, None), ('a', 'b')):
         with pytest.raises(errors.ConfigError):
-            cli_options.load_model(argparse.Namespace(model=model, reader=reader, retriever=reader))
+            cli_options.load_model(argparse.Namespace(model=model, reader=reader, retriever=reader, no_compilation_cache=True))
 
 
 def test_a_missing_index_is_named(tmp_path):
