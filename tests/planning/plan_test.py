@@ -98,8 +98,8 @@ def test_the_compilers_messages(text, needed):
 
 
 def test_mistakes_come_before_the_compiler(monkeypatch):
-    monkeypatch.setattr(steps, 'steps_of', lambda *_: pytest.fail('traced'))
-    with pytest.raises(errors.ConfigError, match='batch_size 6 .* does not divide over the 4 chips of v4:2x2x1; choose a multiple of 4'):
+    monkeypatch.setattr(plan_lib, '_compiled', lambda *_: pytest.fail('compiled'))
+    with pytest.raises(errors.ConfigError, match='batch_size 6 does not divide over 4 devices; choose a multiple of 4'):
         plan_lib.plan(dataclasses.replace(WORKLOAD, kind='train', batch_size=6), 'v4:2x2x1')
     with pytest.raises(errors.ConfigError, match='axis fsdp is 3'):
         plan_lib.plan(dataclasses.replace(WORKLOAD, mesh_shape=(1, 3, 1)), 'v4:2x2x1')
