@@ -1,4 +1,4 @@
-"""What the confidence of an answer is worth: on countries that were never trained on, and where the passages with the answer were deleted.
+"""The worth of an answer's confidence: on countries that were never trained on, and where the passages with the answer were deleted.
 
     python benchmarks/confidence.py --json confidence.json
 

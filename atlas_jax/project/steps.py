@@ -128,7 +128,7 @@ def states(paths: list[pathlib.Path]) -> list[list[Any]]:
     return found
 
 
-def inputs_of(project: Project, step: str) -> Any:
+def inputs_of(project: Project, step: str) -> list[Any] | str:
     """Returns what a step depends on besides the steps before it, as a JSON value."""
     settings = project.settings
     if step == 'models':

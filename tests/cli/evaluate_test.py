@@ -17,7 +17,7 @@ from tests.testing import tiny_run
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """What docs/evaluation.md takes as given: a run, its index, one of other years, files of questions, a BEIR folder."""
+    """The files that docs/evaluation.md takes as given: a run, its index, one of other years, files of questions, a BEIR folder."""
     path = tmp_path_factory.mktemp('evaluate-command')
     atlas = tiny_run.atlas(dropout_rate=0.0)
     inputs = dataclasses.replace(atlas.config.inputs, text_max_tokens=61)  # room for the options of a choice

@@ -3,13 +3,11 @@
 import dataclasses
 import json
 import os
-import types
 
 import pytest
 
 from atlas_jax.cli import main as cli
 from atlas_jax.cli import reproduce as cli_reproduce
-from atlas_jax.datasets import convert
 from atlas_jax.reproduce import recipes
 from tests.testing import paper_files, tiny_run
 
@@ -38,10 +36,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """One process, and as many auxiliary questions held back as the files have."""
-    monkeypatch.setattr(convert, 'os', types.SimpleNamespace(**{**vars(convert.os), 'cpu_count': lambda: 1}))
-    full = dataclasses.replace(recipes.RECIPES['mmlu_full'], options={'held_back': '2'})
-    monkeypatch.setattr(recipes, 'RECIPES', {**recipes.RECIPES, 'mmlu_full': full})
+    paper_files.make_small(monkeypatch)
 
 
 def command(folder, out, run, *more) -> list[str]:

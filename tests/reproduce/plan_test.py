@@ -4,18 +4,15 @@ Whole runs are in tests/cli/reproduce_test.py.
 """
 
 import contextlib
-import dataclasses
 import io
 import json
 import pathlib
 import re
-import types
 
 import pytest
 
 from atlas_jax import errors, evaluate, train
 from atlas_jax.cli import main as cli
-from atlas_jax.datasets import convert
 from atlas_jax.gin_files import parse as gin_parse
 from atlas_jax.reproduce import plan as plan_lib
 from atlas_jax.reproduce import recipes
@@ -35,10 +32,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """One process, and as many auxiliary questions held back as the files have."""
-    monkeypatch.setattr(convert, 'os', types.SimpleNamespace(**{**vars(convert.os), 'cpu_count': lambda: 1}))
-    full = dataclasses.replace(recipes.RECIPES['mmlu_full'], options={'held_back': '2'})
-    monkeypatch.setattr(recipes, 'RECIPES', {**recipes.RECIPES, 'mmlu_full': full})
+    paper_files.make_small(monkeypatch)
 
 
 def plan_of(folder, out, run, **changes) -> Plan:

@@ -50,7 +50,7 @@ def test_the_default_is_bounded_and_used(unset, tmp_path):
 
 
 def _seven_times(value):
-    """What a new function gives, which JAX has to find or compile; and the names of the events."""
+    """Calls a new function, which JAX has to find or compile; returns its result and the names of the events."""
     events = collections.Counter()
     jax.monitoring.register_event_listener(lambda name, **_: events.update([name.rpartition('/')[2]]))
     return float(jax.jit(lambda x: x * 7 + 11)(value)), dict(events)

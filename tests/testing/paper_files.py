@@ -1,11 +1,17 @@
 """The published files of the paper's runs, in miniature: questions about the things of tests/testing/tiny_run.py."""
 
 import csv
+import dataclasses
 import json
 import pathlib
+import types
+
+import pytest
 
 from atlas_jax import api
 from atlas_jax.corpus import documents as documents_lib
+from atlas_jax.datasets import convert
+from atlas_jax.reproduce import recipes
 from tests.testing import tiny_run
 
 SUBJECTS = ('anatomy', 'virology')
@@ -16,6 +22,13 @@ _LABELS = ('SUPPORTS', 'REFUTES', 'NOT ENOUGH INFO')
 def colour(number: int) -> str:
     """The colour of a thing."""
     return tiny_run.COLOURS[number % 7]
+
+
+def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Converts in one process, and holds back as many auxiliary questions as these files can spare."""
+    monkeypatch.setattr(convert, 'os', types.SimpleNamespace(**{**vars(convert.os), 'cpu_count': lambda: 1}))
+    full = dataclasses.replace(recipes.RECIPES['mmlu_full'], options={'held_back': '2'})
+    monkeypatch.setattr(recipes, 'RECIPES', {**recipes.RECIPES, 'mmlu_full': full})
 
 
 def write(folder: pathlib.Path) -> pathlib.Path:

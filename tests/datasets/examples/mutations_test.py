@@ -1,4 +1,4 @@
-"""What stands in a file may be anything: it is an example that its task takes, or bad, and never a fault of ours."""
+"""Mutated files of every publisher: each row is an example that its task takes, or bad, and never a fault of ours."""
 
 import bz2
 import contextlib
