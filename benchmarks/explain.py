@@ -9,6 +9,7 @@ rounds. CPU seconds count what all cores did, and are steadier on a machine that
 import argparse
 import itertools
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import process_pairs
@@ -16,6 +17,7 @@ import process_pairs
 from atlas_jax import api
 from atlas_jax.io import atomic
 from atlas_jax.steps import prepare
+from atlas_jax.tasks.task import TaskExample
 
 
 def main() -> None:
@@ -41,7 +43,7 @@ def main() -> None:
         atomic.write_json(options.json, {'machine': process_pairs.machine(), 'questions': len(examples), 'rows': rows})
 
 
-def measure(atlas: api.Atlas, index: api.Index, examples: Any, n_context: int, batch: int, rounds: int) -> dict[str, Any]:
+def measure(atlas: api.Atlas, index: api.Index, examples: Sequence[TaskExample], n_context: int, batch: int, rounds: int) -> dict[str, Any]:
     """Returns the seconds of a question, plain and explained, and their ratios."""
     found: dict[str, list[tuple[float, float]]] = {'plain': [], 'explained': []}
     for number in range(rounds + 1):
