@@ -157,7 +157,7 @@ def _problem_of(path: str) -> str:
         (folder / _PROBE).write_text('')
         (folder / _PROBE).unlink(missing_ok=True)  # processes of one run look together
     except ImportError:
-        return 'cannot be written (buckets need the package gcsfs: pip install gcsfs)'
+        return "cannot be written (buckets need the package gcsfs: pip install 'atlas-jax[gcs]')"
     except Exception as error:  # each bucket's library has its own
         return f'cannot be written ({(" ".join(str(error).split()) or type(error).__name__)[:200]})'
     return ''
