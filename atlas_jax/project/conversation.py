@@ -4,8 +4,8 @@ import dataclasses
 import os
 import pathlib
 import re
-from concurrent import futures
 from collections.abc import Callable, Sequence
+from concurrent import futures
 
 from atlas_jax import api, errors
 from atlas_jax.corpus import documents, passages
