@@ -101,8 +101,8 @@ def _printed(outputs: Iterable[dict[str, Any]]) -> Iterable[str]:
 
 def gin_page(folder: pathlib.Path) -> str:
     """Returns one page with every gin file that is shipped."""
-    parts = ['# Gin files\n\nThe files of `gin_configs/`, installed with the package: `models/` has sizes, `runs/` what is done. The header of '
-             'each says what must be set. [gin.md](gin.md) has every option that they can set.']
+    parts = ['# Gin files\n\nThe files of `gin_configs/`, installed with the package: `models/` has sizes, `runs/` what is done. The '
+             'header of each says what must be set. [gin.md](gin.md) has every option that they can set.']
     for kind in ('models', 'runs'):
         parts.append(f'## {kind}')
         for path in sorted((folder / kind).glob('*.gin')):

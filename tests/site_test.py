@@ -46,7 +46,8 @@ def test_lists_are_indented_by_four(written, shown):
 def test_a_notebook_is_text_code_and_what_was_printed():
     outputs = [{'output_type': 'stream', 'name': 'stdout', 'text': ['42\n']}, {'output_type': 'stream', 'name': 'stderr', 'text': ['50 %']},
                {'output_type': 'execute_result', 'data': {'text/plain': ['7']}}]
-    cells = [{'cell_type': 'markdown', 'source': ['# Title\n', 'text']}, {'cell_type': 'code', 'source': ['print(42)\n', '7'], 'outputs': outputs},
+    cells = [{'cell_type': 'markdown', 'source': ['# Title\n', 'text']},
+             {'cell_type': 'code', 'source': ['print(42)\n', '7'], 'outputs': outputs},
              {'cell_type': 'code', 'source': ['pass'], 'outputs': []}]
     assert site.notebook_page(json.dumps({'cells': cells})) == (
         '# Title\ntext\n\n```python\nprint(42)\n7\n```\n\n```text\n42\n7\n```\n\n```python\npass\n```\n')

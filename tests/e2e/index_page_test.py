@@ -1,4 +1,4 @@
-"""The commands of docs/the-index.md, run one after the other as they stand there, on models of random weights and a bucket on the loopback."""
+"""The commands of docs/the-index.md, run one after the other as they stand there: random weights, and a bucket on the loopback."""
 
 import dataclasses
 import json
