@@ -22,7 +22,7 @@ PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', *D
 RUN_BY_CI = {'python3 -m venv .venv', '. .venv/bin/activate', "pip install '.[demo]'", "pip install '.[demo,test]'", 'pytest -n 2 tests',
              "pip install -e '.[demo,test]'", 'pip install pre-commit', 'pre-commit install', 'pytest -n 2 -m quick tests', '.ci/run',
              'ruff check --config .ci/ruff.toml .', 'mypy --config-file .ci/mypy.ini atlas_jax', "pip install '.[docs]'",
-             'mkdocs build --strict -f .ci/mkdocs.yml', 'python -m http.server -b 127.0.0.1 -d build/site'}
+             'mkdocs build --strict -f .ci/mkdocs.yml'}
 
 
 def commands_of(page: pathlib.Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The documentation site: pages of files outside docs/, links, lists and the notebook. .ci/run builds it."""
+"""The documentation site: pages of files outside docs/, links, lists, the notebook, and the check of a built site. .ci/run builds it."""
 
 import importlib.util
 import json
@@ -74,9 +74,21 @@ def test_the_page_of_gin_files_has_all_of_them():
     assert all(f'### {path.parent.name}/{path.name}\n' in page for path in (ROOT / 'gin_configs').glob('*/*.gin'))
 
 
-def test_what_a_page_would_fetch_is_found(tmp_path):
-    fetched = module('site_check')._FETCHED
-    for wrong in ('<script src="https://unpkg.com/x"></script>', '<img alt="" src="//x.org/y.png">',
-                  '<link rel="stylesheet" href="https://fonts.googleapis.com/css?family=Roboto">'):
-        assert fetched.search(wrong)
-    assert not fetched.search('<a href="https://arxiv.org">paper</a><script src="assets/a.js"></script><link rel="next" href="a.html">')
+def built(folder: pathlib.Path, body: str) -> pathlib.Path:
+    entries = [{'text': f'Rolling refresh {number}'} for number in range(301)]
+    (folder / 'search').mkdir(parents=True)
+    (folder / 'search' / 'search_index.js').write_text(f'var __index = {json.dumps({"docs": entries})}')
+    (folder / 'iframe-worker.js').write_text('')
+    (folder / 'a.html').write_text(f'<script src="iframe-worker.js"></script>{body}')
+    return folder
+
+
+def test_a_whole_site_passes(tmp_path):
+    assert module('site_check').check(built(tmp_path, '<a href="https://arxiv.org">a</a>')) == '1 pages, 301 entries of search'
+
+
+@pytest.mark.parametrize('body', ['<script src="https://unpkg.com/x"></script>', '<img alt="" src="//x.org/y.png">',
+                                  '<link rel="stylesheet" href="https://fonts.googleapis.com/css?family=Roboto">'])
+def test_what_a_page_would_fetch_is_found(tmp_path, body):
+    with pytest.raises(AssertionError, match='a.html fetches'):
+        module('site_check').check(built(tmp_path, body))
