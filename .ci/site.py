@@ -13,6 +13,7 @@ from typing import Any
 PAGES = {'README.md': 'index.md', 'CONTRIBUTING.md': 'contributing.md', 'CHANGELOG.md': 'changelog.md', 'notebook.ipynb': 'notebook.md',
          'gin_configs': 'gin-files.md'}
 _LINK = re.compile(r'(?<=\]\()(?!https?:|#)([^)#\s]+)')
+_FILE_NAME = re.compile(r'\[((?:docs/)?[\w-]+\.(?:md|ipynb))\]\((?=([\w-]+\.md))')
 _ITEM = re.compile(r'^( *)((?:[-*]|\d+\.) +)(.*)$')
 _FENCE = re.compile(r'^ *```')
 
@@ -33,9 +34,25 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, config: Any, **_: Any) -> str:
     """Returns a page's text for the site."""
-    return indented(linked(markdown))
+    return indented(unescaped(named(linked(markdown), titles_of(config.nav))))
+
+
+def titles_of(nav: Any) -> dict[str, str]:
+    """Returns the titles of a navigation's pages, by file."""
+    if isinstance(nav, list):
+        return {file: title for entry in nav for file, title in titles_of(entry).items()}
+    (title, below), = nav.items()
+    return {below: title} if isinstance(below, str) else titles_of(below)
+
+
+def named(markdown: str, titles: dict[str, str]) -> str:
+    """Calls the page of a link by its title where the repository has the name of its file."""
+    def title(match: re.Match[str]) -> str:
+        return f'[{titles.get(match[2], match[1])}]('
+
+    return _FILE_NAME.sub(title, markdown)
 
 
 def linked(markdown: str) -> str:
@@ -45,6 +62,14 @@ def linked(markdown: str) -> str:
         return PAGES.get(target) or PAGES.get(target.split('/')[0]) or target
 
     return _LINK.sub(page, markdown)
+
+
+def unescaped(markdown: str) -> str:
+    """Takes the backslash from "\\|" in code inside tables: GitHub needs it, Python's Markdown would show it."""
+    def plain(row: re.Match[str]) -> str:
+        return re.sub(r'`[^`]+`', lambda code: code[0].replace('\\|', '|'), row[0])
+
+    return re.sub(r'^ *\|.*$', plain, markdown, flags=re.MULTILINE)
 
 
 def indented(markdown: str) -> str:

@@ -43,6 +43,17 @@ def test_lists_are_indented_by_four(written, shown):
     assert re.sub(r'^ +goes', '  goes', found, flags=re.MULTILINE) == shown
 
 
+def test_pages_are_called_by_their_titles():
+    titles = site.titles_of([{'Quickstart': 'index.md'}, {'Use it': [{'Tasks': 'tasks.md'}, {'More': [{'Changes': 'changelog.md'}]}]}])
+    assert titles == {'index.md': 'Quickstart', 'tasks.md': 'Tasks', 'changelog.md': 'Changes'}
+    written = '[docs/tasks.md](tasks.md#qa), [the tasks](tasks.md), [other.md](other.md)'
+    assert site.named(written, titles) == '[Tasks](tasks.md#qa), [the tasks](tasks.md), [other.md](other.md)'
+
+
+def test_code_in_tables_has_plain_bars():
+    assert site.unescaped('| `int \\| None` | a \\| b |\n`x \\| y`') == '| `int | None` | a \\| b |\n`x \\| y`'
+
+
 def test_a_notebook_is_text_code_and_what_was_printed():
     outputs = [{'output_type': 'stream', 'name': 'stdout', 'text': ['42\n']}, {'output_type': 'stream', 'name': 'stderr', 'text': ['50 %']},
                {'output_type': 'execute_result', 'data': {'text/plain': ['7']}}]
