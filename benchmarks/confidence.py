@@ -67,10 +67,10 @@ def _of_seed(work: pathlib.Path, data: demo_data.DemoData, index: api.Index, mod
     def asked(examples: Sequence[task_lib.TaskExample], searched: api.Index, label: str) -> list[api.Answer]:
         return list(atlas.answer_examples(examples, searched, progress_label=label, signals=True))
 
-    on_dev = asked(dev, index, 'dev')
-    calibration = calibrate.fitted(atlas, dev, on_dev, confidence.Settings(), folder, few=True)
+    on_dev = calibrate.ask(atlas, dev, index, calibrate.Options())
+    calibration = calibrate.fitted(atlas, on_dev, confidence.Settings(), folder, few=True)
     # The threshold is chosen where the confidence was fitted, as a user would.
-    threshold = risk.coverage_at(_PRECISION, *_columns(_sure(on_dev, calibration), dev))[1]
+    threshold = risk.coverage_at(_PRECISION, *_columns(_sure(on_dev.answers, calibration), dev))[1]
     deleted = _without_answers(work, seed, test[::2])
     found = {'seed': seed, 'threshold': threshold, 'calibration': dict(calibration.figures)}
     for name, searched in (('unseen_countries', index), ('half_deleted', deleted)):
