@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from atlas_jax import api, errors
+from atlas_jax import api, errors, types
 from atlas_jax.checkpoints import confidence as confidence_file
 from atlas_jax.decoding import DecodingConfig
 from atlas_jax.io.folder import Place
@@ -41,7 +41,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What a confidence is fitted to.
+    """Questions and answers that a confidence is fitted to.
 
     examples, answers: the questions as they are, with answers that have signals.
     hidden, guesses: every second question again, the passages that answer it hidden from the search, as if the index lacked them.
@@ -98,8 +98,8 @@ def hide_answers(atlas: api.Atlas, examples: Sequence[TaskExample], index: prepa
     found: list[TaskExample] = []
     for start in range(0, len(examples), _SEARCHED):
         part = examples[start:start + _SEARCHED]
-        for example, passages in zip(part, atlas.search([each.question for each in part], group.of(index).indexes, top_k, search),
-                                     strict=True):
+        searched = atlas.search([each.question for each in part], types.required(group.of(index)).indexes, top_k, search)
+        for example, passages in zip(part, searched, strict=True):
             said = [each.passage.docid for each in passages
                     if answer_metrics.contains_answer(f'{each.passage.title} {each.passage.text}', example.answers)]
             if docids := tuple(dict.fromkeys([*said, *example.gold_docids])):
@@ -144,7 +144,10 @@ def checked(atlas: api.Atlas, examples: Sequence[TaskExample], few: bool = False
 
 
 def _figures(rows: Sequence[Sequence[float]], right: Sequence[float], groups: Sequence[int], count: int) -> dict[str, float]:
-    """Returns what the confidence is worth on questions that it was not fitted to, by cross-validation: the first `count` rows are these."""
+    """Returns what the confidence is worth on questions that it was not fitted to, by cross-validation.
+
+    The first `count` rows are the questions as they are.
+    """
     asked = right[:count]
     low, high = statistics.wilson_interval(int(sum(asked)), count)
     found = {'right': sum(asked) / count, 'right_low': low, 'right_high': high}

@@ -42,7 +42,7 @@ class Answered(struct.PyTreeNode):
 
 
 class _Quoting(NamedTuple):
-    """What `quotes.first` takes."""
+    """Arguments of `quotes.first`."""
 
     allowed: jax.Array
     word_starts: bytes
@@ -99,7 +99,8 @@ def answer_step(spec: StepSpec, config: decoding.DecodingConfig, wanted: evidenc
 
 
 def _read(params: Any, inputs: types.ReaderInputs, prefix: decoders.Prefix | None, spec: StepSpec, config: decoding.DecodingConfig,
-          wanted: evidence_lib.Wanted, quoting: '_Quoting | None', capacity: buckets.Capacity) -> tuple[decoders.Decoded, evidence_lib.Evidence | None]:
+          wanted: evidence_lib.Wanted, quoting: _Quoting | None, capacity: buckets.Capacity,
+          ) -> tuple[decoders.Decoded, evidence_lib.Evidence | None]:
     """Encodes and decodes at one capacity; the records are the attention to each passage, [batch, sequences, n], or to their tokens."""
     (batch_size, _, width), reader, sizes = inputs.reader_tokens.shape, spec.reader, spec.config.reader
     passages = read.encode(params, inputs.reader_tokens, inputs.reader_lengths, spec, capacity, None)

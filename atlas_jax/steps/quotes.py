@@ -1,6 +1,6 @@
 """Sequences that stand word for word in a passage that was read: of several beams, such a one is the answer.
 
-A small reader copies names letter by letter and errs in some; where a beam next to it has the name as the passage has it, that one is right.
+A small reader copies names piece by piece and errs in some. Where a beam beside it has the name as the passage has it, that one is right.
 """
 
 import jax

@@ -89,7 +89,8 @@ def test_questions_are_asked_again_without_the_passages_that_answer_them(known):
     asked = calibrate.ask(atlas, examples, index, calibrate.Options(n_context=2))
     # Every second question that a passage answers; the eighth by its gold passage alone.
     assert [each.example_id for each in asked.hidden] == [0, 2, 4, 8] and asked.hidden[-1].hidden_docids == ('d1',)
-    holding = {passage.docid for passage in (index.store[row] for row in range(len(index.store))) if word in answer_metrics.normalize(passage.text).split()}
+    passages = [index.store[row] for row in range(len(index.store))]
+    holding = {passage.docid for passage in passages if word in answer_metrics.normalize(passage.text).split()}
     assert holding and all(set(each.hidden_docids) == holding for each in asked.hidden[:3])
     for example, guess in zip(asked.hidden, asked.guesses, strict=True):
         assert guess.passages and not {passage.docid for passage in guess.passages} & set(example.hidden_docids)
