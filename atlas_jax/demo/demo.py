@@ -14,6 +14,7 @@ from typing import Any
 from atlas_jax import api, errors, evaluate, train
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.corpus import passages as passages_lib
+from atlas_jax.corpus import store_version
 from atlas_jax.decoding import DecodingConfig
 from atlas_jax.demo import data as demo_data
 from atlas_jax.demo import factbook, packages, swaps
@@ -21,6 +22,7 @@ from atlas_jax.demo import report as demo_report
 from atlas_jax.gin_files import parse as gin_parse
 from atlas_jax.index import index_manifest
 from atlas_jax.io import atomic, jsonl, untrusted
+from atlas_jax.io.folder import Folder
 from atlas_jax.metrics import answers as answer_metrics
 from atlas_jax.tasks import task as task_lib
 
@@ -128,13 +130,20 @@ def _build_index(work: pathlib.Path, data: demo_data.DemoData) -> api.Index:
     # The formats of training: queries of the untrained model are put the same way.
     gin_parse.parse(['runs/formats.gin'])
     atlas = dataclasses.replace(atlas, config=dataclasses.replace(atlas.config, inputs=gin_parse.value_of('INPUTS')))
-    store_dir, index_dir = work / 'store', work / 'index'
-    store = api.PassageStore.open(store_dir) if store_dir.is_dir() else api.PassageStore.build(data.documents, store_dir, atlas=atlas)
+    index_dir = work / 'index'
+    store = passage_store(work / 'store', data.documents, atlas)
     if index_manifest.exists(index_dir):  # a killed build has no manifest yet
         index = api.Index.open(index_dir)
         index.check(atlas)
         return index
     return api.Index.build(store, atlas, index_dir)
+
+
+def passage_store(folder: pathlib.Path, documents: pathlib.Path, atlas: api.Atlas | None) -> api.PassageStore:
+    """Opens the store, or makes it where there is none or a killed run left an unfinished one."""
+    if store_version.exists(Folder(folder)):
+        return api.PassageStore.open(folder)
+    return api.PassageStore.build(documents, folder, atlas=atlas)
 
 
 def _train(run_dir: pathlib.Path, data: demo_data.DemoData, index_dir: pathlib.Path | None, seed: int,
