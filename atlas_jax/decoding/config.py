@@ -17,7 +17,7 @@ class DecodingConfig:
       min_length: shortest length at which eos may come.
       max_length: longest length; None takes the longest target of the model's training, and the start token.
       num_return_sequences: number of sequences to return, best first; at most num_beams.
-      quote: of the beams, those that stand word for word in a passage that was read come first; needs more than one.
+      quote: of the beams, those that stand word for word in a passage come first, those of the best passage before others; needs two beams.
 
     Raises ConfigError: a value is out of range.
     """

@@ -1,4 +1,4 @@
-"""Sequences that stand word for word in a passage that was read: of several beams, such a one is the answer.
+"""Sequences that stand word for word in a passage that was read: of several beams, one of the best passage is the answer.
 
 A small reader copies names piece by piece and errs in some. Where a beam beside it has the name as the passage has it, that one is right.
 """
@@ -22,22 +22,24 @@ def quotable(inputs: types.ReaderInputs, batch: types.Batch) -> Array:
 
 
 def first(decoded: decoders.Decoded, tokens: Array, allowed: Array, word_starts: bytes, eos_id: int) -> decoders.Decoded:
-    """Returns the sequences of each example with those in front that stand in its passages; else their order stays.
+    """Returns the sequences of each example, those in front that stand in its first passage, then those of the next; else as they were.
 
     Args:
       decoded: best first.
-      tokens: [batch, n, width] int32, the reader's inputs.
+      tokens: [batch, n, width] int32, the reader's inputs, the best passage first.
       allowed: [batch, n, width] bool, of `quotable`.
       word_starts: of the tokenizer: bits by token id, set where a piece begins a word or is none.
       eos_id: ends a sequence.
     """
     stands = _stands_in(decoded.tokens, tokens, allowed, word_starts, eos_id)
-    order = jnp.argsort(~stands, axis=1, stable=True)
+    # A name of the second passage is often that of another country: the retriever knows better which passage is meant.
+    place = jnp.where(stands.any(axis=-1), jnp.argmax(stands, axis=-1), stands.shape[-1])
+    order = jnp.argsort(place, axis=1, stable=True)
     return jax.tree.map(lambda each: jnp.take_along_axis(each, order.reshape(order.shape + (1,) * (each.ndim - 2)), axis=1), decoded)
 
 
 def _stands_in(sequences: Array, tokens: Array, allowed: Array, word_starts: bytes, eos_id: int) -> Array:
-    """Tells [batch, sequences] bool which sequences are whole words of a passage."""
+    """Tells [batch, sequences, n] bool in which passages the sequences stand as whole words."""
     starts = jnp.asarray(np.unpackbits(np.frombuffer(word_starts, np.uint8)).astype(bool))
     width, length = tokens.shape[-1], sequences.shape[-1]
     # Up to eos: behind it there is padding only.
@@ -56,4 +58,4 @@ def _stands_in(sequences: Array, tokens: Array, allowed: Array, word_starts: byt
     ends = jnp.pad(starts[tokens] | ~allowed, spare, constant_values=True)[:, None]
     behind = jnp.arange(width) + counts[..., None, None]
     ends = jnp.take_along_axis(jnp.broadcast_to(ends, (*same.shape[:3], width + length)), jnp.broadcast_to(behind, same.shape), axis=-1)
-    return jnp.any(same & ends, axis=(-2, -1)) & (counts > 0)
+    return jnp.any(same & ends, axis=-1) & (counts > 0)[..., None]

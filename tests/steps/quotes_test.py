@@ -43,7 +43,9 @@ def ordered(t5, sequences, passages, question=''):
 
 @pytest.mark.parametrize(('sequences', 'passages', 'places'), [
     (['the sun', 'is sun'], ['the the', 'the is sun'], [1, 0]),
-    (['sun', 'the'], ['is sun', 'is the'], [0, 1]),  # both: their order stays
+    (['sun', 'the'], ['is the sun', 'is'], [0, 1]),  # both: their order stays
+    (['sun', 'the'], ['is the', 'is sun'], [1, 0]),  # the first passage is the best
+    (['e', 'sun', 'the'], ['is the', 'is sun'], [2, 1, 0]),
     (['sun', 'the'], ['is'], [0, 1]),  # neither
     (['', 'sun'], ['the sun'], [1, 0]),  # nothing stands nowhere
     (['sun the', 'sun'], ['the sun'], [1, 0]),  # not beyond the end
