@@ -4,9 +4,10 @@ import dataclasses
 
 from atlas_jax import errors
 
-IN_GRAPH = ('exact', 'approx', 'int8')
+IN_GRAPH = ('exact', 'approx', 'int8', 'codes')
 ON_HOST = ('scann', 'bm25', 'hybrid')
 METRICS = ('max_inner_product', 'cosine')
+RESCORES = ('device', 'host')
 FUSIONS = ('reciprocal_rank', 'weighted')
 
 
@@ -15,11 +16,15 @@ class SearchConfig:
     """Options of search; docs/search.md says which to choose.
 
     Attributes:
-      searcher: exact, approx and int8 run inside the compiled step; scann, bm25 and hybrid on the host, between two compiled programs.
+      searcher: exact, approx, int8 and codes run inside the compiled step; scann, bm25 and hybrid on the host, between two compiled
+        programs.
       metric: max_inner_product, or cosine, which normalises queries and passages for the search.
       overfetch: int8: candidates of the int8 scan that are scored again in float, as a multiple of the passages wanted.
       scan_share: int8: the scan compares the principal components of the embeddings that hold this share of their squared length, in
         steps of 128; 1 scans whole embeddings. An index that is int8 itself is always scanned whole.
+      rescore: codes: where the candidates are scored exactly. device: inside the step, by embeddings that lie on the devices. host: between
+        two programs, by embeddings read from the index's files, so that the devices hold the codes alone.
+      rescore_candidates: codes: candidates of the scan that are scored exactly; more where more passages are wanted.
       recall_target: approx: least share of the true passages that it finds, on average (jax.lax.approx_max_k).
       filtering_overretrieve_ratio: passages fetched, as a multiple of those wanted, if an example's own passages are filtered out.
       rerank_candidates: passages that the current passage encoder embeds again and sorts, the best ones of the search; 0 re-ranks none.
@@ -37,6 +42,8 @@ class SearchConfig:
     metric: str = 'max_inner_product'
     overfetch: int = 8
     scan_share: float = 0.9
+    rescore: str = 'device'
+    rescore_candidates: int = 300
     recall_target: float = 0.95
     filtering_overretrieve_ratio: int = 2
     rerank_candidates: int = 0
@@ -47,10 +54,11 @@ class SearchConfig:
 
     def __post_init__(self):
         for name, valid in (('searcher', IN_GRAPH + ON_HOST), ('metric', METRICS), ('dense_searcher', (*IN_GRAPH, 'scann')),
-                            ('fusion', (None, *FUSIONS))):
+                            ('fusion', (None, *FUSIONS)), ('rescore', RESCORES)):
             if getattr(self, name) not in valid:
                 raise errors.ConfigError(f'SearchConfig.{name} is "{getattr(self, name)}"; choose one of {", ".join(filter(None, valid))}')
-        for name, least in (('overfetch', 1), ('filtering_overretrieve_ratio', 1), ('rerank_candidates', 0), ('fusion_candidates', 1)):
+        for name, least in (('overfetch', 1), ('filtering_overretrieve_ratio', 1), ('rerank_candidates', 0), ('fusion_candidates', 1),
+                            ('rescore_candidates', 1)):
             if getattr(self, name) < least:
                 raise errors.ConfigError(f'SearchConfig.{name} is {getattr(self, name)}; it must be at least {least}')
         for name in ('recall_target', 'lexical_weight', 'scan_share'):
@@ -67,12 +75,21 @@ class SearchConfig:
     @property
     def on_host(self) -> bool:
         """True if the search runs between two compiled programs, False if inside one."""
-        return self.searcher in ON_HOST
+        return self.searcher in ON_HOST or self.searcher == 'codes' and self.rescore == 'host'
 
     @property
     def scans_int8(self) -> bool:
         """True if an int8 copy of the embeddings is scanned."""
-        return 'int8' in (self.searcher, self.dense_searcher if self.searcher == 'hybrid' else '')
+        return 'int8' in self._dense
+
+    @property
+    def scans_codes(self) -> bool:
+        """True if codes of the embeddings are scanned."""
+        return 'codes' in self._dense
+
+    @property
+    def _dense(self) -> tuple[str, str]:
+        return self.searcher, self.dense_searcher if self.searcher == 'hybrid' else ''
 
 
 def of(search: 'SearchConfig | str | None') -> SearchConfig:

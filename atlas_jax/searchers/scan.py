@@ -60,13 +60,35 @@ def top_rows(arrays: types.IndexArrays, queries: Any, top_k: int, mesh: Mesh, sc
     Returns:
       scores [batch, top_k] float32, passage_ids [batch, top_k] int32; ties by the lower id; -inf and 0 past the last valid row.
     """
-    axes = mesh.axis_names
     local_rows, batch = arrays.valid.shape[0] // mesh.size, jax.tree.leaves(queries)[0].shape[0]
     if chunk_rows is None:
         chunk_rows = _chunk_rows(local_rows, batch)
 
     def local(arrays: types.IndexArrays, queries: Any) -> tuple[Array, Array]:
-        scores, ids = _scan(arrays, queries, top_k, score, select or stable_top_k, min(chunk_rows, local_rows))
+        return _scan(arrays, queries, top_k, score, select or stable_top_k, min(chunk_rows, local_rows))
+
+    return over_devices(local, arrays, PartitionSpec(mesh.axis_names), queries, top_k, local_rows, mesh)
+
+
+def over_devices(local: Callable[[Any, Any], tuple[Array, Array]], arrays: Any, layout: Any, queries: Any, top_k: int, local_rows: int,
+                 mesh: Mesh) -> types.Retrieved:
+    """Lets every device search its own rows, and merges what they found; no gradient flows through it.
+
+    Args:
+      local: finds a device's best rows, (its part of arrays, queries) -> scores and local ids, [batch, top_k] each, best first.
+      arrays, layout: what is searched, and its PartitionSpecs over all axes of the mesh.
+      queries: the queries as `local` reads them, the same on every device.
+      top_k: columns of the result.
+      local_rows: rows of a device.
+      mesh: the mesh.
+
+    Returns:
+      scores [batch, top_k] float32, passage_ids [batch, top_k] int32; ties by the lower id; 0 where the score is -inf.
+    """
+    axes = mesh.axis_names
+
+    def run(arrays: Any, queries: Any) -> tuple[Array, Array]:
+        scores, ids = local(arrays, queries)
         ids = ids + jax.lax.axis_index(axes) * local_rows
         if mesh.size > 1:
             # [batch, devices * top_k]: device order is row order, so the stable top_k still gives ties to the lower id.
@@ -75,10 +97,10 @@ def top_rows(arrays: types.IndexArrays, queries: Any, top_k: int, mesh: Mesh, sc
             ids = jnp.take_along_axis(ids, chosen, axis=1)  # [batch, top_k]
         return scores, jnp.where(scores > -jnp.inf, ids, 0)
 
-    by_rows, whole = PartitionSpec(axes), PartitionSpec()
+    whole = PartitionSpec()
     # The outputs are replicated by construction: every device merges the same candidates.
-    run = jax.shard_map(local, mesh=mesh, in_specs=(by_rows, whole), out_specs=(whole, whole), check_vma=False)
-    scores, ids = run(*jax.lax.stop_gradient((arrays, queries)))
+    sharded = jax.shard_map(run, mesh=mesh, in_specs=(layout, whole), out_specs=(whole, whole), check_vma=False)
+    scores, ids = sharded(*jax.lax.stop_gradient((arrays, queries)))
     return types.Retrieved(scores=scores, passage_ids=ids)
 
 

@@ -85,7 +85,8 @@ def find(params, batch: types.Batch, knowledge: types.Knowledge, spec: spec_lib.
     queries = jax.lax.stop_gradient(embed_queries(params, batch, spec))
     if retrieved is None:
         retrieved = in_graph.search(types.required(knowledge.index), queries, spec.candidates, spec.mesh, spec.search,
-                                    scanned=knowledge.scanned, excluded=batch.excluded_passage_ids)
+                                    scanned=knowledge.scanned, codes=knowledge.codes,
+                                    excluded=batch.excluded_passage_ids)
     passage_params = params if passage_params is None else passage_params
     return _rerank(passage_params, queries, retrieved, knowledge, spec) if spec.reranked else retrieved
 
