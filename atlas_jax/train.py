@@ -261,6 +261,9 @@ def _refresher(config: RefreshConfig | None, prepared: prepare.Prepared) -> Refr
     if not prepared.spec.embeds_passages or prepared.knowledge is None or prepared.knowledge.index is None:
         raise errors.ConfigError('a refresh embeds the index again by a passage encoder that is trained: it needs an index that is '
                                  'searched on the devices, and retriever_training "joint" or "untied"')
+    if prepared.knowledge.codes is not None:
+        raise errors.ConfigError('the searcher "codes" scans codes of the index as it is on disk, and a refresh embeds it again; choose '
+                                 'another searcher, or no refresh and `atlas-jax index build` and `compress` after training')
     # Its buffers are overwritten: nobody else may hold them.
     index, scanned = jax.tree.map(lambda leaf: leaf.copy(), (prepared.knowledge.index, prepared.knowledge.scanned))
     prepared.knowledge = prepared.knowledge.replace(index=index, scanned=scanned)

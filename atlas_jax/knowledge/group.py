@@ -13,7 +13,7 @@ from atlas_jax.corpus.passages import Passage
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.knowledge.index import EmbeddingModel, Index, padded_rows
 from atlas_jax.runtime import hosts
-from atlas_jax.searchers import fitting, int8, on_host
+from atlas_jax.searchers import codes_files, fitting, int8, on_host
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.searchers.host_searcher import HostSearcher
 from atlas_jax.tasks.task import TaskExample
@@ -51,11 +51,11 @@ class IndexGroup:
           atlas: the model; it must have built every index.
           retriever_tokens: also the passages in the retriever's tokens, to embed them in a step.
           embeddings: without them, the host must search.
-          search: for the int8 searcher an int8 copy is made of an index that is not int8.
+          search: for the int8 searcher an int8 copy is made of an index that is not int8; for the codes searcher its codes are loaded.
           room: as Index.knowledge; behind the last index.
 
         Raises:
-          IndexFolderError, StoreError: as Index.check.
+          IndexFolderError, StoreError: as Index.check, or codes that are missing or do not fit. ConfigError: codes of several indexes.
         """
         # Empty rows inside would move the numbers of those behind them.
         parts = tuple(
@@ -64,12 +64,22 @@ class IndexGroup:
         by_rows = partitioning.sharding(atlas.mesh, 'passages')
         whole = parts[0] if len(parts) == 1 else self._keep('whole', jax.tree.leaves(parts), lambda: hosts.join_rows(parts, by_rows))
         arrays = whole.index
+        if search is not None and search.scans_codes and arrays is not None:
+            whole = whole.replace(codes=self._codes(search.metric, arrays, atlas.mesh))
         # An int8 index is scanned as it is.
         if search is None or not search.scans_int8 or arrays is None or arrays.scales is not None:
             return whole
         scanned = self._keep(('scanned', search.metric, search.scan_share), jax.tree.leaves(arrays),
                              lambda: int8.scanned_rows(arrays, atlas.mesh, search.metric, search.scan_share))
         return whole.replace(scanned=scanned)
+
+    def _codes(self, metric: str, arrays: types.IndexArrays, mesh: jax.sharding.Mesh) -> types.Codes:
+        if len(self.indexes) > 1:
+            raise errors.ConfigError(f'the searcher "codes" scans one index on the devices, found {len(self.indexes)}; set '
+                                     "SearchConfig.rescore = 'host', or choose another searcher")
+        index = self.indexes[0].index
+        return self._keep(('codes', metric), [arrays.embeddings, arrays.valid], lambda: codes_files.open_for(index, metric).device_arrays(
+            mesh, arrays.valid.shape[0], index.deleted))
 
     def host_searcher(self, atlas: EmbeddingModel, search: SearchConfig, room: bool = False) -> HostSearcher:
         """Returns the searcher of the host that `search` names, kept for the next call; `room` as for `knowledge`.

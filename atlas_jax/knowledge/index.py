@@ -15,6 +15,7 @@ from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index.embed import PassageEmbedder
 from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.runtime import hosts
+from atlas_jax.searchers import codes_building
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
@@ -166,6 +167,10 @@ class Index:
         if not hosts.is_first():
             self.store = PassageStore.open(self.store.path)
         added += self.index.add(self.store, atlas.embedder(), force=self.force)
+        with hosts.together():
+            # Codes grow with their index, or the next search would refuse them.
+            if hosts.is_first():
+                codes_building.extend_if_there(self.index)
         self._forget()
         return added
 

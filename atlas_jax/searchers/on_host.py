@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from atlas_jax import errors, types
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index.embedding_index import EmbeddingIndex
-from atlas_jax.searchers import bm25, fusion, host_searcher, in_graph, scann
+from atlas_jax.searchers import bm25, codes_on_host, fusion, host_searcher, in_graph, scann
 from atlas_jax.searchers.config import IN_GRAPH, SearchConfig
 from atlas_jax.searchers.host_searcher import HostQueries, HostRetrieved, HostSearcher, SavedSearcher
 
@@ -61,8 +61,8 @@ class FromGraph:
 
     def search(self, queries: HostQueries, top_k: int, excluded: np.ndarray | None = None) -> HostRetrieved:
         """Finds the best rows by config.dense_searcher, [batch, top_k]; see HostSearcher."""
-        found = jax.device_get(_search_in_graph(self._knowledge.index, self._knowledge.scanned, queries.embeddings, excluded, top_k,
-                                                self._mesh, self._config))
+        found = jax.device_get(_search_in_graph(self._knowledge.index, self._knowledge.scanned, self._knowledge.codes, queries.embeddings,
+                                                excluded, top_k, self._mesh, self._config))
         return HostRetrieved(scores=found.scores, passage_ids=found.passage_ids)
 
 
@@ -86,17 +86,20 @@ def make(config: SearchConfig, parts: Sequence[Part], knowledge: Callable[[], ty
     """Returns the host searcher that config names, over the parts.
 
     Args:
-      config: with searcher scann, bm25 or hybrid.
+      config: with searcher scann, bm25 or hybrid, or codes that are rescored on the host.
       parts: the indexes, and the first rows of each.
       knowledge: gives the index on the devices, for hybrid search with a searcher in the graph.
       mesh: the devices.
 
     Raises:
       ConfigError: a package is missing, there are no passages or none has a word, or there are several processes.
+      IndexFolderError: codes are missing or do not fit.
     """
     if jax.process_count() > 1:
         raise errors.ConfigError(f'the searcher "{config.searcher}" runs on one host and there are {jax.process_count()} processes; '
                                  f'choose one of {", ".join(IN_GRAPH)}')
+    if config.searcher == 'codes':
+        return _several(parts, lambda part: codes_on_host.make(part.index, mesh, config))
     if config.searcher == 'scann':
         return _several(parts, lambda part: _scann(part, config.metric))
     lexical = _several(parts, _bm25)
@@ -105,6 +108,8 @@ def make(config: SearchConfig, parts: Sequence[Part], knowledge: Callable[[], ty
     dense: HostSearcher
     if config.dense_searcher == 'scann':
         dense = _several(parts, lambda part: _scann(part, config.metric))
+    elif config.dense_searcher == 'codes' and config.rescore == 'host':
+        dense = _several(parts, lambda part: codes_on_host.make(part.index, mesh, config))
     else:
         dense = FromGraph(knowledge(), mesh, config)
     return Hybrid(dense, lexical, fusion.Mix.of(config), config.fusion_candidates)
@@ -143,6 +148,7 @@ def _folder(part: Part, name: str) -> pathlib.Path | None:
 
 
 @functools.partial(jax.jit, static_argnames=('top_k', 'mesh', 'config'))
-def _search_in_graph(index: types.IndexArrays, scanned: types.ScannedRows | None, queries: jax.Array, excluded: jax.Array | None,
-                     top_k: int, mesh: Mesh, config: SearchConfig) -> types.Retrieved:
-    return in_graph.search(index, queries, top_k, mesh, config, searcher=config.dense_searcher, scanned=scanned, excluded=excluded)
+def _search_in_graph(index: types.IndexArrays, scanned: types.ScannedRows | None, codes: types.Codes | None, queries: jax.Array,
+                     excluded: jax.Array | None, top_k: int, mesh: Mesh, config: SearchConfig) -> types.Retrieved:
+    return in_graph.search(index, queries, top_k, mesh, config, searcher=config.dense_searcher, scanned=scanned, codes=codes,
+                           excluded=excluded)

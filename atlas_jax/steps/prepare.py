@@ -306,3 +306,16 @@ def passages_to_read(atlas: AtlasModel, index: Searched, n_context: int | None, 
     if index is None and not use_file_passages:
         return 0
     return max(atlas.config.n_context if n_context is None else n_context, 1)
+
+
+def embed_questions(atlas: AtlasModel, examples: Sequence[TaskExample], batch_size: int = 64) -> np.ndarray:
+    """Embeds the examples' queries as a search does, [n, dim] float32. Raises ConfigError: there is none."""
+    if not examples:
+        raise errors.ConfigError('there are no questions to embed; give a file with at least one')
+    size = atlas.whole_batch(min(batch_size, len(examples)))
+    # A closed book has the same queries and asks for no index.
+    prepared, params = prepare(atlas, examples, None, 0, size), atlas.device_params()
+    embed = search_step.query_embedder(prepared.spec)
+    parts = [hosts.to_host(embed(params['retriever'], prepared.batch(examples[first:first + size], size, params)[0]))
+             for first in range(0, len(examples), size)]
+    return np.concatenate(parts)[:len(examples)]
