@@ -309,5 +309,5 @@ def problems(index_path: str | os.PathLike) -> list[tuple[str, str, int, int]]:
 def figures(description: Description) -> dict[str, Any]:
     """Returns what `atlas-jax index compress` prints, as JSON values."""
     return {'rows': description.rows, 'bytes_a_row': description.bits / 8, 'factor_bytes_a_row': 4, 'weight': description.weight,
-            'metric': description.metric, 'bits_by_plane': list(description.planes), 'recall_at_20': float(description.recall_at_20),
+            'metric': description.metric, 'components_by_bit': list(description.planes), 'recall_at_20': float(description.recall_at_20),
             'rescored': description.rescore, 'queries': description.queries, 'fitted_rows': description.fitted_rows}
