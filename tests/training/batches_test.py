@@ -46,8 +46,8 @@ def test_what_is_searched_by_the_parameters_waits_for_them(atlas, index, options
     batches = batches_of(atlas, index, **options)
     assert not batches.placed and batches.prepared.needs_params
     seen = []
-    real = batches.prepared.training_batch
-    batches.prepared.training_batch = lambda drawn, params, size: seen.append(params) or real(drawn, params, size)
+    real = batches.prepared.begin
+    batches.prepared.begin = lambda drawn, size, params: seen.append(params) or real(drawn, size, params)
     batch, retrieved = batches.take(params := atlas.device_params())
     assert seen == [params] and retrieved.scores.shape[0] == 4 and batch.example_ids.shape == (4,)
 
