@@ -125,6 +125,20 @@ def own_rows(array: jax.Array) -> np.ndarray:
     return np.concatenate([jax.device_get(parts[start]) for start in sorted(parts)])
 
 
+def gather(values: np.ndarray) -> np.ndarray:
+    """Returns the arrays of all processes, [processes, ...]; all must call it together, with arrays of one shape and type."""
+    return values[None] if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(values))
+
+
+def gather_bytes(value: bytes) -> list[bytes]:
+    """Returns the bytes of all processes, in their order; all must call it together."""
+    sizes = gather(np.array(len(value), np.int64))
+    # Arrays of one shape are exchanged.
+    padded = np.zeros(int(sizes.max()), np.uint8)
+    padded[:len(value)] = np.frombuffer(value, np.uint8)
+    return [row[:size].tobytes() for row, size in zip(gather(padded), sizes.tolist(), strict=True)]
+
+
 def fetch(tree: Any) -> Any:
     """Waits until the arrays are computed and returns them as numpy arrays; each is whole on this process's devices.
 
