@@ -133,10 +133,17 @@ class Retrieved(struct.PyTreeNode):
 
     scores       [batch, top_k] float32  inner products; -inf where fewer than top_k rows are valid
     passage_ids  [batch, top_k] int32    index rows; 0 where the score is -inf
+
+    None unless the host has read them (SearchConfig.tokens):
+
+    reader_rows     TokenTable, [batch, top_k, ...]  these passages in the reader's tokens
+    retriever_rows  TokenTable, [batch, top_k, ...]  in the retriever's; None where no step embeds passages
     """
 
     scores: Array
     passage_ids: Array
+    reader_rows: TokenTable | None = None
+    retriever_rows: TokenTable | None = None
 
 
 # Passages one after another, so that no product is spent on padding (docs/design.md, the flat layout).
@@ -164,14 +171,14 @@ class Knowledge(struct.PyTreeNode):
     """Everything a step reads besides the batch: the index and the passages' tokens, rows sharded alike.
 
     index            IndexArrays; None if the host searches and no step reads embeddings
-    reader_table     TokenTable in the reader's tokens
-    retriever_table  TokenTable in the retriever's tokens; None if no step embeds passages
+    reader_table     TokenTable in the reader's tokens; None where they stay on the host
+    retriever_table  TokenTable in the retriever's tokens; None there too, and if no step embeds passages
     scanned          ScannedRows of the same rows; None if the int8 searcher is not used or index is int8 itself
     codes            Codes of the same rows; None if the codes searcher is not used
     """
 
     index: IndexArrays | None
-    reader_table: TokenTable
+    reader_table: TokenTable | None = None
     retriever_table: TokenTable | None = None
     scanned: ScannedRows | None = None
     codes: Codes | None = None

@@ -220,12 +220,13 @@ class Index:
         """Returns the token counts that stream capacities are chosen from; `reader_queries` [n] int."""
         return types.TokenLengths(np.asarray(self.store.reader_lengths), np.asarray(self.store.retriever_lengths), reader_queries)
 
-    def knowledge(self, atlas: EmbeddingModel, *, retriever_tokens: bool = False, embeddings: bool = True,
+    def knowledge(self, atlas: EmbeddingModel, *, tokens: bool = True, retriever_tokens: bool = False, embeddings: bool = True,
                   room: bool = False) -> types.Knowledge:
         """Returns index and token tables on the model's devices, rows sharded over all of them; kept for the next call.
 
         Args:
           atlas: the model; it must have built this index.
+          tokens: without them, the host reads the passages (knowledge/token_rows.py).
           retriever_tokens: also the passages in the retriever's tokens, to embed them in the train step.
           embeddings: without them, the host must search.
           room: with empty rows behind the last, so that passages can be added without another program.
@@ -248,8 +249,8 @@ class Index:
 
         return types.Knowledge(
             index=kept('index', embeddings, lambda: self.index.device_arrays(mesh, rows)),
-            reader_table=kept('reader_table', True, lambda: place(self.store.reader_table, limits['reader_table'], rows, mesh)),
-            retriever_table=kept('retriever_table', retriever_tokens,
+            reader_table=kept('reader_table', tokens, lambda: place(self.store.reader_table, limits['reader_table'], rows, mesh)),
+            retriever_table=kept('retriever_table', tokens and retriever_tokens,
                                  lambda: place(self.store.retriever_table, limits['retriever_table'], rows, mesh)))
 
 

@@ -11,7 +11,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
 
 from atlas_jax.io import atomic, untrusted
 from atlas_jax.planning import compiled as compiled_lib
@@ -23,7 +22,7 @@ if TYPE_CHECKING:  # it imports this module
     from atlas_jax.planning import gpu_plan
 
 GIB = 2**30
-_VERSION = 5  # raise it when plans are made otherwise, so that the cache gives none that was made before
+_VERSION = 6  # raise it when plans are made otherwise, so that the cache gives none that was made before
 PARTS = ('parameters', 'optimizer', 'index', 'gradients', 'activations', 'temporaries')
 # A call and its items, as the printed plan names them.
 CALL = {'train': 'update', 'answer': 'batch', 'score': 'batch', 'search': 'batch', 'index': 'pack'}
@@ -45,7 +44,9 @@ class Plan:
       hbm_gib_per_chip: GiB that the compiler needs.
       hbm_limit_gib: GiB that programs may use.
       hbm_parts: GiB by PARTS. Gradients and activations are counted on the program; temporaries are what the compiler adds. In a step that
-        answers, activations are the passages' keys and values.
+        answers, activations are the passages' keys and values. Of a step before which the search is a program of its own, those of the
+        one that needs more, with what lies beside it.
+      host_gib: GiB on each host by what they are, where it reads the passages' tokens: ids on its disk, and their places in its memory.
       flops: one call at typical lengths. A call is an update, a batch of questions, or a pack of passages on every host.
       flops_at_limit: the same with every passage at its limit.
       step_seconds_roofline: the longest of computing, moving and reading, as if they overlapped and all links were used at once; no
@@ -80,6 +81,7 @@ class Plan:
     hbm_gib_per_chip: float
     hbm_limit_gib: float
     hbm_parts: dict[str, float]
+    host_gib: dict[str, float]
     flops: float
     flops_at_limit: float
     step_seconds_roofline: float
@@ -129,9 +131,11 @@ def _plan(workload: workload_lib.Workload, slice_: slices.Slice, topology: str, 
     """Plans a step whose rematerialisation is given."""
     mesh, hosts = steps.mesh_of(workload, slice_)
     traced = trace(workload, mesh, hosts)
-    lowered = traced[-1].program.lower()
+    # Other shapes of an index build's packs need less, and are not compiled.
+    compiled = [each for each in traced if each.step.every_call or each is traced[-1]]
+    lowered = [each.program.lower() for each in compiled]
     shapes = [f'{each.step.static} {each.step.share} {each.step.items}' for each in traced]
-    path = None if cache_dir is None else cache_dir / f'{_key([lowered.as_text(), *shapes], topology)}.json'
+    path = None if cache_dir is None else cache_dir / f'{_key([*(each.as_text() for each in lowered), *shapes], topology)}.json'
     if path is not None and path.is_file():
         # A plan that is damaged is made again.
         with contextlib.suppress(ValueError, TypeError, KeyError, OSError):
@@ -140,7 +144,8 @@ def _plan(workload: workload_lib.Workload, slice_: slices.Slice, topology: str, 
             found = Plan(**values | {'mesh_shape': tuple(values['mesh_shape'])})
             if all(untrusted.has_type(getattr(found, field.name), field.type) for field in dataclasses.fields(Plan)):
                 return found
-    result = _compiled(lowered, count(workload, mesh, hosts, traced, slice_), workload, mesh, slice_)
+    beside = [each.step.beside_bytes for each in compiled]
+    result = _compiled(lowered, beside, count(workload, mesh, hosts, traced, slice_), workload, mesh, slice_)
     if path is not None:
         atomic.write_json(path, dataclasses.asdict(result))
     return result
@@ -163,6 +168,8 @@ def lines(planned: Plan, workload: workload_lib.Workload) -> list[str]:
         result.append(f'questions a batch      {planned.batch_size}')
     result.append(f'HBM a chip             {planned.hbm_gib_per_chip:.2f} of {planned.hbm_limit_gib} GiB')
     result += [f'  {name:21}{gib:.2f}' for name, gib in planned.hbm_parts.items() if gib]
+    if planned.host_gib:
+        result.append('on every host          ' + ', '.join(f'{gib:.2f} GiB of {name}' for name, gib in planned.host_gib.items()))
     result.append(f'{f"FLOPs of {call}":23}{planned.flops:.3g} on all chips')
     if planned.flops < planned.flops_at_limit:
         result.append(f'  at the limit         {planned.flops_at_limit:.3g}: real lengths take {typical_fraction(planned):.0%}')
@@ -275,8 +282,8 @@ def count(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int, 
     if workload.trains:
         gradient_shapes = {leaf.shape for leaf in jax.tree.leaves(step.gradients)}
         activations = program.kept_bytes(traced_program.jaxpr, gradient_shapes) / slice_.chips
-    parts = {'parameters': _chip_bytes(step.parameters), 'optimizer': _chip_bytes(step.optimizer), 'index': _chip_bytes(step.index),
-             'gradients': _chip_bytes(step.gradients), 'activations': activations}
+    parts = {'parameters': steps.chip_bytes(step.parameters), 'optimizer': steps.chip_bytes(step.optimizer), 'index': steps.chip_bytes(step.index),
+             'gradients': steps.chip_bytes(step.gradients), 'activations': activations}
     # The first branch of a switch is the smallest capacity, which a typical call fits; the last one holds every passage at its limit.
     flops, items = _flops(traced, 0), _items(traced)
     model_flops, at_limit = flops, _flops(traced, -1)
@@ -291,7 +298,8 @@ def count(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int, 
         # A call of an index build holds fewer passages at the limit, so FLOPs for the same passages are compared.
         at_limit = _flops(limited, -1) * items / _items(limited)
     kernels = _flops(traced, 0, kernels_alone=True)
-    return _Counted(parts, flops, at_limit, model_flops, real_flops, items, kernels, step.read_bytes, step.copies)
+    read = sum(each.step.read_bytes for each in traced if each.step.every_call) + step.read_bytes
+    return _Counted(parts, flops, at_limit, model_flops, real_flops, items, kernels, read, step.copies)
 
 
 def trace(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int) -> list[_Traced]:
@@ -309,23 +317,26 @@ def _items(traced: list[_Traced]) -> float:
     return sum(each.step.share * each.step.items for each in traced)
 
 
-def _compiled(lowered: jax.stages.Lowered, counted: _Counted, workload: workload_lib.Workload, mesh: jax.sharding.Mesh,
-              slice_: slices.Slice) -> Plan:
-    start = time.perf_counter()
-    try:
-        compiled = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        # A program that does not fit is a result too: the compiler says how much it would need.
-        total, cost = _out_of_memory(error), compiled_lib.Cost()
-    else:
+def _compiled(lowered: list[jax.stages.Lowered], beside: list[float], counted: _Counted, workload: workload_lib.Workload,
+              mesh: jax.sharding.Mesh, slice_: slices.Slice) -> Plan:
+    """Compiles the programs of a call; `beside` has the bytes that lie there besides the arguments of each."""
+    start, totals, cost = time.perf_counter(), [], compiled_lib.Cost()
+    for program_, held in zip(lowered, beside, strict=True):
+        try:
+            compiled = program_.compile()
+        except jax.errors.JaxRuntimeError as error:
+            # A program that does not fit is a result too: the compiler says how much it would need.
+            totals.append(_out_of_memory(error) + held)
+            cost = compiled_lib.Cost()
+            break
         memory, text = compiled.memory_analysis(), compiled.as_text()
         if memory is None or text is None:
             raise RuntimeError('the TPU compiler gave a program without its memory or text; another version of libtpu may give both')
         # Aliased outputs lie in the buffers of donated arguments and take no memory of their own.
-        total = (memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
-                 + memory.generated_code_size_in_bytes)
-        cost = _cost(text, mesh, slice_)
-    return _plan_of(total, cost, counted, workload, slice_, time.perf_counter() - start)
+        totals.append(memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+                      + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes + held)
+        cost.add(_cost(text, mesh, slice_))
+    return _plan_of(max(totals), cost, counted, workload, slice_, time.perf_counter() - start)
 
 
 def _cost(text: str, mesh: jax.sharding.Mesh, slice_: slices.Slice) -> compiled_lib.Cost:
@@ -351,7 +362,8 @@ def _plan_of(total: float, cost: compiled_lib.Cost, counted: _Counted, workload:
         accumulation_steps=workload.step.accumulation_steps if workload.trains else 1,
         remat=workload.step.remat if workload.trains else 'none', batch_size=workload.batch_size,
         fits=total <= chip.hbm_gib * GIB, hbm_gib_per_chip=total / GIB, hbm_limit_gib=chip.hbm_gib,
-        hbm_parts={name: parts[name] / GIB for name in PARTS}, flops=counted.flops, flops_at_limit=counted.flops_at_limit,
+        hbm_parts={name: parts[name] / GIB for name in PARTS},
+        host_gib={name: size / GIB for name, size in workload_lib.host_bytes(workload).items()}, flops=counted.flops, flops_at_limit=counted.flops_at_limit,
         step_seconds_roofline=roofline, step_seconds_expected=expected, compute_seconds=compute, compiler_seconds=compiler,
         kernel_seconds=kernels, collective_seconds=traffic, link_seconds=cost.link_seconds,
         network_seconds=network, exposed_seconds=cost.exposed_seconds, reading_seconds=reading,
@@ -378,8 +390,3 @@ def _out_of_memory(error: Exception) -> float:
         raise error
     number, unit = (part for part in match.groups() if part)
     return float(number) * {'K': 2**10, 'M': 2**20, 'G': 2**30}[unit]
-
-
-def _chip_bytes(tree: Any) -> float:
-    """Bytes of a chip's shards of a tree of shapes with shardings."""
-    return float(sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree)))

@@ -160,11 +160,11 @@ def write_part(folder: Folder, first_row: int, revision: int, words: np.ndarray,
 def required(index: EmbeddingIndex, metric: str) -> Description:
     """Returns the description of the codes that a search of this index may use.
 
-    Raises IndexFolderError: there are none, or they are older than the index, of other embeddings, another model or another metric.
+    Raises ConfigError: there are none. IndexFolderError: they are older than the index, of other embeddings, another model or metric.
     """
     found, place = read(index.path), folder_of(index.path)
     if found is None:
-        raise errors.IndexFolderError(f'{index.path}: has no codes; make them with `{COMMAND} {index.path}`')
+        raise errors.ConfigError(f'{index.path}: has no codes; make them with `{COMMAND} {index.path}`')
     if found.model_fingerprint != index.model_fingerprint:
         raise errors.IndexFolderError(f'{place}: of another model (codes {found.model_fingerprint}, index {index.model_fingerprint}); '
                                       f'make them again with `{COMMAND} {index.path}`')
@@ -292,7 +292,7 @@ class SavedCodes:
 
 
 def open_for(index: EmbeddingIndex, metric: str) -> SavedCodes:
-    """Opens the codes that a search of this index may use. Raises IndexFolderError: as `required` and `SavedCodes`."""
+    """Opens the codes that a search of this index may use. Raises ConfigError, IndexFolderError: as `required` and `SavedCodes`."""
     return SavedCodes(index.path, required(index, metric))
 
 

@@ -6,6 +6,7 @@ from atlas_jax import errors
 
 IN_GRAPH = ('exact', 'approx', 'int8', 'codes')
 ON_HOST = ('scann', 'bm25', 'hybrid')
+TOKENS = ('device', 'host')
 METRICS = ('max_inner_product', 'cosine')
 RESCORES = ('device', 'host')
 FUSIONS = ('reciprocal_rank', 'weighted')
@@ -34,6 +35,10 @@ class SearchConfig:
         over an example's candidates. None: reciprocal_rank, unless `lexical_weight` is None too and `index compare --fit` fitted both.
       lexical_weight: hybrid: BM25's share of the sum, 0 to 1; None: the fitted one, else 0.5.
       fusion_candidates: hybrid: passages fetched from each of the two searchers.
+      tokens: where the passages' token ids lie. device: beside the index, all of them. host: in the store; those of the passages that were
+        found are read from it between the search and the step.
+      overlap: training: the next batch is searched for, and its passages' tokens are read, while a step runs, by query embeddings that are
+        one update old. A retriever that is not trained needs no option: its batches are made ahead, and are the same.
 
     Raises ConfigError for an unknown name or a number out of its range.
     """
@@ -51,10 +56,12 @@ class SearchConfig:
     fusion: str | None = None
     lexical_weight: float | None = None
     fusion_candidates: int = 100
+    tokens: str = 'device'
+    overlap: bool = False
 
     def __post_init__(self):
         for name, valid in (('searcher', IN_GRAPH + ON_HOST), ('metric', METRICS), ('dense_searcher', (*IN_GRAPH, 'scann')),
-                            ('fusion', (None, *FUSIONS)), ('rescore', RESCORES)):
+                            ('fusion', (None, *FUSIONS)), ('rescore', RESCORES), ('tokens', TOKENS)):
             if getattr(self, name) not in valid:
                 raise errors.ConfigError(f'SearchConfig.{name} is "{getattr(self, name)}"; choose one of {", ".join(filter(None, valid))}')
         for name, least in (('overfetch', 1), ('filtering_overretrieve_ratio', 1), ('rerank_candidates', 0), ('fusion_candidates', 1),
@@ -66,6 +73,9 @@ class SearchConfig:
                 raise errors.ConfigError(f'SearchConfig.{name} is {getattr(self, name)}; it must lie between 0 and 1')
         if self.recall_target == 0:
             raise errors.ConfigError('SearchConfig.recall_target is 0; it must be greater than 0')
+        if self.overlap and not self.on_host and self.tokens == 'device':
+            raise errors.ConfigError(f'SearchConfig.overlap is True, but the searcher "{self.searcher}" with tokens "device" leaves the host '
+                                     'nothing to do between two steps; set tokens "host", or overlap False')
 
     @property
     def wants_fit(self) -> bool:

@@ -75,7 +75,7 @@ def test_what_cannot_be_compressed_is_one_line(folder, capsys, tmp_path):
         code, _, err = compress(capsys, index, *options)
         assert code == 2 and message in err and err.split('\r')[-1].count('\n') <= 2, err
     assert not (index / 'codes').exists()
-    with pytest.raises(errors.IndexFolderError, match='has no codes'):
+    with pytest.raises(errors.ConfigError, match='has no codes'):
         api.Index.open(index).search(['thing 3'], tiny_run.atlas(dropout_rate=0.0), 2, 'codes')
 
 

@@ -115,7 +115,7 @@ def test_counts_give_way_to_the_compilers_total():
 def test_bytes_of_a_chip_are_those_of_its_shards():
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
     tree = {'a': jax.ShapeDtypeStruct((3, 5), np.int8, sharding=partitioning.replicated(mesh)), 'b': None}
-    assert plan_lib._chip_bytes(tree) == 15.0 and plan_lib._chip_bytes(()) == 0.0
+    assert steps.chip_bytes(tree) == 15.0 and steps.chip_bytes(()) == 0.0
 
 
 @pytest.mark.parametrize('kind, words', [('train', 'chip-hours'), ('index', 'the whole index'), ('score', 'orders of a question a second'),

@@ -96,7 +96,7 @@ def test_codes_that_do_not_fit_the_index_are_one_line(tmp_path, change, metric, 
 
 def test_an_index_without_codes_says_how_to_make_them(tmp_path):
     index, _ = given.build(tmp_path / 'index', 3)
-    with pytest.raises(errors.IndexFolderError, match='has no codes; make them with `atlas-jax index compress'):
+    with pytest.raises(errors.ConfigError, match='has no codes; make them with `atlas-jax index compress'):
         codes_files.open_for(index, 'max_inner_product')
     assert codes_files.problems(index.path) == []
 

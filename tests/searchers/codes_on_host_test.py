@@ -79,6 +79,6 @@ def test_a_damaged_embedding_is_never_found(index, monkeypatch):
 
 def test_an_index_without_codes_is_one_line(tmp_path):
     index, _ = given.build(tmp_path / 'index', 3)
-    with pytest.raises(errors.IndexFolderError, match='has no codes'):
+    with pytest.raises(errors.ConfigError, match='has no codes'):
         codes_on_host.make(index, MESH, CONFIG)
     assert codes_files.FOLDER == 'codes' and CONFIG.on_host and not SearchConfig('codes').on_host

@@ -18,5 +18,5 @@ def test_a_name_stands_for_its_options():
     given = config.SearchConfig('hybrid', dense_searcher='int8')
     assert config.of(given) is given and given.on_host and given.scans_int8
     assert not config.of('bm25').scans_int8 and not config.of('approx').on_host
-    with pytest.raises(errors.ConfigError, match='choose one of exact, approx, int8, scann, bm25, hybrid'):
+    with pytest.raises(errors.ConfigError, match='choose one of exact, approx, int8, codes, scann, bm25, hybrid'):
         config.of('faiss')
