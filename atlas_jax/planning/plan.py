@@ -16,14 +16,15 @@ from atlas_jax.io import atomic, untrusted
 from atlas_jax.planning import compiled as compiled_lib
 from atlas_jax.planning import gpus, program, slices, steps
 from atlas_jax.planning import workload as workload_lib
+from atlas_jax.searchers import codes as codes_lib
 from atlas_jax.steps import spec as spec_lib
 
 if TYPE_CHECKING:  # it imports this module
     from atlas_jax.planning import gpu_plan
 
 GIB = 2**30
-_VERSION = 6  # raise it when plans are made otherwise, so that the cache gives none that was made before
-PARTS = ('parameters', 'optimizer', 'index', 'gradients', 'activations', 'temporaries')
+_VERSION = 7  # raise it when plans are made otherwise, so that the cache gives none that was made before
+PARTS = ('parameters', 'optimizer', 'index', 'codes', 'gradients', 'activations', 'temporaries')
 # A call and its items, as the printed plan names them.
 CALL = {'train': 'update', 'answer': 'batch', 'score': 'batch', 'search': 'batch', 'index': 'pack'}
 ITEM = {'train': 'examples', 'answer': 'questions', 'score': 'orders of a question', 'search': 'questions', 'index': 'passages'}
@@ -55,6 +56,8 @@ class Plan:
         uncovered. The longest of these and of the roofline.
       compute_seconds: `flops` at the peak rate.
       compiler_seconds: the compiler's own cycles, without collectives and without kernels.
+      scan_seconds: a scan of codes for a batch, at the peak rate of the matrix units or of the memory, the slower; 0 without codes. It is
+        a part of the others.
       kernel_seconds: FLOPs of kernels at the peak rate.
       collective_seconds: the collectives' bytes over all links of a chip.
       link_seconds: the collectives' bytes over the links of their groups, one collective after another.
@@ -88,6 +91,7 @@ class Plan:
     step_seconds_expected: float
     compute_seconds: float
     compiler_seconds: float
+    scan_seconds: float
     kernel_seconds: float
     collective_seconds: float
     link_seconds: float
@@ -195,6 +199,8 @@ def _speed_lines(planned: Plan, workload: workload_lib.Workload, call: str, item
               f'{f"{item} a second":23}{planned.items_per_second:.3g} at most',
               f'MFU at most            {planned.mfu_bound:.0%}; {planned.mfu:.0%} on real tokens as expected' if planned.kind == 'train'
               else f'MFU at most            {planned.mfu_bound:.0%}']
+    if planned.scan_seconds:
+        result.append(f'scan of codes          {planned.scan_seconds:.3g} s of it, at the peak rate')
     chip_hours_a_second = planned.chips / 3600
     if planned.kind == 'train':
         hours = planned.step_seconds_expected * 1000 * chip_hours_a_second
@@ -220,6 +226,8 @@ def remedies(planned: 'Plan | gpu_plan.GpuPlan', workload: workload_lib.Workload
     # An index, or moments, of less than 1 GiB a chip are not the reason that a step does not fit.
     if planned.hbm_parts['index'] > 1 and workload.index_dtype != 'int8':
         found.append("an index in int8: --index_dtype int8 with SearchConfig.searcher='int8'")
+    if planned.hbm_parts['index'] > 1 and not workload.search.on_host:
+        found.append("codes on the devices and embeddings on the host: SearchConfig.searcher='codes' with SearchConfig.rescore='host'")
     if step.compute_dtype != 'bfloat16':
         found.append("compute in bfloat16: StepConfig.compute_dtype='bfloat16'")
     if step.attention == 'plain':
@@ -245,7 +253,7 @@ class _Traced:
 
 @dataclasses.dataclass(frozen=True)
 class _Counted:
-    """Counts on the program before it is compiled: bytes of a chip by part and of its reading, FLOPs and items of a call."""
+    """Counts on the program before it is compiled: bytes of a chip by part and of its reading, FLOPs and items of a call, and a chip's FLOPs of a scan of codes."""
 
     parts: dict[str, float]
     flops: float
@@ -256,6 +264,7 @@ class _Counted:
     kernel_flops: float
     read_bytes: float
     copies: int
+    scan_flops: float = 0.0
 
 
 def _key(texts: list[str], topology: str) -> str:
@@ -282,7 +291,10 @@ def count(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int, 
     if workload.trains:
         gradient_shapes = {leaf.shape for leaf in jax.tree.leaves(step.gradients)}
         activations = program.kept_bytes(traced_program.jaxpr, gradient_shapes) / slice_.chips
-    parts = {'parameters': steps.chip_bytes(step.parameters), 'optimizer': steps.chip_bytes(step.optimizer), 'index': steps.chip_bytes(step.index),
+    codes = step.index.codes if step.index is not None and step.index.codes is not None else step.codes
+    index = None if step.index is None else step.index.replace(codes=None)
+    parts = {'parameters': steps.chip_bytes(step.parameters), 'optimizer': steps.chip_bytes(step.optimizer),
+             'index': steps.chip_bytes(index), 'codes': steps.chip_bytes(codes),
              'gradients': steps.chip_bytes(step.gradients), 'activations': activations}
     # The first branch of a switch is the smallest capacity, which a typical call fits; the last one holds every passage at its limit.
     flops, items = _flops(traced, 0), _items(traced)
@@ -298,8 +310,9 @@ def count(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int, 
         # A call of an index build holds fewer passages at the limit, so FLOPs for the same passages are compared.
         at_limit = _flops(limited, -1) * items / _items(limited)
     kernels = _flops(traced, 0, kernels_alone=True)
+    scan_flops = 0.0 if codes is None else codes_lib.scan_flops(codes, workload.batch_size, mesh)
     read = sum(each.step.read_bytes for each in traced if each.step.every_call) + step.read_bytes
-    return _Counted(parts, flops, at_limit, model_flops, real_flops, items, kernels, read, step.copies)
+    return _Counted(parts, flops, at_limit, model_flops, real_flops, items, kernels, read, step.copies, scan_flops)
 
 
 def trace(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int) -> list[_Traced]:
@@ -352,6 +365,7 @@ def _plan_of(total: float, cost: compiled_lib.Cost, counted: _Counted, workload:
     parts, chip = _parts(counted.parts, total), slice_.generation
     compute, reading = counted.flops / slice_.chips / chip.flops, counted.read_bytes / chip.hbm_bytes
     kernels, compiler = counted.kernel_flops / slice_.chips / chip.flops, cost.cycles / chip.cycles_a_second
+    scan = max(counted.scan_flops / chip.flops, counted.parts['codes'] / chip.hbm_bytes)
     traffic = sum(cost.moved.values()) / (2 * chip.dimensions * chip.link_bytes)
     network = cost.network_bytes / chip.network_bytes
     roofline = max(compute, traffic, network, reading)
@@ -365,7 +379,7 @@ def _plan_of(total: float, cost: compiled_lib.Cost, counted: _Counted, workload:
         hbm_parts={name: parts[name] / GIB for name in PARTS},
         host_gib={name: size / GIB for name, size in workload_lib.host_bytes(workload).items()}, flops=counted.flops, flops_at_limit=counted.flops_at_limit,
         step_seconds_roofline=roofline, step_seconds_expected=expected, compute_seconds=compute, compiler_seconds=compiler,
-        kernel_seconds=kernels, collective_seconds=traffic, link_seconds=cost.link_seconds,
+        scan_seconds=scan, kernel_seconds=kernels, collective_seconds=traffic, link_seconds=cost.link_seconds,
         network_seconds=network, exposed_seconds=cost.exposed_seconds, reading_seconds=reading,
         memory_seconds=cost.memory_bytes / chip.hbm_bytes, items_per_second=counted.items / roofline,
         mfu_bound=counted.model_flops / slice_.chips / chip.flops / roofline,
@@ -376,7 +390,7 @@ def _plan_of(total: float, cost: compiled_lib.Cost, counted: _Counted, workload:
 def _parts(parts: dict[str, float], total: float) -> dict[str, float]:
     """Returns bytes by PARTS that add up to the compiler's total: counts on the program give way to it."""
     # The compiler may free a gradient before the next one is made, so the counts can exceed what is left of its total.
-    left = max(total - sum(parts[name] for name in ('parameters', 'optimizer', 'index')), 0)
+    left = max(total - sum(parts[name] for name in ('parameters', 'optimizer', 'index', 'codes')), 0)
     gradients = min(parts['gradients'], left)
     activations = min(parts['activations'], left - gradients)
     return parts | {'gradients': gradients, 'activations': activations, 'temporaries': left - gradients - activations}

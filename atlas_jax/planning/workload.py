@@ -40,6 +40,7 @@ class Workload:
       n_context: passages read, or found by a search; 0 is a closed book.
       index_rows: passages of the index, which lies on the devices.
       index_dtype: float32, bfloat16 or int8.
+      code_bytes: bytes of a passage's code, for the searcher codes; a factor of four bytes comes on top.
       table_tokens: width of the passages' token tables, a multiple of 128.
       query_tokens: width of the queries.
       passage_tokens: (mean, standard deviation) of the passages' tokens, titles included; None puts every input at its limit.
@@ -65,6 +66,7 @@ class Workload:
     n_context: int = 20
     index_rows: int = 33_000_000
     index_dtype: str = 'bfloat16'
+    code_bytes: int = 96
     table_tokens: int = 256
     query_tokens: int = 64
     passage_tokens: tuple[float, float] | None = None
@@ -84,7 +86,7 @@ class Workload:
         for name, valid in (('kind', STEPS), ('index_dtype', INDEX_DTYPES)):
             if getattr(self, name) not in valid:
                 raise errors.ConfigError(f'Workload.{name} is "{getattr(self, name)}"; choose one of {", ".join(valid)}')
-        for name, least in (('batch_size', 1), ('n_context', 0), ('index_rows', 1), ('query_tokens', 2)):
+        for name, least in (('batch_size', 1), ('n_context', 0), ('index_rows', 1), ('code_bytes', 1), ('query_tokens', 2)):
             if getattr(self, name) < least:
                 raise errors.ConfigError(f'Workload.{name} is {getattr(self, name)}; it must be at least {least}')
         if self.table_tokens < 1 or self.table_tokens % _TABLE_STEP:

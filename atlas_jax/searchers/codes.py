@@ -32,6 +32,11 @@ def device_groups(rows: int, mesh: Mesh) -> int:
     return -(-local // (GROUPS * code_lib.ROWS_OF_A_WORD)) * GROUPS
 
 
+def scan_flops(codes: types.Codes, batch: int, mesh: Mesh) -> float:
+    """Returns the FLOPs of a device's scan for a batch of queries."""
+    return 2.0 * codes_kernel.padded_queries(batch) * (codes.words.shape[0] // mesh.size) * code_lib.ROWS_OF_A_WORD * codes.words.shape[1]
+
+
 def search(codes: types.Codes, arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, candidates: int = 300,
            metric: str = 'max_inner_product') -> types.Retrieved:
     """Finds the best rows among the candidates of a scan of codes. Works inside jit; no gradient flows through it.

@@ -17,6 +17,12 @@ _SUBLANES = 16
 _SIGNS, _ONES = 0x80008000, 0xBF80BF80  # the two signs of a lane, and -1 in both halves: a bit of 1 turns its half to +1
 
 
+def padded_queries(batch: int) -> int:
+    """Returns how many queries the kernel computes for a batch."""
+    queries = min(-(-batch // _SUBLANES) * _SUBLANES, _QUERIES)
+    return -(-batch // queries) * queries
+
+
 def block_maxima(words: Array, factors: Array, columns: Array, interpret: bool = False) -> Array:
     """Returns the largest estimate of each block of 16 rows; -inf for a block without rows.
 
@@ -30,8 +36,8 @@ def block_maxima(words: Array, factors: Array, columns: Array, interpret: bool =
       [batch, 2 * n] float32.
     """
     (groups, bits), batch = words.shape, columns.shape[0]
-    queries = min(-(-batch // _SUBLANES) * _SUBLANES, _QUERIES)
-    padded = jnp.pad(columns, ((0, -batch % queries), (0, 0)))
+    queries = min(padded_queries(batch), _QUERIES)
+    padded = jnp.pad(columns, ((0, padded_queries(batch) - batch), (0, 0)))
     size = min(_GROUPS, groups)  # a last program may be partly empty: what it computes there is not written
     grid = (padded.shape[0] // queries, pl.cdiv(groups, size))
     found = pl.pallas_call(
