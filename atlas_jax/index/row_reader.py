@@ -1,7 +1,7 @@
 """Reads single rows of an index from its files, many at a time and in parallel: what a search scores again is spread over all of them.
 
-A chunk's file holds its rows one after another, with one checksum behind them. TensorStore reads whole chunks, 12 MiB for a row of 3 KiB. Here
-the rows alone are read, so the checksum is not looked at; `atlas-jax index verify` does that.
+A chunk's file holds its rows one after another, with one checksum behind them. TensorStore reads whole chunks, 12 MiB for a row of 3 KiB.
+Here the rows alone are read, so the checksum is not looked at; `atlas-jax index verify` does that.
 """
 
 import concurrent.futures
@@ -64,13 +64,13 @@ class RowReader:
 def _read_rows(path: pathlib.Path, places: np.ndarray, rows: np.ndarray) -> None:
     """Reads the rows at `places` [n] of a chunk's file into `rows` [n, numbers]. Raises IndexFolderError."""
     size = rows[0].nbytes
-    views = memoryview(rows.view(np.uint8).reshape(-1))
+    views = rows.view(np.uint8).reshape(len(rows), size)  # of each row, its bytes in memory
     try:
         file = os.open(path, os.O_RDONLY)
         try:
             for number, place in enumerate(places.tolist()):
                 # Not mapped: the loss of a mapped file's end would kill the process.
-                if os.preadv(file, [views[number * size:(number + 1) * size]], place * size) != size:
+                if os.preadv(file, [views[number].data], place * size) != size:
                     raise errors.IndexFolderError(f'{path}: cut short; {shards.REMEDY}')
         finally:
             os.close(file)

@@ -8,7 +8,7 @@ import math
 import pathlib
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 
@@ -253,7 +253,10 @@ class _Traced:
 
 @dataclasses.dataclass(frozen=True)
 class _Counted:
-    """Counts on the program before it is compiled: bytes of a chip by part and of its reading, FLOPs and items of a call, and a chip's FLOPs of a scan of codes."""
+    """Counts on the program before it is compiled: bytes of a chip by part and of its reading, FLOPs and items of a call.
+
+    scan_flops are those of a chip's scan of codes.
+    """
 
     parts: dict[str, float]
     flops: float
@@ -377,7 +380,8 @@ def _plan_of(total: float, cost: compiled_lib.Cost, counted: _Counted, workload:
         remat=workload.step.remat if workload.trains else 'none', batch_size=workload.batch_size,
         fits=total <= chip.hbm_gib * GIB, hbm_gib_per_chip=total / GIB, hbm_limit_gib=chip.hbm_gib,
         hbm_parts={name: parts[name] / GIB for name in PARTS},
-        host_gib={name: size / GIB for name, size in workload_lib.host_bytes(workload).items()}, flops=counted.flops, flops_at_limit=counted.flops_at_limit,
+        host_gib={name: size / GIB for name, size in workload_lib.host_bytes(workload).items()}, flops=counted.flops,
+        flops_at_limit=counted.flops_at_limit,
         step_seconds_roofline=roofline, step_seconds_expected=expected, compute_seconds=compute, compiler_seconds=compiler,
         scan_seconds=scan, kernel_seconds=kernels, collective_seconds=traffic, link_seconds=cost.link_seconds,
         network_seconds=network, exposed_seconds=cost.exposed_seconds, reading_seconds=reading,

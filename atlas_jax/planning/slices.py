@@ -179,8 +179,9 @@ def prepare_environment() -> None:
 def devices(slice_: Slice) -> list[Any]:
     """Returns the chips of the slices as jax devices. Programs compile for them and cannot run on them."""
     from jax.experimental import topologies
+    bounds = _HOST_SIDES if math.prod(slice_.sides) > 1 else (1, 1, 1)
     description = topologies.get_topology_desc(platform='tpu', topology_name=slice_.topology, num_slices=slice_.count,
-                                               chip_config_name=slice_.generation.configuration, chips_per_host_bounds=_HOST_SIDES if math.prod(slice_.sides) > 1 else (1, 1, 1))
+                                               chip_config_name=slice_.generation.configuration, chips_per_host_bounds=bounds)
     return list(description.devices)
 
 

@@ -1,8 +1,8 @@
 """The code of a row: its principal components in a few bits each, which a scan compares with queries.
 
 The rows are centred and turned to their principal components. Bits go, one by one, where they reduce the weighted error most; a component
-gets none to six, and a uniform quantiser of one step. One factor a row, |r|² / ⟨y, r⟩ of the row r and its code y, undoes what rounding takes
-off its length. So factor · ⟨y, query⟩ estimates the inner product with the row, less that with the mean, which is the same for all rows.
+gets none to six, and a uniform quantiser of one step. One factor a row, |r|² / ⟨y, r⟩ of the row r and its code y, undoes what rounding
+takes off its length. So factor · ⟨y, query⟩ estimates the inner product with the row, less that with the mean, which is the same for all rows.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ class Code:
 
     @property
     def turn(self) -> np.ndarray:
-        """What a query is multiplied by, [dim, components] float32."""
+        """Components times their steps, [dim, components] float32: a query is multiplied by them."""
         return self.basis * self.steps
 
 

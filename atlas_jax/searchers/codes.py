@@ -50,7 +50,7 @@ def search(codes: types.Codes, arrays: types.IndexArrays, queries: Array, top_k:
       candidates: rows that are scored exactly, at least top_k.
       metric: max_inner_product or cosine, which the codes must be made for.
 
-    Results and errors are those of exact.search.
+    Returns as exact.search. Raises ConfigError: as exact.search, or codes of other rows than the index has.
     """
     scan.check(arrays, queries, top_k, mesh)
     if arrays.valid.shape[0] != codes.rows:

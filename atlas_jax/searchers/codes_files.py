@@ -30,13 +30,14 @@ PART_ROWS = 32_768  # rows of a file; a multiple of those of a word
 COMMAND = 'atlas-jax index compress'
 _WORD_BYTES = 4
 _RECALL = schema.Text(r'[01]\.\d{4}', 'a share with four digits')
-_PART = schema.Record({'name': schema.Text(r'\d{12,}-\d{6,}\.codes', 'the name of a part'), 'rows': schema.Integer(1), 'sha256': schema.SHA256})
+_PART = schema.Record({'name': schema.Text(r'\d{12,}-\d{6,}\.codes', 'the name of a part'), 'rows': schema.Integer(1),
+                       'sha256': schema.SHA256})
 _VERSIONS = {1: schema.Record({
     'revision': schema.Integer(1, 10**9), 'rows': schema.Integer(1, 2**40), 'rows_digest': schema.LINE, 'model_fingerprint': schema.LINE,
     'metric': schema.Text('|'.join(METRICS), 'a metric'), 'weight': schema.Text('|'.join(code_lib.WEIGHTS), 'a weight'),
     'dim': schema.Integer(1, 2**24), 'planes': schema.Array(schema.Integer(1, 2**24), 1), 'code_sha256': schema.SHA256,
     'fitted_revision': schema.Integer(1, 10**9), 'fitted_rows': schema.Integer(1), 'recall_at_20': _RECALL,
-    'rescore': schema.Integer(1), 'queries': schema.Integer(1), 'parts': schema.Array(schema.Record(_PART.fields), 1)})}
+    'rescore': schema.Integer(1), 'queries': schema.Integer(1), 'parts': schema.Array(_PART, 1)})}
 KIND = manifest.Kind('codes', 'atlas_jax codes', _VERSIONS, f'{COMMAND} INDEX', errors.IndexFolderError)
 
 

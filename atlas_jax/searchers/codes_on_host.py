@@ -66,6 +66,6 @@ def make(index: EmbeddingIndex, mesh: Mesh, config: SearchConfig, share: range |
 
 @functools.partial(jax.jit, static_argnames=('candidates', 'mesh', 'metric'))
 def find(codes: types.Codes, queries: jax.Array, candidates: int, mesh: Mesh, metric: str) -> types.Retrieved:
-    """Finds candidates on the devices, as codes.find_candidates; compiled. Planning compiles the same for devices that are not there."""
+    """Finds candidates for queries [batch, dim] float32 on the devices, compiled; see codes.find_candidates. Planning compiles the same."""
     with partitioning.on_mesh(mesh):
         return codes_lib.find_candidates(codes, queries, candidates, mesh, metric)

@@ -19,7 +19,7 @@ from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.runtime import hosts
 from atlas_jax.searchers import bm25, codes_on_host, fusion, host_searcher, in_graph, scann
 from atlas_jax.searchers.config import SearchConfig
-from atlas_jax.searchers.host_searcher import HostQueries, HostRetrieved, HostSearcher, SavedSearcher
+from atlas_jax.searchers.host_searcher import HostQueries, HostRetrieved, HostSearcher, IndexSearcher, SavedSearcher
 
 _NO_ROW = -1  # marks unused places in `excluded`
 
@@ -59,7 +59,7 @@ class Part:
 class Several:
     """Searchers of several indexes as one HostSearcher: the best of all their results, by score."""
 
-    def __init__(self, searchers: Sequence[SavedSearcher], first_rows: Sequence[int]):
+    def __init__(self, searchers: Sequence[IndexSearcher], first_rows: Sequence[int]):
         self._searchers, self._first_rows = tuple(searchers), tuple(first_rows)
         self.needs_embeddings = any(searcher.needs_embeddings for searcher in searchers)
 
@@ -153,7 +153,7 @@ def make(config: SearchConfig, parts: Sequence[Part], knowledge: Callable[[], ty
     return Hybrid(dense, lexical, fusion.Mix.of(config), config.fusion_candidates)
 
 
-def _several(parts: Sequence[Part], searchers: Sequence[SavedSearcher | None]) -> HostSearcher:
+def _several(parts: Sequence[Part], searchers: Sequence[IndexSearcher | None]) -> HostSearcher:
     """Returns one searcher of the parts' searchers; a part without one has no rows to find."""
     first_rows = [part.first_row + part.rows.start for part in parts]
     there = [(searcher, first_row) for searcher, first_row in zip(searchers, first_rows, strict=True) if searcher is not None]
@@ -174,7 +174,7 @@ def _scanns(parts: Sequence[Part], metric: str) -> list[SavedSearcher | None]:
         return [_scann(part, metric) if part.rows else None for part in parts]
 
 
-def _codes(part: Part, mesh: Mesh, config: SearchConfig) -> SavedSearcher:
+def _codes(part: Part, mesh: Mesh, config: SearchConfig) -> IndexSearcher:
     # One without rows of its own too: the devices of all processes scan together.
     return codes_on_host.make(part.index, mesh, config, part.rows)
 
