@@ -21,6 +21,7 @@ from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
 
 _LEAST_ROOM, _MOST_ROOM = 64, 65536  # rows of a device
+_LARGE, _TILE_ROWS = 65536, 32  # a device's rows that are searched in chunks; rows of a tile of int8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,6 +261,8 @@ def padded_rows(rows: int, mesh: jax.sharding.Mesh, room: bool = False) -> int:
     With `room` they are so many that other numbers of passages come to the same: up to a sixteenth more, and at most 65,536 on a device.
     """
     local = max(1, -(-rows // mesh.size))
+    if local > _LARGE:  # whole tiles, which a TPU slices without a copy (searchers/scan.py)
+        local = -(-local // _TILE_ROWS) * _TILE_ROWS
     if room:
         step = min(max(_LEAST_ROOM, 1 << max(local.bit_length() - 5, 0)), _MOST_ROOM)
         local = -(-local // step) * step

@@ -47,7 +47,6 @@ class Plan:
       hbm_parts: GiB by PARTS. Gradients and activations are counted on the program; temporaries are what the compiler adds. In a step that
         answers, activations are the passages' keys and values. Of a step before which the search is a program of its own, those of the
         one that needs more, with what lies beside it.
-      host_gib: GiB on each host by what they are, where it reads the passages' tokens: ids on its disk, and their places in its memory.
       flops: one call at typical lengths. A call is an update, a batch of questions, or a pack of passages on every host.
       flops_at_limit: the same with every passage at its limit.
       step_seconds_roofline: the longest of computing, moving and reading, as if they overlapped and all links were used at once; no
@@ -71,6 +70,7 @@ class Plan:
       collective_bytes: bytes by kind of collective.
       asynchronous_bytes: bytes of them that move while other operations run, by kind.
       compile_seconds: as measured when it was compiled; a plan from the cache keeps it.
+      host_gib: GiB on each host by what they are, where it reads the passages' tokens: ids on its disk, and their places in its memory.
     """
 
     kind: str
@@ -84,7 +84,6 @@ class Plan:
     hbm_gib_per_chip: float
     hbm_limit_gib: float
     hbm_parts: dict[str, float]
-    host_gib: dict[str, float]
     flops: float
     flops_at_limit: float
     step_seconds_roofline: float
@@ -105,6 +104,7 @@ class Plan:
     collective_bytes: dict[str, float]
     asynchronous_bytes: dict[str, float]
     compile_seconds: float
+    host_gib: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def plan(workload: workload_lib.Workload, topology: str, cache_dir: pathlib.Path | None = None) -> Plan:
@@ -379,16 +379,15 @@ def _plan_of(total: float, cost: compiled_lib.Cost, counted: _Counted, workload:
         accumulation_steps=workload.step.accumulation_steps if workload.trains else 1,
         remat=workload.step.remat if workload.trains else 'none', batch_size=workload.batch_size,
         fits=total <= chip.hbm_gib * GIB, hbm_gib_per_chip=total / GIB, hbm_limit_gib=chip.hbm_gib,
-        hbm_parts={name: parts[name] / GIB for name in PARTS},
-        host_gib={name: size / GIB for name, size in workload_lib.host_bytes(workload).items()}, flops=counted.flops,
-        flops_at_limit=counted.flops_at_limit,
+        hbm_parts={name: parts[name] / GIB for name in PARTS}, flops=counted.flops, flops_at_limit=counted.flops_at_limit,
         step_seconds_roofline=roofline, step_seconds_expected=expected, compute_seconds=compute, compiler_seconds=compiler,
         scan_seconds=scan, kernel_seconds=kernels, collective_seconds=traffic, link_seconds=cost.link_seconds,
         network_seconds=network, exposed_seconds=cost.exposed_seconds, reading_seconds=reading,
         memory_seconds=cost.memory_bytes / chip.hbm_bytes, items_per_second=counted.items / roofline,
         mfu_bound=counted.model_flops / slice_.chips / chip.flops / roofline,
         mfu=counted.real_flops / slice_.chips / chip.flops / expected,
-        collective_bytes=cost.moved, asynchronous_bytes=cost.asynchronous, compile_seconds=seconds)
+        collective_bytes=cost.moved, asynchronous_bytes=cost.asynchronous, compile_seconds=seconds,
+        host_gib={name: size / GIB for name, size in workload_lib.host_bytes(workload).items()})
 
 
 def _parts(parts: dict[str, float], total: float) -> dict[str, float]:

@@ -23,6 +23,7 @@ _TPU_SCORES_BYTES = 64 * 2**20
 # Width of the blocks of the two-level top-k, and the fewest blocks a candidate at which it is faster than one level.
 _BLOCK = 64
 _TPU_BLOCK = 128  # the lanes of a vector
+_TPU_TILE_ROWS = 32  # of int8
 _MIN_BLOCKS_PER_CANDIDATE = 4
 
 
@@ -156,7 +157,7 @@ def _scan(arrays: types.IndexArrays, queries: Any, top_k: int, score: Score, sel
     def step(number: Array | int, so_far: tuple[Array, Array]) -> tuple[Array, Array]:
         # The last chunk starts early enough to be whole; the rows it repeats are masked.
         start = jnp.minimum(number * chunk_rows, rows - chunk_rows)
-        chunk = jax.tree.map(lambda column: jax.lax.dynamic_slice_in_dim(column, start, chunk_rows), arrays)
+        chunk = jax.tree.map(lambda column: _rows_from(column, start, chunk_rows), arrays)
         ids = start + jnp.arange(chunk_rows, dtype=jnp.int32)
         new = chunk.valid & (ids >= number * chunk_rows)
         return _merge(so_far, _masked(score(chunk, queries), new), ids, top_k, select)
@@ -164,6 +165,16 @@ def _scan(arrays: types.IndexArrays, queries: Any, top_k: int, score: Score, sel
     if chunk_rows == rows:
         return _merge(so_far, _masked(score(arrays, queries), arrays.valid), jnp.arange(rows, dtype=jnp.int32), top_k, select)
     return jax.lax.fori_loop(0, -(-rows // chunk_rows), step, so_far)
+
+
+def _rows_from(column: Array, start: Array, count: int) -> Array:
+    """Takes `count` rows from `start` on."""
+    tile = _TPU_TILE_ROWS
+    if partitioning.platform() != 'tpu' or column.dtype != jnp.int8 or len(column) % tile or count % tile:
+        return jax.lax.dynamic_slice_in_dim(column, start, count)
+    # By whole tiles. Out of int8 rows the compiler slices anywhere, and so copies the whole index into another tiling for every chunk.
+    tiles = jax.lax.dynamic_slice_in_dim(column.reshape(-1, tile, *column.shape[1:]), start // tile, count // tile)
+    return tiles.reshape(count, *column.shape[1:])
 
 
 def _chunk_rows(rows: int, batch: int) -> int:
