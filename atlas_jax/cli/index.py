@@ -114,7 +114,8 @@ def _add_compress(group) -> None:
     parser.add_argument('--min_recall', type=float, default=0.97, metavar='SHARE',
                         help='least share of the true 20 nearest among the candidates (default 0.97)')
     parser.add_argument('--accept_recall', action='store_true', help='take the codes even if they find fewer')
-    parser.add_argument('--metric', choices=config.METRICS, default=config.METRICS[0], help=f'of the searches (default {config.METRICS[0]})')
+    parser.add_argument('--metric', choices=config.METRICS, default=config.METRICS[0],
+                        help=f'of the searches (default {config.METRICS[0]})')
     parser.add_argument('--questions', metavar='FILE',
                         help='JSON lines with questions to measure the recall with; needs the model (default: passages, perturbed)')
     parser.add_argument('--store', metavar='DIR', help='store of its passages (default: where they were when it was built)')

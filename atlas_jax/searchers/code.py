@@ -2,7 +2,8 @@
 
 The rows are centred and turned to their principal components. Bits go, one by one, where they reduce the weighted error most; a component
 gets none to six, and a uniform quantiser of one step. One factor a row, |r|² / ⟨y, r⟩ of the row r and its code y, undoes what rounding
-takes off its length. So factor · ⟨y, query⟩ estimates the inner product with the row, less that with the mean, which is the same for all rows.
+takes off its length. So factor · ⟨y, query⟩ estimates the inner product with the row, less that with the mean. The latter is the same for
+all rows.
 """
 
 import dataclasses
