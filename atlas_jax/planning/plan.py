@@ -55,8 +55,6 @@ class Plan:
         uncovered. The longest of these and of the roofline.
       compute_seconds: `flops` at the peak rate.
       compiler_seconds: the compiler's own cycles, without collectives and without kernels.
-      scan_seconds: a scan of codes for a batch, at the peak rate of the matrix units or of the memory, the slower; 0 without codes. It is
-        a part of the others.
       kernel_seconds: FLOPs of kernels at the peak rate.
       collective_seconds: the collectives' bytes over all links of a chip.
       link_seconds: the collectives' bytes over the links of their groups, one collective after another.
@@ -71,6 +69,7 @@ class Plan:
       asynchronous_bytes: bytes of them that move while other operations run, by kind.
       compile_seconds: as measured when it was compiled; a plan from the cache keeps it.
       host_gib: GiB on each host by what they are, where it reads the passages' tokens: ids on its disk, and their places in its memory.
+      scan_seconds: a scan of codes for a batch, at the peak rate of the matrix units or of the memory, the slower; a part of the others.
     """
 
     kind: str
@@ -90,7 +89,6 @@ class Plan:
     step_seconds_expected: float
     compute_seconds: float
     compiler_seconds: float
-    scan_seconds: float
     kernel_seconds: float
     collective_seconds: float
     link_seconds: float
@@ -105,6 +103,7 @@ class Plan:
     asynchronous_bytes: dict[str, float]
     compile_seconds: float
     host_gib: dict[str, float] = dataclasses.field(default_factory=dict)
+    scan_seconds: float = 0.0
 
 
 def plan(workload: workload_lib.Workload, topology: str, cache_dir: pathlib.Path | None = None) -> Plan:
@@ -381,13 +380,14 @@ def _plan_of(total: float, cost: compiled_lib.Cost, counted: _Counted, workload:
         fits=total <= chip.hbm_gib * GIB, hbm_gib_per_chip=total / GIB, hbm_limit_gib=chip.hbm_gib,
         hbm_parts={name: parts[name] / GIB for name in PARTS}, flops=counted.flops, flops_at_limit=counted.flops_at_limit,
         step_seconds_roofline=roofline, step_seconds_expected=expected, compute_seconds=compute, compiler_seconds=compiler,
-        scan_seconds=scan, kernel_seconds=kernels, collective_seconds=traffic, link_seconds=cost.link_seconds,
+        kernel_seconds=kernels, collective_seconds=traffic, link_seconds=cost.link_seconds,
         network_seconds=network, exposed_seconds=cost.exposed_seconds, reading_seconds=reading,
         memory_seconds=cost.memory_bytes / chip.hbm_bytes, items_per_second=counted.items / roofline,
         mfu_bound=counted.model_flops / slice_.chips / chip.flops / roofline,
         mfu=counted.real_flops / slice_.chips / chip.flops / expected,
         collective_bytes=cost.moved, asynchronous_bytes=cost.asynchronous, compile_seconds=seconds,
-        host_gib={name: size / GIB for name, size in workload_lib.host_bytes(workload).items()})
+        host_gib={name: size / GIB for name, size in workload_lib.host_bytes(workload).items()},
+        scan_seconds=scan)
 
 
 def _parts(parts: dict[str, float], total: float) -> dict[str, float]:

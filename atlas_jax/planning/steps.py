@@ -255,7 +255,8 @@ def _codes(workload: Workload, mesh: jax.sharding.Mesh) -> types.Codes:
     """The shapes of an index's codes."""
     rows, bits = knowledge_index.padded_rows(workload.index_rows, mesh, room=not workload.trains), 8 * workload.code_bytes
     # Half of the bits are a component's first, half of the others its second: about as many as real embeddings get.
-    planes, left = [], bits
+    planes: list[int] = []
+    left = bits
     while left and len(planes) < code_lib.MOST_BITS - 1:
         planes.append(-(-left // 2))
         left -= planes[-1]

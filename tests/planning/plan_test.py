@@ -106,7 +106,7 @@ def test_mistakes_come_before_the_compiler(monkeypatch):
 
 
 def test_counts_give_way_to_the_compilers_total():
-    counted = {'parameters': 3.0, 'optimizer': 2.0, 'index': 1.0, 'gradients': 5.0, 'activations': 7.0}
+    counted = {'parameters': 3.0, 'optimizer': 2.0, 'index': 0.5, 'codes': 0.5, 'gradients': 5.0, 'activations': 7.0}
     parts = plan_lib._parts(counted, 13.0)
     assert (parts['gradients'], parts['activations'], parts['temporaries']) == (5.0, 2.0, 0.0) and sum(parts.values()) == 13.0
     assert plan_lib._parts(counted, 20.0)['temporaries'] == 2.0
