@@ -60,7 +60,8 @@ class IndexGroup:
         # Empty rows inside would move the numbers of those behind them.
         on_devices = search is None or search.tokens == 'device'
         parts = tuple(
-            index.knowledge(atlas, tokens=on_devices, retriever_tokens=retriever_tokens, embeddings=embeddings, room=room and index is self.indexes[-1])
+            index.knowledge(atlas, tokens=on_devices, retriever_tokens=retriever_tokens, embeddings=embeddings,
+                            room=room and index is self.indexes[-1])
             for index in self.indexes)
         by_rows = partitioning.sharding(atlas.mesh, 'passages')
         whole = parts[0] if len(parts) == 1 else self._keep('whole', jax.tree.leaves(parts), lambda: hosts.join_rows(parts, by_rows))

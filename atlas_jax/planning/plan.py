@@ -8,7 +8,7 @@ import math
 import pathlib
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 
@@ -282,8 +282,8 @@ def count(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int, 
     if workload.trains:
         gradient_shapes = {leaf.shape for leaf in jax.tree.leaves(step.gradients)}
         activations = program.kept_bytes(traced_program.jaxpr, gradient_shapes) / slice_.chips
-    parts = {'parameters': steps.chip_bytes(step.parameters), 'optimizer': steps.chip_bytes(step.optimizer), 'index': steps.chip_bytes(step.index),
-             'gradients': steps.chip_bytes(step.gradients), 'activations': activations}
+    held = {'parameters': step.parameters, 'optimizer': step.optimizer, 'index': step.index, 'gradients': step.gradients}
+    parts = {name: steps.chip_bytes(tree) for name, tree in held.items()} | {'activations': activations}
     # The first branch of a switch is the smallest capacity, which a typical call fits; the last one holds every passage at its limit.
     flops, items = _flops(traced, 0), _items(traced)
     model_flops, at_limit = flops, _flops(traced, -1)

@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 
-import fsspec.registry
 import jax
 import pytest
 
