@@ -127,13 +127,14 @@ class ArrayReader:
             return
         # A chunk's file is its values, then the checksum (io/arrays.py).
         try:
-            with open(self._folder.local / 'c' / str(chunk), 'rb', buffering=0) as file:
+            with open(str(self._folder / 'c' / str(chunk)), 'rb', buffering=0) as file:
                 for start, stop, place in pieces:
-                    target = memoryview(result[place:place + stop - start]).cast('B')
+                    target = result[place:place + stop - start].view(np.uint8).data
                     if os.preadv(file.fileno(), [target], (start - first) * self.dtype.itemsize) != len(target):
                         raise OSError('it is cut')
         except OSError as error:
-            raise errors.StoreError(f'{self._folder}: chunk {chunk} was read before and cannot be read again ({error}); {REMEDY}') from error
+            raise errors.StoreError(f'{self._folder}: chunk {chunk} was read before and cannot be read again ({error}); '
+                                    f'{REMEDY}') from error
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """The passages' token ids as the host reads them: those of the rows that were found, from the stores of one index or of several."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,9 @@ class TokenRows:
             whole = np.concatenate([getattr(part, name) for part in parts])
             return whole[places.reshape(rows.shape)]
 
-        return types.TokenTable(tokens=column('tokens'), title_lengths=column('title_lengths'), lengths=column('lengths'))
+        # Numpy arrays, until they are placed on devices; types.Array is jax's.
+        columns: dict[str, Any] = {name: column(name) for name in ('tokens', 'title_lengths', 'lengths')}
+        return types.TokenTable(**columns)
 
 
 def _table(store: PassageStore, side: str) -> Callable[..., types.TokenTable]:

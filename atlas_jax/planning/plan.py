@@ -294,10 +294,9 @@ def count(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int, 
         gradient_shapes = {leaf.shape for leaf in jax.tree.leaves(step.gradients)}
         activations = program.kept_bytes(traced_program.jaxpr, gradient_shapes) / slice_.chips
     codes = step.index.codes if step.index is not None and step.index.codes is not None else step.codes
-    index = None if step.index is None else step.index.replace(codes=None)
-    parts = {'parameters': steps.chip_bytes(step.parameters), 'optimizer': steps.chip_bytes(step.optimizer),
-             'index': steps.chip_bytes(index), 'codes': steps.chip_bytes(codes),
-             'gradients': steps.chip_bytes(step.gradients), 'activations': activations}
+    held = {'parameters': step.parameters, 'optimizer': step.optimizer, 'index': step.index and step.index.replace(codes=None),
+            'codes': codes, 'gradients': step.gradients}
+    parts = {name: steps.chip_bytes(tree) for name, tree in held.items()} | {'activations': activations}
     # The first branch of a switch is the smallest capacity, which a typical call fits; the last one holds every passage at its limit.
     flops, items = _flops(traced, 0), _items(traced)
     model_flops, at_limit = flops, _flops(traced, -1)

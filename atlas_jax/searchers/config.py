@@ -74,7 +74,7 @@ class SearchConfig:
         if self.recall_target == 0:
             raise errors.ConfigError('SearchConfig.recall_target is 0; it must be greater than 0')
         if self.overlap and not self.on_host and self.tokens == 'device':
-            raise errors.ConfigError(f'SearchConfig.overlap is True, but the searcher "{self.searcher}" with tokens "device" leaves the host '
+            raise errors.ConfigError(f'SearchConfig.overlap is True, but with searcher "{self.searcher}" and tokens "device" the host has '
                                      'nothing to do between two steps; set tokens "host", or overlap False')
 
     @property

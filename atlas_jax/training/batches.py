@@ -56,7 +56,8 @@ class TrainBatches:
         if prepared.on_host:
             if placed:
                 options['finish'] = lambda drawn: prepared.batch(drawn, rows, None)
-            return cls(pipeline.training_examples(examples, prepared.encoder, rows, seed, **options), prepared, rows, placed, searches_ahead)
+            whole = pipeline.training_examples(examples, prepared.encoder, rows, seed, **options)
+            return cls(whole, prepared, rows, placed, searches_ahead)
         # Positions are global, so any number of processes can go on where another number stopped.
         own_rows = hosts.local_rows(prepared.sharding(rows), rows).tolist()
         options['finish'] = lambda drawn: prepared.training_batch(drawn, rows)

@@ -44,7 +44,8 @@ def examples(atlas):
 
 
 @pytest.mark.parametrize('search, distill', [
-    ({}, JOINT), ({'rerank_candidates': 7}, JOINT), ({'searcher': 'bm25'}, QUERY_SIDE), ({'rerank_candidates': 5, 'searcher': 'bm25'}, None),
+    ({}, JOINT), ({'rerank_candidates': 7}, JOINT), ({'searcher': 'bm25'}, QUERY_SIDE),
+    ({'rerank_candidates': 5, 'searcher': 'bm25'}, None),
 ], ids=str)
 def test_steps_read_the_same_passages(atlas, indexes, examples, search, distill):
     if 'searcher' in search:
@@ -94,7 +95,8 @@ def test_the_next_search_is_handed_over_before_a_step(atlas, indexes, examples, 
 
     monkeypatch.setattr(prepare.Prepared, 'begin', beginning)
     found = list(prepared.run(step, atlas.device_params(), examples, 2))
-    assert events == ['search', 'search', 'step', 'search', 'step', 'step'] and [ids.tolist() for _, (ids, _) in found] == [[0, 1], [2, 3], [4, -1]]
+    assert events == ['search', 'search', 'step', 'search', 'step', 'step']
+    assert [ids.tolist() for _, (ids, _) in found] == [[0, 1], [2, 3], [4, -1]]
 
 
 def test_an_error_of_the_thread_is_the_callers(atlas, indexes, examples, monkeypatch):
