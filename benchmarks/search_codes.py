@@ -1,4 +1,4 @@
-"""Codes beside exact and int8 search, ScaNN and faiss: recall of the true 20 nearest, queries a second, memory, and how fast codes are made.
+"""Codes beside exact and int8 search, ScaNN and faiss: recall of the true 20 nearest, queries a second, memory, and the rate of encoding.
 
     python benchmarks/search_codes.py --rows 1000000 --json search_codes.json --plot docs/search-codes.svg
     python benchmarks/search_codes.py --text search-text --json search_codes_text.json
@@ -85,8 +85,8 @@ def of_text(work: pathlib.Path) -> list[dict]:
             for name, given in (('questions', queries), ('perturbed passages', None)):
                 start = time.perf_counter()
                 made = codes_building.compress(index.index, codes_building.Settings(size, count, accept_recall=True), given, False)
-                figures.append({'rows': made.rows, 'dim': made.dim, 'bytes': size, 'rescored': count, 'queries': name, 'weight': made.weight,
-                                'recall_at_20': float(made.recall_at_20), 'seconds': time.perf_counter() - start})
+                figures.append({'rows': made.rows, 'dim': made.dim, 'bytes': size, 'rescored': count, 'queries': name,
+                                'weight': made.weight, 'recall_at_20': float(made.recall_at_20), 'seconds': time.perf_counter() - start})
                 print(figures[-1], flush=True)
     return figures
 

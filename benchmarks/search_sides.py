@@ -207,8 +207,8 @@ def _compressed(path: pathlib.Path, size: int):
     started = time.perf_counter()
     made = codes_building.compress(index, codes_building.Settings(size, accept_recall=True), show_progress=False)
     seconds = time.perf_counter() - started
-    print(f'codes of {size} bytes: {len(index) / seconds:.0f} rows a second, {made.weight}, recall@20 of perturbed rows {made.recall_at_20}; '
-          f'index in {started - start:.0f} s', flush=True)
+    print(f'codes of {size} bytes: {len(index) / seconds:.0f} rows a second, {made.weight}, recall@20 of perturbed rows '
+          f'{made.recall_at_20}; index in {started - start:.0f} s', flush=True)
     return codes_files.open_for(index, 'max_inner_product')
 
 
@@ -230,8 +230,8 @@ def scann(path: pathlib.Path, top_k: int) -> dict[str, Search]:
     return sides
 
 
-SIDES = {side.__name__: side for side in (numpy_matmul, faiss_flat, faiss_ivfpq, faiss_ivfpq_rescored, faiss_rabitq, faiss_hnsw, exact, int8,
-                                          int8_index, codes, codes_host, scann)}
+SIDES = {side.__name__: side for side in (numpy_matmul, faiss_flat, faiss_ivfpq, faiss_ivfpq_rescored, faiss_rabitq, faiss_hnsw, exact,
+                                          int8, int8_index, codes, codes_host, scann)}
 
 
 def _faiss():

@@ -75,7 +75,8 @@ def main(kind: str) -> None:
     for name, changes in {'train': {}, 'answer': {}, 'score': {}, 'search': {},
                           'search on the host': {'kind': 'search', 'search': reranked},
                           'search by codes': {'kind': 'search', 'search': codes},
-                          'search by codes on the host': {'kind': 'search', 'search': dataclasses.replace(codes, rescore='host')}, 'index': {'mesh_shape': None}}.items():
+                          'search by codes on the host': {'kind': 'search', 'search': dataclasses.replace(codes, rescore='host')},
+                          'index': {'mesh_shape': None}}.items():
         planned = dataclasses.replace(workload, **{'kind': name, **changes})
         on = embed.encoder_mesh(devices) if name == 'index' else mesh
         for number, step in enumerate(steps.steps_of(planned, on)):
