@@ -46,7 +46,8 @@ def test_candidates_are_those_of_a_sort(rows, candidates):
     found, values = drawn(rows)
     queries = np.random.default_rng(1).integers(-4, 5, (3, 6)).astype(np.float32)
     estimates = np.nan_to_num(values @ queries.T, nan=-np.inf)  # [rows, 3]
-    scores, ids = jax.jit(lambda q: codes.find_candidates(found, q, candidates, MESH))(queries).__dict__.values()
+    result = jax.jit(lambda q: codes.find_candidates(found, q, candidates, MESH))(queries)
+    scores, ids = result.scores, result.passage_ids
     count = min(candidates, int(np.isfinite(estimates[:, 0]).sum()))
     expected = np.argsort(-estimates, axis=0, kind='stable')[:count].T
     np.testing.assert_array_equal(ids[:, :count], expected)
