@@ -97,6 +97,19 @@ def test_the_compilers_messages(text, needed):
         plan_lib._out_of_memory(ValueError(text.replace('RESOURCE_EXHAUSTED', 'INTERNAL')))
 
 
+def test_a_search_before_the_step_is_compiled_too(compiler, monkeypatch):
+    step, = steps.steps_of(WORKLOAD, None, 1)
+    before = dataclasses.replace(step, items=0.0, read_bytes=1.2e12, beside_bytes=plan_lib.GIB, every_call=True)
+    monkeypatch.setattr(steps, 'steps_of', lambda workload, mesh, hosts: [before, step])
+    workload = dataclasses.replace(WORKLOAD, search=workload_lib.search_config.SearchConfig(tokens='host'), passage_tokens=(16, 0))
+    planned = plan_lib.plan(workload, 'v4:2x2x1')
+    assert len(compiler()) == 2 and planned.hbm_gib_per_chip == 3 and planned.reading_seconds == 3.0  # of 1.2 TB/s
+    assert planned.collective_bytes['all-reduce'] == 2 * 2 * 3 / 4 * 40
+    assert planned.host_gib['their places in its memory'] * plan_lib.GIB == 56 * 2 * 16
+    assert planned.host_gib['token ids on its disk'] * plan_lib.GIB == pytest.approx(56 * 2 * 2 * 16, rel=0.1)
+    assert any(line.startswith('on every host          0.00 GiB of token ids') for line in plan_lib.lines(planned, workload))
+
+
 def test_mistakes_come_before_the_compiler(monkeypatch):
     monkeypatch.setattr(plan_lib, '_compiled', lambda *_: pytest.fail('compiled'))
     with pytest.raises(errors.ConfigError, match='batch_size 6 does not divide over 4 devices; choose a multiple of 4'):
