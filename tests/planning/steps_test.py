@@ -92,7 +92,7 @@ def test_the_train_step_and_the_search_before_it_where_the_host_reads_the_passag
                          optimizer=OPTIMIZER, distill=DISTILL, step=STEP, search=search)
     assert make(spec, OPTIMIZER).lower(*steps.train_arguments(workload, spec)).as_text() == text
     first, last = steps.steps_of(workload, spec.mesh)
-    assert first.every_call and not last.every_call and first.items == 0 and last.items == 4
+    assert first.every_call and not last.every_call and first.items == 0 and last.items == workload.examples_a_step
     alone = search_step.search_step(search_step.alone(spec))
     params = {'retriever': atlas.device_params()['retriever']}
     assert alone.lower(*first.arguments).as_text() == alone.lower(params, batch, knowledge).as_text()
