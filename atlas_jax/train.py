@@ -261,11 +261,14 @@ def _refresher(config: RefreshConfig | None, prepared: prepare.Prepared) -> Refr
     if not prepared.spec.embeds_passages or prepared.knowledge is None or prepared.knowledge.index is None:
         raise errors.ConfigError('a refresh embeds the index again by a passage encoder that is trained: it needs an index that is '
                                  'searched on the devices, and retriever_training "joint" or "untied"')
+    if prepared.knowledge.codes is not None:
+        raise errors.ConfigError('the searcher "codes" scans codes of the index as it is on disk, and a refresh embeds it again; choose '
+                                 'another searcher, or no refresh and `atlas-jax index build` and `compress` after training')
     # Its buffers are overwritten: nobody else may hold them.
     index, scanned = jax.tree.map(lambda leaf: leaf.copy(), (prepared.knowledge.index, prepared.knowledge.scanned))
     prepared.knowledge = prepared.knowledge.replace(index=index, scanned=scanned)
     lengths = types.required(prepared.index).token_lengths(np.zeros(1, np.int64))
-    return Refresher(prepared.spec, config, index.valid.shape[0], lengths)
+    return Refresher(prepared.spec, config, index.valid.shape[0], lengths, prepared.token_rows)
 
 
 def _record(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: DistillConfig, step: StepConfig,
@@ -327,7 +330,7 @@ class _Loop:
             # Shapes with shardings: each process reads its own shards only, whatever mesh they were written from.
             abstract = state_lib.abstract(spec, transformation)
             params, moments, position = self.checkpoints.restore(*state_lib.to_items(abstract))
-            self.batches.iterator.set_state(position['examples'])
+            self.batches.restore(position['examples'])
             self.state = state_lib.from_items(params, moments, spec.trains_passage_encoder)
             if self.refresher is not None:
                 self._restore_index(self.refresher, position['refresh'])
@@ -443,7 +446,8 @@ class _Loop:
         if diverged := state_lib.divergence(self.state.params, self.prepared.spec):
             raise errors.DivergedError(f'step {done}: {diverged} after the update; nothing was saved; {self._left(done)}; '
                                        'lower the learning rates')
-        position: dict[str, Any] = {'examples': self.batches.iterator.get_state()}
+        position: dict[str, Any] = {'examples': self.batches.state()}
+        self.batches.search_again()
         index = None
         if self.refresher is not None:
             position['refresh'] = self.refresher.state()

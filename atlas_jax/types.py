@@ -106,16 +106,44 @@ class ScannedRows(struct.PyTreeNode):
     rotation: Array | None = None
 
 
+# Bits of 32 rows share a word: a scan unpacks one bit of all words at a time, and the rows stay together.
+class Codes(struct.PyTreeNode):
+    """A code of a few bits a dimension for each row of the index, to find candidates by (searchers/code.py).
+
+    Each device has its own rows from the first word on, padded to whole `searchers/codes.py: GROUPS` of words. `bits` is the sum of planes.
+
+    words    [words, bits] uint32   bit b of a word is that of row 32 * word + b; columns by planes: the lowest bits of all components, then
+                                    the next bits of those that have more, ...
+    factors  [16, 2 * words] float32  of row 16 * column + line: divides out how much shorter a code is than its row; 0 marks no row
+    turn     [dim, planes[0]] float32  principal components times their steps: what a query is multiplied by
+    planes   static: number of components that have a first bit, a second, ...
+    rows     static: rows of the index on all devices, as it is padded there
+    """
+
+    words: Array
+    factors: Array
+    turn: Array
+    planes: tuple[int, ...] = struct.field(pytree_node=False)
+    rows: int = struct.field(pytree_node=False)
+
+
 # Scores and ids travel together, whoever has searched, so that nothing behind needs to know.
 class Retrieved(struct.PyTreeNode):
     """Search results, best first; ties by the lower id.
 
     scores       [batch, top_k] float32  inner products; -inf where fewer than top_k rows are valid
     passage_ids  [batch, top_k] int32    index rows; 0 where the score is -inf
+
+    None unless the host has read them (SearchConfig.tokens):
+
+    reader_rows     TokenTable, [batch, top_k, ...]  these passages in the reader's tokens
+    retriever_rows  TokenTable, [batch, top_k, ...]  in the retriever's; None where no step embeds passages
     """
 
     scores: Array
     passage_ids: Array
+    reader_rows: TokenTable | None = None
+    retriever_rows: TokenTable | None = None
 
 
 # Passages one after another, so that no product is spent on padding (docs/design.md, the flat layout).
@@ -143,15 +171,17 @@ class Knowledge(struct.PyTreeNode):
     """Everything a step reads besides the batch: the index and the passages' tokens, rows sharded alike.
 
     index            IndexArrays; None if the host searches and no step reads embeddings
-    reader_table     TokenTable in the reader's tokens
-    retriever_table  TokenTable in the retriever's tokens; None if no step embeds passages
+    reader_table     TokenTable in the reader's tokens; None where they stay on the host
+    retriever_table  TokenTable in the retriever's tokens; None there too, and if no step embeds passages
     scanned          ScannedRows of the same rows; None if the int8 searcher is not used or index is int8 itself
+    codes            Codes of the same rows; None if the codes searcher is not used
     """
 
     index: IndexArrays | None
-    reader_table: TokenTable
+    reader_table: TokenTable | None = None
     retriever_table: TokenTable | None = None
     scanned: ScannedRows | None = None
+    codes: Codes | None = None
 
 
 # Made in the graph by retrieval, or from passages that are given; reading sees no difference.

@@ -74,6 +74,32 @@ def faiss_hnsw(path: pathlib.Path, top_k: int) -> dict[str, Search]:
     return {'faiss_hnsw': settings[128], 'faiss_hnsw, effort 32': settings[32], 'faiss_hnsw, effort 512': settings[512]}
 
 
+def faiss_ivfpq_rescored(path: pathlib.Path, top_k: int) -> dict[str, Search]:
+    """faiss's product quantisation of 96 bytes in inverted lists, and 300 or 1,000 candidates scored by the float rows."""
+    return _rescored(path, top_k, 'faiss_ivfpq', f'IVF{max(round(math.sqrt(_rows(path))), 1)},PQ96,RFlat', probes=128)
+
+
+def faiss_rabitq(path: pathlib.Path, top_k: int) -> dict[str, Search]:
+    """faiss's RaBitQ, a bit a dimension, scanned whole, and 300 or 1,000 candidates scored by the float rows."""
+    return _rescored(path, top_k, 'faiss_rabitq', 'RaBitQfs,RFlat')
+
+
+def _rescored(path: pathlib.Path, top_k: int, name: str, factory: str, probes: int | None = None) -> dict[str, Search]:
+    faiss = _faiss()
+    index = faiss.index_factory(search_vectors.DIM, factory, faiss.METRIC_INNER_PRODUCT)
+    index.train(next(search_vectors.read_blocks(path)))
+    for block in search_vectors.read_blocks(path):
+        index.add(block)
+    if probes is not None:
+        faiss.extract_index_ivf(index).nprobe = probes
+
+    def search(queries: np.ndarray, candidates: int) -> np.ndarray:
+        index.k_factor = candidates / top_k
+        return index.search(queries, top_k)[1]
+
+    return {f'{name}, {count} rescored': functools.partial(search, candidates=count) for count in (300, 1000)}
+
+
 def exact(path: pathlib.Path, top_k: int) -> dict[str, Search]:
     """Ours, exact."""
     from atlas_jax.searchers import exact
@@ -97,6 +123,95 @@ def int8_index(path: pathlib.Path, top_k: int) -> dict[str, Search]:
     return {'int8_index': _jitted(lambda arrays, queries, mesh: in_graph.search(arrays, queries, top_k, mesh, settings), _quantized(path))}
 
 
+def codes(path: pathlib.Path, top_k: int) -> dict[str, Search]:
+    """Ours, codes of 64, 96 and 192 bytes; the float rows on the device score 100 to 1,000 candidates."""
+    found, arrays = {}, _arrays(path)
+    for size in (64, 96, 192):
+        scanned = _compressed(path, size).device_arrays(_mesh(), len(arrays.valid), ~arrays.valid)
+        for count in (100, 300, 1000):
+            found[f'codes, {size} bytes, {count} rescored'] = _jitted(functools.partial(_by_codes, top_k, count), (scanned, arrays))
+    return found
+
+
+def _by_codes(top_k: int, candidates: int, both: tuple, queries, mesh):
+    from atlas_jax.searchers import codes
+    return codes.search(*both, queries, top_k, mesh, candidates)
+
+
+def codes_host(path: pathlib.Path, top_k: int) -> dict[str, Search]:
+    """Ours, codes of 96 bytes in memory; rows of the index's files score the candidates, warm and cold."""
+    from atlas_jax.searchers import codes_on_host, config, host_searcher
+    _compressed(path, 96)
+    index = _index(path)
+    searchers = {count: codes_on_host.make(index, _mesh(), config.SearchConfig('codes', rescore='host', rescore_candidates=count))
+                 for count in (300, 1000)}
+    files = [file for file in (pathlib.Path(index.path) / 'shards').rglob('*') if file.is_file()]
+    os.sync()  # a page that is not on the disk yet cannot be dropped
+
+    def search(queries: np.ndarray, count: int, cold: bool) -> np.ndarray:
+        for file in files if cold else []:
+            descriptor = os.open(file, os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+        return searchers[count].search(host_searcher.HostQueries([''] * len(queries), queries), top_k).passage_ids
+
+    return {f'codes on the host, {count} rescored{", cold" if cold else ""}': functools.partial(search, count=count, cold=cold)
+            for count in (300, 1000) for cold in (False, True)}
+
+
+def _mesh():
+    from atlas_jax import partitioning
+    return partitioning.make_mesh()
+
+
+class _Vectors:
+    """The vectors as a store of passages and their embedder: what building an index asks of both."""
+
+    dim, fingerprint, path = search_vectors.DIM, 'vectors', 'vectors'
+
+    def __init__(self, path: pathlib.Path):
+        from atlas_jax.index.embedded_by import EmbeddedBy
+        self._rows = np.memmap(path, np.float32, 'r').reshape(-1, self.dim)
+        self.record = EmbeddedBy('vectors', 'float32', 'average', True, self.dim, '', '', 2)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def fingerprint_of(self, rows: int) -> str:
+        """The same for any number of rows."""
+        return self.fingerprint
+
+    def superseded(self) -> np.ndarray:
+        """No passage stands twice."""
+        return np.zeros(len(self), bool)
+
+    def rows_of(self, store: '_Vectors', first: int, stop: int) -> Callable[..., np.ndarray]:
+        """Gives rows as they are."""
+        return lambda rows, bar: self._rows[rows + first]
+
+
+def _index(path: pathlib.Path):
+    """The vectors as an index on disk, beside their file."""
+    from atlas_jax.index.embedding_index import EmbeddingIndex
+    folder = path.with_suffix('.index')
+    if not (folder / 'manifest.json').is_file():
+        vectors = _Vectors(path)
+        return EmbeddingIndex.build(vectors, vectors, folder, progress=False)
+    return EmbeddingIndex.open(folder)
+
+
+def _compressed(path: pathlib.Path, size: int):
+    """Codes of the vectors, made as `atlas-jax index compress` makes them."""
+    from atlas_jax.searchers import codes_building, codes_files
+    start, index = time.perf_counter(), _index(path)
+    started = time.perf_counter()
+    made = codes_building.compress(index, codes_building.Settings(size, accept_recall=True), show_progress=False)
+    seconds = time.perf_counter() - started
+    print(f'codes of {size} bytes: {len(index) / seconds:.0f} rows a second, {made.weight}, recall@20 of perturbed rows '
+          f'{made.recall_at_20}; index in {started - start:.0f} s', flush=True)
+    return codes_files.open_for(index, 'max_inner_product')
+
+
 def scann(path: pathlib.Path, top_k: int) -> dict[str, Search]:
     """Ours, ScaNN with the parameters that searchers/scann.py chooses, and with fewer and more leaves."""
     from atlas_jax.searchers import host_searcher, scann
@@ -115,7 +230,8 @@ def scann(path: pathlib.Path, top_k: int) -> dict[str, Search]:
     return sides
 
 
-SIDES = {side.__name__: side for side in (numpy_matmul, faiss_flat, faiss_ivfpq, faiss_hnsw, exact, int8, int8_index, scann)}
+SIDES = {side.__name__: side for side in (numpy_matmul, faiss_flat, faiss_ivfpq, faiss_ivfpq_rescored, faiss_rabitq, faiss_hnsw, exact,
+                                          int8, int8_index, codes, codes_host, scann)}
 
 
 def _faiss():
@@ -140,6 +256,10 @@ def _arrays(path: pathlib.Path):
     from atlas_jax import types
     vectors = jax.device_put(search_vectors.read(path))
     return types.IndexArrays(embeddings=vectors, valid=np.ones(len(vectors), bool))
+
+
+def _rows(path: pathlib.Path) -> int:
+    return path.stat().st_size // (4 * search_vectors.DIM)
 
 
 def _quantized(path: pathlib.Path):

@@ -81,6 +81,7 @@ def _add_verify_and_search(group) -> None:
     cli_options.add_search(parser)
     parser.add_argument('--top_k', type=cli_options.positive, default=5, metavar='N', help='passages to print (default 5)')
     _add_compare(group)
+    _add_compress(group)
 
 
 def _add_compare(group) -> None:
@@ -98,6 +99,28 @@ def _add_compare(group) -> None:
     parser.add_argument('--top_k', type=cli_options.positive, default=20, metavar='N', help='passages searched (default 20)')
     parser.add_argument('--fit', action='store_true', help='fit the shares of hybrid search and save them beside the index')
     cli_options.add_json(parser)
+
+
+def _add_compress(group) -> None:
+    parser = cli_options.command(group, 'compress', _compress,
+                                 'Make codes of an index for the searcher "codes", or add those of new passages; measures what they find.',
+                                 'atlas-jax index compress INDEX --bytes 96')
+    parser.add_argument('index', metavar='INDEX', help='from `atlas-jax index build`')
+    parser.add_argument('--bytes', type=cli_options.positive, default=96, metavar='N', help='of a passage on the devices (default 96)')
+    parser.add_argument('--rescore', type=cli_options.positive, default=300, metavar='N',
+                        help='candidates that are scored exactly, by which the recall is measured (default 300)')
+    parser.add_argument('--sample', type=cli_options.positive, default=65_536, metavar='N',
+                        help='passages that the code is fitted to (default 65536)')
+    parser.add_argument('--min_recall', type=float, default=0.97, metavar='SHARE',
+                        help='least share of the true 20 nearest among the candidates (default 0.97)')
+    parser.add_argument('--accept_recall', action='store_true', help='take the codes even if they find fewer')
+    parser.add_argument('--metric', choices=config.METRICS, default=config.METRICS[0],
+                        help=f'of the searches (default {config.METRICS[0]})')
+    parser.add_argument('--questions', metavar='FILE',
+                        help='JSON lines with questions to measure the recall with; needs the model (default: passages, perturbed)')
+    parser.add_argument('--store', metavar='DIR', help='store of its passages (default: where they were when it was built)')
+    parser.add_argument('--force', action='store_true', help='use the model even if another one built the index')
+    cli_options.add_model(parser)
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:
@@ -233,6 +256,31 @@ def _passages(options: argparse.Namespace) -> None:
     from atlas_jax.knowledge import passage_files
     written, held_back = passage_files.write(options.index, pathlib.Path(options.to), options.hold_back, options.seed)
     print(f'{options.to}: {written} passages, {held_back} held back')
+
+
+def _compress(options: argparse.Namespace) -> None:
+    inputs.check_index(options.index)
+    has_model = bool(options.model or options.reader or options.retriever)
+    if options.questions and not has_model:
+        raise errors.ConfigError('--questions needs the model that embeds them; give --model, or --reader and --retriever')
+    if has_model:
+        inputs.check_model(options)
+    from atlas_jax.index.embedding_index import EmbeddingIndex
+    from atlas_jax.searchers import codes_building, codes_files
+    settings = codes_building.Settings(options.bytes, options.rescore, options.sample, options.min_recall, options.accept_recall,
+                                       options.metric)
+    if has_model:
+        index = cli_options.open_index(options)
+        atlas = cli_options.load_model(options)
+        index.check(atlas)
+        queries = None
+        if options.questions:
+            from atlas_jax.steps import prepare
+            queries = prepare.embed_questions(atlas, prepare.read_examples(atlas, options.questions, labelled=False))
+        made = codes_building.compress(index.index, settings, queries)
+    else:
+        made = codes_building.compress(EmbeddingIndex.open(options.index), settings)
+    cli_options.print_json(codes_files.figures(made))
 
 
 def _compare(options: argparse.Namespace) -> None:

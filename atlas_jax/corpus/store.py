@@ -151,6 +151,20 @@ class PassageStore:
         """Returns the passages as the retriever's token ids. Raises StoreError, ConfigError: as `reader_table`."""
         return store_tokens.table(self._tokens('retriever'), width, max_tokens, rows)
 
+    def token_rows(self, side: str, rows: np.ndarray, width: int, max_tokens: int) -> types.TokenTable:
+        """Returns some passages as token ids, numpy arrays: the same rows that `reader_table` and `retriever_table` have.
+
+        Args:
+          side: reader or retriever.
+          rows: [n] int64, ascending.
+          width: of the table.
+          max_tokens: longer passages are cut there.
+
+        Raises:
+          StoreError: the store has no token ids, or damaged ones.
+        """
+        return store_tokens.rows_of(self._tokens(side), rows, width, max_tokens)
+
     @property
     def reader_lengths(self) -> np.ndarray:
         """[rows] int32: the reader's tokens of each passage, title and text together. Raises StoreError: no token ids."""

@@ -1,5 +1,9 @@
 """Flat arrays of a store: written by appending, read by ranges."""
 
+import concurrent.futures
+import functools
+import os
+
 import numpy as np
 import tensorstore
 
@@ -9,6 +13,7 @@ from atlas_jax.io.folder import Folder, storage_errors
 
 CHUNK_VALUES = 1 << 19  # 1 to 4 MiB a chunk, by the type of the values
 REMEDY = 'restore it or build the store again'
+_READING_THREADS = 16  # a disk answers many small reads at once; threads wait for it, and hardly compute
 
 
 class ArrayWriter:
@@ -75,6 +80,7 @@ class ArrayReader:
             raise errors.StoreError(f'{folder}: damaged (not a flat array); {REMEDY}')
         self.dtype = self._array.dtype.numpy_dtype
         self.chunk_values = chunk_shape[0]
+        self._checked: set[int] = set()  # chunks whose checksum was right when they were first read by `ranges`
 
     def __len__(self) -> int:
         return self._array.shape[0]
@@ -86,3 +92,51 @@ class ArrayReader:
             return np.zeros(0, self.dtype)
         with storage_errors(self._folder, errors.StoreError, REMEDY):
             return np.asarray(self._array[start:stop].read().result())
+
+    def ranges(self, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+        """Returns the values of many ranges, one range after another: [n] values.
+
+        A chunk is read whole, and its checksum compared, the first time that a range lies in it; after that the ranges alone are read.
+
+        Args:
+          starts, stops: [ranges] int64, ascending, so that reads of one chunk come together.
+
+        Raises:
+          StoreError: as `read`.
+        """
+        places = np.concatenate([[0], np.cumsum(stops - starts)])
+        result = np.empty(places[-1], self.dtype)
+        pieces: dict[int, list[tuple[int, int, int]]] = {}  # by chunk: first value, value behind the last, place in the result
+        for start, stop, place in zip(starts.tolist(), stops.tolist(), places.tolist(), strict=False):
+            while start < stop:  # a range may reach into the next chunk
+                chunk = start // self.chunk_values
+                end = min(stop, (chunk + 1) * self.chunk_values)
+                pieces.setdefault(chunk, []).append((start, end, place))
+                start, place = end, place + end - start
+        with storage_errors(self._folder, errors.StoreError, REMEDY):
+            list(_readers().map(lambda chunk: self._fill(result, chunk, pieces[chunk]), pieces))
+        return result
+
+    def _fill(self, result: np.ndarray, chunk: int, pieces: list[tuple[int, int, int]]) -> None:
+        first = chunk * self.chunk_values
+        if chunk not in self._checked or self._folder.local is None:  # a bucket gives whole chunks
+            values = self.read(first, min(first + self.chunk_values, len(self)))
+            for start, stop, place in pieces:
+                result[place:place + stop - start] = values[start - first:stop - first]
+            self._checked.add(chunk)
+            return
+        # A chunk's file is its values, then the checksum (io/arrays.py).
+        try:
+            with open(str(self._folder / 'c' / str(chunk)), 'rb', buffering=0) as file:
+                for start, stop, place in pieces:
+                    target = result[place:place + stop - start].view(np.uint8).data
+                    if os.preadv(file.fileno(), [target], (start - first) * self.dtype.itemsize) != len(target):
+                        raise OSError('it is cut')
+        except OSError as error:
+            raise errors.StoreError(f'{self._folder}: chunk {chunk} was read before and cannot be read again ({error}); '
+                                    f'{REMEDY}') from error
+
+
+@functools.cache
+def _readers() -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(_READING_THREADS, 'reads passages')

@@ -96,6 +96,10 @@ class TokenReader:
             positions = (starts[:-1] - starts[0])[:, None] + columns  # [rows, width], of `ids`
             tokens[start:stop][real] = ids[positions[real]]
 
+    def ids_of(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Returns the first lengths[i] ids of each of the `rows` [n] int, ascending, one row after another. Raises StoreError: damaged."""
+        return self._ids.ranges(self._starts[rows], self._starts[rows] + lengths)
+
     def kept(self, keep: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yields (ids, lengths, title lengths) of the rows where `keep` [rows] bool is true, a few thousand rows at a time."""
         for start in range(0, len(keep), _TABLE_ROWS):
@@ -151,6 +155,26 @@ def table(readers: Sequence[TokenReader], width: int | None, max_tokens: int | N
     # Numpy arrays, until they are placed on devices; types.Array is jax's.
     columns: dict[str, Any] = {'tokens': tokens, 'title_lengths': np.pad(title_lengths[start:stop], (0, beyond)),
                                'lengths': np.pad(lengths[start:stop], (0, beyond))}
+    return types.TokenTable(**columns)
+
+
+def rows_of(readers: Sequence[TokenReader], rows: np.ndarray, width: int, max_tokens: int) -> types.TokenTable:
+    """Returns the segments' passages `rows` [n] int64, ascending, as a padded table of numpy arrays; cut at `max_tokens`.
+
+    Raises StoreError: damaged.
+    """
+    tokens = np.zeros((len(rows), width), max(reader.dtype for reader in readers))
+    lengths, title_lengths = np.zeros(len(rows), np.int32), np.zeros(len(rows), np.int32)
+    first = 0
+    for reader in readers:
+        # Ascending rows of one segment follow one another.
+        begin, end = np.searchsorted(rows, [first, first + len(reader.lengths)])
+        own, here = rows[begin:end] - first, slice(begin, end)
+        lengths[here] = np.minimum(reader.lengths[own], max_tokens)
+        title_lengths[here] = np.minimum(reader.title_lengths[own], max_tokens)
+        tokens[here][np.arange(width) < lengths[here, None]] = reader.ids_of(own, lengths[here])
+        first += len(reader.lengths)
+    columns: dict[str, Any] = {'tokens': tokens, 'title_lengths': title_lengths, 'lengths': lengths}  # types.Array is jax's
     return types.TokenTable(**columns)
 
 

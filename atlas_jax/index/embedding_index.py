@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from atlas_jax import errors, partitioning, types
 from atlas_jax.corpus.store import PassageStore
-from atlas_jax.index import building, index_manifest, shards, traces, verification
+from atlas_jax.index import building, index_manifest, row_reader, shards, traces, verification
 from atlas_jax.index.embed import PassageEmbedder
 from atlas_jax.io import lock
 from atlas_jax.io.folder import Folder
@@ -199,10 +199,16 @@ class EmbeddingIndex:
     @property
     def rows_digest(self) -> str:
         """16 hexadecimal digits that change with any embedding; deletions leave them."""
-        current = self._manifest
         # Searchers of the host are saved under it. They drop deleted rows themselves, so a deletion must not make them invalid.
-        rows = [current.dtype, current.dim, current.rows, [dataclasses.astuple(entry) for entry in current.shards]]
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+        return self.digest_of(len(self))
+
+    def digest_of(self, rows: int) -> str:
+        """Returns the `rows_digest` that the index had with its first `rows` rows alone; '' if no shard ends there."""
+        current = self._manifest
+        entries = [dataclasses.astuple(entry) for entry in current.shards if entry.first_row < rows]
+        if rows != sum(entry.rows for entry in current.shards[:len(entries)]):
+            return ''
+        return hashlib.sha256(json.dumps([current.dtype, current.dim, rows, entries]).encode()).hexdigest()[:16]
 
     @property
     def store_path(self) -> pathlib.Path | str:
@@ -331,6 +337,15 @@ class EmbeddingIndex:
             raise errors.IndexFolderError(f'{self.path}: there is no row {bad}; the rows are 0 to {len(self) - 1}')
         with self._replaced_is_said():
             return shards.decode(*self._stored.take(rows))
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Reads the embeddings of the rows start to stop, [stop - start, dim] float32; raises as `embeddings`."""
+        with self._replaced_is_said():
+            return shards.decode(*self._stored.read(start, stop))
+
+    def row_files(self) -> row_reader.RowReader:
+        """Returns a reader of rows by their places in the index's files, many at a time."""
+        return row_reader.RowReader(self._stored)
 
     @contextlib.contextmanager
     def _replaced_is_said(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from atlas_jax.corpus.passages import Passage
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.knowledge.index import EmbeddingModel, Index, padded_rows
 from atlas_jax.runtime import hosts
-from atlas_jax.searchers import fitting, int8, on_host
+from atlas_jax.searchers import codes_files, fitting, int8, on_host
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.searchers.host_searcher import HostSearcher
 from atlas_jax.tasks.task import TaskExample
@@ -51,25 +51,38 @@ class IndexGroup:
           atlas: the model; it must have built every index.
           retriever_tokens: also the passages in the retriever's tokens, to embed them in a step.
           embeddings: without them, the host must search.
-          search: for the int8 searcher an int8 copy is made of an index that is not int8.
+          search: for the int8 searcher an int8 copy is made of an index that is not int8; for the codes searcher its codes are loaded. With
+            tokens "host" there are no token tables.
           room: as Index.knowledge; behind the last index.
 
         Raises:
-          IndexFolderError, StoreError: as Index.check.
+          IndexFolderError, StoreError: as Index.check, or codes that are missing or do not fit. ConfigError: codes of several indexes.
         """
         # Empty rows inside would move the numbers of those behind them.
+        on_devices = search is None or search.tokens == 'device'
         parts = tuple(
-            index.knowledge(atlas, retriever_tokens=retriever_tokens, embeddings=embeddings, room=room and index is self.indexes[-1])
+            index.knowledge(atlas, tokens=on_devices, retriever_tokens=retriever_tokens, embeddings=embeddings,
+                            room=room and index is self.indexes[-1])
             for index in self.indexes)
         by_rows = partitioning.sharding(atlas.mesh, 'passages')
         whole = parts[0] if len(parts) == 1 else self._keep('whole', jax.tree.leaves(parts), lambda: hosts.join_rows(parts, by_rows))
         arrays = whole.index
+        if search is not None and search.scans_codes and arrays is not None:
+            whole = whole.replace(codes=self._codes(search.metric, arrays, atlas.mesh))
         # An int8 index is scanned as it is.
         if search is None or not search.scans_int8 or arrays is None or arrays.scales is not None:
             return whole
         scanned = self._keep(('scanned', search.metric, search.scan_share), jax.tree.leaves(arrays),
                              lambda: int8.scanned_rows(arrays, atlas.mesh, search.metric, search.scan_share))
         return whole.replace(scanned=scanned)
+
+    def _codes(self, metric: str, arrays: types.IndexArrays, mesh: jax.sharding.Mesh) -> types.Codes:
+        if len(self.indexes) > 1:
+            raise errors.ConfigError(f'the searcher "codes" scans one index on the devices, found {len(self.indexes)}; set '
+                                     "SearchConfig.rescore = 'host', or choose another searcher")
+        index = self.indexes[0].index
+        return self._keep(('codes', metric), [arrays.embeddings, arrays.valid], lambda: codes_files.open_for(index, metric).device_arrays(
+            mesh, arrays.valid.shape[0], index.deleted))
 
     def host_searcher(self, atlas: EmbeddingModel, search: SearchConfig, room: bool = False) -> HostSearcher:
         """Returns the searcher of the host that `search` names, kept for the next call; `room` as for `knowledge`.
@@ -80,7 +93,7 @@ class IndexGroup:
         for index in self.indexes:
             index.check(atlas)
         # Ids count padding too, on the host as in the graph, so that a row has one number.
-        first_rows = self._first_rows(atlas.mesh)
+        first_rows = self.first_rows(atlas.mesh)
         parts = [on_host.Part(index.index, index.store, first) for index, first in zip(self.indexes, first_rows, strict=True)]
         # Before it is looked for among those kept: a new fit makes another searcher.
         search = fitting.apply(search, [(index.index, index.store.fingerprint) for index in self.indexes])
@@ -89,9 +102,14 @@ class IndexGroup:
         return self._keep((search, room), made_of, lambda: on_host.make(
             search, parts, lambda: self.knowledge(atlas, search=search, room=room), atlas.mesh))
 
+    def first_rows(self, mesh: jax.sharding.Mesh) -> list[int]:
+        """Returns the first row of each index in the whole."""
+        rows = [padded_rows(len(index.index), mesh) for index in self.indexes]
+        return [0, *np.cumsum(rows)[:-1].tolist()]
+
     def locate(self, row: int, mesh: jax.sharding.Mesh) -> tuple[Index, int]:
         """Returns the index that a row of the whole belongs to, and its row there."""
-        first_rows = self._first_rows(mesh)
+        first_rows = self.first_rows(mesh)
         # The last index that begins at the row or before it.
         number = int(np.searchsorted(first_rows, row, side='right')) - 1
         return self.indexes[number], row - first_rows[number]
@@ -103,12 +121,8 @@ class IndexGroup:
 
     def rows_of(self, docid: str, mesh: jax.sharding.Mesh) -> list[int]:
         """Returns the rows of the whole that hold a passage, or the pieces of a document (id#0, id#1, ...)."""
-        return [first_row + row for index, first_row in zip(self.indexes, self._first_rows(mesh), strict=True)
+        return [first_row + row for index, first_row in zip(self.indexes, self.first_rows(mesh), strict=True)
                 for row in _rows_in(index.store, docid)]
-
-    def _first_rows(self, mesh: jax.sharding.Mesh) -> list[int]:
-        rows = [padded_rows(len(index.index), mesh) for index in self.indexes]
-        return [0, *np.cumsum(rows)[:-1].tolist()]
 
     def _keep(self, name: Hashable, made_of: Sequence[Any], make: Callable[[], Any]) -> Any:
         known = self._kept.get(name)

@@ -15,11 +15,13 @@ from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index.embed import PassageEmbedder
 from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.runtime import hosts
+from atlas_jax.searchers import codes_building
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.tokenizers.bert import BertTokenizer
 from atlas_jax.tokenizers.t5 import T5Tokenizer
 
 _LEAST_ROOM, _MOST_ROOM = 64, 65536  # rows of a device
+_LARGE, _TILE_ROWS = 65536, 32  # a device's rows that are searched in chunks; rows of a tile of int8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +168,10 @@ class Index:
         if not hosts.is_first():
             self.store = PassageStore.open(self.store.path)
         added += self.index.add(self.store, atlas.embedder(), force=self.force)
+        with hosts.together():
+            # Codes grow with their index, or the next search would refuse them.
+            if hosts.is_first():
+                codes_building.extend_if_there(self.index)
         self._forget()
         return added
 
@@ -215,12 +221,13 @@ class Index:
         """Returns the token counts that stream capacities are chosen from; `reader_queries` [n] int."""
         return types.TokenLengths(np.asarray(self.store.reader_lengths), np.asarray(self.store.retriever_lengths), reader_queries)
 
-    def knowledge(self, atlas: EmbeddingModel, *, retriever_tokens: bool = False, embeddings: bool = True,
+    def knowledge(self, atlas: EmbeddingModel, *, tokens: bool = True, retriever_tokens: bool = False, embeddings: bool = True,
                   room: bool = False) -> types.Knowledge:
         """Returns index and token tables on the model's devices, rows sharded over all of them; kept for the next call.
 
         Args:
           atlas: the model; it must have built this index.
+          tokens: without them, the host reads the passages (knowledge/token_rows.py).
           retriever_tokens: also the passages in the retriever's tokens, to embed them in the train step.
           embeddings: without them, the host must search.
           room: with empty rows behind the last, so that passages can be added without another program.
@@ -243,8 +250,8 @@ class Index:
 
         return types.Knowledge(
             index=kept('index', embeddings, lambda: self.index.device_arrays(mesh, rows)),
-            reader_table=kept('reader_table', True, lambda: place(self.store.reader_table, limits['reader_table'], rows, mesh)),
-            retriever_table=kept('retriever_table', retriever_tokens,
+            reader_table=kept('reader_table', tokens, lambda: place(self.store.reader_table, limits['reader_table'], rows, mesh)),
+            retriever_table=kept('retriever_table', tokens and retriever_tokens,
                                  lambda: place(self.store.retriever_table, limits['retriever_table'], rows, mesh)))
 
 
@@ -254,6 +261,8 @@ def padded_rows(rows: int, mesh: jax.sharding.Mesh, room: bool = False) -> int:
     With `room` they are so many that other numbers of passages come to the same: up to a sixteenth more, and at most 65,536 on a device.
     """
     local = max(1, -(-rows // mesh.size))
+    if local > _LARGE:  # whole tiles, which a TPU slices without a copy (searchers/scan.py)
+        local = -(-local // _TILE_ROWS) * _TILE_ROWS
     if room:
         step = min(max(_LEAST_ROOM, 1 << max(local.bit_length() - 5, 0)), _MOST_ROOM)
         local = -(-local // step) * step

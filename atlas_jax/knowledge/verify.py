@@ -7,7 +7,7 @@ from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index import index_manifest, traces, verification
 from atlas_jax.io.folder import Folder
 from atlas_jax.knowledge.index import EmbeddingModel
-from atlas_jax.searchers import fitting
+from atlas_jax.searchers import codes_files, fitting
 
 
 def leftovers(index_dir: str | os.PathLike, store_dir: str | os.PathLike | None = None) -> list[str]:
@@ -41,6 +41,7 @@ def verify(index_dir: str | os.PathLike, store_dir: str | os.PathLike | None = N
         fitting.read(index_dir)
     except errors.IndexFolderError as error:
         found.append(verification.Problem(f'{index_dir}/{fitting.FILE}', str(error).split(': ', 1)[1].split(';')[0], 0, 0))
+    found += [verification.Problem(*problem) for problem in codes_files.problems(index_dir)]
     current = index_manifest.read(Folder(index_dir))
     store_dir = index_manifest.store_path(Folder(index_dir), current) if store_dir is None else store_dir
     try:

@@ -8,23 +8,23 @@ import math
 import pathlib
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
-import numpy as np
 
 from atlas_jax.io import atomic, untrusted
 from atlas_jax.planning import compiled as compiled_lib
 from atlas_jax.planning import gpus, program, slices, steps
 from atlas_jax.planning import workload as workload_lib
+from atlas_jax.searchers import codes as codes_lib
 from atlas_jax.steps import spec as spec_lib
 
 if TYPE_CHECKING:  # it imports this module
     from atlas_jax.planning import gpu_plan
 
 GIB = 2**30
-_VERSION = 5  # raise it when plans are made otherwise, so that the cache gives none that was made before
-PARTS = ('parameters', 'optimizer', 'index', 'gradients', 'activations', 'temporaries')
+_VERSION = 7  # raise it when plans are made otherwise, so that the cache gives none that was made before
+PARTS = ('parameters', 'optimizer', 'index', 'codes', 'gradients', 'activations', 'temporaries')
 # A call and its items, as the printed plan names them.
 CALL = {'train': 'update', 'answer': 'batch', 'score': 'batch', 'search': 'batch', 'index': 'pack'}
 ITEM = {'train': 'examples', 'answer': 'questions', 'score': 'orders of a question', 'search': 'questions', 'index': 'passages'}
@@ -45,7 +45,8 @@ class Plan:
       hbm_gib_per_chip: GiB that the compiler needs.
       hbm_limit_gib: GiB that programs may use.
       hbm_parts: GiB by PARTS. Gradients and activations are counted on the program; temporaries are what the compiler adds. In a step that
-        answers, activations are the passages' keys and values.
+        answers, activations are the passages' keys and values. Of a step before which the search is a program of its own, those of the
+        one that needs more, with what lies beside it.
       flops: one call at typical lengths. A call is an update, a batch of questions, or a pack of passages on every host.
       flops_at_limit: the same with every passage at its limit.
       step_seconds_roofline: the longest of computing, moving and reading, as if they overlapped and all links were used at once; no
@@ -67,6 +68,8 @@ class Plan:
       collective_bytes: bytes by kind of collective.
       asynchronous_bytes: bytes of them that move while other operations run, by kind.
       compile_seconds: as measured when it was compiled; a plan from the cache keeps it.
+      host_gib: GiB on each host by what they are, where it reads the passages' tokens: ids on its disk, and their places in its memory.
+      scan_seconds: a scan of codes for a batch, at the peak rate of the matrix units or of the memory, the slower; a part of the others.
     """
 
     kind: str
@@ -99,6 +102,8 @@ class Plan:
     collective_bytes: dict[str, float]
     asynchronous_bytes: dict[str, float]
     compile_seconds: float
+    host_gib: dict[str, float] = dataclasses.field(default_factory=dict)
+    scan_seconds: float = 0.0
 
 
 def plan(workload: workload_lib.Workload, topology: str, cache_dir: pathlib.Path | None = None) -> Plan:
@@ -129,9 +134,11 @@ def _plan(workload: workload_lib.Workload, slice_: slices.Slice, topology: str, 
     """Plans a step whose rematerialisation is given."""
     mesh, hosts = steps.mesh_of(workload, slice_)
     traced = trace(workload, mesh, hosts)
-    lowered = traced[-1].program.lower()
+    # Other shapes of an index build's packs need less, and are not compiled.
+    compiled = [each for each in traced if each.step.every_call or each is traced[-1]]
+    lowered = [each.program.lower() for each in compiled]
     shapes = [f'{each.step.static} {each.step.share} {each.step.items}' for each in traced]
-    path = None if cache_dir is None else cache_dir / f'{_key([lowered.as_text(), *shapes], topology)}.json'
+    path = None if cache_dir is None else cache_dir / f'{_key([*(each.as_text() for each in lowered), *shapes], topology)}.json'
     if path is not None and path.is_file():
         # A plan that is damaged is made again.
         with contextlib.suppress(ValueError, TypeError, KeyError, OSError):
@@ -140,7 +147,8 @@ def _plan(workload: workload_lib.Workload, slice_: slices.Slice, topology: str, 
             found = Plan(**values | {'mesh_shape': tuple(values['mesh_shape'])})
             if all(untrusted.has_type(getattr(found, field.name), field.type) for field in dataclasses.fields(Plan)):
                 return found
-    result = _compiled(lowered, count(workload, mesh, hosts, traced, slice_), workload, mesh, slice_)
+    beside = [each.step.beside_bytes for each in compiled]
+    result = _compiled(lowered, beside, count(workload, mesh, hosts, traced, slice_), workload, mesh, slice_)
     if path is not None:
         atomic.write_json(path, dataclasses.asdict(result))
     return result
@@ -163,6 +171,8 @@ def lines(planned: Plan, workload: workload_lib.Workload) -> list[str]:
         result.append(f'questions a batch      {planned.batch_size}')
     result.append(f'HBM a chip             {planned.hbm_gib_per_chip:.2f} of {planned.hbm_limit_gib} GiB')
     result += [f'  {name:21}{gib:.2f}' for name, gib in planned.hbm_parts.items() if gib]
+    if planned.host_gib:
+        result.append('on every host          ' + ', '.join(f'{gib:.2f} GiB of {name}' for name, gib in planned.host_gib.items()))
     result.append(f'{f"FLOPs of {call}":23}{planned.flops:.3g} on all chips')
     if planned.flops < planned.flops_at_limit:
         result.append(f'  at the limit         {planned.flops_at_limit:.3g}: real lengths take {typical_fraction(planned):.0%}')
@@ -188,6 +198,8 @@ def _speed_lines(planned: Plan, workload: workload_lib.Workload, call: str, item
               f'{f"{item} a second":23}{planned.items_per_second:.3g} at most',
               f'MFU at most            {planned.mfu_bound:.0%}; {planned.mfu:.0%} on real tokens as expected' if planned.kind == 'train'
               else f'MFU at most            {planned.mfu_bound:.0%}']
+    if planned.scan_seconds:
+        result.append(f'scan of codes          {planned.scan_seconds:.3g} s of it, at the peak rate')
     chip_hours_a_second = planned.chips / 3600
     if planned.kind == 'train':
         hours = planned.step_seconds_expected * 1000 * chip_hours_a_second
@@ -213,6 +225,8 @@ def remedies(planned: 'Plan | gpu_plan.GpuPlan', workload: workload_lib.Workload
     # An index, or moments, of less than 1 GiB a chip are not the reason that a step does not fit.
     if planned.hbm_parts['index'] > 1 and workload.index_dtype != 'int8':
         found.append("an index in int8: --index_dtype int8 with SearchConfig.searcher='int8'")
+    if planned.hbm_parts['index'] > 1 and not workload.search.on_host:
+        found.append("codes on the devices and embeddings on the host: SearchConfig.searcher='codes' with SearchConfig.rescore='host'")
     if step.compute_dtype != 'bfloat16':
         found.append("compute in bfloat16: StepConfig.compute_dtype='bfloat16'")
     if step.attention == 'plain':
@@ -238,7 +252,10 @@ class _Traced:
 
 @dataclasses.dataclass(frozen=True)
 class _Counted:
-    """Counts on the program before it is compiled: bytes of a chip by part and of its reading, FLOPs and items of a call."""
+    """Counts on the program before it is compiled: bytes of a chip by part and of its reading, FLOPs and items of a call.
+
+    scan_flops are those of a chip's scan of codes.
+    """
 
     parts: dict[str, float]
     flops: float
@@ -249,6 +266,7 @@ class _Counted:
     kernel_flops: float
     read_bytes: float
     copies: int
+    scan_flops: float = 0.0
 
 
 def _key(texts: list[str], topology: str) -> str:
@@ -275,8 +293,10 @@ def count(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int, 
     if workload.trains:
         gradient_shapes = {leaf.shape for leaf in jax.tree.leaves(step.gradients)}
         activations = program.kept_bytes(traced_program.jaxpr, gradient_shapes) / slice_.chips
-    parts = {'parameters': _chip_bytes(step.parameters), 'optimizer': _chip_bytes(step.optimizer), 'index': _chip_bytes(step.index),
-             'gradients': _chip_bytes(step.gradients), 'activations': activations}
+    codes = step.index.codes if step.index is not None and step.index.codes is not None else step.codes
+    held = {'parameters': step.parameters, 'optimizer': step.optimizer, 'index': step.index and step.index.replace(codes=None),
+            'codes': codes, 'gradients': step.gradients}
+    parts = {name: steps.chip_bytes(tree) for name, tree in held.items()} | {'activations': activations}
     # The first branch of a switch is the smallest capacity, which a typical call fits; the last one holds every passage at its limit.
     flops, items = _flops(traced, 0), _items(traced)
     model_flops, at_limit = flops, _flops(traced, -1)
@@ -291,7 +311,9 @@ def count(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int, 
         # A call of an index build holds fewer passages at the limit, so FLOPs for the same passages are compared.
         at_limit = _flops(limited, -1) * items / _items(limited)
     kernels = _flops(traced, 0, kernels_alone=True)
-    return _Counted(parts, flops, at_limit, model_flops, real_flops, items, kernels, step.read_bytes, step.copies)
+    scan_flops = 0.0 if codes is None else codes_lib.scan_flops(codes, workload.batch_size, mesh)
+    read = sum(each.step.read_bytes for each in traced if each.step.every_call) + step.read_bytes
+    return _Counted(parts, flops, at_limit, model_flops, real_flops, items, kernels, read, step.copies, scan_flops)
 
 
 def trace(workload: workload_lib.Workload, mesh: jax.sharding.Mesh, hosts: int) -> list[_Traced]:
@@ -309,23 +331,26 @@ def _items(traced: list[_Traced]) -> float:
     return sum(each.step.share * each.step.items for each in traced)
 
 
-def _compiled(lowered: jax.stages.Lowered, counted: _Counted, workload: workload_lib.Workload, mesh: jax.sharding.Mesh,
-              slice_: slices.Slice) -> Plan:
-    start = time.perf_counter()
-    try:
-        compiled = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        # A program that does not fit is a result too: the compiler says how much it would need.
-        total, cost = _out_of_memory(error), compiled_lib.Cost()
-    else:
+def _compiled(lowered: list[jax.stages.Lowered], beside: list[float], counted: _Counted, workload: workload_lib.Workload,
+              mesh: jax.sharding.Mesh, slice_: slices.Slice) -> Plan:
+    """Compiles the programs of a call; `beside` has the bytes that lie there besides the arguments of each."""
+    start, totals, cost = time.perf_counter(), [], compiled_lib.Cost()
+    for program_, held in zip(lowered, beside, strict=True):
+        try:
+            compiled = program_.compile()
+        except jax.errors.JaxRuntimeError as error:
+            # A program that does not fit is a result too: the compiler says how much it would need.
+            totals.append(_out_of_memory(error) + held)
+            cost = compiled_lib.Cost()
+            break
         memory, text = compiled.memory_analysis(), compiled.as_text()
         if memory is None or text is None:
             raise RuntimeError('the TPU compiler gave a program without its memory or text; another version of libtpu may give both')
         # Aliased outputs lie in the buffers of donated arguments and take no memory of their own.
-        total = (memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
-                 + memory.generated_code_size_in_bytes)
-        cost = _cost(text, mesh, slice_)
-    return _plan_of(total, cost, counted, workload, slice_, time.perf_counter() - start)
+        totals.append(memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+                      + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes + held)
+        cost.add(_cost(text, mesh, slice_))
+    return _plan_of(max(totals), cost, counted, workload, slice_, time.perf_counter() - start)
 
 
 def _cost(text: str, mesh: jax.sharding.Mesh, slice_: slices.Slice) -> compiled_lib.Cost:
@@ -341,6 +366,7 @@ def _plan_of(total: float, cost: compiled_lib.Cost, counted: _Counted, workload:
     parts, chip = _parts(counted.parts, total), slice_.generation
     compute, reading = counted.flops / slice_.chips / chip.flops, counted.read_bytes / chip.hbm_bytes
     kernels, compiler = counted.kernel_flops / slice_.chips / chip.flops, cost.cycles / chip.cycles_a_second
+    scan = max(counted.scan_flops / chip.flops, counted.parts['codes'] / chip.hbm_bytes)
     traffic = sum(cost.moved.values()) / (2 * chip.dimensions * chip.link_bytes)
     network = cost.network_bytes / chip.network_bytes
     roofline = max(compute, traffic, network, reading)
@@ -358,13 +384,15 @@ def _plan_of(total: float, cost: compiled_lib.Cost, counted: _Counted, workload:
         memory_seconds=cost.memory_bytes / chip.hbm_bytes, items_per_second=counted.items / roofline,
         mfu_bound=counted.model_flops / slice_.chips / chip.flops / roofline,
         mfu=counted.real_flops / slice_.chips / chip.flops / expected,
-        collective_bytes=cost.moved, asynchronous_bytes=cost.asynchronous, compile_seconds=seconds)
+        collective_bytes=cost.moved, asynchronous_bytes=cost.asynchronous, compile_seconds=seconds,
+        host_gib={name: size / GIB for name, size in workload_lib.host_bytes(workload).items()},
+        scan_seconds=scan)
 
 
 def _parts(parts: dict[str, float], total: float) -> dict[str, float]:
     """Returns bytes by PARTS that add up to the compiler's total: counts on the program give way to it."""
     # The compiler may free a gradient before the next one is made, so the counts can exceed what is left of its total.
-    left = max(total - sum(parts[name] for name in ('parameters', 'optimizer', 'index')), 0)
+    left = max(total - sum(parts[name] for name in ('parameters', 'optimizer', 'index', 'codes')), 0)
     gradients = min(parts['gradients'], left)
     activations = min(parts['activations'], left - gradients)
     return parts | {'gradients': gradients, 'activations': activations, 'temporaries': left - gradients - activations}
@@ -378,8 +406,3 @@ def _out_of_memory(error: Exception) -> float:
         raise error
     number, unit = (part for part in match.groups() if part)
     return float(number) * {'K': 2**10, 'M': 2**20, 'G': 2**30}[unit]
-
-
-def _chip_bytes(tree: Any) -> float:
-    """Bytes of a chip's shards of a tree of shapes with shardings."""
-    return float(sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree)))

@@ -94,6 +94,8 @@ class Slice:
     @property
     def host(self) -> 'Slice':
         """The smallest slice: the chips of one host."""
+        if math.prod(self.sides) == 1:
+            return parse(self.topology)
         return parse(f'{self.topology.split(":")[0]}:{"x".join(str(side) for side in _HOST_SIDES[:self.generation.dimensions])}')
 
     @property
@@ -150,7 +152,8 @@ def parse(name: str) -> Slice:
         raise errors.ConfigError(f'topology "{name}" has {len(sides)} sides; {match.group(2)} has {generation.dimensions}: write '
                                  f'{match.group(2)}:{"x".join("ABC"[:generation.dimensions])}')
     for axis, side, chips in zip('ABC', sides, _HOST_SIDES, strict=False):
-        if side < 1 or side % chips:
+        # A machine with one chip has a slice of its own.
+        if side < 1 or side % chips and math.prod(sides) != 1:
             raise errors.ConfigError(f'topology "{name}": side {axis} is {side}, not a multiple of the {chips} chips that a host has there')
     count = int(match.group(1) or 1)
     return Slice(name if count > 1 else name.removeprefix('1x'), sides, generation, count)
@@ -176,8 +179,9 @@ def prepare_environment() -> None:
 def devices(slice_: Slice) -> list[Any]:
     """Returns the chips of the slices as jax devices. Programs compile for them and cannot run on them."""
     from jax.experimental import topologies
+    bounds = _HOST_SIDES if math.prod(slice_.sides) > 1 else (1, 1, 1)
     description = topologies.get_topology_desc(platform='tpu', topology_name=slice_.topology, num_slices=slice_.count,
-                                               chip_config_name=slice_.generation.configuration, chips_per_host_bounds=_HOST_SIDES)
+                                               chip_config_name=slice_.generation.configuration, chips_per_host_bounds=bounds)
     return list(description.devices)
 
 

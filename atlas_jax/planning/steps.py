@@ -18,6 +18,9 @@ from atlas_jax.knowledge import index as knowledge_index
 from atlas_jax.models import atlas, parameters
 from atlas_jax.planning import slices
 from atlas_jax.planning import workload as workload_lib
+from atlas_jax.searchers import code as code_lib
+from atlas_jax.searchers import codes as codes_lib
+from atlas_jax.searchers import codes_on_host
 from atlas_jax.steps import answer as answer_step
 from atlas_jax.steps import score as score_step
 from atlas_jax.steps import search as search_step
@@ -52,6 +55,9 @@ class Step:
       share: calls of this shape among all calls of the run.
       items: examples or passages of a call, on all chips.
       copies: calls that the slice runs side by side.
+      beside_bytes: bytes of a chip that lie there while it runs and are none of its arguments.
+      codes: the index's codes on the devices, among the arguments or beside them.
+      every_call: runs in every call, before the last step; else it is another shape of that one.
     """
 
     run: Any
@@ -66,6 +72,9 @@ class Step:
     share: float = 1.0
     items: float = 0.0
     copies: int = 1
+    beside_bytes: float = 0.0
+    codes: types.Codes | None = None
+    every_call: bool = False
 
     def trace(self) -> jax.stages.Traced:
         """Returns the traced program."""
@@ -75,7 +84,8 @@ class Step:
 def steps_of(workload: Workload, mesh: jax.sharding.Mesh, hosts: int = 1) -> list[Step]:
     """Returns the programs of a run, the one that needs most memory last.
 
-    An index build has one for each shape of pack, and a host's search with re-ranking has two; the others have one.
+    An index build has one for each shape of pack. A host's search with re-ranking has two, and so has a step before which the host reads
+    what a search in the graph has found. Codes that are rescored on the host are two before all others; other steps have one.
 
     Args:
       workload: the run.
@@ -91,9 +101,9 @@ def steps_of(workload: Workload, mesh: jax.sharding.Mesh, hosts: int = 1) -> lis
     if workload.kind == 'search':
         return _search_steps(workload, spec)
     if workload.kind == 'train':
-        return [_train_step(workload, spec)]
+        return _after_search(workload, spec, _train_step(workload, spec))
     run = score_step.make_score_step(spec) if workload.kind == 'score' else answer_step.make_answer_step(spec, workload.decoding)
-    return [_reading_step(workload, spec, run)]
+    return _after_search(workload, spec, _reading_step(workload, spec, run))
 
 
 def mesh_of(workload: Workload, slice_: slices.Slice) -> tuple[jax.sharding.Mesh, int]:
@@ -182,11 +192,16 @@ def _search_steps(workload: Workload, spec: spec_lib.StepSpec) -> list[Step]:
     params, queries, index, *found = answer_arguments(workload, spec)
     # The reader is left out of the arguments: the program does not use it, and the compiler would not count it.
     retriever, items = {'retriever': params['retriever']}, workload.examples_a_step
+    if not spec.search.on_host and spec.tokens_on_host and spec.reranked:
+        again = Step(search_step.search_step(spec), (retriever, queries, index, *found), retriever, index=index, items=items)
+        return _after_search(workload, spec, again)
     if not spec.search.on_host:
         read = _embedding_bytes(index) if index is not None else 0.0
         return [Step(search_step.search_step(spec), (retriever, queries, index), retriever, index=index, read_bytes=read, items=items)]
     programs = []
-    if spec.search.searcher != 'bm25':
+    if _scans_before(spec):
+        programs = [dataclasses.replace(step, items=items * (step.codes is not None)) for step in _scanning(workload, spec, retriever)]
+    elif spec.search.searcher != 'bm25':
         programs.append(Step(search_step.query_embedder(spec), (params['retriever'], queries), retriever, items=items))
     if spec.reranked:
         # Both programs run once a batch, whose examples count once.
@@ -198,8 +213,69 @@ def _search_steps(workload: Workload, spec: spec_lib.StepSpec) -> list[Step]:
     return programs
 
 
+def _after_search(workload: Workload, spec: spec_lib.StepSpec, step: Step) -> list[Step]:
+    """The step, and before it the search where that is a program of its own: each lies beside what the other alone needs."""
+    if _scans_before(spec):
+        scanning = _scanning(workload, spec, (step.parameters, step.optimizer, step.index))
+        codes = scanning[-1].codes
+        return [*scanning, dataclasses.replace(step, codes=codes, beside_bytes=chip_bytes(codes))]
+    if not spec.tokens_on_host or spec.search.on_host:
+        return [step]
+    params, queries, index, *_ = answer_arguments(workload, spec)
+    # The query encoder alone, as in a search; the step's weights and moments are there too.
+    retriever = {'retriever': params['retriever']}
+    held = chip_bytes((step.parameters, step.optimizer)) - chip_bytes(retriever)
+    search = Step(search_step.search_step(search_step.alone(spec)), (retriever, queries, index), retriever, index=index,
+                  read_bytes=_embedding_bytes(index) if index is not None else 0.0, beside_bytes=held, every_call=True)
+    # The compiler leaves out arguments that a program does not use, and with them the index, which is there all the same.
+    beside = 0.0 if spec.keeps_passage_encoder else chip_bytes(index)
+    return [search, dataclasses.replace(step, beside_bytes=beside)]
+
+
+def _scans_before(spec: spec_lib.StepSpec) -> bool:
+    """Returns whether codes are scanned by a program of its own, between the queries' embedding and the host's scores."""
+    return not spec.closed_book and spec.search.on_host and spec.search.scans_codes and spec.search.rescore == 'host'
+
+
+def _scanning(workload: Workload, spec: spec_lib.StepSpec, held: Any) -> list[Step]:
+    """The queries' embedding and the scan of codes, beside what is `held` on the devices, a tree of shapes."""
+    params, queries, *_ = answer_arguments(workload, spec)
+    retriever = params['retriever']
+    codes = _codes(workload, spec.mesh)
+    asked = _array((workload.examples_a_step, spec.config.retriever.embedding_dim), jnp.float32, partitioning.replicated(spec.mesh))
+    static = {'candidates': max(spec.search.rescore_candidates, spec.candidates), 'mesh': spec.mesh, 'metric': spec.search.metric}
+    scanned = chip_bytes((codes.words, codes.factors))
+    return [Step(search_step.query_embedder(spec), (retriever, queries), {'retriever': retriever}, every_call=True,
+                 beside_bytes=chip_bytes(held) - chip_bytes(retriever) + chip_bytes(codes)),
+            Step(codes_on_host.find, (codes, asked), {'retriever': retriever}, static, read_bytes=scanned, codes=codes, every_call=True,
+                 beside_bytes=chip_bytes(held))]
+
+
+def _codes(workload: Workload, mesh: jax.sharding.Mesh) -> types.Codes:
+    """The shapes of an index's codes."""
+    rows, bits = knowledge_index.padded_rows(workload.index_rows, mesh, room=not workload.trains), 8 * workload.code_bytes
+    # Half of the bits are a component's first, half of the others its second: about as many as real embeddings get.
+    planes: list[int] = []
+    left = bits
+    while left and len(planes) < code_lib.MOST_BITS - 1:
+        planes.append(-(-left // 2))
+        left -= planes[-1]
+    planes += [left] if left else []
+    groups = codes_lib.device_groups(rows, mesh) * mesh.size
+    words, factors, turn = (jax.sharding.NamedSharding(mesh, spec) for spec in codes_lib.layout(mesh))
+    return types.Codes(_array((groups, bits), jnp.uint32, words), _array((codes_lib.BLOCK, 2 * groups), jnp.float32, factors),
+                       _array((workload.config.retriever.embedding_dim, planes[0]), jnp.float32, turn), tuple(planes), rows)
+
+
+def chip_bytes(tree: Any) -> float:
+    """Returns the bytes of a chip's shards of a tree of shapes with shardings."""
+    return float(sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree)))
+
+
 def _embedding_bytes(index: types.Knowledge) -> float:
-    """Bytes of a chip's rows that a search scans: the int8 copy where there is one, else the index's embeddings."""
+    """Bytes of a chip's rows that a search scans: codes or the int8 copy where there is one, else the index's embeddings."""
+    if index.codes is not None:
+        return chip_bytes((index.codes.words, index.codes.factors))
     arrays = index.index if index.scanned is None else index.scanned.rows
     if arrays is None:
         return 0.0
@@ -210,7 +286,7 @@ def _embedding_bytes(index: types.Knowledge) -> float:
 def train_arguments(workload: Workload, spec: spec_lib.StepSpec) -> tuple[Any, ...]:
     """Returns the train step's arguments as shapes with shardings.
 
-    They are a TrainState, a Batch, Knowledge or None, and Retrieved where the host searches.
+    They are a TrainState, a Batch, Knowledge or None, and Retrieved where the host searches or reads what was found.
     """
     state = state_lib.abstract(spec, train_step.optimizer_for(spec, workload.optimizer))
     return state, batch(workload, spec.mesh), knowledge(workload, spec), *_found(workload, spec)
@@ -224,11 +300,18 @@ def answer_arguments(workload: Workload, spec: spec_lib.StepSpec) -> tuple[Any, 
 
 
 def _found(workload: Workload, spec: spec_lib.StepSpec) -> tuple[types.Retrieved, ...]:
-    """The argument that holds what a searcher of the host has found, where there is one."""
-    if spec.closed_book or not spec.search.on_host:
+    """The argument that holds what a searcher of the host has found, or what the host has read, where there is one."""
+    if spec.closed_book or not (spec.search.on_host or spec.tokens_on_host):
         return ()
     shape, spread = (workload.examples_a_step, spec.candidates), partitioning.batch_sharding(spec.mesh, workload.examples_a_step)
-    return (types.Retrieved(scores=_array(shape, jnp.float32, spread), passage_ids=_array(shape, jnp.int32, spread)),)
+
+    def rows() -> types.TokenTable:
+        counts = _array(shape, jnp.int32, spread)
+        return types.TokenTable(tokens=_array((*shape, workload.table_tokens), jnp.uint16, spread), title_lengths=counts, lengths=counts)
+
+    return (types.Retrieved(scores=_array(shape, jnp.float32, spread), passage_ids=_array(shape, jnp.int32, spread),
+                            reader_rows=rows() if spec.tokens_on_host else None,
+                            retriever_rows=rows() if spec.tokens_on_host and spec.needs_retriever_tokens else None),)
 
 
 def _array(shape: tuple[int, ...], dtype: Any, sharding: jax.sharding.Sharding) -> Any:
@@ -270,10 +353,12 @@ def knowledge(workload: Workload, spec: spec_lib.StepSpec) -> types.Knowledge | 
                                  scales=column(jnp.float32) if dtype == 'int8' else None)
 
     scans_copy = spec.search.scans_int8 and workload.index_dtype != 'int8'
-    return types.Knowledge(index=arrays(workload.index_dtype) if spec.needs_embeddings else None, reader_table=table(),
-                           retriever_table=table() if spec.needs_retriever_tokens else None,
+    tables = not spec.tokens_on_host
+    return types.Knowledge(index=arrays(workload.index_dtype) if spec.needs_embeddings else None, reader_table=table() if tables else None,
+                           retriever_table=table() if tables and spec.needs_retriever_tokens else None,
                            # As wide as the index: how many principal components a scan needs shows on real embeddings only.
-                           scanned=types.ScannedRows(arrays('int8')) if scans_copy else None)
+                           scanned=types.ScannedRows(arrays('int8')) if scans_copy else None,
+                           codes=_codes(workload, mesh) if spec.search.scans_codes and not spec.search.on_host else None)
 
 
 def _index_steps(workload: Workload, mesh: jax.sharding.Mesh, hosts: int) -> list[Step]:

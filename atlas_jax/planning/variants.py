@@ -185,7 +185,7 @@ def _index_bytes(workload: workload_lib.Workload) -> int:
     """Bytes of the index on all chips: embeddings and token tables, the retriever's only where passages are embedded."""
     if not workload.n_context:
         return 0
-    tables = 2 if workload.trains else 1
+    tables = 0 if workload.search.tokens == 'host' else 2 if workload.trains else 1
     embedding = _BYTES[workload.index_dtype] * workload.config.retriever.embedding_dim
     return workload.index_rows * (embedding + tables * _TOKEN_ID_BYTES * workload.table_tokens)
 

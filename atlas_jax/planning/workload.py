@@ -22,6 +22,7 @@ INDEX_DTYPES = ('float32', 'bfloat16', 'int8')
 # Passage lengths that stand for a store's, or are drawn from a mean and a deviation. Capacities are quantiles, which this many fix to
 # within a token.
 _SAMPLE = 20_000
+_TOKEN_ID_BYTES = 2  # uint16
 _TABLE_STEP = 128  # token tables are padded to this width, the lanes of a TPU
 _TASKS_ON_PASSAGES = (mlm.MLMTask, lm.LMTask, section.SectionTask)  # their examples are made from passages of the index
 CHOICES = (4, 3)  # options of a multiple-choice question, and tokens of each: <extra_id_0>, a letter, the end
@@ -39,6 +40,7 @@ class Workload:
       n_context: passages read, or found by a search; 0 is a closed book.
       index_rows: passages of the index, which lies on the devices.
       index_dtype: float32, bfloat16 or int8.
+      code_bytes: bytes of a passage's code, for the searcher codes; a factor of four bytes comes on top.
       table_tokens: width of the passages' token tables, a multiple of 128.
       query_tokens: width of the queries.
       passage_tokens: (mean, standard deviation) of the passages' tokens, titles included; None puts every input at its limit.
@@ -64,6 +66,7 @@ class Workload:
     n_context: int = 20
     index_rows: int = 33_000_000
     index_dtype: str = 'bfloat16'
+    code_bytes: int = 96
     table_tokens: int = 256
     query_tokens: int = 64
     passage_tokens: tuple[float, float] | None = None
@@ -83,7 +86,7 @@ class Workload:
         for name, valid in (('kind', STEPS), ('index_dtype', INDEX_DTYPES)):
             if getattr(self, name) not in valid:
                 raise errors.ConfigError(f'Workload.{name} is "{getattr(self, name)}"; choose one of {", ".join(valid)}')
-        for name, least in (('batch_size', 1), ('n_context', 0), ('index_rows', 1), ('query_tokens', 2)):
+        for name, least in (('batch_size', 1), ('n_context', 0), ('index_rows', 1), ('code_bytes', 1), ('query_tokens', 2)):
             if getattr(self, name) < least:
                 raise errors.ConfigError(f'Workload.{name} is {getattr(self, name)}; it must be at least {least}')
         if self.table_tokens < 1 or self.table_tokens % _TABLE_STEP:
@@ -188,6 +191,20 @@ def _quantiles(lengths: np.ndarray) -> tuple[int, ...]:
     ordered = np.sort(np.asarray(lengths, np.int64))
     places = np.linspace(0, len(ordered) - 1, min(len(ordered), _SAMPLE)).round().astype(np.int64)
     return tuple(ordered[places].tolist())
+
+
+def host_bytes(workload: Workload) -> dict[str, float]:
+    """Returns what each host has of the passages' tokens where they do not lie on the devices, by what it is; {} else.
+
+    On the disk ids stand one passage after another, without padding; read again, they come from the system's cache where it has room.
+    """
+    if workload.search.tokens == 'device' or workload.n_context == 0 or workload.kind == 'index':
+        return {}
+    lengths = token_lengths(workload)
+    # A passage's length, its title's, and the place of its first token.
+    sides = [lengths.reader_passages, lengths.retriever_passages]
+    return {'token ids on its disk': workload.index_rows * _TOKEN_ID_BYTES * sum(float(np.mean(side)) for side in sides),
+            'their places in its memory': workload.index_rows * len(sides) * (4 + 4 + 8.0)}
 
 
 def token_lengths(workload: Workload) -> types.TokenLengths:

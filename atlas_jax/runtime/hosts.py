@@ -116,6 +116,29 @@ def from_local(tree: Any, sharding: jax.sharding.Sharding, rows: int) -> Any:
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf, (rows, *leaf.shape[1:])), tree)
 
 
+def own_rows(array: jax.Array) -> np.ndarray:
+    """Returns this process's rows of a global array [rows, ...], as `from_local` takes them; waits until they are computed."""
+    if array.is_fully_addressable:
+        return jax.device_get(array)
+    # Several devices may hold the same rows.
+    parts = {shard.index[0].indices(len(array))[0]: shard.data for shard in array.addressable_shards}
+    return np.concatenate([jax.device_get(parts[start]) for start in sorted(parts)])
+
+
+def gather(values: np.ndarray) -> np.ndarray:
+    """Returns the arrays of all processes, [processes, ...]; all must call it together, with arrays of one shape and type."""
+    return values[None] if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(values))
+
+
+def gather_bytes(value: bytes) -> list[bytes]:
+    """Returns the bytes of all processes, in their order; all must call it together."""
+    sizes = gather(np.array(len(value), np.int64))
+    # Arrays of one shape are exchanged.
+    padded = np.zeros(int(sizes.max()), np.uint8)
+    padded[:len(value)] = np.frombuffer(value, np.uint8)
+    return [row[:size].tobytes() for row, size in zip(gather(padded), sizes.tolist(), strict=True)]
+
+
 def fetch(tree: Any) -> Any:
     """Waits until the arrays are computed and returns them as numpy arrays; each is whole on this process's devices.
 

@@ -1,5 +1,8 @@
 """BM25 over the texts of a passage store, by the library bm25s (Lu 2024); saved beside the index."""
 
+import collections
+import dataclasses
+import json
 import logging
 import pathlib
 from collections.abc import Iterable
@@ -8,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from atlas_jax import errors
+from atlas_jax.io import untrusted
+from atlas_jax.runtime import hosts
 from atlas_jax.searchers import host_searcher
 from atlas_jax.searchers.host_searcher import HostQueries, HostRetrieved
 
@@ -50,23 +55,81 @@ class BM25:
         host_searcher.write_saved(folder, {'digest': digest}, lambda place: self._index.save(place, show_progress=False))
 
 
-def build(texts: Iterable[str], valid: np.ndarray) -> BM25:
-    """Counts the words of every passage.
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """The words of some passages, counted.
+
+    tokenized    of bm25s: the ids of each passage's words, and the word of each id
+    frequencies  [words] int64, passages that have the word of each id
+    total        words of all passages together
+    passages     their number
+    """
+
+    tokenized: Any
+    frequencies: np.ndarray
+    total: int
+    passages: int
+
+
+def count(texts: Iterable[str]) -> Words:
+    """Counts the words of passages, title and text of each. Raises ConfigError: bm25s is not installed."""
+    tokenized = _package().tokenize(list(texts), stopwords=_STOPWORDS, show_progress=False)
+    distinct = [np.unique(ids) for ids in tokenized.ids]  # a passage counts once, however often it has the word
+    flat = np.concatenate([np.zeros(0, np.int64), *distinct]).astype(np.int64)
+    return Words(tokenized, np.bincount(flat, minlength=len(tokenized.vocab)), sum(map(len, tokenized.ids)), len(tokenized.ids))
+
+
+def of_all(own: Words) -> Words:
+    """Returns the words of this process's passages with the counts of all processes' passages; all must call it together.
+
+    A passage's score depends on how many passages have a word, and on how long they are. With the whole's counts each process gives its
+    own passages the scores that one process would.
+    """
+    vocab = sorted(own.tokenized.vocab, key=own.tokenized.vocab.__getitem__)  # by id, as frequencies are
+    sums: collections.Counter[str] = collections.Counter()
+    for said in hosts.gather_bytes(json.dumps(dict(zip(vocab, own.frequencies.tolist(), strict=True))).encode()):
+        sums.update(untrusted.parse_json(said))
+    total, passages = hosts.gather(np.array([own.total, own.passages], np.int64)).sum(axis=0).tolist()
+    return Words(own.tokenized, np.array([sums[word] for word in vocab], np.int64), total, passages)
+
+
+def build(words: Words, valid: np.ndarray) -> BM25 | None:
+    """Makes the searcher of counted passages; None if these have no words, though others do.
 
     Args:
-      texts: title and text of each row.
+      words: of the passages, one a row; the counts may be those of a larger whole.
       valid: [rows] bool, False for deleted rows.
 
     Raises:
-      ConfigError: bm25s is not installed, or no passage has a word.
+      ConfigError: bm25s is not installed, or no passage of the whole has a word.
     """
-    library = _package()
-    words = library.tokenize(list(texts), stopwords=_STOPWORDS, show_progress=False)
-    if not words.vocab:
+    if not words.total:
         raise errors.ConfigError('BM25 needs passages with words in them, and these have none; choose searcher "exact"')
-    index = library.BM25()
-    index.index(words, show_progress=False)
+    if not words.tokenized.vocab:
+        return None
+    index = _package().BM25()
+    # The library's door for an index that is built in another way: by its own way it would count the passages that it is given.
+    index.build_index_from_ids = lambda **_: _scores(words, index.k1, index.b, index.dtype)
+    index.nonoccurrence_array = None
+    # A copy: the library adds a word to it.
+    index.index((words.tokenized.ids, dict(words.tokenized.vocab)), show_progress=False)
     return BM25(index, valid)
+
+
+def _scores(words: Words, k1: float, b: float, dtype: str) -> dict[str, Any]:
+    """Returns the scores of all words in all passages, as bm25s keeps them: Lucene's formula (Lu 2024, section 2), by word, then by row."""
+    ids, rows = words.tokenized.ids, len(words.tokenized.ids)
+    lengths = np.array([len(each) for each in ids], np.int64)
+    # A number for each word in each row, word first: in order, they are the columns of a sparse matrix.
+    places = np.concatenate([np.asarray(each, np.int64) for each in ids]) * rows + np.repeat(np.arange(rows), lengths)
+    places, times = np.unique(places, return_counts=True)
+    word, row = np.divmod(places, rows)
+    # Rounded where the library rounds.
+    rarity = np.log(1 + (words.passages - words.frequencies + 0.5) / (words.frequencies + 0.5)).astype(dtype)
+    norms = k1 * (1 - b + b * lengths * (words.passages / words.total))
+    starts = np.searchsorted(word, np.arange(len(words.tokenized.vocab) + 1))
+    return {'data': (rarity[word] * (times / (norms[row] + times))).astype(dtype), 'indices': row.astype(np.int32), 'indptr': starts,
+            'num_docs': rows}
 
 
 def open_saved(folder: pathlib.Path, digest: str, valid: np.ndarray) -> BM25 | None:

@@ -73,10 +73,14 @@ class HostSearcher(Protocol):
         ...
 
 
-class SavedSearcher(HostSearcher, Protocol):
-    """A searcher of one index, which can be saved beside it. `valid` [rows] bool is False for deleted rows."""
+class IndexSearcher(HostSearcher, Protocol):
+    """A searcher of one index. `valid` [rows] bool is False for deleted rows."""
 
     valid: np.ndarray
+
+
+class SavedSearcher(IndexSearcher, Protocol):
+    """A searcher of one index, which can be saved beside it."""
 
     def save(self, folder: pathlib.Path, digest: str) -> None:
         """Writes the searcher of the version `digest`, whole or not at all. Raises DiskFullError."""

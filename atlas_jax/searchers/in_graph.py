@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from atlas_jax import errors, types
+from atlas_jax.searchers import codes as codes_lib
 from atlas_jax.searchers import exact, int8, scan
 from atlas_jax.searchers.config import IN_GRAPH, SearchConfig
 
@@ -12,7 +13,8 @@ Array = jax.Array
 
 
 def search(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, config: SearchConfig, *, searcher: str | None = None,
-           scanned: types.ScannedRows | None = None, excluded: Array | None = None) -> types.Retrieved:
+           scanned: types.ScannedRows | None = None, codes: types.Codes | None = None,
+           excluded: Array | None = None) -> types.Retrieved:
     """Finds the best passages by config's searcher. Works inside jit; no gradient flows through it.
 
     Args:
@@ -21,8 +23,9 @@ def search(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, co
       top_k: passages a query gets after filtering.
       mesh: the mesh whose axes shard the rows.
       config: searcher, metric and their options.
-      searcher: exact, approx or int8; None uses config's.
+      searcher: exact, approx, int8 or codes; None uses config's.
       scanned: the copy of `arrays` that the int8 searcher scans; None if `arrays` is int8 itself.
+      codes: those of `arrays`, for the codes searcher.
       excluded: [batch, n] int32 passages a query must not get; -1 marks unused places.
 
     Returns:
@@ -42,6 +45,8 @@ def search(arrays: types.IndexArrays, queries: Array, top_k: int, mesh: Mesh, co
         if scanned is None and arrays.scales is None:
             raise errors.ConfigError('the int8 searcher needs an index in int8, or an int8 copy of it; use Index.knowledge(search=...)')
         found = int8.search(arrays, queries, fetched, mesh, config.overfetch, scanned, metric=config.metric)
+    elif searcher == 'codes':
+        found = codes_lib.search(types.required(codes), arrays, queries, fetched, mesh, config.rescore_candidates, config.metric)
     else:
         raise errors.ConfigError(f'the searcher "{searcher}" runs on the host; give its results to the step, or choose one of '
                                  f'{", ".join(IN_GRAPH)}')

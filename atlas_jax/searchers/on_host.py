@@ -1,6 +1,7 @@
 """The searchers that run on the host, chosen by name, for one index or several, and combined for hybrid search.
 
-A searcher is opened if it was saved beside its index; otherwise it is built and saved there.
+A searcher is opened if it was saved beside its index; otherwise it is built and saved there. Of several processes each has a searcher of
+its share of the rows, and their results are put together.
 """
 
 import dataclasses
@@ -15,40 +16,79 @@ from jax.sharding import Mesh
 from atlas_jax import errors, types
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index.embedding_index import EmbeddingIndex
-from atlas_jax.searchers import bm25, fusion, host_searcher, in_graph, scann
-from atlas_jax.searchers.config import IN_GRAPH, SearchConfig
-from atlas_jax.searchers.host_searcher import HostQueries, HostRetrieved, HostSearcher, SavedSearcher
+from atlas_jax.runtime import hosts
+from atlas_jax.searchers import bm25, codes_on_host, fusion, host_searcher, in_graph, scann
+from atlas_jax.searchers.config import SearchConfig
+from atlas_jax.searchers.host_searcher import HostQueries, HostRetrieved, HostSearcher, IndexSearcher, SavedSearcher
 
 _NO_ROW = -1  # marks unused places in `excluded`
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One index with its passages; its rows are first_row, first_row + 1 … of the whole."""
+    """Rows of one index with its passages: all, or a process's share.
+
+    Attributes:
+      first_row: number of the index's first row in the whole.
+      share: (number, of how many) of the equal parts that the rows are cut into.
+    """
 
     index: EmbeddingIndex
     store: PassageStore
     first_row: int = 0
+    share: tuple[int, int] = (0, 1)
+
+    @property
+    def rows(self) -> range:
+        """Rows of the index."""
+        number, count = self.share
+        return range(len(self.index) * number // count, len(self.index) * (number + 1) // count)
+
+    @property
+    def valid(self) -> np.ndarray:
+        """[rows] bool, False for deleted rows."""
+        return ~self.index.deleted[self.rows.start:self.rows.stop]
+
+    def folder(self, name: str) -> pathlib.Path | None:
+        """Returns the folder of the part's saved searcher; None for an index in a bucket, whose searcher lives in memory only."""
+        number, count = self.share
+        name = name if count == 1 else f'{name}-{number + 1}-of-{count}'
+        return None if '://' in str(self.index.path) else pathlib.Path(self.index.path) / name
 
 
 class Several:
     """Searchers of several indexes as one HostSearcher: the best of all their results, by score."""
 
-    def __init__(self, searchers: Sequence[SavedSearcher], first_rows: Sequence[int]):
+    def __init__(self, searchers: Sequence[IndexSearcher], first_rows: Sequence[int]):
         self._searchers, self._first_rows = tuple(searchers), tuple(first_rows)
         self.needs_embeddings = any(searcher.needs_embeddings for searcher in searchers)
 
     def search(self, queries: HostQueries, top_k: int, excluded: np.ndarray | None = None) -> HostRetrieved:
         """Finds the best rows of all indexes, [batch, top_k]; see HostSearcher."""
-        found = []
+        # Of a process without rows these are all.
+        found = [HostRetrieved(np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int32))]
         for searcher, first_row in zip(self._searchers, self._first_rows, strict=True):
             inside = None
             if excluded is not None:
                 is_inside = (excluded >= first_row) & (excluded < first_row + len(searcher.valid))
                 inside = np.where(is_inside, excluded - first_row, _NO_ROW)
             found.append(searcher.search(queries, top_k, inside))
-        ids = [part.passage_ids + first_row for part, first_row in zip(found, self._first_rows, strict=True)]
+        ids = [part.passage_ids + first_row for part, first_row in zip(found, (0, *self._first_rows), strict=True)]
         return host_searcher.best(np.concatenate([part.scores for part in found], axis=1), np.concatenate(ids, axis=1), top_k)
+
+
+class Together:
+    """A searcher of this process's rows as one of all rows; all processes search together, for the same queries."""
+
+    def __init__(self, own: HostSearcher, needs_embeddings: bool):
+        self._own, self.needs_embeddings = own, needs_embeddings
+
+    def search(self, queries: HostQueries, top_k: int, excluded: np.ndarray | None = None) -> HostRetrieved:
+        """Finds the best rows of all processes, [batch, top_k]; see HostSearcher."""
+        own = self._own.search(queries, top_k, excluded)
+        # [processes, batch, top_k] to [batch, processes * top_k]
+        scores, ids = (np.concatenate(hosts.gather(values), axis=1) for values in (own.scores, own.passage_ids))
+        return host_searcher.best(scores, ids, top_k)
 
 
 class FromGraph:
@@ -61,8 +101,8 @@ class FromGraph:
 
     def search(self, queries: HostQueries, top_k: int, excluded: np.ndarray | None = None) -> HostRetrieved:
         """Finds the best rows by config.dense_searcher, [batch, top_k]; see HostSearcher."""
-        found = jax.device_get(_search_in_graph(self._knowledge.index, self._knowledge.scanned, queries.embeddings, excluded, top_k,
-                                                self._mesh, self._config))
+        found = hosts.to_host(_search_in_graph(self._knowledge.index, self._knowledge.scanned, self._knowledge.codes, queries.embeddings,
+                                               excluded, top_k, self._mesh, self._config))
         return HostRetrieved(scores=found.scores, passage_ids=found.passage_ids)
 
 
@@ -86,63 +126,90 @@ def make(config: SearchConfig, parts: Sequence[Part], knowledge: Callable[[], ty
     """Returns the host searcher that config names, over the parts.
 
     Args:
-      config: with searcher scann, bm25 or hybrid.
+      config: with searcher scann, bm25 or hybrid, or codes that are rescored on the host.
       parts: the indexes, and the first rows of each.
       knowledge: gives the index on the devices, for hybrid search with a searcher in the graph.
       mesh: the devices.
 
     Raises:
-      ConfigError: a package is missing, there are no passages or none has a word, or there are several processes.
+      ConfigError: a package is missing, or there are no passages or none has a word.
+      IndexFolderError: codes are missing or do not fit.
     """
-    if jax.process_count() > 1:
-        raise errors.ConfigError(f'the searcher "{config.searcher}" runs on one host and there are {jax.process_count()} processes; '
-                                 f'choose one of {", ".join(IN_GRAPH)}')
+    parts = [dataclasses.replace(part, share=(jax.process_index(), jax.process_count())) for part in parts]
+    if config.searcher == 'codes':
+        return _several(parts, [_codes(part, mesh, config) for part in parts])
     if config.searcher == 'scann':
-        return _several(parts, lambda part: _scann(part, config.metric))
-    lexical = _several(parts, _bm25)
+        return _several(parts, _scanns(parts, config.metric))
+    lexical = _several(parts, [_bm25(part) for part in parts])
     if config.searcher == 'bm25':
         return lexical
     dense: HostSearcher
     if config.dense_searcher == 'scann':
-        dense = _several(parts, lambda part: _scann(part, config.metric))
+        dense = _several(parts, _scanns(parts, config.metric))
+    elif config.dense_searcher == 'codes' and config.rescore == 'host':
+        dense = _several(parts, [_codes(part, mesh, config) for part in parts])
     else:
         dense = FromGraph(knowledge(), mesh, config)
     return Hybrid(dense, lexical, fusion.Mix.of(config), config.fusion_candidates)
 
 
-def _several(parts: Sequence[Part], make_one: Callable[[Part], SavedSearcher]) -> HostSearcher:
-    searchers = [make_one(part) for part in parts]
-    return searchers[0] if len(parts) == 1 and parts[0].first_row == 0 else Several(searchers, [part.first_row for part in parts])
+def _several(parts: Sequence[Part], searchers: Sequence[IndexSearcher | None]) -> HostSearcher:
+    """Returns one searcher of the parts' searchers; a part without one has no rows to find."""
+    first_rows = [part.first_row + part.rows.start for part in parts]
+    there = [(searcher, first_row) for searcher, first_row in zip(searchers, first_rows, strict=True) if searcher is not None]
+    if len(there) == 1 and there[0][1] == 0:
+        own: HostSearcher = there[0][0]
+    else:
+        own = Several([searcher for searcher, _ in there], [first_row for _, first_row in there])
+    if jax.process_count() == 1:
+        return own
+    # Processes must agree on what they need, though one may have no rows at all.
+    return Together(own, bool(hosts.gather(np.array(own.needs_embeddings)).any()))
+
+
+def _scanns(parts: Sequence[Part], metric: str) -> list[SavedSearcher | None]:
+    with hosts.together():  # else those that have built theirs would wait for one that cannot
+        if not any(len(part.index) for part in parts):
+            raise errors.ConfigError('ScaNN needs at least one passage, and the index has none; build the index first')
+        return [_scann(part, metric) if part.rows else None for part in parts]
+
+
+def _codes(part: Part, mesh: Mesh, config: SearchConfig) -> IndexSearcher:
+    # One without rows of its own too: the devices of all processes scan together.
+    return codes_on_host.make(part.index, mesh, config, part.rows)
 
 
 def _scann(part: Part, metric: str) -> SavedSearcher:
     # Deletions leave rows_digest as it is: ScaNN drops deleted rows from its results.
-    valid, folder, digest = ~part.index.deleted, _folder(part, scann.FOLDER), part.index.rows_digest
-    searcher = None if folder is None else scann.open_saved(folder, digest, valid, metric)
+    folder, digest = part.folder(scann.FOLDER), part.index.rows_digest
+    searcher = None if folder is None else scann.open_saved(folder, digest, part.valid, metric)
     if searcher is None:
-        searcher = scann.build(part.index.embeddings(np.arange(len(part.index))), valid, metric)
+        searcher = scann.build(part.index.embeddings(np.asarray(part.rows)), part.valid, metric)
         if folder is not None:
             searcher.save(folder, digest)
     return searcher
 
 
-def _bm25(part: Part) -> SavedSearcher:
-    valid, folder, digest = ~part.index.deleted, _folder(part, bm25.FOLDER), part.store.fingerprint
-    searcher = None if folder is None else bm25.open_saved(folder, digest, valid)
-    if searcher is None:
-        passages = (part.store[row] for row in range(len(valid)))
-        searcher = bm25.build((f'{passage.full_title} {passage.text}' for passage in passages), valid)
-        if folder is not None:
+def _bm25(part: Part) -> SavedSearcher | None:
+    folder, digest = part.folder(bm25.FOLDER), part.store.fingerprint
+    with hosts.together():
+        searcher = None if folder is None else bm25.open_saved(folder, digest, part.valid)
+    # One that has to count its words asks the others for theirs. A share without words is never saved, and cheap to count again.
+    if hosts.gather(np.array(searcher is not None)).all():
+        return searcher
+    with hosts.together():
+        passages = (part.store[row] for row in part.rows)
+        words = bm25.count(f'{passage.full_title} {passage.text}' for passage in passages)
+    words = bm25.of_all(words)
+    with hosts.together():
+        searcher = bm25.build(words, part.valid)
+        if folder is not None and searcher is not None:
             searcher.save(folder, digest)
     return searcher
-
-
-def _folder(part: Part, name: str) -> pathlib.Path | None:
-    """Returns the folder of the part's saved searcher; None for an index in a bucket, whose searcher lives in memory only."""
-    return None if '://' in str(part.index.path) else pathlib.Path(part.index.path) / name
 
 
 @functools.partial(jax.jit, static_argnames=('top_k', 'mesh', 'config'))
-def _search_in_graph(index: types.IndexArrays, scanned: types.ScannedRows | None, queries: jax.Array, excluded: jax.Array | None,
-                     top_k: int, mesh: Mesh, config: SearchConfig) -> types.Retrieved:
-    return in_graph.search(index, queries, top_k, mesh, config, searcher=config.dense_searcher, scanned=scanned, excluded=excluded)
+def _search_in_graph(index: types.IndexArrays, scanned: types.ScannedRows | None, codes: types.Codes | None, queries: jax.Array,
+                     excluded: jax.Array | None, top_k: int, mesh: Mesh, config: SearchConfig) -> types.Retrieved:
+    return in_graph.search(index, queries, top_k, mesh, config, searcher=config.dense_searcher, scanned=scanned, codes=codes,
+                           excluded=excluded)

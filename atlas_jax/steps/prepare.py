@@ -1,10 +1,12 @@
 """Makes examples ready for a compiled step: the index it retrieves from, or the passages it is given, and one batch after another.
 
-Training, answering, scoring and evaluation all go through `prepare`. The fast way is a step that searches and assembles in the graph. The
-host has to put inputs together where a format's fields touch other text: a first program searches, the host assembles the texts, and the
-step reads given passages; as it does where examples bring their own.
+Training, answering, scoring and evaluation all go through `prepare`. The fast way is a step that searches and assembles in the graph. Two
+programs with the host between them are the other way: where a searcher of the host finds the passages, where their tokens lie on the host
+(SearchConfig.tokens), or where a format's fields touch other text, so that the host assembles the texts and the step reads given passages;
+as it does where examples bring their own.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -20,6 +22,7 @@ from atlas_jax.input import encode, text_inputs
 from atlas_jax.io import file_list
 from atlas_jax.knowledge import group as index_group
 from atlas_jax.knowledge.index import Index
+from atlas_jax.knowledge.token_rows import TokenRows
 from atlas_jax.model import AtlasModel
 from atlas_jax.models.atlas import AtlasConfig
 from atlas_jax.runtime import hosts, progress
@@ -33,6 +36,7 @@ from atlas_jax.tasks.task import TaskExample
 from atlas_jax.tokenizers import formats
 
 _Item = TypeVar('_Item')
+Made = tuple[types.Batch, types.Retrieved | None]  # a batch on the devices, and what was found for it outside of the step
 Searched = Index | Sequence[Index] | index_group.IndexGroup | None
 
 # Of a step that answers: the next questions should find it compiled. Empty places cost the retriever a few tokens a question.
@@ -74,7 +78,8 @@ class Prepared:
       knowledge: what the step reads besides the batch.
       searcher: of the host; None where the graph searches.
       index: where the passages are; None in a closed book and where examples bring their own.
-      searched: spec of the search alone, where the host assembles what was found.
+      searched: spec of the search alone, where it is a program of its own: the host reads or assembles what was found.
+      token_rows: reads the tokens of what was found; None where they lie on the devices, and where the host assembles texts.
     """
 
     spec: spec_lib.StepSpec
@@ -83,64 +88,104 @@ class Prepared:
     searcher: HostSearcher | None = None
     index: index_group.IndexGroup | None = None
     searched: spec_lib.StepSpec | None = None
+    token_rows: TokenRows | None = None
 
     @property
     def on_host(self) -> bool:
-        """True where a batch is made between two programs, so that it takes the examples and the current parameters."""
+        """True where the host finds or assembles passages between two programs, by the examples themselves."""
+        return self.searcher is not None or self.assembles
+
+    @property
+    def assembles(self) -> bool:
+        """True where the host puts together the texts of what was found."""
+        return self.searched is not None and self.token_rows is None
+
+    @property
+    def between_programs(self) -> bool:
+        """True where the host has something to do between search and step."""
         return self.searcher is not None or self.searched is not None
+
+    @property
+    def together(self) -> bool:
+        """True where the host's part is done by all processes together, so that each must do it at the same place among its programs."""
+        return jax.process_count() > 1 and self.on_host
 
     @property
     def needs_params(self) -> bool:
         """True where a batch's passages are found by the parameters of the moment, so that it cannot be made before these are known."""
         return self.searched is not None if self.searcher is None else self.searcher.needs_embeddings
 
-    def batch(self, examples: Sequence[TaskExample], size: int, params: Any) -> tuple[types.Batch, types.Retrieved | None]:
-        """A batch on the devices, filled up to `size`, and what the host has found for it.
+    def batch(self, examples: Sequence[TaskExample], size: int, params: Any) -> Made:
+        """A batch on the devices, filled up to `size`, and what was found for it outside of the step.
 
         Args:
           examples: at most `size`.
           size: divides over the mesh.
           params: {'retriever', …} of the moment; read only where `needs_params`.
         """
-        batch = self._made(examples, size, bare=self.searched is not None)
-        # The usual way: the step searches and assembles, and this is all the host does.
-        if not self.on_host:
-            return batch, None
-        spec = self.searched or self.spec
-        if self.searcher is not None:
-            retriever = params['retriever'] if self.needs_params else None
-            retrieved = search_step.find_on_host(retriever, batch, examples, self.searcher, spec)
-        else:
-            retrieved = search_step.search_step(spec)(params, batch, self.knowledge)
-        return (batch, retrieved) if self.searched is None else (self._assembled(examples, size, retrieved), retrieved)
+        return self.begin(examples, size, params)()
 
-    def training_batch(self, drawn: Any, params: Any, size: int) -> tuple[types.Batch, types.Retrieved | None]:
-        """A batch on the devices, of what the training pipeline yields: its rows of this process, or where `on_host` the examples.
+    def training_batch(self, drawn: Any, size: int) -> types.Batch:
+        """A batch on the devices, of the rows of this process that the training pipeline yields."""
+        return hosts.from_local(drawn, self.sharding(size), size)
 
-        `params` as for `batch`.
+    def begin(self, drawn: Sequence[TaskExample] | types.Batch, size: int, params: Any, ahead: bool = False) -> Callable[[], Made]:
+        """Hands the search for a batch to the devices; returns what waits for it, does the host's part, and gives what `batch` gives.
+
+        Args:
+          drawn: examples, or a batch on the devices where the host needs none of them.
+          size, params: as of `batch`.
+          ahead: a thread does the host's part now, while the devices go on.
         """
-        return self.batch(drawn, len(drawn), params) if self.on_host else (hosts.from_local(drawn, self.sharding(size), size), None)
+        batch = drawn if isinstance(drawn, types.Batch) else self._made(drawn, size, bare=self.assembles)
+        # The usual way: the step searches and assembles, and this is all the host does.
+        if not self.between_programs:
+            return lambda: (batch, None)
+        spec, embeddings, found = self.searched or self.spec, None, None
+        if self.searcher is None:
+            # As the batch lies, so that each process can read what was found for its own rows.
+            found = hosts.place(search_step.search_step(spec)(params, batch, self.knowledge), self.sharding(size))
+        elif self.searcher.needs_embeddings:
+            embeddings = search_step.query_embedder(spec)(params['retriever'], batch)
+        examples = () if isinstance(drawn, types.Batch) else drawn
+
+        def finish() -> Made:
+            retrieved = found
+            if retrieved is None:
+                retrieved = search_step.find_on_host(embeddings, batch, examples, types.required(self.searcher), spec)
+            if self.assembles:
+                return self._assembled(examples, size, retrieved), retrieved
+            return batch, retrieved if self.token_rows is None else self._with_tokens(self.token_rows, retrieved, size)
+
+        # Assembling encodes texts, which is Python's and would hold up the loop.
+        if not ahead or self.together or self.assembles:
+            return finish
+        if not _side_by_side(self.spec.mesh):
+            made = finish()
+            return lambda: made
+        return _thread().submit(finish).result
 
     def run(self, step: Callable[..., Any], params: Any, examples: Sequence[TaskExample], size: int,
             label: str | None = None) -> Iterator[tuple[Sequence[TaskExample], Any]]:
         """Yields examples and what `step(params, batch, knowledge, retrieved)` says of them, on the host; with a label shows a bar."""
         # In order: the rows of a batch are the examples of a chunk, fillers last.
         with progress.bar(len(examples), label, ' questions') if label else contextlib.nullcontext() as bar:
-            started = self._started(step, params, examples, size)
-            # The next batch is made, and waits for its turn on the devices, while this one is computed and its answers are read. Not on a
-            # CPU with several devices: two programs side by side may wait for each other's collectives there.
-            overlaps = self.spec.mesh.size == 1 or jax.default_backend() != 'cpu'
+            # The next batch is made, and waits for its turn on the devices, while this one is computed and its answers are read.
+            overlaps = _side_by_side(self.spec.mesh)
+            started = self._started(step, params, examples, size, overlaps and self.between_programs)
             for chunk, result in _one_behind(started) if overlaps else started:
                 yield chunk, hosts.to_host(result)
                 if bar is not None:
                     bar.update(len(chunk))
 
-    def _started(self, step: Callable[..., Any], params: Any, examples: Sequence[TaskExample],
-                 size: int) -> Iterator[tuple[Sequence[TaskExample], Any]]:
+    def _started(self, step: Callable[..., Any], params: Any, examples: Sequence[TaskExample], size: int,
+                 ahead: bool) -> Iterator[tuple[Sequence[TaskExample], Any]]:
         """Yields examples and the result of their step, on the devices, where it may still be computed."""
-        for start in range(0, len(examples), size):
-            chunk = examples[start:start + size]
-            batch, retrieved = self.batch(chunk, size, params)
+        chunks = [examples[start:start + size] for start in range(0, len(examples), size)]
+        begun = ((chunk, self.begin(chunk, size, params, ahead)) for chunk in chunks)
+        # Before a step is handed over the next batch's search is: its passages are then read while the step is computed.
+        for chunk, made in _one_behind(begun) if ahead else begun:
+            batch, retrieved = made()
             yield chunk, step(params, batch, self.knowledge, retrieved)
 
     def search(self, params: Any, examples: Sequence[TaskExample], size: int,
@@ -153,7 +198,9 @@ class Prepared:
                 return retrieved
             return search_step.search_step(self.spec)(params, batch, knowledge, retrieved)
 
-        return self.run(step, params, examples, size, label)
+        # Nobody reads the passages unless they are re-ranked by what they say.
+        searching = self if self.token_rows is None or self.spec.reranked else dataclasses.replace(self, searched=None, token_rows=None)
+        return searching.run(step, params, examples, size, label)
 
     def sharding(self, examples: int) -> jax.sharding.NamedSharding:
         """Returns the layout of a batch of so many examples on the devices."""
@@ -171,6 +218,11 @@ class Prepared:
 
         sharding = self.sharding(size)
         return hosts.from_local(encode.stack([row(number) for number in hosts.local_rows(sharding, size)]), sharding, size)
+
+    def _with_tokens(self, token_rows: TokenRows, retrieved: types.Retrieved, size: int) -> types.Retrieved:
+        """Adds the passages' tokens; each process reads those of its own examples."""
+        tables = hosts.from_local(token_rows.read(hosts.own_rows(retrieved.passage_ids)), self.sharding(size), size)
+        return retrieved.replace(reader_rows=tables['reader'], retriever_rows=tables.get('retriever'))
 
     def _assembled(self, examples: Sequence[TaskExample], size: int, retrieved: types.Retrieved) -> types.Batch:
         found, index = hosts.to_host(retrieved), self.index
@@ -234,7 +286,22 @@ def prepare(atlas: AtlasModel, examples: Sequence[TaskExample], index: Searched,
     nothing = np.zeros(1, np.int64)
     token_lengths = types.TokenLengths(nothing, nothing, query_lengths) if group is None else group.token_lengths(query_lengths)
     spec = spec_lib.make_spec(config, atlas.segments, atlas.mesh, token_lengths, batch_size, distill, step, searching.search)
-    return Prepared(spec, encoder, *_held(atlas, group, spec, knowledge), group)
+    held = _held(atlas, group, spec, knowledge)
+    if group is None or not spec.tokens_on_host:
+        return Prepared(spec, encoder, *held, group)
+    token_rows = TokenRows(group, atlas, spec.needs_retriever_tokens)
+    return Prepared(spec, encoder, *held, group, search_step.alone(spec), token_rows)
+
+
+def _side_by_side(mesh: jax.sharding.Mesh) -> bool:
+    """Returns whether two programs may be under way: on a CPU with several devices they may wait for each other's collectives."""
+    return mesh.size == 1 or jax.default_backend() != 'cpu'
+
+
+@functools.cache
+def _thread() -> concurrent.futures.ThreadPoolExecutor:
+    # One, so that what was begun first is done first.
+    return concurrent.futures.ThreadPoolExecutor(1, 'passages')
 
 
 def _one_behind(items: Iterator[_Item]) -> Iterator[_Item]:
@@ -306,3 +373,16 @@ def passages_to_read(atlas: AtlasModel, index: Searched, n_context: int | None, 
     if index is None and not use_file_passages:
         return 0
     return max(atlas.config.n_context if n_context is None else n_context, 1)
+
+
+def embed_questions(atlas: AtlasModel, examples: Sequence[TaskExample], batch_size: int = 64) -> np.ndarray:
+    """Embeds the examples' queries as a search does, [n, dim] float32. Raises ConfigError: there is none."""
+    if not examples:
+        raise errors.ConfigError('there are no questions to embed; give a file with at least one')
+    size = atlas.whole_batch(min(batch_size, len(examples)))
+    # A closed book has the same queries and asks for no index.
+    prepared, params = prepare(atlas, examples, None, 0, size), atlas.device_params()
+    embed = search_step.query_embedder(prepared.spec)
+    parts = [hosts.to_host(embed(params['retriever'], prepared.batch(examples[first:first + size], size, params)[0]))
+             for first in range(0, len(examples), size)]
+    return np.concatenate(parts)[:len(examples)]

@@ -56,10 +56,10 @@ def retrieve_and_assemble(params, batch: types.Batch, knowledge: types.Knowledge
         return _closed_book_inputs(batch, spec)
     # From here on something is searched, so there is an index.
     knowledge = types.required(knowledge)
-    retrieved = find(params, batch, knowledge, spec, retrieved, passage_params)
+    retrieved = _find(params, batch, knowledge, spec, retrieved, passage_params)
     found = jnp.isfinite(retrieved.scores)  # [batch, top_k]
     ids = retrieved.passage_ids
-    rows = _take_rows(knowledge.reader_table, ids.reshape(-1), spec)
+    rows = _rows(retrieved.reader_rows, knowledge.reader_table, ids, spec)
     limit = spec.config.inputs.text_max_tokens
     tokens, lengths = assembly.assemble(
         types.required(spec.segments.reader), jnp.repeat(batch.reader_query_tokens, spec.top_k, axis=0),
@@ -67,9 +67,9 @@ def retrieve_and_assemble(params, batch: types.Batch, knowledge: types.Knowledge
     # Length 0 marks an empty slot: streams leave it out and masks hide it.
     lengths = jnp.where(found, lengths.reshape(ids.shape), 0)
     whole = _whole_lengths(batch, jax.tree.map(lambda column: column.reshape(*ids.shape, *column.shape[1:]), rows), spec)
-    inputs = types.ReaderInputs(reader_tokens=tokens.reshape(*ids.shape, limit), reader_lengths=lengths, retrieved=retrieved,
+    inputs = types.ReaderInputs(reader_tokens=tokens.reshape(*ids.shape, limit), reader_lengths=lengths, retrieved=_bare(retrieved),
                                 truncated_passages=jnp.sum(found & (whole > limit)))
-    return _add_retriever_side(inputs, ids[:, :spec.passages_scored], knowledge, spec)
+    return _add_retriever_side(inputs, ids[:, :spec.passages_scored], knowledge, spec, retrieved.retriever_rows)
 
 
 def find(params, batch: types.Batch, knowledge: types.Knowledge, spec: spec_lib.StepSpec, retrieved: types.Retrieved | None = None,
@@ -78,6 +78,12 @@ def find(params, batch: types.Batch, knowledge: types.Knowledge, spec: spec_lib.
 
     Scores [batch, top_k] float32 and ids [batch, top_k] int32, best first.
     """
+    return _bare(_find(params, batch, knowledge, spec, retrieved, passage_params))
+
+
+def _find(params, batch: types.Batch, knowledge: types.Knowledge, spec: spec_lib.StepSpec, retrieved: types.Retrieved | None,
+          passage_params) -> types.Retrieved:
+    """Returns what `find` does, with the passages' tokens where the host has read them."""
     # The host has searched; nothing is embedded or compared here.
     if retrieved is not None and not spec.reranked:
         return retrieved
@@ -85,7 +91,8 @@ def find(params, batch: types.Batch, knowledge: types.Knowledge, spec: spec_lib.
     queries = jax.lax.stop_gradient(embed_queries(params, batch, spec))
     if retrieved is None:
         retrieved = in_graph.search(types.required(knowledge.index), queries, spec.candidates, spec.mesh, spec.search,
-                                    scanned=knowledge.scanned, excluded=batch.excluded_passage_ids)
+                                    scanned=knowledge.scanned, codes=knowledge.codes,
+                                    excluded=batch.excluded_passage_ids)
     passage_params = params if passage_params is None else passage_params
     return _rerank(passage_params, queries, retrieved, knowledge, spec) if spec.reranked else retrieved
 
@@ -93,7 +100,7 @@ def find(params, batch: types.Batch, knowledge: types.Knowledge, spec: spec_lib.
 def _rerank(passage_params, queries: Array, retrieved: types.Retrieved, knowledge: types.Knowledge,
             spec: spec_lib.StepSpec) -> types.Retrieved:
     """Returns the best top_k of the candidates by embeddings that the passage encoder makes now, at the smallest capacity that fits."""
-    rows = _take_rows(types.required(knowledge.retriever_table), retrieved.passage_ids.reshape(-1), spec)
+    rows = _rows(retrieved.retriever_rows, knowledge.retriever_table, retrieved.passage_ids, spec)
     tokens, lengths = retriever_inputs(rows, retrieved.passage_ids.shape, spec)  # [batch, candidates, width], [batch, candidates]
     embeddings = _embed_now(passage_params, tokens, jnp.where(jnp.isfinite(retrieved.scores), lengths, 0), spec)
     score = exact.score(spec.search.metric)
@@ -104,7 +111,15 @@ def _rerank(passage_params, queries: Array, retrieved: types.Retrieved, knowledg
 
     scores = jax.vmap(of_one)(embeddings, exact.prepare(queries, spec.search.metric))
     scores = jnp.where(jnp.isfinite(retrieved.scores), scores, -jnp.inf)
-    return scan.best(scores, retrieved.passage_ids, spec.top_k)
+    best = scan.best(scores, retrieved.passage_ids, spec.top_k)
+    # [batch, top_k], places among the candidates. Row 0 stands at empty places too; where it was found, it comes before them.
+    places = jnp.argmax(best.passage_ids[:, :, None] == retrieved.passage_ids[:, None, :], axis=-1)
+    return best.replace(reader_rows=_at(retrieved.reader_rows, places), retriever_rows=_at(retrieved.retriever_rows, places))
+
+
+def _at(rows: types.TokenTable | None, places: Array) -> types.TokenTable | None:
+    """Takes the rows at places [batch, top_k] of [batch, candidates, ...]."""
+    return jax.tree.map(lambda column: jax.vmap(lambda of_one, at: of_one[at])(column, places), rows)
 
 
 def _embed_now(params, tokens: Array, lengths: Array, spec: spec_lib.StepSpec) -> Array:
@@ -118,7 +133,8 @@ def _embed_now(params, tokens: Array, lengths: Array, spec: spec_lib.StepSpec) -
     return embeddings.reshape(*lengths.shape, -1)  # [streams, passages, dim] -> [batch, n, dim]
 
 
-def _add_retriever_side(inputs: types.ReaderInputs, ids: Array, knowledge: types.Knowledge, spec: spec_lib.StepSpec) -> types.ReaderInputs:
+def _add_retriever_side(inputs: types.ReaderInputs, ids: Array, knowledge: types.Knowledge, spec: spec_lib.StepSpec,
+                        given_rows: types.TokenTable | None = None) -> types.ReaderInputs:
     if not spec.passages_scored:
         return inputs
     if spec.distillation.retriever_training == 'query_side':
@@ -126,7 +142,8 @@ def _add_retriever_side(inputs: types.ReaderInputs, ids: Array, knowledge: types
         rows = jax.tree.map(lambda column: jnp.take(column, ids.reshape(-1), axis=0), types.required(knowledge.index))
         embeddings = rows.embeddings.astype(jnp.float32) * (1 if rows.scales is None else rows.scales[:, None])
         return inputs.replace(passage_embeddings=embeddings.reshape(*ids.shape, -1))
-    tokens, lengths = retriever_inputs(_take_rows(types.required(knowledge.retriever_table), ids.reshape(-1), spec), ids.shape, spec)
+    scored = jax.tree.map(lambda column: column[:, :spec.passages_scored], given_rows)
+    tokens, lengths = retriever_inputs(_rows(scored, knowledge.retriever_table, ids, spec), ids.shape, spec)
     return inputs.replace(retriever_tokens=tokens, retriever_lengths=lengths)
 
 
@@ -160,9 +177,21 @@ def _closed_book_inputs(batch: types.Batch, spec: spec_lib.StepSpec) -> types.Re
     return types.ReaderInputs(reader_tokens=tokens[:, None], reader_lengths=lengths[:, None])
 
 
-def _take_rows(table: types.TokenTable, ids: Array, spec: spec_lib.StepSpec) -> types.TokenTable:
-    """Takes the table's rows `ids` [n] int32, laid out over the devices like the streams."""
-    rows = jax.tree.map(lambda column: jnp.take(column, ids, axis=0).astype(jnp.int32), table)
+def _bare(retrieved: types.Retrieved) -> types.Retrieved:
+    """Returns scores and ids alone: the tokens are read, and no step gives them back."""
+    return retrieved.replace(reader_rows=None, retriever_rows=None)
+
+
+def _rows(given_rows: types.TokenTable | None, table: types.TokenTable | None, ids: Array, spec: spec_lib.StepSpec) -> types.TokenTable:
+    """Returns the passages `ids` [batch, n] int32 as rows [batch * n, ...], laid out over the devices like the streams.
+
+    They are those that the host has read, [batch, n, ...], or else the table's.
+    """
+    if given_rows is None:
+        rows = jax.tree.map(lambda column: jnp.take(column, ids.reshape(-1), axis=0), types.required(table))
+    else:
+        rows = jax.tree.map(lambda column: column.reshape(-1, *column.shape[2:]), given_rows)
+    rows = jax.tree.map(lambda column: column.astype(jnp.int32), rows)
     # Rows of the index lie anywhere. Their copies go where their stream is, so that no token moves later.
     return jax.tree.map(lambda column: partitioning.constrain(column, spec.mesh, 'streams'), rows)
 

@@ -1,5 +1,6 @@
 """Search alone: the step that finds passages and reads nothing, and the way of a searcher of the host."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,6 +36,11 @@ def _search(spec: StepSpec, params: Params, batch: types.Batch, knowledge: types
     return retrieve.retrieve_and_assemble(retriever, batch, knowledge, spec, passage_params=passage_encoder).retrieved
 
 
+def alone(spec: StepSpec) -> StepSpec:
+    """Returns the spec of the search that is a program of its own before the step of `spec`: spec.candidates passages, not re-ranked."""
+    return dataclasses.replace(spec, read=(), scored=(), embedded=(), reranked=())
+
+
 def query_embedder(spec: StepSpec) -> Callable[..., jax.Array]:
     """Returns the compiled step `(retriever's parameters, batch) -> query embeddings [batch, dim] float32`."""
     return compile_step(_embed_queries, spec)
@@ -44,12 +50,12 @@ def _embed_queries(spec: StepSpec, params: Any, batch: types.Batch) -> jax.Array
     return retrieve.embed_queries(params, batch, spec)
 
 
-def find_on_host(params: Any, batch: types.Batch, examples: Sequence[TaskExample], searcher: HostSearcher,
+def find_on_host(embeddings: jax.Array | None, batch: types.Batch, examples: Sequence[TaskExample], searcher: HostSearcher,
                  spec: StepSpec) -> types.Retrieved:
-    """Embeds a batch's queries, searches on the host, and lays what was found out like the batch.
+    """Searches on the host for a batch, and lays what was found out like it.
 
     Args:
-      params: the (query) retriever's parameters; None where the searcher needs no embeddings.
+      embeddings: of `query_embedder`, [batch, dim]; None where the searcher needs none: BM25 reads the words alone.
       batch: the examples' tokens; its excluded passages are not given.
       examples: those of the batch, fewer where fillers end it. A searcher by words searches for the question, or the query of an
         example without one.
@@ -59,8 +65,7 @@ def find_on_host(params: Any, batch: types.Batch, examples: Sequence[TaskExample
     texts = [example.question or example.query for example in examples]
     # Fillers search for nothing; their results are never read.
     texts += [''] * (batch.example_ids.shape[0] - len(texts))
-    # BM25 reads the words alone: no compilation, no device.
-    embeddings = hosts.to_host(query_embedder(spec)(params, batch)) if searcher.needs_embeddings else None
+    queries = HostQueries(texts, None if embeddings is None else hosts.to_host(embeddings))
     excluded = None if batch.excluded_passage_ids is None else hosts.to_host(batch.excluded_passage_ids)
-    found = searcher.search(HostQueries(texts, embeddings), spec.candidates, excluded)
+    found = searcher.search(queries, spec.candidates, excluded)
     return found.on_devices(partitioning.batch_sharding(spec.mesh, len(texts)))

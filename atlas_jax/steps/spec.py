@@ -233,6 +233,11 @@ class StepSpec:
         return bool(self.embedded or self.reranked)
 
     @property
+    def tokens_on_host(self) -> bool:
+        """True where the host reads the passages' tokens, after they were found."""
+        return self.search.tokens == 'host' and not self.closed_book
+
+    @property
     def needs_embeddings(self) -> bool:
         """True where the step reads the index's embeddings: to search them, or as the retriever's side of the loss."""
         return not self.closed_book and (not self.search.on_host or self.keeps_passage_encoder)

@@ -15,6 +15,8 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from atlas_jax import errors, partitioning, types
+from atlas_jax.knowledge.token_rows import TokenRows
+from atlas_jax.runtime import hosts
 from atlas_jax.searchers import int8
 from atlas_jax.steps import buckets, retrieve
 from atlas_jax.steps import spec as spec_lib
@@ -99,9 +101,10 @@ class Refresher:
     A block is the same few rows of every device. `generations` [blocks] int32 says after how many updates each was embedded.
     """
 
-    def __init__(self, spec: spec_lib.StepSpec, config: RefreshConfig, rows: int, lengths: types.TokenLengths):
-        """`rows` of the index on the devices; `lengths` as for make_spec."""
-        self.spec, self.config = spec, config
+    def __init__(self, spec: spec_lib.StepSpec, config: RefreshConfig, rows: int, lengths: types.TokenLengths,
+                 token_rows: TokenRows | None = None):
+        """`rows` of the index on the devices; `lengths` as for make_spec; `token_rows` reads passages that are not on the devices."""
+        self.spec, self.config, self._token_rows = spec, config, token_rows
         self._local_rows = rows // spec.mesh.size
         # One block program for all: blocks are equally large on every device.
         self._block = min(config.block_passages, self._local_rows)
@@ -160,12 +163,22 @@ class Refresher:
         # Donated are the numbers alone: which rows are valid does not change, nor what the copy is turned by.
         columns = [_numbers(types.required(knowledge.index))] + ([] if knowledge.scanned is None else [_numbers(knowledge.scanned.rows)])
         rotation = None if knowledge.scanned is None else knowledge.scanned.rotation
-        index, *copy = self.program(columns, encoder, knowledge.retriever_table, np.int32(start), rotation)
+        table = knowledge.retriever_table if self._token_rows is None else self._read(self._token_rows, start)
+        index, *copy = self.program(columns, encoder, table, np.int32(start), rotation)
         self.generations[block] = updates_done
         knowledge = knowledge.replace(index=_with_numbers(types.required(knowledge.index), index))
         if knowledge.scanned is None:
             return knowledge
         return knowledge.replace(scanned=knowledge.scanned.replace(rows=_with_numbers(knowledge.scanned.rows, copy[0])))
+
+
+    def _read(self, token_rows: TokenRows, start: int) -> types.TokenTable:
+        """Returns a block's passages on their devices: rows `start` and on of each, [streams * block, ...]."""
+        streams = self.spec.streams
+        rows = (np.arange(streams)[:, None] * self._local_rows + np.arange(start, start + self._block)).reshape(-1)
+        sharding = partitioning.sharding(self.spec.mesh, 'passages')
+        own = token_rows.side('retriever', rows[hosts.local_rows(sharding, len(rows))])
+        return hosts.from_local(own, sharding, len(rows))
 
 
 def scanned_again(scanned: types.ScannedRows | None, index: types.IndexArrays, spec: spec_lib.StepSpec) -> types.ScannedRows | None:
@@ -188,7 +201,7 @@ def _embed_block(spec: spec_lib.StepSpec, block: int, capacities: tuple[buckets.
     Args:
       columns: the numbers of the index, and of its int8 copy where there is one.
       encoder: the passage encoder's parameters.
-      table: passages in the retriever's tokens.
+      table: all passages in the retriever's tokens, or those of the block alone.
       start: scalar int32, the first row on each device.
       rotation: [dim, scanned dim] float32, what the int8 copy is turned by; None without one.
     """
@@ -202,7 +215,9 @@ def _embed_block(spec: spec_lib.StepSpec, block: int, capacities: tuple[buckets.
         return jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=0), old, new)
 
     # Each device slices its own rows. A slice of the global array would be gathered from all of them.
-    rows = jax.shard_map(take, mesh=spec.mesh, in_specs=(by_rows, everywhere), out_specs=by_rows)(table, start)
+    rows = table
+    if len(table.lengths) > spec.streams * block:
+        rows = jax.shard_map(take, mesh=spec.mesh, in_specs=(by_rows, everywhere), out_specs=by_rows)(table, start)
     tokens, lengths = retrieve.retriever_inputs(rows, (spec.streams, block), spec)  # [streams, block, width], [streams, block]
 
     def embed_at(capacity: buckets.Capacity) -> Callable[[], jax.Array]:

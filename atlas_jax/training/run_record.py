@@ -18,7 +18,7 @@ from atlas_jax.tasks.task import TaskExample
 RECORD_FILE = 'record.json'
 _SETTINGS, _CHANGES = 'settings', 'changes'
 # How a step is computed, not what; and what the given weights have, which a run that goes on does not read.
-_FREE = ('StepConfig.remat', 'StepConfig.attention', 'has_passage_encoder')
+_FREE = ('StepConfig.remat', 'StepConfig.attention', 'SearchConfig.tokens', 'has_passage_encoder')
 # The arrays of a checkpoint have their shapes and their tree from these.
 _FIXED = ('OptimizerConfig.optimizer', 'DistillConfig.retriever_training', 'DistillConfig.freeze_retriever_steps', 'StepConfig.param_dtype',
           'RefreshConfig.', 'refreshed_index', 'reader.', 'retriever.')

@@ -26,6 +26,10 @@ def test_pieces_come_back_in_their_order(tmp_path_factory, sizes, chunk_values):
     reader = store_arrays.ArrayReader(folder)
     assert len(reader) == first and reader.read().tolist() == list(range(first)) and reader.dtype == np.int32
     assert reader.read(first // 3, first // 2).tolist() == list(range(first // 3, first // 2))
+    starts = np.arange(0, first, 3)
+    for _ in range(2):  # whole chunks are read at first, and ranges of them later
+        found = reader.ranges(starts, np.minimum(starts + 2, first))
+        assert found.tolist() == [number for number in range(first) if number % 3 < 2] and found.dtype == np.int32
 
 
 def test_a_small_array_is_one_small_chunk(tmp_path):

@@ -33,14 +33,14 @@ _OWN_NAMES = {
     # Each name is checked where the list is read.
     'io.appending': {'folder.local / name'},
     'io.contents': {'folder / name', 'folder.local / name'},
-    'planning.plan': {"cache_dir / f'{_key([lowered.as_text(), *shapes], topology)}.json'"},
+    'planning.plan': {"cache_dir / f'{_key([*(each.as_text() for each in lowered), *shapes], topology)}.json'"},
     # Names of this package's own parts of a project.
     'project.folder': {"self.path / ('run' if self.trains else 'model')",
                        "self.path / 'results' / ('test.jsonl' if name == 'evaluate' else 'closed_book.jsonl')"},
     'project.making': {'self._project.path / name'},
     'project.report': {"project.path / 'results' / each"},
     'project.steps': {"project.path / 'questions' / f'{name}.jsonl'"},
-    'searchers.on_host': {'pathlib.Path(part.index.path) / name'},
+    'searchers.on_host': {'pathlib.Path(self.index.path) / name'},
     'tokenizers.bert': {'folder / file'},
     # Where a checkpoint of the original says that its models are: looked at for tokenizers, and for nothing else.
     'conversion.original': {'parent / option', 'parent / pathlib.PurePath(option).name'},

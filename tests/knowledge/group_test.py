@@ -41,7 +41,7 @@ class FakeIndex(Index):
     def token_lengths(self, reader_queries):
         return types.TokenLengths(np.arange(len(self.index)), np.arange(len(self.index)) + 1, reader_queries)
 
-    def knowledge(self, atlas, *, retriever_tokens=False, embeddings=True, room=False):
+    def knowledge(self, atlas, *, tokens=True, retriever_tokens=False, embeddings=True, room=False):
         rows = len(self.index) + room
         table = types.TokenTable(jnp.ones((rows, 2 + rows), jnp.int32), jnp.zeros(rows, jnp.int32), jnp.ones(rows, jnp.int32))
         return types.Knowledge(index=types.IndexArrays(jnp.ones((rows, 3)) * rows, jnp.ones(rows, bool)), reader_table=table)
@@ -57,7 +57,7 @@ class _Sized:
 
 def test_a_document_is_found_by_its_pieces():
     whole = group.IndexGroup([FakeIndex(['a', 'b#0', 'b#1', 'b#10']), FakeIndex(['b', 'b#0', 'c#1'])])
-    first = whole._first_rows(MESH)[1]
+    first = whole.first_rows(MESH)[1]
     assert whole.rows_of('b', MESH) == [1, 2, first, first + 1]
     assert whole.rows_of('a', MESH) == [0] and whole.rows_of('c', MESH) == [] and whole.rows_of('c#1', MESH) == [first + 2]
 

@@ -29,6 +29,7 @@ def test_rows_are_padded_to_the_devices():
 
     assert [knowledge_index.padded_rows(rows, Mesh()) for rows in (0, 1, 4, 5, 23)] == [4, 4, 4, 8, 24]
     assert [knowledge_index.padded_rows(rows, Mesh(), room=True) for rows in (0, 23, 256, 257)] == [256, 256, 256, 512]
+    assert [knowledge_index.padded_rows(rows, Mesh()) for rows in (262_144, 262_145, 33_000_001)] == [262_144, 262_272, 33_000_064]
     for rows in (1000, 9000, 10_001, 33_000_000):
         padded = knowledge_index.padded_rows(rows, Mesh(), room=True)
         assert rows <= padded <= rows + min(max(rows // 16, 4 * 64), 4 * 65536) and padded % 4 == 0

@@ -1,12 +1,13 @@
-"""Approximate and int8 search on 2 and 8 devices: the same as on one."""
+"""Approximate, int8 and codes search on 2 and 8 devices: the same as on one."""
 
 import jax
 import numpy as np
 import pytest
 
 from atlas_jax import partitioning, types
-from atlas_jax.searchers import in_graph, int8
+from atlas_jax.searchers import codes_files, in_graph, int8
 from atlas_jax.searchers.config import SearchConfig
+from tests.searchers import codes_files_test
 
 
 def place(arrays, mesh):
@@ -34,3 +35,9 @@ def test_results_do_not_depend_on_the_devices(config):
         close = np.isclose(found.scores[:, 1:], found.scores[:, :-1], rtol=1e-6)
         same = found.passage_ids == results[0].passage_ids
         assert np.all(same[:, 1:] | close) and same.mean() > 0.95
+
+
+@pytest.mark.parametrize('devices', [2, 8])
+def test_devices_hold_the_codes_of_their_own_rows(tmp_path, devices, monkeypatch):
+    monkeypatch.setattr(codes_files, 'PART_ROWS', 64)
+    codes_files_test.check_devices(tmp_path, devices)

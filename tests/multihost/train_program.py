@@ -9,6 +9,7 @@ import numpy as np
 
 from atlas_jax import api, evaluate, partitioning, train
 from atlas_jax.runtime import hosts
+from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import refresh
 from atlas_jax.training.optimizer import OptimizerConfig
@@ -24,12 +25,14 @@ distill = spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, re
 # No warm-up to zero and no decay: a run of fewer steps is the beginning of a longer one.
 optimizer = OptimizerConfig(learning_rate=1e-2, retriever_learning_rate=1e-2, schedule='fixed', warmup_steps=0, total_steps=steps)
 examples = tiny_run.examples(atlas)
+# Two processes read the passages' tokens from the store, one has them on its devices.
+search = SearchConfig(tokens='host' if len(sys.argv) > 4 else 'device')
 result = train.train_examples(train.RunConfig(run_dir=run_dir, batch_size=8, seed=3, checkpoint_every_steps=2),
-                              train.Loaded(atlas, examples, index), optimizer, distill,
+                              train.Loaded(atlas, examples, index), optimizer, distill, search=search,
                               refresh=refresh.RefreshConfig(rolling_fraction=0.5, block_passages=2))
 loaded = api.Atlas.load(run_dir, mesh=atlas.mesh)
 index.force = True  # training has changed the encoder
-evaluation = evaluate.evaluate_examples(loaded, examples, index, batch_size=8)
+evaluation = evaluate.evaluate_examples(loaded, examples, index, batch_size=8, search=search)
 norm = float(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(hosts.to_host(result.atlas.params)))))
 if hosts.is_first():
     print('RESULT', json.dumps({

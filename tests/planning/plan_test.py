@@ -97,6 +97,19 @@ def test_the_compilers_messages(text, needed):
         plan_lib._out_of_memory(ValueError(text.replace('RESOURCE_EXHAUSTED', 'INTERNAL')))
 
 
+def test_a_search_before_the_step_is_compiled_too(compiler, monkeypatch):
+    step, = steps.steps_of(WORKLOAD, None, 1)
+    before = dataclasses.replace(step, items=0.0, read_bytes=1.2e12, beside_bytes=plan_lib.GIB, every_call=True)
+    monkeypatch.setattr(steps, 'steps_of', lambda workload, mesh, hosts: [before, step])
+    workload = dataclasses.replace(WORKLOAD, search=workload_lib.search_config.SearchConfig(tokens='host'), passage_tokens=(16, 0))
+    planned = plan_lib.plan(workload, 'v4:2x2x1')
+    assert len(compiler()) == 2 and planned.hbm_gib_per_chip == 3 and planned.reading_seconds == 3.0  # of 1.2 TB/s
+    assert planned.collective_bytes['all-reduce'] == 2 * 2 * 3 / 4 * 40
+    assert planned.host_gib['their places in its memory'] * plan_lib.GIB == 56 * 2 * 16
+    assert planned.host_gib['token ids on its disk'] * plan_lib.GIB == pytest.approx(56 * 2 * 2 * 16, rel=0.1)
+    assert any(line.startswith('on every host          0.00 GiB of token ids') for line in plan_lib.lines(planned, workload))
+
+
 def test_mistakes_come_before_the_compiler(monkeypatch):
     monkeypatch.setattr(plan_lib, '_compiled', lambda *_: pytest.fail('compiled'))
     with pytest.raises(errors.ConfigError, match='batch_size 6 does not divide over 4 devices; choose a multiple of 4'):
@@ -106,7 +119,7 @@ def test_mistakes_come_before_the_compiler(monkeypatch):
 
 
 def test_counts_give_way_to_the_compilers_total():
-    counted = {'parameters': 3.0, 'optimizer': 2.0, 'index': 1.0, 'gradients': 5.0, 'activations': 7.0}
+    counted = {'parameters': 3.0, 'optimizer': 2.0, 'index': 0.5, 'codes': 0.5, 'gradients': 5.0, 'activations': 7.0}
     parts = plan_lib._parts(counted, 13.0)
     assert (parts['gradients'], parts['activations'], parts['temporaries']) == (5.0, 2.0, 0.0) and sum(parts.values()) == 13.0
     assert plan_lib._parts(counted, 20.0)['temporaries'] == 2.0
@@ -115,7 +128,7 @@ def test_counts_give_way_to_the_compilers_total():
 def test_bytes_of_a_chip_are_those_of_its_shards():
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
     tree = {'a': jax.ShapeDtypeStruct((3, 5), np.int8, sharding=partitioning.replicated(mesh)), 'b': None}
-    assert plan_lib._chip_bytes(tree) == 15.0 and plan_lib._chip_bytes(()) == 0.0
+    assert steps.chip_bytes(tree) == 15.0 and steps.chip_bytes(()) == 0.0
 
 
 @pytest.mark.parametrize('kind, words', [('train', 'chip-hours'), ('index', 'the whole index'), ('score', 'orders of a question a second'),

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax import api, errors, evaluate, partitioning, train
+from atlas_jax import api, errors, evaluate, partitioning, train, types
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.decoding import DecodingConfig
 from atlas_jax.index import embed
@@ -14,6 +14,7 @@ from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.models import parameters
 from atlas_jax.planning import steps
 from atlas_jax.planning import workload as workload_lib
+from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import answer as answer_step
 from atlas_jax.steps import prepare
 from atlas_jax.steps import search as search_step
@@ -77,6 +78,27 @@ def _workload(spec, batch, knowledge, **changes):
     return workload_lib.Workload(
         spec.config, batch_size=4, n_context=2, index_rows=ROWS, index_dtype='float32', table_tokens=knowledge.reader_table.tokens.shape[1],
         query_tokens=batch.reader_query_tokens.shape[1], **changes)
+
+
+def test_the_train_step_and_the_search_before_it_where_the_host_reads_the_passages(monkeypatch, tmp_path, atlas, index, examples):
+    found, make, search = [], train_step.make_train_step, SearchConfig(tokens='host')
+    monkeypatch.setattr(train_step, 'make_train_step', _recording(make, found))
+    with pytest.raises(_Seen):
+        run = train.RunConfig(str(tmp_path / 'run'), batch_size=4)
+        train.train_examples(run, train.Loaded(atlas, examples, index), OPTIMIZER, DISTILL, step=STEP, search=search)
+    monkeypatch.setattr(train_step, 'make_train_step', make)
+    (spec, text, (_, batch, knowledge, retrieved)), = found
+    workload = _workload(spec, batch, types.Knowledge(None, jax.tree.map(lambda column: column[0], retrieved.reader_rows)),
+                         optimizer=OPTIMIZER, distill=DISTILL, step=STEP, search=search)
+    assert make(spec, OPTIMIZER).lower(*steps.train_arguments(workload, spec)).as_text() == text
+    first, last = steps.steps_of(workload, spec.mesh)
+    assert first.every_call and not last.every_call and first.items == 0 and last.items == workload.examples_a_step
+    alone = search_step.search_step(search_step.alone(spec))
+    params = {'retriever': atlas.device_params()['retriever']}
+    assert alone.lower(*first.arguments).as_text() == alone.lower(params, batch, knowledge).as_text()
+    # Beside the search lie the weights and moments that it does not take, and beside the step the index.
+    assert last.index.reader_table is None and last.beside_bytes == steps.chip_bytes(last.index)
+    assert first.beside_bytes == steps.chip_bytes((last.parameters, last.optimizer)) - steps.chip_bytes(params)
 
 
 def _same_but_for_lengths(planned, spec):

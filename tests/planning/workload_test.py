@@ -25,7 +25,7 @@ def test_the_largest_reader_is_planned_from_shapes():
     assert len(spec.read) == 1 and spec.read[0].stream_tokens == 20 * 512 and spec.read[0].longest == 512
     parameters, batch, knowledge = steps.train_arguments(workload, spec)
     assert sum(leaf.size for leaf in jax.tree.leaves(parameters.params)) > 11e9
-    assert batch.example_ids.shape == (64,) and knowledge.index.embeddings.shape == (33_000_000, 768)
+    assert batch.example_ids.shape == (64,) and knowledge.index.embeddings.shape == (33_001_472, 768)
     assert {type(leaf) for leaf in jax.tree.leaves((parameters, batch, knowledge))} == {jax.ShapeDtypeStruct}
 
 

@@ -132,7 +132,19 @@ def test_hybrid_with_a_searcher_in_the_graph_over_two_indexes(tmp_path, metric):
     np.testing.assert_array_equal(found.passage_ids, expected.passage_ids)
 
 
-def test_a_searcher_of_the_host_runs_in_one_process(monkeypatch, tmp_path):
-    monkeypatch.setattr(jax, 'process_count', lambda: 2)
-    with pytest.raises(errors.ConfigError, match='runs on one host and there are 2 processes; choose one of exact'):
-        on_host.make(SearchConfig('scann'), [fake_part(tmp_path)], lambda: None, MESH)
+def test_processes_have_equal_shares_of_the_rows(tmp_path):
+    parts = [dataclasses.replace(fake_part(tmp_path), share=(number, 3)) for number in range(3)]
+    assert [list(part.rows) for part in parts] == [[0, 1], [2, 3], [4, 5, 6]]
+    assert [part.valid.tolist() for part in parts] == [[True, True], [False, True], [True] * 3]
+    assert parts[1].folder('bm25') == tmp_path / 'bm25-2-of-3' and fake_part(tmp_path).folder('bm25') == tmp_path / 'bm25'
+
+
+def test_nothing_is_found_without_rows():
+    found = on_host.Several([], []).search(HostQueries(['a', 'b'], None), 3)
+    assert np.isneginf(found.scores).all() and found.passage_ids.tolist() == [[0] * 3] * 2
+
+
+def test_an_index_without_passages_is_refused(tmp_path):
+    part = dataclasses.replace(fake_part(tmp_path), index=FakeIndex(tmp_path, np.zeros((0, 5)), np.zeros(0, bool)))
+    with pytest.raises(errors.ConfigError, match='ScaNN needs at least one passage'):
+        on_host.make(SearchConfig('scann'), [part], lambda: None, MESH)

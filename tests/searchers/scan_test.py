@@ -84,3 +84,13 @@ def test_arguments_that_do_not_fit_are_named():
         with pytest.raises(errors.ConfigError, match=message):
             scan.check(arrays, queries, top_k, MESH, chunk_rows)
     scan.check(arrays, jnp.zeros((0, 5)), 20, MESH)
+
+
+@pytest.mark.parametrize('rows, tiles', [(96, True), (95, False)])
+def test_int8_rows_are_sliced_by_whole_tiles_on_a_tpu(rows, tiles, monkeypatch):
+    monkeypatch.setattr(partitioning, 'platform', lambda: 'tpu')
+    column = jnp.asarray(np.random.default_rng(0).integers(-127, 128, (rows, 5)), jnp.int8)
+    taken = jax.jit(lambda start: scan._rows_from(column, start, 32))
+    start = rows - 32  # a multiple of 32 where the rows are, as every start of a scan is
+    np.testing.assert_array_equal(taken(start), column[start:])
+    assert ('sizes = [1, 32, 5]' in taken.lower(start).as_text()) == tiles

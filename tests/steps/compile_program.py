@@ -70,9 +70,13 @@ def main(kind: str) -> None:
     def compiled(name: str, step: steps.Step) -> None:
         print(name, found_in(step, kind, len(devices)), flush=True)
 
-    reranked = SearchConfig('scann', rerank_candidates=4)
+    # Codes on the devices are scanned inside of the step, those that the host rescores by a program of their own.
+    reranked, codes = SearchConfig('scann', rerank_candidates=4), SearchConfig('codes', rescore_candidates=7)
     for name, changes in {'train': {}, 'answer': {}, 'score': {}, 'search': {},
-                          'search on the host': {'kind': 'search', 'search': reranked}, 'index': {'mesh_shape': None}}.items():
+                          'search on the host': {'kind': 'search', 'search': reranked},
+                          'search by codes': {'kind': 'search', 'search': codes},
+                          'search by codes on the host': {'kind': 'search', 'search': dataclasses.replace(codes, rescore='host')},
+                          'index': {'mesh_shape': None}}.items():
         planned = dataclasses.replace(workload, **{'kind': name, **changes})
         on = embed.encoder_mesh(devices) if name == 'index' else mesh
         for number, step in enumerate(steps.steps_of(planned, on)):

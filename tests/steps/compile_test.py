@@ -16,7 +16,8 @@ from atlas_jax.steps.compile import FirstThatFits, compile_step
 from tests.testing import tiny
 
 PROGRAM = pathlib.Path(__file__).with_name('compile_program.py')
-STEPS = ['train 0', 'answer 0', 'score 0', 'search 0', 'search on the host 0', 'search on the host 1', 'index 0', 'eval', 'refresh']
+STEPS = ['train 0', 'answer 0', 'score 0', 'search 0', 'search on the host 0', 'search on the host 1', 'search by codes 0',
+         'search by codes on the host 1', 'index 0', 'eval', 'refresh']
 
 
 def run(kind: str, **variables: str) -> dict[str, str]:

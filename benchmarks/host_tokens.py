@@ -1,0 +1,88 @@
+"""The cost of passages' tokens on the host: training steps with the tables on the device, in the store, and read while a step runs.
+
+    python benchmarks/host_tokens.py --demo demo-data --json host_tokens.json
+
+Trains on the folder of `atlas-jax demo`: its models, its first examples, its index. Every side trains a few steps in turn, round after
+round, in one process; figures are medians over all steps, each run's first one left out. `overlapped` searches for the next batch by query
+embeddings that are one update old (SearchConfig.overlap). The last lines read as many random passages of the store as a step does, alone.
+"""
+
+import argparse
+import pathlib
+import statistics
+import tempfile
+import time
+
+import numpy as np
+import process_pairs
+
+from atlas_jax import api, train
+from atlas_jax.gin_files import parse as gin_parse
+from atlas_jax.io import atomic
+
+SIDES = {'device': {}, 'host': {'TOKENS': 'host'}, 'overlapped': {'TOKENS': 'host', 'OVERLAP': True}}
+
+
+def main() -> None:
+    """Trains, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--demo', default='demo-data', metavar='DIR', help='folder that the demo wrote (default demo-data)')
+    parser.add_argument('--batch', type=int, default=4)
+    parser.add_argument('--n_context', type=int, default=10)
+    parser.add_argument('--steps', type=int, default=6, help='of one run, the first not timed (default 6)')
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--json', metavar='FILE', help='figures go there')
+    options = parser.parse_args()
+    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    for number in range(options.rounds + 1):
+        for side, macros in SIDES.items():
+            found = _steps(options, macros)
+            if number:  # the first round compiles
+                seconds[side] += found
+    medians = {side: statistics.median(found) for side, found in seconds.items()}
+    read = _reads(options)
+    figures = {'machine': process_pairs.machine(), 'batch': options.batch, 'n_context': options.n_context, 'seconds': medians,
+               'steps': len(seconds['device']), 'read_milliseconds': read,
+               'overhead': {side: value / medians['device'] - 1 for side, value in medians.items()}}
+    for side, value in medians.items():
+        print(f'{side:12} {value:8.3f} s a step   {value / medians["device"] - 1:+7.1%}')
+    for name, value in read.items():
+        print(f'{name:24} {value:8.2f} ms')
+    if options.json:
+        atomic.write_json(options.json, figures)
+
+
+def _steps(options: argparse.Namespace, search: dict[str, object]) -> list[float]:
+    """Seconds of a run's steps."""
+    demo = pathlib.Path(options.demo)
+    with tempfile.TemporaryDirectory() as folder:
+        macros = {'RUN_DIR': f'{folder}/run', 'TRAIN_FILE': str(demo / 'train.jsonl'), 'INDEX_DIR': str(demo / 'index'),
+                  'READER_DIR': str(demo / 'models' / 'reader'), 'RETRIEVER_DIR': str(demo / 'models' / 'retriever'),
+                  'N_CONTEXT': options.n_context, 'TOTAL_STEPS': options.steps, 'train.RunConfig.batch_size': options.batch,
+                  'spec.DistillConfig.retriever_training': 'joint', **search}
+        gin_parse.parse(['runs/few_shot.gin'], [f'{name}={value!r}' for name, value in macros.items()])
+        result = train.train(**gin_parse.arguments_of(train.train))
+    return [row['seconds'] for row in result.history[1:]]
+
+
+def _reads(options: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds of reading a step's passages in the tokens of both models, by whether their chunks were read before."""
+    count, generator = options.batch * options.n_context, np.random.default_rng(0)
+
+    def once(store: api.PassageStore) -> float:
+        rows = np.unique(generator.integers(len(store), size=count))
+        start = time.perf_counter()
+        for side in ('reader', 'retriever'):
+            store.token_rows(side, rows, 512, 512)
+        return 1000 * (time.perf_counter() - start)
+
+    # A store that is opened anew compares the checksum of every chunk again.
+    folder = api.Index.open(pathlib.Path(options.demo) / 'index').store.path
+    first = [once(api.PassageStore.open(folder)) for _ in range(5)]
+    store = api.PassageStore.open(folder)
+    again = [once(store) for _ in range(50)]
+    return {f'{count} passages, at first': statistics.median(first), f'{count} passages, later': statistics.median(again[10:])}
+
+
+if __name__ == '__main__':
+    main()
