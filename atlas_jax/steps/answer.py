@@ -12,7 +12,7 @@ from flax import struct
 from atlas_jax import decoding, types
 from atlas_jax.decoding import decoders
 from atlas_jax.models import fid
-from atlas_jax.steps import buckets, read, retrieve
+from atlas_jax.steps import buckets, listening, read, retrieve
 from atlas_jax.steps import evidence as evidence_lib
 from atlas_jax.steps.compile import compile_step
 from atlas_jax.steps.spec import StepSpec
@@ -21,7 +21,8 @@ AnswerStep = Callable[..., 'Answered']
 Params = dict[str, Any]
 
 # Steps that were made, so that one with room for more tokens serves too: the next batch of the same sizes need not compile again.
-_MADE: dict[tuple[StepSpec, decoding.DecodingConfig, evidence_lib.Wanted], AnswerStep] = {}
+# Not for batches of another size: a larger one's room would be computed on for nothing.
+_MADE: dict[tuple[StepSpec, int, decoding.DecodingConfig, evidence_lib.Wanted, bool], AnswerStep] = {}
 
 
 class Answered(struct.PyTreeNode):
@@ -42,25 +43,27 @@ class Answered(struct.PyTreeNode):
 
 
 def make_answer_step(spec: StepSpec, config: decoding.DecodingConfig | None = None,
-                     wanted: evidence_lib.Wanted = 'nothing') -> AnswerStep:
+                     wanted: evidence_lib.Wanted = 'nothing', heard: bool = False) -> AnswerStep:
     """Returns the compiled step `(params, batch, knowledge, retrieved=None) -> Answered`; the batch's targets are not looked at.
 
     The batch's decoder prompts, if it has any, are what the sequences begin with. `retrieved` is what a searcher of the host has found.
     Re-ranking takes `params['passage_encoder']` where there is one. Without a config it decodes greedily. `wanted` is the evidence.
+    Where `heard`, it tells a listener what it does (steps/listening.py); of beams it tells no tokens.
 
     Raises ConfigError where min_length is not less than max_length.
     """
     # The start token is not a target token, hence one more.
     config = (config or decoding.DecodingConfig()).with_max_length(spec.config.inputs.target_limit + 1)
-    return compile_step(answer_step, spec, config, wanted)
+    return compile_step(answer_step, spec, config, wanted, heard)
 
 
-def step_for(spec: StepSpec, config: decoding.DecodingConfig, wanted: evidence_lib.Wanted = 'nothing') -> AnswerStep:
+def step_for(spec: StepSpec, batch_size: int, config: decoding.DecodingConfig, wanted: evidence_lib.Wanted = 'nothing',
+             heard: bool = False) -> AnswerStep:
     """Returns a compiled answer step that serves `spec`: one made before where its capacities are large enough, else a new one."""
     for (made_for, *made_as), step in _MADE.items():
-        if made_as == [config, wanted] and _has_room(made_for, spec):
+        if made_as == [batch_size, config, wanted, heard] and _has_room(made_for, spec):
             return step
-    return _MADE.setdefault((spec, config, wanted), make_answer_step(spec, config, wanted))
+    return _MADE.setdefault((spec, batch_size, config, wanted, heard), make_answer_step(spec, config, wanted, heard))
 
 
 def _has_room(larger: StepSpec, spec: StepSpec) -> bool:
@@ -71,13 +74,15 @@ def _has_room(larger: StepSpec, spec: StepSpec) -> bool:
     return same and last.stream_tokens >= wanted.stream_tokens and last.longest >= wanted.longest
 
 
-def answer_step(spec: StepSpec, config: decoding.DecodingConfig, wanted: evidence_lib.Wanted, params: Params, batch: types.Batch,
-                knowledge: types.Knowledge | None, retrieved: types.Retrieved | None = None) -> Answered:
+def answer_step(spec: StepSpec, config: decoding.DecodingConfig, wanted: evidence_lib.Wanted, heard: bool, params: Params,
+                batch: types.Batch, knowledge: types.Knowledge | None, retrieved: types.Retrieved | None = None) -> Answered:
     """Retrieves, reads and decodes, in graph; `make_answer_step` compiles it."""
     inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, knowledge, spec, retrieved, params.get('passage_encoder'))
+    if heard and inputs.retrieved is not None:
+        listening.tell_found(inputs.retrieved)
     level = read.capacity_level(inputs, spec)
-    branches = [functools.partial(_read, inputs=inputs, prefix=_prefix(batch), spec=spec, config=config, wanted=wanted, capacity=capacity)
-                for capacity in spec.read]
+    branches = [functools.partial(_read, inputs=inputs, prefix=_prefix(batch), spec=spec, config=config, wanted=wanted, heard=heard,
+                                  capacity=capacity) for capacity in spec.read]
     decoded, evidence = jax.lax.switch(level, branches, params['reader'])
     # Attention in all to the passages, [batch, n], or to their tokens, [batch, n, width].
     best = decoded.records[:, 0]
@@ -89,7 +94,7 @@ def answer_step(spec: StepSpec, config: decoding.DecodingConfig, wanted: evidenc
 
 
 def _read(params: Any, inputs: types.ReaderInputs, prefix: decoders.Prefix | None, spec: StepSpec, config: decoding.DecodingConfig,
-          wanted: evidence_lib.Wanted, capacity: buckets.Capacity) -> tuple[decoders.Decoded, evidence_lib.Evidence | None]:
+          wanted: evidence_lib.Wanted, heard: bool, capacity: buckets.Capacity) -> tuple[decoders.Decoded, evidence_lib.Evidence | None]:
     """Encodes and decodes at one capacity; the records are the attention to each passage, [batch, sequences, n], or to their tokens."""
     (batch_size, _, width), reader, sizes = inputs.reader_tokens.shape, spec.reader, spec.config.reader
     passages = read.encode(params, inputs.reader_tokens, inputs.reader_lengths, spec, capacity, None)
@@ -104,7 +109,7 @@ def _read(params: Any, inputs: types.ReaderInputs, prefix: decoders.Prefix | Non
 
     cache = reader.init_cache(batch_size * config.num_beams, types.required(config.max_length) - 1)
     special = decoders.SpecialTokens(sizes.decoder_start_id, sizes.eos_id, sizes.pad_id)
-    decoded = decoding.decode(tokens_to_logits, cache, batch_size, config, special, prefix)
+    decoded = decoding.decode(tokens_to_logits, cache, batch_size, config, special, prefix, listening.tell_decoded if heard else None)
     if wanted == 'nothing':
         return decoded, None
     by_answer = evidence_lib.of_answer(params, decoded.tokens[:, 0], None if prefix is None else prefix.lengths, passages, spec, wanted)

@@ -1,0 +1,322 @@
+"""The routes: requests are checked, computed by the one thread that computes, and answered as JSON or as a stream of events."""
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import functools
+import importlib.resources
+import json
+import math
+import mimetypes
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from atlas_jax.project import questions
+from atlas_jax.serving import batching, changes, guards, openapi, problems, projection, schemas
+from atlas_jax.serving import holdings as holdings_lib
+from atlas_jax.serving import metrics as metrics_lib
+from atlas_jax.serving.limits import Limits
+
+_MAP_TOP_K = 10
+_Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Service:
+    """One server's state, and a handler for each route.
+
+    Attributes:
+      holdings: models and indexes.
+      batcher: computes; `metrics` counts.
+      token: that changes need.
+      ready: everything is compiled that the first requests need.
+    """
+
+    def __init__(self, holdings: holdings_lib.Holdings, token: str, limits: Limits | None = None):
+        """Takes what is served, and the token that changes need."""
+        self.holdings, self.limits = holdings, limits or Limits()
+        self.token, self._schemas, self._pages = token, schemas.bodies(self.limits), _pages()
+        self.batcher = batching.Batcher(self.limits.waiting, lambda size: self.metrics.batches.add(size))
+        self.metrics, self.ready = metrics_lib.Metrics(self.batcher.depth), False
+
+    def warm_up(self) -> None:
+        """Compiles what the first requests need; called by the thread that computes."""
+        answering = self._answering({})
+        sizes = [size for size in (1, 4, 16) if size <= answering.together]
+        for size in sizes:
+            answering.compute([holdings_lib.Asked('warm up')] * size)
+        dataclasses.replace(answering, heard=True).compute([holdings_lib.Asked('warm up')])
+        self.ready = True
+
+    async def answer(self, request: Request) -> Response:
+        """Answers questions."""
+        start, body = time.monotonic(), await self._body(request, 'Questions')
+        asked = body['questions'] if 'questions' in body else [body['question']]
+        kind, seconds = self._answering(body), self._seconds(request)
+        if body.get('stream'):
+            return self._streamed(kind, asked[0], seconds, start)
+        rows = await self._computed(request, kind, [holdings_lib.Asked(question) for question in asked], seconds)
+        return JSONResponse({'answers': rows, 'seconds': round(time.monotonic() - start, 4)})
+
+    async def retrieve(self, request: Request) -> Response:
+        """Searches, and reads nothing."""
+        body = await self._body(request, 'Queries')
+        model, index = self._named(body)
+        kind = holdings_lib.Retrieving(self.holdings, model, index, body.get('topk', 3))
+        rows = await self._computed(request, kind, body['queries'], self._seconds(request))
+        scored = body.get('return_scores', False)
+        return JSONResponse({'result': [[each if scored else each['document'] for each in row] for row in rows]})
+
+    async def get_passage(self, request: Request) -> Response:
+        """Shows a passage, with its version."""
+        return _versioned(await self._alone(request, changes.get, self._index(request), _docid(request)))
+
+    async def add_passages(self, request: Request) -> Response:
+        """Adds passages."""
+        guards.check_token(request, self.token)
+        body = await self._body(request, 'Passages')
+        rows = body.get('passages', [body])
+        added = await self._alone(request, changes.add, self._index(request), self._model(request), rows)
+        return _versioned(added[0], 201) if 'passages' not in body else JSONResponse(
+            {'passages': [{**changes.shown(each), 'etag': holdings_lib.etag(each)} for each in added]}, 201)
+
+    async def put_passage(self, request: Request) -> Response:
+        """Replaces a passage."""
+        guards.check_token(request, self.token)
+        body = await self._body(request, 'Passage')
+        passage, is_new = await self._alone(request, changes.put, self._index(request), self._model(request), _docid(request), body,
+                                            request.headers.get('if-match'))
+        return _versioned(passage, 201 if is_new else 200)
+
+    async def delete_passage(self, request: Request) -> Response:
+        """Deletes a passage."""
+        guards.check_token(request, self.token)
+        await self._alone(request, changes.delete, self._index(request), _docid(request), request.headers.get('if-match'))
+        return Response(status_code=204)
+
+    async def map(self, request: Request) -> Response:
+        """Shows the question among the passages, in a plane."""
+        question = request.query_params.get('question', '')
+        schemas.check(question, self._schemas['Queries']['properties']['queries']['items'], 'question')
+        model, index = self._named(dict(request.query_params))
+
+        def made() -> list[projection.Point]:
+            kind = holdings_lib.Retrieving(self.holdings, model, index, _MAP_TOP_K)
+            [found] = kind.compute([question])
+            return projection.points(self.holdings.models[model], self.holdings.indexes[index], question,
+                                     [each['document']['id'] for each in found])
+
+        return JSONResponse({'points': [dataclasses.asdict(point) for point in await self._alone(request, made)]})
+
+    async def models(self, request: Request) -> Response:
+        """Lists models and indexes."""
+        return JSONResponse(self.holdings.described())
+
+    async def health(self, request: Request) -> Response:
+        """Says whether the process works."""
+        if not self.batcher.alive():
+            raise problems.ProblemError(503, 'the thread that computes has ended; start the server again')
+        return JSONResponse({'status': 'ok'})
+
+    async def is_ready(self, request: Request) -> Response:
+        """Says whether requests are answered at once."""
+        if not self.ready:
+            raise problems.ProblemError(503, 'programs are still being compiled', retry_after=5)
+        return JSONResponse({'status': 'ready'})
+
+    async def figures(self, request: Request) -> Response:
+        """Shows the metrics."""
+        return Response(self.metrics.text(), media_type=metrics_lib.MEDIA_TYPE)
+
+    async def document(self, request: Request) -> Response:
+        """Shows the OpenAPI document."""
+        return JSONResponse(openapi.document(self.limits))
+
+    async def page(self, request: Request) -> Response:
+        """Shows a file of the page; they were all read at the start, so no path of a request is opened."""
+        name = request.path_params.get('name', 'index.html')
+        if name not in self._pages:
+            raise problems.ProblemError(404, 'there is no such page')
+        content, media_type = self._pages[name]
+        return Response(content, media_type=media_type, headers={'Cache-Control': 'no-cache'})
+
+    async def _body(self, request: Request, name: str) -> dict[str, Any]:
+        body: Any = guards.parse(await guards.read_body(request, self.limits))
+        # First in the words of the command line.
+        for text in _questions(body):
+            questions.check(text)
+        schemas.check(body, self._schemas[name])
+        return body
+
+    def _named(self, named: dict[str, Any]) -> tuple[str, str]:
+        return self.holdings.model_name(named.get('model')), self.holdings.index_name(named.get('index'))
+
+    def _index(self, request: Request):
+        return self.holdings.indexes[self.holdings.index_name(request.query_params.get('index'))]
+
+    def _model(self, request: Request):
+        return self.holdings.models[self.holdings.model_name(request.query_params.get('model'))]
+
+    def _answering(self, body: dict[str, Any]) -> holdings_lib.Answering:
+        model, index = self._named(body)
+        without = tuple(body.get('without', ()))
+        return holdings_lib.Answering(self.holdings, model, index, self.holdings.passages_read(model, body.get('n_context')), without,
+                                      body.get('explain', False), body.get('closed_book', False), body.get('stream', False),
+                                      1 if without else self.limits.together)
+
+    def _seconds(self, request: Request) -> float:
+        text = request.headers.get('request-timeout')
+        if text is None:
+            return self.limits.seconds
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = math.nan
+        if not 0 < seconds < math.inf:
+            raise problems.ProblemError(422, f'Request-Timeout: expected seconds, found "{text[:40]}"')
+        return min(seconds, self.limits.seconds)
+
+    async def _alone(self, request: Request, function: Callable[..., Any], *arguments: Any) -> Any:
+        [result] = await self._computed(request, batching.Alone(functools.partial(function, *arguments)), [None], self._seconds(request))
+        return result
+
+    async def _computed(self, request: Request, kind: batching.Kind, items: Sequence[Any], seconds: float) -> list[Any]:
+        """Returns the results of items. Raises ProblemError: they did not come in time; ClientDisconnect: nobody waits for them."""
+        futures = self.batcher.submit(kind, items, seconds)
+        results = asyncio.gather(*map(asyncio.wrap_future, futures))
+        gone = asyncio.ensure_future(_gone(request))
+        try:
+            done, _ = await asyncio.wait({results, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if results in done:
+                return list(results.result())
+            if gone in done:
+                raise ClientDisconnect
+            raise batching.late()
+        finally:
+            gone.cancel()
+            results.cancel()  # what still waits is not computed for nobody
+
+    def _streamed(self, kind: holdings_lib.Answering, question: str, seconds: float, start: float) -> Response:
+        told = _Told(asyncio.get_running_loop(), self.holdings.indexes[kind.index])
+        [future] = self.batcher.submit(kind, [holdings_lib.Asked(question, told)], seconds)
+        headers = {'Cache-Control': 'no-store', 'X-Accel-Buffering': 'no'}
+        return StreamingResponse(_events(told, future, seconds, start), media_type='text/event-stream', headers=headers)
+
+
+class _Told:
+    """Hears of an answer in the thread that computes, and hands events to the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, index: Any):
+        self._loop, self._index, self._last = loop, index, None
+        self.events: asyncio.Queue[tuple[str, Any] | None] = asyncio.Queue()
+
+    def put(self, event: tuple[str, Any] | None) -> None:
+        """Takes an event from any thread; None is the end."""
+        self._loop.call_soon_threadsafe(self.events.put_nowait, event)
+
+    def found(self, row: int, passages: Any) -> None:
+        """Takes the passages."""
+        rows = [holdings_lib.passage_row(each, self._index) for each in passages]
+        self.put(('passages', [{name: value for name, value in each.items() if name != 'attention'} for each in rows]))
+
+    def text(self, row: int, text: str) -> None:
+        """Takes the text so far; padding changes nothing."""
+        if text != self._last:
+            self._last = text
+            self.put(('token', {'text': text}))
+
+
+async def _events(told: _Told, future: concurrent.futures.Future, seconds: float, start: float) -> AsyncIterator[str]:
+    """Yields server-sent events until the answer, or what went wrong."""
+    future.add_done_callback(lambda _: told.put(None))
+    try:
+        try:
+            async with asyncio.timeout(seconds):
+                while (event := await told.events.get()) is not None:
+                    yield _event(*event)
+            answer = future.result()
+        except TimeoutError:
+            yield _event('error', batching.late().body())
+        except (Exception, concurrent.futures.CancelledError) as error:
+            yield _event('error', problems.of(error).body())
+        else:
+            yield _event('answer', {'answers': [answer], 'seconds': round(time.monotonic() - start, 4)})
+    finally:
+        future.cancel()  # where the client has gone
+
+
+def _event(name: str, value: Any) -> str:
+    return f'event: {name}\ndata: {json.dumps(value, ensure_ascii=False, allow_nan=False)}\n\n'
+
+
+async def _gone(request: Request) -> None:
+    """Returns when the client has gone."""
+    while (await request.receive())['type'] != 'http.disconnect':
+        pass
+
+
+def _questions(body: Any) -> list[str]:
+    given = [] if not isinstance(body, dict) else [body.get('question'), *_list(body.get('questions')), *_list(body.get('queries'))]
+    return [text for text in given if isinstance(text, str)]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _docid(request: Request) -> str:
+    return request.path_params['docid']
+
+
+def _versioned(passage: Any, status: int = 200) -> Response:
+    return JSONResponse(changes.shown(passage), status, {'ETag': holdings_lib.etag(passage)})
+
+
+def _pages() -> dict[str, tuple[bytes, str]]:
+    """Returns the files of the page, with their types."""
+    folder = importlib.resources.files('atlas_jax.serving') / 'page'
+    return {file.name: (file.read_bytes(), mimetypes.guess_type(file.name)[0] or 'application/octet-stream')
+            for file in folder.iterdir() if file.is_file() and not file.name.endswith('.py')}
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = {404: 'there is no such path; GET /openapi.json lists all', 405: f'this path has no {request.method}'}
+    return problems.ProblemError(error.status_code, detail.get(error.status_code, error.detail), headers=dict(error.headers or {})).response()
+
+
+def _route(path: str, **handlers: _Handler) -> Route:
+    """Returns the route of a path with a handler for each method, none of which raises."""
+    async def handle(request: Request) -> Response:
+        request.scope['atlas_jax.path'] = path  # what the metrics count it under
+        try:
+            return await handlers['GET' if request.method == 'HEAD' else request.method](request)
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody reads it
+        except Exception as error:
+            problem = problems.of(error)
+            if problem.status == 500:
+                traceback.print_exception(error)
+            return problem.response()
+
+    return Route(path, handle, methods=list(handlers))
+
+
+def make(service: Service, hosts: Sequence[str] = ()) -> Starlette:
+    """Returns the ASGI app of a service; `hosts` are the names besides localhost and plain addresses that it is known by."""
+    routes = [_route('/answer', POST=service.answer), _route('/retrieve', POST=service.retrieve),
+              _route('/passages', POST=service.add_passages),
+              _route('/passages/{docid:path}', GET=service.get_passage, PUT=service.put_passage, DELETE=service.delete_passage),
+              _route('/map', GET=service.map), _route('/models', GET=service.models), _route('/health', GET=service.health),
+              _route('/ready', GET=service.is_ready), _route('/metrics', GET=service.figures), _route('/openapi.json', GET=service.document),
+              _route('/', GET=service.page), _route('/static/{name}', GET=service.page)]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _on_http},
+                     middleware=[Middleware(guards.Guard, metrics=service.metrics, hosts=hosts)])
