@@ -50,10 +50,12 @@ class Service:
     def warm_up(self) -> None:
         """Compiles what the first requests need; called by the thread that computes."""
         answering = self._answering({})
-        sizes = [size for size in (1, 4, 16) if size <= answering.together]
-        for size in sizes:
-            answering.compute([holdings_lib.Asked('warm up')] * size)
-        dataclasses.replace(answering, heard=True).compute([holdings_lib.Asked('warm up')])
+        kinds = [(answering, size) for size in holdings_lib.SIZES if size <= answering.together]
+        # Streams are another program, and of the page's questions the first.
+        for kind, size in [*kinds, (dataclasses.replace(answering, heard=True), 1)]:
+            if self.batcher.stopping:
+                return
+            kind.compute([holdings_lib.Asked('what is it?')] * size)
         self.ready = True
 
     async def answer(self, request: Request) -> Response:
@@ -239,9 +241,8 @@ async def _events(told: _Told, future: concurrent.futures.Future, seconds: float
     future.add_done_callback(lambda _: told.put(None))
     try:
         try:
-            async with asyncio.timeout(seconds):
-                while (event := await told.events.get()) is not None:
-                    yield _event(*event)
+            while (event := await asyncio.wait_for(told.events.get(), start + seconds - time.monotonic())) is not None:
+                yield _event(*event)
             answer = future.result()
         except TimeoutError:
             yield _event('error', batching.late().body())

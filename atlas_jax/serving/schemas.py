@@ -80,7 +80,7 @@ def _check_text(value: str, schema: Schema, where: str) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise _wrong(where, 'half of a surrogate pair, which is no character') from error
-    if len(value) < schema.get('minLength', 0) or 'pattern' in schema and not re.search(schema['pattern'], value):
+    if len(value) < schema.get('minLength', 0) or 'pattern' in schema and not re.search(schema['pattern'].replace('$', '\\Z'), value):
         raise _wrong(where, 'control characters' if value.strip() else 'empty; type some text')
 
 
