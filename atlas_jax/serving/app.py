@@ -72,7 +72,7 @@ class Service:
         """Searches, and reads nothing."""
         body = await self._body(request, 'Queries')
         model, index = self._named(body)
-        kind = holdings_lib.Retrieving(self.holdings, model, index, body.get('topk', 3))
+        kind = holdings_lib.Retrieving(self.holdings, model, index, int(body.get('topk', 3)))
         rows = await self._computed(request, kind, body['queries'], self._seconds(request))
         scored = body.get('return_scores', False)
         return JSONResponse({'result': [[each if scored else each['document'] for each in row] for row in rows]})
@@ -170,7 +170,7 @@ class Service:
     def _answering(self, body: dict[str, Any]) -> holdings_lib.Answering:
         model, index = self._named(body)
         without = tuple(body.get('without', ()))
-        return holdings_lib.Answering(self.holdings, model, index, self.holdings.passages_read(model, body.get('n_context')), without,
+        return holdings_lib.Answering(self.holdings, model, index, self.holdings.passages_read(model, int(body.get('n_context', 0))), without,
                                       body.get('explain', False), body.get('closed_book', False), body.get('stream', False),
                                       1 if without else self.limits.together)
 

@@ -43,14 +43,14 @@ class Holdings:
 
     def described(self) -> dict[str, Any]:
         """Returns the names of models and indexes, and what is known of each."""
-        models = [{'name': name, 'n_context': self.passages_read(name, None), 'calibrated': atlas.calibration is not None}
+        models = [{'name': name, 'n_context': self.passages_read(name), 'calibrated': atlas.calibration is not None}
                   for name, atlas in self.models.items()]
         infos = {name: index.index.info() for name, index in self.indexes.items()}
         indexes = [{'name': name, 'passages': info['rows'] - info['deleted']} for name, info in infos.items()]
         return {'models': models, 'indexes': indexes, 'searcher': self.searcher}
 
-    def passages_read(self, model: str, n_context: int | None) -> int:
-        """Returns how many passages a question reads."""
+    def passages_read(self, model: str, n_context: int = 0) -> int:
+        """Returns how many passages a question reads; 0 is the default."""
         return max(n_context or self.n_context or self.models[model].config.n_context, 1)
 
 
@@ -58,7 +58,7 @@ def _known(names: Mapping[str, Any], name: str | None, what: str) -> str:
     if name is None:
         return next(iter(names))
     if name not in names:
-        raise problems.ProblemError(422, f'no {what} "{name[:80]}" is served; there is {", ".join(names)}')
+        raise problems.ProblemError(404, f'no {what} "{name[:80]}" is served; there is {", ".join(names)}')
     return name
 
 

@@ -28,7 +28,7 @@ def test_answers_with_their_passages(client, service):
                      for docid in ('d0', 'd1')]}
     # Both together, as many slots as a program of four has.
     assert service.holdings.models['project'].batches == [(2, 4), (2, 4)]
-    [one] = client.post('/answer', json={'question': 'Why?', 'n_context': 1, 'explain': True, 'index': 'second', 'model': 'other'}).json()['answers']
+    [one] = client.post('/answer', json={'question': 'Why?', 'n_context': 1.0, 'explain': True, 'index': 'second', 'model': 'other'}).json()['answers']
     assert [each['docid'] for each in one['passages']] == ['e0'] and one['passages'][0]['words'] == [['word', .5]] and 'closed_book' not in one
 
 
@@ -81,8 +81,8 @@ def test_passages_are_changed_and_seen_in_the_next_answer(client):
     ('POST', '/answer', {'json': {'question': 'x' * 20_000}}, 422, 'the question has 20,000 characters'),
     ('POST', '/answer', {'json': {'questions': ['x'] * 10_000}}, 422, '10,000 items, expected 1 to 64'),
     ('POST', '/answer', {'json': {'questions': ['a', 'b'], 'stream': True}}, 422, 'field "questions": 2 items, expected 1 to 1'),
-    ('POST', '/answer', {'json': {'question': 'a', 'model': 'x'}}, 422, 'no model "x" is served; there is project, other'),
-    ('POST', '/answer', {'json': {'question': 'a', 'index': 'x'}}, 422, 'no index "x" is served; there is project, second'),
+    ('POST', '/answer', {'json': {'question': 'a', 'model': 'x'}}, 404, 'no model "x" is served; there is project, other'),
+    ('POST', '/answer', {'json': {'question': 'a', 'index': 'x'}}, 404, 'no index "x" is served; there is project, second'),
     ('POST', '/answer', {'json': {'question': 'refused'}}, 422, 'this question is refused'),
     ('POST', '/answer', {'json': {'question': 'broken'}}, 500, 'a fault of the server'),
     ('POST', '/answer', {'json': {'question': 'a'}, 'headers': {'Request-Timeout': 'soon'}}, 422, 'Request-Timeout: expected seconds'),

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from atlas_jax import api, errors
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.knowledge.index import Found
-from atlas_jax.serving import app, holdings, limits
+from atlas_jax.serving import app, holdings, limits, projection
 from atlas_jax.tasks.qa import QATask
 
 TOKEN = 'secret'
@@ -62,6 +62,12 @@ class FakeIndex:
     def find(self, docid):
         return max((row for row, passage in enumerate(self.passages) if passage.docid == docid), default=None)
 
+    def rows_of(self, docids):
+        return np.array([self.find(docid) for docid in docids], np.int64)
+
+    def embeddings(self, rows):
+        return np.sin(np.outer(rows + 1, [1., 2., 3.])).astype(np.float32)
+
     def __len__(self):
         return len(self.passages)
 
@@ -82,7 +88,8 @@ class FakeIndex:
 
 
 @pytest.fixture
-def service():
+def service(monkeypatch):
+    monkeypatch.setattr(projection, 'query_embedding', lambda atlas, index, question: np.ones(3, np.float32))
     held = holdings.Holdings({'project': FakeAtlas(), 'other': FakeAtlas()}, {'project': FakeIndex(), 'second': FakeIndex(['e0'])})
     service = app.Service(held, TOKEN, limits.Limits(body_bytes=100_000, seconds=20))
     service.batcher.start()
