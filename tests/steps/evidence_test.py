@@ -92,7 +92,8 @@ def test_a_step_is_not_taken_for_one_of_other_evidence(asked):
     plain, explained = (answer_step.step_for(spec, 2, DecodingConfig(), wanted) for wanted in ('nothing', 'passages'))
     assert plain is not explained and answer_step.step_for(spec, 2, DecodingConfig()) is plain
     # One for larger batches would compute on its empty room, and one that is heard calls the host.
-    assert answer_step.step_for(spec, 1, DecodingConfig()) is not plain
+    one = prepare.prepare(atlas, examples[:1], None, N, 1, use_file_passages=True).spec
+    assert answer_step.step_for(one, 1, DecodingConfig()) is not plain
     assert answer_step.step_for(spec, 2, DecodingConfig(), heard=True) is not plain
 
 
