@@ -16,7 +16,6 @@ from typing import Any
 
 from atlas_jax import api, train
 from atlas_jax.checkpoints import confidence
-from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.demo import data as demo_data
 from atlas_jax.demo import demo
 from atlas_jax.evaluation import calibrate
@@ -67,10 +66,10 @@ def _of_seed(work: pathlib.Path, data: demo_data.DemoData, index: api.Index, mod
     def asked(examples: Sequence[task_lib.TaskExample], searched: api.Index, label: str) -> list[api.Answer]:
         return list(atlas.answer_examples(examples, searched, progress_label=label, signals=True))
 
-    on_dev = asked(dev, index, 'dev')
-    calibration = calibrate.fitted(atlas, dev, on_dev, confidence.Settings(), folder, few=True)
+    on_dev = calibrate.ask(atlas, dev, index, calibrate.Options())
+    calibration = calibrate.fitted(atlas, on_dev, confidence.Settings(), folder, few=True)
     # The threshold is chosen where the confidence was fitted, as a user would.
-    threshold = risk.coverage_at(_PRECISION, *_columns(_sure(on_dev, calibration), dev))[1]
+    threshold = risk.coverage_at(_PRECISION, *_columns(_sure(on_dev.answers, calibration), dev))[1]
     deleted = _without_answers(work, seed, test[::2])
     found = {'seed': seed, 'threshold': threshold, 'calibration': dict(calibration.figures)}
     for name, searched in (('unseen_countries', index), ('half_deleted', deleted)):
@@ -119,11 +118,10 @@ def _index(work: pathlib.Path, data: demo_data.DemoData) -> api.Index:
     gin_parse.parse(['runs/formats.gin'])
     atlas = api.ModelSource(reader_dir=str(data.reader), retriever_dir=str(data.retriever)).load(api.Atlas)
     atlas = dataclasses.replace(atlas, config=dataclasses.replace(atlas.config, inputs=gin_parse.value_of('INPUTS')))
-    if not (work / 'store').is_dir():
-        api.PassageStore.build(documents_lib.read_documents(data.documents), work / 'store', atlas=atlas)
+    store = demo.passage_store(work / 'store', data.documents, atlas)
     if index_manifest.exists(work / 'index'):
         return api.Index.open(work / 'index', force=True)
-    return api.Index.build(api.PassageStore.open(work / 'store'), atlas, work / 'index')
+    return api.Index.build(store, atlas, work / 'index')
 
 
 def _train(folder: pathlib.Path, data: demo_data.DemoData, index: pathlib.Path, seed: int, steps: int | None) -> None:

@@ -94,7 +94,8 @@ def test_searchers_follow_changes_of_the_index(atlas, indexes, tmp_path):
 def test_an_examples_own_passages_have_rows_in_every_index(atlas, indexes):
     whole, first, second = indexes
     group = index_group.of([first, whole])
-    examples = [TaskExample('q', 't', [], 0, own_docid='d2'), TaskExample('q', 't', [], 1), TaskExample('q', 't', [], 2, own_docid='d7', hidden_docids=('d5',))]
+    examples = [TaskExample('q', 't', [], 0, own_docid='d2'), TaskExample('q', 't', [], 1),
+                TaskExample('q', 't', [], 2, own_docid='d7', hidden_docids=('d5',))]
     rows = index_group.kept_rows(group, examples, atlas.mesh)
     padded = index_group.padded_rows(6, atlas.mesh)
     assert rows == {0: [2, padded + 2], 2: [padded + 7, padded + 5]}

@@ -40,6 +40,7 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--length_penalty', type=float, metavar='P', help='beams are ranked by log likelihood / length ** P (default 1)')
     group.add_argument('--min_length', type=int, metavar='N', help='no answer ends before it has N tokens, start token included')
     group.add_argument('--max_length', type=int, metavar='N', help='longest answer in tokens, start token included (default: as trained)')
+    group.add_argument('--quote', action='store_true', default=None, help='prefer a beam that stands word for word in a passage')
     group.add_argument('--num_return_sequences', type=int, metavar='N', help='best answers to show, at most num_beams (default 1)')
 
 

@@ -63,4 +63,7 @@ def lines_of(calibration) -> list[str]:
     if 'ece' in figures:
         lines.append(f'on questions left out of the fit: calibration error {figures["ece"]:.3f}, area under risk–coverage '
                      f'{figures["aurc"]:.3f}, coverage at 95 % precision {figures["coverage_at_95"]:.3f}')
+    if 'hidden' in figures:
+        lines.append(f'{figures["hidden"]:.0f} questions again without the passages that answer them: {figures["hidden_right"]:.3f} right, '
+                     f'mean confidence {figures["hidden_confidence"]:.3f}')
     return lines

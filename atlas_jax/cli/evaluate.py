@@ -11,7 +11,7 @@ from atlas_jax.cli import flags, inputs
 from atlas_jax.cli import options as cli_options
 from atlas_jax.searchers import config
 
-_PLAIN, _MODEL = ('questions', 'results', 'examples', 'n_context', 'batch_size'), ('model', 'reader', 'retriever')
+_PLAIN, _MODEL = ('questions', 'results', 'examples', 'n_context', 'batch_size', 'num_beams', 'quote'), ('model', 'reader', 'retriever')
 # The ways to evaluate, and the options that each of them takes.
 _WAYS = {'gin_file': ('index', 'abstain_below', 'force', 'multihost', 'gin_import', 'gin_search_paths', 'searcher', *_PLAIN, *_MODEL,
                       'closed_book'),

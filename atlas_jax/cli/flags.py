@@ -29,6 +29,7 @@ class Flag:
       kind: turns its text into the macro's value.
       metavar: stands for the value in the help.
       several: takes more than one value; a single one is no list.
+      switch: takes no value, and sets True.
     """
 
     macro: str
@@ -36,6 +37,7 @@ class Flag:
     kind: Callable[[str], Any] = str
     metavar: str = 'DIR'
     several: bool = False
+    switch: bool = False
 
 
 _MODEL, _READER, _RETRIEVER = ('model', 'reader', 'retriever')
@@ -53,6 +55,8 @@ FLAGS = {
     'batch_size': Flag('BATCH_SIZE', 'questions at a time', cli_options.positive, 'N'),
     'steps': Flag('TOTAL_STEPS', 'updates', cli_options.positive, 'N'),
     'learning_rate': Flag('LEARNING_RATE', 'of the reader', float, 'RATE'),
+    'num_beams': Flag('NUM_BEAMS', 'sequences that are followed at once', cli_options.positive, 'N'),
+    'quote': Flag('QUOTE', 'of several beams prefer one that stands word for word in a passage', switch=True),
     'searcher': Flag('SEARCHER', 'search method, see docs/search.md', metavar='NAME'),
     _MODEL: Flag('MODEL_DIR', 'folder to start from'),
     _READER: Flag('READER_DIR', 'folder of a T5'),
@@ -67,6 +71,9 @@ def add(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     group = parser.add_argument_group('settings', 'each sets the macro of the gin files that stands behind it')
     for name in names:
         flag = FLAGS[name]
+        if flag.switch:
+            group.add_argument(f'--{name}', dest=_place_of(name), action='store_true', default=None, help=f'{flag.help} ({flag.macro})')
+            continue
         group.add_argument(f'--{name}', dest=_place_of(name), type=flag.kind, metavar=flag.metavar, help=f'{flag.help} ({flag.macro})',
                            nargs='+' if flag.several else None)
     add_project(parser)

@@ -17,6 +17,7 @@ class DecodingConfig:
       min_length: shortest length at which eos may come.
       max_length: longest length; None takes the longest target of the model's training, and the start token.
       num_return_sequences: number of sequences to return, best first; at most num_beams.
+      quote: of the beams, those that stand word for word in a passage that was read come first; needs more than one.
 
     Raises ConfigError: a value is out of range.
     """
@@ -26,6 +27,7 @@ class DecodingConfig:
     min_length: int = 0
     max_length: int | None = None
     num_return_sequences: int = 1
+    quote: bool = False
 
     def __post_init__(self):
         self._check_whole('num_beams', 1)
@@ -37,6 +39,8 @@ class DecodingConfig:
         penalty = self.length_penalty
         if isinstance(penalty, bool) or not isinstance(penalty, numbers.Real) or not math.isfinite(penalty):
             raise errors.ConfigError(f'DecodingConfig.length_penalty is {penalty}; it must be a finite number')
+        if self.quote and self.num_beams == 1:
+            raise errors.ConfigError('DecodingConfig.quote chooses among beams, and num_beams is 1; set num_beams to 4, say')
         if self.num_return_sequences > self.num_beams:
             raise errors.ConfigError(f'DecodingConfig.num_return_sequences is {self.num_return_sequences}; it must be at most num_beams, '
                                      f'{self.num_beams}')

@@ -61,11 +61,16 @@ def fit(rows: Sequence[Sequence[float]], targets: Sequence[float], penalty: floa
     return Logistic(tuple(means.tolist()), tuple(scales.tolist()), tuple(found[1:].tolist()), float(found[0]))
 
 
-def held_out(rows: Sequence[Sequence[float]], targets: Sequence[float], folds: int = 5, seed: int = 0) -> np.ndarray:
-    """Returns [n] probabilities by regressions that did not see the row: cross-validation over `folds` random parts."""
+def held_out(rows: Sequence[Sequence[float]], targets: Sequence[float], folds: int = 5, seed: int = 0,
+             groups: Sequence[int] | None = None) -> np.ndarray:
+    """Returns [n] probabilities by regressions that did not see the row: cross-validation over `folds` random parts.
+
+    groups: [n] from 0; rows of one group are in one part. None is a group a row.
+    """
     values, wanted = np.asarray(rows, np.float64), np.asarray(targets, np.float64)
     found = np.empty(len(values))
-    parts = np.random.default_rng(seed).permutation(len(values)) % folds
+    group = np.arange(len(values)) if groups is None else np.asarray(groups)
+    parts = (np.random.default_rng(seed).permutation(int(group.max()) + 1) % folds)[group]
     for part in range(folds):
         here = parts == part
         if here.any() and not here.all():

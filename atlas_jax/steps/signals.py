@@ -11,7 +11,8 @@ from atlas_jax.steps.answer import Answered
 
 Signals = dict[str, float]
 
-# Every answer has these; CLOSED_BOOK ones need a second reading, OF_PASSAGES an index, OF_TEXTS words to compare, OF_BEAMS several sequences.
+# Every answer has these; CLOSED_BOOK ones need a second reading, OF_PASSAGES an index, OF_TEXTS words to compare, and OF_BEAMS several
+# sequences.
 OF_ANSWER = ('log_likelihood', 'log_likelihood_per_token')
 OF_PASSAGES = ('top_score', 'score_margin', 'score_spread', 'attention_entropy', 'answer_in_passages')
 OF_TEXTS = ('question_in_passage', 'names_in_passage')

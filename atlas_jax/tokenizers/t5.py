@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
@@ -122,6 +123,14 @@ class T5Tokenizer:
                 run.append(token)
         parts.append(self._processor.decode(run))
         return ' '.join(part for part in parts if part)
+
+    def word_starts(self) -> bytes:
+        """Returns a bit for each token id, eight a byte, set where a piece begins a word or has no letter or digit, special tokens too."""
+        pieces = (self._processor.id_to_piece(token) for token in range(self._pieces))
+        bits = [piece.startswith('\u2581') or not any(map(str.isalnum, piece)) or token in (self.pad_id, self.eos_id, self._unknown)
+                for token, piece in enumerate(pieces)]
+        # Sentinels lie behind the pieces, and the embedding has rows to spare: ids that are looked up beyond the end take the last bit.
+        return np.packbits([*bits, *[True] * (8 - len(bits) % 8)]).tobytes()
 
     def _own_sentinels(self) -> dict[int, str]:
         """Returns the sentinels among the pieces of the model, by id."""

@@ -4,6 +4,7 @@
 import pytest
 
 from atlas_jax.demo import demo
+from atlas_jax.io import lock
 from atlas_jax.tasks import qa
 
 TASK = qa.QATask('{question}', '{target}')
@@ -16,6 +17,15 @@ def test_sample_is_spread_and_distinct(count):
         chosen = [example.example_id for example in demo.sample(EXAMPLES, count, seed)]
         assert len(set(chosen)) == count
     assert demo.sample(EXAMPLES, None, 0) == demo.sample(EXAMPLES, 99, 0) == EXAMPLES
+
+
+def test_a_store_that_a_killed_run_left_is_made_again(tmp_path):
+    documents = tmp_path / 'documents.jsonl'
+    documents.write_text('{"id": "a", "title": "t", "text": "some text"}\n')
+    (tmp_path / 'store').mkdir()
+    (tmp_path / 'store' / lock.FILE).write_text('')
+    made = demo.passage_store(tmp_path / 'store', documents, None)
+    assert len(made) == 1 and demo.passage_store(tmp_path / 'store', tmp_path / 'nowhere', None).docid(0) == made.docid(0)
 
 
 def test_other_settings_clear_what_they_change_and_nothing_else(tmp_path):

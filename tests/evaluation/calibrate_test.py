@@ -11,6 +11,7 @@ from atlas_jax import api, errors
 from atlas_jax.checkpoints import confidence
 from atlas_jax.cli import main as cli
 from atlas_jax.evaluation import calibrate
+from atlas_jax.metrics import answers as answer_metrics
 from atlas_jax.metrics.logistic import Logistic
 from atlas_jax.tasks.task import TaskExample
 from tests.e2e import commands_test
@@ -78,6 +79,23 @@ def test_weights_that_were_not_calibrated_have_no_confidence(known, tmp_path, ca
     assert 'it was made for other weights than the newest, so it is not used' in capsys.readouterr().err
     confidence.write(tmp_path, dataclasses.replace(found, weights=confidence.weights_of(tmp_path)))
     assert api.Atlas.load(tmp_path).calibration is not None
+
+
+def test_questions_are_asked_again_without_the_passages_that_answer_them(known):
+    folder, atlas, index, examples = known
+    word = answer_metrics.normalize(index.store[3].text).split()[-1]
+    examples = [dataclasses.replace(example, answers=[word if number < 6 else 'never said'], gold_docids=['d1'] if number == 8 else [])
+                for number, example in enumerate(examples)]
+    asked = calibrate.ask(atlas, examples, index, calibrate.Options(n_context=2))
+    # Every second question that a passage answers; the eighth by its gold passage alone.
+    assert [each.example_id for each in asked.hidden] == [0, 2, 4, 8] and asked.hidden[-1].hidden_docids == ('d1',)
+    passages = [index.store[row] for row in range(len(index.store))]
+    holding = {passage.docid for passage in passages if word in answer_metrics.normalize(passage.text).split()}
+    assert holding and all(set(each.hidden_docids) == holding for each in asked.hidden[:3])
+    for example, guess in zip(asked.hidden, asked.guesses, strict=True):
+        assert guess.passages and not {passage.docid for passage in guess.passages} & set(example.hidden_docids)
+    figures = calibrate.fitted(atlas, asked, confidence.Settings(), folder / 'run', few=True).figures
+    assert figures['hidden'] == 4 and figures['hidden_right'] == 0 and 0 < figures['hidden_confidence'] < 1
 
 
 def test_beams_and_a_closed_book_have_signals_of_their_own(known):
