@@ -30,7 +30,7 @@ class Slow(FakeAtlas):
         time.sleep(.5 * ('slow' in examples[0].question))
         return super().answer_examples(examples, *arguments, **options)
 
-service = app.Service(holdings.Holdings({'project': Slow()}, {'project': FakeIndex()}), 't', limits.Limits(drain_seconds=3, together=1))
+service = app.Service(holdings.Holdings({'project': Slow()}, {'project': FakeIndex()}), 't', limits.Limits(drain_seconds=30, together=1))
 try:
     server.run(service, server.bind('127.0.0.1', 0), said=lambda line: print(line, flush=True))
 except errors.UserError as error:
@@ -48,7 +48,7 @@ def start(*arguments):
 
 
 def ask(port, question):
-    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=20)
+    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
     connection.request('POST', '/answer', json.dumps({'question': question}), {'Content-Type': 'application/json'})
     response = connection.getresponse()
     return response.status, json.loads(response.read())
@@ -72,9 +72,9 @@ def test_what_is_under_way_is_finished_before_the_end():
             pass
         process.send_signal(signal.SIGTERM)
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         assert [status for status, _ in found] == [200] * 3
-        assert process.wait(10) == 0 and process.stderr.read() == ''
+        assert process.wait(60) == 0 and process.stderr.read() == ''
         with pytest.raises(ConnectionRefusedError):
             ask(port, 'after')
     finally:
@@ -82,14 +82,14 @@ def test_what_is_under_way_is_finished_before_the_end():
 
 
 def http_get(port, path):
-    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=20)
+    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
     connection.request('GET', path)
     return connection.getresponse().read()
 
 
 def test_what_fails_at_the_first_question_ends_the_server():
     process, _ = start('fails')
-    assert process.wait(20) == 1 and process.stderr.read().strip() == 'bm25s is missing'
+    assert process.wait(60) == 1 and process.stderr.read().strip() == 'bm25s is missing'
 
 
 @pytest.mark.parametrize(('host', 'port', 'message'), [
