@@ -8,7 +8,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ from atlas_jax.knowledge.index import Found, Index
 from atlas_jax.model import AtlasModel, ModelSource
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import answer as answer_lib
-from atlas_jax.steps import confidence, evidence, prepare
+from atlas_jax.steps import confidence, evidence, listening, prepare
 from atlas_jax.steps import signals as signals_lib
 from atlas_jax.steps.spec import StepConfig
 from atlas_jax.tasks import task as task_lib
@@ -92,6 +92,16 @@ class Answer:
         return self.text if self.guess is None else self.guess
 
 
+class Listener(Protocol):
+    """Hears a batch of questions while it is answered; called from a thread of jax, so it must be quick and must not raise."""
+
+    def found(self, row: int, passages: tuple[AnswerPassage, ...]) -> None:
+        """Takes the passages that a question's answer is going to be read from; their attention is not yet known."""
+
+    def text(self, row: int, text: str) -> None:
+        """Takes the text of a question's answer so far."""
+
+
 @dataclasses.dataclass
 class Atlas(AtlasModel):
     """A retriever and a reader with their tokenizers, answering questions. Its data and how it is loaded: model.AtlasModel."""
@@ -126,7 +136,7 @@ class Atlas(AtlasModel):
                         decoding: DecodingConfig | None = None, search: SearchConfig | str | None = None, *,
                         use_file_passages: bool = False, knowledge: types.Knowledge | None = None,
                         step: StepConfig | None = None, explain: bool = False, abstain_below: float | None = None,
-                        signals: bool | None = None) -> Iterator[Answer]:
+                        signals: bool | None = None, listener: Listener | None = None) -> Iterator[Answer]:
         """Answers task examples in order; with a label it shows a progress bar.
 
         Args:
@@ -135,6 +145,7 @@ class Atlas(AtlasModel):
           step: dtypes of weights and activations.
           explain, abstain_below: as of `answer`.
           signals: computes what a confidence is made from; None does where the model is calibrated.
+          listener: hears of one batch, and of greedy decoding, while it is computed.
 
         Raises:
           IndexFolderError, StoreError, ConfigError: as `answer`.
@@ -156,13 +167,15 @@ class Atlas(AtlasModel):
         # The agreement of beams shows in all of them, however many are to be returned.
         searched = dataclasses.replace(decoding, num_return_sequences=decoding.num_beams) if signals else decoding
         # A step made before may serve: the second call of a session then compiles nothing.
-        run = answer_lib.step_for(prepared.spec, searched, wanted, self.reader_tokenizer.word_starts() if decoding.quote else b'')
+        word_starts = self.reader_tokenizer.word_starts() if decoding.quote else b''
+        run = answer_lib.step_for(prepared.spec, batch_size, searched, wanted, word_starts, heard=listener is not None)
         # Placed anew only where they lie on the host; device arrays stay where they are.
         params = self.device_params(prepared.spec.step.param_dtype)
         closed_book = evidence.ClosedBook(self, examples, batch_size, step) if signals and not prepared.spec.closed_book else None
         if self.calibration is not None and signals:
             confidence.say_differences(self.calibration, confidence.settings_of(self.task, prepared, decoding))
-        for chunk, answered in prepared.run(run, params, examples, batch_size, progress_label):
+        heard = None if listener is None else _Heard(self.task, listener, examples, prepared)
+        for chunk, answered in _listened(prepared.run(run, params, examples, batch_size, progress_label), heard):
             likelihoods = None if closed_book is None else closed_book.log_likelihoods(params, chunk, answered.tokens[:, 0])
             for row, example in enumerate(chunk):
                 answer, texts = self._to_answer(example, answered, row, prepared, decoding.num_return_sequences)
@@ -237,6 +250,32 @@ class Atlas(AtlasModel):
         if abstain_below is None or chance is None or chance >= abstain_below:
             return answer
         return dataclasses.replace(answer, text=WITHHELD, abstained=True, guess=answer.text, alternatives=())
+
+
+class _Heard:
+    """Turns what a step tells into passages and text, for a Listener."""
+
+    def __init__(self, task: task_lib.Task, listener: Listener, examples: Sequence[TaskExample], prepared: prepare.Prepared):
+        self._task, self._listener, self._examples, self._prepared = task, listener, examples, prepared
+        self._tokens: list[list[int]] = [[] for _ in examples]
+
+    def found(self, retrieved: types.Retrieved) -> None:
+        """Takes what was retrieved for the batch."""
+        for row, example in enumerate(self._examples):
+            self._listener.found(row, passages_of(example, retrieved, row, self._prepared))
+
+    def decoded(self, position: int, tokens: np.ndarray) -> None:
+        """Takes the tokens at a position, [batch]."""
+        encoder = self._prepared.encoder
+        for row, example in enumerate(self._examples):
+            self._tokens[row].append(int(tokens[row]))
+            text = self._task.answer_text(encoder.written(example, self._tokens[row]))
+            self._listener.text(row, text)
+
+
+def _listened(items: Iterator[Any], heard: _Heard | None) -> Iterator[Any]:
+    with listening.listening(heard):
+        yield from items
 
 
 def _power_of_two(questions: int) -> int:

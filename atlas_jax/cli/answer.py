@@ -57,8 +57,9 @@ def decoding_config(options: argparse.Namespace):
 
 def _answer(options: argparse.Namespace) -> None:
     # Before jax is imported, and models and index are opened: a mistake is told at once.
+    from atlas_jax.project import questions
     for question in options.question:
-        inputs.check_question(question)
+        questions.check(question)
     for folder in filter(None, [options.index, *options.also]):
         inputs.check_index(folder)
     inputs.check_store(options.store)

@@ -85,8 +85,9 @@ def run(talk: 'Conversation', lines: Iterator[str], mark: Callable[[str], str], 
 
 
 def _reply(talk: 'Conversation', line: str, mark: Callable[[str], str], edit: Callable[[str], str] | None) -> str:
+    from atlas_jax.project import questions
     if not line.startswith(':'):
-        inputs.check_question(line)
+        questions.check(line)
         return _shown(talk.ask(line), mark)
     name, _, rest = line[1:].partition(' ')
     rest = rest.strip()

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 from atlas_jax import errors
 from atlas_jax.io import untrusted
 
-LONGEST_QUESTION = 10_000  # characters; the models read some fifty words of a question
-
 if TYPE_CHECKING:
     from atlas_jax.gin_files.preview import Preview
     from atlas_jax.tasks.task import Task
@@ -52,15 +50,6 @@ def check_model_folder(path: str | None, remark: str = '') -> None:
                 untrusted.parse_json((folder / name).read_bytes())
         except ValueError as error:
             raise errors.ModelFolderError(f'{folder / name}: broken JSON: {error}') from error
-
-
-def check_question(text: str) -> None:
-    """Raises ConfigError: an empty question, or one that is no question by its length."""
-    if not text.strip():
-        raise errors.ConfigError('the question is empty; type one')
-    if len(text) > LONGEST_QUESTION:
-        raise errors.ConfigError(f'the question has {len(text):,} characters, at most {LONGEST_QUESTION:,} are read; ask in a sentence or '
-                                 'two, and put documents into the index')
 
 
 def check_own_model(path: str) -> None:

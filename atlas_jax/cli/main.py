@@ -22,6 +22,7 @@ from atlas_jax.cli import new as cli_new
 from atlas_jax.cli import plan as cli_plan
 from atlas_jax.cli import reproduce as cli_reproduce
 from atlas_jax.cli import runs as cli_runs
+from atlas_jax.cli import serve as cli_serve
 from atlas_jax.cli import verify as cli_verify
 from atlas_jax.io import atomic
 from atlas_jax.runtime import allocator, quiet
@@ -56,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     main_parser = Parser(prog='atlas-jax', description='Atlas in JAX: a reader that answers from documents it retrieves.', epilog=_EXAMPLE)
     commands = main_parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     # In the order in which a newcomer needs them.
-    modules = (cli_demo, cli_new, cli_ask, cli_data, cli_index, cli_runs, cli_evaluate, cli_calibrate, cli_reproduce, cli_answer,
+    modules = (cli_demo, cli_new, cli_ask, cli_serve, cli_data, cli_index, cli_runs, cli_evaluate, cli_calibrate, cli_reproduce, cli_answer,
                cli_compare, cli_convert, cli_verify, cli_plan)
     for module in modules:
         module.add_commands(commands)

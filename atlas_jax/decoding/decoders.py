@@ -19,6 +19,8 @@ Array = jax.Array
 # rows: the batch, or batch * num_beams with the beams of an example side by side. The cache is a pytree of arrays [layers, rows, ...].
 # The record is a pytree of arrays [rows, ...] that belong to this step; it is summed along every sequence.
 TokensToLogits = Callable[[Array, Array, Any], tuple[Array, Any, Any]]
+# (position scalar int32, token [rows] int32): sees each token as it is chosen, while the program is traced.
+OnToken = Callable[[Array, Array], None]
 
 # Score of all beams but the first at the start, or every beam would begin with the same token. Finite, as in transformers.
 _HOPELESS = -1e9
@@ -89,14 +91,16 @@ class _BeamState(struct.PyTreeNode):
 
 
 def decode(tokens_to_logits: TokensToLogits, cache: Any, batch: int, config: DecodingConfig, special: SpecialTokens,
-           prefix: Prefix | None = None) -> Decoded:
-    """Searches greedily if num_beams is 1, else by beams; arguments and errors as of `beam_search`."""
-    search = greedy if config.num_beams == 1 else beam_search
-    return search(tokens_to_logits, cache, batch, config, special, prefix)
+           prefix: Prefix | None = None, on_token: OnToken | None = None) -> Decoded:
+    """Searches greedily if num_beams is 1, else by beams; arguments and errors as of `beam_search`, and `on_token` as of `greedy`."""
+    if config.num_beams == 1:
+        return greedy(tokens_to_logits, cache, batch, config, special, prefix, on_token)
+    # Which beam is the best shows at the end: there is no token to tell before.
+    return beam_search(tokens_to_logits, cache, batch, config, special, prefix)
 
 
 def greedy(tokens_to_logits: TokensToLogits, cache: Any, batch: int, config: DecodingConfig, special: SpecialTokens,
-           prefix: Prefix | None = None) -> Decoded:
+           prefix: Prefix | None = None, on_token: OnToken | None = None) -> Decoded:
     """Takes the likeliest token at each step until every example has ended.
 
     Args:
@@ -104,6 +108,7 @@ def greedy(tokens_to_logits: TokensToLogits, cache: Any, batch: int, config: Dec
       cache: given to the first call, with room for `max_length - 1` positions.
       config: max_length and min_length count; max_length must be set.
       prefix: one row an example, or None.
+      on_token: told of each step's tokens.
 
     Returns:
       One sequence an example, without scores.
@@ -126,6 +131,8 @@ def greedy(tokens_to_logits: TokensToLogits, cache: Any, batch: int, config: Dec
         logits = _allowed(logits, position, config.min_length, special.eos, prefix)
         # An example that has ended goes on with the others, in padding.
         token = jnp.where(ended, special.pad, jnp.argmax(logits, axis=-1)).astype(jnp.int32)
+        if on_token is not None:
+            on_token(position, token)
         tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, position, axis=1)
         records = jax.tree.map(lambda total, new: total + jnp.where(_beside(ended, new), 0, new), records, record)
         return position + 1, ended | (token == special.eos), token, tokens, records, cache

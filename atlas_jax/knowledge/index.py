@@ -146,11 +146,11 @@ class Index:
         """
         return atlas.search(questions, self, top_k, search)
 
-    def replace(self, passages: Iterable[Passage], atlas: EmbeddingModel) -> int:
+    def replace(self, passages: Iterable[Passage], atlas: EmbeddingModel, *, show_progress: bool = True) -> int:
         """Adds passages; one whose docid is there already takes its place. Only these are embedded.
 
         A passage that is there as it is, embedded by this model, is left alone. So a call that was killed may be made again, wherever it
-        stopped: what it had stored is embedded first, and not stored twice.
+        stopped: what it had stored is embedded first, and not stored twice. `show_progress` shows bars.
 
         Returns:
           The number of rows added, with those that an earlier call had stored and not embedded.
@@ -161,13 +161,13 @@ class Index:
         self.store.check_tokenizers(atlas.reader_tokenizer, atlas.retriever_tokenizer)
         # Before anything is stored: passages without embeddings would be left behind.
         self.index.check_model(atlas.embedder(), self.store, self.force)
-        added = self.index.add(self.store, atlas.embedder(), force=self.force)
+        added = self.index.add(self.store, atlas.embedder(), show_progress, self.force)
         with hosts.together():
             if hosts.is_first():
-                self._append_missing(passages, self.index.rows_of_model(atlas.embedder(), self.store))
+                self._append_missing(passages, self.index.rows_of_model(atlas.embedder(), self.store), show_progress)
         if not hosts.is_first():
             self.store = PassageStore.open(self.store.path)
-        added += self.index.add(self.store, atlas.embedder(), force=self.force)
+        added += self.index.add(self.store, atlas.embedder(), show_progress, self.force)
         with hosts.together():
             # Codes grow with their index, or the next search would refuse them.
             if hosts.is_first():
@@ -175,7 +175,7 @@ class Index:
         self._forget()
         return added
 
-    def _append_missing(self, passages: Iterable[Passage], usable: np.ndarray) -> None:
+    def _append_missing(self, passages: Iterable[Passage], usable: np.ndarray, progress: bool) -> None:
         """Appends those passages to the store that no `usable` row [rows] bool holds as they are. Raises as PassageStore.append."""
         seen: set[str] = set()
 
@@ -195,7 +195,7 @@ class Index:
         remaining = missing()
         first = next(remaining, None)
         if first is not None:
-            self.store.append(itertools.chain([first], remaining))
+            self.store.append(itertools.chain([first], remaining), progress=progress)
         elif not seen:
             self.store.append(())  # which says that there are none
 

@@ -12,7 +12,7 @@ from atlas_jax.io import compressed, jsonl, table
 from atlas_jax.tasks.qa import QATask
 
 SEPARATOR = '|'  # between answers that all count, in a cell of a table
-LONGEST = 10_000  # characters of a question
+LONGEST = 10_000  # characters of a question; the models read some fifty words of it
 _HELD_OUT = 5  # one in so many
 _FEWEST = 5  # of fewer, none is held out
 
@@ -44,6 +44,15 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
                                         'without training, leave --questions out')
         found.append(row)
     return found
+
+
+def check(question: str) -> None:
+    """Raises ConfigError: an empty question, or one that is no question by its length."""
+    if not question.strip():
+        raise errors.ConfigError('the question is empty; type one')
+    if len(question) > LONGEST:
+        raise errors.ConfigError(f'the question has {len(question):,} characters, at most {LONGEST:,} are read; ask in a sentence or '
+                                 'two, and put documents into the index')
 
 
 def split(rows: Sequence[dict[str, Any]]) -> Split:

@@ -12,7 +12,7 @@ from flax import struct
 from atlas_jax import decoding, types
 from atlas_jax.decoding import decoders
 from atlas_jax.models import fid
-from atlas_jax.steps import buckets, quotes, read, retrieve
+from atlas_jax.steps import buckets, listening, quotes, read, retrieve
 from atlas_jax.steps import evidence as evidence_lib
 from atlas_jax.steps.compile import compile_step
 from atlas_jax.steps.spec import StepSpec
@@ -21,7 +21,8 @@ AnswerStep = Callable[..., 'Answered']
 Params = dict[str, Any]
 
 # Steps that were made, so that one with room for more tokens serves too: the next batch of the same sizes need not compile again.
-_MADE: dict[tuple[StepSpec, decoding.DecodingConfig, evidence_lib.Wanted, bytes], AnswerStep] = {}
+# Not for batches of another size: a larger one's room would be computed on for nothing.
+_MADE: dict[tuple[StepSpec, int, decoding.DecodingConfig, evidence_lib.Wanted, bytes, bool], AnswerStep] = {}
 
 
 class Answered(struct.PyTreeNode):
@@ -49,27 +50,29 @@ class _Quoting(NamedTuple):
 
 
 def make_answer_step(spec: StepSpec, config: decoding.DecodingConfig | None = None, wanted: evidence_lib.Wanted = 'nothing',
-                     word_starts: bytes = b'') -> AnswerStep:
+                     word_starts: bytes = b'', heard: bool = False) -> AnswerStep:
     """Returns the compiled step `(params, batch, knowledge, retrieved=None) -> Answered`; the batch's targets are not looked at.
 
     The batch's decoder prompts, if it has any, are what the sequences begin with. `retrieved` is what a searcher of the host has found.
     Re-ranking takes `params['passage_encoder']` where there is one. Without a config it decodes greedily. `wanted` is the evidence, and
-    `word_starts` the tokenizer's, which `config.quote` needs.
+    `word_starts` the tokenizer's, which `config.quote` needs. Where `heard`, it tells a listener what it does (steps/listening.py); of
+    beams it tells no tokens.
 
     Raises ConfigError where min_length is not less than max_length.
     """
     # The start token is not a target token, hence one more.
     config = (config or decoding.DecodingConfig()).with_max_length(spec.config.inputs.target_limit + 1)
-    return compile_step(answer_step, spec, config, wanted, word_starts if config.quote and not spec.closed_book else b'')
+    return compile_step(answer_step, spec, config, wanted, word_starts if config.quote and not spec.closed_book else b'', heard)
 
 
-def step_for(spec: StepSpec, config: decoding.DecodingConfig, wanted: evidence_lib.Wanted = 'nothing',
-             word_starts: bytes = b'') -> AnswerStep:
+def step_for(spec: StepSpec, batch_size: int, config: decoding.DecodingConfig, wanted: evidence_lib.Wanted = 'nothing',
+             word_starts: bytes = b'', heard: bool = False) -> AnswerStep:
     """Returns a compiled answer step that serves `spec`: one made before where its capacities are large enough, else a new one."""
     for (made_for, *made_as), step in _MADE.items():
-        if made_as == [config, wanted, word_starts] and _has_room(made_for, spec):
+        if made_as == [batch_size, config, wanted, word_starts, heard] and _has_room(made_for, spec):
             return step
-    return _MADE.setdefault((spec, config, wanted, word_starts), make_answer_step(spec, config, wanted, word_starts))
+    made = make_answer_step(spec, config, wanted, word_starts, heard)
+    return _MADE.setdefault((spec, batch_size, config, wanted, word_starts, heard), made)
 
 
 def _has_room(larger: StepSpec, spec: StepSpec) -> bool:
@@ -80,14 +83,17 @@ def _has_room(larger: StepSpec, spec: StepSpec) -> bool:
     return same and last.stream_tokens >= wanted.stream_tokens and last.longest >= wanted.longest
 
 
-def answer_step(spec: StepSpec, config: decoding.DecodingConfig, wanted: evidence_lib.Wanted, word_starts: bytes, params: Params,
-                batch: types.Batch, knowledge: types.Knowledge | None, retrieved: types.Retrieved | None = None) -> Answered:
+def answer_step(spec: StepSpec, config: decoding.DecodingConfig, wanted: evidence_lib.Wanted, word_starts: bytes, heard: bool,
+                params: Params, batch: types.Batch, knowledge: types.Knowledge | None,
+                retrieved: types.Retrieved | None = None) -> Answered:
     """Retrieves, reads and decodes, in graph; `make_answer_step` compiles it."""
     inputs = retrieve.retrieve_and_assemble(params['retriever'], batch, knowledge, spec, retrieved, params.get('passage_encoder'))
+    if heard and inputs.retrieved is not None:
+        listening.tell_found(inputs.retrieved)
     level = read.capacity_level(inputs, spec)
     quoting = _Quoting(quotes.quotable(inputs, batch), word_starts) if word_starts else None
     branches = [functools.partial(_read, inputs=inputs, prefix=_prefix(batch), spec=spec, config=config, wanted=wanted, quoting=quoting,
-                                  capacity=capacity) for capacity in spec.read]
+                                  heard=heard, capacity=capacity) for capacity in spec.read]
     decoded, evidence = jax.lax.switch(level, branches, params['reader'])
     # Attention in all to the passages, [batch, n], or to their tokens, [batch, n, width].
     best = decoded.records[:, 0]
@@ -99,7 +105,7 @@ def answer_step(spec: StepSpec, config: decoding.DecodingConfig, wanted: evidenc
 
 
 def _read(params: Any, inputs: types.ReaderInputs, prefix: decoders.Prefix | None, spec: StepSpec, config: decoding.DecodingConfig,
-          wanted: evidence_lib.Wanted, quoting: _Quoting | None, capacity: buckets.Capacity,
+          wanted: evidence_lib.Wanted, quoting: _Quoting | None, heard: bool, capacity: buckets.Capacity,
           ) -> tuple[decoders.Decoded, evidence_lib.Evidence | None]:
     """Encodes and decodes at one capacity; the records are the attention to each passage, [batch, sequences, n], or to their tokens."""
     (batch_size, _, width), reader, sizes = inputs.reader_tokens.shape, spec.reader, spec.config.reader
@@ -117,7 +123,7 @@ def _read(params: Any, inputs: types.ReaderInputs, prefix: decoders.Prefix | Non
     special = decoders.SpecialTokens(sizes.decoder_start_id, sizes.eos_id, sizes.pad_id)
     # All beams are looked through, however many are returned.
     searched = config if quoting is None else dataclasses.replace(config, num_return_sequences=config.num_beams)
-    decoded = decoding.decode(tokens_to_logits, cache, batch_size, searched, special, prefix)
+    decoded = decoding.decode(tokens_to_logits, cache, batch_size, searched, special, prefix, listening.tell_decoded if heard else None)
     if quoting is not None:
         decoded = quotes.first(decoded, inputs.reader_tokens, quoting.allowed, quoting.word_starts, sizes.eos_id)
         decoded = jax.tree.map(lambda each: each[:, :config.num_return_sequences], decoded)

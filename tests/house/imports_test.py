@@ -20,6 +20,7 @@ LEVELS = (
     {'compare', 'gin_files'},
     {'demo', 'reproduce'},
     {'project'},
+    {'serving'},
     {'cli'},
     {'__init__', '__main__'},
 )
@@ -38,11 +39,13 @@ RESERVED = {
     'rensa': ('datasets.duplicates.',),
     'scann': ('searchers.scann.',),
     'sentencepiece': ('tokenizers.',),
+    'starlette': ('serving.',),
     'tensorflow': (),
     'tensorflow_datasets': ('datasets.tfds.',),
     'tokenizers': ('tokenizers.',),
     'torch': ('conversion.', 'compare.pytorch.'),
     'transformers': ('compare.pytorch.',),
+    'uvicorn': ('serving.',),
 }
 
 

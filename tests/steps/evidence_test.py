@@ -89,8 +89,12 @@ def test_what_counts_is_after_the_prefix_and_up_to_the_first_eos():
 def test_a_step_is_not_taken_for_one_of_other_evidence(asked):
     atlas, _, examples, _ = asked
     spec = prepare.prepare(atlas, examples, None, N, 2, use_file_passages=True).spec
-    plain, explained = (answer_step.step_for(spec, DecodingConfig(), wanted) for wanted in ('nothing', 'passages'))
-    assert plain is not explained and answer_step.step_for(spec, DecodingConfig()) is plain
+    plain, explained = (answer_step.step_for(spec, 2, DecodingConfig(), wanted) for wanted in ('nothing', 'passages'))
+    assert plain is not explained and answer_step.step_for(spec, 2, DecodingConfig()) is plain
+    # One for larger batches would compute on its empty room, and one that is heard calls the host.
+    one = prepare.prepare(atlas, examples[:1], None, N, 1, use_file_passages=True).spec
+    assert answer_step.step_for(one, 1, DecodingConfig()) is not plain
+    assert answer_step.step_for(spec, 2, DecodingConfig(), heard=True) is not plain
 
 
 def test_short_and_long_answers_of_a_wide_program():
