@@ -55,7 +55,7 @@ def _serve(options: argparse.Namespace) -> None:
         def said(address: str) -> None:
             print(f'{project.path}: {address}' + ('' if token else f'\ntoken for changes: {service.token}'), flush=True)
 
-        server.run(service, bound, options.allowed_host, said)
+        server.run(service, bound, [*options.allowed_host, options.host], said)
 
 
 def _server() -> Any:

@@ -50,10 +50,12 @@ class Service:
     def warm_up(self) -> None:
         """Compiles what the first requests need; called by the thread that computes."""
         answering = self._answering({})
-        sizes = [size for size in (1, 4, 16) if size <= answering.together]
-        for size in sizes:
-            answering.compute([holdings_lib.Asked('warm up')] * size)
-        dataclasses.replace(answering, heard=True).compute([holdings_lib.Asked('warm up')])
+        kinds = [(answering, size) for size in holdings_lib.SIZES if size <= answering.together]
+        # Streams are another program, and of the page's questions the first.
+        for kind, size in [*kinds, (dataclasses.replace(answering, heard=True), 1)]:
+            if self.batcher.stopping:
+                return
+            kind.compute([holdings_lib.Asked('what is it?')] * size)
         self.ready = True
 
     async def answer(self, request: Request) -> Response:
@@ -70,7 +72,7 @@ class Service:
         """Searches, and reads nothing."""
         body = await self._body(request, 'Queries')
         model, index = self._named(body)
-        kind = holdings_lib.Retrieving(self.holdings, model, index, body.get('topk', 3))
+        kind = holdings_lib.Retrieving(self.holdings, model, index, int(body.get('topk', 3)))
         rows = await self._computed(request, kind, body['queries'], self._seconds(request))
         scored = body.get('return_scores', False)
         return JSONResponse({'result': [[each if scored else each['document'] for each in row] for row in rows]})
@@ -168,7 +170,7 @@ class Service:
     def _answering(self, body: dict[str, Any]) -> holdings_lib.Answering:
         model, index = self._named(body)
         without = tuple(body.get('without', ()))
-        return holdings_lib.Answering(self.holdings, model, index, self.holdings.passages_read(model, body.get('n_context')), without,
+        return holdings_lib.Answering(self.holdings, model, index, self.holdings.passages_read(model, int(body.get('n_context', 0))), without,
                                       body.get('explain', False), body.get('closed_book', False), body.get('stream', False),
                                       1 if without else self.limits.together)
 
@@ -239,9 +241,8 @@ async def _events(told: _Told, future: concurrent.futures.Future, seconds: float
     future.add_done_callback(lambda _: told.put(None))
     try:
         try:
-            async with asyncio.timeout(seconds):
-                while (event := await told.events.get()) is not None:
-                    yield _event(*event)
+            while (event := await asyncio.wait_for(told.events.get(), start + seconds - time.monotonic())) is not None:
+                yield _event(*event)
             answer = future.result()
         except TimeoutError:
             yield _event('error', batching.late().body())

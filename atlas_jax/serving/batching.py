@@ -71,6 +71,11 @@ class Batcher:
         """Returns whether the thread runs."""
         return self._thread.is_alive()
 
+    @property
+    def stopping(self) -> bool:
+        """True once it was told to stop."""
+        return self._stopping
+
     def depth(self) -> int:
         """Returns how many items wait."""
         return len(self._waiting)

@@ -11,7 +11,7 @@ from atlas_jax.corpus import passages as passages_lib
 from atlas_jax.serving import problems
 from atlas_jax.tasks import task as task_lib
 
-_SIZES = (1, 4, 16, 64)  # questions a compiled program takes: few, since each is compiled
+SIZES = (1, 4, 16, 64)  # questions a compiled program takes: few, since each is compiled
 _TOP_KS = (5, 10, 20, 50, 100)  # passages a program of the search finds; what is asked for is cut from them
 
 
@@ -43,14 +43,14 @@ class Holdings:
 
     def described(self) -> dict[str, Any]:
         """Returns the names of models and indexes, and what is known of each."""
-        models = [{'name': name, 'n_context': self.passages_read(name, None), 'calibrated': atlas.calibration is not None}
+        models = [{'name': name, 'n_context': self.passages_read(name), 'calibrated': atlas.calibration is not None}
                   for name, atlas in self.models.items()]
         infos = {name: index.index.info() for name, index in self.indexes.items()}
         indexes = [{'name': name, 'passages': info['rows'] - info['deleted']} for name, info in infos.items()]
         return {'models': models, 'indexes': indexes, 'searcher': self.searcher}
 
-    def passages_read(self, model: str, n_context: int | None) -> int:
-        """Returns how many passages a question reads."""
+    def passages_read(self, model: str, n_context: int = 0) -> int:
+        """Returns how many passages a question reads; 0 is the default."""
         return max(n_context or self.n_context or self.models[model].config.n_context, 1)
 
 
@@ -58,7 +58,7 @@ def _known(names: Mapping[str, Any], name: str | None, what: str) -> str:
     if name is None:
         return next(iter(names))
     if name not in names:
-        raise problems.ProblemError(422, f'no {what} "{name[:80]}" is served; there is {", ".join(names)}')
+        raise problems.ProblemError(404, f'no {what} "{name[:80]}" is served; there is {", ".join(names)}')
     return name
 
 
@@ -98,7 +98,7 @@ class Answering:
     def compute(self, items: Sequence[Asked]) -> list[dict[str, Any]]:
         """Returns the answers as JSON objects. Raises UserError."""
         atlas, index = self.holdings.models[self.model], self.holdings.indexes[self.index]
-        size = next(size for size in _SIZES if size >= len(items))
+        size = next(size for size in SIZES if size >= len(items))
         examples = [task_lib.ask(atlas.task, item.question, number) for number, item in enumerate(items)]
         options: dict[str, Any] = {'explain': self.explain}
         if self.heard:
@@ -137,7 +137,7 @@ class Retrieving:
     def compute(self, items: Sequence[str]) -> list[list[dict[str, Any]]]:
         """Returns the passages found for each query, with their scores. Raises UserError."""
         atlas, index = self.holdings.models[self.model], self.holdings.indexes[self.index]
-        size = next(size for size in _SIZES if size >= len(items))
+        size = next(size for size in SIZES if size >= len(items))
         # Fillers are copies, since a search for nothing is one too.
         queries = [*items, *[items[-1]] * (size - len(items))]
         found = _searched(atlas, index, queries, self.top_k, self.holdings.searcher)[:len(items)]

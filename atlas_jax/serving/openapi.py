@@ -16,12 +16,12 @@ def document(limits: Limits) -> Json:
     return {
         'openapi': '3.1.0', 'info': {'title': 'atlas-jax serve', 'version': atlas_jax.__version__},
         'paths': {
-            '/answer': {'post': _post('Answer questions.', 'Questions', 'Answers', 200, stream=True, timed=True)},
-            '/retrieve': {'post': _post('Find passages; nothing is read.', 'Queries', 'Found', 200, timed=True)},
-            '/passages': {'post': {**_post('Add passages.', 'Passages', 'Added', 201, 401, 409, timed=True), **_PROTECTED,
+            '/answer': {'post': _post('Answer questions.', 'Questions', 'Answers', 200, 404, 409, stream=True, timed=True)},
+            '/retrieve': {'post': _post('Find passages; nothing is read.', 'Queries', 'Found', 200, 404, 409, timed=True)},
+            '/passages': {'post': {**_post('Add passages.', 'Passages', 'Added', 201, 401, 404, 409, timed=True), **_PROTECTED,
                                    'parameters': [_INDEX, _MODEL, _TIMEOUT]}},
             '/passages/{docid}': _passage_paths(),
-            '/map': {'get': _get('The question among the passages, in a plane.', 'Map', [_question(limits), _INDEX, _MODEL, _TIMEOUT])},
+            '/map': {'get': _get('The question among the passages, in a plane.', 'Map', [_question(limits), _INDEX, _MODEL, _TIMEOUT], (404, 409))},
             '/models': {'get': _get('Models and indexes by name.', 'Models')},
             '/health': {'get': _get('Whether the process works.', 'Status', statuses=(503,))},
             '/ready': {'get': _get('Whether requests are answered at once.', 'Status', statuses=(503,))},
@@ -55,11 +55,11 @@ def _results() -> dict[str, Json]:
 def _passage_paths() -> Json:
     known = {'name': 'docid', 'in': 'path', 'required': True, 'schema': {'type': 'string', 'minLength': 1, 'maxLength': 500}}
     version = {'name': 'If-Match', 'in': 'header', 'schema': {'type': 'string', 'maxLength': 200}}
-    put = _post('Replace a passage, or add it.', 'Passage', 'Stored', 200, 401, 409, 412, 428)
+    put = _post('Replace a passage, or add it.', 'Passage', 'Stored', 200, 401, 404, 409, 412, 428)
     put['responses']['201'] = put['responses']['200']
     return {
         'parameters': [known, _INDEX, _MODEL, _TIMEOUT],
-        'get': _get('A passage; its ETag is its version.', 'Stored', statuses=(404,)),
+        'get': _get('A passage; its ETag is its version.', 'Stored', statuses=(404, 409)),
         'put': {**put, **_PROTECTED, 'parameters': [version]},
         'delete': {'summary': 'Delete a passage.', **_PROTECTED, 'parameters': [version],
                    'responses': {'204': {'description': 'deleted'}, **_problems(401, 404, 409, 412)}},

@@ -11,7 +11,7 @@ from atlas_jax.steps import prepare
 from atlas_jax.steps import search as search_step
 from atlas_jax.tasks import task as task_lib
 
-_OTHERS = 200  # passages beside those that were found
+_OTHERS, _RUNS = 200, 10  # passages beside those that were found, and the places that they are taken from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +26,14 @@ class Point:
 
 
 def points(atlas: api.Atlas, index: api.Index, question: str, found: list[str]) -> list[Point]:
-    """Returns the question's point, then those of the passages found, best first, then those of others drawn alike every time."""
+    """Returns the question's point, then those of the passages found, best first, then those of others the same every time."""
     alive = np.flatnonzero(~index.index.deleted)
     rows_found = index.store.rows_of(found)
     others = np.setdiff1d(alive, rows_found)
     if len(others) > _OTHERS:
-        others = np.sort(np.random.default_rng(0).choice(others, _OTHERS, replace=False))
+        # Runs of neighbours, since rows are read by chunks of thousands.
+        starts = np.linspace(0, len(others) - _OTHERS // _RUNS, _RUNS).astype(int)
+        others = np.unique(np.concatenate([others[start:start + _OTHERS // _RUNS] for start in starts]))
     rows = np.concatenate([rows_found, others]).astype(np.int64)
     vectors = np.concatenate([query_embedding(atlas, index, question)[None], index.index.embeddings(rows)])
     placed = project(vectors)

@@ -45,8 +45,9 @@ def check(value: Any, schema: Schema, where: str = '') -> None:
     if 'oneOf' in schema:
         schema = _meant(value, schema['oneOf'], where)
     kind = schema['type']
-    # bool is an int to Python, not to JSON.
-    if not isinstance(value, _KINDS[kind]) or isinstance(value, bool) and kind != 'boolean':
+    # bool is an int to Python, not to JSON, and 3.0 is a whole number to JSON.
+    whole = kind == 'integer' and isinstance(value, float) and value.is_integer()
+    if not (isinstance(value, _KINDS[kind]) or whole) or isinstance(value, bool) and kind != 'boolean':
         raise _wrong(where, f'expected {_article(kind)}, found {_kind_of(value)}')
     if 'enum' in schema and value not in schema['enum']:
         raise _wrong(where, 'a stream is of one question')
@@ -80,7 +81,7 @@ def _check_text(value: str, schema: Schema, where: str) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise _wrong(where, 'half of a surrogate pair, which is no character') from error
-    if len(value) < schema.get('minLength', 0) or 'pattern' in schema and not re.search(schema['pattern'], value):
+    if len(value) < schema.get('minLength', 0) or 'pattern' in schema and not re.search(schema['pattern'].replace('$', '\\Z'), value):
         raise _wrong(where, 'control characters' if value.strip() else 'empty; type some text')
 
 

@@ -7,7 +7,6 @@ import ipaddress
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
@@ -24,10 +23,13 @@ _REMEDIES = {errno.EADDRINUSE: 'another program uses this port; give another one
 def bind(host: str, port: int) -> socket.socket:
     """Takes the port, so that nobody else has it when the models are loaded; 0 takes a free one. Raises ConfigError: it cannot be had."""
     where = f'{host}:{port}'
+    # getaddrinfo would take it modulo 65536.
+    if port > 65535:
+        raise errors.ConfigError(f'{where}: a port is from 0 to 65535')
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         bound = socket.socket(family, kind, protocol)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise errors.ConfigError(f'{where}: no address of a machine; give one with --host, such as 127.0.0.1') from error
     try:
         # A port that a server has just left is free, although the system still remembers its connections.
@@ -38,9 +40,6 @@ def bind(host: str, port: int) -> socket.socket:
         bound.close()
         remedy = _REMEDIES.get(error.errno or 0, 'give another one with --host and --port')
         raise errors.ConfigError(f'{where}: {os.strerror(error.errno or 0)}: {remedy}') from error
-    except OverflowError as error:
-        bound.close()
-        raise errors.ConfigError(f'{where}: a port is from 0 to 65535') from error
     return bound
 
 
@@ -54,14 +53,18 @@ def is_loopback(host: str) -> bool:
 class _Server(uvicorn.Server):
     """A server that ends with 0 when it was asked to stop: uvicorn would raise the signal once more."""
 
+    def stop(self, now: bool = True) -> None:
+        """Has the server finish what is under way and end, where `now`."""
+        self.should_exit |= now
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stops on SIGTERM and SIGINT; a second one does not wait for what is under way."""
-        def stop(number: int, frame: object) -> None:
+        def on_signal(number: int, frame: object) -> None:
             self.force_exit = self.should_exit
             self.should_exit = True
 
-        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
@@ -72,6 +75,8 @@ class _Server(uvicorn.Server):
 def run(service: app_lib.Service, bound: socket.socket, hosts: Sequence[str] = (), said: Callable[[str], None] = print) -> None:
     """Serves until SIGTERM or SIGINT; what is under way then is finished, for as long as the limits allow.
 
+    Raises UserError: what shows only when the first question is answered, such as a package that a searcher needs.
+
     Args:
       service: what is served.
       bound: of `bind`.
@@ -80,16 +85,13 @@ def run(service: app_lib.Service, bound: socket.socket, hosts: Sequence[str] = (
     """
     config = uvicorn.Config(app_lib.make(service, hosts), log_level='warning', access_log=False, lifespan='off', server_header=False,
                             timeout_graceful_shutdown=int(service.limits.drain_seconds))
+    server = _Server(config)
     service.batcher.start()
     # The first of all that waits: it is computed while the first requests come.
     [warmed] = service.batcher.submit(batching.Alone(service.warm_up), [None], float('inf'))
-    warmed.add_done_callback(_report)
+    warmed.add_done_callback(lambda future: server.stop(future.exception() is not None))
     host, port = bound.getsockname()[:2]
     said(f'http://{f"[{host}]" if ":" in host else host}:{port}')
-    asyncio.run(_Server(config).serve([bound]))
+    asyncio.run(server.serve([bound]))
     service.batcher.stop()
-
-
-def _report(warmed) -> None:
-    if (error := warmed.exception()) is not None:
-        print(f'atlas-jax: {" ".join(str(error).split())}', file=sys.stderr, flush=True)
+    warmed.result()
