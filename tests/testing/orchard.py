@@ -90,8 +90,12 @@ def _explained(passage, place, count, text, explain):
     return api.AnswerPassage(passage.docid, passage.full_title, passage.text, read.score, attention, carried=carried, words=words)
 
 
-def index(passages):
-    """An index of these passages."""
+def indexes():
+    """The orchard's index, and one of an older handbook."""
+    return {'project': _index(PASSAGES), 'archive': _index([Passage('old', 'Handbook of 1950', '', 'The apple trees behind the barn are Gravenstein.')])}
+
+
+def _index(passages):
     made = conftest.FakeIndex([passage.docid for passage in passages])
     made.passages = list(passages)
     return made
@@ -102,9 +106,8 @@ class Running:
 
     def __init__(self):
         readers = {'project': Reader(), 'calibrated': Reader(confidence=.83)}
-        indexes = {'project': index(PASSAGES), 'archive': index([Passage('old', 'Handbook of 1950', '', 'The apple trees behind the barn are Gravenstein.')])}
-        self.reader = readers['project']
-        self.service = app.Service(holdings.Holdings(readers, indexes), conftest.TOKEN, limits.Limits(seconds=20))
+        held = holdings.Holdings(readers, indexes(), examples=('Which apples grow behind the barn?', 'Who harvests the honey?'))
+        self.reader, self.service = readers['project'], app.Service(held, conftest.TOKEN, limits.Limits(seconds=20))
         self.service.ready = True
         self.service.batcher.start()
         self.port = 0
@@ -122,6 +125,10 @@ class Running:
         self._server = uvicorn.Server(uvicorn.Config(app.make(self.service), log_level='warning', lifespan='off', timeout_graceful_shutdown=1))
         self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve([self._bound])), daemon=True)
         self._thread.start()
+
+    def reset(self):
+        """Forgets all changes."""
+        self.service.holdings.indexes = indexes()
 
     def stop(self):
         """Goes away, as a server that was killed."""

@@ -2,6 +2,9 @@
 
 import {bar, el, percent} from './dom.js';
 
+// After which a wait needs a reason.
+const PATIENCE_MS = 4000;
+
 /** Returns the heading of a pane and its answer. `pane.turn` may lack what has not come yet. */
 export function card(pane) {
   const {turn} = pane;
@@ -19,7 +22,13 @@ export function card(pane) {
 
 function said(text, running) {
   if (text) return text;
-  return el('span', {class: 'soft'}, running ? 'Searching and reading …' : '(no answer)');
+  return el('span', {class: 'soft'}, running ? waiting() : '(no answer)');
+}
+
+function waiting() {
+  const words = el('span', {}, 'Searching and reading …');
+  setTimeout(() => words.append(' The first question of its kind takes longer: programs are compiled for it.'), PATIENCE_MS);
+  return words;
 }
 
 function about(turn, running) {

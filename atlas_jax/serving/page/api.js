@@ -30,7 +30,7 @@ export async function* stream(body, signal) {
   const response = await reach('POST', 'answer', {body: {...body, stream: true}, signal});
   let answered = false;
   for await (const [event, value] of events(response.body, signal)) {
-    if (event === 'error') throw new Problem(value.status, value.detail);
+    if (event === 'error') throw new Problem(value.status, sentence(value.detail));
     answered ||= event === 'answer';
     yield [event, value];
   }

@@ -107,7 +107,10 @@ function drawAgreement() {
   const said = panes.map((pane) => (pane.turn?.done && !pane.running ? pane.turn : null));
   const isShown = comparing() && said.every(Boolean) && said[0].question === said[1].question;
   byId('agreement').hidden = !isShown;
-  if (isShown) byId('agreement').textContent = answers.agree(...said) ? 'Both give the same answer.' : 'The answers differ.';
+  if (!isShown) return;
+  // In words too: on a phone the second answer is far below the first.
+  const [first, second] = said.map((turn) => `“${turn.text}”`);
+  byId('agreement').textContent = answers.agree(...said) ? `Both give the same answer: ${first}.` : `The answers differ: ${first} and ${second}.`;
 }
 
 function answered(turn) {
@@ -223,8 +226,11 @@ function startButtons() {
   byId('theme').value = theme.get();
 }
 
+/** Stops what is being answered. Returns whether anything was. */
 function stop() {
-  panes.forEach((pane) => pane.stop());
+  const running = panes.filter((pane) => pane.running);
+  running.forEach((pane) => pane.stop());
+  return running.length > 0;
 }
 
 function clearHistory() {
