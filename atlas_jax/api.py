@@ -258,9 +258,8 @@ class _Heard:
         self._task, self._listener, self._examples, self._prepared = task, listener, examples, prepared
         self._tokens: list[list[int]] = [[] for _ in examples]
 
-    def found(self, scores: np.ndarray, passage_ids: np.ndarray) -> None:
-        """Takes [batch, n] scores and ids."""
-        retrieved = types.Retrieved(passage_ids=passage_ids, scores=scores)
+    def found(self, retrieved: types.Retrieved) -> None:
+        """Takes what was retrieved for the batch."""
         for row, example in enumerate(self._examples):
             self._listener.found(row, passages_of(example, retrieved, row, self._prepared))
 

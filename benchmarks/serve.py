@@ -2,10 +2,10 @@
 
     python benchmarks/serve.py --project my-project --questions questions.jsonl --json serve.json
 
-Two servers of the same project run in turn, round after round: one answers up to 16 questions together, the other one after another. Each
-client has one connection and asks its next question when it has its answer. Figures are medians of the rounds. Without --project a tiny model
-with random weights is served, whose step costs nothing: then the server itself is measured. `step` says how much longer a batch of 16 takes than
-one question: where it is near 16 the machine's arithmetic is the limit, and no batching can help.
+Two servers of the same project are asked in turn, round after round: one answers up to 16 questions together, the other one after another.
+Each client has one connection and asks its next question when it has its answer. Figures are medians of the rounds. Without --project a
+tiny model with random weights is served, whose step costs nothing: then the server itself is measured. `step` says how much longer a batch
+of 16 takes than one question: where it is near 16 the machine's arithmetic is the limit, and no batching can help.
 """
 
 import argparse
@@ -106,7 +106,8 @@ def measure(ports: dict[str, int], asked: Sequence[str], clients: Sequence[int],
     one, several = (statistics.median(times) for times in step.values())
     rows = []
     for number in clients:
-        sides = {name: {key: statistics.median(each[key] for each in found[number, name]) for key in found[number, name][0]} for name in ports}
+        sides = {name: {key: statistics.median(each[key] for each in found[number, name]) for key in found[number, name][0]}
+                 for name in ports}
         batched, single = sides['batched'], sides['one at a time']
         rows.append({'clients': number, 'sides': sides, 'ratio': batched['requests_per_second'] / single['requests_per_second'],
                      'p99_ratio': batched['p99'] / single['p99']})

@@ -22,11 +22,13 @@ def add_commands(commands) -> None:
     parser.add_argument('project', metavar='PROJECT', help='folder of `atlas-jax new`')
     parser.add_argument('--host', default='127.0.0.1', help='address to listen at (default 127.0.0.1: this machine alone)')
     parser.add_argument('--port', type=cli_options.count, default=8000, metavar='N', help='port (default 8000; 0 takes a free one)')
-    parser.add_argument('--token', metavar='TEXT', help=f'what changes of passages need (default: ${_TOKEN}, or one that is made and printed)')
+    parser.add_argument('--token', metavar='TEXT',
+                        help=f'what changes of passages need (default: ${_TOKEN}, or one that is made and printed)')
     parser.add_argument('--model', action='append', default=[], metavar='NAME=DIR', help='a further model; may be repeated')
     parser.add_argument('--index', action='append', default=[], metavar='NAME=DIR', help='a further index; may be repeated')
     parser.add_argument('--n_context', type=cli_options.positive, metavar='N', help='passages to read (default: as trained)')
-    parser.add_argument('--batch_size', type=cli_options.positive, default=16, metavar='N', help='most questions computed together (default 16)')
+    parser.add_argument('--batch_size', type=cli_options.positive, default=16, metavar='N',
+                        help='most questions computed together (default 16)')
     parser.add_argument('--allowed_host', action='append', default=[], metavar='NAME',
                         help='a name that browsers may call this server by, besides localhost and addresses; may be repeated')
     cli_options.add_no_verify(parser)
@@ -46,9 +48,11 @@ def _serve(options: argparse.Namespace) -> None:
         inputs.check_index(path)
     if options.batch_size > 64:
         raise errors.ConfigError(f'--batch_size {options.batch_size}: at most 64 questions are computed together')
+    # A flag is seen by all users of the machine in its list of processes; the variable is not.
     token = options.token if options.token is not None else os.environ.get(_TOKEN)
     if token is not None and not token.strip():
         raise errors.ConfigError(f'the token is empty; leave --token and ${_TOKEN} out to have one made')
+    # The port first: loading takes long, and a port in use is told at once.
     bound = server.bind(options.host, options.port)
     with bound:
         _warn(options.host, server.is_loopback(options.host))
@@ -111,5 +115,5 @@ def named(given: list[str], flag: str) -> dict[str, str]:
 
 def _warn(host: str, is_loopback: bool) -> None:
     if not is_loopback:
-        print(f'atlas-jax: {host} is reached from other machines: questions need no token, and nothing is encrypted; put a proxy with TLS and '
-              'a login before it', file=sys.stderr, flush=True)
+        print(f'atlas-jax: {host} is reached from other machines: questions need no token, and nothing is encrypted; put a proxy with TLS '
+              'and a login before it', file=sys.stderr, flush=True)

@@ -1,16 +1,14 @@
 """The routes: requests are checked, computed by the one thread that computes, and answered as JSON or as a stream of events."""
 
 import asyncio
-import concurrent.futures
 import dataclasses
 import functools
 import importlib.resources
-import json
 import math
 import mimetypes
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -21,7 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from atlas_jax.project import questions
-from atlas_jax.serving import batching, changes, guards, openapi, problems, projection, schemas
+from atlas_jax.serving import batching, changes, guards, openapi, problems, projection, schemas, streaming
 from atlas_jax.serving import holdings as holdings_lib
 from atlas_jax.serving import metrics as metrics_lib
 from atlas_jax.serving.limits import Limits
@@ -72,9 +70,11 @@ class Service:
         """Searches, and reads nothing."""
         body = await self._body(request, 'Queries')
         model, index = self._named(body)
+        # JSON's 3.0 is a whole number too.
         kind = holdings_lib.Retrieving(self.holdings, model, index, int(body.get('topk', 3)))
         rows = await self._computed(request, kind, body['queries'], self._seconds(request))
         scored = body.get('return_scores', False)
+        # Without scores the shape is another one, not the same with less in it.
         return JSONResponse({'result': [[each if scored else each['document'] for each in row] for row in rows]})
 
     async def get_passage(self, request: Request) -> Response:
@@ -83,11 +83,13 @@ class Service:
 
     async def add_passages(self, request: Request) -> Response:
         """Adds passages."""
+        # Before the body is read: nobody without the token has the server parse anything.
         guards.check_token(request, self.token)
         body = await self._body(request, 'Passages')
         rows = body.get('passages', [body])
         added = await self._alone(request, changes.add, self._index(request), self._model(request), rows)
         return _versioned(added[0], 201) if 'passages' not in body else JSONResponse(
+            # A header has room for one version only.
             {'passages': [{**changes.shown(each), 'etag': holdings_lib.etag(each)} for each in added]}, 201)
 
     async def put_passage(self, request: Request) -> Response:
@@ -110,6 +112,7 @@ class Service:
         schemas.check(question, self._schemas['Queries']['properties']['queries']['items'], 'question')
         model, index = self._named(dict(request.query_params))
 
+        # Rows of an index must not change between search and reading, so both are one call.
         def made() -> list[projection.Point]:
             kind = holdings_lib.Retrieving(self.holdings, model, index, _MAP_TOP_K)
             [found] = kind.compute([question])
@@ -136,6 +139,7 @@ class Service:
 
     async def figures(self, request: Request) -> Response:
         """Shows the metrics."""
+        # Not through the queue: figures matter most when it is full.
         return Response(self.metrics.text(), media_type=metrics_lib.MEDIA_TYPE)
 
     async def document(self, request: Request) -> Response:
@@ -170,14 +174,16 @@ class Service:
     def _answering(self, body: dict[str, Any]) -> holdings_lib.Answering:
         model, index = self._named(body)
         without = tuple(body.get('without', ()))
-        return holdings_lib.Answering(self.holdings, model, index, self.holdings.passages_read(model, int(body.get('n_context', 0))), without,
-                                      body.get('explain', False), body.get('closed_book', False), body.get('stream', False),
-                                      1 if without else self.limits.together)
+        n_context = self.holdings.passages_read(model, int(body.get('n_context', 0)))
+        # What-ifs read passages that are given, each its own.
+        return holdings_lib.Answering(self.holdings, model, index, n_context, without, body.get('explain', False),
+                                      body.get('closed_book', False), body.get('stream', False), 1 if without else self.limits.together)
 
     def _seconds(self, request: Request) -> float:
         text = request.headers.get('request-timeout')
         if text is None:
             return self.limits.seconds
+        # "nan" and "inf" are floats to Python.
         try:
             seconds = float(text)
         except ValueError:
@@ -193,8 +199,8 @@ class Service:
     async def _computed(self, request: Request, kind: batching.Kind, items: Sequence[Any], seconds: float) -> list[Any]:
         """Returns the results of items. Raises ProblemError: they did not come in time; ClientDisconnect: nobody waits for them."""
         futures = self.batcher.submit(kind, items, seconds)
-        results = asyncio.gather(*map(asyncio.wrap_future, futures))
-        gone = asyncio.ensure_future(_gone(request))
+        results: asyncio.Future[Any] = asyncio.gather(*map(asyncio.wrap_future, futures))
+        gone: asyncio.Future[Any] = asyncio.ensure_future(_gone(request))
         try:
             done, _ = await asyncio.wait({results, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if results in done:
@@ -207,59 +213,17 @@ class Service:
             results.cancel()  # what still waits is not computed for nobody
 
     def _streamed(self, kind: holdings_lib.Answering, question: str, seconds: float, start: float) -> Response:
-        told = _Told(asyncio.get_running_loop(), self.holdings.indexes[kind.index])
+        told = streaming.Told(asyncio.get_running_loop(), self.holdings.indexes[kind.index])
+        # Here, not in the stream: a full queue is a status, and no event.
         [future] = self.batcher.submit(kind, [holdings_lib.Asked(question, told)], seconds)
+        # Proxies would otherwise keep the tokens until there are enough of them.
         headers = {'Cache-Control': 'no-store', 'X-Accel-Buffering': 'no'}
-        return StreamingResponse(_events(told, future, seconds, start), media_type='text/event-stream', headers=headers)
-
-
-class _Told:
-    """Hears of an answer in the thread that computes, and hands events to the loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, index: Any):
-        self._loop, self._index, self._last = loop, index, None
-        self.events: asyncio.Queue[tuple[str, Any] | None] = asyncio.Queue()
-
-    def put(self, event: tuple[str, Any] | None) -> None:
-        """Takes an event from any thread; None is the end."""
-        self._loop.call_soon_threadsafe(self.events.put_nowait, event)
-
-    def found(self, row: int, passages: Any) -> None:
-        """Takes the passages."""
-        rows = [holdings_lib.passage_row(each, self._index) for each in passages]
-        self.put(('passages', [{name: value for name, value in each.items() if name != 'attention'} for each in rows]))
-
-    def text(self, row: int, text: str) -> None:
-        """Takes the text so far; padding changes nothing."""
-        if text != self._last:
-            self._last = text
-            self.put(('token', {'text': text}))
-
-
-async def _events(told: _Told, future: concurrent.futures.Future, seconds: float, start: float) -> AsyncIterator[str]:
-    """Yields server-sent events until the answer, or what went wrong."""
-    future.add_done_callback(lambda _: told.put(None))
-    try:
-        try:
-            while (event := await asyncio.wait_for(told.events.get(), start + seconds - time.monotonic())) is not None:
-                yield _event(*event)
-            answer = future.result()
-        except TimeoutError:
-            yield _event('error', batching.late().body())
-        except (Exception, concurrent.futures.CancelledError) as error:
-            yield _event('error', problems.of(error).body())
-        else:
-            yield _event('answer', {'answers': [answer], 'seconds': round(time.monotonic() - start, 4)})
-    finally:
-        future.cancel()  # where the client has gone
-
-
-def _event(name: str, value: Any) -> str:
-    return f'event: {name}\ndata: {json.dumps(value, ensure_ascii=False, allow_nan=False)}\n\n'
+        return StreamingResponse(streaming.events(told, future, seconds, start), media_type='text/event-stream', headers=headers)
 
 
 async def _gone(request: Request) -> None:
     """Returns when the client has gone."""
+    # The body was read; what comes next is the end.
     while (await request.receive())['type'] != 'http.disconnect':
         pass
 
@@ -284,6 +248,7 @@ def _versioned(passage: Any, status: int = 200) -> Response:
 def _pages() -> dict[str, tuple[bytes, str]]:
     """Returns the files of the page, with their types."""
     folder = importlib.resources.files('atlas_jax.serving') / 'page'
+    # A package may be a zip file, hence no paths.
     return {file.name: (file.read_bytes(), mimetypes.guess_type(file.name)[0] or 'application/octet-stream')
             for file in folder.iterdir() if file.is_file() and not file.name.endswith('.py')}
 
@@ -291,7 +256,9 @@ def _pages() -> dict[str, tuple[bytes, str]]:
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = {404: 'there is no such path; GET /openapi.json lists all', 405: f'this path has no {request.method}'}
-    return problems.ProblemError(error.status_code, detail.get(error.status_code, error.detail), headers=dict(error.headers or {})).response()
+    # A 405 names the methods that there are in its Allow.
+    return problems.ProblemError(error.status_code, detail.get(error.status_code, error.detail),
+                                 headers=dict(error.headers or {})).response()
 
 
 def _route(path: str, **handlers: _Handler) -> Route:
@@ -304,6 +271,7 @@ def _route(path: str, **handlers: _Handler) -> Route:
             return Response(status_code=499)  # nobody reads it
         except Exception as error:
             problem = problems.of(error)
+            # The client is told nothing of our insides; the log has it.
             if problem.status == 500:
                 traceback.print_exception(error)
             return problem.response()
@@ -317,7 +285,7 @@ def make(service: Service, hosts: Sequence[str] = ()) -> Starlette:
               _route('/passages', POST=service.add_passages),
               _route('/passages/{docid:path}', GET=service.get_passage, PUT=service.put_passage, DELETE=service.delete_passage),
               _route('/map', GET=service.map), _route('/models', GET=service.models), _route('/health', GET=service.health),
-              _route('/ready', GET=service.is_ready), _route('/metrics', GET=service.figures), _route('/openapi.json', GET=service.document),
-              _route('/', GET=service.page), _route('/static/{name}', GET=service.page)]
+              _route('/ready', GET=service.is_ready), _route('/metrics', GET=service.figures),
+              _route('/openapi.json', GET=service.document), _route('/', GET=service.page), _route('/static/{name}', GET=service.page)]
     return Starlette(routes=routes, exception_handlers={HTTPException: _on_http},
                      middleware=[Middleware(guards.Guard, metrics=service.metrics, hosts=hosts)])

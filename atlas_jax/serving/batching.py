@@ -14,7 +14,7 @@ from atlas_jax.serving import problems
 
 
 class Kind(Hashable, Protocol):
-    """What items have in common: those of equal kinds may be computed together."""
+    """The part that items have in common: those of equal kinds may be computed together."""
 
     @property
     def together(self) -> int:
@@ -95,15 +95,17 @@ class Batcher:
         with self._changed:
             if self._stopping:
                 raise problems.ProblemError(503, 'the server is being stopped; ask the one that follows', retry_after=5)
+            # All or none: half of a request is of no use.
             if len(self._waiting) + len(entries) > self._most_waiting:
-                raise problems.ProblemError(429, f'{len(self._waiting)} questions wait already, at most {self._most_waiting} may; try again '
-                                            'later', retry_after=self._until_free())
+                raise problems.ProblemError(429, f'{len(self._waiting)} questions wait already, at most {self._most_waiting} may; try '
+                                            'again later', retry_after=self._until_free())
             self._waiting.extend(entries)
             self._changed.notify()
         return [entry.future for entry in entries]
 
     def stop(self) -> None:
         """Refuses what comes from now on, and returns when all that waits is computed."""
+        # What waits already is still answered.
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -118,11 +120,13 @@ class Batcher:
         while batch := self._next():
             start = time.monotonic()
             _compute(batch)
+            # Of the last few batches: the first ones compile.
             self.seconds = .8 * self.seconds + .2 * (time.monotonic() - start)
             self._computed(len(batch))
 
     def _next(self) -> list[_Waiting]:
         """Returns the first item that waits and others of its kind; nothing where the thread is to end."""
+        # In order of arrival but for those of the first one's kind, which it takes along: nobody is passed by another kind for ever.
         with self._changed:
             while True:
                 batch: list[_Waiting] = []
@@ -151,8 +155,8 @@ def _is_late(entry: _Waiting) -> bool:
 
 def late() -> problems.ProblemError:
     """Returns the problem of a request that could not be answered in its time."""
-    return problems.ProblemError(503, 'no answer within the time that the request allows; ask again when there is less to do, or allow more',
-                                 retry_after=5)
+    return problems.ProblemError(503, 'no answer within the time that the request allows; ask again when there is less to do, or allow '
+                                 'more', retry_after=5)
 
 
 def _compute(batch: Sequence[_Waiting]) -> None:
@@ -164,8 +168,9 @@ def _compute(batch: Sequence[_Waiting]) -> None:
             for entry in batch:
                 _compute([entry])
             return
+        # A fault of ours; the server stays up.
         if not isinstance(error, errors.UserError | problems.ProblemError):
-            traceback.print_exc()  # a fault of ours; the server stays up
+            traceback.print_exc()
         for entry in batch:
             entry.future.set_exception(error)
         return

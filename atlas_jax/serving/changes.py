@@ -26,6 +26,7 @@ def get(index: api.Index, docid: str) -> Passage:
 def add(index: api.Index, atlas: api.Atlas, rows: Sequence[dict[str, Any]]) -> list[Passage]:
     """Adds passages, all of them or none; one without docid gets one. Raises ProblemError: a docid is there already (409); UserError."""
     passages = [_passage(row, row.get('docid') or f'added-{secrets.token_hex(6)}') for row in rows]
+    # All are looked at before the first is stored.
     for number, passage in enumerate(passages):
         if any(other.docid == passage.docid for other in passages[:number]):
             raise problems.ProblemError(422, f'docid "{passage.docid[:200]}" occurs twice; give each passage its own')
@@ -43,10 +44,11 @@ def put(index: api.Index, atlas: api.Atlas, docid: str, row: dict[str, Any], if_
     """
     if row.get('docid') not in (None, docid):
         raise problems.ProblemError(422, f'the passage has docid "{row["docid"][:200]}", the path "{docid[:200]}"; leave the docid out')
+    # Found and replaced in one call of the thread that computes: of two editors the second finds the first one's version.
     before = holdings.find(index, docid)
     if before is not None and if_match is None:
-        raise problems.ProblemError(428, f'passage "{docid[:200]}" is there already: send its ETag as If-Match (GET /passages/DOCID has it), '
-                                    'or * to replace whatever is there')
+        raise problems.ProblemError(428, f'passage "{docid[:200]}" is there already: send its ETag as If-Match (GET /passages/DOCID has '
+                                    'it), or * to replace whatever is there')
     _check(before, docid, if_match)
     passage = _passage(row, docid)
     index.replace([passage], atlas, show_progress=False)
@@ -60,6 +62,7 @@ def delete(index: api.Index, docid: str, if_match: str | None) -> None:
 
 
 def _check(before: Passage | None, docid: str, if_match: str | None) -> None:
+    # A star is any version, so there must be one.
     if if_match is None or if_match.strip() == '*' and before is not None:
         return
     # Weak tags never match: the comparison is of versions, and all ours are strong.

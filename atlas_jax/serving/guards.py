@@ -1,4 +1,4 @@
-"""What every request goes through: the name that it was sent to, where it comes from, its count, and the headers of its response."""
+"""The checks of every request: the name that it was sent to, where it comes from, its length and its token."""
 
 import asyncio
 import hmac
@@ -59,7 +59,9 @@ class Guard:
         # A page elsewhere can make its own name mean this address, and then read what it likes. Addresses cannot be made so.
         host = request.headers.get('host', '')
         if not self._is_ours(host):
-            return problems.ProblemError(421, f'this server is not known as "{host[:80]}"; if it should be, start it with --allowed_host NAME')
+            return problems.ProblemError(421, f'this server is not known as "{host[:80]}"; if it should be, start it with --allowed_host '
+                                         'NAME')
+        # Browsers name the page that asks; other programs name none.
         origin = request.headers.get('origin')
         if origin is not None and not _same(origin, host):
             return problems.ProblemError(403, 'pages of other origins may not use this server')
@@ -67,6 +69,7 @@ class Guard:
 
     def _is_ours(self, host: str) -> bool:
         try:
+            # With its port, in brackets, in any case: as browsers send it.
             name = urlsplit(f'//{host}').hostname
             if name is None or '@' in host:
                 return False
@@ -97,6 +100,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     parts, size = [], 0
     try:
         async with asyncio.timeout(limits.body_seconds):
+            # Chunks may go on for ever, whatever the headers say.
             async for part in request.stream():
                 size += len(part)
                 if size > limits.body_bytes:
@@ -120,10 +124,11 @@ def check_token(request: Request, token: str) -> None:
     scheme, _, given = request.headers.get('authorization', '').partition(' ')
     # Compared in constant time, so that a wrong one does not show how much of it is right.
     if scheme.lower() != 'bearer' or not hmac.compare_digest(given.strip().encode(), token.encode()):
-        raise problems.ProblemError(401, f'{"wrong token" if given else "no token"}: changes need the one that the server was started with, as '
-                                    'Authorization: Bearer TOKEN', headers={'WWW-Authenticate': 'Bearer'})
+        raise problems.ProblemError(401, f'{"wrong token" if given else "no token"}: changes need the one the server was started with, '
+                                    'as Authorization: Bearer TOKEN', headers={'WWW-Authenticate': 'Bearer'})
 
 
 def _too_long(limits: Limits) -> problems.ProblemError:
+    # What is left of the body is not read, so nothing can follow it on this connection.
     return problems.ProblemError(413, f'the body is longer than {limits.body_bytes:,} bytes; send fewer or shorter texts in one request',
                                  headers={'Connection': 'close'})

@@ -100,6 +100,7 @@ class Answering:
     def compute(self, items: Sequence[Asked]) -> list[dict[str, Any]]:
         """Returns the answers as JSON objects. Raises UserError."""
         atlas, index = self.holdings.models[self.model], self.holdings.indexes[self.index]
+        # Fillers make up the rest, as in any last batch.
         size = next(size for size in SIZES if size >= len(items))
         examples = [task_lib.ask(atlas.task, item.question, number) for number, item in enumerate(items)]
         options: dict[str, Any] = {'explain': self.explain}
@@ -148,6 +149,7 @@ class Retrieving:
 
 
 def _searched(atlas: api.Atlas, index: api.Index, questions: Sequence[str], top_k: int, searcher: str) -> list[list[api.Found]]:
+    # Cut behind the search, so that each number of passages is not another program.
     most = next((most for most in _TOP_KS if most >= top_k), top_k)
     return [row[:top_k] for row in atlas.search(questions, index, most, searcher)]
 
@@ -176,10 +178,13 @@ def _row(answer: api.Answer, index: api.Index) -> dict[str, Any]:
 
 def passage_row(read: api.AnswerPassage, index: api.Index) -> dict[str, Any]:
     """Returns a passage that was read as a JSON object, with title and section as they were indexed."""
+    # What was read has title and section joined, as the models see them.
     found = find(index, read.docid)
     title, section = (read.title, '') if found is None else (found.title, found.section)
+    # Strings and numbers alone, in the order in which people read them.
     row: dict[str, Any] = {'docid': read.docid, 'title': title, 'section': section, 'text': read.text, 'score': read.score,
                            'attention': read.attention}
+    # What was not asked for is not there, rather than null.
     if read.words:
         row |= {'carried': read.carried, 'words': [list(pair) for pair in read.words]}
     return row
@@ -196,5 +201,6 @@ def find(index: api.Index, docid: str) -> passages_lib.Passage | None:
 
 def etag(passage: passages_lib.Passage) -> str:
     """Returns the version of a passage, as an HTTP entity tag."""
+    # Of what it says, not of when: an edit that is taken back has the version from before.
     fields = json.dumps(dataclasses.astuple(passage)).encode()
     return f'"{hashlib.sha256(fields).hexdigest()[:16]}"'

@@ -21,7 +21,8 @@ def document(limits: Limits) -> Json:
             '/passages': {'post': {**_post('Add passages.', 'Passages', 'Added', 201, 401, 404, 409, timed=True), **_PROTECTED,
                                    'parameters': [_INDEX, _MODEL, _TIMEOUT]}},
             '/passages/{docid}': _passage_paths(),
-            '/map': {'get': _get('The question among the passages, in a plane.', 'Map', [_question(limits), _INDEX, _MODEL, _TIMEOUT], (404, 409))},
+            '/map': {'get': _get('The question among the passages, in a plane.', 'Map', [_question(limits), _INDEX, _MODEL, _TIMEOUT],
+                                 (404, 409))},
             '/models': {'get': _get('Models and indexes by name.', 'Models')},
             '/health': {'get': _get('Whether the process works.', 'Status', statuses=(503,))},
             '/ready': {'get': _get('Whether requests are answered at once.', 'Status', statuses=(503,))},
@@ -42,9 +43,11 @@ def _results() -> dict[str, Json]:
                      'passages': _list(_given(read, 'carried', 'words'))}, 'closed_book')
     document = _given({'id': _TEXT, 'contents': _TEXT})
     found = {'anyOf': [document, _given({'document': document, 'score': _NUMBER})]}
-    point = _given({'x': _NUMBER, 'y': _NUMBER, 'docid': {'type': ['string', 'null']}, 'title': _TEXT, 'rank': {'type': ['integer', 'null']}})
+    point = _given({'x': _NUMBER, 'y': _NUMBER, 'docid': {'type': ['string', 'null']}, 'title': _TEXT,
+                    'rank': {'type': ['integer', 'null']}})
     return {
-        'Stored': passage, 'Answers': _given({'answers': _list(answer), 'seconds': _NUMBER}), 'Found': _given({'result': _list(_list(found))}),
+        'Stored': passage, 'Answers': _given({'answers': _list(answer), 'seconds': _NUMBER}),
+        'Found': _given({'result': _list(_list(found))}),
         'Added': {'anyOf': [passage, _given({'passages': _list(_given({**passage['properties'], 'etag': _TEXT}))})]},
         'Map': _given({'points': _list(point)}), 'Models': {'type': 'object'}, 'Status': _given({'status': _TEXT}),
         'Document': {'type': 'object'},
@@ -56,6 +59,7 @@ def _passage_paths() -> Json:
     known = {'name': 'docid', 'in': 'path', 'required': True, 'schema': {'type': 'string', 'minLength': 1, 'maxLength': 500}}
     version = {'name': 'If-Match', 'in': 'header', 'schema': {'type': 'string', 'maxLength': 200}}
     put = _post('Replace a passage, or add it.', 'Passage', 'Stored', 200, 401, 404, 409, 412, 428)
+    # 201 where it was not there.
     put['responses']['201'] = put['responses']['200']
     return {
         'parameters': [known, _INDEX, _MODEL, _TIMEOUT],
@@ -67,6 +71,7 @@ def _passage_paths() -> Json:
 
 
 def _post(summary: str, body: str, result: str, status: int, *statuses: int, stream: bool = False, timed: bool = False) -> Json:
+    # One route, two kinds of response: `stream` decides.
     content: Json = {'application/json': {'schema': _reference(result)}}
     if stream:
         content['text/event-stream'] = {'schema': {'type': 'string', 'description': 'events passages, token, answer and error'}}
@@ -82,6 +87,7 @@ def _get(summary: str, result: str, parameters: list[Json] | None = None, status
 
 
 def _problems(*statuses: int) -> Json:
+    # Those that any route may give, and the route's own.
     problem = {'description': 'a problem', 'content': {problems.MEDIA_TYPE: {'schema': _reference('Problem')}}}
     return {str(status): problem for status in (403, 421, 422, 429, 503, 507, *statuses)}
 

@@ -1,4 +1,4 @@
-"""What goes wrong with a request, as application/problem+json (RFC 9457) with the words of the command line."""
+"""Problems of requests, as application/problem+json (RFC 9457) with the words of the command line."""
 
 import http
 from typing import Any
@@ -37,6 +37,7 @@ def of(error: BaseException) -> ProblemError:
     """Returns the problem that an error is to a client: a user's mistake has its own words, any other none of ours."""
     if isinstance(error, ProblemError):
         return error
+    # Not the client's fault, and nothing that its next try would mend.
     if isinstance(error, errors.DiskFullError | errors.StorageError):
         return ProblemError(507, str(error))
     # Folders are the server's: another model, damage, or another process that writes.
@@ -44,4 +45,5 @@ def of(error: BaseException) -> ProblemError:
         return ProblemError(409, str(error))
     if isinstance(error, errors.UserError):
         return ProblemError(422, str(error))
+    # Its text may name files of the server.
     return ProblemError(500, 'a fault of the server; its log has the traceback')

@@ -12,16 +12,16 @@ _KINDS: dict[str, tuple[type, ...]] = {'string': (str,), 'integer': (int,), 'boo
 
 def bodies(limits: Limits) -> dict[str, Schema]:
     """Returns the schema of each body by its name."""
-    question = {'type': 'string', 'minLength': 1, 'maxLength': limits.question_characters, 'pattern': '\\S'}
-    name = {'type': 'string', 'minLength': 1, 'maxLength': 200}
+    question: Schema = {'type': 'string', 'minLength': 1, 'maxLength': limits.question_characters, 'pattern': '\\S'}
+    name: Schema = {'type': 'string', 'minLength': 1, 'maxLength': 200}
     passage = _object({'docid': {'type': 'string', 'minLength': 1, 'maxLength': 500, 'pattern': '^[^\\u0000-\\u001f\\u007f]+$'},
                        'title': {'type': 'string', 'maxLength': 1000}, 'section': {'type': 'string', 'maxLength': 1000},
                        'text': {'type': 'string', 'minLength': 1, 'maxLength': limits.passage_characters, 'pattern': '\\S'}}, 'text')
-    asked = {'n_context': {'type': 'integer', 'minimum': 1, 'maximum': limits.n_context},
+    asked: Schema = {'n_context': {'type': 'integer', 'minimum': 1, 'maximum': limits.n_context},
              'without': {'type': 'array', 'items': {'type': 'string', 'maxLength': 500}, 'maxItems': limits.n_context},
              'explain': {'type': 'boolean'}, 'closed_book': {'type': 'boolean'}, 'stream': {'type': 'boolean'}, 'index': name,
              'model': name}
-    several = {'type': 'array', 'items': question, 'minItems': 1, 'maxItems': limits.questions}
+    several: Schema = {'type': 'array', 'items': question, 'minItems': 1, 'maxItems': limits.questions}
     return {
         'Questions': {'oneOf': [_object({'question': question, **asked}, 'question'),
                                 _object({'questions': several, **asked, 'stream': {'type': 'boolean', 'enum': [False]}}, 'questions'),
@@ -57,8 +57,8 @@ def check(value: Any, schema: Schema, where: str = '') -> None:
         raise _wrong(where, f'expected {schema["minimum"]} to {schema["maximum"]}, found {str(value)[:20]}')
     elif kind == 'array':
         if not schema.get('minItems', 0) <= len(value) <= schema['maxItems']:
-            raise _wrong(where, f'{len(value):,} items, expected {schema.get("minItems", 0)} to {schema["maxItems"]}; send fewer in one request'
-                         if value else 'empty; give at least one')
+            many = f'{len(value):,} items, expected {schema.get("minItems", 0)} to {schema["maxItems"]}; send fewer in one request'
+            raise _wrong(where, many if value else 'empty; give at least one')
         for number, item in enumerate(value):
             check(item, schema['items'], f'{where}[{number}]')
     elif kind == 'object':
@@ -68,6 +68,7 @@ def check(value: Any, schema: Schema, where: str = '') -> None:
 def _check_fields(value: dict[str, Any], schema: Schema, where: str) -> None:
     if missing := [name for name in schema['required'] if name not in value]:
         raise _wrong(where, f'no field "{missing[0]}"')
+    # A misspelt option would otherwise be ignored without a word.
     if unknown := [name for name in value if name not in schema['properties']]:
         raise _wrong(where, f'unknown field {unknown[0][:80]!r}; known are {", ".join(schema["properties"])}')
     for name, item in value.items():
@@ -77,6 +78,7 @@ def _check_fields(value: dict[str, Any], schema: Schema, where: str) -> None:
 def _check_text(value: str, schema: Schema, where: str) -> None:
     if len(value) > schema['maxLength']:
         raise _wrong(where, f'{len(value):,} characters, at most {schema["maxLength"]:,} are read')
+    # JSON can write what no UTF-8 file can hold.
     try:
         value.encode()
     except UnicodeEncodeError as error:

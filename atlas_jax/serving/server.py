@@ -7,6 +7,7 @@ import ipaddress
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
@@ -15,6 +16,7 @@ from atlas_jax import errors
 from atlas_jax.serving import app as app_lib
 from atlas_jax.serving import batching
 
+_TURN_SECONDS = 5e-4
 _REMEDIES = {errno.EADDRINUSE: 'another program uses this port; give another one with --port, or stop that program',
              errno.EACCES: 'you may not use this port; give one above 1023 with --port',
              errno.EADDRNOTAVAIL: 'this machine has no such address; give one of its own with --host'}
@@ -86,6 +88,8 @@ def run(service: app_lib.Service, bound: socket.socket, hosts: Sequence[str] = (
     config = uvicorn.Config(app_lib.make(service, hosts), log_level='warning', access_log=False, lifespan='off', server_header=False,
                             timeout_graceful_shutdown=int(service.limits.drain_seconds))
     server = _Server(config)
+    # Python's threads take turns of this length: requests and responses need little, and should not wait long for the thread that computes.
+    sys.setswitchinterval(_TURN_SECONDS)
     service.batcher.start()
     # The first of all that waits: it is computed while the first requests come.
     [warmed] = service.batcher.submit(batching.Alone(service.warm_up), [None], float('inf'))

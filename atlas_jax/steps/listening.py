@@ -1,7 +1,7 @@
 """Lets the host hear what an answer step does while it runs: the passages that were found, and each token as it is decoded.
 
-A compiled program is one call; without this its first token is known when its last one is. A program that is listened to is another one than
-a silent one, for it calls the host back; it computes the same.
+A compiled program is one call; without this its first token is known when its last one is. A program that is listened to is another one
+than a silent one, for it calls the host back; it computes the same.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ from atlas_jax import types
 class Listener(Protocol):
     """Hears one batch; called from a thread of jax, so it must be quick and must not raise."""
 
-    def found(self, scores: np.ndarray, passage_ids: np.ndarray) -> None:
-        """Takes what was retrieved: [batch, n] float32 and int32, -inf in empty slots."""
+    def found(self, retrieved: types.Retrieved) -> None:
+        """Takes what was retrieved, on the host."""
 
     def decoded(self, position: int, tokens: np.ndarray) -> None:
         """Takes the tokens at a position, [batch] int32; padding where a sequence has ended."""
@@ -45,7 +45,7 @@ def listening(listener: Listener | None) -> Iterator[None]:
 
 def tell_found(retrieved: types.Retrieved) -> None:
     """Tells the listener what was retrieved; called while a step is traced."""
-    jax.debug.callback(_found, retrieved.scores, retrieved.passage_ids)
+    jax.debug.callback(_found, retrieved)
 
 
 def tell_decoded(position: jax.Array, tokens: jax.Array) -> None:
@@ -53,9 +53,9 @@ def tell_decoded(position: jax.Array, tokens: jax.Array) -> None:
     jax.debug.callback(_decoded, position, tokens)
 
 
-def _found(scores: jax.Array, passage_ids: jax.Array) -> None:
+def _found(retrieved: types.Retrieved) -> None:
     for listener in tuple(_listeners):
-        listener.found(np.asarray(scores), np.asarray(passage_ids))
+        listener.found(jax.tree.map(np.asarray, retrieved))
 
 
 def _decoded(position: jax.Array, tokens: jax.Array) -> None:

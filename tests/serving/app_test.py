@@ -24,12 +24,14 @@ def test_answers_with_their_passages(client, service):
     assert answered['seconds'] >= 0 and [answer['text'] for answer in answered['answers']] == ['Text of Why?', 'Text of How?']
     assert answered['answers'][0] == {
         'question': 'Why?', 'text': 'Text of Why?', 'confidence': None, 'closed_book': 'memory of Why?',
-        'passages': [{'docid': docid, 'title': f'title {docid}', 'section': 'part', 'text': f'Text of {docid}.', 'score': .5, 'attention': .5}
-                     for docid in ('d0', 'd1')]}
+        'passages': [{'docid': docid, 'title': f'title {docid}', 'section': 'part', 'text': f'Text of {docid}.', 'score': .5,
+                      'attention': .5} for docid in ('d0', 'd1')]}
     # Both together, as many slots as a program of four has.
     assert service.holdings.models['project'].batches == [(2, 4), (2, 4)]
-    [one] = client.post('/answer', json={'question': 'Why?', 'n_context': 1.0, 'explain': True, 'index': 'second', 'model': 'other'}).json()['answers']
-    assert [each['docid'] for each in one['passages']] == ['e0'] and one['passages'][0]['words'] == [['word', .5]] and 'closed_book' not in one
+    asked = {'question': 'Why?', 'n_context': 1.0, 'explain': True, 'index': 'second', 'model': 'other'}
+    [one] = client.post('/answer', json=asked).json()['answers']
+    assert [each['docid'] for each in one['passages']] == ['e0'] and one['passages'][0]['words'] == [['word', .5]]
+    assert 'closed_book' not in one
 
 
 def test_passages_are_left_out(client):
@@ -91,7 +93,7 @@ def test_passages_are_changed_and_seen_in_the_next_answer(client):
     ('POST', '/answer', {'content': b'{', 'headers': {'Content-Type': 'application/json'}}, 400, 'the body is no JSON'),
     ('GET', '/map', {}, 422, 'field "question": empty'),
     ('GET', '/passages/none', {}, 404, 'no passage "none" in this index; check the docid'),
-    ('POST', '/passages', {'json': {'text': 'x'}}, 401, 'no token: changes need the one'),
+    ('POST', '/passages', {'json': {'text': 'x'}}, 401, 'no token: changes need the one the server'),
     ('PUT', '/passages/d0', {'json': {'text': 'x'}, 'headers': {'Authorization': 'Bearer other'}}, 401, 'wrong token'),
     ('DELETE', '/passages/d0', {}, 401, 'no token'),
     ('DELETE', '/passages/none', {'headers': ALLOWED}, 404, 'no passage "none"'),

@@ -17,7 +17,7 @@ from atlas_jax.serving import server
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Answers take a while, and one question fails as a missing package does.
-_SCRIPT = '''
+_SCRIPT = """
 import sys, time
 from atlas_jax import errors
 from atlas_jax.serving import app, holdings, limits, server
@@ -35,7 +35,9 @@ try:
     server.run(service, server.bind('127.0.0.1', 0), said=lambda line: print(line, flush=True))
 except errors.UserError as error:
     sys.exit(str(error))
-'''
+"""
+
+_HEAD = b'POST /answer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: '
 
 
 def start(*arguments):
@@ -57,11 +59,10 @@ def test_what_is_under_way_is_finished_before_the_end():
     try:
         # One client sends 100 MB, one stops reading its stream: neither is in the way of the others.
         with socket.create_connection(('127.0.0.1', port)) as large, socket.create_connection(('127.0.0.1', port)) as silent:
-            large.sendall(b'POST /answer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100000000\r\n\r\n{')
+            large.sendall(_HEAD + b'100000000\r\n\r\n{')
             assert b' 413 ' in large.recv(100)
             body = b'{"question": "slow", "stream": true}'
-            silent.sendall(b'POST /answer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: '
-                           + str(len(body)).encode() + b'\r\n\r\n' + body)
+            silent.sendall(_HEAD + str(len(body)).encode() + b'\r\n\r\n' + body)
             assert ask(port, 'quick')[1]['answers'][0]['text'] == 'Text of quick'
         found = []
         threads = [threading.Thread(target=lambda: found.append(ask(port, 'slow'))) for _ in range(3)]

@@ -14,8 +14,8 @@ class Heard:
     def __init__(self):
         self.found_passages, self.tokens = [], []
 
-    def found(self, scores, passage_ids):
-        self.found_passages.append((scores.tolist(), passage_ids.tolist()))
+    def found(self, retrieved):
+        self.found_passages.append((retrieved.scores.tolist(), retrieved.passage_ids.tolist()))
 
     def decoded(self, position, tokens):
         self.tokens.append((position, tokens.tolist()))
