@@ -22,8 +22,8 @@ def launched():
     except ImportError:
         _missing('playwright is not installed: pip install ".[test]"')
     with sync_api.sync_playwright() as playwright:
-        # Its own sandbox cannot be set up by root; what it opens is ours. One process fewer draws without a GPU.
-        browser = playwright.chromium.launch(executable_path=chromium, args=['--no-sandbox', '--disable-gpu'])
+        # Its own sandbox cannot be set up by root; what it opens is ours. A container's /dev/shm is often too small for it.
+        browser = playwright.chromium.launch(executable_path=chromium, args=['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'])
         yield browser
         browser.close()
 

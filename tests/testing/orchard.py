@@ -1,4 +1,4 @@
-"""A server whose reader is made up: it finds passages by shared words and reads names from them, so that a browser's test needs no model."""
+"""A server whose reader is made up: it finds passages by shared words and reads names from them, so that tests in a browser are cheap."""
 
 import asyncio
 import contextlib
@@ -15,15 +15,16 @@ from atlas_jax.knowledge.index import Found
 from atlas_jax.serving import app, holdings, limits, server
 from tests.serving import conftest
 
-APPLES = Passage('apples', 'Orchard handbook', 'Apples', 'The old apple trees behind the barn are Boskoop. They were planted in 1934 and are picked in '
-                 'the second week of October.')
+APPLES = Passage('apples', 'Orchard handbook', 'Apples',
+                 'The old apple trees behind the barn are Boskoop. They were planted in 1934 and are picked in the second week of October.')
+OLD = Passage('old', 'Handbook of 1950', '', 'The apple trees behind the barn are Gravenstein.')
 HOSTILE = '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>'
 PASSAGES = [
     APPLES,
-    Passage('pears', 'Orchard handbook', 'Pears', 'The pear trees along the wall are Conference. They are picked in September, and the fruit is '
-            'stored in the north cellar.'),
-    Passage('bees/hives', 'Orchard handbook', 'Bees', 'The orchard keeps eleven hives behind the wall. The bees are looked after by Martha Lind, '
-            'who harvests the honey in July.'),
+    Passage('pears', 'Orchard handbook', 'Pears',
+            'The pear trees along the wall are Conference. They are picked in September, and the fruit is stored in the north cellar.'),
+    Passage('bees/hives', 'Orchard handbook', 'Bees', 'The orchard keeps eleven hives behind the wall. The bees are looked after by Martha '
+            'Lind, who harvests the honey in July.'),
     Passage('press', 'Minutes of 2020', '', f'In 2020 the orchard sold its cider press to the village of Brede. {HOSTILE}')]
 
 
@@ -92,7 +93,7 @@ def _explained(passage, place, count, text, explain):
 
 def indexes():
     """The orchard's index, and one of an older handbook."""
-    return {'project': _index(PASSAGES), 'archive': _index([Passage('old', 'Handbook of 1950', '', 'The apple trees behind the barn are Gravenstein.')])}
+    return {'project': _index(PASSAGES), 'archive': _index([OLD])}
 
 
 def _index(passages):
@@ -122,7 +123,8 @@ class Running:
         """Serves, at the port of before if there was one."""
         self._bound: socket.socket = server.bind('127.0.0.1', self.port)
         self.port = self._bound.getsockname()[1]
-        self._server = uvicorn.Server(uvicorn.Config(app.make(self.service), log_level='warning', lifespan='off', timeout_graceful_shutdown=1))
+        config = uvicorn.Config(app.make(self.service), log_level='warning', lifespan='off', timeout_graceful_shutdown=1)
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve([self._bound])), daemon=True)
         self._thread.start()
 
