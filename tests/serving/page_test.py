@@ -40,7 +40,7 @@ def make_page(browser, server, monkeypatch):
     def make(width=1280, scheme='light'):
         contexts.append(browser.new_context(viewport={'width': width, 'height': 850}, color_scheme=scheme, reduced_motion='reduce'))
         page = contexts[-1].new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)
         page.on('request', lambda request: requests.append(request.url))
         page.on('pageerror', lambda error: faults.append(str(error)))
         # What the network does is shown by the page; chromium logs it besides.
@@ -164,7 +164,7 @@ def test_an_edit_changes_the_answer_and_is_taken_back(page, server):
     save(page, edited)
     says(page, '#passage-error', 'Enter the token')
     save(page, token='guess')
-    says(page, '#passage-error', 'Wrong token: changes need the one that the server was started with')
+    says(page, '#passage-error', 'Wrong token: changes need the one')
     assert page.input_value('#passage-text') == edited  # nothing typed is lost
     save(page, token=TOKEN)
     says(page, '#a-answer', 'Elstar')
