@@ -179,9 +179,9 @@ class Atlas(AtlasModel):
             for row, example in enumerate(chunk):
                 answer, texts = self._to_answer(example, answered, row, prepared, decoding.num_return_sequences)
                 if signals:
-                    said = [passage.text for passage in answer.passages]
+                    said = [f'{passage.title} {passage.text}' for passage in answer.passages]
                     without = None if likelihoods is None else float(likelihoods[row])
-                    answer = self._judged(answer, signals_lib.of_row(answered, row, texts, said, without), abstain_below)
+                    answer = self._judged(answer, signals_lib.of_row(answered, row, texts, said, without, example.question), abstain_below)
                 yield answer
 
     def search(self, questions: Sequence[str], index: Index | Sequence[Index], top_k: int,

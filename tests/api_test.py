@@ -94,12 +94,12 @@ def test_searchers_follow_changes_of_the_index(atlas, indexes, tmp_path):
 def test_an_examples_own_passages_have_rows_in_every_index(atlas, indexes):
     whole, first, second = indexes
     group = index_group.of([first, whole])
-    examples = [TaskExample('q', 't', [], 0, own_docid='d2'), TaskExample('q', 't', [], 1), TaskExample('q', 't', [], 2, own_docid='d7')]
-    rows = index_group.own_rows(group, examples, atlas.mesh)
+    examples = [TaskExample('q', 't', [], 0, own_docid='d2'), TaskExample('q', 't', [], 1), TaskExample('q', 't', [], 2, own_docid='d7', hidden_docids=('d5',))]
+    rows = index_group.kept_rows(group, examples, atlas.mesh)
     padded = index_group.padded_rows(6, atlas.mesh)
-    assert rows == {'d2': [2, padded + 2], 'd7': [padded + 7]}
+    assert rows == {0: [2, padded + 2], 2: [padded + 7, padded + 5]}
     assert group.locate(padded + 7, atlas.mesh) == (whole, 7)
-    assert index_group.own_rows(group, examples[1:2], atlas.mesh) is None
+    assert index_group.kept_rows(group, examples[1:2], atlas.mesh) is None
 
 
 def test_indexes_of_different_kinds_are_refused(atlas, indexes, tmp_path):

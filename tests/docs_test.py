@@ -21,7 +21,8 @@ PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', *D
 # Commands that .ci/run itself runs, or that set up what it runs in.
 RUN_BY_CI = {'python3 -m venv .venv', '. .venv/bin/activate', "pip install '.[demo]'", "pip install '.[demo,test]'", 'pytest -n 2 tests',
              "pip install -e '.[demo,test]'", 'pip install pre-commit', 'pre-commit install', 'pytest -n 2 -m quick tests', '.ci/run',
-             'ruff check --config .ci/ruff.toml .', 'mypy --config-file .ci/mypy.ini atlas_jax'}
+             'ruff check --config .ci/ruff.toml .', 'mypy --config-file .ci/mypy.ini atlas_jax', "pip install '.[docs]'",
+             'mkdocs build --strict -f .ci/mkdocs.yml'}
 
 
 def commands_of(page: pathlib.Path) -> list[str]:

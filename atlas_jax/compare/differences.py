@@ -13,7 +13,7 @@ from atlas_jax.report import html
 
 Arrays = Mapping[str, np.ndarray]
 
-# docs/design.md, section 5; never loosened.
+# docs/fidelity.md; never loosened.
 OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 5e-5
 # The true gradient is zero: softmax does not change when the same number is added to all keys. Rounding alone is left to compare.
 _ZERO_GRADIENT, _ZERO_TOLERANCE = re.compile(r'grads/(retriever|passage_encoder)/.*key\.bias$'), 1e-6

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 
 from atlas_jax import errors
 
-PAGE = 'docs/checkpoints.md, "Coming from T5X"'
+PAGE = 'docs/from-t5x.md'
 MODULES = ('t5x', 'seqio', 't5', 'flaxformer', '__main__')
 _WEIGHTS = 'READER_DIR and RETRIEVER_DIR, or MODEL_DIR for a whole Atlas'
 _FROM_FILE = 'left out: lines of a file are read, in an order of the seed'

@@ -30,7 +30,7 @@ class ExampleEncoder:
       retriever_query_format: the retriever's prompt before and after {query}; no word may cross its borders.
       task: makes new examples of rows at random, if it draws.
       passages: reads given passages; None if passages are retrieved.
-      own_rows: index rows of the passages that examples were made from, by docid; the search leaves them out.
+      kept_rows: index rows that an example must not be given, such as the passage that it was made from, by example_id.
       reader_room, retriever_room: tokens of a query that fit into the input of either model beside its format, whatever query_width; None
         for any number.
       notes: what `fit_queries` has to tell the user, a line each.
@@ -48,7 +48,7 @@ class ExampleEncoder:
     decoder_prompt_format: str | None = None
     task: Task | None = None
     passages: PassageEncoder | None = None
-    own_rows: Mapping[str, Sequence[int]] | None = None
+    kept_rows: Mapping[int, Sequence[int]] | None = None
     reader_room: int | None = None
     retriever_room: int | None = None
     retriever_query_format: str = '{query}'
@@ -189,10 +189,10 @@ class ExampleEncoder:
             fields |= self._choice_fields(example)
         if self.passages is not None and not bare:
             fields |= self.passages.encode(example.query, example.passages if passages is None else passages, bool(example.kept))
-        if self.own_rows is not None:
+        if self.kept_rows is not None:
             # The width is that of the longest: all batches have one shape.
-            width = max([1, *map(len, self.own_rows.values())])
-            own = [] if example.own_docid is None else list(self.own_rows.get(example.own_docid, ()))
+            width = max([1, *map(len, self.kept_rows.values())])
+            own = list(self.kept_rows.get(example.example_id, ()))
             fields['excluded_passage_ids'] = np.array([*own, *[-1] * (width - len(own))], np.int32)
         return fields
 

@@ -135,8 +135,12 @@ def _rows_in(store: PassageStore, docid: str) -> list[int]:
     return rows
 
 
-def own_rows(group: IndexGroup | None, examples: Sequence[TaskExample], mesh: jax.sharding.Mesh) -> dict[str, list[int]] | None:
-    """Returns the rows of the passages that examples were made from, by docid; None where no example was made from one."""
+def kept_rows(group: IndexGroup | None, examples: Sequence[TaskExample], mesh: jax.sharding.Mesh) -> dict[int, list[int]] | None:
+    """Returns the rows that an example must not be given, by example_id: its own passage's, and hidden ones; None where none has any."""
     # Most tasks make examples from questions, which stand in no passage.
-    docids = {example.own_docid for example in examples if example.own_docid is not None}
-    return {docid: group.rows_of(docid, mesh) for docid in docids} if group is not None and docids else None
+    docids = {example.example_id: (*filter(None, [example.own_docid]), *example.hidden_docids) for example in examples
+              if example.own_docid is not None or example.hidden_docids}
+    if group is None or not docids:
+        return None
+    rows = {docid: group.rows_of(docid, mesh) for docid in {docid for each in docids.values() for docid in each}}
+    return {example_id: [row for docid in each for row in rows[docid]] for example_id, each in docids.items()}

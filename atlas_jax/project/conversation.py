@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Sequence
+from concurrent import futures
 
 from atlas_jax import api, errors
 from atlas_jax.corpus import documents, passages
@@ -12,6 +13,7 @@ from atlas_jax.io import jsonl
 from atlas_jax.tasks import task as task_lib
 
 _ARTICLES = {'a', 'an', 'the'}
+_MOST_WORDS = 3  # of a passage that are shown as looked at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +63,11 @@ class Conversation:
 
     def ask(self, question: str) -> Turn:
         """Answers a question. Raises ConfigError: it is empty, or too long for one; IndexFolderError, StoreError."""
-        [answer] = self.atlas.answer([question], self.index, self._n_context, search=self._searcher)
-        # A second program, compiled once: the reader without passages.
-        closed_book = self.atlas.answer([question])[0].text if self._closed_book else None
+        # Either program leaves a core free while one question is decoded.
+        with futures.ThreadPoolExecutor(1) as beside:
+            known = beside.submit(self.atlas.answer, [question]) if self._closed_book else None
+            [answer] = self.atlas.answer([question], self.index, self._n_context, search=self._searcher, explain=True)
+        closed_book = None if known is None else known.result()[0].text
         read = tuple(passages.Passage(each.docid, each.title, '', each.text) for each in answer.passages)
         return self._kept(Turn(answer, closed_book, read=read))
 
@@ -130,7 +134,7 @@ class Conversation:
         example = task_lib.ask(self.atlas.task, last.answer.question, 0)
         # As many slots as before, so that one program serves all what-ifs; empty ones are not read.
         [answer] = self.atlas.answer_examples([dataclasses.replace(example, passages=tuple(read))], None, self._n_context, 1,
-                                              use_file_passages=True) if read else self.atlas.answer([last.answer.question])
+                                              use_file_passages=True, explain=True) if read else self.atlas.answer([last.answer.question])
         return self._kept(Turn(answer, last.closed_book, changed, tuple(read)))
 
     def _kept(self, turn: Turn) -> Turn:
@@ -148,9 +152,21 @@ def as_text(turn: Turn, mark: Callable[[str], str]) -> str:
         known.insert(0, turn.changed)
     lines = [(answer.text or '(no answer)') + (f'   [{"; ".join(known)}]' if known else '')]
     for place, passage in enumerate(answer.passages, start=1):
-        lines += [f'  {place}. score {passage.score:.3f}, attention {passage.attention:.0%}  [{passage.docid}] {passage.title}',
-                  f'     {marked(" ".join(passage.text.split()), answer.text, mark)}']
+        # Attention says where the reader looked; only leaving a passage out says what it was worth.
+        carried = '' if passage.carried is None else f', carried {passage.carried:+.2f}'
+        looked_at = '' if not passage.words else f'\n     looked at: {", ".join(most_attended(passage.words))}'
+        lines += [f'  {place}. score {passage.score:.3f}, attention {passage.attention:.0%}{carried}  [{passage.docid}] {passage.title}',
+                  f'     {marked(" ".join(passage.text.split()), answer.text, mark)}{looked_at}']
     return '\n'.join(lines)
+
+
+def most_attended(words: Sequence[tuple[str, float]]) -> list[str]:
+    """Returns the words of a passage that had most of the attention, most first, each once and without the marks around it."""
+    shares: dict[str, float] = {}
+    for word, share in words:
+        if word := word.strip('.,;:!?()[]{}"“”\'…'):
+            shares[word] = shares.get(word, 0.) + share
+    return sorted(shares, key=lambda word: -shares[word])[:_MOST_WORDS]
 
 
 def marked(text: str, answer: str, mark: Callable[[str], str]) -> str:

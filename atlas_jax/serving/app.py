@@ -188,8 +188,8 @@ class Service:
             seconds = float(text)
         except ValueError:
             seconds = math.nan
-        if not 0 < seconds < math.inf:
-            raise problems.ProblemError(422, f'Request-Timeout: expected seconds, found "{text[:40]}"')
+        if not 1 <= seconds < math.inf:
+            raise problems.ProblemError(422, f'Request-Timeout: expected seconds, 1 or more, found "{text[:40]}"')
         return min(seconds, self.limits.seconds)
 
     async def _alone(self, request: Request, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -200,6 +200,8 @@ class Service:
         """Returns the results of items. Raises ProblemError: they did not come in time; ClientDisconnect: nobody waits for them."""
         futures = self.batcher.submit(kind, items, seconds)
         results: asyncio.Future[Any] = asyncio.gather(*map(asyncio.wrap_future, futures))
+        # Cancelled with nobody to look at it, asyncio would complain of it in the log.
+        results.add_done_callback(lambda future: future.cancelled() or future.exception())
         gone: asyncio.Future[Any] = asyncio.ensure_future(_gone(request))
         try:
             done, _ = await asyncio.wait({results, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -238,7 +240,9 @@ def _list(value: Any) -> list[Any]:
 
 
 def _docid(request: Request) -> str:
-    return request.path_params['docid']
+    docid = request.path_params['docid']
+    schemas.check(docid, schemas.DOCID, 'docid')
+    return docid
 
 
 def _versioned(passage: Any, status: int = 200) -> Response:

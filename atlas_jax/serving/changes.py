@@ -43,7 +43,7 @@ def put(index: api.Index, atlas: api.Atlas, docid: str, row: dict[str, Any], if_
     Raises ProblemError: the client does not say which version it replaces (428), or another one is there by now (412); UserError.
     """
     if row.get('docid') not in (None, docid):
-        raise problems.ProblemError(422, f'the passage has docid "{row["docid"][:200]}", the path "{docid[:200]}"; leave the docid out')
+        raise problems.ProblemError(409, f'the passage has docid "{row["docid"][:200]}", the path "{docid[:200]}"; leave the docid out')
     # Found and replaced in one call of the thread that computes: of two editors the second finds the first one's version.
     before = holdings.find(index, docid)
     if before is not None and if_match is None:

@@ -56,7 +56,7 @@ def _results() -> dict[str, Json]:
 
 
 def _passage_paths() -> Json:
-    known = {'name': 'docid', 'in': 'path', 'required': True, 'schema': {'type': 'string', 'minLength': 1, 'maxLength': 500}}
+    known = {'name': 'docid', 'in': 'path', 'required': True, 'schema': schemas.DOCID}
     version = {'name': 'If-Match', 'in': 'header', 'schema': {'type': 'string', 'maxLength': 200}}
     put = _post('Replace a passage, or add it.', 'Passage', 'Stored', 200, 401, 404, 409, 412, 428)
     # 201 where it was not there.
@@ -74,7 +74,7 @@ def _post(summary: str, body: str, result: str, status: int, *statuses: int, str
     # One route, two kinds of response: `stream` decides.
     content: Json = {'application/json': {'schema': _reference(result)}}
     if stream:
-        content['text/event-stream'] = {'schema': {'type': 'string', 'description': 'events passages, token, answer and error'}}
+        content['text/event-stream'] = {}
     return {'summary': summary, **({'parameters': [_TIMEOUT]} if timed else {}),
             'requestBody': {'required': True, 'content': {'application/json': {'schema': _reference(body)}}},
             'responses': {str(status): {'description': 'done', 'content': content}, **_problems(400, 408, 413, 415, *statuses)}}
@@ -106,11 +106,11 @@ def _reference(name: str) -> Json:
 
 def _question(limits: Limits) -> Json:
     return {'name': 'question', 'in': 'query', 'required': True,
-            'schema': {'type': 'string', 'minLength': 1, 'maxLength': limits.question_characters, 'pattern': '\\S'}}
+            'schema': {'type': 'string', 'minLength': 1, 'maxLength': limits.question_characters, 'pattern': schemas.SOME_TEXT}}
 
 
 _PROTECTED: Json = {'security': [{'token': []}]}
 _INDEX: Json = {'name': 'index', 'in': 'query', 'schema': _TEXT}
 _MODEL: Json = {'name': 'model', 'in': 'query', 'schema': _TEXT}
-_TIMEOUT: Json = {'name': 'Request-Timeout', 'in': 'header', 'schema': {'type': 'number', 'exclusiveMinimum': 0},
+_TIMEOUT: Json = {'name': 'Request-Timeout', 'in': 'header', 'schema': {'type': 'number', 'minimum': 1},
                   'description': 'seconds within which the answer is wanted'}

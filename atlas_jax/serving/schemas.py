@@ -7,16 +7,19 @@ from atlas_jax.serving import problems
 from atlas_jax.serving.limits import Limits
 
 Schema = dict[str, Any]
+# A character that neither JavaScript nor Python counts as a space; they differ in the rarer ones.
+SOME_TEXT = '[^\\s\\u0000-\\u001f\\u0085]'
+DOCID: Schema = {'type': 'string', 'minLength': 1, 'maxLength': 500, 'pattern': '^[^\\u0000-\\u001f\\u007f]+$'}
 _KINDS: dict[str, tuple[type, ...]] = {'string': (str,), 'integer': (int,), 'boolean': (bool,), 'array': (list,), 'object': (dict,)}
 
 
 def bodies(limits: Limits) -> dict[str, Schema]:
     """Returns the schema of each body by its name."""
-    question: Schema = {'type': 'string', 'minLength': 1, 'maxLength': limits.question_characters, 'pattern': '\\S'}
+    question: Schema = {'type': 'string', 'minLength': 1, 'maxLength': limits.question_characters, 'pattern': SOME_TEXT}
     name: Schema = {'type': 'string', 'minLength': 1, 'maxLength': 200}
-    passage = _object({'docid': {'type': 'string', 'minLength': 1, 'maxLength': 500, 'pattern': '^[^\\u0000-\\u001f\\u007f]+$'},
+    passage = _object({'docid': DOCID,
                        'title': {'type': 'string', 'maxLength': 1000}, 'section': {'type': 'string', 'maxLength': 1000},
-                       'text': {'type': 'string', 'minLength': 1, 'maxLength': limits.passage_characters, 'pattern': '\\S'}}, 'text')
+                       'text': {'type': 'string', 'minLength': 1, 'maxLength': limits.passage_characters, 'pattern': SOME_TEXT}}, 'text')
     asked: Schema = {'n_context': {'type': 'integer', 'minimum': 1, 'maximum': limits.n_context},
              'without': {'type': 'array', 'items': {'type': 'string', 'maxLength': 500}, 'maxItems': limits.n_context},
              'explain': {'type': 'boolean'}, 'closed_book': {'type': 'boolean'}, 'stream': {'type': 'boolean'}, 'index': name,

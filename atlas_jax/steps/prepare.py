@@ -214,7 +214,7 @@ def prepare(atlas: AtlasModel, examples: Sequence[TaskExample], index: Searched,
     for note in encoder.notes:
         say_once(note)
     # An example made from a passage must not find it: the answer would stand there.
-    encoder.own_rows = index_group.own_rows(group, examples, atlas.mesh)
+    encoder.kept_rows = index_group.kept_rows(group, examples, atlas.mesh)
     # Tokens of a joined text differ where a field touches other text; the graph can only join token ids.
     reason = formats.touching(config.inputs.encoder_format if n_context else config.inputs.closed_book_format)
     if use_file_passages or reason or force_host:

@@ -33,6 +33,7 @@ class TaskExample:
     question     the question alone, as a person asked it
     passages     the example's own passages, to be read instead of retrieved ones
     own_docid    docid of the passage that the example was made from; the search must not return it
+    hidden_docids  docids of other passages that the search must not return
     choices      targets to choose from, as the reader writes them; empty if it writes freely
     options      the plain text of each of `choices`
     row          the row itself if the task draws at random, so that another generator can make another example
@@ -60,6 +61,7 @@ class TaskExample:
     labels: dict[str, str | int] = dataclasses.field(default_factory=dict, repr=False, compare=False)
     # Not shown: the record of a run is made of what is shown, and a file that was moved holds the same examples.
     evidence: tuple[tuple[str, ...], ...] = dataclasses.field(default=(), repr=False, compare=False)
+    hidden_docids: tuple[str, ...] = dataclasses.field(default=(), repr=False)
     file: str = dataclasses.field(default='', repr=False, compare=False)
 
 

@@ -105,7 +105,7 @@ def folders(tmp_path_factory):
 
 
 def test_both_documented_commands_build_the_same_index(folders, capsys, tmp_path):
-    """With flags as in docs/index.md, with a gin file as in docs/your-documents.md; either serves the other's models."""
+    """With flags as in docs/the-index.md, with a gin file as in docs/your-documents.md; either serves the other's models."""
     models = ('--reader', folders / 'reader', '--retriever', folders / 'retriever')
     store = tmp_path / 'store'
     assert run(capsys, 'data', 'passages', folders / 'documents.jsonl', '--out', store, '--max_words', 250, *models)[0] == 0

@@ -1,4 +1,4 @@
-"""The commands of docs/index.md, run one after the other as they stand there, on models of random weights and a bucket on the loopback."""
+"""The commands of docs/the-index.md, run one after the other as they stand there: random weights, and a bucket on the loopback."""
 
 import dataclasses
 import json
@@ -51,7 +51,7 @@ def run(command: str) -> int:
 
 def test_commands_of_the_index_page(place, capsys, monkeypatch):
     printed = {}
-    for arguments in commands('docs/index.md'):
+    for arguments in commands('docs/the-index.md'):
         capsys.readouterr()
         assert cli.main(arguments) == 0, shlex.join(arguments)
         printed.setdefault(' '.join(arguments[:2]), []).append(capsys.readouterr().out)

@@ -42,7 +42,7 @@ def test_all_of_a_command_line_are_told_at_once_and_what_model_dir_is():
     for part in ('--gin.TRAIN_STEPS is a name of T5X, here TOTAL_STEPS', 'here READER_DIR and RETRIEVER_DIR, or MODEL_DIR',
                  'InputConfig.text_max_tokens', 'here TASK, such as @qa.QATask()', 'here RunConfig.dropout_rate', 'here left out',
                  'RunConfig.checkpoint_every_steps', 'RunConfig.mesh_shape', 'the output, MODEL_DIR of T5X, is RUN_DIR',
-                 '(docs/checkpoints.md, "Coming from T5X")'):
+                 '(docs/from-t5x.md)'):
         assert part in message, message
     assert 'RUN_DIR' not in _refused(['runs/nq_64_shot.gin'], ['TRAIN_STEPS=100'])
 

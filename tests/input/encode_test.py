@@ -78,10 +78,10 @@ def test_a_long_multiple_choice_loses_its_beginning():
     assert row.retriever_query_tokens.tolist() == [BERT.cls_id, *whole[-22:], BERT.sep_id]
 
 
-def test_given_passages_and_own_rows():
+def test_given_passages_and_kept_rows():
     form = text_inputs.FormatEncoder('{query} {title} {text}', T5.encode, 23, suffix_ids=(T5.eos_id,))
-    made = encoder(passages=text_inputs.PassageEncoder(form, None, 2, 13), own_rows={'d': [4, 7], 'e': [5]})
-    given = dataclasses.replace(EXAMPLE, passages=(Passage('p', 'red', '', 'the blue'),), own_docid='e')
+    made = encoder(passages=text_inputs.PassageEncoder(form, None, 2, 13), kept_rows={EXAMPLE.example_id: [5], 99: [4, 7]})
+    given = dataclasses.replace(EXAMPLE, passages=(Passage('p', 'red', '', 'the blue'),))
     batch = encode.stack([made.encode(given), made.encode(given, [Passage('q', 'x', '', 'y')] * 2), made.filler()])
     assert batch.passage_lengths[:, 1].tolist() == [0, len(form.ids('what is 7', 'x', 'y')), 0]
     assert batch.passage_tokens[0, 0, :batch.passage_lengths[0, 0]].tolist() == form.ids('what is 7', 'red', 'the blue')
@@ -181,7 +181,7 @@ def test_the_first_difference(sequences, place):
 
 
 def test_a_row_is_int32_and_float32():
-    batch = encode.stack([encoder(own_rows={}).encode(EXAMPLE), encoder(own_rows={}).filler()])
+    batch = encode.stack([encoder(kept_rows={}).encode(EXAMPLE), encoder(kept_rows={}).filler()])
     assert batch.decoder_loss_weights.dtype == np.float32 and batch.excluded_passage_ids.tolist() == [[-1], [-1]]
     assert batch.example_ids.tolist() == [3, -1] and batch.reader_query_tokens.shape == (2, 13) == batch.retriever_query_tokens.shape
     for name in ('retriever_query_tokens', 'retriever_query_lengths', 'reader_query_lengths', 'decoder_target_tokens', 'example_ids'):

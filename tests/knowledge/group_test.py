@@ -115,9 +115,9 @@ def test_what_is_made_of_one_index_outlives_the_group():
     assert group.of(index)._keep('name', [source], make) == 2
 
 
-def test_own_rows_are_looked_up_only_where_examples_have_some():
+def test_kept_rows_are_looked_up_only_where_examples_have_some():
     index = group.of(FakeIndex(['a', 'b']))
-    example = python_types.SimpleNamespace(own_docid='b')
-    without = python_types.SimpleNamespace(own_docid=None)
-    assert group.own_rows(index, [example, without], MESH) == {'b': [1]}
-    assert group.own_rows(index, [without], MESH) is None and group.own_rows(None, [example], MESH) is None
+    example = python_types.SimpleNamespace(example_id=4, own_docid='b', hidden_docids=('a',))
+    without = python_types.SimpleNamespace(example_id=5, own_docid=None, hidden_docids=())
+    assert group.kept_rows(index, [example, without], MESH) == {4: [1, 0]}
+    assert group.kept_rows(index, [without], MESH) is None and group.kept_rows(None, [example], MESH) is None

@@ -19,16 +19,16 @@ class FakeAtlas:
     def __init__(self):
         self.asked = []
 
-    def answer(self, questions, index=None, n_context=None, search=None):
-        self.asked.append((n_context, search) if index else 'closed')
+    def answer(self, questions, index=None, n_context=None, search=None, explain=False):
+        self.asked.append((n_context, search, explain) if index else 'closed')
         if index is None:
             return [api.Answer(questions[0], 'memory')]
         found = tuple(api.AnswerPassage(f'd{number}', f't{number}', f'Text{number} of\nthe passage.', .5, .5)
                       for number in range(n_context))
         return [api.Answer(questions[0], 'Text0', found)]
 
-    def answer_examples(self, examples, index, n_context, batch_size, use_file_passages):
-        assert index is None and use_file_passages and batch_size == 1
+    def answer_examples(self, examples, index, n_context, batch_size, use_file_passages, explain):
+        assert index is None and use_file_passages and batch_size == 1 and explain
         self.asked.append(n_context)
         [example] = examples
         found = tuple(api.AnswerPassage(each.docid, each.title, each.text, .1, 1.) for each in example.passages)
@@ -71,14 +71,23 @@ def talk():
 def test_an_answer_with_the_closed_book_beside_it(talk):
     turn = talk.ask('Why?')
     assert (turn.answer.text, turn.closed_book, turn.read[1]) == ('Text0', 'memory', Passage('d1', 't1', '', 'Text1 of\nthe passage.'))
-    assert talk.atlas.asked == [(2, 'bm25'), 'closed']
+    # Both at once, in either order.
+    assert set(talk.atlas.asked) == {(2, 'bm25', True), 'closed'}
     assert conversation.as_text(turn, lambda words: f'<{words}>') == (
         'Text0   [closed book: memory]\n  1. score 0.500, attention 50%  [d0] t0\n     <Text0> of the passage.\n'
         '  2. score 0.500, attention 50%  [d1] t1\n     Text1 of the passage.')
     sure = dataclasses.replace(turn, answer=dataclasses.replace(turn.answer, confidence=.875))
     assert conversation.as_text(sure, str).startswith('Text0   [confidence 0.88; closed book: memory]\n')
     quiet = conversation.Conversation(FakeAtlas(), FakeIndex(), n_context=3, closed_book=False)
-    assert quiet.ask('Why?').closed_book is None and quiet.atlas.asked == [(3, 'exact')]
+    assert quiet.ask('Why?').closed_book is None and quiet.atlas.asked == [(3, 'exact', True)]
+
+
+def test_what_a_passage_carried_and_where_the_reader_looked(talk):
+    turn = talk.ask('Why?')
+    words = (('Text0', .3), ('of', .05), ('(the', .05), ('passage.', .2), ('passage', .2), ('…', .9))
+    found = dataclasses.replace(turn.answer.passages[0], carried=1.25, words=words)
+    lines = conversation.as_text(dataclasses.replace(turn, answer=dataclasses.replace(turn.answer, passages=(found,))), str).splitlines()
+    assert lines[1] == '  1. score 0.500, attention 50%, carried +1.25  [d0] t0' and lines[3] == '     looked at: passage, Text0, of'
 
 
 def test_what_ifs_read_what_is_left(talk):

@@ -3,6 +3,7 @@
 import argparse
 import collections
 import hashlib
+import importlib
 import json
 import os
 import pathlib
@@ -10,7 +11,6 @@ import stat
 import subprocess
 import sys
 
-import fsspec.registry
 import jax
 import pytest
 
@@ -150,7 +150,7 @@ def test_a_place_that_cannot_be_written(unset, tmp_path, capsys):
 
 def test_a_bucket_needs_its_package(unset, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'gcsfs', None)  # as where it is not installed
-    known = sys.modules['fsspec.registry']._registry
+    known = importlib.import_module('fsspec.registry')._registry  # the package's own name hides the module
     for protocol in ('gs', 'gcs'):  # another test of this process may have used it
         monkeypatch.delitem(known, protocol, raising=False)
     with pytest.raises(errors.ConfigError, match=r'"gs://bucket/compiled", which cannot be written .*pip install \'atlas-jax\[gcs\]'):

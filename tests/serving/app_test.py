@@ -1,9 +1,10 @@
 import asyncio
+import dataclasses
 import json
 import threading
 import time
 
-import httpx
+import httpx2 as httpx
 import pytest
 from starlette.requests import ClientDisconnect
 
@@ -87,7 +88,8 @@ def test_passages_are_changed_and_seen_in_the_next_answer(client):
     ('POST', '/answer', {'json': {'question': 'a', 'index': 'x'}}, 404, 'no index "x" is served; there is project, second'),
     ('POST', '/answer', {'json': {'question': 'refused'}}, 422, 'this question is refused'),
     ('POST', '/answer', {'json': {'question': 'broken'}}, 500, 'a fault of the server'),
-    ('POST', '/answer', {'json': {'question': 'a'}, 'headers': {'Request-Timeout': 'soon'}}, 422, 'Request-Timeout: expected seconds'),
+    ('POST', '/answer', {'json': {'question': 'a'}, 'headers': {'Request-Timeout': 'soon'}}, 422, 'expected seconds, 1 or more'),
+    ('POST', '/answer', {'json': {'question': 'a'}, 'headers': {'Request-Timeout': '0.5'}}, 422, 'found "0.5"'),
     ('POST', '/answer', {'content': b'{"question": "\\ud800"}', 'headers': {'Content-Type': 'application/json'}}, 422, 'surrogate'),
     ('POST', '/answer', {'json': [1]}, 422, 'the body: expected an object, found array'),
     ('POST', '/answer', {'content': b'{', 'headers': {'Content-Type': 'application/json'}}, 400, 'the body is no JSON'),
@@ -99,7 +101,9 @@ def test_passages_are_changed_and_seen_in_the_next_answer(client):
     ('DELETE', '/passages/none', {'headers': ALLOWED}, 404, 'no passage "none"'),
     ('PUT', '/passages/d0', {'json': {'text': 'x'}, 'headers': ALLOWED}, 428, 'send its ETag as If-Match'),
     ('PUT', '/passages/none', {'json': {'text': 'x'}, 'headers': {**ALLOWED, 'If-Match': '"x"'}}, 412, 'is not there any more'),
-    ('PUT', '/passages/d0', {'json': {'docid': 'd1', 'text': 'x'}, 'headers': ALLOWED}, 422, 'leave the docid out'),
+    ('PUT', '/passages/d0', {'json': {'docid': 'd1', 'text': 'x'}, 'headers': ALLOWED}, 409, 'leave the docid out'),
+    ('PUT', '/passages/%0a', {'json': {'text': 'x'}, 'headers': ALLOWED}, 422, 'field "docid": empty'),
+    ('PUT', f'/passages/{"x" * 501}', {'json': {'text': 'x'}, 'headers': ALLOWED}, 422, 'field "docid": 501 characters'),
     ('POST', '/passages', {'json': {'docid': 'd0', 'text': 'x'}, 'headers': ALLOWED}, 409, 'is there already'),
     ('POST', '/passages', {'json': {'passages': [{'docid': 'n', 'text': 'x'}] * 2}, 'headers': ALLOWED}, 422, 'occurs twice'),
     ('POST', '/passages', {'json': {'text': ' '}, 'headers': ALLOWED}, 422, 'field "text": empty'),
@@ -143,9 +147,10 @@ def test_late_answers_and_clients_that_are_gone(service):
         async with httpx.AsyncClient(transport=transport, base_url='http://localhost') as client:
             [first] = service.batcher.submit(slow, [None], 5)
             start = time.monotonic()
-            late = await client.post('/answer', json={'question': 'a'}, headers={'Request-Timeout': '.05'})
+            service.limits = dataclasses.replace(service.limits, seconds=.05)
+            late = await client.post('/answer', json={'question': 'a'}, headers={'Request-Timeout': '9'})
             assert late.status_code == 503 and late.headers['retry-after'] and time.monotonic() - start < 2
-            stream = await client.post('/answer', json={'question': 'a', 'stream': True}, headers={'Request-Timeout': '.05'})
+            stream = await client.post('/answer', json={'question': 'a', 'stream': True})
             assert events(stream.text)[-1][1]['status'] == 503
 
             async def gone():
@@ -154,6 +159,7 @@ def test_late_answers_and_clients_that_are_gone(service):
             with pytest.raises(ClientDisconnect):
                 await service._computed(Gone(gone), service._answering({}), ['unheard'], 5)
             may.set()
+            service.limits = dataclasses.replace(service.limits, seconds=20)
             await asyncio.wrap_future(first)
             assert (await client.post('/answer', json={'question': 'after'})).status_code == 200
 

@@ -4,6 +4,7 @@ import hypothesis
 import pytest
 import schemathesis
 from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from atlas_jax.serving import app, openapi
 from atlas_jax.serving.limits import Limits
@@ -23,7 +24,11 @@ def test_the_server_does_what_the_document_says(service, method, path, mode):
     @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
     @hypothesis.settings(max_examples=4, derandomize=True, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))
     def check(case):
-        cases.append(case.call_and_validate(headers={'Authorization': f'Bearer {TOKEN}'}))
+        response = case.call(headers={'Authorization': f'Bearer {TOKEN}'})
+        # These depend on what was sent before, and on how long a body is.
+        excluded = [positive_data_acceptance, negative_data_rejection] if response.status_code in (412, 413, 428) else []
+        case.validate_response(response, excluded_checks=excluded)
+        cases.append(response)
 
     try:
         check()

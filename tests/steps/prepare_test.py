@@ -159,7 +159,7 @@ def test_options_that_contradict_each_other(atlas, index):
 def test_an_examples_own_passage_is_not_retrieved(atlas, index):
     task = lm.LMTask()
     examples = [task.example({'id': f'd{i}', 'text': index.store[i].text}, i) for i in range(3)]
-    assert index_group.own_rows(index_group.of(index), examples, atlas.mesh) == {'d0': [0], 'd1': [1], 'd2': [2]}
+    assert index_group.kept_rows(index_group.of(index), examples, atlas.mesh) == {0: [0], 1: [1], 2: [2]}
     asked = dataclasses.replace(atlas, task=task)
     found = evaluate.evaluate_examples(asked, examples, index, retrieve_only=True, n_context=11, batch_size=3)
     for example, answer in zip(examples, found.answers, strict=True):

@@ -25,6 +25,19 @@ def test_of_an_answer_from_passages():
     assert set(found) <= set(signals.NAMES)
 
 
+@pytest.mark.parametrize(('question', 'found'), [
+    ('What is the capital of Albania?', {'question_in_passage': 1, 'names_in_passage': 1}),
+    ('Who heads the governments of Austria and Albania?', {'question_in_passage': .5, 'names_in_passage': .5}),
+    ('who heads it?', {'question_in_passage': 0}),
+    ('What is it?', {}),
+    ('Albania', {'question_in_passage': 1}),  # the first word of a sentence may be no name
+])
+def test_words_of_the_question_in_the_passage_that_was_looked_at(question, found):
+    passages = ['Austria Vienna.', 'Albania Government: Capital: Tirana.']
+    made = signals.of_row(answered(attention=(0.2, 0.8, 0.0)), 1, ['Tirana'], passages, question=question)
+    assert {name: made[name] for name in signals.OF_TEXTS if name in made} == found
+
+
 @pytest.mark.parametrize(('passages', 'found'), [(['in Parisian life'], 0), (['a', 'So, paris!'], 1), ([], 0)])
 def test_an_answer_stands_in_a_passage_as_whole_words(passages, found):
     assert signals.of_row(answered(), 1, ['Paris'], passages)['answer_in_passages'] == found
