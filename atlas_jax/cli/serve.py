@@ -91,12 +91,13 @@ def _service(options: argparse.Namespace, project: Any, models: dict[str, str], 
 
 def examples(project: Any, most: int = 3) -> tuple[str, ...]:
     """Returns questions of a project that a page may propose: held-out ones, since the others were trained on."""
-    from atlas_jax.io import jsonl
+    from atlas_jax.io import jsonl, untrusted
     found: list[str] = []
     for name in ('test.jsonl', 'train.jsonl'):
         # No questions were given, or none held out; nothing else depends on these files here.
         with contextlib.suppress(errors.UserError):
-            found += [row['question'] for _, row in itertools.islice(jsonl.read(project.path / 'questions' / name, ('question',)), most)]
+            rows = jsonl.read(untrusted.inside(project.path / 'questions', name), ('question',))
+            found += [row['question'] for _, row in itertools.islice(rows, most)]
     return tuple(question for question in found if isinstance(question, str) and 0 < len(question) <= 200)[:most]
 
 

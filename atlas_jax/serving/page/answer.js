@@ -57,11 +57,13 @@ function withoutPassages(turn) {
 
 function beforeAndAfter({before, turn}) {
   const changed = !agree(before, turn);
-  const row = (name, each) => el('tr', {}, el('th', {scope: 'row'}, name), el('td', {}, each.text || '(no answer)'), el('td', {class: 'number'},
-    Number.isFinite(each.confidence) ? percent(each.confidence) : 'not calibrated'), el('td', {}, each.changed || 'as found'));
+  const isCalibrated = [before, turn].some((each) => Number.isFinite(each.confidence));
+  const sure = (each) => (Number.isFinite(each.confidence) ? percent(each.confidence) : '–');
+  const row = (name, each) => el('tr', {}, el('th', {scope: 'row'}, name), el('td', {}, each.text || '(no answer)'),
+    isCalibrated && el('td', {class: 'number'}, sure(each)), el('td', {class: 'changed'}, each.changed || 'as found'));
   return el('section', {class: 'card compared', 'aria-label': 'Before and after'},
     el('p', {}, el('b', {}, changed ? 'The answer changed.' : 'The answer is the same.')),
-    el('table', {}, el('thead', {}, el('tr', {}, ...['', 'Answer', 'Confidence', 'Passages'].map(head))),
+    el('table', {}, el('thead', {}, el('tr', {}, ...['', 'Answer', isCalibrated && 'Confidence', 'Passages'].filter((name) => name !== false).map(head))),
       el('tbody', {}, row('Before', before), row('Now', turn))));
 }
 

@@ -3,9 +3,8 @@
 import {el, replace, svg} from './dom.js';
 import {send} from './api.js';
 
-const WIDTH = 640;
-const HEIGHT = 400;
 const MARGIN = 28;
+const HIGHEST = 400;
 
 /** Returns the map of a pane, closed; it is asked for when it is opened. */
 export function map(pane) {
@@ -15,7 +14,7 @@ export function map(pane) {
     replace(content, el('p', {class: 'soft'}, 'Looking up the embeddings …'));
     try {
       const {value} = await send('GET', `map?${new URLSearchParams({question, model, index})}`);
-      replace(content, ...drawn(value.points));
+      replace(content, ...drawn(value.points, content.clientWidth));
     } catch (error) {
       replace(content, el('p', {class: 'notice wrong', role: 'alert'}, error.message));
     }
@@ -27,21 +26,25 @@ export function map(pane) {
   return details;
 }
 
-function drawn(points) {
+function drawn(points, width) {
   const question = points.find((point) => point.docid === null);
   const found = points.filter((point) => point.rank !== null);
   const others = points.filter((point) => point.docid !== null && point.rank === null);
-  const picture = svg('svg', {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': described(question, found, others)},
-    ...others.map((point) => dot(point, 'other', 3)),
-    ...found.map((point) => line(question, point)),
+  // As many units as pixels, so that numbers are as large on a phone.
+  const [wide, high] = [Math.max(width, 280), Math.min(0.7 * Math.max(width, 280), HIGHEST)];
+  // Coordinates are from -1 to 1; y goes up.
+  const at = (point) => [MARGIN + (point.x + 1) / 2 * (wide - 2 * MARGIN), MARGIN + (1 - point.y) / 2 * (high - 2 * MARGIN)];
+  const picture = svg('svg', {viewBox: `0 0 ${wide} ${high}`, role: 'img', 'aria-label': described(question, found, others)},
+    ...others.map((point) => dot(at(point), 'other', 3, point)),
+    ...found.map((point) => line(at(question), at(point))),
     // The best come last, on top of the others.
-    ...found.toReversed().flatMap((point) => [dot(point, 'found', 11), number(point)]),
-    diamond(question));
+    ...found.toReversed().flatMap((point) => [dot(at(point), 'found', 11, point), number(at(point), point.rank)]),
+    diamond(at(question), question.title));
   const nearest = el('ol', {class: 'small'}, ...found.map((point) => el('li', {}, point.title || point.docid,
     el('span', {class: 'soft'}, ` (${point.docid})`))));
   return [picture,
-    el('p', {class: 'small key'}, el('span', {class: 'key-question'}), 'the question ', el('span', {class: 'key-found'}), 'found, by rank ',
-      el('span', {class: 'key-other'}), 'other passages'),
+    el('p', {class: 'small key'}, ...[['question', 'the question'], ['found', 'found, by rank'], ['other', 'other passages']].map(([kind, words]) =>
+      el('span', {}, el('i', {class: `key-${kind}`}), words))),
     el('p', {class: 'soft small'}, 'Drawn along the two directions in which these embeddings differ most. The search uses all dimensions, so what ',
       'is near here need not be near there.'),
     nearest];
@@ -54,23 +57,18 @@ function described(question, found, others) {
   return `Map of the question, ${found.length} passages found for it and ${others.length} others.${end} The passages found are listed below.`;
 }
 
-// Coordinates are from -1 to 1; y goes up.
-const left = (point) => MARGIN + (point.x + 1) / 2 * (WIDTH - 2 * MARGIN);
-const top = (point) => MARGIN + (1 - point.y) / 2 * (HEIGHT - 2 * MARGIN);
-
-function dot(point, kind, radius) {
-  return svg('circle', {class: kind, cx: left(point), cy: top(point), r: radius}, svg('title', {}, point.title || point.docid));
+function dot([x, y], kind, radius, point) {
+  return svg('circle', {class: kind, cx: x, cy: y, r: radius}, svg('title', {}, point.title || point.docid));
 }
 
-function number(point) {
-  return svg('text', {x: left(point), y: top(point) + 4, 'text-anchor': 'middle', 'aria-hidden': 'true'}, String(point.rank));
+function number([x, y], rank) {
+  return svg('text', {x, y: y + 4, 'text-anchor': 'middle', 'aria-hidden': 'true'}, String(rank));
 }
 
-function line(from, to) {
-  return svg('line', {x1: left(from), y1: top(from), x2: left(to), y2: top(to)});
+function line([x1, y1], [x2, y2]) {
+  return svg('line', {x1, y1, x2, y2});
 }
 
-function diamond(point) {
-  const [x, y] = [left(point), top(point)];
-  return svg('path', {class: 'question', d: `M${x} ${y - 11}l11 11l-11 11l-11 -11z`}, svg('title', {}, point.title));
+function diamond([x, y], title) {
+  return svg('path', {class: 'question', d: `M${x} ${y - 11}l11 11l-11 11l-11 -11z`}, svg('title', {}, title));
 }
