@@ -1,6 +1,8 @@
 """`atlas-jax serve`: a project over HTTP."""
 
 import argparse
+import contextlib
+import itertools
 import os
 import secrets
 import sys
@@ -80,10 +82,23 @@ def _service(options: argparse.Namespace, project: Any, models: dict[str, str], 
     from atlas_jax.serving import app, holdings, limits
     cli_options.keep_programs(options)
     held = holdings.Holdings({name: api.Atlas.load(path) for name, path in models.items()},
-                             {name: api.Index.open(path) for name, path in indexes.items()}, project.searcher, options.n_context)
+                             {name: api.Index.open(path) for name, path in indexes.items()}, project.searcher, options.n_context,
+                             examples(project))
     # A further model has its own index, so each need not fit all; the project's own must.
     held.indexes['project'].check(held.models['project'])
     return app.Service(held, token, dataclasses.replace(limits.Limits(), together=options.batch_size))
+
+
+def examples(project: Any, most: int = 3) -> tuple[str, ...]:
+    """Returns questions of a project that a page may propose: held-out ones, since the others were trained on."""
+    from atlas_jax.io import jsonl, untrusted
+    found: list[str] = []
+    for name in ('test.jsonl', 'train.jsonl'):
+        # No questions were given, or none held out; nothing else depends on these files here.
+        with contextlib.suppress(errors.UserError):
+            rows = jsonl.read(untrusted.inside(project.path / 'questions', name), ('question',))
+            found += [row['question'] for _, row in itertools.islice(rows, most)]
+    return tuple(question for question in found if isinstance(question, str) and 0 < len(question) <= 200)[:most]
 
 
 def named(given: list[str], flag: str) -> dict[str, str]:

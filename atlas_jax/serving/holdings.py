@@ -22,12 +22,14 @@ class Holdings:
     Attributes:
       searcher: how passages are found.
       n_context: passages that a question reads; None is what its model was trained with.
+      examples: questions that the page proposes.
     """
 
     models: dict[str, api.Atlas]
     indexes: dict[str, api.Index]
     searcher: str = 'exact'
     n_context: int | None = None
+    examples: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # Placed once: a model that was read into the host's memory would go to the devices with every batch.
@@ -47,7 +49,7 @@ class Holdings:
                   for name, atlas in self.models.items()]
         infos = {name: index.index.info() for name, index in self.indexes.items()}
         indexes = [{'name': name, 'passages': info['rows'] - info['deleted']} for name, info in infos.items()]
-        return {'models': models, 'indexes': indexes, 'searcher': self.searcher}
+        return {'models': models, 'indexes': indexes, 'searcher': self.searcher, 'examples': list(self.examples)}
 
     def passages_read(self, model: str, n_context: int = 0) -> int:
         """Returns how many passages a question reads; 0 is the default."""

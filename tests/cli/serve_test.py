@@ -46,6 +46,17 @@ def test_a_project_is_served(project, served, capsys, monkeypatch):
     assert out == f'{project}: http://127.0.0.1\ntoken for changes: {service.token}\n' and len(service.token) > 20
 
 
+def test_questions_to_propose(project, tmp_path):
+    fresh = folder.Project(tmp_path, folder.Settings(('d',)))
+    assert serve.examples(fresh) == ()
+    (tmp_path / 'questions').mkdir()
+    for name, questions in (('test', ['Held out?', 3, 'x' * 999]), ('train', ['Trained on?', 'Second?', 'Third?', 'Fourth?'])):
+        (tmp_path / 'questions' / f'{name}.jsonl').write_text(''.join(json.dumps({'question': each}) + '\n' for each in questions))
+    assert serve.examples(fresh) == ('Held out?', 'Trained on?', 'Second?')
+    (tmp_path / 'questions' / 'test.jsonl').write_text('damaged\n')
+    assert serve.examples(fresh) == ('Trained on?', 'Second?', 'Third?')
+
+
 @pytest.mark.parametrize(('given', 'environment'), [(['--token', 'mine'], 'theirs'), ([], 'mine')])
 def test_a_token_that_is_given_is_not_printed(project, served, capsys, monkeypatch, given, environment):
     monkeypatch.setenv('ATLAS_JAX_TOKEN', environment)

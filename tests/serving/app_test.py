@@ -126,7 +126,7 @@ def test_what_a_server_says_of_itself(client, service):
     assert client.get('/ready').json() == {'status': 'ready'}
     assert {size for _, size in service.holdings.models['project'].batches} == {1, 4, 16}
     assert client.get('/models').json() == {
-        'models': [{'name': name, 'n_context': 2, 'calibrated': False} for name in ('project', 'other')],
+        'models': [{'name': name, 'n_context': 2, 'calibrated': False} for name in ('project', 'other')], 'examples': [],
         'indexes': [{'name': 'project', 'passages': 3}, {'name': 'second', 'passages': 1}], 'searcher': 'exact'}
     figures = client.get('/metrics').text
     assert 'atlas_jax_requests_total{path="/ready",status="200"} 1' in figures

@@ -1,0 +1,53 @@
+// Makes elements. Text goes in as text nodes and nowhere is HTML parsed: passages and answers come from documents that nobody vouches for.
+
+const SVG = 'http://www.w3.org/2000/svg';
+
+/** Returns an element: `properties` are attributes (true and false set and leave out), `on…` functions are listeners. */
+export function el(tag, properties = {}, ...children) {
+  return filled(document.createElement(tag), properties, children);
+}
+
+/** Returns an SVG element, made as `el` does. */
+export function svg(tag, properties = {}, ...children) {
+  return filled(document.createElementNS(SVG, tag), properties, children);
+}
+
+function filled(element, properties, children) {
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === false || value === null || value === undefined) continue;
+    if (typeof value === 'function') element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? '' : String(value));
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** Returns the element of an id. */
+export function byId(id) {
+  return document.getElementById(id);
+}
+
+/** Replaces what an element holds; the keyboard's focus stays on the element of the same id. */
+export function replace(element, ...children) {
+  const focused = element.contains(document.activeElement) ? document.activeElement.id : '';
+  element.replaceChildren(...children.flat().filter(Boolean));
+  if (focused) byId(focused)?.focus({preventScroll: true});
+}
+
+/** Has a screen reader say something. */
+export function announce(text) {
+  byId('announce').textContent = text;
+}
+
+/** Returns a bar; its length is set as a property, since the page's policy forbids style attributes. */
+export function bar(kind, share, offset = 0) {
+  const filling = el('span', {class: `filling ${kind}`});
+  filling.style.setProperty('inline-size', `${(100 * share).toFixed(2)}%`);
+  filling.style.setProperty('margin-inline-start', `${(100 * offset).toFixed(2)}%`);
+  return el('span', {class: 'bar', 'aria-hidden': 'true'}, filling);
+}
+
+/** Returns a share from 0 to 1 as a percentage. */
+export function percent(share) {
+  return `${Math.round(100 * share)} %`;
+}
