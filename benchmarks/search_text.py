@@ -60,14 +60,15 @@ def write_beir(folder: pathlib.Path, passages: list, asked: list[tuple[str, str]
 def open_or_build(work: pathlib.Path, atlas, name: str, passages: list) -> tuple[object, dict]:
     """The index, and how long its building took where it was built now."""
     from atlas_jax import api
-    from atlas_jax.corpus import store
+    from atlas_jax.corpus import store, store_version
+    from atlas_jax.io.folder import Folder
     from atlas_jax.searchers import fitting
     folder = work / f'{name}-{len(passages)}'
     if (folder / 'index' / 'manifest.json').is_file():
         # This run begins with equal shares, whatever an earlier one has fitted.
         (folder / 'index' / fitting.FILE).unlink(missing_ok=True)
         return api.Index.open(folder / 'index'), {'passages': len(passages)}
-    if not (folder / 'store').is_dir():
+    if not store_version.exists(Folder(folder / 'store')):  # a killed run leaves an unfinished one
         store.PassageStore.from_passages(passages, folder / 'store', progress=False)
     opened = api.PassageStore.open(folder / 'store')
     opened.tokenize(atlas.reader_tokenizer, atlas.retriever_tokenizer, progress=False)
