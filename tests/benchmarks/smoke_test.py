@@ -28,14 +28,14 @@ def run(name: str, folder: pathlib.Path, *arguments: str) -> dict:
 
 
 def test_train_step(tmp_path):
-    figures = run('train_step', tmp_path, '--opponents', 'original_512', 'original_200', 'flat_repaired')
+    figures = run('train_step', tmp_path, '--opponents', 'original_512', 'flat_repaired')
     sides = figures['sides']
     assert figures['ratio_tuned'] is None
-    assert all(figures[f'ratio_{name}'] > 0 for name in ('original_512', 'original_200', 'flat_repaired'))
-    for name in ('original_512', 'original_200', 'flat_repaired'):  # the same numbers: nobody times another computation
+    assert all(figures[f'ratio_{name}'] > 0 for name in ('original_512', 'flat_repaired'))
+    for name in ('original_512', 'flat_repaired'):  # the same numbers: nobody times another computation
         assert sides[name]['first']['reader_loss'] == pytest.approx(sides['ours']['first']['reader_loss'], rel=1e-4)
         assert sides[name]['first']['retriever_loss'] == pytest.approx(sides['ours']['first']['retriever_loss'], rel=1e-3)
-    assert sides['flat_repaired']['runs_on']['allocator'] and not sides['original_200']['runs_on']['allocator']
+    assert sides['flat_repaired']['runs_on']['allocator'] and not sides['original_512']['runs_on']['allocator']
 
 
 def test_answer(tmp_path):

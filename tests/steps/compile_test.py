@@ -13,7 +13,7 @@ import pytest
 from atlas_jax import partitioning, types
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.steps.compile import FirstThatFits, compile_step
-from tests.testing import tiny
+from tests.testing import streams, tiny
 
 PROGRAM = pathlib.Path(__file__).with_name('compile_program.py')
 STEPS = ['train 0', 'answer 0', 'score 0', 'search 0', 'search on the host 0', 'search on the host 1', 'index 0', 'eval', 'refresh']
@@ -42,7 +42,7 @@ def test_every_step_compiles_for_four_tpu_chips():
 
 @pytest.mark.slow  # nine programs are compiled
 def test_every_step_compiles_for_eight_devices():
-    kernels = run('cpu', XLA_FLAGS='--xla_force_host_platform_device_count=8')
+    kernels = run('cpu', XLA_FLAGS=f'{streams.QUICK_FLAGS} --xla_force_host_platform_device_count=8')
     assert set(STEPS) <= set(kernels)
 
 
