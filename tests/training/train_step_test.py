@@ -62,14 +62,16 @@ def test_one_program_on_the_device(mode, levels):
 
 @pytest.mark.parametrize('mode, n_context, scored', [('joint', 3, 3), ('query_side', 3, 2), ('joint', 2, 5)])
 def test_every_capacity_gives_the_same_losses_and_gradients(mode, n_context, scored):
+    """All of them once; where the retriever's passages or those that are scored differ, the smallest and the largest: each is compiled."""
     known = _device(tiny.knowledge())
     spec = _spec(known, n_context=n_context, retriever_n_context=scored, retriever_training=mode)
     params, batch = _params(), _device(tiny.batch(4, seed=5))
     inputs = _retrieve(params['retriever'], batch, known, spec)
     lowest = int(read.capacity_level(inputs, spec))
     differentiate = _jit(jax.value_and_grad(joint_loss.joint_loss, has_aux=True), static_argnums=(3, 4))
-    results = [differentiate(params, batch, inputs, spec, level) for level in range(lowest, len(spec.read))]
-    assert len({(spec.read[level], spec.scored[level:level + 1]) for level in range(lowest, len(spec.read))}) > 1
+    levels = range(lowest, len(spec.read)) if (mode, n_context) == ('joint', 3) else (lowest, len(spec.read) - 1)
+    results = [differentiate(params, batch, inputs, spec, level) for level in levels]
+    assert len({(spec.read[level], spec.scored[level:level + 1]) for level in levels}) > 1
     for (loss, metrics), gradients in results[1:]:
         np.testing.assert_allclose(loss, results[0][0][0], rtol=1e-5)
         np.testing.assert_allclose(metrics['gold_scores'], results[0][0][1]['gold_scores'], rtol=1e-4)
