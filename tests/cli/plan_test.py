@@ -24,12 +24,12 @@ FILES = ['plan', '--gin_file', 'models/tiny.gin', '--gin_file', 'runs/plan.gin']
 
 @pytest.fixture(scope='module')
 def planner():
-    """Runs `atlas-jax plan` in one process for all of this module; what only a process of its own shows goes through `_run`."""
+    """Runs `atlas-jax` commands in one process for all of this module; what only a process of its own shows goes through `_run`."""
     root = str(pathlib.Path(__file__).parents[2])
     environment = os.environ | {'PYTHONPATH': os.pathsep.join([root, os.environ.get('PYTHONPATH', '')]),
                                 'XLA_FLAGS': '--xla_force_host_platform_device_count=16'}
     with line_process.Worker('tests.cli.plan_worker', environment) as worker:
-        yield lambda *arguments: types.SimpleNamespace(**worker.ask('run', arguments=['plan', *arguments]))
+        yield lambda *arguments: types.SimpleNamespace(**worker.ask('run', arguments=arguments))
 
 
 def _run(*arguments):
@@ -76,7 +76,7 @@ def test_nothing_else_is_printed_by_the_command():
 
 @needs_compiler
 def test_a_missing_model_is_named(planner):
-    run = planner('--gin_file', 'runs/plan.gin', '--topology', 'v4:2x2x1')
+    run = planner('plan', '--gin_file', 'runs/plan.gin', '--topology', 'v4:2x2x1')
     assert run.returncode == 2 and 'runs/plan.gin' in run.stderr and 'macro %MODEL is not set' in run.stderr
 
 

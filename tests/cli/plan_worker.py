@@ -10,7 +10,10 @@ from atlas_jax.runtime import line_process
 def run(arguments: list[str]) -> dict[str, int | str]:
     """Runs one command; returns its exit code and what it printed."""
     with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.redirect_stderr(io.StringIO()) as complaint:
-        code = cli.main(arguments)
+        try:
+            code = cli.main(arguments)
+        except SystemExit as stop:  # a mistake in the command line itself
+            code = stop.code
     return {'returncode': code, 'stdout': shown.getvalue(), 'stderr': complaint.getvalue()}
 
 
