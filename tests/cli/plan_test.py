@@ -15,6 +15,7 @@ from atlas_jax.api import PassageStore
 from atlas_jax.cli import main as cli
 from atlas_jax.cli import plan as cli_plan
 from atlas_jax.corpus import documents as documents_lib
+from atlas_jax.planning import slices
 from atlas_jax.runtime import line_process
 from tests.testing import word_tokenizers
 
@@ -26,8 +27,10 @@ FILES = ['plan', '--gin_file', 'models/tiny.gin', '--gin_file', 'runs/plan.gin']
 def planner():
     """Runs `atlas-jax` commands in one process for all of this module; what only a process of its own shows goes through `_run`."""
     root = str(pathlib.Path(__file__).parents[2])
-    environment = os.environ | {'PYTHONPATH': os.pathsep.join([root, os.environ.get('PYTHONPATH', '')]),
-                                'XLA_FLAGS': '--xla_force_host_platform_device_count=16'}
+    # All that either kind of plan sets before jax starts, so that tests may come in any order.
+    environment = os.environ | slices.ENVIRONMENT | {
+        'PYTHONPATH': os.pathsep.join([root, os.environ.get('PYTHONPATH', '')]),
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=16'}
     with line_process.Worker('tests.cli.plan_worker', environment) as worker:
         yield lambda *arguments: types.SimpleNamespace(**worker.ask('run', arguments=arguments))
 
