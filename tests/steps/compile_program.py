@@ -12,7 +12,7 @@ from unittest import mock
 
 from atlas_jax.planning import slices
 
-# Steps that other tests run on eight CPU devices: tests/multidevice (train_step_test, search_test, embed_test) and tests/multihost/train_test.
+# Run on eight CPU devices by tests/multidevice (train_step_test, search_test, embed_test) and by tests/multihost/train_test.py.
 RUN_ELSEWHERE = {'answer', 'search', 'index', 'refresh'}
 ATTENTION_KERNELS = re.compile(r'tpu_custom_call|__cudnn\$fmha\w+')
 
