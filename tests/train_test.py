@@ -162,13 +162,6 @@ def test_query_side_training_keeps_the_index_valid_and_saves_both_encoders(atlas
     jax.tree.map(np.testing.assert_array_equal, loaded.params['passage_encoder'], atlas.params['retriever'])
 
 
-def test_joint_training_makes_the_index_stale(atlas, index, examples, tmp_path):
-    joint = dataclasses.replace(DISTILL, retriever_training='joint')
-    result = train.train_examples(_run(tmp_path), train.Loaded(atlas, examples, index), OPTIMIZER, joint)
-    with pytest.raises(errors.IndexFolderError):
-        index.check(result.atlas)
-
-
 def test_evaluation_scores_and_writes_every_answer(atlas, index, examples, tmp_path):
     evaluation = evaluate.evaluate_examples(atlas, examples, index, n_context=3, batch_size=4)
     figures = evaluation.summary(top_k=3)
