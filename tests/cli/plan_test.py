@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import os
+import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -13,10 +15,24 @@ from atlas_jax.api import PassageStore
 from atlas_jax.cli import main as cli
 from atlas_jax.cli import plan as cli_plan
 from atlas_jax.corpus import documents as documents_lib
+from atlas_jax.planning import slices
+from atlas_jax.runtime import line_process
 from tests.testing import word_tokenizers
 
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='libtpu, the TPU compiler, is not installed')
 FILES = ['plan', '--gin_file', 'models/tiny.gin', '--gin_file', 'runs/plan.gin']
+
+
+@pytest.fixture(scope='module')
+def planner():
+    """Runs `atlas-jax` commands in one process for all of this module; what only a process of its own shows goes through `_run`."""
+    root = str(pathlib.Path(__file__).parents[2])
+    # All that either kind of plan sets before jax starts, so that tests may come in any order.
+    environment = os.environ | slices.ENVIRONMENT | {
+        'PYTHONPATH': os.pathsep.join([root, os.environ.get('PYTHONPATH', '')]),
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=16'}
+    with line_process.Worker('tests.cli.plan_worker', environment) as worker:
+        yield lambda *arguments: types.SimpleNamespace(**worker.ask('run', arguments=arguments))
 
 
 def _run(*arguments):
@@ -39,7 +55,6 @@ def test_unknown_slices_are_one_line(arguments, words, capsys):
 
 @needs_compiler
 @pytest.mark.parametrize('arguments, words', [
-    (['--gin.BATCH_SIZE=6'], 'batch_size 6 does not divide over 4 devices; choose a multiple of 4'),
     (['--gin.MESH_SHAPE=(1, 3, 1)'], 'axis fsdp is 3, which does not divide the 4 chips'),
     (['--topology', '2xv4:2x2x1', '--gin.BATCH_SIZE=8', '--gin.MESH_SHAPE=(1, 8, 1)'], 'axis data is 1, not a multiple of the 2 slices'),
     (['--gin.MESH_SHAPE=(4, 1)'], 'mesh_shape must be tuple[int, int, int] | None, got (4, 1)'),
@@ -50,15 +65,21 @@ def test_unknown_slices_are_one_line(arguments, words, capsys):
     (['--store', 'nowhere'], 'nowhere: no such folder; build a passage store'),
     (['--step', 'index', '--search'], 'there is no mesh to search for'),
 ])
-def test_mistakes_are_one_line(arguments, words):
-    run = _run('--topology', 'v4:2x2x1', *arguments)
+def test_mistakes_are_one_line(planner, arguments, words):
+    run = planner(*FILES, '--topology', 'v4:2x2x1', *arguments)
     assert run.returncode == 2 and words in run.stderr and run.stderr.count('\n') == 1, run.stderr
 
 
 @needs_compiler
-def test_a_missing_model_is_named():
-    run = subprocess.run([sys.executable, '-m', 'atlas_jax', 'plan', '--gin_file', 'runs/plan.gin', '--topology', 'v4:2x2x1'],
-                         capture_output=True, text=True, env=os.environ | {'ATLAS_JAX_KEEP_ALLOCATOR': '1'}, check=False)
+def test_nothing_else_is_printed_by_the_command():
+    run = _run('--topology', 'v4:2x2x1', '--gin.BATCH_SIZE=6')
+    assert run.returncode == 2 and 'batch_size 6 does not divide over 4 devices; choose a multiple of 4' in run.stderr, run.stderr
+    assert run.stderr.count('\n') == 1 and run.stdout == ''  # libraries are silent too
+
+
+@needs_compiler
+def test_a_missing_model_is_named(planner):
+    run = planner('plan', '--gin_file', 'runs/plan.gin', '--topology', 'v4:2x2x1')
     assert run.returncode == 2 and 'runs/plan.gin' in run.stderr and 'macro %MODEL is not set' in run.stderr
 
 
@@ -89,7 +110,7 @@ def test_a_store_says_how_many_passages_and_how_long(tmp_path):
 
 
 @pytest.mark.slow  # a process with eight devices, which traces the train step four times
-def test_gpus_are_planned_by_formula_without_a_compiler(tmp_path):
+def test_gpus_are_planned_by_formula_without_a_compiler(planner, tmp_path):
     options = ['--topology', 'a100-40gb:16', '--gin.BATCH_SIZE=16', '--gin.N_CONTEXT=1', '--gin.TEXT_TOKENS=128', '--gin.INDEX_ROWS=4000',
                '--gin.MESH_SHAPE=(1,2,8)', '--json', str(tmp_path / 'plan.json')]
     run = _run(*options)
@@ -98,7 +119,7 @@ def test_gpus_are_planned_by_formula_without_a_compiler(tmp_path):
     figures = json.loads((tmp_path / 'plan.json').read_text())
     assert figures['by'] == 'formula' and figures['attention'] == 'cuDNN' and figures['hbm_limit_gib'] == pytest.approx(40e9 / 2**30)
     assert figures['hbm_gib_per_chip'] == pytest.approx(sum(figures['hbm_parts'].values())) and figures['moved_bytes'] > 0
-    refused = _run(*options, '--gin.BATCH_SIZE=6')
+    refused = planner(*FILES, *options, '--gin.BATCH_SIZE=6')
     assert refused.returncode == 2 and 'batch_size 6 does not divide over 16 devices' in refused.stderr and refused.stderr.count('\n') == 1
 
 
@@ -106,10 +127,10 @@ def test_gpus_are_planned_by_formula_without_a_compiler(tmp_path):
 @pytest.mark.slow  # each step goes through the TPU compiler, as `plan` does for its user
 @pytest.mark.parametrize('step, line', [('answer', 'questions a second'), ('score', 'orders of a question a second'),
                                         ('search', 'reading the index'), ('index', 'the whole index')])
-def test_other_steps_are_compiled(step, line, tmp_path):
-    run = _run('--step', step, '--topology', 'v4:2x2x2', '--gin.BATCH_SIZE=3', '--gin.N_CONTEXT=1', '--gin.TEXT_TOKENS=256',
-               '--gin.INDEX_ROWS=4000', '--gin.PASSAGE_TOKENS=(40, 9)', '--cache', str(tmp_path / 'cache'),
-               '--json', str(tmp_path / 'plan.json'))
+def test_other_steps_are_compiled(planner, step, line, tmp_path):
+    run = planner(*FILES, '--step', step, '--topology', 'v4:2x2x2', '--gin.BATCH_SIZE=3', '--gin.N_CONTEXT=1', '--gin.TEXT_TOKENS=256',
+                  '--gin.INDEX_ROWS=4000', '--gin.PASSAGE_TOKENS=(40, 9)', '--cache', str(tmp_path / 'cache'),
+                  '--json', str(tmp_path / 'plan.json'))
     assert run.returncode == 0 and 'v4:2x2x2, 8 chips' in run.stdout and line in run.stdout, run.stderr
     figures = json.loads((tmp_path / 'plan.json').read_text())
     assert figures['fits'] and figures['kind'] == step and figures['items_per_second'] > 0
@@ -122,9 +143,9 @@ def test_other_steps_are_compiled(step, line, tmp_path):
 
 @needs_compiler
 @pytest.mark.slow  # the TPU compiler makes the transfers between slices
-def test_several_slices_are_compiled(tmp_path):
-    run = _run('--step', 'search', '--topology', '2xv4:2x2x1', '--gin.BATCH_SIZE=8', '--gin.N_CONTEXT=3', '--gin.INDEX_ROWS=4000',
-               '--cache', str(tmp_path / 'cache'), '--json', str(tmp_path / 'plan.json'))
+def test_several_slices_are_compiled(planner, tmp_path):
+    run = planner(*FILES, '--step', 'search', '--topology', '2xv4:2x2x1', '--gin.BATCH_SIZE=8', '--gin.N_CONTEXT=3',
+                  '--gin.INDEX_ROWS=4000', '--cache', str(tmp_path / 'cache'), '--json', str(tmp_path / 'plan.json'))
     assert run.returncode == 0 and '2xv4:2x2x1, 8 chips, data 2 x fsdp 4 x model 1: fits' in run.stdout, run.stderr
     # Candidates of a search are few: every chip of the other slice gets 8 queries' scores and rows.
     assert 0 < json.loads((tmp_path / 'plan.json').read_text())['network_seconds'] < 1e-5 and ', network ' in run.stdout
@@ -132,10 +153,10 @@ def test_several_slices_are_compiled(tmp_path):
 
 @needs_compiler
 @pytest.mark.slow  # the TPU compiler: only a second process shows that the first has kept what it compiled
-def test_a_tiny_step_is_compiled_and_found_again(tmp_path):
+def test_a_tiny_step_is_compiled_and_found_again(planner, tmp_path):
     options = ['--topology', 'v4:2x2x1', '--gin.BATCH_SIZE=4', '--gin.N_CONTEXT=1', '--gin.TEXT_TOKENS=128', '--gin.INDEX_ROWS=4000',
                '--gin.MESH_SHAPE=(1,2,2)', '--cache', str(tmp_path / 'cache'), '--json', str(tmp_path / 'plan.json')]
-    first, again = _run(*options), _run(*options)
+    first, again = planner(*FILES, *options), _run(*options)
     assert first.returncode == 0 and 'v4:2x2x1, 4 chips, data 1 x fsdp 2 x model 2: fits' in first.stdout, first.stderr
     assert again.stdout == first.stdout and len(list((tmp_path / 'cache').iterdir())) == 1
     figures = json.loads((tmp_path / 'plan.json').read_text())

@@ -1,6 +1,5 @@
 """`atlas-jax train` and `evaluate`: gin files to runs, on a tiny model."""
 
-import dataclasses
 import gzip
 import json
 import os
@@ -8,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from atlas_jax.cli import main as cli
@@ -54,13 +54,14 @@ def test_a_run_and_its_evaluation(folder, tmp_path, capsys):
 
 def test_an_index_of_another_model_is_refused_with_a_way_out_that_both_commands_have(folder, tmp_path, capsys):
     other = tiny_run.atlas(dropout_rate=0.0, mesh=None)
-    other.config = dataclasses.replace(other.config, retriever=dataclasses.replace(other.config.retriever, pooling='sqrt'))
+    # Other weights and not another setting: the programs are those of the other tests.
+    other.params = other.params | {'retriever': jax.tree.map(lambda leaf: 1.01 * leaf, other.params['retriever'])}
     other.save(tmp_path / 'other')
     evaluation = ['evaluate', '--gin_file', 'runs/evaluate.gin', f"--gin.MODEL_DIR='{tmp_path / 'other'}'", '--gin.BATCH_SIZE=5',
                   f"--gin.INDEX_DIR='{folder / 'index'}'", f"--gin.EXAMPLES_FILE='{folder / 'train.jsonl'}'"]
     for arguments in (evaluation, training(folder, tmp_path / 'run', f"--gin.MODEL_DIR='{tmp_path / 'other'}'")):
         assert cli.main(arguments) == 2
-        assert 'differs in pooling (index average, this model sqrt)' in (message := capsys.readouterr().err) and '--force' in message
+        assert 'differs in weights (index ' in (message := capsys.readouterr().err) and '--force' in message
         assert cli.main([*arguments, '--force']) == 0
 
 

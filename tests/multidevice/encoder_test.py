@@ -1,5 +1,6 @@
 """Encoders over eight streams on eight devices: the same gradients, and no token leaves its device."""
 
+import functools
 import re
 
 import flax.linen as nn
@@ -48,17 +49,23 @@ def _gradient(loss, mesh, flash=False):
     return jax.grad(run)
 
 
+@functools.cache
+def _on_one_device(init, config, loss):
+    """The parameters, with and without their axes' names, and the gradients."""
+    boxed = jax.jit(init, static_argnums=0)(config, jax.random.key(0))
+    params = streams.perturbed(nn.unbox(boxed))
+    return boxed, params, jax.device_get(jax.jit(_gradient(loss, None))(params, *_passages()))
+
+
 @pytest.mark.parametrize(('init', 'config', 'loss'), [(t5.init_params, READER, _reader_loss),
                                                       (contriever.init_params, RETRIEVER, _retriever_loss)])
 @pytest.mark.parametrize(('shape', 'flash'), [((1, 8, 1), False), ((2, 2, 2), False), ((2, 2, 2), True)])
 def test_gradients_are_those_of_one_device(init, config, loss, shape, flash):
     assert len(jax.devices()) == 8
-    boxed = jax.jit(init, static_argnums=0)(config, jax.random.key(0))
-    params, passages = streams.perturbed(nn.unbox(boxed)), _passages()
-    expected = jax.jit(_gradient(loss, None))(params, *passages)
+    boxed, params, expected = _on_one_device(init, config, loss)
     mesh = partitioning.make_mesh(shape)
     shardings = partitioning.tree_shardings(mesh, boxed)
-    spread = [jax.device_put(array, partitioning.sharding(mesh, 'streams')) for array in passages]
+    spread = [jax.device_put(array, partitioning.sharding(mesh, 'streams')) for array in _passages()]
     compiled = jax.jit(_gradient(loss, mesh, flash), out_shardings=shardings).lower(jax.device_put(params, shardings), *spread).compile()
     found = compiled(jax.device_put(params, shardings), *spread)
     largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(expected))

@@ -18,7 +18,7 @@ from tests.testing import tiny
 # Adam divides a gradient by its own size: with the default epsilon of 1e-6 the last digit of a gradient near zero decides a parameter.
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3, retriever_learning_rate=1e-3, schedule='fixed', warmup_steps=0, total_steps=10,
                             epsilon=1e-4)
-CASES = [('joint', (1, 8, 1)), ('joint', (1, 2, 4)), ('query_side', (2, 2, 2))]  # each compiles a step
+CASES = [('joint', (1, 8, 1), 1), ('joint', (1, 2, 4), 2), ('query_side', (2, 2, 2), 2)]  # each compiles a step, with so many capacities
 ACCUMULATION = {'joint': 1, 'query_side': 2}
 
 
@@ -26,10 +26,10 @@ def _mesh(shape):
     return partitioning.make_mesh(shape, jax.devices()[:int(np.prod(shape))])
 
 
-def _spec(mesh, distill=None, step=None):
+def _spec(mesh, distill=None, step=None, levels=1):
     spec = spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(tiny.knowledge()), 8, distill, step)
-    # Two capacities, so that the step has a choice; each is compiled.
-    return dataclasses.replace(spec, read=spec.read[-2:], embedded=spec.embedded[-2:], scored=spec.scored[-2:])
+    # With two capacities the step has a choice; each is compiled.
+    return dataclasses.replace(spec, read=spec.read[-levels:], embedded=spec.embedded[-levels:], scored=spec.scored[-levels:])
 
 
 def _knowledge(mesh):
@@ -40,13 +40,13 @@ def _batch(mesh, size, seed=0):
     return jax.device_put(tiny.batch(size, seed), partitioning.batch_sharding(mesh, size))
 
 
-def _run(shape, mode, steps=3):
+def _run(shape, mode, levels, steps=3):
     mesh = _mesh(shape)
     accumulation = ACCUMULATION[mode]
     # Layers are computed again where there is a mesh, and not on one device: the gradients are the same.
     layout = spec_lib.StepConfig(accumulation, remat='full' if mesh.size > 1 and accumulation > 1 else 'none')
     spec = _spec(mesh, spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=5, retriever_training=mode),
-                 layout)
+                 layout, levels)
     params = tiny.params()
     current = state.create(params, spec, train_step.optimizer_for(spec, OPTIMIZER))
     step, known = train_step.make_train_step(spec, OPTIMIZER), _knowledge(mesh)
@@ -60,13 +60,13 @@ def _run(shape, mode, steps=3):
 
 @functools.cache
 def _alone(mode):
-    return _run((1, 1, 1), mode)
+    return _run((1, 1, 1), mode, levels=1)
 
 
-@pytest.mark.parametrize('mode, shape', CASES)
-def test_training_equals_one_device(mode, shape):
+@pytest.mark.parametrize('mode, shape, levels', CASES)
+def test_training_equals_one_device(mode, shape, levels):
     losses, current = _alone(mode)
-    found, state_found = _run(shape, mode)
+    found, state_found = _run(shape, mode, levels)
     np.testing.assert_allclose(found, losses, rtol=2e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * max(np.abs(b).max(), 1e-2)),
                  jax.device_get(state_found.params), jax.device_get(current.params))
@@ -76,11 +76,11 @@ def test_two_slices_train_as_one_device(monkeypatch):
     # Every other device is in the same slice, so that `data` takes other devices than without slices.
     monkeypatch.setattr(partitioning, '_slice_of', lambda device: device.id % 2)
     assert {device.id % 2 for device in _mesh((2, 2, 2)).devices[0].flat} == {0}
-    test_training_equals_one_device('joint', (2, 2, 2))
+    test_training_equals_one_device('joint', (2, 2, 2), levels=1)
 
 
 def test_parameters_and_moments_are_spread():
-    _, current = _run((1, 2, 4), 'joint', steps=1)
+    _, current = _run((1, 2, 4), 'joint', levels=2, steps=1)
     kernel = current.params['reader']['encoder']['layers']['mlp']['wo']['kernel']  # [layers, mlp, embed]; 31 does not divide over model
     assert kernel.sharding.spec == jax.sharding.PartitionSpec(None, None, 'fsdp')
     moments = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(current.optimizer_state)

@@ -1,4 +1,7 @@
-"""Generated tokens: every recorded generation of the original, and transformers' own on random models of both versions."""
+"""Generated tokens: every recorded generation of the original, and transformers' own on random models of both versions.
+
+Compiled quickly, unlike other comparisons: every choice of options is a program, and tokens are the same or they are not.
+"""
 
 import functools
 import json
@@ -14,10 +17,12 @@ from atlas_jax.models import fid, t5
 from atlas_jax.nn import layer_scan
 from tests.testing import streams
 
-pytestmark = pytest.mark.optimized
-
 PARITY = streams.FIXTURES / 'parity'
 RECORDED = json.loads((PARITY / 'generation_v11.json').read_text())
+LOOP, UNROLLED = 1, 24  # layers in one turn of the loop
+# Unrolled, every layer has parameters, keys and values of its own: greedy and with beams. What a record asks of lengths and scores comes
+# after the logits.
+CASES = [(LOOP, number) for number in range(len(RECORDED['records']))] + [(UNROLLED, number) for number in (3, 11)]
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -42,25 +47,28 @@ def _read(model: t5.T5, params, stream, batch: int):
     return *model.step_by_step(params, keys_values, mask), mask
 
 
-@pytest.fixture(scope='module', params=[1, 24], ids=['loop', 'unrolled'])
-def recorded_reader(request):
-    """The recorded reader with batch 0 encoded, and the forced prefixes."""
+@pytest.fixture(scope='module')
+def recorded_reader():
+    """The recorded reader with batch 0 encoded, by layers in one turn of the loop, and the forced prefixes."""
     config, params = hf.load_t5(PARITY / 'reader_v11')
     inputs = np.load(PARITY / 'inputs.npz')
     ids, lengths = inputs['reader_ids'][0].reshape(-1, 48), inputs['reader_mask'][0].sum(axis=-1).reshape(-1)
-    model, params = t5.T5(config, unroll=request.param), layer_scan.stack_layers(params)
+    params, stream = layer_scan.stack_layers(params), streams.flat(ids, lengths, streams=3)
     prompts = list(RECORDED['prompts'].values())
     prefix = decoders.Prefix(np.array([[*ids, *[0] * (3 - len(ids))] for ids in prompts], np.int32),
                               np.array([len(ids) for ids in prompts], np.int32))
-    return model, *_read(model, params, streams.flat(ids, lengths, streams=3), 3), prefix
+    models = {unroll: t5.T5(config, unroll=unroll) for unroll in (LOOP, UNROLLED)}
+    return {unroll: (model, *_read(model, params, stream, 3)) for unroll, model in models.items()}, prefix
 
 
-@pytest.mark.parametrize('number', range(len(RECORDED['records'])))
-def test_recorded(recorded_reader, number):
-    model, params, keys_values, mask, prefix = recorded_reader
+@pytest.mark.parametrize('unroll, number', CASES)
+def test_recorded(recorded_reader, unroll, number):
+    by_unroll, prefix = recorded_reader
+    model, params, keys_values, mask = by_unroll[unroll]
     record = RECORDED['records'][number]
     assert record['batch'] == 0 and record['same_in_float64']
     beams = record['num_beams']
+    assert unroll == LOOP or (beams, record['prefix'], record['min_length']) in [(1, True, 6), (3, True, 6)]
     config = decoding.DecodingConfig(num_beams=beams, length_penalty=record['length_penalty'], min_length=record['min_length'] or 0,
                                      max_length=record['max_length'], num_return_sequences=beams)
     decoded = jax.device_get(_generate(model, config, params, keys_values, mask, prefix if record['prefix'] else None))

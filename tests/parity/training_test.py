@@ -147,9 +147,11 @@ def _compare_parameters(params, run, reader_config, retriever_config):
 
 def _metrics(setting, n_context=PASSAGES):
     reader_config, retriever_config, params = setting
-    losses = jax.jit(train_step.loss_and_gradients, static_argnums=3, compiler_options=streams.QUICK_TO_COMPILE)
+    spec = _spec(reader_config, retriever_config, n_context)
+    # The gradients are left out, and with them most of the program.
+    metrics = jax.jit(lambda *arguments: train_step.loss_and_gradients(*arguments, spec)[1], compiler_options=streams.QUICK_TO_COMPILE)
     with jax.default_matmul_precision('highest'):
-        return losses(params, *_batch(np.load(FIXTURES / 'inputs.npz'), 0), _spec(reader_config, retriever_config, n_context))[1]
+        return metrics(params, *_batch(np.load(FIXTURES / 'inputs.npz'), 0))
 
 
 @pytest.fixture(scope='module')
@@ -158,7 +160,7 @@ def all_read(setting):
     return _metrics(setting)
 
 
-@pytest.mark.parametrize('n_context', [1, 2, 3])
+@pytest.mark.parametrize('n_context', [1, 3])
 def test_gold_scores_do_not_depend_on_how_many_passages_are_read(setting, all_read, n_context):
     """Passages that are only scored go through a stream of their own, with the same scores."""
     found = _metrics(setting, n_context)

@@ -47,6 +47,8 @@ def test_a_run_that_refreshes_is_stopped_and_goes_on_bit_by_bit(atlas, index, tm
     assert _losses(tmp_path / 'stopped') == _losses(tmp_path / 'whole')
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(again.atlas.params), jax.device_get(whole.atlas.params))
     np.testing.assert_array_equal(index.index.embeddings(np.arange(23)), before)  # what is on disk is not touched
+    with pytest.raises(errors.IndexFolderError):
+        index.check(whole.atlas)  # and is stale
     assert len(index.knowledge(atlas).index.embeddings) == 23  # nor what others hold of it
 
 

@@ -45,7 +45,7 @@ def _device(tree):
     return jax.tree.map(jnp.asarray, tree)
 
 
-@pytest.mark.parametrize(('mode', 'levels'), [('joint', 3), ('query_side', 1), ('frozen', 1)])
+@pytest.mark.parametrize(('mode', 'levels'), [('joint', 2), ('query_side', 1), ('frozen', 1)])
 def test_one_program_on_the_device(mode, levels):
     known = _device(tiny.knowledge())
     spec = _spec(known, retriever_training=mode, levels=levels)
@@ -62,14 +62,16 @@ def test_one_program_on_the_device(mode, levels):
 
 @pytest.mark.parametrize('mode, n_context, scored', [('joint', 3, 3), ('query_side', 3, 2), ('joint', 2, 5)])
 def test_every_capacity_gives_the_same_losses_and_gradients(mode, n_context, scored):
+    """All of them once; where the retriever's passages or those that are scored differ, the smallest and the largest: each is compiled."""
     known = _device(tiny.knowledge())
     spec = _spec(known, n_context=n_context, retriever_n_context=scored, retriever_training=mode)
     params, batch = _params(), _device(tiny.batch(4, seed=5))
     inputs = _retrieve(params['retriever'], batch, known, spec)
     lowest = int(read.capacity_level(inputs, spec))
     differentiate = _jit(jax.value_and_grad(joint_loss.joint_loss, has_aux=True), static_argnums=(3, 4))
-    results = [differentiate(params, batch, inputs, spec, level) for level in range(lowest, len(spec.read))]
-    assert len({(spec.read[level], spec.scored[level:level + 1]) for level in range(lowest, len(spec.read))}) > 1
+    levels = range(lowest, len(spec.read)) if (mode, n_context) == ('joint', 3) else (lowest, len(spec.read) - 1)
+    results = [differentiate(params, batch, inputs, spec, level) for level in levels]
+    assert len({(spec.read[level], spec.scored[level:level + 1]) for level in levels}) > 1
     for (loss, metrics), gradients in results[1:]:
         np.testing.assert_allclose(loss, results[0][0][0], rtol=1e-5)
         np.testing.assert_allclose(metrics['gold_scores'], results[0][0][1]['gold_scores'], rtol=1e-4)
@@ -151,7 +153,7 @@ def test_frozen_training_moves_the_reader_alone():
 
 def test_closed_book_reads_the_query_alone():
     known = tiny.knowledge()
-    spec = _spec(known, n_context=0)
+    spec = _spec(known, n_context=0, levels=1)
     step = train_step.make_train_step(spec, OPTIMIZER)
     _, metrics = step(_state(spec), _device(tiny.batch(4)), None)
     assert int(metrics['reader_tokens']) == int(tiny.batch(4).reader_query_lengths.sum()) + 4  # and eos
