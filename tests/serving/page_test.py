@@ -394,7 +394,7 @@ def test_light_and_dark(make_page):
 
 @pytest.mark.parametrize('scheme', SCHEMES)
 @pytest.mark.parametrize('width', [1280, 390])
-def test_accessible_at_every_width_in_light_and_dark(make_page, tmp_path, width, scheme):
+def test_accessible_at_every_width_in_light_and_dark(make_page, server, tmp_path, width, scheme):
     page = make_page(width, scheme)
 
     def look(state):
@@ -404,6 +404,13 @@ def test_accessible_at_every_width_in_light_and_dark(make_page, tmp_path, width,
         assert browsers.violations(page) == [], name
 
     look('empty')
+    server.reader.long = 'Elstar' * 60
+    ask(page, 'W' * 300)
+    page.uncheck('#a-passage-2-read')
+    page.click('#a-again')
+    page.wait_for_selector('.compared')
+    assert page.evaluate('document.documentElement.scrollWidth') <= width
+    server.reader.long = ''
     ask(page)
     page.uncheck('#a-passage-2-read')
     page.click('#a-again')

@@ -60,7 +60,7 @@ function beforeAndAfter({before, turn}) {
   const isCalibrated = [before, turn].some((each) => Number.isFinite(each.confidence));
   const sure = (each) => (Number.isFinite(each.confidence) ? percent(each.confidence) : '–');
   const row = (name, each) => el('tr', {}, el('th', {scope: 'row'}, name), el('td', {}, each.text || '(no answer)'),
-    isCalibrated && el('td', {class: 'number'}, sure(each)), el('td', {class: 'changed'}, each.changed || 'as found'));
+    isCalibrated && el('td', {class: 'number'}, sure(each)), el('td', {}, each.changed || 'as found'));
   return el('section', {class: 'card compared', 'aria-label': 'Before and after'},
     el('p', {}, el('b', {}, changed ? 'The answer changed.' : 'The answer is the same.')),
     el('table', {}, el('thead', {}, el('tr', {}, ...['', 'Answer', isCalibrated && 'Confidence', 'Passages'].filter((name) => name !== false).map(head))),
