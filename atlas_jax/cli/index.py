@@ -106,7 +106,8 @@ def _add_compress(group) -> None:
                                  'Make codes of an index for the searcher "codes", or add those of new passages; measures what they find.',
                                  'atlas-jax index compress INDEX --bytes 96')
     parser.add_argument('index', metavar='INDEX', help='from `atlas-jax index build`')
-    parser.add_argument('--bytes', type=cli_options.positive, default=96, metavar='N', help='of a passage on the devices (default 96)')
+    parser.add_argument('--bytes', type=cli_options.positive, metavar='N',
+                        help='of a passage on the devices (default 96, or as many as the embeddings have room for)')
     parser.add_argument('--rescore', type=cli_options.positive, default=300, metavar='N',
                         help='candidates that are scored exactly, by which the recall is measured (default 300)')
     parser.add_argument('--sample', type=cli_options.positive, default=65_536, metavar='N',

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from atlas_jax import errors
+from atlas_jax import errors, types
 from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.io import lock
 from atlas_jax.io.folder import Folder
@@ -16,6 +16,7 @@ from atlas_jax.searchers import code as code_lib
 from atlas_jax.searchers import codes as codes_lib
 from atlas_jax.searchers import codes_files
 
+_BYTES = 96  # finds .97 of the true 20 among a million clustered rows (docs/search.md)
 TOP_K = 20  # the recall is of the true 20
 _BLOCKS = 128  # of neighbouring rows that a sample is made of: rows one by one would read the whole index
 _QUERIES = 256
@@ -28,7 +29,7 @@ class Settings:
     """How codes are made.
 
     Attributes:
-      bytes_a_row: of the code; its factor takes four more.
+      bytes_a_row: of the code; its factor takes four more. None takes 96, or as many as so few numbers have room for.
       rescore: candidates that a search scores exactly, by which the recall is measured.
       sample: rows that the code is fitted to.
       min_recall: least share of the true 20 that must be found.
@@ -38,7 +39,7 @@ class Settings:
     Raises ConfigError for a number out of its range.
     """
 
-    bytes_a_row: int = 96
+    bytes_a_row: int | None = None
     rescore: int = 300
     sample: int = 65_536
     min_recall: float = 0.97
@@ -47,7 +48,7 @@ class Settings:
 
     def __post_init__(self):
         for name, least in (('bytes_a_row', 1), ('rescore', TOP_K), ('sample', 1)):
-            if getattr(self, name) < least:
+            if (value := getattr(self, name)) is not None and value < least:
                 raise errors.ConfigError(f'{name.removesuffix("_a_row")} is {getattr(self, name)}; it must be at least {least}')
         if not 0 <= self.min_recall <= 1:
             raise errors.ConfigError(f'min_recall is {self.min_recall}; it must lie between 0 and 1')
@@ -70,13 +71,16 @@ def compress(index: EmbeddingIndex, settings: Settings, queries: np.ndarray | No
       ConfigError: too few passages, or more bits than the embeddings have room for.
       IndexFolderError: the recall is below its limit, or another process is writing. DiskFullError, StorageError.
     """
+    if settings.bytes_a_row is None:
+        settings = dataclasses.replace(settings, bytes_a_row=min(_BYTES, code_lib.MOST_BITS * index.dim // 8))
     folder = codes_files.folder_of(index.path)
     with lock.writing(folder, 'codes', errors.IndexFolderError):
         before = _read_if_whole(index)
         codes_files.remove_unnamed(folder, before)
         # Asked-for questions are measured anew, whatever was measured before.
-        if queries is None and before is not None and _continues(before, index) and before.bits == 8 * settings.bytes_a_row \
-                and (before.rescore, before.metric) == (settings.rescore, settings.metric):
+        same = before is not None and _continues(before, index) and (before.bits, before.rescore, before.metric) == (
+            8 * types.required(settings.bytes_a_row), settings.rescore, settings.metric)
+        if queries is None and before is not None and same:
             return _extend(index, folder, before, show_progress)
         return _make(index, folder, settings, 1 + (before.revision if before else 0), queries, show_progress)
 
@@ -187,7 +191,7 @@ def _fitted(sample: np.ndarray, settings: Settings, queries: np.ndarray, rows: i
     candidates = min(max(settings.rescore * len(sample) // max(rows, 1), _LEAST_CANDIDATES), settings.rescore)
     found = {}
     for weight in code_lib.WEIGHTS:
-        code = code_lib.fit(sample, 8 * settings.bytes_a_row, weight)
+        code = code_lib.fit(sample, 8 * types.required(settings.bytes_a_row), weight)
         watch = _Recall(code, queries, candidates)
         for first in range(0, len(sample), codes_files.PART_ROWS):
             part = sample[first:first + codes_files.PART_ROWS]

@@ -46,7 +46,7 @@ def run(arguments: list[str], wheels: pathlib.Path) -> None:
         place = arguments.index('--examples')
         arguments = arguments[:place] + arguments[place + 2:]
     # A flag and a macro that contradict each other are refused.
-    shorter = [] if '--steps' in arguments else SHORTER.get(arguments[0], [])
+    shorter = [] if '--steps' in arguments or '--compare' in arguments else SHORTER.get(arguments[0], [])
     assert cli.main(arguments + shorter) == 0, shlex.join(arguments)
     if arguments[:2] == ['data', 'demo']:
         make_tiny(pathlib.Path('demo-data/models'))

@@ -42,6 +42,12 @@ def test_growing_equals_encoding_all_with_the_same_code(tmp_path, dtype):
     assert codes_building.compress(index, SETTINGS, show_progress=False) == after
 
 
+def test_small_embeddings_take_as_many_bytes_as_they_have_room_for(tmp_path):
+    index, _ = given.build(tmp_path / 'index', 70)
+    made = codes_building.compress(index, dataclasses.replace(SETTINGS, bytes_a_row=None), show_progress=False)
+    assert made.bits == code_lib.MOST_BITS * index.dim // 8 * 8 < 8 * 96
+
+
 def test_a_code_is_fitted_again_where_anything_was_asked_otherwise(tmp_path):
     index, _ = given.build(tmp_path / 'index', 150)
     before = codes_building.compress(index, SETTINGS, show_progress=False)
