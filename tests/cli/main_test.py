@@ -42,7 +42,7 @@ def stop_with(monkeypatch, error: BaseException):
 def test_every_command_shows_an_example_that_parses():
     commands = dict(leaves(cli.parser()))
     assert {words[0] for words in commands} == {'demo', 'new', 'ask', 'data', 'index', 'train', 'evaluate', 'calibrate', 'reproduce',
-                                                 'answer', 'compare', 'convert', 'plan', 'verify'}
+                                                 'answer', 'compare', 'convert', 'plan', 'serve', 'verify'}
     for words, parser in commands.items():
         assert f'example:\n  atlas-jax {" ".join(words)}' in parser.format_help()
 
