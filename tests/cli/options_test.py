@@ -66,7 +66,7 @@ def test_a_command_alone_joins_nobody(monkeypatch):
 def test_a_model_is_named_once():
     for model, reader in ((None, None), ('a', 'b')):
         with pytest.raises(errors.ConfigError):
-            cli_options.load_model(argparse.Namespace(model=model, reader=reader, retriever=reader, no_compilation_cache=True))
+            cli_options.load_model(argparse.Namespace(model=model, reader=reader, retriever=reader, no_compilation_cache=False))
 
 
 def test_a_missing_index_is_named(tmp_path):

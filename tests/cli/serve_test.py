@@ -37,7 +37,7 @@ def served(monkeypatch):
 
 def test_a_project_is_served(project, served, capsys, monkeypatch):
     monkeypatch.delenv('ATLAS_JAX_TOKEN', raising=False)
-    assert main.main(['serve', str(project), '--port', '0', '--no_compilation_cache', '--model', f'again={project / "model"}',
+    assert main.main(['serve', str(project), '--port', '0', '--model', f'again={project / "model"}',
                       '--index', f'old={project / "index"}', '--batch_size', '4', '--allowed_host', 'me.example', '--n_context', '3']) == 0
     [(service, hosts)] = served
     assert list(service.holdings.models) == ['project', 'again'] and list(service.holdings.indexes) == ['project', 'old']
@@ -60,7 +60,7 @@ def test_questions_to_propose(project, tmp_path):
 @pytest.mark.parametrize(('given', 'environment'), [(['--token', 'mine'], 'theirs'), ([], 'mine')])
 def test_a_token_that_is_given_is_not_printed(project, served, capsys, monkeypatch, given, environment):
     monkeypatch.setenv('ATLAS_JAX_TOKEN', environment)
-    assert main.main(['serve', str(project), '--port', '0', '--no_compilation_cache', '--host', '0.0.0.0', *given]) == 0
+    assert main.main(['serve', str(project), '--port', '0', '--host', '0.0.0.0', *given]) == 0
     assert served[0][0].token == 'mine'
     out, err = capsys.readouterr()
     assert 'token' not in out and '0.0.0.0 is reached from other machines' in err

@@ -13,7 +13,7 @@ from unittest import mock
 from atlas_jax.planning import slices
 
 # Run on eight CPU devices by tests/multidevice (train_step_test, search_test, embed_test) and by tests/multihost/train_test.py.
-RUN_ELSEWHERE = {'answer', 'search', 'index', 'refresh'}
+RUN_ELSEWHERE = {'answer', 'search', 'index', 'refresh', 'search by codes', 'search by codes on the host'}
 ATTENTION_KERNELS = re.compile(r'tpu_custom_call|__cudnn\$fmha\w+')
 
 
