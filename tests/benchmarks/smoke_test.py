@@ -40,7 +40,7 @@ def options(name: str, *arguments: str) -> list[str]:
 
 
 def figures_of(name: str) -> dict:
-    """What a benchmark wrote."""
+    """Returns the figures that a benchmark wrote."""
     assert '<svg' in pathlib.Path(f'{name}.html').read_text()
     return json.loads(pathlib.Path(f'{name}.json').read_text())
 

@@ -24,7 +24,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture
 def served(monkeypatch):
-    """What would have been served: the service, the names of the server, and what it said."""
+    """The service that would have been served, the names of the server, and what it said."""
     found = []
 
     def run(service, bound, hosts, said):

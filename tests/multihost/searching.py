@@ -1,4 +1,4 @@
-"""What searchers find for a batch and what is read of it: the same in one process and in several."""
+"""Passages that searchers find for a batch, and what is read of them: the same in one process and in several."""
 
 import pathlib
 

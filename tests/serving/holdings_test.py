@@ -1,4 +1,4 @@
-"""What is served on a tiny model: batches change nothing, streams end where answers do, and changes are seen."""
+"""Answers that are served on a tiny model: batches change nothing, streams end where answers do, and changes are seen."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def answering(held):
 
 
 def shown(row):
-    """What must be equal: text and passages; numbers are rounded otherwise in programs of other sizes."""
+    """Returns the parts that must be equal, text and passages; numbers are rounded otherwise in programs of other sizes."""
     return row['text'], [(each['docid'], each['title'], each['text'], round(each['score'], 3), round(each['attention'], 3))
                          for each in row['passages']]
 

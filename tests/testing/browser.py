@@ -35,7 +35,7 @@ def _missing(reason):
 
 
 def violations(page):
-    """What axe-core finds serious or critical: the rule, and the first element that breaks it."""
+    """Returns the violations that axe-core calls serious or critical: the rule, and the first element that breaks it."""
     from axe_playwright_python.sync_playwright import Axe
     found = Axe().run(page).response['violations']
     return [f'{each["id"]}: {each["nodes"][0]["html"][:200]}' for each in found if each['impact'] in _FAILING]
