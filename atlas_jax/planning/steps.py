@@ -238,7 +238,7 @@ def _scans_before(spec: spec_lib.StepSpec) -> bool:
 
 
 def _scanning(workload: Workload, spec: spec_lib.StepSpec, held: Any) -> list[Step]:
-    """The queries' embedding and the scan of codes, beside what is `held` on the devices, a tree of shapes."""
+    """The queries' embedding and the scan of codes, beside what is `held` on the devices: any tree of shapes, as jax's own are."""
     params, queries, *_ = answer_arguments(workload, spec)
     retriever = params['retriever']
     codes = _codes(workload, spec.mesh)

@@ -45,7 +45,7 @@ class Reader(conftest.FakeAtlas):
 
     @property
     def calibration(self):
-        """Returns questions to propose, which /models asks for."""
+        """Returns whether answers have a confidence, as /models asks."""
         return self.confidence
 
     def answer_examples(self, examples, index, n_context, batch_size, search=None, use_file_passages=False, explain=False, listener=None):
