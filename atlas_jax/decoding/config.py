@@ -40,7 +40,7 @@ class DecodingConfig:
         if isinstance(penalty, bool) or not isinstance(penalty, numbers.Real) or not math.isfinite(penalty):
             raise errors.ConfigError(f'DecodingConfig.length_penalty is {penalty}; it must be a finite number')
         if self.quote and self.num_beams == 1:
-            raise errors.ConfigError('DecodingConfig.quote chooses among beams, and num_beams is 1; set num_beams to 4, say')
+            raise errors.ConfigError('DecodingConfig.quote chooses among beams, and num_beams is 1; set num_beams to 2, say')
         if self.num_return_sequences > self.num_beams:
             raise errors.ConfigError(f'DecodingConfig.num_return_sequences is {self.num_return_sequences}; it must be at most num_beams, '
                                      f'{self.num_beams}')

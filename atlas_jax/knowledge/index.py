@@ -171,7 +171,7 @@ class Index:
         with hosts.together():
             # Codes grow with their index, or the next search would refuse them.
             if hosts.is_first():
-                codes_building.extend_if_there(self.index)
+                codes_building.extend_if_there(self.index, show_progress)
         self._forget()
         return added
 

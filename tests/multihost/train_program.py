@@ -1,6 +1,7 @@
 """The program that train_test.py runs in every process: index, training, evaluation.
 
-Arguments: folder for what all share, run folder, steps. After them `several`, where there are several processes, and `evaluate`, without which the run ends with its training.
+Arguments: folder for what all share, run folder, steps. After them `several`, where there are several processes, and `evaluate`, without
+which the run ends with its training.
 """
 
 import json
