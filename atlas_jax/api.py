@@ -167,7 +167,7 @@ class Atlas(AtlasModel):
         # The agreement of beams shows in all of them, however many are to be returned.
         searched = dataclasses.replace(decoding, num_return_sequences=decoding.num_beams) if signals else decoding
         # A step made before may serve: the second call of a session then compiles nothing.
-        word_starts = self.reader_tokenizer.word_starts() if decoding.quote else b''
+        word_starts = self.reader_tokenizer.word_starts if decoding.quote else b''
         run = answer_lib.step_for(prepared.spec, batch_size, searched, wanted, word_starts, heard=listener is not None)
         # Placed anew only where they lie on the host; device arrays stay where they are.
         params = self.device_params(prepared.spec.step.param_dtype)

@@ -63,9 +63,12 @@ class Conversation:
 
     def ask(self, question: str) -> Turn:
         """Answers a question. Raises ConfigError: it is empty, or too long for one; IndexFolderError, StoreError."""
-        # Either program leaves a core free while one question is decoded.
         with futures.ThreadPoolExecutor(1) as beside:
+            # Either program leaves a core free while one question is decoded. Over several devices two of them may wait for each other's
+            # collectives, so there the first is done before the second begins.
             known = beside.submit(self.atlas.answer, [question]) if self._closed_book else None
+            if known is not None and self.atlas.mesh.size > 1:
+                futures.wait([known])
             [answer] = self.atlas.answer([question], self.index, self._n_context, search=self._searcher, explain=True)
         closed_book = None if known is None else known.result()[0].text
         read = tuple(passages.Passage(each.docid, each.title, '', each.text) for each in answer.passages)

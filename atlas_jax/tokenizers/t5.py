@@ -124,8 +124,9 @@ class T5Tokenizer:
         parts.append(self._processor.decode(run))
         return ' '.join(part for part in parts if part)
 
+    @functools.cached_property
     def word_starts(self) -> bytes:
-        """Returns a bit for each token id, eight a byte, set where a piece begins a word or has no letter or digit, special tokens too."""
+        """A bit for each token id, eight a byte, set where a piece begins a word or has no letter or digit, special tokens too."""
         pieces = (self._processor.id_to_piece(token) for token in range(self._pieces))
         bits = [piece.startswith('\u2581') or not any(map(str.isalnum, piece)) or token in (self.pad_id, self.eos_id, self._unknown)
                 for token, piece in enumerate(pieces)]

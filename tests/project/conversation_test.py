@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import threading
 import types
 
 import numpy as np
@@ -15,6 +16,7 @@ class FakeAtlas:
     """Answers with the first word of the first passage; keeps how it was asked."""
 
     config, task = types.SimpleNamespace(n_context=2), QATask('{question}', '{target}')
+    mesh = types.SimpleNamespace(size=1)
 
     def __init__(self):
         self.asked = []
@@ -80,6 +82,23 @@ def test_an_answer_with_the_closed_book_beside_it(talk):
     assert conversation.as_text(sure, str).startswith('Text0   [confidence 0.88; closed book: memory]\n')
     quiet = conversation.Conversation(FakeAtlas(), FakeIndex(), n_context=3, closed_book=False)
     assert quiet.ask('Why?').closed_book is None and quiet.atlas.asked == [(3, 'exact', True)]
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+def test_two_programs_are_under_way_on_one_device_alone(talk, devices):
+    under_way = threading.Event()
+
+    def answer(questions, index=None, *given, **named):
+        # The closed book takes its time: on one device the other answer comes meanwhile.
+        if index is None:
+            met.append(under_way.wait(5 if devices == 1 else .2))
+            return [api.Answer(questions[0], 'memory')]
+        under_way.set()
+        return [api.Answer(questions[0], 'Text0')]
+
+    met: list[bool] = []
+    talk.atlas.answer, talk.atlas.mesh = answer, types.SimpleNamespace(size=devices)
+    assert talk.ask('Why?').closed_book == 'memory' and met == [devices == 1]
 
 
 def test_what_a_passage_carried_and_where_the_reader_looked(talk):

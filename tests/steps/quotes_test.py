@@ -33,7 +33,7 @@ def ordered(t5, sequences, passages, question=''):
     scores = np.arange(len(sequences), dtype=np.float32)[None]
     decoded = decoders.Decoded(written[None], scores, {'attention': scores[..., None]})
     found = jax.jit(lambda decoded, inputs, batch: quotes.first(
-        decoded, inputs.reader_tokens, quotes.quotable(inputs, batch), t5.word_starts(), t5.eos_id))(decoded, inputs, batch)
+        decoded, inputs.reader_tokens, quotes.quotable(inputs, batch), t5.word_starts, t5.eos_id))(decoded, inputs, batch)
     places = np.asarray(found.scores)[0].astype(int).tolist()
     # Everything of a sequence moves with it.
     assert np.asarray(found.records['attention'])[0, :, 0].tolist() == places
@@ -63,5 +63,5 @@ def test_the_question_is_no_passage(t5):
 
 
 def test_words_start_at_a_space_or_a_sign(t5):
-    bits = np.unpackbits(np.frombuffer(t5.word_starts(), np.uint8)).astype(bool)
+    bits = np.unpackbits(np.frombuffer(t5.word_starts, np.uint8)).astype(bool)
     assert bits[:12].tolist() == [True, True, True, True, True, True, False, False, False, False, True, True] and bits[-1]
