@@ -51,8 +51,9 @@ def _full_report():
     report.table(['setting', 'exact match', 'n'], [['<i>', 0.25, 1234], ['b', math.nan, True]])
     report.line_chart('loss "x" <y>', 'step', 'loss', {'reader & co': (range(5), [3, 2, math.nan, 1, 1]), 'b': ([0], [2.5])})
     report.bar_chart('exact match', 'share', {'closed <book>': 0.1, 'none': math.inf, 'low': -0.2}, {'closed <book>': 0.03})
-    report.answer_card('Who <is> it?', 'Emmanuel Macron', ['Emmanuel MACRON'], [('France: <Government>', 'text & more', 0.7, 0.62)])
-    report.answer_card('And now?', '', 'nobody')
+    passage = ('France: <Government>', 'text & more', 0.7, 0.62)
+    report.answer_card('Who <is> it?', ['Emmanuel MACRON'], {'f1 <1>': ('Emmanuel Macron', [passage])})
+    report.answer_card('And now?', 'nobody', {'': ('', [])})
     return report
 
 
@@ -67,7 +68,7 @@ def test_page_is_well_formed_escaped_and_self_contained(tmp_path):
 def test_charts_are_xml_with_title_and_description_and_only_finite_numbers(tmp_path):
     content, _ = _page(_full_report(), tmp_path)
     charts = re.findall(r'<svg.*?</svg>', content, re.DOTALL)
-    assert len(charts) == 2
+    assert len(charts) == 4  # each wide and narrow
     for chart in charts:
         root = ElementTree.fromstring(chart)
         assert [child.tag.split('}')[1] for child in root[:2]] == ['title', 'desc'] and all(child.text for child in root[:2])
@@ -78,7 +79,8 @@ def test_charts_are_xml_with_title_and_description_and_only_finite_numbers(tmp_p
 def test_answers_are_judged_as_the_metric_judges_them(tmp_path):
     content, checker = _page(_full_report(), tmp_path)
     assert content.count('✓ right') == 1 and content.count('✗ expected') == 1
-    assert '(no answer)' in checker.text and 'nobody' in checker.text and 'width:62%' in content
+    assert '(no answer)' in checker.text and 'nobody' in checker.text and 'f1 <1>' in checker.text and 'width:62%' in content
+    assert content.count('class="note"') == 1
 
 
 def test_numbers_in_tables(tmp_path):
@@ -91,7 +93,18 @@ def test_empty_report_and_empty_charts(tmp_path):
     report.line_chart('t', 'x', 'y', {})
     report.line_chart('t', 'x', 'y', {'a': ([1], [math.nan])})
     report.bar_chart('t', 'x', {})
-    assert _page(report, tmp_path)[0].count('no data') == 6
+    assert _page(report, tmp_path)[0].count('no data') == 12
+
+
+def test_headings_without_anything_under_them_are_left_out(tmp_path):
+    report = report_html.Report('t')
+    report.section('empty')
+    report.section('full')
+    report.section('empty part', 3)
+    report.section('full part', 3)
+    report.paragraph('text')
+    report.section('empty at the end', 3)
+    assert re.findall(r'<h[23]>.*?</h[23]>', _page(report, tmp_path)[0]) == ['<h2>full</h2>', '<h3>full part</h3>']
 
 
 def test_wrong_shapes_are_refused():
