@@ -52,8 +52,8 @@ class Guard:
         finally:
             # By its route, not its path: a client could else make any number of labels.
             path = scope.get('atlas_jax.path', 'none')
-            self._metrics.requests.add(path=path, status=str(status))
-            self._metrics.seconds.add(time.monotonic() - start, path=path)
+            self._metrics.requests.labels(path, str(status)).inc()
+            self._metrics.seconds.labels(path).observe(time.monotonic() - start)
 
     def _refused(self, request: Request) -> problems.ProblemError | None:
         # A page elsewhere can make its own name mean this address, and then read what it likes. Addresses cannot be made so.

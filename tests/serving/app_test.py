@@ -8,6 +8,7 @@ import httpx2 as httpx
 import pytest
 from starlette.requests import ClientDisconnect
 
+from atlas_jax.corpus.passages import Passage
 from atlas_jax.serving import app, batching
 from tests.serving.conftest import TOKEN
 
@@ -60,6 +61,22 @@ def test_retrieval_in_the_shape_of_search_r1(client):
     document = {'id': 'd0', 'contents': '"title d0: part"\nText of d0.'}
     assert client.post('/retrieve', json=body).json() == {'result': [[{'document': document, 'score': .5}]] * 2}
     assert client.post('/retrieve', json={'queries': ['a'], 'topk': 1}).json() == {'result': [[document]]}
+
+
+def test_a_client_of_search_r1_reads_titles_and_texts(client, service):
+    service.holdings.indexes['project'].passages[1] = Passage('d1', 'Bees', '', 'First line.\nSecond line.')
+    # As search_r1/llm_agent/generation.py asks and reads.
+    payload = {'queries': ['who?', 'why?'], 'topk': 3, 'return_scores': True}
+    results = client.post('/retrieve', json=payload).json()['result']
+    read = []
+    for result in results:
+        for doc_item in result:
+            content = doc_item['document']['contents']
+            title = content.split('\n')[0]
+            text = '\n'.join(content.split('\n')[1:])
+            read.append((title, text))
+    first = [('"title d0: part"', 'Text of d0.'), ('"Bees"', 'First line.\nSecond line.'), ('"title a/b c: part"', 'Text of a/b c.')]
+    assert read == first * 2
 
 
 def test_passages_are_changed_and_seen_in_the_next_answer(client):
@@ -124,7 +141,11 @@ def test_what_a_server_says_of_itself(client, service):
     assert client.get('/ready').status_code == 503 and client.get('/ready').headers['retry-after']
     service.warm_up()
     assert client.get('/ready').json() == {'status': 'ready'}
-    assert {size for _, size in service.holdings.models['project'].batches} == {1, 4, 16}
+    silent = {(size, False, False, False) for size in (1, 4, 16)}
+    # What the page and streams need is compiled behind it; this comes after.
+    assert client.get('/passages/d0').status_code == 200
+    page, stream = {(1, False, True, True), (1, True, False, False)}, {(1, False, True, False)}
+    assert service.holdings.models['project'].programs == silent | page | stream
     assert client.get('/models').json() == {
         'models': [{'name': name, 'n_context': 2, 'calibrated': False} for name in ('project', 'other')], 'examples': [],
         'indexes': [{'name': 'project', 'passages': 3}, {'name': 'second', 'passages': 1}], 'searcher': 'exact'}
