@@ -319,7 +319,7 @@ class _Loop:
     state: state_lib.TrainState = dataclasses.field(init=False)
     log: run_log.RunLog = dataclasses.field(init=False)
     waiting: list[_Dispatched] = dataclasses.field(default_factory=list)  # oldest first
-    evaluated: Sequence[dict[str, Any]] = ()  # rows of the last evaluation
+    evaluated: run_page.Evaluated | None = None  # the last one
     since: float = 0.0  # when the devices began the oldest of these, by the host's clock
 
     def restore_or_create(self, optimizer: OptimizerConfig) -> None:
@@ -426,7 +426,7 @@ class _Loop:
             use_file_passages=self.loaded.index is None and self.loaded.atlas.config.n_context > 0)
         for line in evaluation.left_out:
             prepare.say_once(line)
-        self.evaluated = evaluation.rows
+        self.evaluated = run_page.Evaluated.of(evaluation.rows) if hosts.is_first() else None
         figures = evaluation.summary(top_k=self.loaded.atlas.config.n_context)
         return float(next(iter(figures.values()))), {f'eval_{name}': value for name, value in figures.items() if isinstance(value, float)}
 

@@ -131,7 +131,7 @@ def _file(page: html.Report, name: str, rows: Sequence[Row], found: Mapping[str,
                 main = metrics[0]
                 page.bar_chart(f'{main} by {label}', main, {value: every[main] for value, every in values['values'].items()},
                                {value: every['stderr'] for value, every in values['values'].items() if 'stderr' in every})
-        parts.examples(page, figures.by_index(rows)[index], level=3)
+        parts.examples(page, parts.extremes(figures.by_index(rows)[index]), level=3)
 
 
 def _pairs(files: Mapping[str, Sequence[Row]]):

@@ -96,28 +96,28 @@ def calibration(page: html.Report, found: Mapping[str, Mapping[str, Any]]) -> No
                     {name or 'answers': (each['risk_coverage']['coverage'], each['risk_coverage']['risk']) for name, each in found.items()})
 
 
-def examples(page: html.Report, rows: Sequence[Row], count: int = MOST_CARDS, level: int = 2) -> None:
-    """Adds the worst and the best answers with their passages: by all metrics in their order, then by confidence.
+def extremes(rows: Sequence[Row], count: int = MOST_CARDS) -> tuple[list[Row], list[Row]]:
+    """Returns the worst and the best answers, at most `count` of either: by all metrics in their order, then by confidence.
 
-    Args:
-      page: where to.
-      rows: of results.
-      count: most of either kind.
-      level: of the headings.
+    A wrong answer is worse, and a right one better, the surer the model was.
     """
     names = figures.metrics_of(rows)
     scored = [row for row in rows if names and row.get('prediction') is not None]
 
-    def scores(row: Row) -> tuple[float, ...]:
-        return tuple(row[name] for name in names)
+    def order(row: Row, sign: int) -> list[float]:
+        return [*(sign * row[name] for name in names), -(row.get('confidence') or 0)]
 
-    # A wrong answer is worse, and a right one better, the surer the model was. sorted() keeps the order of the file otherwise.
-    worst = sorted(scored, key=lambda row: (scores(row), -(row.get('confidence') or 0)))
-    best = sorted(scored, key=lambda row: ([-score for score in scores(row)], -(row.get('confidence') or 0)))
-    for title, chosen in (('Worst answers', [row for row in worst if row[names[0]] < 1]),
-                          ('Best answers', [row for row in best if row[names[0]] > 0])):
+    # sorted() keeps the order of the file otherwise.
+    worst = sorted((row for row in scored if row[names[0]] < 1), key=lambda row: order(row, 1))
+    best = sorted((row for row in scored if row[names[0]] > 0), key=lambda row: order(row, -1))
+    return worst[:count], best[:count]
+
+
+def examples(page: html.Report, chosen: tuple[Sequence[Row], Sequence[Row]], level: int = 2) -> None:
+    """Adds the worst and the best answers that `extremes` chose, with their passages, under headings of a level."""
+    for title, rows in zip(('Worst answers', 'Best answers'), chosen, strict=True):
         page.section(title, level)
-        for row in chosen[:count]:
+        for row in rows:
             card(page, {'': row})
 
 

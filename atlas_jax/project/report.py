@@ -50,7 +50,7 @@ def _figures(page: html.Report, found: dict[str, list[results.Row]]) -> None:
     parts.agreement(page, figures)
     page.section('Calibration')
     parts.calibration(page, figures)
-    parts.examples(page, rows, _MOST_CARDS)
+    parts.examples(page, parts.extremes(rows, _MOST_CARDS))
 
 
 def _searchers(page: html.Report, project: Project) -> None:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 # Places in SVG units. The page scales a chart to its own width, its letters too: hence a narrow drawing for phones.
-WIDTH, NARROW, HEIGHT = 720, 340, 320
+WIDTH, NARROW, HEIGHT = 720, 340, 250
 LEFT, RIGHT, TOP, BOTTOM = 84, 32, 44, 48
 COLORS = 6  # series colours the page defines, --series-0 to --series-5
 _BAR_TOP, _BAR_STEP = 4, 34  # bars have no legend above them; the distance from bar to bar
@@ -87,12 +87,13 @@ def _line(number: int, run: list[tuple[float, float]], with_dots: bool) -> str:
 
 def _legend(names: list[str], width: int) -> tuple[list[str], int]:
     """The marks of a legend, and the number of its rows."""
-    marks, x, row = [], float(LEFT), 0
+    start = float(LEFT if width >= WIDTH else 8)  # above the axis of a narrow one is too little room
+    marks, x, row = [], start, 0
     for number, name in enumerate(names):
-        name = _shortened(name, width - RIGHT - LEFT - 30)
+        name = _shortened(name, width - RIGHT - start - 30)
         end = x + 30 + _LETTER * len(name)
-        if end > width - RIGHT and x > LEFT:
-            end, x, row = end - x + LEFT, float(LEFT), row + 1
+        if end > width - RIGHT and x > start:
+            end, x, row = end - x + start, start, row + 1
         y = 20 + _LEGEND_STEP * row
         dash = f' stroke-dasharray="{_DASHES[number % len(_DASHES)]}"' if number % len(_DASHES) else ''
         marks.append(f'<path fill="none" stroke="{_color(number)}" stroke-width="3"{dash} d="M{x:.0f} {y}h24"/>'

@@ -2,6 +2,7 @@
 
 import html
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from atlas_jax.report import charts
 
 Passage = tuple[str, str, float, float]  # title, text, score, attention from 0 to 1
 _NUMBER = ' class="number"'
+_INTERVAL = re.compile(r'^[+-]?[\d.]+ to [+-]?[\d.]+$')
 # Light and dark; text has a contrast of at least 4.5 to 1 (WCAG AA). charts.py draws with --series-0 to --series-5.
 _STYLE = """\
 :root {
@@ -41,7 +43,6 @@ figure { margin: 1.25rem 0; padding: .9rem; background: var(--card); border: 1px
 figcaption { font-weight: 600; margin-bottom: .4rem; }
 svg { display: block; width: 100%; height: auto; }
 svg.narrow { display: none; }
-@media (max-width: 34rem) { svg.wide { display: none; } svg.narrow { display: block; } figure { padding: .5rem; } }
 svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 svg text.label, svg text.value { fill: var(--ink); font-size: 13px; }
 svg .grid { stroke: var(--rule); fill: none; }
@@ -56,6 +57,12 @@ summary { cursor: pointer; }
 details p { margin: .5rem 0 .2rem; font-size: .95rem; }
 .meter { display: block; height: 4px; margin-top: .3rem; background: var(--rule); border-radius: 2px; }
 .meter span { display: block; height: 100%; background: var(--series-0); border-radius: 2px; }
+@media (max-width: 34rem) {
+  svg.wide { display: none; }
+  svg.narrow { display: block; }
+  figure, article { padding: .6rem; }
+  th, td { padding: .35rem; }
+}
 """
 
 
@@ -85,7 +92,8 @@ class Report:
         head = ''.join(f'<th scope="col"{_NUMBER if number else ""}>{html.escape(str(cell))}</th>'
                        for cell, number in zip(header, numeric, strict=True))
         body = ''.join(f'<tr>{"".join(_cell(cell) for cell in row)}</tr>' for row in rows)
-        self._add(f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
+        # Where it is scrolled sideways, the keyboard must reach it.
+        self._add(f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
 
     def line_chart(self, title: str, x_label: str, y_label: str, series: charts.Series) -> None:
         """Adds a chart of lines, name -> (xs, ys). Raises ValueError as `charts.line_chart`."""
@@ -135,7 +143,9 @@ def _cell(value: Any) -> str:
     if _is_number(value):
         # Metrics are shares or losses, for which three decimals are enough; counts have their thousands set apart.
         return f'<td{_NUMBER}>{value:.3f}</td>' if isinstance(value, float) else f'<td{_NUMBER}>{value:,}</td>'
-    return f'<td>{html.escape(str(value))}</td>'
+    # An interval in one line: on a phone it would take three.
+    text = _INTERVAL.sub(lambda found: found[0].replace(' ', '\N{NO-BREAK SPACE}'), str(value))
+    return f'<td>{html.escape(text)}</td>'
 
 
 def _is_number(value: Any) -> bool:

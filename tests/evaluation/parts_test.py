@@ -27,7 +27,7 @@ def page_of(part, *arguments, **options) -> str:
     (parts.recall, FOUND, PLAIN, ['a gold passage is among the first k', 'a passage with an answer', '>before<', '>after<']),
     (parts.agreement, FOUND, PLAIN, ['Rank correlation', '<td>before</td>', '(']),
     (parts.calibration, FOUND, PLAIN, ['Right answers by confidence', 'as it should be', 'only the most confident', 'AURC', 'ECE']),
-    (parts.examples, RUNS['after'], [], ['Worst answers', 'Best answers', 'confidence', records.TITLE]),
+    (parts.examples, parts.extremes(RUNS['after']), ([], []), ['Worst answers', 'Best answers', 'confidence', records.TITLE]),
     (parts.means, FOUND['after'], {}, ['exact_match', 'rank_correlation', 'ece']),
     (parts.steps, records.history(30), [{'step': 1}], ['0.520 s', '20.0 s', '1,516']),
     (parts.resources, {'index': 3.25, 'training': 10}, {}, ['<td>together</td><td class="number">13.2', '<td>index</td>'])])
@@ -58,12 +58,13 @@ def test_one_cut_of_recall_is_bars():
 def test_the_worst_are_wrong_and_sure_the_best_right_and_sure():
     rows = [row | {'f1': row['exact_match'], 'confidence': sure} for row, sure in
             zip(records.results([0, 1, 0, 1, 0]), (.1, .2, .9, .8, .5), strict=True)]
-    found = page_of(parts.examples, rows, count=2, level=3)
+    found = page_of(parts.examples, parts.extremes(rows, 2), level=3)
     worst, best = found.split('<h3>Best answers</h3>')
     questions = [[number for number in range(5) if f'in 19{number:02},' in half] for half in (worst, best)]
     assert questions == [[2, 4], [1, 3]] and '✗ expected' not in best and '✓ right' not in worst
     assert worst.index('1902') < worst.index('1904') and 'exact match 0.00 · f1 0.00 · confidence 0.90' in worst
-    assert 'Worst' not in page_of(parts.examples, records.results([1, 1])) and 'Best' not in page_of(parts.examples, rows[:1])
+    assert parts.extremes(records.results([1, 1]))[0] == [] and parts.extremes(rows[:1]) == (rows[:1], [])
+    assert parts.extremes([]) == ([], [])
 
 
 def test_a_card_of_hostile_passages(tmp_path):

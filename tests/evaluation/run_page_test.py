@@ -5,7 +5,7 @@ from tests.testing import records
 
 
 def test_a_run_that_was_evaluated():
-    text = run_page.page('few-shot', records.history(40), records.results([0, 1, 1]), 3 << 30).as_text()
+    text = run_page.page('few-shot', records.history(40), run_page.Evaluated.of(records.results([0, 1, 1])), 3 << 30).as_text()
     for part in ('<h1>Run few-shot</h1>', 'Loss of the reader', 'Retrieval, first and last evaluation', '>step 10<', '>step 40<',
                  'Worst answers', 'Last evaluation, step 40', 'rank_correlation', '0.520 s', 'Peak memory of this process: 3.00 GiB.'):
         assert part in text, part

@@ -129,7 +129,7 @@ def _pages(folder):
     overview.write(folder, {'nq-before.jsonl': before}, overview.of_files({'nq-before.jsonl': before}))
     names = ('results/natural-questions-before.jsonl', 'results/natural-questions-trained.jsonl')
     comparison.write(folder / 'comparison.html', names, before, after, figures.compared(before, after))
-    run_page.page('few-shot', records.history(60), after, 3 << 30).write(folder / 'run.html')
+    run_page.page('few-shot', records.history(60), run_page.Evaluated.of(after), 3 << 30).write(folder / 'run.html')
     (folder / 'results').mkdir()
     for name, rows in (('test', after), ('closed_book', records.results([0, 1] * 20, ranked=False, read=False))):
         (folder / 'results' / f'{name}.jsonl').write_text('\n'.join(map(json.dumps, rows)))
