@@ -9,7 +9,7 @@ def test_names_and_numbers():
     figures.seconds.labels('/a').observe(.3)
     for size in (1, 2, 3, 100):
         figures.batches.observe(size)
-    found = {(sample.name, *sample.labels.values()): sample.value for family in
+    found = {(sample.name, *sorted(sample.labels.values())): sample.value for family in
              prometheus_client.parser.text_string_to_metric_families(figures.text().decode()) for sample in family.samples}
     assert found['atlas_jax_requests_total', '/a', '200'] == 1 and found['atlas_jax_queue_depth',] == 3
     assert found['atlas_jax_request_seconds_bucket', '/a', '0.25'] == 0 and found['atlas_jax_request_seconds_bucket', '/a', '0.5'] == 1
