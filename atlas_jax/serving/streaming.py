@@ -43,20 +43,21 @@ async def events(told: Told, future: concurrent.futures.Future, seconds: float, 
     try:
         try:
             # The limit is of the answer, not of the client's reading: one that reads slowly keeps nobody but itself.
-            while (event := await asyncio.wait_for(told.events.get(), start + seconds - time.monotonic())) is not None:
-                yield _event(*event)
+            while (heard := await asyncio.wait_for(told.events.get(), start + seconds - time.monotonic())) is not None:
+                yield event(*heard)
             answer = future.result()
         except TimeoutError:
             # The status was sent with the first byte, so problems come as events.
-            yield _event('error', batching.late().body())
+            yield event('error', batching.late().body())
         except (Exception, concurrent.futures.CancelledError) as error:
-            yield _event('error', problems.of(error).body())
+            yield event('error', problems.of(error).body())
         else:
-            yield _event('answer', {'answers': [answer], 'seconds': round(time.monotonic() - start, 4)})
+            yield event('answer', {'answers': [answer], 'seconds': round(time.monotonic() - start, 4)})
     finally:
         future.cancel()  # where the client has gone
 
 
-def _event(name: str, value: Any) -> str:
+def event(name: str, value: Any) -> str:
+    """Returns a server-sent event."""
     # JSON has no line breaks of its own, so a single data line is enough.
     return f'event: {name}\ndata: {json.dumps(value, ensure_ascii=False, allow_nan=False)}\n\n'
