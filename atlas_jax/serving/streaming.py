@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
@@ -20,7 +21,9 @@ class Told:
 
     def put(self, event: tuple[str, Any] | None) -> None:
         """Takes an event from any thread; None is the end."""
-        self._loop.call_soon_threadsafe(self.events.put_nowait, event)
+        # A server that was stopped closes its loop, perhaps before the last answer is computed: then nobody listens.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.events.put_nowait, event)
 
     def found(self, row: int, passages: tuple[api.AnswerPassage, ...]) -> None:
         """Takes the passages."""

@@ -10,8 +10,8 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from atlas_jax.corpus.passages import Passage
-from atlas_jax.serving import app, batching
-from tests.serving.conftest import TOKEN
+from atlas_jax.serving import app, batching, streaming
+from tests.serving.conftest import TOKEN, FakeIndex
 
 ALLOWED = {'Authorization': f'Bearer {TOKEN}'}
 
@@ -158,6 +158,16 @@ def test_what_a_server_says_of_itself(client, service):
     assert client.get('/health').status_code == 503
     stopped = client.post('/answer', json={'question': 'a'})
     assert stopped.status_code == 503 and stopped.headers['retry-after'] == '5'
+
+
+def test_an_answer_may_outlive_the_server():
+    loop = asyncio.new_event_loop()
+    told = streaming.Told(loop, FakeIndex())
+    told.text(0, 'a')
+    loop.close()
+    told.text(0, 'b')
+    told.put(None)
+    assert told.events.empty()  # the loop did not run
 
 
 def test_late_answers_and_clients_that_are_gone(service):
