@@ -61,7 +61,7 @@ def line_chart(title: str, x_label: str, y_label: str, series: Series, width: in
 
 def _steps(width: int) -> int:
     """About how many steps an axis of a picture has."""
-    return 5 if width >= WIDTH else 2
+    return 5 if width >= WIDTH else 3
 
 
 def _axes(x_label: str, y_label: str, x_ticks: list[float], y_ticks: list[float], width: int) -> list[str]:

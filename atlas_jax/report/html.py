@@ -61,6 +61,7 @@ details p { margin: .5rem 0 .2rem; font-size: .95rem; }
   svg.wide { display: none; }
   svg.narrow { display: block; }
   figure, article { padding: .6rem; }
+  table { font-size: .85rem; }
   th, td { padding: .35rem; }
 }
 """
