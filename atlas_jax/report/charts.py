@@ -18,6 +18,7 @@ _LETTER = 7.5  # about the width of a letter at 13 px: SVG text cannot be measur
 _NAMES = 320  # units that names of bars may take; longer ones are cut
 _LEGEND_STEP = 20  # the distance from one row of a legend to the next
 _DASHES = ('', '6 3', '2 3', '8 3 2 3')  # beside the colours, for those who do not see them
+_LEAST = 1e-300  # a smaller number is as good as 0: a fifth of it may be 0
 _MOST_DOTS = 40  # points of a line that are marked; more would hide the line
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
@@ -192,8 +193,10 @@ def _empty(title: str, width: int) -> str:
 def ticks(low: float, high: float, steps: int = 5, whole: bool = False) -> list[float]:
     """Returns about `steps` + 1 round numbers that span low to high, at most two more; `whole` allows no fractions."""
     # A single value still needs an axis around it.
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+    size = max(abs(low), abs(high))
+    if high - low <= 1e-9 * size or size < _LEAST:
+        around = size if size >= _LEAST else 1
+        low, high = low - around / 2, high + around / 2
     rough = max((high - low) / steps, 1 if whole else 0)
     unit = 10 ** math.floor(math.log10(rough))
     step = next(factor * unit for factor in (1, 2, 2.5, 5, 10) if factor * unit >= rough and not (whole and factor * unit % 1))

@@ -5,13 +5,15 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from atlas_jax.report import charts
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
+@example(0., 5e-324)
+@example(5e-324, 5e-324)
 def test_ticks_are_few_even_and_span_the_values(first, second):
     low, high = min(first, second), max(first, second)
     ticks = charts.ticks(low, high)
