@@ -13,7 +13,7 @@ FILE = 'report.html'
 
 @dataclasses.dataclass(frozen=True)
 class Evaluated:
-    """What the page shows of an evaluation: a run need not keep all rows with their passages until the next one.
+    """The part of an evaluation that the page shows: a run need not keep all rows with their passages until the next one.
 
     Attributes:
       figures: of `figures.complete`.
