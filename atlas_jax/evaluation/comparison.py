@@ -37,8 +37,8 @@ def write(path: str | os.PathLike, names: tuple[str, str], before: Sequence[Row]
     page.section('Calibration')
     parts.calibration(page, found)
     main = next(name for name in figures.metrics_of(before) if name in figures.metrics_of(after))
-    # The largest difference first; sorted() keeps the order of the questions otherwise.
-    pairs = sorted(figures.matched(before, after), key=lambda pair: -abs(pair[1][main] - pair[0][main]))
+    # The largest difference first.
+    pairs = sorted(figures.matched(before, after), key=lambda pair: (-abs(pair[1][main] - pair[0][main]), parts.spread(pair[0])))
     for title, sign in (('Better after', 1), ('Worse after', -1)):
         page.section(f'{title}, by {main.replace("_", " ")}')
         for pair in [pair for pair in pairs if sign * (pair[1][main] - pair[0][main]) > 0][:_MOST_CARDS]:

@@ -1,6 +1,7 @@
 """The parts that pages have in common, made from figures, rows of results and rows of a run's metrics; one without data adds nothing."""
 
 import statistics
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -99,18 +100,22 @@ def calibration(page: html.Report, found: Mapping[str, Mapping[str, Any]]) -> No
 def extremes(rows: Sequence[Row], count: int = MOST_CARDS) -> tuple[list[Row], list[Row]]:
     """Returns the worst and the best answers, at most `count` of either: by all metrics in their order, then by confidence.
 
-    A wrong answer is worse, and a right one better, the surer the model was.
+    A wrong answer is worse, and a right one better, the surer the model was. Equal ones are spread over the file.
     """
     names = figures.metrics_of(rows)
     scored = [row for row in rows if names and row.get('prediction') is not None]
 
     def order(row: Row, sign: int) -> list[float]:
-        return [*(sign * row[name] for name in names), -(row.get('confidence') or 0)]
+        return [*(sign * row[name] for name in names), -(row.get('confidence') or 0), spread(row)]
 
-    # sorted() keeps the order of the file otherwise.
     worst = sorted((row for row in scored if row[names[0]] < 1), key=lambda row: order(row, 1))
     best = sorted((row for row in scored if row[names[0]] > 0), key=lambda row: order(row, -1))
     return worst[:count], best[:count]
+
+
+def spread(row: Row) -> int:
+    """Returns a number that sorts questions as if at random, always alike: files are often sorted, and their first rows are of one subject."""
+    return zlib.crc32(str(row['example_id']).encode())
 
 
 def examples(page: html.Report, chosen: tuple[Sequence[Row], Sequence[Row]], level: int = 2) -> None:

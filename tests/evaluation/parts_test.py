@@ -67,6 +67,12 @@ def test_the_worst_are_wrong_and_sure_the_best_right_and_sure():
     assert parts.extremes([]) == ([], [])
 
 
+def test_equal_answers_are_spread_over_the_file():
+    rows = [row | {'f1': 1.} for row in records.results([1] * 100, ranked=False)]
+    chosen = [row['example_id'] for row in parts.extremes(rows)[1]]
+    assert max(chosen) - min(chosen) > 20 and chosen == [row['example_id'] for row in parts.extremes(rows[::-1])[1]]
+
+
 def test_a_card_of_hostile_passages(tmp_path):
     row = records.results([0])[0] | {'passages': [{'text': 'whole', 'score': 1.0}, {'text': 'x', 'score': 'high'}, 3, {'title': 'no text'},
                                                   {'text': 'y', 'attention': float('inf')}], 'answers': 7}
