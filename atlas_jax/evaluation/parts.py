@@ -114,7 +114,7 @@ def extremes(rows: Sequence[Row], count: int = MOST_CARDS) -> tuple[list[Row], l
 
 
 def spread(row: Row) -> int:
-    """Returns a number that sorts questions as if at random, always alike: files are often sorted, and their first rows are of one subject."""
+    """Returns a number that sorts questions as if at random, always alike: the first rows of a sorted file are of one subject."""
     return zlib.crc32(str(row['example_id']).encode())
 
 
