@@ -11,6 +11,7 @@ import numpy as np
 
 from atlas_jax import api, errors, evaluate, partitioning, types
 from atlas_jax.checkpoints import run_folder
+from atlas_jax.evaluation import run_page
 from atlas_jax.io import folder as io_folder
 from atlas_jax.knowledge import group
 from atlas_jax.model import ModelSource
@@ -318,6 +319,7 @@ class _Loop:
     state: state_lib.TrainState = dataclasses.field(init=False)
     log: run_log.RunLog = dataclasses.field(init=False)
     waiting: list[_Dispatched] = dataclasses.field(default_factory=list)  # oldest first
+    evaluated: run_page.Evaluated | None = None  # the last one
     since: float = 0.0  # when the devices began the oldest of these, by the host's clock
 
     def restore_or_create(self, optimizer: OptimizerConfig) -> None:
@@ -424,6 +426,7 @@ class _Loop:
             use_file_passages=self.loaded.index is None and self.loaded.atlas.config.n_context > 0)
         for line in evaluation.left_out:
             prepare.say_once(line)
+        self.evaluated = run_page.Evaluated.of(evaluation.rows) if hosts.is_first() else None
         figures = evaluation.summary(top_k=self.loaded.atlas.config.n_context)
         return float(next(iter(figures.values()))), {f'eval_{name}': value for name, value in figures.items() if isinstance(value, float)}
 
@@ -455,6 +458,10 @@ class _Loop:
         # Before the checkpoint: a run that goes on from it has all rows up to it.
         self.log.flush()
         self.checkpoints.save(done, *state_lib.to_items(self.state), input_position=position, score=score, index=index)
+        if hosts.is_first():
+            folder = io_folder.Folder(self.run.run_dir)
+            page = run_page.page(folder.name, self.log.rows, self.evaluated, resources.peak_bytes())
+            folder.write(run_page.FILE, page.as_text().encode())
 
     def _restore_index(self, refresher: Refresher, position: dict[str, Any]) -> None:
         """Takes the embeddings as they were refreshed so far."""

@@ -15,7 +15,7 @@ _PLAIN, _MODEL = ('questions', 'results', 'examples', 'n_context', 'batch_size',
 # The ways to evaluate, and the options that each of them takes.
 _WAYS = {'gin_file': ('index', 'abstain_below', 'force', 'multihost', 'gin_import', 'gin_search_paths', 'searcher', *_PLAIN, *_MODEL,
                       'closed_book'),
-         'all': ('pool',), 'compare': (),
+         'all': ('pool',), 'compare': ('report',),
          'task': ('data', 'split', 'index', 'out', 'run_file', 'searcher', 'with_prompt', 'force', *_MODEL)}
 
 
@@ -31,6 +31,7 @@ def add_commands(commands) -> None:
     flags.add_closed_book(parser)
     parser.add_argument('--all', metavar='DIR', help='show all results files of a folder on one page and in one JSON')
     parser.add_argument('--compare', nargs=2, metavar='FILE', help='compare two results files, question by question')
+    parser.add_argument('--report', metavar='FILE.html', help='with --compare: HTML page to write, with the answers that differ most')
     parser.add_argument('--task', choices=['retrieval'], help='retrieval: evaluate the retriever alone, on the BEIR folder --data')
     parser.add_argument('--index', action='append', default=[], metavar='[NAME=]DIR', help='index to retrieve from; with --gin_file, '
                         'NAME=DIR for each of several that the same questions are asked with')
@@ -123,9 +124,12 @@ def _all(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from atlas_jax.evaluation import figures, overview, results
-    compared = figures.compared(*map(results.read, options.compare))
+    from atlas_jax.evaluation import comparison, figures, overview, results
+    before, after = map(results.read, options.compare)
+    compared = figures.compared(before, after)
     cli_options.write_json(options.json, compared)
+    if options.report:
+        comparison.write(options.report, tuple(options.compare), before, after, compared)
     print(f'before: {options.compare[0]}\nafter:  {options.compare[1]}')
     _print_table(*overview.comparison_table(compared))
 

@@ -6,9 +6,12 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from atlas_jax import api, evaluate
+from atlas_jax import evaluate
+from atlas_jax.evaluation import figures as figures_lib
+from atlas_jax.evaluation import parts
 from atlas_jax.metrics import statistics
 from atlas_jax.report import html
+from atlas_jax.runtime import resources
 from atlas_jax.tasks import task as task_lib
 
 _CARDS, _EDITED_CARDS = 8, 4
@@ -102,30 +105,29 @@ def write(path: pathlib.Path, findings: Findings, figures: dict[str, Any]) -> No
                      {name: stderr for name, _, stderr, _ in scores})
     report.table(('setting', 'exact match', 'standard error', 'questions'), scores)
     report.section('Learning')
-    # The closed book has no retriever loss.
-    for loss in ('reader_loss', 'retriever_loss'):
-        series = {name: ([row['step'] for row in rows], [row[loss] for row in rows])
-                  for name, rows in findings.histories.items() if rows and loss in rows[0]}
-        if series:
-            report.line_chart(loss.replace('_', ' '), 'step', 'loss', series)
+    parts.curves(report, findings.histories)
+    runs = {name: figures_lib.complete(evaluation.rows, ())
+            for name, evaluation in (('before training', findings.retrieval), ('after training', findings.trained))}
     report.section('Retrieval')
-    retriever = figures['retriever']
-    report.bar_chart('First passage is a gold one', 'share of questions',
-                     {'before training': retriever['recall_at_1_before'], 'after training': retriever['recall_at_1_after']})
-    report.paragraph(f'{_difference(retriever)}.'.capitalize())
+    parts.recall(report, runs)
+    report.paragraph(f'First passage is a gold one: {_difference(figures["retriever"])}.')
+    report.section('Retriever and reader')
+    parts.agreement(report, runs)
+    report.section('Calibration')
+    parts.calibration(report, runs)
     report.section('Examples')
     drawn = draw(findings.trained.exact_match, _CARDS, findings.seed)
     report.paragraph(_proportion(drawn, findings.trained.exact_match))
     for number in drawn:
-        _card(report, findings.trained.answers[number], findings.examples[number].answers)
+        parts.card(report, {'': findings.trained.rows[number]})
     report.section('After the edit of the index')
     report.paragraph(f'The edited index: {_edition(figures)}.')
     drawn = draw(findings.edited.exact_match, _EDITED_CARDS, findings.seed)
     report.paragraph(_proportion(drawn, findings.edited.exact_match))
     for number in drawn:
-        _card(report, findings.edited.answers[number], findings.edited_examples[number].answers)
-    report.section('Time')
-    report.table(('part', 'seconds'), [(name, round(value, 1)) for name, value in findings.seconds.items()])
+        parts.card(report, {'': findings.edited.rows[number]})
+    report.section('Seconds and memory')
+    parts.resources(report, findings.seconds, resources.peak_bytes())
     report.write(path)
 
 
@@ -188,8 +190,3 @@ def _answer_text(findings: Findings, number: int) -> str:
     lines += [f'   score {passage.score:.2f}, attention {passage.attention:.0%}  {passage.title}: {passage.text[:90]}...'
               for passage in answer.passages]
     return '\n'.join(lines)
-
-
-def _card(report: html.Report, answer: api.Answer, expected: Sequence[str]) -> None:
-    report.answer_card(answer.question, answer.text, expected,
-                       [(passage.title, passage.text, passage.score, passage.attention) for passage in answer.passages])

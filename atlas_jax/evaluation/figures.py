@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atlas_jax import errors
+from atlas_jax.evaluation import results
 from atlas_jax.evaluation.results import METRICS, Row
 from atlas_jax.metrics import retrieval as retrieval_metrics
 from atlas_jax.metrics import risk, statistics
@@ -95,7 +96,7 @@ def complete(rows: Sequence[Row], by: Sequence[str] = task_lib.LABELS) -> dict[s
 
     def figures(part: Sequence[Row]) -> dict[str, Any]:
         labelled = by_label(part, by)
-        return of_rows(part) | of_confidence(part) | ({'by': labelled} if labelled else {})
+        return of_rows(part) | of_agreement(part) | of_confidence(part) | ({'by': labelled} if labelled else {})
 
     if len(parts) == 1:
         return figures(rows)
@@ -104,8 +105,32 @@ def complete(rows: Sequence[Row], by: Sequence[str] = task_lib.LABELS) -> dict[s
             'exchange': {name: compared(parts[first], part) for name, part in parts.items() if name != first}}
 
 
+def of_agreement(rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns how far retriever and reader agree on the passages, with bootstrap intervals.
+
+    `rank_correlation` is the mean over the questions of Spearman's correlation of the passages' retrieval scores with the attention that
+    each got; `agreement` is the share of questions whose best-scored passage got most attention. Nothing where no question has two passages
+    of different scores and attentions.
+    """
+    pairs = [[(each['score'], each['attention']) for each in results.passages_of(row) if {'score', 'attention'} <= each.keys()]
+             for row in rows]
+    correlations = [retrieval_metrics.rank_correlation([score for score, _ in pair], [share for _, share in pair]) for pair in pairs]
+    both = {number: value for number, value in enumerate(correlations) if value is not None}
+    if not both:
+        return {}
+    first = [float(max(pairs[number])[1] == max(attention for _, attention in pairs[number])) for number in both]
+    found: dict[str, Any] = {}
+    for name, values in (('rank_correlation', list(both.values())), ('agreement', first)):
+        found[name] = sum(values) / len(values)
+        if len(values) > 1:
+            found[f'{name}_interval'] = list(statistics.bootstrap_interval(values))
+    return found
+
+
 def of_confidence(rows: Sequence[Row]) -> dict[str, Any]:
-    """Returns what the confidences are worth: `aurc`, `ece`, `coverage_at_95` with their bootstrap intervals, and the curve.
+    """Returns what the confidences are worth: `aurc`, `ece`, `coverage_at_95` with their bootstrap intervals, and two curves.
+
+    `risk_coverage` is the risk by coverage, `reliability` the share of right answers by confidence, in bins of equally many.
 
     Of answers that were withheld also `coverage`, the share that was not, and `answered_METRIC`, the main metric of these. Nothing where a
     row has no confidence.
@@ -128,11 +153,13 @@ def of_confidence(rows: Sequence[Row]) -> dict[str, Any]:
     coverages, risks = risk.risk_coverage(*columns)
     # The last point, the risk of answering all, stays whatever the step is.
     kept = sorted({*range(0, len(risks), -(-len(risks) // _MOST_POINTS)), len(risks) - 1})
+    confidences, shares, answers = zip(*risk.reliability(*columns), strict=True)
+    found['reliability'] = {'confidence': list(confidences), 'right': list(shares), 'answers': list(answers)}
     return found | {'risk_coverage': {'coverage': [coverages[i] for i in kept], 'risk': [risks[i] for i in kept]}}
 
 
 def compared(before: Sequence[Row], after: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Compares two runs over the same questions, for each metric that both have.
+    """Compares two runs over the same questions, for each metric that both have, and each recall where all have ranks.
 
     Returns:
       By metric: `before`, `after`, `difference` (after - before) with its 95 % bootstrap `interval`, and `p_value` of the randomization
@@ -145,12 +172,21 @@ def compared(before: Sequence[Row], after: Sequence[Row]) -> dict[str, dict[str,
     if not shared:
         raise errors.ConfigError('the two results have no metric in common')
     found = {}
-    for name in shared:
-        first, second = [row[name] for row, _ in pairs], [row[name] for _, row in pairs]
+    columns = {name: ([row[name] for row, _ in pairs], [row[name] for _, row in pairs]) for name in shared}
+    for name, (first, second) in (columns | _recalls_of(pairs)).items():
         difference, low, high = statistics.paired_difference(first, second)
         found[name] = {'before': sum(first) / len(first), 'after': sum(second) / len(second), 'difference': difference,
                        'interval': [low, high], 'p_value': statistics.paired_p_value(first, second)}
     return found
+
+
+def _recalls_of(pairs: Sequence[tuple[Row, Row]]) -> dict[str, tuple[list[float], list[float]]]:
+    """Returns recalls by name, per question (before, after), up to as many passages as both have."""
+    most = min(max((row.get('retrieved', 0) for row in rows), default=0) for rows in zip(*pairs, strict=True))
+    before, after = (_of_passages(rows, most) for rows in zip(*pairs, strict=True))
+    # Of the same questions alone: some may have no rank.
+    return {name: (before[name], after[name]) for name in before if '_recall_at_' in name and name in after
+            and len(before[name]) == len(after[name]) == len(pairs)}
 
 
 def matched(before: Sequence[Row], after: Sequence[Row]) -> list[tuple[Row, Row]]:

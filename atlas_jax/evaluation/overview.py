@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atlas_jax import errors
-from atlas_jax.evaluation import figures, results
+from atlas_jax.evaluation import figures, parts, results
 from atlas_jax.evaluation.results import Row
 from atlas_jax.report import html
 
 PAGE, FIGURES = 'evaluation.html', 'evaluation.json'
 _MOST_PAIRS = 45  # those of ten files; every pair costs a table
 _MOST_BARS = 60  # values of a label in one chart: MMLU has 57 subjects
-_MOST_CARDS = 3  # wrong answers that are shown of each file
 
 
 def read_folder(folder: str | os.PathLike) -> dict[str, list[Row]]:
@@ -122,41 +121,17 @@ def _file(page: html.Report, name: str, rows: Sequence[Row], found: Mapping[str,
             page.table(*comparison_table(each))
     for index, each in found.get('indexes', {'': found}).items():
         if index:
-            page.paragraph(f'index {index}')
-        page.table(['figure', 'value', '95 % interval'], [[*line] for line in _figures(each)])
-        if curve := each.get('risk_coverage'):
-            page.line_chart('Wrong answers where only the most confident are given', 'share answered', 'share wrong of these',
-                            {name: (curve['coverage'], curve['risk'])})
+            page.section(f'Index {index}', level=3)
+        parts.means(page, each)
+        parts.recall(page, {'': each})
+        parts.calibration(page, {'': each})
         for label, values in each.get('by', {}).items():
             page.table(*label_table(each['by'], label))
             if metrics and len(values['values']) <= _MOST_BARS:
                 main = metrics[0]
                 page.bar_chart(f'{main} by {label}', main, {value: every[main] for value, every in values['values'].items()},
                                {value: every['stderr'] for value, every in values['values'].items() if 'stderr' in every})
-    for row in [row for row in rows if metrics and row.get('prediction') is not None and not row[metrics[0]]][:_MOST_CARDS]:
-        _card(page, row)
-
-
-def _card(page: html.Report, row: Row) -> None:
-    passages = row.get('passages')
-    # What is shown is from a file that anybody may have written: only whole passages.
-    shown = [(str(each.get('title', '')), str(each['text']), float(each.get('score', 0.0)), float(each.get('attention', 0.0)))
-             for each in (passages if isinstance(passages, list) else [])[:_MOST_CARDS]
-             if isinstance(each, dict) and 'text' in each and all(isinstance(each.get(key, 0.0), int | float)
-                                                                  for key in ('score', 'attention'))]
-    answers = row.get('answers')
-    page.answer_card(row['question'], str(row['prediction']), [str(each) for each in answers] if isinstance(answers, list) else '', shown)
-
-
-def _figures(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Returns (name, value, interval) of each mean; standard errors say the same as intervals and are left out."""
-    lines = []
-    for name, value in found.items():
-        if isinstance(value, int | float) and not name.endswith('stderr'):
-            interval = found.get(f'{name}_interval')
-            lines.append((name, f'{value:,}' if isinstance(value, int) else f'{value:.4g}',
-                          f'{interval[0]:.4g} to {interval[1]:.4g}' if interval else ''))
-    return lines
+        parts.examples(page, parts.extremes(figures.by_index(rows)[index]), level=3)
 
 
 def _pairs(files: Mapping[str, Sequence[Row]]):

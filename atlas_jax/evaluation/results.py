@@ -146,6 +146,17 @@ def read(path: str | os.PathLike) -> list[Row]:
     return list(rows.values())
 
 
+def passages_of(row: Row) -> list[dict[str, Any]]:
+    """Returns the passages of a row that have a text, and finite numbers where they have a score and an attention.
+
+    What else a row holds is checked when it is read; anybody may have written these.
+    """
+    passages = row.get('passages')
+    return [each for each in (passages if isinstance(passages, list) else [])
+            if isinstance(each, dict) and isinstance(each.get('text'), str)
+            and all(_is_number(each.get(name, 0.0)) for name in ('score', 'attention'))]
+
+
 def is_results(path: str | os.PathLike) -> bool:
     """Returns whether the first line of a JSON-lines file is a result, so that other files of a folder are passed over."""
     with contextlib.suppress(errors.InputFileError, StopIteration):

@@ -71,6 +71,19 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float | None
     return pearson([one for one, _ in pairs], [other for _, other in pairs])
 
 
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Computes Spearman's correlation of two scores of one question's passages, -1 to 1; equal scores share the mean of their ranks.
+
+    None for fewer than two pairs, or if one side is constant. Raises ValueError: the lengths differ.
+    """
+    return pearson(_ranks(first), _ranks(second))
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    # Quadratic, for a question's few passages.
+    return [sum(other < value for other in values) + sum(other == value for other in values) / 2 for value in values]
+
+
 def _centred(values: Sequence[float]) -> list[float]:
     mean = sum(values) / len(values)
     return [value - mean for value in values]

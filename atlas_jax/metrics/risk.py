@@ -40,11 +40,20 @@ def calibration_error(confidence: Sequence[float], correct: Sequence[float], bin
 
     Raises ValueError as `risk_coverage`.
     """
+    found = reliability(confidence, correct, bins)
+    return sum(count * abs(mean - share) for mean, share, count in found) / sum(count for *_, count in found)
+
+
+def reliability(confidence: Sequence[float], correct: Sequence[float], bins: int = BINS) -> list[tuple[float, float, int]]:
+    """Returns the bins of the calibration error, least confidence first: (mean confidence, share of right answers, number of answers).
+
+    Raises ValueError as `risk_coverage`.
+    """
     values, right = _pair(confidence, correct)
     order = np.argsort(values, kind='stable')
     # Bins of equal width would be empty where no confidence lies, and noisy where few do.
-    parts = [part for part in np.array_split(order, min(bins, len(values))) if len(part)]
-    return float(sum(len(part) * abs(values[part].mean() - right[part].mean()) for part in parts) / len(values))
+    parts = np.array_split(order, min(bins, len(values)))
+    return [(float(values[part].mean()), float(right[part].mean()), len(part)) for part in parts]
 
 
 def coverage_at(precision: float, confidence: Sequence[float], correct: Sequence[float]) -> tuple[float, float | None]:

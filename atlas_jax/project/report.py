@@ -4,7 +4,7 @@ import pathlib
 from typing import Any
 
 from atlas_jax.evaluation import figures as figures_lib
-from atlas_jax.evaluation import results
+from atlas_jax.evaluation import parts, results
 from atlas_jax.project.folder import Project
 from atlas_jax.report import html
 
@@ -26,7 +26,7 @@ def write(project: Project) -> pathlib.Path:
         page.paragraph('No questions were given: the models answer as they come, and nothing was measured.')
     _searchers(page, project)
     page.section('Seconds')
-    page.table(['step', 'seconds'], [[name, float(value)] for name, value in project.figures.get('seconds', {}).items()])
+    parts.resources(page, project.figures.get('seconds', {}))
     page.write(path)
     return path
 
@@ -43,12 +43,14 @@ def _figures(page: html.Report, found: dict[str, list[results.Row]]) -> None:
     if rows:
         stood = sum(rank is not None for rank in ranks)
         page.paragraph(f'An answer stood in a passage that was read for {stood} of {len(rows)} questions.')
-    wrong = [row for row in rows if row.get('exact_match') == 0][:_MOST_CARDS]
-    if wrong:
-        page.section('Wrong answers')
-    for row in wrong:
-        passages = [(each['title'], each['text'], float(each['score']), float(each['attention'])) for each in row.get('passages', ())]
-        page.answer_card(row['question'], str(row['prediction']), [str(each) for each in row['answers']], passages)
+    figures = {which: figures_lib.complete(rows, ()) for which, rows in found.items()}
+    page.section('Retrieval')
+    parts.recall(page, figures)
+    page.section('Retriever and reader')
+    parts.agreement(page, figures)
+    page.section('Calibration')
+    parts.calibration(page, figures)
+    parts.examples(page, parts.extremes(rows, _MOST_CARDS))
 
 
 def _searchers(page: html.Report, project: Project) -> None:

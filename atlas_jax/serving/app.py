@@ -1,6 +1,7 @@
 """The routes: requests are checked, computed by the one thread that computes, and answered as JSON or as a stream of events."""
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import importlib.resources
@@ -42,19 +43,27 @@ class Service:
         """Takes what is served, and the token that changes need."""
         self.holdings, self.limits = holdings, limits or Limits()
         self.token, self._schemas, self._pages = token, schemas.bodies(self.limits), _pages()
-        self.batcher = batching.Batcher(self.limits.waiting, lambda size: self.metrics.batches.add(size))
+        self.batcher = batching.Batcher(self.limits.waiting, lambda size: self.metrics.batches.observe(size))
         self.metrics, self.ready = metrics_lib.Metrics(self.batcher.depth), False
 
     def warm_up(self) -> None:
-        """Compiles what the first requests need; called by the thread that computes."""
+        """Compiles what the first requests need, and has streams compiled behind it; called by the thread that computes."""
         answering = self._answering({})
-        kinds = [(answering, size) for size in holdings_lib.SIZES if size <= answering.together]
-        # Streams are another program, and of the page's questions the first.
-        for kind, size in [*kinds, (dataclasses.replace(answering, heard=True), 1)]:
-            if self.batcher.stopping:
-                return
-            kind.compute([holdings_lib.Asked('what is it?')] * size)
+        for size in holdings_lib.SIZES:
+            if size <= answering.together:
+                self._compile(answering, size)
         self.ready = True
+        # These call the host back, so jax keeps none of them (steps/listening.py): each start compiles them, the page's first, while what
+        # came meanwhile has its turn between them.
+        heard = dataclasses.replace(answering, heard=True)
+        with contextlib.suppress(problems.ProblemError):  # the server is being stopped, or has more to do
+            for kind in (dataclasses.replace(heard, explain=True, closed_book=True), heard):
+                self.batcher.submit(batching.Alone(functools.partial(self._compile, kind)), [None], math.inf)
+
+    def _compile(self, kind: holdings_lib.Answering, size: int = 1) -> None:
+        # A server that ends compiles nothing more.
+        if not self.batcher.stopping:
+            kind.compute([holdings_lib.Asked('what is it?')] * size)
 
     async def answer(self, request: Request) -> Response:
         """Answers questions."""

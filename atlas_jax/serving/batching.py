@@ -94,7 +94,7 @@ class Batcher:
         entries = [_Waiting(kind, item, deadline, concurrent.futures.Future()) for item in items]
         with self._changed:
             if self._stopping:
-                raise problems.ProblemError(503, 'the server is being stopped; ask the one that follows', retry_after=5)
+                raise problems.stopping()
             # All or none: half of a request is of no use.
             if len(self._waiting) + len(entries) > self._most_waiting:
                 raise problems.ProblemError(429, f'{len(self._waiting)} questions wait already, at most {self._most_waiting} may; try '

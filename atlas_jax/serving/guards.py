@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atlas_jax.io import untrusted
-from atlas_jax.serving import problems
+from atlas_jax.serving import problems, streaming
 from atlas_jax.serving.limits import Limits
 from atlas_jax.serving.metrics import Metrics
 
@@ -20,6 +20,7 @@ _HEADERS = (
     (b'content-security-policy', b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
     (b'x-content-type-options', b'nosniff'), (b'referrer-policy', b'no-referrer'), (b'cross-origin-resource-policy', b'same-origin'))
 _LOCAL = ('localhost',)
+_GONE = 499  # as nginx has it: the client went before there was a response
 
 
 class Guard:
@@ -35,7 +36,7 @@ class Guard:
         if scope['type'] != 'http':
             await self._app(scope, receive, send)
             return
-        start, status = time.monotonic(), 499  # as nginx has it: the client went before there was a response
+        start, status = time.monotonic(), _GONE
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -49,11 +50,18 @@ class Guard:
                 await problem.response()(scope, receive, sending)
             else:
                 await self._app(scope, receive, sending)
+        except asyncio.CancelledError:
+            # The server is stopped, and the time to finish in is up. What had begun is a stream: all else is sent at once.
+            problem = problems.stopping()
+            if status == _GONE:
+                await problem.response()(scope, receive, sending)
+            else:
+                await send({'type': 'http.response.body', 'body': streaming.event('error', problem.body()).encode()})
         finally:
             # By its route, not its path: a client could else make any number of labels.
             path = scope.get('atlas_jax.path', 'none')
-            self._metrics.requests.add(path=path, status=str(status))
-            self._metrics.seconds.add(time.monotonic() - start, path=path)
+            self._metrics.requests.labels(path, str(status)).inc()
+            self._metrics.seconds.labels(path).observe(time.monotonic() - start)
 
     def _refused(self, request: Request) -> problems.ProblemError | None:
         # A page elsewhere can make its own name mean this address, and then read what it likes. Addresses cannot be made so.

@@ -33,6 +33,11 @@ class ProblemError(Exception):
         return JSONResponse(self.body(), self.status, {**self.headers, **retry}, MEDIA_TYPE)
 
 
+def stopping() -> ProblemError:
+    """Returns the problem of a request that a server which is being stopped does not answer."""
+    return ProblemError(503, 'the server is being stopped; ask the one that follows', retry_after=5)
+
+
 def of(error: BaseException) -> ProblemError:
     """Returns the problem that an error is to a client: a user's mistake has its own words, any other none of ours."""
     if isinstance(error, ProblemError):

@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
@@ -20,7 +21,9 @@ class Told:
 
     def put(self, event: tuple[str, Any] | None) -> None:
         """Takes an event from any thread; None is the end."""
-        self._loop.call_soon_threadsafe(self.events.put_nowait, event)
+        # A server that was stopped closes its loop, perhaps before the last answer is computed: then nobody listens.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.events.put_nowait, event)
 
     def found(self, row: int, passages: tuple[api.AnswerPassage, ...]) -> None:
         """Takes the passages."""
@@ -43,20 +46,21 @@ async def events(told: Told, future: concurrent.futures.Future, seconds: float, 
     try:
         try:
             # The limit is of the answer, not of the client's reading: one that reads slowly keeps nobody but itself.
-            while (event := await asyncio.wait_for(told.events.get(), start + seconds - time.monotonic())) is not None:
-                yield _event(*event)
+            while (heard := await asyncio.wait_for(told.events.get(), start + seconds - time.monotonic())) is not None:
+                yield event(*heard)
             answer = future.result()
         except TimeoutError:
             # The status was sent with the first byte, so problems come as events.
-            yield _event('error', batching.late().body())
+            yield event('error', batching.late().body())
         except (Exception, concurrent.futures.CancelledError) as error:
-            yield _event('error', problems.of(error).body())
+            yield event('error', problems.of(error).body())
         else:
-            yield _event('answer', {'answers': [answer], 'seconds': round(time.monotonic() - start, 4)})
+            yield event('answer', {'answers': [answer], 'seconds': round(time.monotonic() - start, 4)})
     finally:
         future.cancel()  # where the client has gone
 
 
-def _event(name: str, value: Any) -> str:
+def event(name: str, value: Any) -> str:
+    """Returns a server-sent event."""
     # JSON has no line breaks of its own, so a single data line is enough.
     return f'event: {name}\ndata: {json.dumps(value, ensure_ascii=False, allow_nan=False)}\n\n'

@@ -1,7 +1,8 @@
 """Lets the host hear what an answer step does while it runs: the passages that were found, and each token as it is decoded.
 
 A compiled program is one call; without this its first token is known when its last one is. A program that is listened to is another one
-than a silent one, for it calls the host back; it computes the same.
+than a silent one, for it calls the host back; it computes the same. JAX keeps no program with calls of the host in its persistent cache
+(`_cache_write` in jax/_src/compiler.py), so each process compiles those that are listened to anew.
 """
 
 import contextlib

@@ -60,7 +60,8 @@ def test_the_commands_of_the_page(folder, monkeypatch, capsys):
     found = printed(everything)
     assert 'results/evaluation.html: 4 results, 1 comparisons' in found and 'templama.jsonl 2017: 4 questions' in found
     assert json.loads(pathlib.Path('results/evaluation.json').read_text())['results']['nq-trained.jsonl']['exact_match_interval'] == [1, 1]
-    assert 'exact_match  0.000   1.000  1.000       +1.000 to +1.000' in printed(comparison)
+    assert 'exact_match 0.000 1.000 1.000 +1.000 to +1.000' in ' '.join(printed(comparison).split())
+    assert 'Better after, by exact match' in pathlib.Path('comparison.html').read_text()
     assert [line.split()[0] for line in printed(retrieval).splitlines()] == ['ndcg_at_10', 'recall_at_100', 'mrr', 'map',
                                                                              'precision_at_10', 'questions']
     found = json.loads(pathlib.Path('scifact.json').read_text())
@@ -77,6 +78,7 @@ def test_the_commands_of_the_page(folder, monkeypatch, capsys):
 @pytest.mark.parametrize(('arguments', 'says'), [
     ([], 'or one of --gin_file, --all, --compare and --task'), (['--all', 'x', '--compare', 'a', 'b'], 'or one of'),
     (['--all', 'x', '--model', 'm'], '--model is of no use with --all'), (['--compare', 'a', 'b', '--pool'], '--pool is of no use'),
+    (['--all', 'x', '--report', 'r.html'], '--report is of no use with --all'),
     (['--all', 'x', '--gin.EXAMPLES=3'], '--gin.EXAMPLES=3 needs a --gin_file'), (['--all', 'nowhere'], 'nowhere: no such folder'),
     (['--compare', 'a', 'b'], 'a: no such file'), (['--task', 'retrieval', '--data', 'x'], '--task retrieval needs --data'),
     (['--task', 'retrieval', '--data', 'x', '--out', 'y'], 'give either --model, or both'),

@@ -95,7 +95,7 @@ def test_a_run_in_a_bucket(folder, capsys, monkeypatch):
         rows = run.read('metrics.jsonl').splitlines(keepends=True)
         assert rows[0] == first and [json.loads(row)['step'] for row in rows] == [1, 2]
         assert set(run.children()) == {'checkpoints', 'checksums.json', 'config.gin', 'metrics.jsonl', 'model.json', 'record.json',
-                                       'tensorboard', 'tokenizers'}
+                                       'report.html', 'tensorboard', 'tokenizers'}
         assert cli.main(['answer', 'what is thing 3 ?', '--model', str(run), '--index', str(folder / 'index')]) == 0
         assert cli.main(['verify', 'gs://some-bucket']) == 0
         assert capsys.readouterr().out.endswith(f'{run}: run, every file is as it was written\n')

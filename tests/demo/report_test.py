@@ -16,7 +16,7 @@ EXAMPLES = [TASK.example({'question': f'question {i}?', 'answers': [f'answer {i}
 def _evaluation(texts, gold_ranks=()):
     passage = {'docid': 'd', 'title': 'Title', 'text': 'Some <text>.', 'score': 0.5, 'attention': 1.0}
     rows = [{'example_id': example.example_id, 'question': example.question, 'answers': example.answers, 'prediction': text,
-             'exact_match': float(text == example.answers[0]), 'f1': float(text == example.answers[0]), 'answer_rank': 0,
+             'exact_match': float(text == example.answers[0]), 'f1': float(text == example.answers[0]), 'answer_rank': 0, 'retrieved': 1,
              'passages': [passage]} for text, example in zip(texts, EXAMPLES, strict=False)]
     for row, rank in zip(rows, gold_ranks, strict=False):
         row['gold_ranks'] = [] if rank is None else [rank]
@@ -57,7 +57,8 @@ def test_table_and_page_show_what_was_found(findings, tmp_path):
     # Of the edited index's four answers none is wrong.
     assert page.count('✗ expected') == 1 and page.count('✓ right') == 7 + 4
     assert '3 questions drawn at random' in text and '2 of 3 are right here' in text
-    assert 'Some &lt;text&gt;.' in page and 'reader loss' in page and 'retriever loss' in page
+    assert 'Some &lt;text&gt;.' in page and 'closed book reader loss' in page and 'joint retriever loss' in page
+    assert 'a gold passage is the first' in page and 'Peak memory' in page and 'Calibration' not in page
 
 
 @pytest.mark.parametrize(('right', 'count', 'shown'), [(71, 8, 6), (100, 8, 8), (99, 8, 7), (0, 8, 0), (1, 8, 1), (71, 3, 2), (62, 4, 2)])

@@ -92,6 +92,27 @@ def test_runs_over_other_questions_are_refused():
         figures.compared(rows(1), [{'example_id': 0, 'question': 'q0', 'f1': 1.0}])
 
 
+def test_recalls_are_compared_where_every_question_has_ranks():
+    before = [row | {'retrieved': 2, 'gold_docids': ['x'], 'gold_ranks': ranks} for row, ranks in zip(rows(1, 1), ([1], []), strict=True)]
+    after = [row | {'retrieved': 5, 'gold_docids': ['x'], 'gold_ranks': [0]} for row in rows(1, 1)]
+    found = figures.compared(before, after)
+    assert list(found) == ['exact_match', 'gold_recall_at_1', 'gold_recall_at_2']  # as many as both have found
+    assert [(each['before'], each['after']) for each in found.values()] == [(1, 1), (0, 1), (.5, 1)]
+    assert list(figures.compared(before, [after[0], rows(1, 1)[1]])) == ['exact_match']
+
+
+def test_agreement_of_retriever_and_reader():
+    def read(*pairs):
+        return {'passages': [{'text': '', 'score': score, 'attention': share} for score, share in pairs]}
+
+    both = figures.of_agreement([rows(1)[0] | read((3., .5), (2., .3), (1., .2)), rows(1)[0] | read((3., .2), (2., .5), (1., .3))])
+    assert both['rank_correlation'] == pytest.approx((1 - .5) / 2) and both['agreement'] == .5
+    assert both['rank_correlation_interval'] == pytest.approx([-.5, 1])
+    # One passage, equal attention, or none says nothing.
+    assert figures.of_agreement([row | read(*pairs) for row in rows(1) for pairs in ([(1., 1.)], [(2., .5), (1., .5)], [])] + rows(1)) == {}
+    assert 'agreement' in figures.complete([rows(1)[0] | read((2., .7), (1., .3))])
+
+
 def sure(*pairs) -> list[dict]:
     return [row | {'confidence': chance, 'abstained': chance < 0.5} for row, (_, chance) in
             zip(rows(*(score for score, _ in pairs)), pairs, strict=True)]
@@ -105,6 +126,8 @@ def test_confidences_have_their_figures():
         low, high = found[f'{name}_interval']
         assert low <= found[name] <= high and low < high
     assert found['risk_coverage'] == {'coverage': [0.25, 0.5, 0.75, 1], 'risk': pytest.approx([0, 0, 1 / 3, 1 / 4])}
+    # Of one answer each: bins of equally many.
+    assert found['reliability'] == {'confidence': [.3, .4, .8, .9], 'right': [1, 0, 1, 1], 'answers': [1] * 4}
     assert 'coverage' not in figures.of_confidence([row | {'abstained': False} for row in sure((1, 0.9), (0, 0.6))])
 
 

@@ -72,7 +72,8 @@ def test_folders_without_results(tmp_path):
         overview.read_folder(tmp_path)
 
 
-def test_a_page_shows_the_curve_of_a_confidence(tmp_path):
+def test_a_page_shows_the_curves_of_a_confidence(tmp_path):
     files = {'a.jsonl': [row | {'confidence': 0.2 + 0.6 * row['exact_match']} for row in rows(1, 0, 1)]}
     page = overview.write(tmp_path, files, overview.of_files(files)).read_text()
     assert 'Wrong answers where only the most confident are given' in page and 'coverage_at_95' in page
+    assert 'Right answers by confidence' in page and 'Best answers' in page

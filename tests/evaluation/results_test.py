@@ -1,6 +1,7 @@
 """Results files: read again as written, kept while an evaluation runs, and refused with file, line and field."""
 
 import json
+import math
 
 import pytest
 
@@ -92,3 +93,10 @@ def test_one_evaluation_at_a_time_and_nothing_is_left_of_one_without_rows(tmp_pa
     with results.Log().kept({}):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_passages_that_cannot_be_shown_are_passed_over():
+    whole = {'text': 'a', 'score': 1.5, 'attention': .5}
+    passages = [whole, {'text': 'b'}, {'text': 3}, {'title': 'c'}, {'text': '', 'score': True}, {'text': '', 'attention': math.nan}, 7]
+    assert results.passages_of({'passages': passages}) == [whole, {'text': 'b'}]
+    assert results.passages_of({}) == results.passages_of({'passages': 'x'}) == []

@@ -36,6 +36,7 @@ RESERVED = {
     'optax': ('training.',),
     'orbax': ('checkpoints.',),
     'pickle': (),
+    'prometheus_client': ('serving.',),
     'rensa': ('datasets.duplicates.',),
     'scann': ('searchers.scann.',),
     'sentencepiece': ('tokenizers.',),

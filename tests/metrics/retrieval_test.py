@@ -49,6 +49,8 @@ def test_pearson_equals_scipys():
     second = [round(value + generator.gauss(0, 1)) for value in first]  # with ties
     assert retrieval.pearson(first, second) == pytest.approx(stats.pearsonr(first, second).statistic, rel=1e-9)
     assert retrieval.pearson(first, [-2 * value for value in first]) == pytest.approx(-1)
+    assert retrieval.rank_correlation(first, second) == pytest.approx(stats.spearmanr(first, second).statistic, rel=1e-9)
+    assert retrieval.rank_correlation(first, [value ** 3 for value in first]) == pytest.approx(1)
 
 
 def test_a_correlation_needs_pairs():
@@ -58,7 +60,7 @@ def test_a_correlation_needs_pairs():
 
 @pytest.mark.parametrize('first, second', [([], []), ([1.0], [2.0]), ([0.1] * 3, [1, 2, 3]), ([1, 2, 3], [7, 7, 7])])
 def test_where_there_is_no_correlation(first, second):
-    assert retrieval.pearson(first, second) is None
+    assert retrieval.pearson(first, second) is None and retrieval.rank_correlation(first, second) is None
 
 
 def test_a_correlation_leaves_out_what_was_not_retrieved():

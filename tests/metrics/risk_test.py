@@ -32,6 +32,8 @@ def test_calibration_error_by_bins_of_equal_mass():
     # bins (.1, .2) and (.6, .8, 1.0): |.15 - .5| * 2/5 and |.8 - 1/3| * 3/5 with array_split's sizes 3 and 2
     found = risk.calibration_error([0.1, 0.2, 0.6, 0.8, 1.0], [0, 1, 0, 1, 0], bins=2)
     assert found == pytest.approx(abs(0.3 - 1 / 3) * 3 / 5 + abs(0.9 - 0.5) * 2 / 5)
+    assert risk.reliability([0.6, 0.1, 0.2, 0.8, 1.0], [1, 0, 1, 0, 1], 2) == [(pytest.approx(.3), pytest.approx(2 / 3), 3),
+                                                                              (pytest.approx(.9), .5, 2)]
     assert risk.calibration_error([1.0, 0.0], [1, 0]) == 0
     assert risk.calibration_error([0.5], [1]) == 0.5
 

@@ -5,13 +5,15 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from atlas_jax.report import charts
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
+@example(0., 5e-324)
+@example(5e-324, 5e-324)
 def test_ticks_are_few_even_and_span_the_values(first, second):
     low, high = min(first, second), max(first, second)
     ticks = charts.ticks(low, high)
@@ -24,6 +26,13 @@ def test_ticks_are_few_even_and_span_the_values(first, second):
 def test_round_ticks():
     assert charts.ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
     assert charts.ticks(3, 3) == [1, 2, 3, 4, 5]
+
+
+def test_whole_numbers_have_whole_ticks():
+    assert charts.ticks(1, 2, whole=True) == [1, 2] and charts.ticks(1, 10, whole=True) == [0, 2, 4, 6, 8, 10]
+    assert charts.ticks(0, 1, 2) == [0, .5, 1]
+    assert '>1.5<' not in charts.line_chart('t', 'k', 'y', {'a': ([1, 2], [.1, .2])})
+    assert '>1.5<' in charts.line_chart('t', 'x', 'y', {'a': ([1, 2.5], [.1, .2])})
 
 
 def test_a_gap_splits_a_line_in_two():
@@ -84,19 +93,21 @@ DEMO_BARS = {'with retrieval, trained on 64': (0.71, 0.02), 'edited index: the n
              'index as it was: the old holder': (0.0, 0.0)}
 
 
-@pytest.mark.parametrize('chart', [
-    charts.bar_chart('t', 'share of questions', {name: mean for name, (mean, _) in DEMO_BARS.items()},
-                     {name: error for name, (_, error) in DEMO_BARS.items()}),
-    charts.bar_chart('t', 'x', {'a': -123456.0, 'b': -1.23e-5, 'c': math.nan}),
-    charts.bar_chart('t', 'x', {'a name that is longer than any chart has room for, and then some more': 1.0, 'b': 123456.0}),
-    charts.bar_chart('t', 'x', {'a': math.nan}),
-    charts.line_chart('reader loss', 'step', 'loss', {'closed book': ([0, 100000], [0, 1]), 'joint': ([5], [0.00025])}),
-    charts.line_chart('t', 'step', 'tokens a second', {f'a series with a name {i}': ([0, 123456], [-0.00025, 0.00025]) for i in range(7)}),
-    charts.line_chart('t', 'step', 'y', {'one name that no chart has the room for, however wide the page of a reader is': ([1], [1])}),
+@pytest.mark.parametrize('width', [charts.WIDTH, charts.NARROW])
+@pytest.mark.parametrize(('draw', 'arguments'), [
+    (charts.bar_chart, ('t', 'share of questions', {name: mean for name, (mean, _) in DEMO_BARS.items()},
+                        {name: error for name, (_, error) in DEMO_BARS.items()})),
+    (charts.bar_chart, ('t', 'x', {'a': -123456.0, 'b': -1.23e-5, 'c': math.nan})),
+    (charts.bar_chart, ('t', 'x', {'a name that is longer than any chart has room for, and then some more': 1.0, 'b': 123456.0})),
+    (charts.bar_chart, ('t', 'x', {'a': math.nan})),
+    (charts.line_chart, ('reader loss', 'step', 'loss', {'closed book': ([0, 100000], [0, 1]), 'joint': ([5], [0.00025])})),
+    (charts.line_chart, ('t', 'step', 'tokens a second',
+                         {f'a series with a name {i}': ([0, 123456], [-0.00025, 0.00025]) for i in range(7)})),
+    (charts.line_chart, ('t', 'step', 'y', {'one name that no chart has the room for, however wide the page of a reader is': ([1], [1])})),
 ], ids=['demo', 'negative', 'long name', 'no value', 'large steps', 'many series', 'long series'])
-def test_every_text_lies_inside_the_picture_and_names_do_not_overlap(chart):
-    found, (_, _, width, height) = boxes(chart)
-    assert found
+def test_every_text_lies_inside_the_picture_and_names_do_not_overlap(draw, arguments, width):
+    found, (_, _, drawn, height) = boxes(draw(*arguments, width=width))
+    assert found and drawn == width
     for text, left, right, top, bottom in found:
         assert 0 <= left and right <= width and 0 <= top and bottom <= height, text
     for number, (text, left, right, top, bottom) in enumerate(found):

@@ -1,5 +1,6 @@
 import asyncio
 import dataclasses
+import gc
 import json
 import threading
 import time
@@ -8,8 +9,9 @@ import httpx2 as httpx
 import pytest
 from starlette.requests import ClientDisconnect
 
-from atlas_jax.serving import app, batching
-from tests.serving.conftest import TOKEN
+from atlas_jax.corpus.passages import Passage
+from atlas_jax.serving import app, batching, streaming
+from tests.serving.conftest import TOKEN, FakeIndex
 
 ALLOWED = {'Authorization': f'Bearer {TOKEN}'}
 
@@ -60,6 +62,22 @@ def test_retrieval_in_the_shape_of_search_r1(client):
     document = {'id': 'd0', 'contents': '"title d0: part"\nText of d0.'}
     assert client.post('/retrieve', json=body).json() == {'result': [[{'document': document, 'score': .5}]] * 2}
     assert client.post('/retrieve', json={'queries': ['a'], 'topk': 1}).json() == {'result': [[document]]}
+
+
+def test_a_client_of_search_r1_reads_titles_and_texts(client, service):
+    service.holdings.indexes['project'].passages[1] = Passage('d1', 'Bees', '', 'First line.\nSecond line.')
+    # As search_r1/llm_agent/generation.py asks and reads.
+    payload = {'queries': ['who?', 'why?'], 'topk': 3, 'return_scores': True}
+    results = client.post('/retrieve', json=payload).json()['result']
+    read = []
+    for result in results:
+        for doc_item in result:
+            content = doc_item['document']['contents']
+            title = content.split('\n')[0]
+            text = '\n'.join(content.split('\n')[1:])
+            read.append((title, text))
+    first = [('"title d0: part"', 'Text of d0.'), ('"Bees"', 'First line.\nSecond line.'), ('"title a/b c: part"', 'Text of a/b c.')]
+    assert read == first * 2
 
 
 def test_passages_are_changed_and_seen_in_the_next_answer(client):
@@ -124,7 +142,11 @@ def test_what_a_server_says_of_itself(client, service):
     assert client.get('/ready').status_code == 503 and client.get('/ready').headers['retry-after']
     service.warm_up()
     assert client.get('/ready').json() == {'status': 'ready'}
-    assert {size for _, size in service.holdings.models['project'].batches} == {1, 4, 16}
+    silent = {(size, False, False, False) for size in (1, 4, 16)}
+    # What the page and streams need is compiled behind it; this comes after.
+    assert client.get('/passages/d0').status_code == 200
+    page, stream = {(1, False, True, True), (1, True, False, False)}, {(1, False, True, False)}
+    assert service.holdings.models['project'].programs == silent | page | stream
     assert client.get('/models').json() == {
         'models': [{'name': name, 'n_context': 2, 'calibrated': False} for name in ('project', 'other')], 'examples': [],
         'indexes': [{'name': 'project', 'passages': 3}, {'name': 'second', 'passages': 1}], 'searcher': 'exact'}
@@ -138,11 +160,22 @@ def test_what_a_server_says_of_itself(client, service):
     assert stopped.status_code == 503 and stopped.headers['retry-after'] == '5'
 
 
+def test_an_answer_may_outlive_the_server():
+    loop = asyncio.new_event_loop()
+    told = streaming.Told(loop, FakeIndex())
+    told.text(0, 'a')
+    loop.close()
+    told.text(0, 'b')
+    told.put(None)
+    assert told.events.empty()  # the loop did not run
+
+
 def test_late_answers_and_clients_that_are_gone(service):
-    may = threading.Event()
+    may, complaints = threading.Event(), []
     slow = batching.Alone(lambda: may.wait(5))
 
     async def run():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
         transport = httpx.ASGITransport(app.make(service))
         async with httpx.AsyncClient(transport=transport, base_url='http://localhost') as client:
             [first] = service.batcher.submit(slow, [None], 5)
@@ -164,6 +197,9 @@ def test_late_answers_and_clients_that_are_gone(service):
             assert (await client.post('/answer', json={'question': 'after'})).status_code == 200
 
     asyncio.run(run())
+    gc.collect()
+    # Of futures that are cancelled with nobody to look at them, asyncio would log what they end with.
+    assert not complaints
     # What nobody waited for was not computed.
     assert service.holdings.models['project'].batches == [(1, 1)]
 

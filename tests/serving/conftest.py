@@ -18,14 +18,16 @@ TOKEN = 'secret'
 
 @dataclasses.dataclass
 class FakeAtlas:
-    """Answers with the first word of the first passage; keeps the sizes of its batches."""
+    """Answers with the first word of the first passage; keeps the sizes of its batches, and which programs these need."""
 
     params: dict = dataclasses.field(default_factory=dict)
     batches: list = dataclasses.field(default_factory=list)
+    programs: set = dataclasses.field(default_factory=set)
     config, task, calibration = types.SimpleNamespace(n_context=2), QATask('{question}', '{target}'), None
 
     def answer_examples(self, examples, index, n_context, batch_size, search=None, use_file_passages=False, explain=False, listener=None):
         self.batches.append((len(examples), batch_size))
+        self.programs.add((batch_size, index is None, listener is not None, explain))
         for row, example in enumerate(examples):
             if 'refused' in example.question:
                 raise errors.ConfigError('this question\nis refused')

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from starlette.requests import Request
 
-from atlas_jax.serving import guards, problems
+from atlas_jax.serving import guards, metrics, problems
 from atlas_jax.serving.limits import Limits
 
 LIMITS = Limits(body_bytes=10, body_seconds=.05)
@@ -22,6 +22,31 @@ def test_other_origins_are_refused(client, origin, status):
     response = client.get('/health', headers={'Origin': origin})
     assert response.status_code == status and 'access-control-allow-origin' not in response.headers
     assert "default-src 'self'" in response.headers['content-security-policy']
+
+
+@pytest.mark.parametrize('begun', [False, True])
+def test_what_is_cut_off_at_the_end_is_told_so(begun):
+    sent = []
+
+    async def slow(scope, receive, send):
+        if begun:
+            await send({'type': 'http.response.start', 'status': 200})
+            await send({'type': 'http.response.body', 'body': b'event: token', 'more_body': True})
+        await asyncio.sleep(9)
+
+    async def send(message):
+        sent.append(message)
+
+    async def run():
+        scope = {'type': 'http', 'method': 'GET', 'path': '/', 'headers': [(b'host', b'localhost')]}
+        task = asyncio.create_task(guards.Guard(slow, metrics.Metrics(lambda: 0))(scope, None, send))
+        await asyncio.sleep(.01)
+        task.cancel()  # as uvicorn does
+        await task
+
+    asyncio.run(run())
+    assert sent[0]['status'] == (200 if begun else 503) and b'is being stopped' in sent[-1]['body'] and not sent[-1].get('more_body')
+    assert sent[-1]['body'].startswith(b'event: error\n' if begun else b'{')
 
 
 def read(*messages, headers=(('content-type', 'application/json'),)):

@@ -1,0 +1,24 @@
+"""The page of a run shows what was measured, and no more."""
+
+from atlas_jax.evaluation import run_page
+from tests.testing import records
+
+
+def test_a_run_that_was_evaluated():
+    text = run_page.page('few-shot', records.history(40), run_page.Evaluated.of(records.results([0, 1, 1])), 3 << 30).as_text()
+    for part in ('<h1>Run few-shot</h1>', 'Loss of the reader', 'Retrieval, first and last evaluation', '>step 10<', '>step 40<',
+                 'Worst answers', 'Last evaluation, step 40', 'rank_correlation', '0.520 s', 'Peak memory of this process: 3.00 GiB.'):
+        assert part in text, part
+
+
+def test_a_run_without_evaluations():
+    text = run_page.page('x', records.history(4, evaluates=False, joint=False)).as_text()
+    assert 'Loss of the reader' in text and 'Seconds and memory' in text
+    for part in ('evaluation', 'Recall', 'Age of the index', 'Worst', 'Loss of the retriever', 'Peak memory'):
+        assert part not in text, part
+    assert '<h2>' not in run_page.page('x', []).as_text()
+
+
+def test_one_evaluation_is_the_first_and_the_last():
+    text = run_page.page('x', records.history(10)).as_text()
+    assert text.count('>step 10</text>') == 2  # wide and narrow
