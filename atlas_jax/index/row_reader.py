@@ -1,9 +1,9 @@
 """Reads single rows of an index from its files, many at a time: what a search scores again is spread over all of them.
 
 A chunk's file holds its rows one after another, with one checksum behind them. TensorStore reads whole chunks, 12 MiB for a row of 3 KiB.
-Here the rows alone are read. Each file of an index up to 1 GiB is compared with its checksum before its first row is read, which takes a
-second or two in all. Candidates of a batch lie in nearly all chunks of a large index, so that there it would read the whole index, 25 GB for
-33 million rows, before the first result; `atlas-jax index verify` compares those files.
+Here the rows alone are read. Each file of an index up to 1 GiB is compared with its checksum before its first row is read, in all a second
+or two of reading. A larger index is not: candidates of one batch lie in nearly all of its chunks, so that the whole index, 25 GB for 33
+million rows, would be read before the first result. `atlas-jax index verify` compares its files.
 """
 
 import pathlib
