@@ -48,13 +48,14 @@ class Side:
 
 
 def measure(rows: int, groups: list[list[str]], rounds: int, threads: int, work: pathlib.Path, batches: tuple[int, ...] = BATCHES,
-            suffix: str = '.f32') -> list[dict]:
+            suffix: str = '.f32', asked: int = 64 * 2) -> list[dict]:
     """The figures of every searcher of every side at one number of rows; sides of a group are in memory together and take turns.
 
-    A group's last side is what the others are compared with (to_baseline). `suffix` says how the vectors are stored, see search_vectors.
+    A group's last side is what the others are compared with (to_baseline). `suffix` says how the vectors are stored, see search_vectors;
+    `asked` queries are searched for in batches of 64, and 16 of them one by one.
     """
     vectors = work / f'vectors-{rows}{suffix}'
-    queries = search_vectors.write(vectors, rows, 64 * 2)
+    queries = search_vectors.write(vectors, rows, asked)
     files, number = {1: work / 'queries-1.npy', 64: work / 'queries-64.npy'}, {1: 16, 64: len(queries)}
     for batch, file in files.items():
         np.save(file, queries[:number[batch]])

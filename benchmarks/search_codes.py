@@ -1,7 +1,7 @@
 """Codes beside exact and int8 search, ScaNN and faiss: recall of the true 20 nearest, queries a second, memory, and the rate of encoding.
 
     python benchmarks/search_codes.py --rows 200000 1000000 --one_by_one --json search_codes.json --plot docs/search-codes.svg
-    python benchmarks/search_codes.py --rows 5000000 --int8 --one_by_one --json search_codes_int8.json
+    python benchmarks/search_codes.py --rows 5000000 --int8 --queries 64 --rounds 2 --one_by_one --json search_codes_int8.json
     python benchmarks/search_codes.py --from search_codes.json search_codes_int8.json --plot docs/search-codes.svg
     python benchmarks/search_codes.py --text search-text --json search_codes_text.json
 
@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument('--int8', action='store_true', help='rows of eight bits, compared with an int8 index')
     parser.add_argument('--sides', nargs='+', choices=SIDES, help='who is measured beside the baseline (default: all that can)')
     parser.add_argument('--rounds', type=int, default=5, help='times that every side is asked (default 5)')
+    parser.add_argument('--queries', type=int, default=128, metavar='N', help='asked by each side, 64 at a time (default 128)')
     parser.add_argument('--one_by_one', action='store_true', help='one side in memory at a time, beside the baseline')
     parser.add_argument('--text', metavar='DIR', help="search_text.py's folder: measure its passages, and no clustered vectors")
     parser.add_argument('--from', dest='measured', nargs='*', default=[], metavar='FILE', help='figures of before: nothing is measured')
@@ -134,7 +135,8 @@ def main() -> None:
         groups = [[side, baseline] for side in sides] if options.one_by_one else [[*sides, baseline]]
         with tempfile.TemporaryDirectory(dir=options.work) as work:
             for rows in options.rows:
-                figures += search.measure(rows, groups, options.rounds, len(os.sched_getaffinity(0)), pathlib.Path(work), (64,), suffix)
+                figures += search.measure(rows, groups, options.rounds, len(os.sched_getaffinity(0)), pathlib.Path(work), (64,), suffix,
+                                          options.queries)
     if options.json:
         atomic.write_json(options.json, figures)
     if options.plot:

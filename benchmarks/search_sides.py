@@ -76,7 +76,8 @@ def faiss_hnsw(path: pathlib.Path, top_k: int) -> dict[str, Search]:
 def faiss_ivfpq_rescored(path: pathlib.Path, top_k: int) -> dict[str, Search]:
     """faiss's product quantisation of 96 bytes in inverted lists, and 100 to 1,000 candidates scored by the rows."""
     lists = max(round(math.sqrt(search_vectors.rows_of(path))), 1)
-    return _rescored(path, top_k, 'faiss_ivfpq', f'IVF{lists},PQ96', probes=128)
+    # np: no training for polysemous codes, which takes minutes and is of no use without them.
+    return _rescored(path, top_k, 'faiss_ivfpq', f'IVF{lists},PQ96np', probes=128)
 
 
 def faiss_rabitq(path: pathlib.Path, top_k: int) -> dict[str, Search]:
