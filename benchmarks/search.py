@@ -9,10 +9,12 @@ the process, building included; searching_bytes the most that it held since it w
 """
 
 import argparse
+import itertools
 import os
 import pathlib
 import statistics
 import tempfile
+from collections.abc import Iterator
 
 import numpy as np
 import process_pairs
@@ -48,8 +50,8 @@ class Side:
 
 
 def measure(rows: int, groups: list[list[str]], rounds: int, threads: int, work: pathlib.Path, batches: tuple[int, ...] = BATCHES,
-            suffix: str = '.f32', asked: int = 64 * 2) -> list[dict]:
-    """The figures of every searcher of every side at one number of rows; sides of a group are in memory together and take turns.
+            suffix: str = '.f32', asked: int = 64 * 2) -> Iterator[list[dict]]:
+    """Yields the figures of every searcher of a group of sides at one number of rows; these are in memory together and take turns.
 
     A group's last side is what the others are compared with (to_baseline). `suffix` says how the vectors are stored, see search_vectors;
     `asked` queries are searched for in batches of 64, and 16 of them one by one.
@@ -59,9 +61,9 @@ def measure(rows: int, groups: list[list[str]], rounds: int, threads: int, work:
     files, number = {1: work / 'queries-1.npy', 64: work / 'queries-64.npy'}, {1: 16, 64: len(queries)}
     for batch, file in files.items():
         np.save(file, queries[:number[batch]])
-    truth, figures = _truth(vectors, queries), []
+    truth = _truth(vectors, queries)
     for sides in groups:
-        running = []
+        running, figures = [], []
         for name in sides:
             running.append(Side(name, vectors, threads))
             print(f'{rows} rows, {name}: built in {running[-1].build_seconds:.1f} s', flush=True)
@@ -73,11 +75,11 @@ def measure(rows: int, groups: list[list[str]], rounds: int, threads: int, work:
                             'peak_bytes': side.peak_bytes, 'build_seconds': round(side.build_seconds, 2), 'rounds': rounds,
                             'searching_bytes': side.searching_bytes, 'encoding': side.encoding, 'vectors': suffix[1:],
                             'baseline': running[-1].searchers[0], 'to_baseline': speed / baseline})
-        show(figures[-len(found):])  # a long benchmark that is stopped has shown what it found
+        show(figures)
         for side in running:
             side.close()
+        yield figures
     vectors.unlink()
-    return figures
 
 
 def _take_turns(running: list[Side], rounds: int, files: dict[int, pathlib.Path], truth: np.ndarray,
@@ -159,7 +161,7 @@ def main() -> None:
         for rows in options.rows:
             # What the others are compared with stands last.
             sides = sorted(options.sides, key=lambda side: side == 'exact')
-            figures += measure(rows, [sides], options.rounds, options.threads, pathlib.Path(work))
+            figures += itertools.chain.from_iterable(measure(rows, [sides], options.rounds, options.threads, pathlib.Path(work)))
     if options.json:
         atomic.write_json(options.json, figures)
     if options.plot:

@@ -135,12 +135,18 @@ def main() -> None:
         groups = [[side, baseline] for side in sides] if options.one_by_one else [[*sides, baseline]]
         with tempfile.TemporaryDirectory(dir=options.work) as work:
             for rows in options.rows:
-                figures += search.measure(rows, groups, options.rounds, len(os.sched_getaffinity(0)), pathlib.Path(work), (64,), suffix,
-                                          options.queries)
-    if options.json:
-        atomic.write_json(options.json, figures)
+                for found in search.measure(rows, groups, options.rounds, len(os.sched_getaffinity(0)), pathlib.Path(work), (64,), suffix,
+                                            options.queries):
+                    figures += found
+                    _write(options, figures)  # a long benchmark that is stopped has written what it found
+    _write(options, figures)
     if options.plot:
         plot(figures, options.plot)
+
+
+def _write(options: argparse.Namespace, figures: list[dict]) -> None:
+    if options.json:
+        atomic.write_json(options.json, figures)
 
 
 if __name__ == '__main__':
