@@ -5,14 +5,16 @@
 Every side runs in a process of its own with the same threads, and is asked in turn, round after round; figures are medians, and every
 turn's first run is not timed. Give several row counts to see how the cost grows. OPENBLAS_CORETYPE, OPENBLAS_L2_SIZE and allocator settings
 are unset on all sides. 1,000,000 rows need about 20 GB when all sides run at once; take some with --sides. peak_bytes is the whole life of
-the process, building included.
+the process, building included; searching_bytes the most that it held since it was built.
 """
 
 import argparse
+import itertools
 import os
 import pathlib
 import statistics
 import tempfile
+from collections.abc import Iterator
 
 import numpy as np
 import process_pairs
@@ -33,12 +35,13 @@ class Side:
         environment |= {variable: str(threads) for variable in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')}
         self._worker = line_process.Worker('search_sides', environment | {'JAX_PLATFORMS': 'cpu'})
         ready = self._worker.ask('build', side=name, vectors=str(vectors), top_k=TOP_K)
-        self.searchers, self.build_seconds, self.peak_bytes = ready['searchers'], ready['build_seconds'], 0
+        self.searchers, self.build_seconds, self.encoding = ready['searchers'], ready['build_seconds'], ready['encoding']
+        self.peak_bytes = self.searching_bytes = 0
 
     def run(self, searcher: str, batch: int, queries: pathlib.Path, ids: bool) -> tuple[float, np.ndarray | None]:
         """(seconds for all queries of the file, ids [queries, TOP_K] where asked for)."""
         answer = self._worker.ask('search', searcher=searcher, batch=batch, queries=str(queries), ids=ids)
-        self.peak_bytes = answer['peak_bytes']
+        self.peak_bytes, self.searching_bytes = answer['peak_bytes'], answer['searching_bytes']
         return answer['seconds'], None if answer['ids'] is None else np.array(answer['ids'])
 
     def close(self) -> None:
@@ -46,36 +49,56 @@ class Side:
         self._worker.close()
 
 
-def measure(rows: int, sides: list[str], rounds: int, threads: int, work: pathlib.Path) -> list[dict]:
-    """The figures of every searcher of every side at one number of rows."""
-    vectors = work / f'vectors-{rows}.f32'
-    queries = search_vectors.write(vectors, rows, 64 * 2)
-    files = {batch: work / f'queries-{batch}.npy' for batch in BATCHES}
-    np.save(files[1], queries[:16])
-    np.save(files[64], queries)
+def measure(rows: int, groups: list[list[str]], rounds: int, threads: int, work: pathlib.Path, batches: tuple[int, ...] = BATCHES,
+            suffix: str = '.f32', asked: int = 64 * 2) -> Iterator[list[dict]]:
+    """Yields the figures of every searcher of a group of sides at one number of rows; these are in memory together and take turns.
+
+    A group's last side is what the others are compared with (to_baseline). `suffix` says how the vectors are stored, see search_vectors;
+    `asked` queries are searched for in batches of 64, and 16 of them one by one.
+    """
+    vectors = work / f'vectors-{rows}{suffix}'
+    queries = search_vectors.write(vectors, rows, asked)
+    files, number = {1: work / 'queries-1.npy', 64: work / 'queries-64.npy'}, {1: 16, 64: len(queries)}
+    for batch, file in files.items():
+        np.save(file, queries[:number[batch]])
     truth = _truth(vectors, queries)
-    running = []
-    for name in sides:
-        running.append(Side(name, vectors, threads))
-        print(f'{rows} rows, {name}: built in {running[-1].build_seconds:.1f} s', flush=True)
-    jobs = [(side, searcher, batch) for batch in BATCHES for side in running for searcher in side.searchers]
-    recall = {}
-    for side, searcher, batch in jobs:  # also compiles and warms up
-        _, found = side.run(searcher, batch, files[batch], ids=True)
-        recall[searcher, batch] = float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, truth, strict=False)]))
-    seconds = {(searcher, batch): [] for _, searcher, batch in jobs}
-    for _ in range(rounds):
-        for side, searcher, batch in jobs:
-            side.run(searcher, batch, files[batch], ids=False)  # while a side waits the system may take its memory away
-            seconds[searcher, batch].append(side.run(searcher, batch, files[batch], ids=False)[0])
-    number = {1: 16, 64: len(queries)}
-    figures = [{'searcher': searcher, 'batch': batch, 'rows': rows,
-                'queries_per_second': number[batch] / statistics.median(seconds[searcher, batch]), 'recall_at_20': recall[searcher, batch],
-                'peak_bytes': side.peak_bytes, 'build_seconds': round(side.build_seconds, 2)} for side, searcher, batch in jobs]
-    for side in running:
-        side.close()
+    for sides in groups:
+        running, figures = [], []
+        for name in sides:
+            running.append(Side(name, vectors, threads))
+            print(f'{rows} rows, {name}: built in {running[-1].build_seconds:.1f} s', flush=True)
+        found = _take_turns(running, rounds, files, truth, batches)
+        for (side, searcher, batch), (seconds, recall) in found.items():
+            speed = number[batch] / statistics.median(seconds)
+            baseline = number[batch] / statistics.median(found[running[-1], running[-1].searchers[0], batch][0])
+            figures.append({'searcher': searcher, 'batch': batch, 'rows': rows, 'queries_per_second': speed, 'recall_at_20': recall,
+                            'peak_bytes': side.peak_bytes, 'build_seconds': round(side.build_seconds, 2), 'rounds': rounds,
+                            'searching_bytes': side.searching_bytes, 'encoding': side.encoding, 'vectors': suffix[1:],
+                            'baseline': running[-1].searchers[0], 'to_baseline': speed / baseline})
+        show(figures)
+        for side in running:
+            side.close()
+        yield figures
     vectors.unlink()
-    return figures
+
+
+def _take_turns(running: list[Side], rounds: int, files: dict[int, pathlib.Path], truth: np.ndarray,
+                batches: tuple[int, ...]) -> dict[tuple[Side, str, int], tuple[list[float], float]]:
+    """Seconds of every round, and the recall, of each (side, searcher, batch)."""
+    found: dict[tuple[Side, str, int], tuple[list[float], float]] = {}
+    for batch in batches:
+        for side in running:
+            for searcher in side.searchers:  # also compiles and warms up
+                ids = side.run(searcher, batch, files[batch], ids=True)[1]
+                recall = float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(ids, truth, strict=False)]))
+                found[side, searcher, batch] = [], recall
+    for _ in range(rounds):
+        for batch in batches:
+            for side in running:
+                side.run(side.searchers[0], batch, files[batch], ids=False)  # while a side waits the system may take its memory away
+                for searcher in side.searchers:
+                    found[side, searcher, batch][0].append(side.run(searcher, batch, files[batch], ids=False)[0])
+    return found
 
 
 def _truth(path: pathlib.Path, queries: np.ndarray) -> np.ndarray:
@@ -86,10 +109,12 @@ def _truth(path: pathlib.Path, queries: np.ndarray) -> np.ndarray:
 
 def show(figures: list[dict]) -> None:
     """A line for every figure."""
-    print(f'{"searcher":28}{"rows":>9}{"batch":>6}{"queries/s":>12}{"recall@20":>11}{"peak MiB":>10}{"build s":>9}')
+    print(f'{"searcher":36}{"rows":>9}{"batch":>6}{"queries/s":>12}{"ratio":>8}{"recall@20":>11}{"peak MiB":>10}{"searching":>10}'
+          f'{"build s":>9}', flush=True)
     for row in figures:
-        print(f'{row["searcher"]:28}{row["rows"]:>9}{row["batch"]:>6}{row["queries_per_second"]:>12.1f}{row["recall_at_20"]:>11.4f}'
-              f'{row["peak_bytes"] / 2**20:>10.0f}{row["build_seconds"]:>9.1f}')
+        print(f'{row["searcher"]:36}{row["rows"]:>9}{row["batch"]:>6}{row["queries_per_second"]:>12.1f}{row["to_baseline"]:>8.2f}'
+              f'{row["recall_at_20"]:>11.4f}{row["peak_bytes"] / 2**20:>10.0f}{row["searching_bytes"] / 2**20:>10.0f}'
+              f'{row["build_seconds"]:>9.1f}', flush=True)
 
 
 def plot(figures: list[dict], path: str) -> None:
@@ -134,8 +159,9 @@ def main() -> None:
     figures = []
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         for rows in options.rows:
-            figures += measure(rows, options.sides, options.rounds, options.threads, pathlib.Path(work))
-    show(figures)
+            # What the others are compared with stands last.
+            sides = sorted(options.sides, key=lambda side: side == 'exact')
+            figures += itertools.chain.from_iterable(measure(rows, [sides], options.rounds, options.threads, pathlib.Path(work)))
     if options.json:
         atomic.write_json(options.json, figures)
     if options.plot:

@@ -43,8 +43,7 @@ def faiss_flat(path: pathlib.Path, top_k: int) -> dict[str, Search]:
 def faiss_ivfpq(path: pathlib.Path, top_k: int) -> dict[str, Search]:
     """faiss's inverted lists with product quantisation, 96 bytes a vector."""
     faiss = _faiss()
-    rows = path.stat().st_size // (4 * search_vectors.DIM)
-    lists = max(round(math.sqrt(rows)), 1)
+    lists = max(round(math.sqrt(search_vectors.rows_of(path))), 1)
     index = faiss.IndexIVFPQ(faiss.IndexFlatIP(search_vectors.DIM), search_vectors.DIM, lists, 96, 8, faiss.METRIC_INNER_PRODUCT)
     index.train(next(search_vectors.read_blocks(path)))
     for block in search_vectors.read_blocks(path):
@@ -75,17 +74,21 @@ def faiss_hnsw(path: pathlib.Path, top_k: int) -> dict[str, Search]:
 
 
 def faiss_ivfpq_rescored(path: pathlib.Path, top_k: int) -> dict[str, Search]:
-    """faiss's product quantisation of 96 bytes in inverted lists, and 300 or 1,000 candidates scored by the float rows."""
-    return _rescored(path, top_k, 'faiss_ivfpq', f'IVF{max(round(math.sqrt(_rows(path))), 1)},PQ96,RFlat', probes=128)
+    """faiss's product quantisation of 96 bytes in inverted lists, and 100 to 1,000 candidates scored by the rows."""
+    lists = max(round(math.sqrt(search_vectors.rows_of(path))), 1)
+    # np: no training for polysemous codes, which takes minutes and is of no use without them.
+    return _rescored(path, top_k, 'faiss_ivfpq', f'IVF{lists},PQ96np', probes=128)
 
 
 def faiss_rabitq(path: pathlib.Path, top_k: int) -> dict[str, Search]:
-    """faiss's RaBitQ, a bit a dimension, scanned whole, and 300 or 1,000 candidates scored by the float rows."""
-    return _rescored(path, top_k, 'faiss_rabitq', 'RaBitQfs,RFlat')
+    """faiss's RaBitQ, a bit a dimension, scanned whole, and 100 to 1,000 candidates scored by the rows."""
+    return _rescored(path, top_k, 'faiss_rabitq', 'RaBitQfs')
 
 
 def _rescored(path: pathlib.Path, top_k: int, name: str, factory: str, probes: int | None = None) -> dict[str, Search]:
     faiss = _faiss()
+    # Candidates are scored by rows in memory: float32, or where these are too many bytes of eight bits, as ours are then.
+    factory += ',Refine(SQ8)' if path.suffix == '.f16' else ',RFlat'
     index = faiss.index_factory(search_vectors.DIM, factory, faiss.METRIC_INNER_PRODUCT)
     index.train(next(search_vectors.read_blocks(path)))
     for block in search_vectors.read_blocks(path):
@@ -97,7 +100,7 @@ def _rescored(path: pathlib.Path, top_k: int, name: str, factory: str, probes: i
         index.k_factor = candidates / top_k
         return index.search(queries, top_k)[1]
 
-    return {f'{name}, {count} rescored': functools.partial(search, candidates=count) for count in (300, 1000)}
+    return {f'{name}, {count} rescored': functools.partial(search, candidates=count) for count in (100, 300, 1000)}
 
 
 def exact(path: pathlib.Path, top_k: int) -> dict[str, Search]:
@@ -120,15 +123,17 @@ def int8_index(path: pathlib.Path, top_k: int) -> dict[str, Search]:
     """Ours, an index that is int8 itself: a quarter of the memory, candidates scored again by the rows as they are."""
     from atlas_jax.searchers import config, in_graph
     settings = config.SearchConfig('int8')
-    return {'int8_index': _jitted(lambda arrays, queries, mesh: in_graph.search(arrays, queries, top_k, mesh, settings), _quantized(path))}
+    return {'int8_index': _jitted(lambda arrays, queries, mesh: in_graph.search(arrays, queries, top_k, mesh, settings),
+                                  _index(path, 'int8').device_arrays(_mesh()))}
 
 
 def codes(path: pathlib.Path, top_k: int) -> dict[str, Search]:
-    """Ours, codes of 64, 96 and 192 bytes; the float rows on the device score 100 to 1,000 candidates."""
+    """Ours, codes of 64, 96 and 192 bytes; rows on the device score 100 to 1,000 candidates."""
     found, arrays = {}, _arrays(path)
-    for size in (64, 96, 192):
-        scanned = _compressed(path, size).device_arrays(_mesh(), len(arrays.valid), ~arrays.valid)
-        for count in (100, 300, 1000):
+    # 96 bytes last, and left for codes_host. Speed hardly depends on what is left out.
+    for size, counts in ((64, (300, 1000)), (192, (100, 300)), (96, (100, 300, 1000))):
+        scanned = _compressed(path, size).device_arrays(_mesh(), len(arrays.valid), ~np.asarray(arrays.valid))
+        for count in counts:
             found[f'codes, {size} bytes, {count} rescored'] = _jitted(functools.partial(_by_codes, top_k, count), (scanned, arrays))
     return found
 
@@ -143,8 +148,10 @@ def codes_host(path: pathlib.Path, top_k: int) -> dict[str, Search]:
     from atlas_jax.searchers import codes_on_host, config, host_searcher
     _compressed(path, 96)
     index = _index(path)
-    searchers = {count: codes_on_host.make(index, _mesh(), config.SearchConfig('codes', rescore='host', rescore_candidates=count))
-                 for count in (300, 1000)}
+    counts = (100, 300, 1000)
+    one = codes_on_host.make(index, _mesh(), config.SearchConfig('codes', rescore='host'))
+    searchers = {count: codes_on_host.CodesOnHost(one.codes, index.row_files(), one.valid, range(len(index)), _mesh(), config.SearchConfig(
+        'codes', rescore='host', rescore_candidates=count)) for count in counts}
     files = [file for file in (pathlib.Path(index.path) / 'shards').rglob('*') if file.is_file()]
     os.sync()  # a page that is not on the disk yet cannot be dropped
 
@@ -156,7 +163,7 @@ def codes_host(path: pathlib.Path, top_k: int) -> dict[str, Search]:
         return searchers[count].search(host_searcher.HostQueries([''] * len(queries), queries), top_k).passage_ids
 
     return {f'codes on the host, {count} rescored{", cold" if cold else ""}': functools.partial(search, count=count, cold=cold)
-            for count in (300, 1000) for cold in (False, True)}
+            for count in counts for cold in (False, True)}
 
 
 def _mesh():
@@ -171,7 +178,7 @@ class _Vectors:
 
     def __init__(self, path: pathlib.Path):
         from atlas_jax.index.embedded_by import EmbeddedBy
-        self._rows = np.memmap(path, np.float32, 'r').reshape(-1, self.dim)
+        self._rows = np.memmap(path, search_vectors.TYPES[path.suffix], 'r').reshape(-1, self.dim)
         self.record = EmbeddedBy('vectors', 'float32', 'average', True, self.dim, '', '', 2)
 
     def __len__(self) -> int:
@@ -187,28 +194,33 @@ class _Vectors:
 
     def rows_of(self, store: '_Vectors', first: int, stop: int) -> Callable[..., np.ndarray]:
         """Gives rows as they are."""
-        return lambda rows, bar: self._rows[rows + first]
+        return lambda rows, bar: self._rows[rows + first].astype(np.float32, copy=False)
 
 
-def _index(path: pathlib.Path):
-    """The vectors as an index on disk, beside their file."""
+def _index(path: pathlib.Path, dtype: str | None = None):
+    """The vectors as an index on disk, beside their file; in int8 where they are stored in float16."""
     from atlas_jax.index.embedding_index import EmbeddingIndex
-    folder = path.with_suffix('.index')
+    dtype = dtype or ('int8' if path.suffix == '.f16' else 'float32')
+    folder = path.with_name(f'{path.name}.{dtype}')
     if not (folder / 'manifest.json').is_file():
         vectors = _Vectors(path)
-        return EmbeddingIndex.build(vectors, vectors, folder, progress=False)
+        return EmbeddingIndex.build(vectors, vectors, folder, dtype=dtype, progress=False)
     return EmbeddingIndex.open(folder)
+
+
+ENCODING: dict[int, dict[str, Any]] = {}  # by bytes: how the codes of this process were made
 
 
 def _compressed(path: pathlib.Path, size: int):
     """Codes of the vectors, made as `atlas-jax index compress` makes them."""
     from atlas_jax.searchers import codes_building, codes_files
-    start, index = time.perf_counter(), _index(path)
-    started = time.perf_counter()
+    index = _index(path)
+    start = time.perf_counter()
     made = codes_building.compress(index, codes_building.Settings(size, accept_recall=True), show_progress=False)
-    seconds = time.perf_counter() - started
-    print(f'codes of {size} bytes: {len(index) / seconds:.0f} rows a second, {made.weight}, recall@20 of perturbed rows '
-          f'{made.recall_at_20}; index in {started - start:.0f} s', flush=True)
+    seconds = time.perf_counter() - start
+    ENCODING[size] = {'seconds': seconds, 'rows_per_second': len(index) / seconds, 'weight': made.weight,
+                      'recall_at_20_of_perturbed_rows': float(made.recall_at_20)}
+    print(f'codes of {size} bytes: {ENCODING[size]}', flush=True)
     return codes_files.open_for(index, 'max_inner_product')
 
 
@@ -254,23 +266,10 @@ def _arrays(path: pathlib.Path):
     import jax
 
     from atlas_jax import types
+    if path.suffix == '.f16':
+        return _index(path).device_arrays(_mesh())
     vectors = jax.device_put(search_vectors.read(path))
     return types.IndexArrays(embeddings=vectors, valid=np.ones(len(vectors), bool))
-
-
-def _rows(path: pathlib.Path) -> int:
-    return path.stat().st_size // (4 * search_vectors.DIM)
-
-
-def _quantized(path: pathlib.Path):
-    import jax
-
-    from atlas_jax import types
-    from atlas_jax.searchers import int8
-    quantize = jax.jit(int8.quantize)
-    parts = [jax.device_get(quantize(block)) for block in search_vectors.read_blocks(path)]
-    values, scales = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    return types.IndexArrays(embeddings=values, valid=np.ones(len(values), bool), scales=scales)
 
 
 def _peak_bytes() -> int:
@@ -283,10 +282,13 @@ class Side:
     """Answers `build`, then `search`."""
 
     def build(self, side: str, vectors: str, top_k: int) -> dict[str, Any]:
-        """Builds the side's index: names of its searchers, seconds."""
+        """Builds the side's index: names of its searchers, seconds, how codes were made."""
         start = time.perf_counter()
         self._searches = SIDES[side](pathlib.Path(vectors), top_k)
-        return {'searchers': list(self._searches), 'build_seconds': time.perf_counter() - start}
+        seconds = time.perf_counter() - start
+        self._building_bytes = _peak_bytes()
+        pathlib.Path('/proc/self/clear_refs').write_text('5', encoding='ascii')  # the peak begins anew
+        return {'searchers': list(self._searches), 'build_seconds': seconds, 'encoding': ENCODING}
 
     def search(self, searcher: str, batch: int, queries: str, ids: bool) -> dict[str, Any]:
         """Searches with the queries of an npy file, `batch` at a time: seconds, ids where asked for, peak memory so far."""
@@ -294,8 +296,9 @@ class Side:
         parts = [np.ascontiguousarray(asked[first:first + batch]) for first in range(0, len(asked), batch)]
         start = time.perf_counter()
         found = [search(part) for part in parts]
-        seconds = time.perf_counter() - start
-        return {'seconds': seconds, 'ids': np.concatenate(found).tolist() if ids else None, 'peak_bytes': _peak_bytes()}
+        seconds, peak = time.perf_counter() - start, _peak_bytes()
+        return {'seconds': seconds, 'ids': np.concatenate(found).tolist() if ids else None,
+                'peak_bytes': max(peak, self._building_bytes), 'searching_bytes': peak}
 
 
 if __name__ == '__main__':

@@ -26,7 +26,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 TOP_K = 20
 SETS = {'boolq': ('BoolQ/combined.jsonl',), 'squad': ('Bigbench/DisflQA/test.jsonl',),
         'pubmed': ('PubMedQA/pqal/test.jsonl', 'PubMedQA/pqaa/test.jsonl')}
-SEARCHERS = ('exact', 'int8', 'scann', 'bm25', 'hybrid')
+SEARCHERS = ('exact', 'int8', 'codes', 'scann', 'bm25', 'hybrid')
 
 
 def read(wheel: pathlib.Path, name: str, passages: int | None) -> tuple[list, list[tuple[str, str]]]:
@@ -81,10 +81,13 @@ def open_or_build(work: pathlib.Path, atlas, name: str, passages: list) -> tuple
 def measure(atlas, index, asked: list[tuple[str, str]], searchers: list[str]) -> dict:
     """Every searcher on one half of the questions, and hybrid search fitted to the other half."""
     from atlas_jax.compare import searchers as compare
+    from atlas_jax.searchers import codes_building
     examples = [atlas.task.example({'question': question, 'answers': ['unknown'], 'gold_docids': [docid]}, number)
                 for number, (question, docid) in enumerate(asked)]
     order = np.random.default_rng(0).permutation(len(examples))
     fitted_to, measured = ([examples[place] for place in order[first::2]] for first in (0, 1))
+    if 'codes' in searchers:
+        codes_building.compress(index.index, codes_building.Settings(accept_recall=True))
     comparison = compare.compare(atlas, index, measured, searchers, TOP_K)
     if 'hybrid' in searchers:
         fit = compare.compare(atlas, index, fitted_to, ['exact'], TOP_K, fit=True).fit

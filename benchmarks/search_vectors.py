@@ -5,12 +5,13 @@ import pathlib
 import numpy as np
 
 DIM = 768
+TYPES = {'.f32': np.float32, '.f16': np.float16}  # of the numbers in a file, by its name
 _BLOCK = 50_000
 _NOISE = 0.6  # of a vector around its cluster's centre, and of a query around its passage; the centres have 1
 
 
 def write(path: pathlib.Path, rows: int, queries: int, seed: int = 0) -> np.ndarray:
-    """Writes [rows, DIM] float32 of unit length as raw bytes, block by block; returns queries [queries, DIM] float32.
+    """Writes [rows, DIM] of unit length as raw bytes, block by block; returns queries [queries, DIM] float32.
 
     Clusters number sqrt(rows) and their sizes follow Zipf's law; axis i has a standard deviation of 1 / sqrt(1 + i / 32).
     """
@@ -25,7 +26,7 @@ def write(path: pathlib.Path, rows: int, queries: int, seed: int = 0) -> np.ndar
             number = min(_BLOCK, rows - start)
             cluster = generator.choice(len(centres), number, p=sizes / sizes.sum())
             block = _unit(centres[cluster] + _NOISE * generator.standard_normal((number, DIM), np.float32) * spectrum)
-            block.tofile(file)
+            block.astype(TYPES[path.suffix]).tofile(file)
             # Of a vector before it got unit length. A Python float: numpy's would turn the queries into float64, and with them, in numpy's
             # search, all the vectors at every call.
             scale = float(np.linalg.norm(spectrum)) * (1 + _NOISE ** 2) ** 0.5
@@ -34,18 +35,22 @@ def write(path: pathlib.Path, rows: int, queries: int, seed: int = 0) -> np.ndar
     return generator.permutation(np.concatenate(asked))
 
 
+def rows_of(path: pathlib.Path) -> int:
+    """How many vectors a file has."""
+    return path.stat().st_size // (np.dtype(TYPES[path.suffix]).itemsize * DIM)
+
+
 def read_blocks(path: pathlib.Path):
-    """The vectors, a block at a time, in memory of their own."""
+    """The vectors as float32, a block at a time, in memory of their own."""
     with open(path, 'rb') as file:
-        while len(block := np.fromfile(file, np.float32, _BLOCK * DIM)):
-            yield block.reshape(-1, DIM)
+        while len(block := np.fromfile(file, TYPES[path.suffix], _BLOCK * DIM)):
+            yield block.reshape(-1, DIM).astype(np.float32, copy=False)
 
 
 def read(path: pathlib.Path) -> np.ndarray:
-    """All vectors, page-aligned, so that jax can use them where they are."""
+    """All vectors as float32, page-aligned, so that jax can use them where they are."""
     import mmap
-    size = path.stat().st_size
-    whole = np.frombuffer(mmap.mmap(-1, size), np.float32).reshape(-1, DIM)
+    whole = np.frombuffer(mmap.mmap(-1, 4 * DIM * rows_of(path)), np.float32).reshape(-1, DIM)
     done = 0
     for block in read_blocks(path):
         whole[done:done + len(block)] = block

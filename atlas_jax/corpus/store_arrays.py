@@ -1,19 +1,14 @@
 """Flat arrays of a store: written by appending, read by ranges."""
 
-import concurrent.futures
-import functools
-import os
-
 import numpy as np
 import tensorstore
 
 from atlas_jax import errors
-from atlas_jax.io import arrays
+from atlas_jax.io import arrays, ranges
 from atlas_jax.io.folder import Folder, storage_errors
 
 CHUNK_VALUES = 1 << 19  # 1 to 4 MiB a chunk, by the type of the values
 REMEDY = 'restore it or build the store again'
-_READING_THREADS = 16  # a disk answers many small reads at once; threads wait for it, and hardly compute
 
 
 class ArrayWriter:
@@ -114,7 +109,7 @@ class ArrayReader:
                 pieces.setdefault(chunk, []).append((start, end, place))
                 start, place = end, place + end - start
         with storage_errors(self._folder, errors.StoreError, REMEDY):
-            list(_readers().map(lambda chunk: self._fill(result, chunk, pieces[chunk]), pieces))
+            ranges.side_by_side(lambda chunk: self._fill(result, chunk, pieces[chunk]), pieces)
         return result
 
     def _fill(self, result: np.ndarray, chunk: int, pieces: list[tuple[int, int, int]]) -> None:
@@ -127,16 +122,8 @@ class ArrayReader:
             return
         # A chunk's file is its values, then the checksum (io/arrays.py).
         try:
-            with open(str(self._folder / 'c' / str(chunk)), 'rb', buffering=0) as file:
-                for start, stop, place in pieces:
-                    target = result[place:place + stop - start].view(np.uint8).data
-                    if os.preadv(file.fileno(), [target], (start - first) * self.dtype.itemsize) != len(target):
-                        raise OSError('it is cut')
+            ranges.read(str(self._folder / 'c' / str(chunk)), [(start - first) * self.dtype.itemsize for start, _, _ in pieces],
+                        [result[place:place + stop - start].view(np.uint8) for start, stop, place in pieces])
         except OSError as error:
-            raise errors.StoreError(f'{self._folder}: chunk {chunk} was read before and cannot be read again ({error}); '
+            raise errors.StoreError(f'{self._folder}: chunk {chunk} was read before and cannot be read again ({error.strerror}); '
                                     f'{REMEDY}') from error
-
-
-@functools.cache
-def _readers() -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(_READING_THREADS, 'reads passages')

@@ -34,7 +34,8 @@ def test_exact_sides_find_the_same(tmp_path):
     assert {(row['searcher'], row['rows'], row['batch']) for row in figures} == {
         (name, rows, batch) for name in ('numpy', 'exact', 'int8') for rows in (600, 900) for batch in (1, 64)}
     assert all(row['recall_at_20'] == pytest.approx(1) for row in figures if row['searcher'] != 'int8')
-    assert all(row['queries_per_second'] > 0 and row['peak_bytes'] > 0 for row in figures)
+    assert all(row['queries_per_second'] > 0 and row['peak_bytes'] >= row['searching_bytes'] > 0 for row in figures)
+    assert all(row['baseline'] == 'exact' and (row['to_baseline'] == 1) == (row['searcher'] == 'exact') for row in figures)
 
 
 def test_sets_become_beir_folders(tmp_path):

@@ -67,7 +67,7 @@ def test_a_chunk_that_is_damaged_or_cut_is_said(atlas, indexes):
     chunk.write_bytes(whole)
     reader.side('reader', np.array([1]))
     chunk.write_bytes(whole[:4])
-    with pytest.raises(errors.StoreError, match='chunk 0 was read before and cannot be read again .it is cut'):
+    with pytest.raises(errors.StoreError, match='chunk 0 was read before and cannot be read again .cut short.'):
         reader.side('reader', np.array([9]))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from atlas_jax import errors, partitioning
 from atlas_jax.runtime import hosts, watch
+from atlas_jax.searchers import codes_building
 from tests.multihost import searching
 from tests.testing import processes, tiny_run
 
@@ -25,8 +26,10 @@ def test_processes_search_their_rows_and_read_their_examples(tmp_path):
     for package in ('bm25s', 'scann'):
         pytest.importorskip(package)
     index = tiny_run.index(tiny_run.atlas(dropout_rate=0.0), tmp_path)
+    codes_building.compress(index.index, codes_building.Settings(bytes_a_row=8, accept_recall=True), show_progress=False)
     index.delete(['d7'])
     expected = searching.found(tmp_path, partitioning.make_mesh(devices=jax.devices()[:1]))
+    assert expected['codes'] == expected['exact']  # all passages are candidates
     results = processes.finish(processes.start([PROGRAM, 'found', str(tmp_path)], devices=2, PYTHONPATH=ROOT))
     for code, output in results:
         assert code == 0, output[-3000:]

@@ -11,7 +11,7 @@ from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import prepare
 from tests.testing import tiny_run
 
-SEARCHERS = ('exact', 'bm25', 'scann', 'hybrid')
+SEARCHERS = ('exact', 'codes', 'bm25', 'scann', 'hybrid')
 
 
 def found(folder: pathlib.Path, mesh: jax.sharding.Mesh) -> dict[str, list]:
@@ -21,7 +21,8 @@ def found(folder: pathlib.Path, mesh: jax.sharding.Mesh) -> dict[str, list]:
     for number in (0, 3):
         object.__setattr__(examples[number], 'own_docid', f'd{number}')
     for searcher in SEARCHERS:
-        prepared = prepare.prepare(atlas, examples, index, 4, 8, search=SearchConfig(searcher, tokens='host'))
+        search = SearchConfig(searcher, tokens='host', rescore='host', rescore_candidates=23)
+        prepared = prepare.prepare(atlas, examples, index, 4, 8, search=search)
         asked, read = [], prepared.token_rows.read
         prepared.token_rows.read = lambda rows, asked=asked, read=read: asked.append(len(rows)) or read(rows)
         _, retrieved = prepared.batch(examples, 8, atlas.device_params())
