@@ -93,6 +93,8 @@ class AtlasModel:
         folder = Folder(found.path)
         description = run_folder.read_model_file(folder)
         config = atlas_lib.config_from_dict(description)
+        if isinstance(config, atlas_lib.RetrieverConfig):
+            raise errors.ModelFolderError(f'{folder}: holds a retriever alone; give this folder by --retriever, and a reader by --reader')
         mesh = partitioning.make_mesh() if mesh is None else mesh
         template = parameters.abstract_param_items(config, mesh, description['has_passage_encoder'])
         with run_folder.RunCheckpoints(folder) as checkpoints:

@@ -132,8 +132,67 @@ class StepConfig:
         return jnp.dtype(self.param_dtype)
 
 
+class Layout:
+    """Where and how a compiled step runs: the part of its static side that every step has.
+
+    Attributes:
+      mesh: devices; one token stream each.
+      step: rematerialisation and dtypes.
+      lower_for: platform that the step is lowered for, where the mesh's devices only stand in for it and run nothing; None is the mesh's.
+    """
+
+    # No dataclass, whose fields would come before those of the classes made from it.
+    mesh: jax.sharding.Mesh
+    step: StepConfig
+    lower_for: str | None
+
+    @property
+    def streams(self) -> int:
+        return self.mesh.size
+
+    @property
+    def trains(self) -> bool:
+        """True where the step has a backward pass."""
+        raise NotImplementedError
+
+    @property
+    def retriever(self) -> contriever.Contriever:
+        raise NotImplementedError
+
+    @property
+    def remat(self) -> tuple[str, ...]:
+        """Names of layer_scan.REMAT, for what the backward pass computes again; the first one whose step fits is wanted."""
+        if self.step.remat != 'auto':
+            return (self.step.remat,)
+        return REMAT_TRIED.get(self.platform, ('none',)) if self.trains else ('none',)
+
+    @property
+    def platform(self) -> str:
+        """The platform that the step runs on, as jax names it."""
+        if isinstance(self.mesh, jax.sharding.AbstractMesh):  # shapes alone, that no device runs
+            return self.lower_for or jax.default_backend()
+        return self.lower_for or self.mesh.devices.flat[0].platform
+
+    @property
+    def flash(self) -> bool:
+        """True where encoders attend by the kernel, if it fits."""
+        # Elsewhere the kernel is interpreted: for tests, not for use.
+        return self.step.attention == 'flash' or (self.step.attention == 'auto' and self.platform in ('gpu', 'tpu'))
+
+    def contriever_of(self, config: contriever.ContrieverConfig) -> contriever.Contriever:
+        """Returns the retriever's encoder as the step computes it."""
+        return contriever.Contriever(self._computing(config), self.remat[0], self._unroll, self.flash)
+
+    @property
+    def _unroll(self) -> int:
+        return layer_scan.unroll_on(self.platform)
+
+    def _computing(self, config: Network) -> Network:
+        return dataclasses.replace(config, dtype=self.step.compute_dtype or config.dtype)
+
+
 @dataclasses.dataclass(frozen=True)
-class StepSpec:
+class StepSpec(Layout):
     """The static side of train and answer steps.
 
     Attributes:
@@ -168,8 +227,9 @@ class StepSpec:
         return types.required(self.distill)
 
     @property
-    def streams(self) -> int:
-        return self.mesh.size
+    def trains(self) -> bool:
+        """True where the step has a backward pass: a step that answers has none."""
+        return self.distill is not None
 
     @property
     def closed_book(self) -> bool:
@@ -248,35 +308,7 @@ class StepSpec:
 
     @property
     def retriever(self) -> contriever.Contriever:
-        return contriever.Contriever(self._computing(self.config.retriever), self.remat[0], self._unroll, self.flash)
-
-    @property
-    def remat(self) -> tuple[str, ...]:
-        """Names of layer_scan.REMAT, for what the backward pass computes again; the first one whose step fits is wanted."""
-        if self.step.remat != 'auto':
-            return (self.step.remat,)
-        # A step that answers has no backward pass.
-        return ('none',) if self.distill is None else REMAT_TRIED.get(self.platform, ('none',))
-
-    @property
-    def platform(self) -> str:
-        """The platform that the step runs on, as jax names it."""
-        if isinstance(self.mesh, jax.sharding.AbstractMesh):  # shapes alone, that no device runs
-            return self.lower_for or jax.default_backend()
-        return self.lower_for or self.mesh.devices.flat[0].platform
-
-    @property
-    def flash(self) -> bool:
-        """True where encoders attend by the kernel, if it fits."""
-        # Elsewhere the kernel is interpreted: for tests, not for use.
-        return self.step.attention == 'flash' or (self.step.attention == 'auto' and self.platform in ('gpu', 'tpu'))
-
-    @property
-    def _unroll(self) -> int:
-        return layer_scan.unroll_on(self.platform)
-
-    def _computing(self, config: Network) -> Network:
-        return dataclasses.replace(config, dtype=self.step.compute_dtype or config.dtype)
+        return self.contriever_of(self.config.retriever)
 
 
 def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sharding.Mesh, lengths: types.TokenLengths, batch_size: int,
