@@ -40,8 +40,9 @@ class Run:
 
     def part(self, name: str) -> weights.Weights[weights.Config]:
         """Opens one part. Raises ModelFolderError if its parameters are not those of its configuration."""
-        is_reader = name == 'reader' and isinstance(self.config, atlas.AtlasConfig)
-        config: weights.Config = self.config.reader if is_reader else self.config.retriever
+        config: weights.Config = self.config.retriever
+        if name == 'reader' and isinstance(self.config, atlas.AtlasConfig):
+            config = self.config.reader
         # A checkpoint keeps the layers of a parameter together, Weights has them apart: path -> (path in the checkpoint, layer or None).
         places: dict[str, tuple[str, int | None]] = {}
         shapes: dict[str, tuple[int, ...]] = {}

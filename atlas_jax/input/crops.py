@@ -4,6 +4,7 @@ Source: Izacard et al. 2021, arXiv 2112.09118, section 3.1: independent cropping
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -40,12 +41,13 @@ class CropConfig:
     def __post_init__(self):
         name = type(self).__name__
         if not 0 < self.ratio_min <= self.ratio_max <= 1:
-            raise errors.ConfigError(f'{name}: ratio_min is {self.ratio_min} and ratio_max {self.ratio_max}; they must be above 0, at most 1 '
-                                     'and in this order')
+            raise errors.ConfigError(f'{name}: ratio_min is {self.ratio_min} and ratio_max {self.ratio_max}; they must be above 0, at most '
+                                     '1 and in this order')
         if self.augmentation not in AUGMENTATIONS:
             raise errors.ConfigError(f'{name}.augmentation is "{self.augmentation}"; choose one of {", ".join(AUGMENTATIONS)}')
         if not 0 <= self.augmentation_probability < 1:
-            raise errors.ConfigError(f'{name}.augmentation_probability is {self.augmentation_probability}; it must be at least 0 and below 1')
+            raise errors.ConfigError(f'{name}.augmentation_probability is {self.augmentation_probability}; it must be at least 0 and below '
+                                     '1')
         if not 1 <= self.min_crop_tokens <= self.chunk_tokens:
             raise errors.ConfigError(f'{name}.min_crop_tokens is {self.min_crop_tokens}; it must be 1 to chunk_tokens {self.chunk_tokens}')
 
@@ -123,8 +125,8 @@ class Crops:
         lengths = np.diff(self.passages.starts)
         self._longest = self.config.crop_tokens(int(lengths.max()))
         if max(self.widths) > self.max_tokens:
-            raise errors.ConfigError(f'a crop has up to {self._longest} tokens, with what stands around it {max(self.widths)}; the retriever '
-                                     f'takes {self.max_tokens}: lower chunk_tokens or ratio_max')
+            raise errors.ConfigError(f'a crop has up to {self._longest} tokens, with what stands around it {max(self.widths)}; the '
+                                     f'retriever takes {self.max_tokens}: lower chunk_tokens or ratio_max')
 
     def __len__(self) -> int:
         return len(self.passages)
@@ -142,7 +144,8 @@ class Crops:
     @property
     def widths(self) -> tuple[int, int]:
         """The most tokens of a query and of a passage."""
-        return tuple(self._longest + len(before) + len(after) for before, after in (self.query_around, self.passage_around))
+        query, passage = (self._longest + len(before) + len(after) for before, after in (self.query_around, self.passage_around))
+        return query, passage
 
     def sampled_lengths(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns lengths [n] int of queries and of passages as they will come, always the same ones."""
@@ -163,9 +166,11 @@ class Crops:
                               self.tokenizer.mask_id)
             rows.append(padded([*before, *changed.tolist(), *after], width))
         (query, query_length), (passage, passage_length) = rows
-        return types.ContrastiveBatch(query_tokens=query, query_lengths=query_length, passage_tokens=passage[None],
-                                      passage_lengths=np.array([passage_length], np.int32), identities=np.array([number], np.int32),
-                                      example_ids=np.int32(number))
+        # Numpy arrays, until they are placed on devices; types.Array is jax's.
+        columns: dict[str, Any] = {
+            'query_tokens': query, 'query_lengths': query_length, 'passage_tokens': passage[None], 'example_ids': np.int32(number),
+            'passage_lengths': np.array([passage_length], np.int32), 'identities': np.array([number], np.int32)}
+        return types.ContrastiveBatch(**columns)
 
 
 def padded(ids: list[int], width: int) -> tuple[np.ndarray, np.int32]:

@@ -43,8 +43,8 @@ class PassageTokens:
     @functools.cached_property
     def digest(self) -> str:
         """16 hexadecimal digits that change with any token; the record of a run has them."""
-        found = hashlib.sha256(np.ascontiguousarray(self.starts))
-        found.update(np.ascontiguousarray(self.ids.astype(np.uint32)))
+        found = hashlib.sha256(self.starts.tobytes())
+        found.update(self.ids.astype(np.uint32).tobytes())
         return found.hexdigest()[:16]
 
     def check_length(self, least: int) -> None:

@@ -1,10 +1,10 @@
 """Batches: for training shuffled, endless and with a state to save; for evaluation in order, the last one filled up."""
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import grain.python as grain
+import jax
 import numpy as np
 
 from atlas_jax import errors, types
@@ -101,8 +101,7 @@ def contrastive_batches(pairs: Pairs, batch_size: int, seed: int, rows: Sequence
 
 
 def _stacked(rows: Sequence[types.ContrastiveBatch]) -> types.ContrastiveBatch:
-    return types.ContrastiveBatch(**{field.name: np.stack([getattr(row, field.name) for row in rows])
-                                     for field in dataclasses.fields(types.ContrastiveBatch)})
+    return jax.tree.map(lambda *columns: np.stack(columns), *rows)
 
 
 class _Seed(grain.RandomMapTransform):

@@ -1,4 +1,4 @@
-"""The one door to compiled steps: whatever holds a StepSpec, or the Layout of another step, is compiled here, and nowhere else (tests/house).
+"""The one door to compiled steps: whatever holds a StepSpec, or another Layout, is compiled here, and nowhere else (tests/house).
 
 Tracing on the spec's mesh is what a caller would forget: without it layers see no mesh, gathers do not happen where they should, and the
 attention kernel cannot be partitioned over more than one TPU chip.
@@ -74,6 +74,13 @@ class FirstThatFits:
             if hosts.is_first():  # each try takes minutes
                 print(f'{self._option} {value} does not fit the devices; the next is compiled', file=sys.stderr, flush=True)
         return last[1].lower(*arguments).compile()
+
+
+def first_that_fits(spec: Layout, computing_again: Callable[[str], Any]) -> Any:
+    """Returns the step that `computing_again` makes of a name in spec.remat; of several the first that fits the devices."""
+    if len(spec.remat) == 1:
+        return computing_again(*spec.remat)
+    return FirstThatFits('remat', {remat: computing_again(remat) for remat in spec.remat})
 
 
 def _options(spec: Layout) -> dict[str, bool] | None:

@@ -127,7 +127,7 @@ def make_spec(config: contriever.ContrieverConfig, mesh: jax.sharding.Mesh, leng
         to be accumulated.
     """
     step = step or spec_lib.StepConfig()
-    _check(contrastive, step, batch_size, mesh.size)
+    check(contrastive, step, batch_size, mesh.size)
     # Each chunk takes an equal part of every device, so that no token moves.
     each = batch_size // mesh.size // contrastive.chunks
     streams = mesh.size * contrastive.chunks
@@ -136,7 +136,8 @@ def make_spec(config: contriever.ContrieverConfig, mesh: jax.sharding.Mesh, leng
     return ContrastiveSpec(config, mesh, contrastive, batch_size, passages_each, kinds['queries'], kinds['passages'], step, lower_for)
 
 
-def _check(contrastive: ContrastiveConfig, step: spec_lib.StepConfig, batch_size: int, devices: int) -> None:
+def check(contrastive: ContrastiveConfig, step: spec_lib.StepConfig, batch_size: int, devices: int) -> None:
+    """Raises ConfigError: the batch or the queue does not divide, or gradients are to be accumulated; see make_spec."""
     if step.accumulation_steps != 1:
         raise errors.ConfigError(f'StepConfig.accumulation_steps is {step.accumulation_steps}; a batch whose passages are one another\'s '
                                  'negatives is not cut: set ContrastiveConfig.chunks, which computes the same gradient in parts')

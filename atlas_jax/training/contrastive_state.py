@@ -54,8 +54,9 @@ def create(params: dict[str, Any], spec: ContrastiveSpec, optimizer: optax.Gradi
         return made
     rows = np.random.default_rng(seed).standard_normal((spec.contrastive.queue_size, spec.config.embedding_dim), np.float32)
     rows /= np.linalg.norm(rows, axis=-1, keepdims=True)
-    return made.replace(momentum_encoder=state_lib.copy_to_mesh(params['retriever'], shardings.momentum_encoder, jnp.float32),
-                        queue=hosts.place(rows, shardings.queue), queue_pointer=hosts.place(np.zeros((), np.int32), shardings.queue_pointer))
+    slow = state_lib.copy_to_mesh(params['retriever'], shardings.momentum_encoder, jnp.float32)
+    return made.replace(momentum_encoder=slow, queue=hosts.place(rows, shardings.queue),
+                        queue_pointer=hosts.place(np.zeros((), np.int32), shardings.queue_pointer))
 
 
 def abstract(spec: ContrastiveSpec, optimizer: optax.GradientTransformation) -> ContrastiveState:

@@ -1,5 +1,6 @@
 """The contrastive step: one compiled program from pairs of token rows to an updated retriever, its momentum encoder and its queue."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from atlas_jax.losses import contrastive as losses
 from atlas_jax.models import contriever
 from atlas_jax.nn import token_stream
 from atlas_jax.steps import buckets, retrieve
-from atlas_jax.steps.compile import compile_step
+from atlas_jax.steps.compile import compile_step, first_that_fits
 from atlas_jax.training import contrastive_state as state_lib
 from atlas_jax.training import grad_cache, model_flops
 from atlas_jax.training import optimizer as optimizer_lib
@@ -25,6 +26,7 @@ Array = jax.Array
 Metrics = dict[str, Array]
 ContrastiveStep = Callable[..., tuple[ContrastiveState, Metrics]]
 
+PARTS = ('keys', 'contrast', 'update')  # the step's scopes, by which a profile is taken apart (report/run_profile.py)
 _ROUNDING = 1  # folded into the seed: the stream of random numbers that rounds bfloat16 parameters
 
 
@@ -34,7 +36,11 @@ def make_contrastive_step(spec: ContrastiveSpec, config: optimizer_lib.Optimizer
     Of MoCo it embeds the queries, and the passages by the momentum encoder, compares with these and with the queue, updates the retriever,
     moves the momentum encoder, and puts the passages' embeddings into the queue.
     """
-    return compile_step(contrastive_step, spec, config, seed, donate=(0,), out_shardings=_out_shardings)
+    def computing_again(remat: str) -> ContrastiveStep:
+        given = dataclasses.replace(spec, step=dataclasses.replace(spec.step, remat=remat))
+        return compile_step(contrastive_step, given, config, seed, donate=(0,), out_shardings=_out_shardings)
+
+    return first_that_fits(spec, computing_again)
 
 
 @functools.lru_cache(maxsize=8)  # the same object, so that what was compiled with it is found again
@@ -58,7 +64,7 @@ def contrastive_step(spec: ContrastiveSpec, config: optimizer_lib.OptimizerConfi
         after = state.replace(step=state.step + 1, params=params, optimizer_state=moments)
         if spec.contrastive.moco:
             momentum = momentum_at(spec, config.schedule_steps, state.step)
-            queue, pointer = losses.enqueue(state.queue, state.queue_pointer, keys)
+            queue, pointer = losses.enqueue(state.queue, state.queue_pointer, types.required(keys))
             slow = losses.momentum_update(state.momentum_encoder, params['retriever'], momentum)
             after = after.replace(momentum_encoder=slow, queue=queue, queue_pointer=pointer)
             metrics['momentum'] = momentum
@@ -102,28 +108,27 @@ def _at_level(spec: ContrastiveSpec, state: ContrastiveState, batch: types.Contr
         return contriever.unit_length(found) if options.normalize_passage else found
 
     settings = {'temperature': options.temperature, 'label_smoothing': options.label_smoothing}
-    if options.moco:
-        with jax.named_scope('keys'):
-            keys = _joined(spec, jax.lax.map(lambda chunk: passages_of(state.momentum_encoder, chunk), chunks))
-
-        def loss(queries: Array) -> tuple[Array, Array]:
-            return losses.moco_loss(_joined(spec, queries), keys, state.queue, **settings)
-
-        encode = queries_of
-    else:
-        keys = None
-
-        def loss(embeddings: tuple[Array, Array]) -> tuple[Array, Array]:
+    if not options.moco:
+        def compare(embeddings: tuple[Array, Array]) -> tuple[Array, Array]:
             queries, passages = (_joined(spec, part) for part in embeddings)
             passages = passages.reshape(spec.batch_size, spec.passages_each, -1)
             return losses.in_batch_loss(queries, passages, batch.identities, **settings)
 
         def encode(params: Any, chunk: dict[str, Array]) -> tuple[Array, Array]:
-            return queries_of(params, chunk), passages_of(params, chunk)
+            return queries_of(params['retriever'], chunk), passages_of(params['retriever'], chunk)
+
+        with jax.named_scope('contrast'):
+            (value, accuracy), gradients = grad_cache.loss_and_gradients(encode, compare, state.params, chunks)
+        return gradients, None, {'loss': value, 'accuracy': accuracy}
+    with jax.named_scope('keys'):
+        keys = _joined(spec, jax.lax.map(lambda chunk: passages_of(state.momentum_encoder, chunk), chunks))
+
+    def compare_with_queue(queries: Array) -> tuple[Array, Array]:
+        return losses.moco_loss(_joined(spec, queries), keys, state.queue, **settings)
 
     with jax.named_scope('contrast'):
-        (value, accuracy), gradients = grad_cache.loss_and_gradients(lambda params, chunk: encode(params['retriever'], chunk), loss,
-                                                                     state.params, chunks)
+        (value, accuracy), gradients = grad_cache.loss_and_gradients(
+            lambda params, chunk: queries_of(params['retriever'], chunk), compare_with_queue, state.params, chunks)
     return gradients, keys, {'loss': value, 'accuracy': accuracy}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from atlas_jax import partitioning
+from atlas_jax import errors, partitioning
 from atlas_jax.models import parameters
 from atlas_jax.runtime import hosts
 from atlas_jax.steps import spec as spec_lib
@@ -57,6 +57,13 @@ def create(params: dict[str, Any], spec: spec_lib.StepSpec, optimizer: optax.Gra
     # Replicated explicitly: a scalar on one device would not be a global array on a pod.
     step = hosts.place(np.zeros((), np.int32), shardings.step)
     return TrainState(step=step, params=placed, optimizer_state=optimizer_state, passage_encoder=frozen)
+
+
+def check_encoders(params: dict[str, Any], spec: spec_lib.StepSpec) -> None:
+    """Raises ConfigError: the model has a second encoder, which training by the spec would lose."""
+    if 'passage_encoder' in params and not (spec.keeps_passage_encoder or spec.trains_passage_encoder):
+        raise errors.ConfigError('the model has an encoder for passages of its own, which this training would lose; '
+                                 'give retriever_training "untied" or "query_side", and read passages')
 
 
 def divergence(params: Any, spec: spec_lib.Layout) -> str:

@@ -36,8 +36,8 @@ def test_a_file_and_a_store_give_the_same_tokens(file, tmp_path, tokenised):
     assert len(part) == 2 and part.digest != found.digest and part.place(1).endswith('passage "d3"')
 
 
-@pytest.mark.parametrize(('row', 'message'), [({'title': 'x'}, ':6, field "text": empty or missing'), ({'text': ' \n'}, 'field "text": empty'),
-                                              ({'text': 3}, ':6, field "text": is int'), ({'text': 'x', 'title': []}, 'field "title": is l')])
+@pytest.mark.parametrize(('row', 'message'), [({'title': 'x'}, ':6, field "text": empty or missing'), ({'text': ' '}, '"text": empty'),
+                                              ({'text': 3}, ':6, field "text": is int'), ({'text': 'x', 'title': []}, '"title": is')])
 def test_lines_without_text_are_named(file, row, message):
     file.write_text(file.read_text() + json.dumps(row))
     with pytest.raises(errors.InputFileError, match=message):

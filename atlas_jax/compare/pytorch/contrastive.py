@@ -30,13 +30,14 @@ class Trainer:
 
     retriever  what is trained
     slow       MoCo's momentum encoder; None where the batch brings the negatives
-    queue      [queue_size, dim], keys of earlier batches, and `oldest` the row that is overwritten next
+    queue      [queue_size, dim], keys of earlier batches, none without MoCo, and `oldest` the row that is overwritten next
     """
 
     def __init__(self, retriever: models.Contriever, settings: Settings, queue: torch.Tensor | None = None):
         """Starts with the retriever's own weights as momentum encoder; without a queue the batch brings the negatives."""
-        self.retriever, self.settings, self.queue, self.oldest = retriever, settings, queue, 0
+        self.retriever, self.settings, self.oldest = retriever, settings, 0
         self.slow = None if queue is None else copy.deepcopy(retriever)
+        self.queue = torch.zeros(0) if queue is None else queue
         self.optimizer = torch.optim.AdamW(retriever.parameters(), lr=settings.learning_rate, eps=settings.epsilon,
                                            weight_decay=settings.weight_decay)
 
@@ -72,6 +73,7 @@ class Trainer:
     @torch.no_grad()
     def _remember(self, keys: torch.Tensor) -> None:
         """Moves the momentum encoder towards the retriever, and writes the keys [batch, dim] over the oldest of the queue."""
+        assert self.slow is not None
         momentum = self.settings.momentum
         for slow, fast in zip(self.slow.parameters(), self.retriever.parameters(), strict=True):
             slow.mul_(momentum).add_(fast, alpha=1 - momentum)
