@@ -145,10 +145,8 @@ def check(contrastive: ContrastiveConfig, step: spec_lib.StepConfig, batch_size:
         parts = f'{devices} devices' + (f' times {contrastive.chunks} chunks' if contrastive.chunks > 1 else '')
         raise errors.ConfigError(f'batch_size {batch_size} does not divide over {parts}; choose a multiple of '
                                  f'{devices * contrastive.chunks}')
-    if not contrastive.moco:
-        return
-    for divisor, what in ((batch_size, f'a multiple of batch_size {batch_size}'), (devices, f'a multiple of the {devices} devices')):
-        if contrastive.queue_size % divisor:
-            whole = math.lcm(batch_size, devices)
-            raise errors.ConfigError(f'ContrastiveConfig.queue_size {contrastive.queue_size} is not {what}; choose a multiple of {whole}, '
-                                     f'such as {-(-contrastive.queue_size // whole) * whole}')
+    # The devices divide the batch, so they divide the queue too.
+    if contrastive.moco and contrastive.queue_size % batch_size:
+        raise errors.ConfigError(f'ContrastiveConfig.queue_size {contrastive.queue_size} is not a multiple of batch_size {batch_size}, so it '
+                                 f'would not divide over the devices; choose a multiple of {batch_size}, such as '
+                                 f'{-(-contrastive.queue_size // batch_size) * batch_size}')

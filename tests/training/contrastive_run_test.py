@@ -114,7 +114,7 @@ def test_other_data_or_options_are_refused(passages, source, finished, tmp_path)
 
 
 @pytest.mark.parametrize(('options', 'batch_size', 'message'), [
-    ({'queue_size': 10}, 4, 'queue_size 10 is not a multiple of batch_size 4; choose a multiple of 4, such as 12'),
+    ({'queue_size': 10}, 4, 'queue_size 10 is not a multiple of batch_size 4, .*such as 12'),
     ({'chunks': 3}, 4, 'batch_size 4 does not divide over 1 devices times 3 chunks; choose a multiple of 3'),
     ({'queue_size': 20}, 10, 'batch_size is 10, and there are 9 examples; lower it to 9'),
     ({'chunk_tokens': 512, 'ratio_max': 1.0, 'min_crop_tokens': 99}, 4, r'passages.jsonl:1, .*: 9 passages have fewer than the 99 tokens')])
