@@ -106,6 +106,9 @@ def _check_retriever_training(values: Preview, data: dict[str, Any]) -> None:
     _check_indexes(data.get('index_dir'))
     check_store(data['store_dir'] if isinstance(data.get('store_dir'), str) else None)
     check_examples(data.get('train_file'), None)
+    if isinstance(questions := data.get('questions_file'), str | list | tuple):
+        from atlas_jax.io import file_list
+        file_list.files_of(questions)  # their lines are read when the retriever is there
 
 
 def check_evaluation(values: Preview) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from atlas_jax import errors, types
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index import index_manifest
-from atlas_jax.input import crops, passage_tokens, pipeline
+from atlas_jax.input import crops, passage_tokens, pipeline, question_passages, text_inputs
 from atlas_jax.io.folder import Folder
 from atlas_jax.model import RetrieverModel
 from atlas_jax.tokenizers import formats
@@ -19,12 +19,13 @@ Around = tuple[tuple[int, ...], tuple[int, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class RetrieverData:
-    """The passages that a retriever learns from; one of these is given.
+    """What a retriever learns from; one of these is given.
 
     Attributes:
       train_file: JSON lines with text, and optionally title and section; a file, a folder, a pattern, or several of them.
       store_dir: the passages of a store.
       index_dir: the passages of an index, without those that were deleted.
+      questions_file: JSON lines of questions with positive and negative passages (docs/retriever.md), or DPR's files.
 
     Raises:
       ConfigError: none is given, or several.
@@ -33,12 +34,13 @@ class RetrieverData:
     train_file: str | Sequence[str] | None = None
     store_dir: str | None = None
     index_dir: str | None = None
+    questions_file: str | Sequence[str] | None = None
 
     def __post_init__(self):
-        given = [name for name in ('train_file', 'store_dir', 'index_dir') if getattr(self, name)]
+        names = tuple(field.name for field in dataclasses.fields(self))
+        given = [name for name in names if getattr(self, name)]
         if len(given) != 1:
-            raise errors.ConfigError(f'a retriever learns from train_file, store_dir or index_dir; {" and ".join(given) or "none"} is '
-                                     'given: give one of them')
+            raise errors.ConfigError(f'a retriever learns from one of {", ".join(names)}; {" and ".join(given) or "none"} is given')
 
 
 def pairs_of(data: RetrieverData, model: RetrieverModel, contrastive: ContrastiveConfig) -> pipeline.Pairs:
@@ -46,8 +48,15 @@ def pairs_of(data: RetrieverData, model: RetrieverModel, contrastive: Contrastiv
 
     Raises:
       InputFileError, StoreError, IndexFolderError: missing or damaged, or a passage that is shorter than a crop. ConfigError: a crop that
-        is longer than the retriever's input.
+        is longer than the retriever's input, or hard negatives for passages without questions.
     """
+    if data.questions_file:
+        query = _encoder(model, model.config.query_format, min(model.config.inputs.query_limit, model.config.retriever.input_tokens))
+        passage = _encoder(model, model.config.passage_format, model.config.retriever_max_tokens)
+        return question_passages.QuestionPairs(data.questions_file, query, passage, contrastive.hard_negatives)
+    if contrastive.hard_negatives:
+        raise errors.ConfigError(f'ContrastiveConfig.hard_negatives is {contrastive.hard_negatives}; crops have none: give questions_file, '
+                                 'or 0')
     query_around, passage_around = (around(model, template) for template in (model.config.query_format, model.config.passage_format))
     return crops.Crops(_passages(data, model), contrastive, model.tokenizer, query_around, passage_around,
                        model.config.retriever_max_tokens)
@@ -62,6 +71,11 @@ def around(model: RetrieverModel, template: str) -> Around:
         return tuple(token for segment in part for token in segment.ids)
 
     return literal(segments[:fields[0]]), literal(segments[fields[-1] + 1:])
+
+
+def _encoder(model: RetrieverModel, template: str, limit: int) -> text_inputs.FormatEncoder:
+    return text_inputs.FormatEncoder(template, model.tokenizer.encode, limit, (model.tokenizer.cls_id,), (model.tokenizer.sep_id,),
+                                     formats.PUNCTUATION)
 
 
 def _passages(data: RetrieverData, model: RetrieverModel) -> passage_tokens.PassageTokens:
