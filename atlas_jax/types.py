@@ -45,6 +45,7 @@ class Batch(struct.PyTreeNode):
     passage_lengths          [batch, n] int32                       0 marks empty slots
     retriever_passage_tokens  [batch, n, retriever_max_tokens] int32  the same passages as the retriever sees them, specials included
     retriever_passage_lengths  [batch, n] int32                     0 marks empty slots
+    passage_gold_scores      [batch, n] float32                     a teacher's scores of the given passages; 0 at empty slots
     excluded_passage_ids     [batch, n] int32                       not to be returned, the example's own; -1 marks empty slots
     """
 
@@ -63,6 +64,7 @@ class Batch(struct.PyTreeNode):
     passage_lengths: Array | None = None
     retriever_passage_tokens: Array | None = None
     retriever_passage_lengths: Array | None = None
+    passage_gold_scores: Array | None = None
     excluded_passage_ids: Array | None = None
 
 

@@ -24,8 +24,8 @@ def add_commands(group) -> None:
                         help='search method; all but bm25 (default) need the model')
     parser.add_argument('--top_k', type=cli_options.positive, default=100, metavar='N', help='passages searched (default 100)')
     parser.add_argument('--negatives', type=cli_options.positive, default=10, metavar='N', help='negatives of a question (default 10)')
-    parser.add_argument('--filter', choices=_FILTERS, default=_FILTERS[0], help='what leaves false negatives out: answers (passages with an '
-                        'answer in them, the default), margin (passages that score above the best positive less --margin), or none')
+    parser.add_argument('--filter', choices=_FILTERS, default=_FILTERS[0], help='what leaves false negatives out: answers (passages with '
+                        'an answer in them, the default), margin (passages that score above the best positive less --margin), or none')
     parser.add_argument('--margin', type=float, default=0.0, metavar='SCORE', help='see --filter (default 0)')
     cli_options.add_model(parser)
 
@@ -48,5 +48,5 @@ def _negatives(options: argparse.Namespace) -> None:
     else:
         search = negatives.by_model(cli_options.load_model(options), index, options.searcher)
     counts = negatives.mine(options.questions, search, index.store, settings, pathlib.Path(options.to))
-    print(f'{options.to}: {counts.written} questions, {counts.negatives} negatives; left out: {counts.equal} passages that equal a positive, '
-          f'{counts.filtered} by the filter {options.filter}, {counts.without_positive} questions without a positive')
+    print(f'{options.to}: {counts.written} questions, {counts.negatives} negatives; left out: {counts.equal} passages that equal a '
+          f'positive, {counts.filtered} by the filter {options.filter}, {counts.without_positive} questions without a positive')

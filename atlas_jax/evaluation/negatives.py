@@ -148,8 +148,8 @@ def _wanted(paths: file_list.Paths, settings: Settings) -> Iterator[_Wanted]:
                 texts[name] = tuple(value)
             if settings.filter == 'answers' and not answer_metrics.stand_in_texts(texts['answers']):
                 raise errors.InputFileError(str(file), 'empty or missing, or no text that a passage could hold', line=line, field='answers',
-                                            remedy='the filter leaves out passages with an answer in them: give answers, or choose --filter '
-                                                   'margin or none')
+                                            remedy='the filter leaves out passages with an answer in them: give answers, or choose '
+                                                   '--filter margin or none')
             if not question.positives and not texts['gold_docids'] and not texts['answers']:
                 raise errors.InputFileError(str(file), 'no positive', line=line,
                                             remedy='give answers, gold_docids or positive_passages')
@@ -177,7 +177,8 @@ def _row(wanted: _Wanted, found: Sequence[Scored], store: PassageStore, settings
             chosen.append(each)
     counts.written += 1
     counts.negatives += len(chosen)
-    return {'question': wanted.question.text, 'answers': list(wanted.answers), 'positive_passages': [_as_json(each) for each in positives],
+    return {'question': wanted.question.text, 'answers': list(wanted.answers),
+            'positive_passages': [_as_json(each) for each in positives],
             'negative_passages': [_as_json(each.passage) | {'score': round(each.score, 4)} for each in chosen]}
 
 

@@ -1,7 +1,7 @@
 """Questions with passages that answer them and passages that do not, from files: what a retriever is fine-tuned on.
 
-A line has `question`, `positive_passages` and perhaps `negative_passages`, lists of passages with `text`, `title` and `section`, or of texts.
-DPR's files (Karpukhin et al. 2020) are read too: an array or lines with `positive_ctxs` and `hard_negative_ctxs`.
+A line has `question`, `positive_passages` and perhaps `negative_passages`, lists of passages with `text`, `title` and `section`, or of
+texts. DPR's files (Karpukhin et al. 2020) are read too: an array or lines with `positive_ctxs` and `hard_negative_ctxs`.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class Question:
 
 
 def read(paths: file_list.Paths) -> Iterator[Question]:
-    """Yields the questions of files. Raises InputFileError: no such file, no question, no positive, or a passage without text; with line."""
+    """Yields the questions of files. Raises InputFileError: no such file, no question, no positive, or a passage without text; the line."""
     for file in file_list.files_of(paths):
         for line, row in _rows(str(file)):
             yield question_of(row, str(file), line)

@@ -22,7 +22,7 @@ from atlas_jax.tokenizers.formats import Segment
 ATTENTION_MODES = {f'{source}{name}': (source, statistic) for source in ('eval', 'std')
                    for name, statistic in attention_scores.STATISTICS.items()}
 ATTENTION_MODES = {'adist': ATTENTION_MODES.pop('evalnormssum')} | ATTENTION_MODES
-GOLD_SCORE_MODES = ('pdist', 'emdr', 'loop', *ATTENTION_MODES)
+GOLD_SCORE_MODES = ('pdist', 'emdr', 'loop', 'file', *ATTENTION_MODES)
 ALIASES = {'ppmean': 'pdist', 'evalnormssum': 'adist', 'evalnormsum': 'adist'}
 GOLD_SCORES = ('shared', 'exact')
 DTYPES = ('float32', 'bfloat16')
@@ -44,7 +44,8 @@ class DistillConfig:
         pdist (ppmean): the reader's likelihood of the target given each passage alone. loop: its loss with each passage left out. emdr: the
         likelihood of the target with the passage unknown. adist (evalnormssum, evalnormsum): cross attention times the length of the value.
         {eval,std}{scores,probs,norms}{sum,avg,first,nosep,woquery,top5,top10,top20}: other reductions of cross attention
-        (losses/attention_scores.py). eval reads the scored passages without dropout; std takes it from the training forward, and scores
+        (losses/attention_scores.py). file: scores of another teacher, "gold_score" of each of an example's own passages (TrainData
+        .use_file_passages). eval reads the scored passages without dropout; std takes it from the training forward, and scores
         the n_context passages that are read there.
       temperature_gold: divides the gold scores; in emdr the reader's logits.
       temperature_score: divides the retriever's scores.
@@ -85,6 +86,11 @@ class DistillConfig:
     def attention(self) -> attention_scores.Statistic | None:
         """The statistic of cross attention that the gold scores are, in the attention modes; None in the others."""
         return ATTENTION_MODES[self.gold_score_mode][1] if self.gold_score_mode in ATTENTION_MODES else None
+
+    @property
+    def from_file(self) -> bool:
+        """True where the gold scores come with the examples, so that the reader judges nothing."""
+        return self.gold_score_mode == 'file'
 
     @property
     def from_training_forward(self) -> bool:
@@ -252,7 +258,7 @@ class StepSpec(Layout):
         """The passages of an example that are encoded for gold scores alone; the others' states come from the training forward."""
         scored = self.passages_scored
         # The attention of the training forward needs no other pass.
-        if not scored or self.distillation.from_training_forward:
+        if not scored or self.distillation.from_training_forward or self.distillation.from_file:
             return slice(0, 0)
         return slice(0 if self.distillation.gold_scores == 'exact' else min(self.passages_read, scored), scored)
 

@@ -147,6 +147,6 @@ def check(contrastive: ContrastiveConfig, step: spec_lib.StepConfig, batch_size:
                                  f'{devices * contrastive.chunks}')
     # The devices divide the batch, so they divide the queue too.
     if contrastive.moco and contrastive.queue_size % batch_size:
-        raise errors.ConfigError(f'ContrastiveConfig.queue_size {contrastive.queue_size} is not a multiple of batch_size {batch_size}, so it '
-                                 f'would not divide over the devices; choose a multiple of {batch_size}, such as '
+        raise errors.ConfigError(f'ContrastiveConfig.queue_size {contrastive.queue_size} is not a multiple of batch_size {batch_size}, so '
+                                 f'it would not divide over the devices; choose a multiple of {batch_size}, such as '
                                  f'{-(-contrastive.queue_size // batch_size) * batch_size}')

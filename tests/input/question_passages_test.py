@@ -46,7 +46,8 @@ def test_rows_hold_a_positive_and_hard_negatives(file, capsys):
     row = pairs.draw(1, np.random.default_rng(0))
     assert row.identities.tolist() == [2, -1, -1] and row.passage_lengths[1:].tolist() == [0, 0]
     assert row.query_tokens[1:row.query_lengths - 1].tolist() == TOKENIZER.encode('what is thing 1 ?')
-    np.testing.assert_array_equal(pairs.draw(0, np.random.default_rng(7)).passage_tokens, pairs.draw(0, np.random.default_rng(7)).passage_tokens)
+    twice = [pairs.draw(0, np.random.default_rng(7)).passage_tokens for _ in range(2)]
+    np.testing.assert_array_equal(*twice)
     assert pairs.passages_each == 3 and pairs.digest.startswith('2 questions, sha256 ')
 
 
@@ -66,8 +67,10 @@ def test_files_of_dpr_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(('row', 'message'), [
-    ({'positive_passages': [RED]}, ':3, field "question": empty or missing'), ({'question': 'q', 'positive_passages': []}, 'positive_passages": empty'),
-    ({'question': 'q', 'positive_passages': 'x'}, 'must be a list'), ({'question': 'q', 'positive_passages': [3]}, r'"positive_passages\[0\]": is int'),
+    ({'positive_passages': [RED]}, ':3, field "question": empty or missing'),
+    ({'question': 'q', 'positive_passages': []}, 'positive_passages": empty'),
+    ({'question': 'q', 'positive_passages': 'x'}, 'must be a list'),
+    ({'question': 'q', 'positive_passages': [3]}, r'"positive_passages\[0\]": is int'),
     ({'question': 'q', 'positive_passages': [RED, {'title': 't'}]}, r'"positive_passages\[1\].text": empty or missing')])
 def test_rows_that_lack_something_are_named(file, row, message):
     file.write_text(file.read_text() + json.dumps(row))
