@@ -56,7 +56,7 @@ def contrastive_step(spec: ContrastiveSpec, config: optimizer_lib.OptimizerConfi
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     gradients, keys, metrics = gradients_of(spec, state, batch, key if spec.config.dropout_rate > 0 else None)
     metrics |= {'retriever_learning_rate': optimizer_lib.learning_rates(config, state.step)['retriever_learning_rate'],
-                'gradient_norm': optax.tree.norm(gradients), 'model_flops': _flops(spec, batch),
+                'gradient_norm': optax.tree.norm(gradients), 'model_flops': flops_of(spec, batch),
                 'retriever_tokens': batch.query_lengths.sum() + batch.passage_lengths.sum()}
     with jax.named_scope('update'):
         updates, moments = optimizer_for(config).update(gradients, state.optimizer_state, state.params)
@@ -169,7 +169,8 @@ def _joined(spec: ContrastiveSpec, embeddings: Array) -> Array:
     return jax.lax.with_sharding_constraint(rows, partitioning.replicated(spec.mesh))
 
 
-def _flops(spec: ContrastiveSpec, batch: types.ContrastiveBatch) -> Array:
+def flops_of(spec: ContrastiveSpec, batch: types.ContrastiveBatch) -> Array:
+    """Counts the FLOPs that the encoder needs for a batch, forward and backward: float32 scalar."""
     queries = model_flops.of_retriever(spec.config, batch.query_lengths)
     passages = model_flops.of_retriever(spec.config, batch.passage_lengths)
     # Forward and backward; keys have no backward pass.
