@@ -142,8 +142,8 @@ def of_training(model: atlas.AtlasConfig, run: dict[str, Any]) -> Workload:
 def of_contrastive(retriever: contriever.ContrieverConfig, run: dict[str, Any]) -> Workload:
     """Returns the workload of train.train_retriever's arguments. Raises ConfigError: a size is out of range."""
     # No step of a retriever alone has a reader, so any one does.
-    model = atlas.AtlasConfig(t5.T5Config(vocab_size=1, emb_dim=1, num_heads=1, head_dim=1, mlp_dim=1, num_encoder_layers=1, num_decoder_layers=1), retriever,
-                              n_context=0)
+    reader = t5.T5Config(vocab_size=2, emb_dim=1, num_heads=1, head_dim=1, mlp_dim=1, num_encoder_layers=1, num_decoder_layers=1)
+    model = atlas.AtlasConfig(reader, retriever, n_context=0)
     options, given = run['run'], {name: run[name] for name in ('optimizer', 'contrastive', 'step') if run.get(name) is not None}
     return Workload(model, 'contrastive', options.batch_size, n_context=0, mesh_shape=options.mesh_shape, dropout_rate=options.dropout_rate,
                     inputs=run['model'].inputs, **given)
