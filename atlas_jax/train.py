@@ -232,6 +232,7 @@ def _train(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: 
                                  **run_record.index_settings(group.of(loaded.index), options[-1].refreshes))
     accepted = run_record.check(folder, record, run_folder.latest_step(folder), run.accept_changes)
     # data
+    prepare.check_gold_scores(loaded.examples, options[1], loaded.use_file_passages)
     prepared = prepare.prepare(atlas, loaded.examples, loaded.index, atlas.config.n_context, run.batch_size,
                                distill=distill or DistillConfig(), step=step, search=search, use_file_passages=loaded.use_file_passages)
     spec = prepared.spec
@@ -313,7 +314,7 @@ class _Loop:
         """Goes on from the run's newest checkpoint, or begins, and trains. Raises DivergedError, PreemptedError."""
         folder = io_folder.Folder(self.run.run_dir)
         # Orbax writes in the background; leaving the block waits for the last save.
-        best = int(self.evaluate is not None)
+        best = 0 if self.evaluate is None else 1
         with run_folder.RunCheckpoints(folder, self.run.keep_checkpoints, create=True, keep_best=best) as self.checkpoints:
             # A checkpoint is never written at step 0, so 0 means that there is none.
             done = self.checkpoints.latest_step or 0

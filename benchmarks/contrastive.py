@@ -3,8 +3,8 @@
     python benchmarks/contrastive.py --size small --method moco --json contrastive.json --report contrastive.html
 
 A step is forward, loss, backward and AdamW; with MoCo the momentum encoder's forward pass, its update and the queue besides. Crops are of the
-paper's lengths: shares of 5 to 50 % of pieces of 256 tokens. PyTorch pads to the longest crop that can come (padded), or to the batch's own
-longest with fused attention (tuned).
+paper's lengths: shares of 5 to 50 % of pieces of 256 tokens. PyTorch pads to the longest crop that can come (padded), or to the longest of
+the batch with fused attention (tuned).
 """
 
 import pathlib
@@ -44,7 +44,8 @@ def main() -> None:
             if 'ours' not in sides or found['ours']['seconds'] < sides['ours']['seconds']:
                 sides['ours'] = found['ours'] | {'first': first}
             sides[name] = found[name]
-            print(f'{name:10}{found[name]["seconds"]:9.3f} s   ours {found["ours"]["seconds"]:8.3f} s   ratio {pairs[name]:6.2f}', flush=True)
+            times = [found[side]['seconds'] for side in (name, 'ours')]
+            print(f'{name:10}{times[0]:9.3f} s   ours {times[1]:8.3f} s   ratio {pairs[name]:6.2f}', flush=True)
         sides['ours'] |= ours.ask('memory')
     figures = {'sides': sides, 'pairs': pairs, 'machine': process_pairs.machine(), 'size': options.size, 'method': options.method,
                'batch': batch, 'queue_size': setting['queue_size'], 'rounds': options.rounds, 'dtype': options.dtype,

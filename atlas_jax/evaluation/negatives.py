@@ -65,7 +65,7 @@ class Settings:
 
 @dataclasses.dataclass
 class Counts:
-    """What was found of all questions: those written and those without a positive; negatives written, and passages left out, by why."""
+    """Numbers of all questions: those written and those without a positive; negatives written, and passages left out, by why."""
 
     written: int = 0
     without_positive: int = 0

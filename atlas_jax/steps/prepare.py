@@ -255,8 +255,6 @@ def prepare(atlas: AtlasModel, examples: Sequence[TaskExample], index: Searched,
     group = index_group.of(index)
     if use_file_passages and (group is not None or n_context == 0):
         raise errors.ConfigError('use_file_passages reads the examples\' own passages: it needs n_context of at least 1, and no index')
-    if distill is not None and distill.from_file:
-        check_gold_scores(examples, use_file_passages)
     config, encoder = dataclasses.replace(atlas.config, n_context=n_context, inputs=atlas.inputs), atlas.encoder()
     # The search alone, where it is a program of its own; it computes in the model's own dtypes.
     searching = spec_lib.StepSpec(config, atlas.segments, atlas.mesh, read=(), distill=distill, search=search_config.of(search))
@@ -338,8 +336,10 @@ def _passage_encoder(atlas: AtlasModel, spec: spec_lib.StepSpec, encoder: encode
                                       gold_scores=spec.distill is not None and spec.distill.from_file)
 
 
-def check_gold_scores(examples: Sequence[TaskExample], use_file_passages: bool) -> None:
+def check_gold_scores(examples: Sequence[TaskExample], distill: spec_lib.DistillConfig, use_file_passages: bool) -> None:
     """Raises ConfigError: gold scores are to come from the file, and passages are retrieved, or some bring none; names their lines."""
+    if not distill.from_file:
+        return
     if not use_file_passages:
         raise errors.ConfigError('DistillConfig.gold_score_mode "file" takes the scores of passages that the examples bring; set '
                                  'use_file_passages, or choose another mode')

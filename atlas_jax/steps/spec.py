@@ -139,7 +139,7 @@ class StepConfig:
 
 
 class Layout:
-    """Where and how a compiled step runs: the part of its static side that every step has.
+    """The part of a compiled step's static side that every step has: where and how it runs.
 
     Attributes:
       mesh: devices; one token stream each.

@@ -1,4 +1,4 @@
-"""What a retriever learns from without a reader: crops of the passages of files, a store or an index, or questions with passages."""
+"""The data that a retriever learns from without a reader: crops of the passages of files, a store or an index, or questions with passages."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ Around = tuple[tuple[int, ...], tuple[int, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class RetrieverData:
-    """What a retriever learns from; one of these is given.
+    """The files or folder that a retriever learns from; one of these is given.
 
     Attributes:
       train_file: JSON lines with text, and optionally title and section; a file, a folder, a pattern, or several of them.

@@ -35,7 +35,7 @@ class Dispatched:
 
 
 class Work(Protocol):
-    """What a run computes: its steps, their state, and what a checkpoint has of them."""
+    """The steps of a run, their state, and what a checkpoint has of them."""
 
     program: str  # name of the jitted step
 

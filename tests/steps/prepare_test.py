@@ -103,9 +103,11 @@ def test_scores_of_another_teacher_come_with_the_passages(atlas):
     batch, _ = prepared.batch(scored, 4, None)
     np.testing.assert_array_equal(batch.passage_gold_scores, [[0, 0, 0], [0, -0.5, 0], [0, -0.5, -1], [0, -0.5, -1]])
     with pytest.raises(errors.ConfigError, match=r'example 0, .*a passage has no "gold_score"; write one for every passage'):
-        prepare.prepare(atlas, examples_of(atlas), None, 2, 8, use_file_passages=True, distill=from_file)
+        prepare.check_gold_scores(examples_of(atlas), from_file, True)
     with pytest.raises(errors.ConfigError, match='set use_file_passages, or choose another mode'):
-        prepare.prepare(atlas, scored, None, 2, 4, distill=from_file)
+        prepare.check_gold_scores(scored, from_file, False)
+    prepare.check_gold_scores(scored, from_file, True)
+    prepare.check_gold_scores(examples_of(atlas), JOINT, False)
 
 
 def test_a_format_that_touches_text_takes_the_slower_way_and_says_so(atlas, index, capsys):

@@ -23,7 +23,7 @@ from atlas_jax.compare.pytorch import models  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.optimized]
 
-FOLDER = pathlib.Path(__file__).parents[1] / 'fixtures' / 'parity' / 'contriever'
+FOLDER = pathlib.Path(__file__).parents[2] / 'fixtures' / 'parity' / 'contriever'
 STEPS, BATCH, QUEUE, RATE = 20, 4, 12, 5e-4
 OPTIMIZER = OptimizerConfig(retriever_learning_rate=RATE, schedule='fixed', warmup_steps=0, total_steps=STEPS, weight_decay=0.1, clip=0.0)
 
