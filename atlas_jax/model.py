@@ -264,6 +264,7 @@ class RetrieverModel:
 
         Raises ModelFolderError: no retriever in it, a damaged one, one with a second encoder for passages, or its tokenizer is missing.
         """
+        # Opened, not read: a folder that does not serve is refused before its weights are loaded.
         opened = loading.open_model(path)
         if 'passage_encoder' in opened.openers:
             raise errors.ModelFolderError(f'{path}: has an encoder for passages beside that for queries, and a retriever that is trained '

@@ -272,6 +272,7 @@ def train_retriever(run: RunConfig, data: RetrieverData, model: RetrieverSource,
       UserError: as `train`.
     """
     _use_compilation_cache(run)
+    # Two processes in one folder would destroy each other's rows.
     with run_folder.writing(run.run_dir):
         work = contrastive_run.prepare(model.load(), data, contrastive, optimizer, step or StepConfig(), run.batch_size, run.seed,
                                        run.prefetch_batches, run.mesh_shape, run.dropout_rate)
@@ -286,6 +287,7 @@ def train_retriever(run: RunConfig, data: RetrieverData, model: RetrieverSource,
 def _evaluate(run: RunConfig, loaded: Loaded, prepared: prepare.Prepared, state: state_lib.TrainState,
               done: int) -> tuple[float, dict[str, float]]:
     """Returns the task's first metric, and all for the row of the step."""
+    # By the weights of the moment: evaluation answers as a user would with this checkpoint.
     params, _ = state_lib.to_items(state)
     evaluation = evaluate.evaluate_examples(
         dataclasses.replace(loaded.atlas, params=params), loaded.eval_examples, loaded.index, label=f'evaluating at {done}',

@@ -101,6 +101,7 @@ def check_training(values: Preview) -> None:
 
 
 def _check_retriever_training(values: Preview, data: dict[str, Any]) -> None:
+    # No reader, and no task: the file's name for the data says which training it is.
     folder = values.values_of('RetrieverSource').get('retriever_dir')
     check_model_folder(folder if isinstance(folder, str) else None)
     _check_indexes(data.get('index_dir'))

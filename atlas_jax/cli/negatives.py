@@ -31,6 +31,7 @@ def add_commands(group) -> None:
 
 
 def _negatives(options: argparse.Namespace) -> None:
+    # Everything that the command line alone can tell, before jax is imported.
     has_model = bool(options.model or options.reader or options.retriever)
     if options.searcher != 'bm25':
         inputs.check_model(options)

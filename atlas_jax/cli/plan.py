@@ -123,6 +123,7 @@ def _of_gin(options: argparse.Namespace) -> Workload:
     # runs/plan.gin says everything itself; a run's own file says what its training or evaluation needs.
     if gin_parse.is_bound(workload.Workload):
         return workload.Workload(**gin_parse.arguments_of(workload.Workload))
+    # Sizes of the retriever alone: its file has no reader.
     if gin_parse.is_bound(train.train_retriever):
         return workload.of_contrastive(gin_parse.value_of('RETRIEVER'), gin_parse.arguments_of(train.train_retriever))
     model = gin_parse.value_of('MODEL')

@@ -72,6 +72,7 @@ def _run_training(options: argparse.Namespace) -> None:
     from atlas_jax.gin_files import parse as gin_parse
     from atlas_jax.io.folder import Folder
     cli_options.read_gin(options)
+    # One command for both: which one a gin file means shows by the function that it binds.
     trainer = train.train_retriever if gin_parse.is_bound(train.train_retriever) else train.train
     arguments = gin_parse.arguments_of(trainer)
     run = arguments.pop('run')

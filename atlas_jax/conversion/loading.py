@@ -328,6 +328,7 @@ def _open_own(path: pathlib.Path | Folder) -> Opened:
     tokenizers = own.tokenizers(path)
     places = {part: [tokenizers / part] for part in ('reader', 'retriever')}
     openers: dict[str, Callable[[], weights.Weights[weights.Config]]] = {name: functools.partial(run.part, name) for name in run.parts}
+    # It states no task and no number of passages, which are a reader's.
     if isinstance(run.config, atlas.RetrieverConfig):
         return Opened(ATLAS_JAX, path, openers, places, run.config.inputs, step=run.step)
     return Opened(ATLAS_JAX, path, openers, places, run.config.inputs, run.config.n_context, registry.from_dict(run.description['task']),

@@ -180,6 +180,7 @@ def rows_of(readers: Sequence[TokenReader], rows: np.ndarray, width: int, max_to
 
 def flat(readers: Sequence[TokenReader], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the ids of the `rows` [n] int64, ascending, without padding, and their lengths [n] int32. Raises StoreError: damaged."""
+    # Without padding: of a store with one long passage a table would be mostly zeros.
     ids, lengths, first = [], [], 0
     for reader in readers:
         # Ascending rows of one segment follow one another.

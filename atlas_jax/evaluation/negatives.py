@@ -89,6 +89,7 @@ def by_words(index_dir: str, store_dir: str | None = None) -> Search:
     store = PassageStore.open(store_dir or index.store_path)
     searcher = on_host.lexical(on_host.Part(index, store))
 
+    # None where no passage has a word: then nothing is found either.
     def search(questions: Sequence[str], top_k: int) -> list[list[Scored]]:
         if searcher is None:
             return [[] for _ in questions]
@@ -120,6 +121,7 @@ def mine(paths: file_list.Paths, search: Search, store: PassageStore, settings: 
     Raises:
       InputFileError: a line without question, or without what the filter or the positives need. DiskFullError.
     """
+    # The whole file before the first search: a mistake in its last line must not cost an hour.
     wanted, counts = list(_wanted(paths, settings)), Counts()
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -162,6 +164,7 @@ def _row(wanted: _Wanted, found: Sequence[Scored], store: PassageStore, settings
     if not positives:
         counts.without_positive += 1
         return None
+    # By text: a positive of the file may have another docid in the index, or none.
     known = {_text_of(passage) for passage in positives}
     # The best positive's score; one that was not found scores below everything that was.
     best = max((each.score for each in found if _text_of(each.passage) in known), default=-np.inf)
@@ -183,6 +186,7 @@ def _row(wanted: _Wanted, found: Sequence[Scored], store: PassageStore, settings
 
 
 def _positives(wanted: _Wanted, found: Sequence[Scored], store: PassageStore) -> list[Passage]:
+    # What a person has said of the question counts before what a search says.
     if wanted.question.positives:
         return list(wanted.question.positives)
     if gold := [store[row] for docid in wanted.gold_docids if (row := store.find(docid)) is not None]:
@@ -192,6 +196,7 @@ def _positives(wanted: _Wanted, found: Sequence[Scored], store: PassageStore) ->
 
 def _is_false(each: Scored, wanted: _Wanted, best: float, settings: Settings) -> bool:
     """Returns whether a passage may answer the question after all."""
+    # The title too: a page about the answer is about the answer.
     if settings.filter == 'answers':
         return answer_metrics.contains_answer(f'{each.passage.full_title} {each.passage.text}', wanted.answers)
     return settings.filter == 'margin' and each.score > best - settings.margin

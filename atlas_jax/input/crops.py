@@ -56,11 +56,13 @@ class CropConfig:
         return self._length(min(passage_tokens, self.chunk_tokens), self.ratio_max)
 
     def _length(self, tokens: int, ratio: float) -> int:
+        # The bounds are asked in this order: a passage of as few tokens as a crop may have is its own crop.
         return min(max(round(ratio * tokens), self.min_crop_tokens), tokens)
 
 
 def crop(tokens: np.ndarray, config: CropConfig, generator: np.random.Generator) -> np.ndarray:
     """Returns a random span of tokens [n] int; its length and place are drawn independently of any other crop's."""
+    # Length first, then a place where it fits: every place is as likely as another.
     length = config._length(len(tokens), generator.uniform(config.ratio_min, config.ratio_max))
     start = int(generator.integers(len(tokens) - length + 1))
     return tokens[start:start + length]
@@ -85,12 +87,14 @@ def augment(tokens: np.ndarray, config: CropConfig, generator: np.random.Generat
         if chosen.all():
             chosen[generator.integers(len(tokens))] = False
         return tokens[~chosen]
+    # A copy: tokens are a view of the passages, which come again.
     changed = tokens.copy()
     if config.augmentation == 'replace':
         changed[chosen] = generator.choice(ordinary_ids, int(chosen.sum()))
     elif config.augmentation == 'mask':
         changed[chosen] = mask_id
     else:
+        # Among themselves, so that no token is lost.
         changed[chosen] = generator.permutation(tokens[chosen])
     return changed
 
@@ -122,6 +126,7 @@ class Crops:
         if self.config.augmentation == 'mask' and self.tokenizer.mask_id is None:
             raise errors.ConfigError('augmentation is "mask", but the vocabulary has no [MASK]; choose another one')
         self.passages.check_length(self.config.min_crop_tokens)
+        # The widest row sets the program's width, so it is known before anything is traced.
         lengths = np.diff(self.passages.starts)
         self._longest = self.config.crop_tokens(int(lengths.max()))
         if max(self.widths) > self.max_tokens:
@@ -149,6 +154,7 @@ class Crops:
 
     def sampled_lengths(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns lengths [n] int of queries and of passages as they will come, always the same ones."""
+        # Fixed: capacities decide what is compiled, and must be the same in every process and every run.
         generator = np.random.default_rng(0)
         rows = [self.draw(int(number), generator) for number in generator.integers(len(self), size=min(_SAMPLED, 8 * len(self)))]
         return np.array([row.query_lengths for row in rows]), np.array([row.passage_lengths[0] for row in rows])
@@ -160,6 +166,7 @@ class Crops:
         if len(tokens) > self.config.chunk_tokens:
             start = int(generator.integers(len(tokens) - self.config.chunk_tokens + 1))
             tokens = tokens[start:start + self.config.chunk_tokens]
+        # Two independent draws of one generator; neither crop knows of the other.
         rows = []
         for (before, after), width in zip((self.query_around, self.passage_around), self.widths, strict=True):
             changed = augment(crop(tokens, self.config, generator), self.config, generator, self.tokenizer.ordinary_ids,

@@ -43,12 +43,14 @@ class PassageTokens:
     @functools.cached_property
     def digest(self) -> str:
         """16 hexadecimal digits that change with any token; the record of a run has them."""
+        # Borders and ids: two files with the same tokens cut elsewhere are other data. One type, whatever the store keeps.
         found = hashlib.sha256(self.starts.tobytes())
         found.update(self.ids.astype(np.uint32).tobytes())
         return found.hexdigest()[:16]
 
     def check_length(self, least: int) -> None:
         """Raises InputFileError: passages of fewer than `least` tokens; names the first of them."""
+        # All at once: a user should not have to mend one line after another.
         short = np.flatnonzero(np.diff(self.starts) < least)
         if len(short):
             named = ', '.join(self.place(number) for number in short[:_NAMED].tolist()) + (', …' if len(short) > _NAMED else '')
@@ -61,6 +63,7 @@ def of_files(paths: file_list.Paths, tokenizer: BertTokenizer) -> PassageTokens:
 
     Raises InputFileError: no such file, or a line without text; names file and line.
     """
+    # Places are kept beside: a message has to name the line of a passage that turns out too short.
     parts, places = [], []
     with progress.bar(None, f'tokenising {file_list.shown(paths)}', ' passages') as bar:
         for file, line, passage in read_passages(paths):
@@ -101,6 +104,7 @@ def of_store(store: PassageStore, tokenizer: BertTokenizer, rows: np.ndarray | N
     def place(number: int) -> str:
         return f'{store.path}, passage "{store.docid(int(rows[number]))}"'
 
+    # Most stores were made for this very retriever, and tokenising 33 million passages again takes hours.
     if store.retriever_tokenizer == tokenizer.fingerprint:
         ids, lengths = store.retriever_ids(rows)
         return PassageTokens(ids, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), place)
@@ -120,5 +124,6 @@ def _encoded(passage: Passage, tokenizer: BertTokenizer) -> np.ndarray:
 
 
 def _joined(parts: Sequence[np.ndarray], place: Callable[[int], str]) -> PassageTokens:
+    # One array, as a store has them: a list of arrays costs a hundred bytes a passage.
     starts = np.concatenate([[0], np.cumsum([len(part) for part in parts], dtype=np.int64)])
     return PassageTokens(np.concatenate(parts), starts, place)

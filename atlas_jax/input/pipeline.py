@@ -109,6 +109,7 @@ class _Seed(grain.RandomMapTransform):
 
     def random_map(self, number: int, generator: np.random.Generator) -> tuple[int, int]:
         """Returns the number, and what its generator is made from at this position."""
+        # A number, and not the generator: it goes through a batch that other processes make too.
         return int(number), int(generator.integers(1 << 62))
 
 

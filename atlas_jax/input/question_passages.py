@@ -57,6 +57,7 @@ def question_of(row: dict[str, Any], file: str, line: int, needs_positive: bool 
 
 def _rows(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line from 1, row) of JSON lines, or of DPR's one array, whose elements count as lines."""
+    # DPR's training files are gigabytes in one array: element by element, never as a whole.
     if json_array.opening(file).kind != 'array':
         yield from jsonl.read(file)
         return
@@ -67,6 +68,7 @@ def _rows(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _passages(row: dict[str, Any], names: Sequence[str], file: str, line: int) -> tuple[Passage, ...]:
+    # Our name first, where a converted file has both.
     name = next((name for name in names if name in row), names[0])
     found = row.get(name, [])
     if not isinstance(found, list):
@@ -103,6 +105,7 @@ class QuestionPairs:
 
         Raises InputFileError: see `read`.
         """
+        # Tokenised once, and not at every draw: widths and lengths have to be known before anything is traced.
         self._hard_negatives, dropped, few = hard_negatives, 0, 0
         self._rows: list[_Row] = []
         numbers: dict[tuple[int, ...], int] = {}  # of each passage by its ids, so that equal ones are known as such
@@ -119,6 +122,7 @@ class QuestionPairs:
                 few += len(negatives) < hard_negatives
                 self._rows.append(_Row(tuple(query.ids(question.text, '', '')), positives, negatives))
                 bar.update(1)
+        # In the order of their numbers, which a dict keeps.
         self._passages = list(numbers)
         if dropped:
             print(f'{file_list.shown(paths)}: {dropped} negatives equal a positive of their question and were left out', flush=True)
@@ -153,6 +157,7 @@ class QuestionPairs:
         """Returns a question with passages, numpy arrays without the batch axis; it depends on number and generator alone."""
         row, (query_width, passage_width) = self._rows[number], self.widths
         chosen = [row.positives[generator.integers(len(row.positives))]]
+        # An empty place has length 0 and identity -1: the loss leaves it out.
         # Others in every epoch, where there are more than have room.
         chosen += generator.permutation(row.negatives)[:self._hard_negatives].astype(int).tolist()
         tokens, lengths = np.zeros((self.passages_each, passage_width), np.int32), np.zeros(self.passages_each, np.int32)

@@ -30,6 +30,7 @@ def info_nce(logits: Array, positives: Array, there: Array | None = None, *, lab
     logits = jnp.where(there, logits, _MASKED)
     log_likelihoods = logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     loss = -jnp.sum(jnp.where(is_positive, log_likelihoods, 0.0), axis=-1)  # [rows]
+    # Skipped at 0: it is a pass over all logits.
     if label_smoothing:
         evenly = -jnp.sum(jnp.where(there, log_likelihoods, 0.0), axis=-1) / jnp.sum(there, axis=-1)
         loss = (1.0 - label_smoothing) * loss + label_smoothing * evenly
@@ -53,6 +54,7 @@ def in_batch_loss(queries: Array, passages: Array, identities: Array | None = No
     batch, n = passages.shape[:2]
     flat = passages.reshape(batch * n, -1)  # [batch * n, dim]
     logits = jnp.einsum('bd,pd->bp', queries, flat) / temperature  # b queries, p passages of all examples
+    # Questions of one page share their passage: as a negative it would be told from itself.
     there = None
     if identities is not None:
         there = (identities.reshape(-1) >= 0) & (identities.reshape(-1) != identities[:, :1])  # [batch, batch * n]
@@ -78,6 +80,7 @@ def moco_loss(queries: Array, keys: Array, queue: Array, *, temperature: float, 
     if label_smoothing:
         evenly = total - (positive + jnp.sum(negative, axis=-1)) / (queue.shape[0] + 1)
         loss = (1.0 - label_smoothing) * loss + label_smoothing * evenly
+    # Strictly: a retriever that embeds everything alike is right nowhere.
     right = positive > jnp.max(negative, axis=-1)
     return jnp.mean(loss), jnp.mean(right.astype(jnp.float32))
 
@@ -96,6 +99,7 @@ def enqueue(queue: Array, pointer: Array, keys: Array) -> tuple[Array, Array]:
 
 def momentum_update(momentum_params, params, momentum: Array | float):
     """Returns momentum * momentum_params + (1 - momentum) * params, trees of arrays [...], in the dtype of the first."""
+    # In float32 whatever the parameters are: a step of one part in two thousand is lost in bfloat16.
     def move(slow: Array, fast: Array) -> Array:
         return (momentum * slow.astype(jnp.float32) + (1.0 - momentum) * fast.astype(jnp.float32)).astype(slow.dtype)
 

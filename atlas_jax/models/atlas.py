@@ -180,6 +180,7 @@ def config_from_dict(values: dict[str, Any]) -> AtlasConfig | RetrieverConfig:
     try:
         retriever, given = contriever.ContrieverConfig(**tuples('retriever')), tuples('inputs')
         inputs = InputConfig(**_old_limit(given) | given)
+        # The key is there all the same: its lack would be a damaged file.
         if values['reader'] is None:
             return RetrieverConfig(retriever, inputs)
         return AtlasConfig(t5.T5Config(**tuples('reader')), retriever, inputs, values['n_context'])

@@ -225,6 +225,7 @@ def remedies(planned: 'Plan | gpu_plan.GpuPlan', workload: workload_lib.Workload
         found.append(f'accumulate: StepConfig.accumulation_steps={planned.accumulation_steps * factor} with batch_size {planned.chips} '
                      '(the same examples an update, one a chip at a time)')
     # An index, or moments, of less than 1 GiB a chip are not the reason that a step does not fit.
+    # Chunks keep the loss, which accumulation would change.
     if planned.kind == 'contrastive' and planned.batch_size > planned.chips:
         found.append(f'encode the batch in parts: ContrastiveConfig.chunks={planned.batch_size // planned.chips}')
     if planned.hbm_parts['index'] > 1 and workload.index_dtype != 'int8':

@@ -204,6 +204,7 @@ def _crop_lengths(workload: Workload) -> tuple[np.ndarray, int]:
     options, pieces = workload.contrastive, np.full(1, workload.contrastive.chunk_tokens)
     if workload.passage_tokens is not None or workload.passage_lengths is not None:
         pieces = np.minimum(workload_lib.token_lengths(workload).retriever_passages, options.chunk_tokens)
+    # Drawn as a run draws them, so that a plan's capacities are those of the run.
     shares = np.random.default_rng(0).uniform(options.ratio_min, options.ratio_max, _PACKED_SAMPLE)
     lengths = np.maximum(shares * np.resize(pieces, _PACKED_SAMPLE), options.min_crop_tokens).astype(np.int64)
     return lengths + _SPECIAL, options.crop_tokens(int(pieces.max())) + _SPECIAL

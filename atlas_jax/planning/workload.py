@@ -144,6 +144,7 @@ def of_contrastive(retriever: contriever.ContrieverConfig, run: dict[str, Any]) 
     # No step of a retriever alone has a reader, so any one does.
     reader = t5.T5Config(vocab_size=2, emb_dim=1, num_heads=1, head_dim=1, mlp_dim=1, num_encoder_layers=1, num_decoder_layers=1)
     model = atlas.AtlasConfig(reader, retriever, n_context=0)
+    # Options that the file leaves out have their defaults, as in a run.
     options, given = run['run'], {name: run[name] for name in ('optimizer', 'contrastive', 'step') if run.get(name) is not None}
     return Workload(model, 'contrastive', options.batch_size, n_context=0, mesh_shape=options.mesh_shape, dropout_rate=options.dropout_rate,
                     inputs=run['model'].inputs, **given)

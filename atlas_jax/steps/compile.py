@@ -78,6 +78,7 @@ class FirstThatFits:
 
 def first_that_fits(spec: Layout, computing_again: Callable[[str], Any]) -> Any:
     """Returns the step that `computing_again` makes of a name in spec.remat; of several the first that fits the devices."""
+    # Forms are compiled when the step is first called, so making them costs nothing.
     if len(spec.remat) == 1:
         return computing_again(*spec.remat)
     return FirstThatFits('remat', {remat: computing_again(remat) for remat in spec.remat})

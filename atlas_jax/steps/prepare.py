@@ -343,6 +343,7 @@ def check_gold_scores(examples: Sequence[TaskExample], distill: spec_lib.Distill
     if not use_file_passages:
         raise errors.ConfigError('DistillConfig.gold_score_mode "file" takes the scores of passages that the examples bring; set '
                                  'use_file_passages, or choose another mode')
+    # An example without passages reads an empty one, of which no teacher has said anything.
     missing = [example for example in examples if not example.passages
                or not all(isinstance(passage, ScoredPassage) for passage in example.passages)]
     if missing:

@@ -87,6 +87,7 @@ def passages(row: dict[str, Any]) -> tuple[Passage, ...]:
 
 
 def _passage(value: dict[str, Any], number: int) -> Passage:
+    # A class of its own: examples without scores stay what they were, in the records of runs too.
     parts = (str(value.get('id', number)), value.get('title', ''), value.get('section', ''), value['text'])
     return ScoredPassage(*parts, float(value['gold_score'])) if 'gold_score' in value else Passage(*parts)
 

@@ -67,6 +67,7 @@ class BertTokenizer:
         self._tokenizer.add_special_tokens([token for token in _SPECIAL if token in vocabulary])
         self.vocab_size = max(vocabulary.values()) + 1
         self.pad_id, self.cls_id, self.sep_id = (vocabulary[token] for token in ('[PAD]', '[CLS]', '[SEP]'))
+        # For crops of a retriever's own training alone: no input of a model has [MASK] otherwise.
         self.mask_id = vocabulary.get('[MASK]')
         self.ordinary_ids = np.setdiff1d(np.fromiter(vocabulary.values(), np.int64), [vocabulary.get(token, -1) for token in _SPECIAL])
         # of what decides the ids, not of files: vocab.txt and tokenizer.json of one tokenizer have one fingerprint

@@ -47,6 +47,7 @@ class ContrastiveConfig(CropConfig):
     hard_negatives: int = 0
     chunks: int = 1
 
+    # Crops are part of these options: a run's record then has all that decides what it learns in one place.
     def __post_init__(self):
         super().__post_init__()
         for name, valid in (('method', METHODS), ('momentum_schedule', MOMENTUM_SCHEDULES)):
@@ -61,6 +62,7 @@ class ContrastiveConfig(CropConfig):
         # Written so that NaN is refused too.
         if not 0 < self.temperature < math.inf:
             raise errors.ConfigError(f'ContrastiveConfig.temperature is {self.temperature}; it must be finite and greater than 0')
+        # A queue holds passages of any question; hard negatives are of one.
         if self.moco and self.hard_negatives:
             raise errors.ConfigError(f'ContrastiveConfig.hard_negatives is {self.hard_negatives}; the negatives of method "moco" are those '
                                      'of its queue: choose "inbatch", or 0')
@@ -131,6 +133,7 @@ def make_spec(config: contriever.ContrieverConfig, mesh: jax.sharding.Mesh, leng
     # Each chunk takes an equal part of every device, so that no token moves.
     each = batch_size // mesh.size // contrastive.chunks
     streams = mesh.size * contrastive.chunks
+    # Queries and passages share a level: the step is one switch.
     kinds = buckets.distinct({'queries': buckets.capacities(lengths[0], each, widths[0], streams),
                               'passages': buckets.capacities(lengths[1], each * passages_each, widths[1], streams)})
     return ContrastiveSpec(config, mesh, contrastive, batch_size, passages_each, kinds['queries'], kinds['passages'], step, lower_for)
@@ -138,6 +141,7 @@ def make_spec(config: contriever.ContrieverConfig, mesh: jax.sharding.Mesh, leng
 
 def check(contrastive: ContrastiveConfig, step: spec_lib.StepConfig, batch_size: int, devices: int) -> None:
     """Raises ConfigError: the batch or the queue does not divide, or gradients are to be accumulated; see make_spec."""
+    # Parts of a batch with losses of their own would have fewer negatives, and no word would say so.
     if step.accumulation_steps != 1:
         raise errors.ConfigError(f'StepConfig.accumulation_steps is {step.accumulation_steps}; a batch whose passages are one another\'s '
                                  'negatives is not cut: set ContrastiveConfig.chunks, which computes the same gradient in parts')

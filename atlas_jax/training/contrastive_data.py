@@ -1,4 +1,4 @@
-"""The data that a retriever learns from without a reader: crops of the passages of files, a store or an index, or questions with passages."""
+"""The data of a retriever alone: crops of the passages of files, a store or an index, or questions with passages."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -50,6 +50,7 @@ def pairs_of(data: RetrieverData, model: RetrieverModel, contrastive: Contrastiv
       InputFileError, StoreError, IndexFolderError: missing or damaged, or a passage that is shorter than a crop. ConfigError: a crop that
         is longer than the retriever's input, or hard negatives for passages without questions.
     """
+    # Labels first: passages without questions have no hard negatives, and are cropped.
     if data.questions_file:
         query = _encoder(model, model.config.query_format, min(model.config.inputs.query_limit, model.config.retriever.input_tokens))
         passage = _encoder(model, model.config.passage_format, model.config.retriever_max_tokens)
@@ -66,6 +67,7 @@ def around(model: RetrieverModel, template: str) -> Around:
     """Returns the ids before and after the fields of a format, special tokens and prompts. Raises FormatError."""
     segments = formats.cut_format(template, model.tokenizer.encode, prefix_ids=(model.tokenizer.cls_id,),
                                   suffix_ids=(model.tokenizer.sep_id,), borders=formats.PUNCTUATION)
+    # Crops stand where the fields would; what is between title and text is part of neither.
     fields = [number for number, segment in enumerate(segments) if segment.kind != 'literal']
     def literal(part: Sequence[formats.Segment]) -> tuple[int, ...]:
         return tuple(token for segment in part for token in segment.ids)

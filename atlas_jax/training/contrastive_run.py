@@ -22,6 +22,7 @@ class Batches:
 
     def __init__(self, pairs: pipeline.Pairs, mesh: jax.sharding.Mesh, batch_size: int, seed: int, ahead: int):
         """Makes the pipeline; `ahead` batches are made before they are asked for."""
+        # Placed by the thread that makes them, while a step runs.
         sharding = partitioning.batch_sharding(mesh, batch_size)
         # Positions are global, so any number of processes can go on where another number stopped.
         rows = hosts.local_rows(sharding, batch_size).tolist()
@@ -61,6 +62,7 @@ class ContrastiveWork:
     program: str = contrastive_step.contrastive_step.__name__
 
     def __post_init__(self) -> None:
+        # The seed is part of the program: dropout keys are folded from it and from the step's number.
         self._step = contrastive_step.make_contrastive_step(self.spec, self.optimizer, self.seed)
 
     @property
@@ -79,6 +81,7 @@ class ContrastiveWork:
 
     def restored(self, checkpoints: RunCheckpoints) -> contrastive_state.ContrastiveState:
         """See Work: queue and momentum encoder too."""
+        # Shapes with shardings: each process reads its own rows of the queue, whatever mesh they were written from.
         abstract = contrastive_state.abstract(self.spec, contrastive_step.optimizer_for(self.optimizer))
         params, moments, position = checkpoints.restore(*contrastive_state.to_items(abstract))
         self.batches.restore(position['examples'])
@@ -118,6 +121,7 @@ def prepare(model: RetrieverModel, data: contrastive_data.RetrieverData, contras
         retriever = dataclasses.replace(retriever, normalize=True)
     model = dataclasses.replace(model, config=dataclasses.replace(model.config, retriever=retriever))
     pairs = contrastive_data.pairs_of(data, model, contrastive)
+    # Of a batch that meets itself every passage would be a negative of its double.
     if batch_size > len(pairs):
         raise errors.ConfigError(f'batch_size is {batch_size}, and there are {len(pairs)} examples; lower it to {len(pairs)} or less')
     spec = contrastive_lib.make_spec(retriever, mesh, pairs.sampled_lengths(), pairs.widths, batch_size, contrastive, step,

@@ -47,13 +47,16 @@ def create(params: dict[str, Any], spec: ContrastiveSpec, optimizer: optax.Gradi
       seed: of the queue's first rows, which stand for passages until keys take their places (He et al. 2019).
     """
     shardings = state_shardings(spec, optimizer)
+    # Laid out as the step wants it, or the first call would move everything once.
     placed = state_lib.copy_to_mesh(params, shardings.params, spec.step.param_type)
     moments = compile_step(_init_moments, spec, optimizer, out_shardings=_moments_shardings)(placed)
     made = ContrastiveState(hosts.place(np.zeros((), np.int32), shardings.step), placed, moments)
     if not spec.contrastive.moco:
         return made
+    # On the host: the same rows whatever the mesh, so that a run can go on with other devices.
     rows = np.random.default_rng(seed).standard_normal((spec.contrastive.queue_size, spec.config.embedding_dim), np.float32)
     rows /= np.linalg.norm(rows, axis=-1, keepdims=True)
+    # A copy of its own: the step donates both encoders, and a buffer can be donated once.
     slow = state_lib.copy_to_mesh(params['retriever'], shardings.momentum_encoder, jnp.float32)
     return made.replace(momentum_encoder=slow, queue=hosts.place(rows, shardings.queue),
                         queue_pointer=hosts.place(np.zeros((), np.int32), shardings.queue_pointer))
@@ -78,6 +81,7 @@ def state_shardings(spec: ContrastiveSpec, optimizer: optax.GradientTransformati
     found = ContrastiveState(whole, shardings, moments)
     if not spec.contrastive.moco:
         return found
+    # As the index's rows lie: each device scores its own part of the queue.
     return found.replace(momentum_encoder=shardings['retriever'], queue=partitioning.sharding(spec.mesh, 'passages', None),
                          queue_pointer=whole)
 

@@ -59,12 +59,14 @@ def contrastive_step(spec: ContrastiveSpec, config: optimizer_lib.OptimizerConfi
                 'gradient_norm': optax.tree.norm(gradients), 'model_flops': flops_of(spec, batch),
                 'retriever_tokens': batch.query_lengths.sum() + batch.passage_lengths.sum()}
     with jax.named_scope('update'):
+        # Queue and encoder move together: keys that enter now were made by the encoder before this update.
         updates, moments = optimizer_for(config).update(gradients, state.optimizer_state, state.params)
         params = optimizer_lib.apply_updates(state.params, updates, jax.random.fold_in(key, _ROUNDING))
         after = state.replace(step=state.step + 1, params=params, optimizer_state=moments)
         if spec.contrastive.moco:
             momentum = momentum_at(spec, config.schedule_steps, state.step)
             queue, pointer = losses.enqueue(state.queue, state.queue_pointer, types.required(keys))
+            # Towards the encoder as it is after the update (He et al. 2019, algorithm 1).
             slow = losses.momentum_update(state.momentum_encoder, params['retriever'], momentum)
             after = after.replace(momentum_encoder=slow, queue=queue, queue_pointer=pointer)
             metrics['momentum'] = momentum
@@ -74,6 +76,7 @@ def contrastive_step(spec: ContrastiveSpec, config: optimizer_lib.OptimizerConfi
 def momentum_at(spec: ContrastiveSpec, schedule_steps: int, updates_done: Array | int) -> Array:
     """Returns the momentum of the update behind `updates_done`: constant, or rising to 1 over half a cosine; scalar float32."""
     options = spec.contrastive
+    # In graph: nothing compiles again while it rises.
     if options.momentum_schedule == 'constant':
         return jnp.float32(options.momentum)
     done = jnp.clip(jnp.asarray(updates_done, jnp.float32) / schedule_steps, 0.0, 1.0)
@@ -83,6 +86,7 @@ def momentum_at(spec: ContrastiveSpec, schedule_steps: int, updates_done: Array 
 def gradients_of(spec: ContrastiveSpec, state: ContrastiveState, batch: types.ContrastiveBatch,
                  dropout_key: Array | None = None) -> tuple[dict[str, Any], Array | None, Metrics]:
     """Returns gradients shaped like the parameters, MoCo's keys [batch, dim], and metrics, scalars; at the smallest capacities that fit."""
+    # Before the switch: the level is that of the fullest stream of any chunk.
     chunked = _chunks(spec, batch, dropout_key)
 
     def branch(level: int):
@@ -109,6 +113,7 @@ def _at_level(spec: ContrastiveSpec, state: ContrastiveState, batch: types.Contr
 
     settings = {'temperature': options.temperature, 'label_smoothing': options.label_smoothing}
     if not options.moco:
+        # Both sides have a gradient, so both are encoded where it is taken.
         def compare(embeddings: tuple[Array, Array]) -> tuple[Array, Array]:
             queries, passages = (_joined(spec, part) for part in embeddings)
             passages = passages.reshape(spec.batch_size, spec.passages_each, -1)
@@ -120,6 +125,7 @@ def _at_level(spec: ContrastiveSpec, state: ContrastiveState, batch: types.Contr
         with jax.named_scope('contrast'):
             (value, accuracy), gradients = grad_cache.loss_and_gradients(encode, compare, state.params, chunks)
         return gradients, None, {'loss': value, 'accuracy': accuracy}
+    # Outside of the gradient, and by chunks too: keys need no activations, but all at once would not fit either.
     with jax.named_scope('keys'):
         keys = _joined(spec, jax.lax.map(lambda chunk: passages_of(state.momentum_encoder, chunk), chunks))
 

@@ -26,6 +26,7 @@ def loss_and_gradients(encode: Encode, loss: Loss, params: Any, chunks: Any) -> 
       chunks: a tree of arrays [chunks, ...]; one chunk is computed at once, as if there were no cache.
     """
     count = jax.tree.leaves(chunks)[0].shape[0]
+    # Without a second pass, which the cache costs.
     if count == 1:
         def whole(params: Any) -> tuple[jax.Array, Any]:
             embeddings = encode(params, jax.tree.map(lambda leaf: leaf[0], chunks))
@@ -38,8 +39,10 @@ def loss_and_gradients(encode: Encode, loss: Loss, params: Any, chunks: Any) -> 
 
     def body(total: Any, part: tuple[Any, Any]) -> tuple[Any, None]:
         chunk, gradient = part
+        # Linear in the embeddings' gradient: the parts add up to the whole batch's gradient.
         _, backward = jax.vjp(lambda params: encode(params, chunk), params)
         return jax.tree.map(jnp.add, total, backward(gradient)[0]), None
 
+    # From zeros of the parameters' own types, as gradients have.
     total, _ = jax.lax.scan(body, jax.tree.map(jnp.zeros_like, params), (chunks, cached))
     return found, total

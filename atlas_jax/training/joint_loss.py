@@ -74,6 +74,7 @@ def _taught(judged: tuple[Array, dict[str, Array]], scores: Array, batch: types.
             spec: spec_lib.StepSpec) -> tuple[Array, Array]:
     """Returns the retriever's loss, and gold scores [batch, n], of the teacher's logits and attention."""
     logits, recorded = judged
+    # More may have come than the loss scores.
     if spec.distillation.from_file:
         gold_scores = types.required(batch.passage_gold_scores)[:, :scores.shape[1]]
         return _distilled(scores, gold_scores, batch, spec), gold_scores

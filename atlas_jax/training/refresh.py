@@ -263,6 +263,7 @@ def restored(prepared: prepare.Prepared, restore: Callable[[Any], Any]) -> types
     """Returns the knowledge with the embeddings as they were refreshed so far; `restore` reads a tree of given shapes and layouts."""
     knowledge = types.required(prepared.knowledge)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), numbers_of(knowledge))
+    # Straight onto the devices: no process has the whole index.
     embeddings, scales = restore(shapes)
     index = types.required(knowledge.index).replace(embeddings=embeddings, scales=scales)
     return knowledge.replace(index=index, scanned=scanned_again(knowledge.scanned, index, prepared.spec))

@@ -151,6 +151,7 @@ def begin(place: Place, now: Mapping[str, Any], accepted: Sequence[Change], mode
 
 def _write_description(folder: Folder, model: Describable, accepted: bool) -> None:
     """Writes model.json, or refuses to go on in the folder of another model."""
+    # What was accepted changes the model's description too.
     if folder.exists(run_folder.MODEL_FILE) and not accepted:
         # A folder without a record, which an earlier version or a conversion wrote.
         if found := changes(flat(run_folder.read_model_file(folder)), flat(model.description())):

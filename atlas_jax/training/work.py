@@ -34,6 +34,7 @@ class Dispatched:
     known: dict[str, float]
 
 
+# A protocol, since the loop is above both kinds of training and needs to know neither.
 class Work(Protocol):
     """The steps of a run, their state, and what a checkpoint has of them."""
 
@@ -128,6 +129,7 @@ class AtlasWork:
 
     def position(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """See Work."""
+        # Position first, then the searches that were begun ahead: they belong behind it.
         examples = {'examples': self.batches.state()}
         self.batches.search_again()
         if self.refresher is None:

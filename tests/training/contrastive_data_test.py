@@ -51,7 +51,8 @@ def test_files_and_stores_give_the_same_crops_and_an_index_those_that_it_has(fol
 
 def test_questions_come_with_their_passages(tmp_path, model):
     path = tmp_path / 'questions.jsonl'
-    path.write_text(json.dumps({'question': 'what is thing 1 ?', 'positive_passages': ['the thing is red .'], 'negative_passages': ['blue']}))
+    row = {'question': 'what is thing 1 ?', 'positive_passages': ['the thing is red .'], 'negative_passages': ['blue']}
+    path.write_text(json.dumps(row))
     data = contrastive_data.RetrieverData(questions_file=str(path))
     pairs = contrastive_data.pairs_of(data, model, dataclasses.replace(OPTIONS, hard_negatives=1))
     assert isinstance(pairs, question_passages.QuestionPairs) and pairs.passages_each == 2

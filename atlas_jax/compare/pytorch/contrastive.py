@@ -48,6 +48,7 @@ class Trainer:
           queries: rows [batch, length].
           passages: rows [batch, n, length]; the first of an example is its positive. MoCo has one.
         """
+        # In the papers' order: keys are those of the momentum encoder before it moves.
         self.optimizer.zero_grad()
         embedded = self._normalized(self.retriever(queries.ids, queries.mask), self.settings.normalize_query)
         keys = None
@@ -57,6 +58,7 @@ class Trainer:
             logits = embedded @ compared.T  # [batch, batch * n]
             targets = torch.arange(len(logits), device=logits.device) * passages.ids.shape[1]
         else:
+            # No gradient flows into keys.
             with torch.no_grad():
                 flat = passages.flat
                 keys = self._normalized(self.slow(flat.ids, flat.mask), self.settings.normalize_passage)
@@ -77,6 +79,7 @@ class Trainer:
         momentum = self.settings.momentum
         for slow, fast in zip(self.slow.parameters(), self.retriever.parameters(), strict=True):
             slow.mul_(momentum).add_(fast, alpha=1 - momentum)
+        # A batch divides the queue, so it never wraps round.
         self.queue[self.oldest:self.oldest + len(keys)] = keys
         self.oldest = (self.oldest + len(keys)) % len(self.queue)
 
