@@ -2,9 +2,9 @@
 
     python benchmarks/contrastive.py --size small --method moco --json contrastive.json --report contrastive.html
 
-A step is forward, loss, backward and AdamW; with MoCo the momentum encoder's forward pass, its update and the queue besides. Crops are of the
-paper's lengths: 5 to 50 % of pieces of 256 tokens. PyTorch pads to the longest crop that can come (padded), or to the batch's
-longest with fused attention (tuned).
+A step is forward, loss, backward and AdamW; with MoCo the momentum encoder's forward pass, its update and the queue besides. Crops have the
+paper's lengths: 5 to 50 % of pieces of 256 tokens. PyTorch pads to the longest crop that can come (padded), or to the batch's longest with
+fused attention (tuned).
 """
 
 import pathlib

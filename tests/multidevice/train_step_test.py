@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors, partitioning, types
-from atlas_jax.models import parameters
+from atlas_jax.models import contriever, parameters
+from atlas_jax.nn import layer_scan
 from atlas_jax.steps import answer as answer_step
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import contrastive, contrastive_state, contrastive_step, state, train_step
@@ -125,13 +126,18 @@ def test_a_batch_that_divides_nowhere_is_refused():
                            spec_lib.DistillConfig(retriever_n_context=5))
 
 
+def _one_layer(config, key):
+    return layer_scan.stack_layers(contriever.init_params(config, key))
+
+
 def _contrastive(mesh, method, chunks):
     options = contrastive.ContrastiveConfig(method=method, queue_size=48, momentum=0.9, temperature=0.5, chunks=chunks)
     lengths = np.array([5, 9, 16])
-    spec = contrastive.make_spec(tiny.RETRIEVER, mesh, (lengths, lengths), (16, 16), 16, options)
+    retriever = dataclasses.replace(tiny.RETRIEVER, num_layers=1)  # each of these programs is compiled
+    spec = contrastive.make_spec(retriever, mesh, (lengths, lengths), (16, 16), 16, options)
     spec = dataclasses.replace(spec, queries=spec.queries[-1:], passages=spec.passages[-1:])
     optimizer = contrastive_step.optimizer_for(OPTIMIZER)
-    current = contrastive_state.create({'retriever': tiny.params()['retriever']}, spec, optimizer)
+    current = contrastive_state.create({'retriever': tiny.init(_one_layer, retriever)}, spec, optimizer)
     step, losses = contrastive_step.make_contrastive_step(spec, OPTIMIZER), []
     for seed in range(4):  # the fourth batch takes the place of the first in the queue
         generator = np.random.default_rng(seed)
