@@ -37,7 +37,7 @@ def passages(tmp_path_factory):
 def source():
     """Gives a tiny retriever with dropout where a run would load its folder."""
     tokenizer = word_tokenizers.bert()
-    config = dataclasses.replace(tiny.RETRIEVER, vocab_size=tokenizer.vocab_size, dropout_rate=0.1)
+    config = dataclasses.replace(tiny.RETRIEVER, vocab_size=tokenizer.vocab_size, num_layers=1, dropout_rate=0.1)
     params = {'retriever': layer_scan.stack_layers(tiny.init(contriever.init_params, config))}
     model = RetrieverModel(atlas_lib.RetrieverConfig(config), params, tokenizer)
 

@@ -28,6 +28,15 @@ STEPS, BATCH, QUEUE, RATE = 20, 4, 12, 5e-4
 OPTIMIZER = OptimizerConfig(retriever_learning_rate=RATE, schedule='fixed', warmup_steps=0, total_steps=STEPS, weight_decay=0.1, clip=0.0)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    # Rows are so few that threads only wait for one another.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def _pairs(config):
     generator = np.random.default_rng(0)
     starts = np.concatenate([[0], np.cumsum(generator.integers(12, 50, 20))]).astype(np.int64)
