@@ -9,6 +9,7 @@ from atlas_jax import errors
 from atlas_jax.corpus import documents
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.input import passage_tokens
+from atlas_jax.tokenizers import bert
 from tests.testing import word_tokenizers
 
 ROWS = [{'id': f'd{i}', 'title': f'thing {i}', 'text': ' '.join(['the thing is red .'] * (i + 1))} for i in range(5)]
@@ -49,3 +50,11 @@ def test_passages_that_are_too_short_are_named_with_their_line(file):
     found.check_length(7)
     with pytest.raises(errors.InputFileError, match=r'passages.jsonl:1, \S+:2: 2 passages have fewer than the 13 tokens'):
         found.check_length(13)
+
+
+def test_vocabularies_of_more_than_16_bits_keep_their_ids(file):
+    # As mBERT's, which has 119,547 tokens.
+    words = word_tokenizers.bert()._vocabulary
+    large = bert.BertTokenizer(words | {'red': 119_546})
+    found = passage_tokens.of_files(str(file), large)
+    assert found.ids.dtype == np.uint32 and found.ids.max() == 119_546 and 119_546 in large.ordinary_ids
