@@ -13,7 +13,8 @@ from atlas_jax.input.passage_tokens import PassageTokens
 from atlas_jax.runtime import line_process, resources
 from atlas_jax.training.contrastive import ContrastiveConfig
 
-_PIECE, _TEMPERATURE, _RATE, _MOMENTUM = 256, 0.05, 5e-5, 0.9995
+# Normalised and at temperature 1, random weights have a loss that can be compared; the time does not depend on either.
+_PIECE, _TEMPERATURE, _RATE, _MOMENTUM = 256, 1.0, 5e-5, 0.9995
 _AROUND = ((101,), (102,))  # [CLS] and [SEP]
 
 
@@ -28,7 +29,8 @@ class Side:
 
     def load(self, side: str, retriever: str, method: str, batch_size: int, queue_size: int, batches: int, dtype: str) -> dict[str, Any]:
         """Loads the retriever, and cuts the crops."""
-        options = ContrastiveConfig(chunk_tokens=_PIECE, method=method, queue_size=queue_size, momentum=_MOMENTUM, temperature=_TEMPERATURE)
+        options = ContrastiveConfig(chunk_tokens=_PIECE, method=method, queue_size=queue_size, momentum=_MOMENTUM, temperature=_TEMPERATURE,
+                                    normalize_query=True, normalize_passage=True)
         generator = np.random.default_rng(0)
         vocab_size = json.loads((pathlib.Path(retriever) / 'config.json').read_text(encoding='utf-8'))['vocab_size']
         tokens = generator.integers(_AROUND[1][0] + 1, vocab_size, batch_size * batches * _PIECE)
@@ -83,7 +85,7 @@ class Side:
         # The same rows as ours begins with.
         rows = np.random.default_rng(0).standard_normal((options.queue_size, retriever.bert.config.hidden_size), np.float32)
         queue = torch.from_numpy(rows / np.linalg.norm(rows, axis=-1, keepdims=True)).to(device) if options.moco else None
-        trainer = contrastive.Trainer(retriever, contrastive.Settings(_TEMPERATURE, _RATE, _MOMENTUM, weight_decay=0.01), queue)
+        trainer = contrastive.Trainer(retriever, contrastive.Settings(_TEMPERATURE, _RATE, _MOMENTUM, 0.0, True, True, 0.01), queue)
         width = None if side == 'tuned' else max(pairs.widths)
 
         def rows_of(tokens: np.ndarray, lengths: np.ndarray) -> models.Rows:
