@@ -93,6 +93,8 @@ class AtlasModel:
         folder = Folder(found.path)
         description = run_folder.read_model_file(folder)
         config = atlas_lib.config_from_dict(description)
+        if isinstance(config, atlas_lib.RetrieverConfig):
+            raise errors.ModelFolderError(f'{folder}: holds a retriever alone; give this folder by --retriever, and a reader by --reader')
         mesh = partitioning.make_mesh() if mesh is None else mesh
         template = parameters.abstract_param_items(config, mesh, description['has_passage_encoder'])
         with run_folder.RunCheckpoints(folder) as checkpoints:
@@ -240,3 +242,61 @@ class ModelSource:
         if self.inputs is not None:
             loaded = dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, inputs=self.inputs))
         return loaded if self.task is None else dataclasses.replace(loaded, task=self.task)
+
+
+@dataclasses.dataclass
+class RetrieverModel:
+    """A retriever alone, with its tokenizer: what is trained without a reader.
+
+    Attributes:
+      config: sizes and formats.
+      params: {'retriever'}; numpy or device arrays, those of layers together.
+      tokenizer: of queries and passages.
+    """
+
+    config: atlas_lib.RetrieverConfig
+    params: dict[str, Any]
+    tokenizer: BertTokenizer
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, inputs: atlas_lib.InputConfig | None = None) -> Self:
+        """Loads the retriever in a folder of any kind; `inputs` replaces the formats and limits of the folder.
+
+        Raises ModelFolderError: no retriever in it, a damaged one, one with a second encoder for passages, or its tokenizer is missing.
+        """
+        # Opened, not read: a folder that does not serve is refused before its weights are loaded.
+        opened = loading.open_model(path)
+        if 'passage_encoder' in opened.openers:
+            raise errors.ModelFolderError(f'{path}: has an encoder for passages beside that for queries, and a retriever that is trained '
+                                          'alone has one; give the folder of a retriever with one encoder')
+        retriever = opened.retriever()
+        tokenizer = loading.retriever_tokenizer(None, opened.tokenizer_places['retriever'], retriever.config.vocab_size)
+        config = atlas_lib.RetrieverConfig(retriever.config, inputs or opened.inputs or atlas_lib.InputConfig())
+        return cls(config, {'retriever': retriever.stacked_params()}, tokenizer)
+
+    def write_description(self, path: Place) -> None:
+        """Writes model.json and the tokenizer, all of the folder but the parameters."""
+        folder = Folder(path)
+        self.tokenizer.save(folder / 'tokenizers' / 'retriever')
+        run_folder.write_model_file(folder, self.description())
+
+    def description(self) -> dict[str, Any]:
+        """Returns the contents of model.json."""
+        return own.describe(self.config, None, False)
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrieverSource:
+    """The folder of a retriever to train, and the settings that replace those of its folder.
+
+    Attributes:
+      retriever_dir: a BERT, Contriever or sentence transformer, or a run whose retriever is trained on.
+      inputs: formats and limits; None keeps the folder's own.
+    """
+
+    retriever_dir: str
+    inputs: atlas_lib.InputConfig | None = None
+
+    def load(self) -> RetrieverModel:
+        """Loads it. Raises ModelFolderError: see RetrieverModel.load."""
+        return RetrieverModel.load(self.retriever_dir, self.inputs)

@@ -1,34 +1,39 @@
 """Train reader and retriever together. Read it from the top: model, data, step, restore, loop."""
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from atlas_jax import api, errors, evaluate, partitioning, types
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.evaluation import run_page
 from atlas_jax.io import folder as io_folder
 from atlas_jax.knowledge import group
-from atlas_jax.model import ModelSource
+from atlas_jax.model import ModelSource, RetrieverModel, RetrieverSource
 from atlas_jax.report import run_log, run_profile
 from atlas_jax.runtime import compilation_cache, hosts, preemption, progress, resources, watch
 from atlas_jax.searchers import config as search_config
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import prepare
-from atlas_jax.steps.spec import DistillConfig, StepConfig, StepSpec
+from atlas_jax.steps.spec import DistillConfig, StepConfig
 from atlas_jax.tasks import task as task_lib
 from atlas_jax.training import batches as batches_lib
-from atlas_jax.training import run_record, train_step
+from atlas_jax.training import contrastive_run, run_record, train_step
+from atlas_jax.training import refresh as refresh_lib
 from atlas_jax.training import state as state_lib
+from atlas_jax.training.contrastive import ContrastiveConfig
+from atlas_jax.training.contrastive_data import RetrieverData
 from atlas_jax.training.optimizer import OptimizerConfig
-from atlas_jax.training.refresh import RefreshConfig, Refresher, scanned_again
+from atlas_jax.training.refresh import RefreshConfig
+from atlas_jax.training.work import AtlasWork, Dispatched, Work
 
-_SHOWN = ('reader_loss', 'retriever_loss', 'index_age_max', 'tflops_per_second', 'mfu')  # beside the progress bar
+_TOKENS = ('reader_tokens', 'retriever_tokens')  # what a step counts
+_SHOWN = ('reader_loss', 'retriever_loss', 'accuracy', 'index_age_max', 'tflops_per_second', 'mfu')  # beside the progress bar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +146,14 @@ class TrainResult:
     history: tuple[dict[str, float], ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class RetrieverResult:
+    """The trained retriever, and one row of metrics a step."""
+
+    retriever: RetrieverModel
+    history: tuple[dict[str, float], ...]
+
+
 def train(run: RunConfig, data: TrainData, model: ModelSource, optimizer: OptimizerConfig, distill: DistillConfig | None = None,
           step: StepConfig | None = None, search: SearchConfig | None = None, refresh: RefreshConfig | None = None) -> TrainResult:
     """Trains a model on a JSON-lines file of examples; goes on from the run's newest checkpoint.
@@ -214,95 +227,78 @@ def _use_compilation_cache(run: RunConfig) -> None:
 def _train(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: DistillConfig | None, step: StepConfig | None,
            search: SearchConfig | None, refresh: RefreshConfig | None, label: str, begin: Callable[[], None] | None) -> TrainResult:
     folder, atlas = io_folder.Folder(run.run_dir), loaded.atlas
-    record = _record(run, loaded, optimizer, distill or DistillConfig(), step or StepConfig(), search, refresh or RefreshConfig())
+    options = (optimizer, distill or DistillConfig(), step or StepConfig(), search_config.of(search), refresh or RefreshConfig())
+    record = run_record.settings(atlas.description(), run_record.digest(loaded.examples), options, seed=run.seed, batch_size=run.batch_size,
+                                 use_file_passages=loaded.use_file_passages,
+                                 **run_record.index_settings(group.of(loaded.index), options[-1].refreshes))
     accepted = run_record.check(folder, record, run_folder.latest_step(folder), run.accept_changes)
     # data
+    prepare.check_gold_scores(loaded.examples, options[1], loaded.use_file_passages)
     prepared = prepare.prepare(atlas, loaded.examples, loaded.index, atlas.config.n_context, run.batch_size,
                                distill=distill or DistillConfig(), step=step, search=search, use_file_passages=loaded.use_file_passages)
     spec = prepared.spec
     # Before the first compilation: that takes minutes on a pod.
-    _check_encoders(atlas, spec)
+    state_lib.check_encoders(atlas.params, spec)
     batches = batches_lib.TrainBatches.of(loaded.examples, prepared, run.batch_size, run.seed, run.prefetch_batches)
-    refresher = _refresher(refresh, prepared)
+    refresher = refresh_lib.refresher_of(refresh, prepared)
     # step
     # The seed is part of the program: dropout keys are folded from it and from the step's number.
     run_step = train_step.make_train_step(spec, optimizer, run.seed)
     # restore: own run > given weights
-    with hosts.together():
-        # The first process alone: a bucket refuses one file that many write at once.
-        if hosts.is_first():
-            _write_description(folder, atlas, spec.keeps_passage_encoder or spec.trains_passage_encoder, bool(accepted))
-            run_record.write(folder, record, run_folder.latest_step(folder), accepted)
-            if begin is not None:
-                begin()
-    # Orbax writes in the background; leaving the block waits for the last save.
-    with run_folder.RunCheckpoints(folder, run.keep_checkpoints, create=True, keep_best=int(bool(loaded.eval_examples))) as checkpoints:
-        loop = _Loop(run, loaded, prepared, checkpoints, batches, run_step, refresher)
-        loop.restore_or_create(optimizer)
-        # loop
-        # The watch ends the run when another process is dead: a collective would otherwise wait for ever.
-        with (resources.releasing_freed(), watch.Watch(run.hang_seconds) as watching, preemption.StopRequest() as stop,
-              run_profile.Profile(run.profile_dir) as profile, loop.log):
-            loop.go(optimizer.total_steps, label, watching, stop, profile)
-    params, _ = state_lib.to_items(loop.state)
+    encoders = spec.keeps_passage_encoder or spec.trains_passage_encoder
+    params = atlas.params | ({'passage_encoder': atlas.params['retriever']} if encoders else {})
+    run_record.begin(folder, record, accepted, dataclasses.replace(atlas, params=params), begin)
+    work = AtlasWork(prepared, batches, optimizer, run_step, atlas.params, refresher)
+    loop = _Loop(run, work, functools.partial(_evaluate, run, loaded, prepared) if loaded.eval_examples else None)
+    loop.run_to_the_end(optimizer.total_steps, label)
+    params, _ = work.items(loop.state)
     # The index on disk is as it was built. A refreshed one lives in the checkpoint only.
     return TrainResult(dataclasses.replace(atlas, params=params), tuple(loop.log.rows))
 
 
-def _check_encoders(atlas: api.Atlas, spec: StepSpec) -> None:
-    if 'passage_encoder' in atlas.params and not (spec.keeps_passage_encoder or spec.trains_passage_encoder):
-        raise errors.ConfigError('the model has an encoder for passages of its own, which this training would lose; '
-                                 'give retriever_training "untied" or "query_side", and read passages')
+def train_retriever(run: RunConfig, data: RetrieverData, model: RetrieverSource, optimizer: OptimizerConfig, contrastive: ContrastiveConfig,
+                    step: StepConfig | None = None, begin: Callable[[], None] | None = None) -> RetrieverResult:
+    """Trains a retriever without a reader, on passages alone or on questions with passages; goes on from the run's newest checkpoint.
+
+    Args:
+      run: folder, batch size, seed, checkpoints.
+      data: passages, or questions with passages.
+      model: the retriever to start from.
+      optimizer: the retriever's learning rate, schedule, number of steps.
+      contrastive: crops, and where negatives come from.
+      step: rematerialisation, dtypes.
+      begin: called once nothing of the run is refused.
+
+    Raises:
+      UserError: as `train`.
+    """
+    _use_compilation_cache(run)
+    # Two processes in one folder would destroy each other's rows.
+    with run_folder.writing(run.run_dir):
+        work = contrastive_run.prepare(model.load(), data, contrastive, optimizer, step or StepConfig(), run.batch_size, run.seed,
+                                       run.prefetch_batches, run.mesh_shape, run.dropout_rate)
+        record = work.record()
+        accepted = run_record.check(run.run_dir, record, run_folder.latest_step(run.run_dir), run.accept_changes)
+        run_record.begin(run.run_dir, record, accepted, work.model, begin)
+        loop = _Loop(run, work)
+        loop.run_to_the_end(optimizer.total_steps, 'training the retriever')
+        return RetrieverResult(dataclasses.replace(work.model, params=loop.state.params), tuple(loop.log.rows))
 
 
-def _refresher(config: RefreshConfig | None, prepared: prepare.Prepared) -> Refresher | None:
-    """Returns the refresher of the index; None where nothing is ever embedded again. Raises ConfigError for an index it cannot refresh."""
-    if config is None or not config.refreshes:
-        return None
-    if not prepared.spec.embeds_passages or prepared.knowledge is None or prepared.knowledge.index is None:
-        raise errors.ConfigError('a refresh embeds the index again by a passage encoder that is trained: it needs an index that is '
-                                 'searched on the devices, and retriever_training "joint" or "untied"')
-    if prepared.knowledge.codes is not None:
-        raise errors.ConfigError('the searcher "codes" scans codes of the index as it is on disk, and a refresh embeds it again; choose '
-                                 'another searcher, or no refresh and `atlas-jax index build` and `compress` after training')
-    # Its buffers are overwritten: nobody else may hold them.
-    index, scanned = jax.tree.map(lambda leaf: leaf.copy(), (prepared.knowledge.index, prepared.knowledge.scanned))
-    prepared.knowledge = prepared.knowledge.replace(index=index, scanned=scanned)
-    lengths = types.required(prepared.index).token_lengths(np.zeros(1, np.int64))
-    return Refresher(prepared.spec, config, index.valid.shape[0], lengths, prepared.token_rows)
-
-
-def _record(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: DistillConfig, step: StepConfig,
-            search: SearchConfig | str | None, refresh: RefreshConfig) -> dict[str, Any]:
-    """All that decides what the run computes, by name."""
-    return run_record.settings(
-        loaded.atlas.description(), loaded.examples, (optimizer, distill, step, search_config.of(search), refresh),
-        seed=run.seed, batch_size=run.batch_size, use_file_passages=loaded.use_file_passages,
-        **run_record.index_settings(group.of(loaded.index), refresh.refreshes))
-
-
-def _write_description(folder: io_folder.Folder, atlas: api.Atlas, keep_passage_encoder: bool, accepted: bool) -> None:
-    """Writes model.json, or refuses to go on in the folder of another model."""
-    params = atlas.params | ({'passage_encoder': atlas.params['retriever']} if keep_passage_encoder else {})
-    described = dataclasses.replace(atlas, params=params)
-    if folder.exists(run_folder.MODEL_FILE) and not accepted:
-        before, now = run_record.flat(run_folder.read_model_file(folder)), run_record.flat(described.description())
-        # A folder without a record, which an earlier version or a conversion wrote.
-        if found := run_record.changes(before, now):
-            raise errors.ConfigError(f'{folder}: holds another model: {"; ".join(map(str, found))}; give another run_dir, or the same '
-                                     'settings')
-        return
-    described.write_description(folder)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Dispatched:
-    """A step that was handed to the devices, and whose metrics were not read yet."""
-
-    step: int
-    metrics: dict[str, jax.Array]  # scalars
-    example_ids: types.Array  # [batch] int32
-    known: dict[str, float]  # what the host knew when it handed the step over
+def _evaluate(run: RunConfig, loaded: Loaded, prepared: prepare.Prepared, state: state_lib.TrainState,
+              done: int) -> tuple[float, dict[str, float]]:
+    """Returns the task's first metric, and all for the row of the step."""
+    # By the weights of the moment: evaluation answers as a user would with this checkpoint.
+    params, _ = state_lib.to_items(state)
+    evaluation = evaluate.evaluate_examples(
+        dataclasses.replace(loaded.atlas, params=params), loaded.eval_examples, loaded.index, label=f'evaluating at {done}',
+        knowledge=None if prepared.searcher else prepared.knowledge, batch_size=run.batch_size, search=prepared.spec.search,
+        compute_dtype=prepared.spec.step.compute_dtype, use_file_passages=loaded.index is None and loaded.atlas.config.n_context > 0)
+    for line in evaluation.left_out:
+        prepare.say_once(line)
+    figures = evaluation.summary(top_k=loaded.atlas.config.n_context)
+    numbers = {f'eval_{name}': value for name, value in figures.items() if isinstance(value, float)}
+    return float(next(iter(figures.values()))), numbers, run_page.Evaluated.of(evaluation.rows) if hosts.is_first() else None
 
 
 @dataclasses.dataclass
@@ -310,41 +306,35 @@ class _Loop:
     """A run between two saves: state, log, and the position of everything that moves with them."""
 
     run: RunConfig
-    loaded: Loaded
-    prepared: prepare.Prepared
-    checkpoints: run_folder.RunCheckpoints
-    batches: batches_lib.TrainBatches
-    step: train_step.TrainStep
-    refresher: Refresher | None
-    state: state_lib.TrainState = dataclasses.field(init=False)
+    work: Work
+    # Of a state and its number of updates; returns as _evaluate.
+    evaluate: Callable[[Any, int], tuple[float, dict[str, float], run_page.Evaluated | None]] | None = None
+    checkpoints: run_folder.RunCheckpoints = dataclasses.field(init=False)
+    state: Any = dataclasses.field(init=False)
     log: run_log.RunLog = dataclasses.field(init=False)
-    waiting: list[_Dispatched] = dataclasses.field(default_factory=list)  # oldest first
-    evaluated: run_page.Evaluated | None = None  # the last one
-    since: float = 0.0  # when the devices began the oldest of these, by the host's clock
+    waiting: list[Dispatched] = dataclasses.field(init=False, default_factory=list)  # oldest first
+    evaluated: run_page.Evaluated | None = dataclasses.field(init=False, default=None)  # the last one
+    since: float = dataclasses.field(init=False, default=0.0)  # when the devices began the oldest of these, by the host's clock
 
-    def restore_or_create(self, optimizer: OptimizerConfig) -> None:
-        """State and log: of the run's newest checkpoint, else of the weights that were given."""
-        folder, spec = io_folder.Folder(self.run.run_dir), self.prepared.spec
-        transformation = train_step.optimizer_for(spec, optimizer)
-        # A checkpoint is never written at step 0, so 0 means that there is none.
-        done = self.checkpoints.latest_step or 0
-        if done:
-            # Shapes with shardings: each process reads its own shards only, whatever mesh they were written from.
-            abstract = state_lib.abstract(spec, transformation)
-            params, moments, position = self.checkpoints.restore(*state_lib.to_items(abstract))
-            self.batches.restore(position['examples'])
-            self.state = state_lib.from_items(params, moments, spec.trains_passage_encoder)
-            if self.refresher is not None:
-                self._restore_index(self.refresher, position['refresh'])
-        else:
-            # The passage encoder goes beside them: the spec decides whether it is trained, kept, or not there.
-            params = {name: self.loaded.atlas.params[name] for name in ('reader', 'retriever')}
-            self.state = state_lib.create(params, spec, transformation, self.loaded.atlas.params.get('passage_encoder'))
-        self.log = run_log.RunLog(folder, done)
-        if jax.process_index() == 0:
-            came_from = f'going on from step {done} of this run' if done else 'starting from the given weights'
-            print(f'{folder}: {came_from}; {jax.device_count()} {jax.devices()[0].device_kind} in {jax.process_count()} process(es), mesh '
-                  f'{dict(spec.mesh.shape)}\n{run_log.parameter_overview(self.state.params)}', flush=True)
+    def run_to_the_end(self, total_steps: int, label: str) -> None:
+        """Goes on from the run's newest checkpoint, or begins, and trains. Raises DivergedError, PreemptedError."""
+        folder = io_folder.Folder(self.run.run_dir)
+        # Orbax writes in the background; leaving the block waits for the last save.
+        best = 0 if self.evaluate is None else 1
+        with run_folder.RunCheckpoints(folder, self.run.keep_checkpoints, create=True, keep_best=best) as self.checkpoints:
+            # A checkpoint is never written at step 0, so 0 means that there is none.
+            done = self.checkpoints.latest_step or 0
+            self.state = self.work.restored(self.checkpoints) if done else self.work.created()
+            self.log = run_log.RunLog(folder, done)
+            if jax.process_index() == 0:
+                came_from = f'going on from step {done} of this run' if done else 'starting from the given weights'
+                print(f'{folder}: {came_from}; {jax.device_count()} {jax.devices()[0].device_kind} in {jax.process_count()} process(es), '
+                      f'mesh {dict(self.work.layout.mesh.shape)}\n{run_log.parameter_overview(self.state.params)}', flush=True)
+            # loop
+            # The watch ends the run when another process is dead: a collective would otherwise wait for ever.
+            with (resources.releasing_freed(), watch.Watch(self.run.hang_seconds) as watching, preemption.StopRequest() as stop,
+                  run_profile.Profile(self.run.profile_dir, self.work.program) as profile, self.log):
+                self.go(total_steps, label, watching, stop, profile)
 
     def go(self, total_steps: int, label: str, watching: watch.Watch, stop: preemption.StopRequest,
            profile: run_profile.Profile) -> None:
@@ -357,11 +347,12 @@ class _Loop:
                 # Before the update, since that is where a process waits for one that has died.
                 watching.beat(done + 1)
                 with profile.step(done + 1, self._wait):
-                    self._dispatch(done + 1)
+                    self.state, dispatched = self.work.dispatch(self.state, done + 1)
+                self.waiting.append(dispatched)
                 done += 1
                 # After the update on every process alike: all must decide the same, or a collective save would hang.
                 stopped = stop.now(done)
-                evaluates = bool(self.loaded.eval_examples) and done % self.run.evaluate_every_steps == 0
+                evaluates = self.evaluate is not None and done % self.run.evaluate_every_steps == 0
                 # An evaluated step is saved too, so that the best checkpoint exists when its score is the best.
                 saves = done % self.run.checkpoint_every_steps == 0 or done == total_steps or evaluates or stopped
                 # Metrics are read one step late, while the devices work; all of them before the state is used for anything else.
@@ -370,7 +361,7 @@ class _Loop:
                 score = None
                 for row in self._read(done if saves else done - 1):
                     if evaluates and row['step'] == done:
-                        score, figures = self._evaluate(done)
+                        score, figures, self.evaluated = types.required(self.evaluate)(self.state, done)
                         row |= figures
                     self.log.append(row)
                     bar.set_postfix_str(' '.join(f'{name} {row[name]:.3f}' for name in _SHOWN if name in row))
@@ -382,17 +373,6 @@ class _Loop:
                     self.since = time.perf_counter()  # the pause was no step's
                 if stopped and done < total_steps:
                     raise errors.PreemptedError(f'{self.run.run_dir}: asked to stop, saved at step {done}; the same command goes on')
-
-    def _dispatch(self, step: int) -> None:
-        """Hands a step to the devices, and the refresh after it; waits for neither."""
-        batch, retrieved = self.batches.take(self.state.params)
-        self.state, metrics = self.step(self.state, batch, self.prepared.knowledge, retrieved)
-        known = {'queries_cut': self.prepared.encoder.queries_cut}
-        if self.refresher is not None:
-            known |= self.refresher.ages(step - 1)
-            # Parameters that are not finite may reach the index here: it is saved after the step's loss was read, and else never used.
-            self.prepared.knowledge = self.refresher.after_update(types.required(self.prepared.knowledge), self.state.params, step)
-        self.waiting.append(_Dispatched(step, metrics, batch.example_ids, known))
 
     def _read(self, last: int) -> Iterator[dict[str, float]]:
         """Waits for the steps up to `last` and yields their rows of metrics; raises DivergedError at one that is not finite."""
@@ -408,27 +388,12 @@ class _Loop:
             metrics = {name: float(value) for name, value in scalars.items()}
             _stop_if_diverged(waiting.step, metrics, waiting.example_ids, self._left)
             yield {'step': waiting.step, **metrics, **waiting.known, 'seconds': round(seconds, 4),
-                   'reader_tokens_per_second': round(metrics['reader_tokens'] / seconds, 1),
+                   **{f'{name}_per_second': round(metrics[name] / seconds, 1) for name in _TOKENS if name in metrics},
                    **run_profile.utilisation(metrics['model_flops'], seconds), **run_profile.memory()}
 
     def _wait(self) -> None:
         """Waits for all that was handed to the devices."""
         hosts.fetch([waiting.metrics for waiting in self.waiting])
-
-    def _evaluate(self, done: int) -> tuple[float, dict[str, float]]:
-        """Returns the task's first metric, and all for the row of the step."""
-        params, _ = state_lib.to_items(self.state)
-        atlas = dataclasses.replace(self.loaded.atlas, params=params)
-        evaluation = evaluate.evaluate_examples(
-            atlas, self.loaded.eval_examples, self.loaded.index, label=f'evaluating at {done}',
-            knowledge=None if self.prepared.searcher else self.prepared.knowledge, batch_size=self.run.batch_size,
-            search=self.prepared.spec.search, compute_dtype=self.prepared.spec.step.compute_dtype,
-            use_file_passages=self.loaded.index is None and self.loaded.atlas.config.n_context > 0)
-        for line in evaluation.left_out:
-            prepare.say_once(line)
-        self.evaluated = run_page.Evaluated.of(evaluation.rows) if hosts.is_first() else None
-        figures = evaluation.summary(top_k=self.loaded.atlas.config.n_context)
-        return float(next(iter(figures.values()))), {f'eval_{name}': value for name, value in figures.items() if isinstance(value, float)}
 
     def _left(self, done: int) -> str:
         """Removes the checkpoint of `done`, whose parameters gave no finite loss or gradient; returns what is left to go on from."""
@@ -446,45 +411,25 @@ class _Loop:
 
     def _save(self, done: int, score: float | None) -> None:
         # The loss of these parameters is known after the next step only; a model beyond float32 is known now, and may be the last.
-        if diverged := state_lib.divergence(self.state.params, self.prepared.spec):
+        if diverged := state_lib.divergence(self.state.params, self.work.layout):
             raise errors.DivergedError(f'step {done}: {diverged} after the update; nothing was saved; {self._left(done)}; '
                                        'lower the learning rates')
-        position: dict[str, Any] = {'examples': self.batches.state()}
-        self.batches.search_again()
-        index = None
-        if self.refresher is not None:
-            position['refresh'] = self.refresher.state()
-            index = {'index': _numbers_of(self.prepared.knowledge)}
+        position, index = self.work.position()
         # Before the checkpoint: a run that goes on from it has all rows up to it.
         self.log.flush()
-        self.checkpoints.save(done, *state_lib.to_items(self.state), input_position=position, score=score, index=index)
+        params, moments = self.work.items(self.state)
+        self.checkpoints.save(done, params, moments, input_position=position, score=score, index=index)
         if hosts.is_first():
             folder = io_folder.Folder(self.run.run_dir)
             page = run_page.page(folder.name, self.log.rows, self.evaluated, resources.peak_bytes())
             folder.write(run_page.FILE, page.as_text().encode())
-
-    def _restore_index(self, refresher: Refresher, position: dict[str, Any]) -> None:
-        """Takes the embeddings as they were refreshed so far."""
-        knowledge = types.required(self.prepared.knowledge)
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), _numbers_of(knowledge))
-        embeddings, scales = self.checkpoints.restore_index({'index': shapes})['index']
-        index = types.required(knowledge.index).replace(embeddings=embeddings, scales=scales)
-        scanned = scanned_again(knowledge.scanned, index, self.prepared.spec)
-        self.prepared.knowledge = knowledge.replace(index=index, scanned=scanned)
-        refresher.restore(position)
-
-
-def _numbers_of(knowledge: types.Knowledge | None) -> tuple[jax.Array, jax.Array | None]:
-    """Returns what a refresh changes of the index: embeddings [rows, dim] and their scales [rows]."""
-    index = types.required(types.required(knowledge).index)
-    return index.embeddings, index.scales
 
 
 def _stop_if_diverged(step: int, metrics: dict[str, float], example_ids: types.Array, left: Callable[[int], str]) -> None:
     """Raises DivergedError, naming learning rates, examples and what is `left`, where loss or gradients are not finite."""
     for name, what in (('loss', 'the loss'), ('gradient_norm', 'the norm of the gradients')):
         if not math.isfinite(metrics[name]):
-            rates = ' and '.join(f'{metrics[rate]:.3g}' for rate in ('learning_rate', 'retriever_learning_rate'))
+            rates = ' and '.join(f'{metrics[rate]:.3g}' for rate in ('learning_rate', 'retriever_learning_rate') if rate in metrics)
             # First, for it waits until nothing runs: processes exchange the examples' numbers.
             remaining = left(step - 1)
             examples = hosts.to_host(example_ids).tolist()

@@ -45,6 +45,7 @@ class Batch(struct.PyTreeNode):
     passage_lengths          [batch, n] int32                       0 marks empty slots
     retriever_passage_tokens  [batch, n, retriever_max_tokens] int32  the same passages as the retriever sees them, specials included
     retriever_passage_lengths  [batch, n] int32                     0 marks empty slots
+    passage_gold_scores      [batch, n] float32                     a teacher's scores of the given passages; 0 at empty slots
     excluded_passage_ids     [batch, n] int32                       not to be returned, the example's own; -1 marks empty slots
     """
 
@@ -63,7 +64,28 @@ class Batch(struct.PyTreeNode):
     passage_lengths: Array | None = None
     retriever_passage_tokens: Array | None = None
     retriever_passage_lengths: Array | None = None
+    passage_gold_scores: Array | None = None
     excluded_passage_ids: Array | None = None
+
+
+# Of one shape whether its rows are two crops of a passage or a question with passages: one step serves both.
+class ContrastiveBatch(struct.PyTreeNode):
+    """Queries with passages of their own, as a retriever learns from them without a reader.
+
+    query_tokens     [batch, query_length] int32       specials included, 0 on padding
+    query_lengths    [batch] int32                     at least 2
+    passage_tokens   [batch, n, passage_length] int32  specials included; the first is the positive, the others hard negatives
+    passage_lengths  [batch, n] int32                  0 marks empty slots
+    identities       [batch, n] int32                  equal for equal passages, -1 marks empty slots
+    example_ids      [batch] int32                     number of the passage or of the question among all, from 0
+    """
+
+    query_tokens: Array
+    query_lengths: Array
+    passage_tokens: Array
+    passage_lengths: Array
+    identities: Array
+    example_ids: Array
 
 
 # Title and text stand in one row because the reader's and the retriever's formats take both, in this order.

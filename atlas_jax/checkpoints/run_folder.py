@@ -66,7 +66,9 @@ def read_model_file(place: Place) -> dict[str, Any]:
     # Other programs write files of this name too.
     if not isinstance(values, dict) or values.get('format') != 'atlas_jax' or values.get('version') != FORMAT_VERSION:
         raise errors.ModelFolderError(f'{path}: not a model file of format version {FORMAT_VERSION}')
-    for name, kind in (('reader', dict), ('retriever', dict), ('inputs', dict), ('task', dict), ('has_passage_encoder', bool)):
+    # A retriever that was trained alone has no reader.
+    kinds: tuple[tuple[str, type], ...] = () if values.get('reader', '') is None else (('reader', dict),)
+    for name, kind in (*kinds, ('retriever', dict), ('inputs', dict), ('task', dict), ('has_passage_encoder', bool)):
         if not isinstance(values.get(name), kind):
             raise errors.ModelFolderError(f'{path}: {name} is {untrusted.shown(values.get(name))}, expected a value of type '
                                           f'{kind.__name__}; copy the folder again')

@@ -6,6 +6,7 @@ import functools
 import pathlib
 
 from atlas_jax.cli import inputs
+from atlas_jax.cli import negatives as cli_negatives
 from atlas_jax.cli import options as cli_options
 from atlas_jax.cli import select as cli_select
 from atlas_jax.datasets import registry
@@ -34,6 +35,7 @@ def add_commands(commands) -> None:
     for source in registry.SOURCES.values():
         _add_source(group, source)
     cli_select.add_commands(group)
+    cli_negatives.add_commands(group)
 
 
 def _add_source(group, source: Source) -> None:

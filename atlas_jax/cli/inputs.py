@@ -90,11 +90,26 @@ def check_store(path: str | None) -> None:
 
 def check_training(values: Preview) -> None:
     """Looks at what `atlas-jax train` reads. Raises UserError."""
+    if alone := values.values_of('RetrieverData'):
+        _check_retriever_training(values, alone)
+        return
     data = values.values_of('TrainData')
     task = _check_source(values, trains=True)
     _check_indexes(data.get('index_dir'))
     check_examples(data.get('train_file'), task, max_rows=data.get('max_examples'), training=True)
     check_examples(data.get('eval_file'), task)
+
+
+def _check_retriever_training(values: Preview, data: dict[str, Any]) -> None:
+    # No reader, and no task: the file's name for the data says which training it is.
+    folder = values.values_of('RetrieverSource').get('retriever_dir')
+    check_model_folder(folder if isinstance(folder, str) else None)
+    _check_indexes(data.get('index_dir'))
+    check_store(data['store_dir'] if isinstance(data.get('store_dir'), str) else None)
+    check_examples(data.get('train_file'), None)
+    if isinstance(questions := data.get('questions_file'), str | list | tuple):
+        from atlas_jax.io import file_list
+        file_list.files_of(questions)  # their lines are read when the retriever is there
 
 
 def check_evaluation(values: Preview) -> None:

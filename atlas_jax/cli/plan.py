@@ -64,6 +64,8 @@ def _plan(options: argparse.Namespace) -> None:
     from atlas_jax.planning import variants
     workload = workload_of(options)
     cache = pathlib.Path(options.cache or pathlib.Path.home() / '.cache' / 'atlas_jax' / 'plans')
+    if options.search and workload.kind == 'contrastive':
+        raise errors.ConfigError('--search ranks meshes of joint training, answering and search; give --topology and MESH_SHAPE')
     if options.search:
         # Smaller slices are cheaper, so the first that fits is the answer.
         topologies = slices.SMALLEST_FIRST if options.topology is None else (options.topology,)
@@ -79,8 +81,11 @@ def _plan_gpus(options: argparse.Namespace) -> None:
     gpus.prepare_environment(gpus.parse(options.topology))  # before anything imports jax
     import dataclasses
 
+    from atlas_jax import errors
     from atlas_jax.planning import gpu_plan
     workload = workload_of(options)
+    if workload.kind == 'contrastive':
+        raise errors.ConfigError(f'topology "{options.topology}": a contrastive step is planned for TPUs; give one such as v4:2x2x2')
     planned = gpu_plan.plan(workload, options.topology)
     cli_options.write_json(options.json, dataclasses.asdict(planned))
     print('\n'.join(gpu_plan.lines(planned, workload)))
@@ -118,6 +123,9 @@ def _of_gin(options: argparse.Namespace) -> Workload:
     # runs/plan.gin says everything itself; a run's own file says what its training or evaluation needs.
     if gin_parse.is_bound(workload.Workload):
         return workload.Workload(**gin_parse.arguments_of(workload.Workload))
+    # Sizes of the retriever alone: its file has no reader.
+    if gin_parse.is_bound(train.train_retriever):
+        return workload.of_contrastive(gin_parse.value_of('RETRIEVER'), gin_parse.arguments_of(train.train_retriever))
     model = gin_parse.value_of('MODEL')
     if gin_parse.is_bound(evaluate.evaluate):
         return workload.of_evaluation(model, {'options': evaluate.Options(), **gin_parse.arguments_of(evaluate.evaluate)})

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from atlas_jax import errors
 from atlas_jax.cli import flags, inputs
@@ -72,16 +72,23 @@ def _run_training(options: argparse.Namespace) -> None:
     from atlas_jax.gin_files import parse as gin_parse
     from atlas_jax.io.folder import Folder
     cli_options.read_gin(options)
-    arguments = gin_parse.arguments_of(train.train)
+    # One command for both: which one a gin file means shows by the function that it binds.
+    trainer = train.train_retriever if gin_parse.is_bound(train.train_retriever) else train.train
+    arguments = gin_parse.arguments_of(trainer)
     run = arguments.pop('run')
     folder = Folder(run.run_dir)
 
     # Written before the first step, so that a run that dies early says how it was started; but not over that of a run that is refused.
     def keep_configuration() -> None:
-        folder.write(OPERATIVE_CONFIG, gin_parse.operative_config(train.train).encode())
+        folder.write(OPERATIVE_CONFIG, gin_parse.operative_config(trainer).encode())
 
     run = dataclasses.replace(run, accept_changes=run.accept_changes or options.accept_changes,
                               profile_dir=options.profile or run.profile_dir)
+    if trainer is train.train_retriever:
+        trained = train.train_retriever(run, **arguments, begin=keep_configuration)
+        if cli_options.is_first():
+            _say_trained(str(folder), trained.history, ('loss', 'accuracy'), f'use it with `--retriever {folder}`')
+        return
     data = arguments.pop('data')
     data = dataclasses.replace(data, force_index=data.force_index or options.force)
     # From here on: another run in the same folder is refused before its models are loaded.
@@ -90,10 +97,13 @@ def _run_training(options: argparse.Namespace) -> None:
         result = train.train_examples(run, loaded, **arguments, begin=keep_configuration)
     if not cli_options.is_first():
         return
+    _say_trained(str(folder), result.history, ('reader_loss', 'retriever_loss'), f'answer with `atlas-jax answer "..." --model {folder}`')
+
+
+def _say_trained(folder: str, history: Sequence[dict[str, float]], names: Sequence[str], next_command: str) -> None:
     # A run that had nothing left to do has its old rows, unless its file of metrics was taken away.
-    if not result.history:
-        print(f'{folder}: nothing left to train; answer with `atlas-jax answer "..." --model {folder}`')
+    if not history:
+        print(f'{folder}: nothing left to train; {next_command}')
         return
-    last = result.history[-1]
-    figures = ', '.join(f'{name} {last[name]:.4f}' for name in ('reader_loss', 'retriever_loss') if name in last)
-    print(f'{folder}: {last["step"]} steps, {figures}; answer with `atlas-jax answer "..." --model {folder}`')
+    figures = ', '.join(f'{name} {history[-1][name]:.4f}' for name in names if name in history[-1])
+    print(f'{folder}: {history[-1]["step"]} steps, {figures}; {next_command}')

@@ -327,5 +327,9 @@ def _open_own(path: pathlib.Path | Folder) -> Opened:
     run = own.Run(path)
     tokenizers = own.tokenizers(path)
     places = {part: [tokenizers / part] for part in ('reader', 'retriever')}
-    return Opened(ATLAS_JAX, path, {name: functools.partial(run.part, name) for name in run.parts}, places, run.config.inputs,
-                  run.config.n_context, registry.from_dict(run.description['task']), step=run.step)
+    openers: dict[str, Callable[[], weights.Weights[weights.Config]]] = {name: functools.partial(run.part, name) for name in run.parts}
+    # It states no task and no number of passages, which are a reader's.
+    if isinstance(run.config, atlas.RetrieverConfig):
+        return Opened(ATLAS_JAX, path, openers, places, run.config.inputs, step=run.step)
+    return Opened(ATLAS_JAX, path, openers, places, run.config.inputs, run.config.n_context, registry.from_dict(run.description['task']),
+                  step=run.step)

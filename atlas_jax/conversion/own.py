@@ -20,7 +20,7 @@ class Run:
     """The newest checkpoint of a run folder.
 
     description: content of model.json.
-    config: the AtlasConfig in it.
+    config: the AtlasConfig in it, or the RetrieverConfig of a retriever that was trained alone.
     step: training steps done.
     parts: 'reader', 'retriever' and perhaps 'passage_encoder'.
 
@@ -40,7 +40,9 @@ class Run:
 
     def part(self, name: str) -> weights.Weights[weights.Config]:
         """Opens one part. Raises ModelFolderError if its parameters are not those of its configuration."""
-        config: weights.Config = self.config.reader if name == 'reader' else self.config.retriever
+        config: weights.Config = self.config.retriever
+        if name == 'reader' and isinstance(self.config, atlas.AtlasConfig):
+            config = self.config.reader
         # A checkpoint keeps the layers of a parameter together, Weights has them apart: path -> (path in the checkpoint, layer or None).
         places: dict[str, tuple[str, int | None]] = {}
         shapes: dict[str, tuple[int, ...]] = {}
@@ -78,9 +80,10 @@ def tokenizers(path: Place) -> pathlib.Path:
     return (folder / 'tokenizers').on_disk()
 
 
-def describe(config: atlas.AtlasConfig, task: task_lib.Task, has_passage_encoder: bool) -> dict[str, Any]:
-    """Returns the content of model.json for a model."""
-    return {**atlas.config_to_dict(config), 'task': registry.to_dict(task), 'has_passage_encoder': has_passage_encoder}
+def describe(config: atlas.AtlasConfig | atlas.RetrieverConfig, task: task_lib.Task | None, has_passage_encoder: bool) -> dict[str, Any]:
+    """Returns the content of model.json for a model; a retriever alone has no task."""
+    named = {} if task is None else registry.to_dict(task)
+    return {**atlas.config_to_dict(config), 'task': named, 'has_passage_encoder': has_passage_encoder}
 
 
 def write(path: pathlib.Path, description: dict[str, Any], parts: Mapping[str, weights.Weights[weights.Config]],

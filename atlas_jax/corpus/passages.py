@@ -41,6 +41,13 @@ class Passage:
         return f'{self.title}: {self.section}' if self.title and self.section else self.title or self.section
 
 
+@dataclasses.dataclass(frozen=True)
+class ScoredPassage(Passage):
+    """A passage of an example with a teacher's score from its file, which the retriever learns (DistillConfig.gold_score_mode "file")."""
+
+    gold_score: float = 0.0
+
+
 @dataclasses.dataclass
 class CutCounts:
     """The documents of `split_passages`, those that were longer than a passage, and the one with the longest run without a space."""

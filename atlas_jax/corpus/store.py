@@ -181,6 +181,18 @@ class PassageStore:
         return np.concatenate([reader.title_lengths for reader in self._tokens('retriever')])
 
     @property
+    def retriever_tokenizer(self) -> str:
+        """The fingerprint of the tokenizer that made the retriever's ids; '' in a store of text alone."""
+        return self._version.retriever_tokenizer
+
+    def retriever_ids(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the retriever's ids of the `rows` [n] int64, ascending, one after another [tokens], and their lengths [n] int32.
+
+        Raises StoreError: the store has no token ids, or damaged ones.
+        """
+        return store_tokens.flat(self._tokens('retriever'), rows)
+
+    @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with the passages, their order and their tokenizers."""
         return self._version.fingerprint

@@ -178,6 +178,20 @@ def rows_of(readers: Sequence[TokenReader], rows: np.ndarray, width: int, max_to
     return types.TokenTable(**columns)
 
 
+def flat(readers: Sequence[TokenReader], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ids of the `rows` [n] int64, ascending, without padding, and their lengths [n] int32. Raises StoreError: damaged."""
+    # Without padding: of a store with one long passage a table would be mostly zeros.
+    ids, lengths, first = [], [], 0
+    for reader in readers:
+        # Ascending rows of one segment follow one another.
+        begin, end = np.searchsorted(rows, [first, first + len(reader.lengths)])
+        own = rows[begin:end] - first
+        lengths.append(reader.lengths[own])
+        ids.append(reader.ids_of(own, lengths[-1]))
+        first += len(reader.lengths)
+    return np.concatenate(ids), np.concatenate(lengths)
+
+
 def _writers(folder: Folder, dtype: np.dtype | type) -> tuple[store_arrays.ArrayWriter, store_arrays.ArrayWriter, store_arrays.ArrayWriter]:
     """Returns the writers of ids, lengths and title lengths."""
     return (store_arrays.ArrayWriter(folder / 'ids', dtype), store_arrays.ArrayWriter(folder / 'lengths', np.int32),

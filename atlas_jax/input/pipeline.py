@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import grain.python as grain
+import jax
 import numpy as np
 
 from atlas_jax import errors, types
@@ -57,6 +58,59 @@ def training_examples(examples: Sequence[TaskExample], encoder: encode.ExampleEn
     Raises ConfigError: no examples.
     """
     return _iterate(_drawn(examples, encoder, seed).batch(batch_size, drop_remainder=True, batch_fn=list), ahead, finish)
+
+
+class Pairs(Protocol):
+    """Examples of a retriever's own training: queries with passages, drawn anew whenever one comes."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def digest(self) -> str:
+        """Stands for the data in the record of a run."""
+        ...
+
+    @property
+    def passages_each(self) -> int:
+        """Passages of an example."""
+        ...
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """The most tokens of a query and of a passage."""
+        ...
+
+    def sampled_lengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns lengths [n] int of queries and of passages as they will come."""
+        ...
+
+    def draw(self, number: int, generator: np.random.Generator) -> types.ContrastiveBatch:
+        """Returns one row, numpy arrays without the batch axis; it depends on number and generator alone."""
+        ...
+
+
+def contrastive_batches(pairs: Pairs, batch_size: int, seed: int, rows: Sequence[int] | None = None, *, ahead: int = 0,
+                        finish: Callable[[types.ContrastiveBatch], Any] | None = None) -> ResumableIterator:
+    """Returns an endless iterator of numpy ContrastiveBatches; arguments, order and state are those of `training_batches`."""
+    rows = range(batch_size) if rows is None else rows
+    drawn = grain.MapDataset.source(range(len(pairs))).seed(seed).shuffle().repeat().random_map(_Seed())
+    batches = drawn.batch(batch_size, drop_remainder=True, batch_fn=list)
+    # Every process draws all seeds, which cost little, and makes its own rows of them.
+    return _iterate(batches.map(lambda batch: _stacked([pairs.draw(batch[row][0], np.random.default_rng(batch[row][1])) for row in rows])),
+                    ahead, finish)
+
+
+def _stacked(rows: Sequence[types.ContrastiveBatch]) -> types.ContrastiveBatch:
+    return jax.tree.map(lambda *columns: np.stack(columns), *rows)
+
+
+class _Seed(grain.RandomMapTransform):
+    """Gives a number a seed of its own, by a generator that Grain seeds from seed and position."""
+
+    def random_map(self, number: int, generator: np.random.Generator) -> tuple[int, int]:
+        """Returns the number, and what its generator is made from at this position."""
+        # A number, and not the generator: it goes through a batch that other processes make too.
+        return int(number), int(generator.integers(1 << 62))
 
 
 def evaluation_batches(examples: Sequence[TaskExample], encoder: encode.ExampleEncoder, batch_size: int) -> Iterator[types.Batch]:

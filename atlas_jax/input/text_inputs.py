@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from atlas_jax import errors
-from atlas_jax.corpus.passages import Passage
+from atlas_jax.corpus.passages import Passage, ScoredPassage
 from atlas_jax.tokenizers import formats
 
 Encode = Callable[[str], list[int]]
@@ -113,12 +113,14 @@ class PassageEncoder:
       retriever: the retriever's format; None if nothing embeds the passages.
       n: the number of passages in a row; further ones are left out.
       query_max_tokens: a longer query is cut there.
+      gold_scores: the passages bring a teacher's scores, which go into the row.
     """
 
     reader: FormatEncoder
     retriever: FormatEncoder | None
     n: int
     query_max_tokens: int
+    gold_scores: bool = False
 
     def encode(self, query: str, passages: Sequence[Passage], keep_end: bool = False) -> dict[str, np.ndarray]:
         """Returns the passage fields of one row: tokens [n, max_tokens] int32 and lengths [n] int32, 0 for missing passages.
@@ -133,6 +135,10 @@ class PassageEncoder:
         if self.retriever is not None:
             row |= _rows([self.retriever.ids('', passage.full_title, passage.text) for passage in passages], self.n,
                          self.retriever.max_tokens, 'retriever_passage')
+        if self.gold_scores:
+            row['passage_gold_scores'] = np.zeros(self.n, np.float32)
+            scores = [passage.gold_score for passage in passages if isinstance(passage, ScoredPassage)]
+            row['passage_gold_scores'][:len(scores)] = scores
         return row
 
 

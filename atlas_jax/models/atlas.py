@@ -70,8 +70,45 @@ class InputConfig:
         return self.target_max_tokens or _TARGET_TOKENS
 
 
+class RetrieverFormats:
+    """Limits and formats of a retriever's inputs: its own, and those of InputConfig.
+
+    Attributes:
+      retriever: sizes of the Contriever.
+      inputs: formats and token limits.
+    """
+
+    # No dataclass, whose fields would come before the reader of AtlasConfig.
+    retriever: contriever.ContrieverConfig
+    inputs: InputConfig
+
+    @property
+    def retriever_max_tokens(self) -> int:
+        """Limit of a retriever passage: the retriever's own, or InputConfig.retriever_max_tokens if that is smaller."""
+        own = self.retriever.input_tokens
+        return own if self.inputs.retriever_max_tokens is None else min(own, self.inputs.retriever_max_tokens)
+
+    @property
+    def passage_format(self) -> str:
+        """The format of a retriever passage: the retriever's prompt, then InputConfig.retriever_format."""
+        return formats.literal(self.retriever.passage_prompt) + self.inputs.retriever_format
+
+    @property
+    def query_format(self) -> str:
+        """The format of a retriever query: the retriever's prompt, then InputConfig.retriever_query_format."""
+        return formats.literal(self.retriever.query_prompt) + self.inputs.retriever_query_format
+
+
 @dataclasses.dataclass(frozen=True)
-class AtlasConfig:
+class RetrieverConfig(RetrieverFormats):
+    """Configuration of a retriever alone, as it is trained without a reader."""
+
+    retriever: contriever.ContrieverConfig
+    inputs: InputConfig = InputConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class AtlasConfig(RetrieverFormats):
     """Configuration of reader and retriever.
 
     Attributes:
@@ -90,22 +127,6 @@ class AtlasConfig:
 
     def __post_init__(self):
         limits.check(self)
-
-    @property
-    def retriever_max_tokens(self) -> int:
-        """Limit of a retriever passage: the retriever's own, or InputConfig.retriever_max_tokens if that is smaller."""
-        own = self.retriever.input_tokens
-        return own if self.inputs.retriever_max_tokens is None else min(own, self.inputs.retriever_max_tokens)
-
-    @property
-    def passage_format(self) -> str:
-        """The format of a retriever passage: the retriever's prompt, then InputConfig.retriever_format."""
-        return formats.literal(self.retriever.passage_prompt) + self.inputs.retriever_format
-
-    @property
-    def query_format(self) -> str:
-        """The format of a retriever query: the retriever's prompt, then InputConfig.retriever_query_format."""
-        return formats.literal(self.retriever.query_prompt) + self.inputs.retriever_query_format
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,12 +159,12 @@ def cut_segments(config: AtlasConfig, reader_tokenizer: T5Tokenizer, retriever_t
     return Segments(reader(config.inputs.encoder_format), reader(config.inputs.closed_book_format), retriever)
 
 
-def config_to_dict(config: AtlasConfig) -> dict[str, Any]:
-    """Converts the configuration to plain JSON values."""
-    return dataclasses.asdict(config)
+def config_to_dict(config: AtlasConfig | RetrieverConfig) -> dict[str, Any]:
+    """Converts the configuration to plain JSON values; of a retriever alone `reader` is None."""
+    return {'reader': None, **dataclasses.asdict(config)}
 
 
-def config_from_dict(values: dict[str, Any]) -> AtlasConfig:
+def config_from_dict(values: dict[str, Any]) -> AtlasConfig | RetrieverConfig:
     """Reads the result of `config_to_dict`; JSON's lists become tuples, fields that were not there yet get their defaults.
 
     Raises:
@@ -157,9 +178,12 @@ def config_from_dict(values: dict[str, Any]) -> AtlasConfig:
         return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
     try:
-        inputs = tuples('inputs')
-        return AtlasConfig(reader=t5.T5Config(**tuples('reader')), retriever=contriever.ContrieverConfig(**tuples('retriever')),
-                           inputs=InputConfig(**_old_limit(inputs) | inputs), n_context=values['n_context'])
+        retriever, given = contriever.ContrieverConfig(**tuples('retriever')), tuples('inputs')
+        inputs = InputConfig(**_old_limit(given) | given)
+        # The key is there all the same: its lack would be a damaged file.
+        if values['reader'] is None:
+            return RetrieverConfig(retriever, inputs)
+        return AtlasConfig(t5.T5Config(**tuples('reader')), retriever, inputs, values['n_context'])
     except (KeyError, TypeError, errors.ConfigError) as error:
         raise errors.ModelFolderError(f'model.json does not describe an Atlas model of this version: {error}') from error
 

@@ -206,7 +206,7 @@ class Contriever(nn.Module):
         # [streams, passages, longest, embed], zeros past each passage's end
         rows = token_stream.to_rows(stream, hidden.astype(jnp.float32))
         pooled = _pool(rows, stream.lengths, self.config.pooling)[..., :self.config.embedding_dim]
-        return _unit_length(pooled) if self.config.normalize else pooled
+        return unit_length(pooled) if self.config.normalize else pooled
 
 
 def _pool(rows: Array, lengths: Array, pooling: str) -> Array:
@@ -230,7 +230,7 @@ def _pool(rows: Array, lengths: Array, pooling: str) -> Array:
     return jnp.where(lengths[..., None] > 0, greatest, 0.0)  # an empty passage has no greatest number
 
 
-def _unit_length(embeddings: Array) -> Array:
+def unit_length(embeddings: Array) -> Array:
     """Scales [..., embedding_dim] float32 to L2 norm 1; zeros stay zeros, with gradient 0."""
     squares = jnp.sum(jnp.square(embeddings), axis=-1, keepdims=True)
     # the bound keeps the square root's gradient finite where a passage is empty

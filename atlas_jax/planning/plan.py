@@ -23,11 +23,13 @@ if TYPE_CHECKING:  # it imports this module
     from atlas_jax.planning import gpu_plan
 
 GIB = 2**30
+TRAINING = workload_lib.TRAINING
 _VERSION = 7  # raise it when plans are made otherwise, so that the cache gives none that was made before
 PARTS = ('parameters', 'optimizer', 'index', 'codes', 'gradients', 'activations', 'temporaries')
 # A call and its items, as the printed plan names them.
-CALL = {'train': 'update', 'answer': 'batch', 'score': 'batch', 'search': 'batch', 'index': 'pack'}
-ITEM = {'train': 'examples', 'answer': 'questions', 'score': 'orders of a question', 'search': 'questions', 'index': 'passages'}
+CALL = {'train': 'update', 'contrastive': 'update', 'answer': 'batch', 'score': 'batch', 'search': 'batch', 'index': 'pack'}
+ITEM = {'train': 'examples', 'contrastive': 'examples',
+        'answer': 'questions', 'score': 'orders of a question', 'search': 'questions', 'index': 'passages'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +166,7 @@ def lines(planned: Plan, workload: workload_lib.Workload) -> list[str]:
     call, item, fitting = CALL[planned.kind], ITEM[planned.kind], 'fits' if planned.fits else 'DOES NOT FIT'
     mesh = 'every host alone' if planned.kind == 'index' else 'data {} x fsdp {} x model {}'.format(*planned.mesh_shape)
     result = [f'{planned.topology}, {planned.chips} chips, {mesh}: {fitting}']
-    if planned.kind == 'train':
+    if planned.kind in TRAINING:
         examples = planned.batch_size * planned.accumulation_steps
         result.append(f'examples an update     {examples} in {planned.accumulation_steps} micro-batches; remat {planned.remat}')
     elif planned.kind != 'index':
@@ -196,12 +198,12 @@ def _speed_lines(planned: Plan, workload: workload_lib.Workload, call: str, item
               f'{planned.memory_seconds:.3g}; kernels {planned.kernel_seconds:.3g}; links {planned.link_seconds:.3g}{network}, not covered '
               f'{planned.exposed_seconds:.3g})',
               f'{f"{item} a second":23}{planned.items_per_second:.3g} at most',
-              f'MFU at most            {planned.mfu_bound:.0%}; {planned.mfu:.0%} on real tokens as expected' if planned.kind == 'train'
+              f'MFU at most            {planned.mfu_bound:.0%}; {planned.mfu:.0%} on real tokens as expected' if planned.kind in TRAINING
               else f'MFU at most            {planned.mfu_bound:.0%}']
     if planned.scan_seconds:
         result.append(f'scan of codes          {planned.scan_seconds:.3g} s of it, at the peak rate')
     chip_hours_a_second = planned.chips / 3600
-    if planned.kind == 'train':
+    if planned.kind in TRAINING:
         hours = planned.step_seconds_expected * 1000 * chip_hours_a_second
         result.append(f'chip-hours             {hours:.3g} a 1000 updates, as expected')
     elif planned.kind == 'index':
@@ -216,13 +218,16 @@ def remedies(planned: 'Plan | gpu_plan.GpuPlan', workload: workload_lib.Workload
     if planned.kind == 'index':
         return ['a smaller retriever, or a lower text_max_tokens']
     # One example a chip is the least that a step takes, so a batch of as many examples as chips cannot shrink further.
-    if planned.kind != 'train' and planned.batch_size > planned.chips:
+    if planned.kind not in TRAINING and planned.batch_size > planned.chips:
         found.append(f'fewer questions at a time: batch_size {planned.chips}')
     if planned.kind == 'train' and planned.batch_size > planned.chips:
         factor = planned.batch_size // planned.chips
         found.append(f'accumulate: StepConfig.accumulation_steps={planned.accumulation_steps * factor} with batch_size {planned.chips} '
                      '(the same examples an update, one a chip at a time)')
     # An index, or moments, of less than 1 GiB a chip are not the reason that a step does not fit.
+    # Chunks keep the loss, which accumulation would change.
+    if planned.kind == 'contrastive' and planned.batch_size > planned.chips:
+        found.append(f'encode the batch in parts: ContrastiveConfig.chunks={planned.batch_size // planned.chips}')
     if planned.hbm_parts['index'] > 1 and workload.index_dtype != 'int8':
         found.append("an index in int8: --index_dtype int8 with SearchConfig.searcher='int8'")
     if planned.hbm_parts['index'] > 1 and not workload.search.on_host:
@@ -232,10 +237,10 @@ def remedies(planned: 'Plan | gpu_plan.GpuPlan', workload: workload_lib.Workload
     if step.attention == 'plain':
         found.append("encoders' attention without logits in memory: StepConfig.attention='auto'")
     remat = planned.remat if isinstance(planned, Plan) else step.remat  # auto on a GPU is full
-    if planned.kind == 'train' and remat not in ('auto', 'full'):
+    if planned.kind in TRAINING and remat not in ('auto', 'full'):
         least = 'full' if remat == 'encoder_mlp' else 'encoder_mlp'
         found.append(f"compute more of the layers again in the backward pass: StepConfig.remat='{least}'")
-    if planned.kind == 'train' and workload.optimizer.optimizer != 'adafactor' and planned.hbm_parts['optimizer'] > 1:
+    if planned.kind in TRAINING and workload.optimizer.optimizer != 'adafactor' and planned.hbm_parts['optimizer'] > 1:
         found.append("factored moments: OptimizerConfig.optimizer='adafactor'")
     if step.param_dtype != 'bfloat16':
         found.append("weights and gradients in bfloat16: StepConfig.param_dtype='bfloat16'")

@@ -26,14 +26,15 @@ from atlas_jax.steps import score as score_step
 from atlas_jax.steps import search as search_step
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tokenizers import formats
+from atlas_jax.training import contrastive, contrastive_state, contrastive_step, train_step
 from atlas_jax.training import model_flops as model_flops_lib
 from atlas_jax.training import state as state_lib
-from atlas_jax.training import train_step
 
 Workload = workload_lib.Workload
 Params = Any  # a tree of shapes with shardings, nested as flax nests parameters
 _PACKED_SAMPLE = 20_000  # passages that are packed to learn which shapes an index build runs, and how often
 _CHARACTERS_A_TOKEN = 3  # of a format's literal text, without a tokenizer; English has about four
+_SPECIAL = 2  # tokens around a crop
 _ANY_ID = 3  # token ids are compiled in as constants; which ones makes no difference
 
 
@@ -97,6 +98,8 @@ def steps_of(workload: Workload, mesh: jax.sharding.Mesh, hosts: int = 1) -> lis
     """
     if workload.kind == 'index':
         return _index_steps(workload, mesh, hosts)
+    if workload.kind == 'contrastive':
+        return [_contrastive_step(workload, mesh)]
     spec = make_spec(workload, mesh)
     if workload.kind == 'search':
         return _search_steps(workload, spec)
@@ -129,6 +132,10 @@ def stand_in_segments(config: atlas.AtlasConfig) -> atlas.Segments:
 
 def model_flops(workload: Workload, mesh: jax.sharding.Mesh) -> float:
     """Returns the FLOPs of an update that a run counts for its utilisation: on real tokens, without padding and recomputation."""
+    if workload.kind == 'contrastive':
+        drawn = jnp.asarray(np.resize(_crop_lengths(workload)[0], workload.batch_size))
+        crops = types.ContrastiveBatch(drawn, drawn, drawn, drawn[:, None], drawn, drawn)
+        return float(contrastive_step.flops_of(_contrastive_spec(workload, mesh), crops))
     spec = make_spec(workload, mesh)
     lengths, examples, inputs = workload_lib.token_lengths(workload), workload.batch_size, workload.config.inputs
     queries = np.resize(lengths.reader_queries, examples)
@@ -170,6 +177,37 @@ def _train_step(workload: Workload, spec: spec_lib.StepSpec) -> Step:
     spec = dataclasses.replace(spec, step=dataclasses.replace(spec.step, remat=spec.remat[0]))
     return Step(train_step.make_train_step(spec, workload.optimizer), arguments, (state.params, state.passage_encoder),
                 optimizer=state.optimizer_state, index=index, gradients=state.params, items=workload.examples_a_step)
+
+
+def _contrastive_step(workload: Workload, mesh: jax.sharding.Mesh) -> Step:
+    spec = _contrastive_spec(workload, mesh)
+    spec = dataclasses.replace(spec, step=dataclasses.replace(spec.step, remat=spec.remat[0]))
+    state = contrastive_state.abstract(spec, contrastive_step.optimizer_for(workload.optimizer))
+    examples, spread = workload.batch_size, partitioning.batch_sharding(mesh, workload.batch_size)
+    tokens, counts, each = (examples, _crop_lengths(workload)[1]), (examples,), (examples, spec.passages_each)
+    shapes = {'query_tokens': tokens, 'query_lengths': counts, 'passage_tokens': (*each, tokens[1]), 'passage_lengths': each,
+              'identities': each, 'example_ids': counts}
+    given = types.ContrastiveBatch(**{name: _array(shape, jnp.int32, spread) for name, shape in shapes.items()})
+    return Step(contrastive_step.make_contrastive_step(spec, workload.optimizer), (state, given), (state.params, state.momentum_encoder),
+                optimizer=(state.optimizer_state, state.queue), gradients=state.params, items=examples)
+
+
+def _contrastive_spec(workload: Workload, mesh: jax.sharding.Mesh) -> contrastive.ContrastiveSpec:
+    lengths, width = _crop_lengths(workload)
+    return contrastive.make_spec(workload.config.retriever, mesh, (lengths, lengths), (width, width), workload.batch_size,
+                                 workload.contrastive, workload.step, passages_each=1 + workload.contrastive.hard_negatives,
+                                 lower_for=workload.lower_for)
+
+
+def _crop_lengths(workload: Workload) -> tuple[np.ndarray, int]:
+    """Returns lengths [n] int of crops with their special tokens, of shares drawn evenly, and the greatest."""
+    options, pieces = workload.contrastive, np.full(1, workload.contrastive.chunk_tokens)
+    if workload.passage_tokens is not None or workload.passage_lengths is not None:
+        pieces = np.minimum(workload_lib.token_lengths(workload).retriever_passages, options.chunk_tokens)
+    # Drawn as a run draws them, so that a plan's capacities are those of the run.
+    shares = np.random.default_rng(0).uniform(options.ratio_min, options.ratio_max, _PACKED_SAMPLE)
+    lengths = np.maximum(shares * np.resize(pieces, _PACKED_SAMPLE), options.min_crop_tokens).astype(np.int64)
+    return lengths + _SPECIAL, options.crop_tokens(int(pieces.max())) + _SPECIAL
 
 
 def _reading_step(workload: Workload, spec: spec_lib.StepSpec, run: Any) -> Step:

@@ -9,15 +9,18 @@ import numpy as np
 from atlas_jax import decoding as decoding_lib
 from atlas_jax import errors, types
 from atlas_jax.model import ModelSource
-from atlas_jax.models import atlas
+from atlas_jax.models import atlas, contriever, t5
 from atlas_jax.searchers import config as search_config
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tasks import lm, mlm, multiple_choice, qa, section
+from atlas_jax.training import contrastive as contrastive_lib
 from atlas_jax.training import optimizer as optimizer_lib
 
-STEPS = ('train', 'answer', 'score', 'search', 'index')
+STEPS = ('train', 'answer', 'score', 'search', 'index', 'contrastive')
 # The steps that a gin file describes, by the step that its own command runs: only a training run says how to train.
-PLANNED = {'train': STEPS, 'answer': STEPS[1:], 'score': STEPS[1:], 'search': STEPS[1:], 'index': ('index',)}
+PLANNED = {'train': STEPS[:-1], 'answer': STEPS[1:-1], 'score': STEPS[1:-1], 'search': STEPS[1:-1], 'index': ('index',),
+           'contrastive': ('contrastive',)}
+TRAINING = ('train', 'contrastive')
 INDEX_DTYPES = ('float32', 'bfloat16', 'int8')
 # Passage lengths that stand for a store's, or are drawn from a mean and a deviation. Capacities are quantiles, which this many fix to
 # within a token.
@@ -34,7 +37,8 @@ class Workload:
 
     Attributes:
       model: sizes and formats.
-      kind: the step: train; answer (retrieve and decode); score (multiple choice); search (retrieve alone); index (embed passages).
+      kind: the step: train; answer (retrieve and decode); score (multiple choice); search (retrieve alone); index (embed passages);
+        contrastive (a retriever trained without a reader, its crops of the passages' random lengths).
       batch_size: examples of a micro-batch, as RunConfig.batch_size. Steps that do not train round it up to whole chips, as
         evaluation does.
       n_context: passages read, or found by a search; 0 is a closed book.
@@ -54,6 +58,7 @@ class Workload:
       search: how passages are found.
       inputs: formats and token limits; None keeps the model's.
       decoding: how answers are generated.
+      contrastive: crops, method and queue of a contrastive step.
       excludes_own_passages: True where examples are made from passages of the index, which the search must not return to them.
       lower_for: platform that the step is lowered for, where CPU devices stand in for it. Set by gpu_plan.py, not by gin.
 
@@ -78,6 +83,7 @@ class Workload:
     search: search_config.SearchConfig = search_config.SearchConfig()
     inputs: atlas.InputConfig | None = None
     decoding: decoding_lib.DecodingConfig = decoding_lib.DecodingConfig()
+    contrastive: contrastive_lib.ContrastiveConfig = contrastive_lib.ContrastiveConfig()
     excludes_own_passages: bool = False
     passage_lengths: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     lower_for: str | None = None
@@ -106,7 +112,7 @@ class Workload:
     @property
     def trains(self) -> bool:
         """True for a training run."""
-        return self.kind == 'train'
+        return self.kind in TRAINING
 
     @property
     def examples_a_step(self) -> int:
@@ -131,6 +137,17 @@ def of_training(model: atlas.AtlasConfig, run: dict[str, Any]) -> Workload:
     return Workload(model, batch_size=options.batch_size, mesh_shape=options.mesh_shape, dropout_rate=options.dropout_rate,
                     query_tokens=inputs.query_limit, inputs=inputs, n_context=data.n_context,
                     excludes_own_passages=isinstance(source.task, _TASKS_ON_PASSAGES), **given)
+
+
+def of_contrastive(retriever: contriever.ContrieverConfig, run: dict[str, Any]) -> Workload:
+    """Returns the workload of train.train_retriever's arguments. Raises ConfigError: a size is out of range."""
+    # No step of a retriever alone has a reader, so any one does.
+    reader = t5.T5Config(vocab_size=2, emb_dim=1, num_heads=1, head_dim=1, mlp_dim=1, num_encoder_layers=1, num_decoder_layers=1)
+    model = atlas.AtlasConfig(reader, retriever, n_context=0)
+    # Options that the file leaves out have their defaults, as in a run.
+    options, given = run['run'], {name: run[name] for name in ('optimizer', 'contrastive', 'step') if run.get(name) is not None}
+    return Workload(model, 'contrastive', options.batch_size, n_context=0, mesh_shape=options.mesh_shape, dropout_rate=options.dropout_rate,
+                    inputs=run['model'].inputs, **given)
 
 
 def of_evaluation(model: atlas.AtlasConfig, run: dict[str, Any]) -> Workload:

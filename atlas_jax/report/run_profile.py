@@ -19,9 +19,10 @@ import jax
 from atlas_jax.io import atomic
 from atlas_jax.report import html
 from atlas_jax.runtime import accelerators
-from atlas_jax.training import train_step
+from atlas_jax.training import contrastive_step, train_step
 
 FIRST_STEP, STEPS = 3, 3  # profiled steps, counted from where this process began: the first ones compile
+PARTS = {'train_step': train_step.PARTS, 'contrastive_step': contrastive_step.PARTS}
 OTHER = 'other'  # operations of the program under no part's name
 _CONTROL = ('while', 'conditional', 'call')  # the operations inside them have events of their own
 _NS = 1e-9
@@ -34,9 +35,9 @@ class Profile:
       folder: the folder to write; None profiles nothing.
     """
 
-    def __init__(self, folder: str | None):
-        """Waits for step FIRST_STEP."""
-        self.folder, self._seen, self._running = folder, 0, False
+    def __init__(self, folder: str | None, program: str = 'train_step'):
+        """Waits for step FIRST_STEP; `program` is the jitted function's name."""
+        self.folder, self._program, self._seen, self._running = folder, program, 0, False
 
     def __enter__(self) -> 'Profile':
         return self
@@ -72,12 +73,12 @@ class Profile:
             # Every process has a profile of its own host; one table is enough.
             if jax.process_index() == 0:
                 print(f'{self.folder}: a profile of {STEPS} steps; look at it with xprof --logdir {self.folder}\n'
-                      + '\n'.join(_where_time_went(self.folder)), flush=True)
+                      + '\n'.join(_where_time_went(self.folder, self._program)), flush=True)
 
 
-def _where_time_went(folder: str) -> list[str]:
+def _where_time_went(folder: str, program: str) -> list[str]:
     try:
-        found = device_time(pathlib.Path(folder), train_step.PARTS, 'train_step', jax.local_device_count())
+        found = device_time(pathlib.Path(folder), PARTS[program], program, jax.local_device_count())
     except (ValueError, OSError) as error:  # a run is not lost for its profile
         return [f'{folder}: where the time went is not known: {error}']
     found.write(pathlib.Path(folder))

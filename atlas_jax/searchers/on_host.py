@@ -140,7 +140,7 @@ def make(config: SearchConfig, parts: Sequence[Part], knowledge: Callable[[], ty
         return _several(parts, [_codes(part, mesh, config) for part in parts])
     if config.searcher == 'scann':
         return _several(parts, _scanns(parts, config.metric))
-    lexical = _several(parts, [_bm25(part) for part in parts])
+    lexical = _several(parts, [lexical(part) for part in parts])
     if config.searcher == 'bm25':
         return lexical
     dense: HostSearcher
@@ -190,7 +190,11 @@ def _scann(part: Part, metric: str) -> SavedSearcher:
     return searcher
 
 
-def _bm25(part: Part) -> SavedSearcher | None:
+def lexical(part: Part) -> SavedSearcher | None:
+    """Opens the part's searcher by words, or builds and saves it; None where no passage has a word. All processes call it together.
+
+    Raises ConfigError: bm25s is not installed, or no passage of all has a word. DiskFullError.
+    """
     folder, digest = part.folder(bm25.FOLDER), part.store.fingerprint
     with hosts.together():
         searcher = None if folder is None else bm25.open_saved(folder, digest, part.valid)

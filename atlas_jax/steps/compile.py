@@ -1,4 +1,4 @@
-"""The one door to compiled steps: whatever holds a StepSpec is compiled here, and nowhere else (tests/house).
+"""The one door to compiled steps: whatever holds a StepSpec, or another Layout, is compiled here, and nowhere else (tests/house).
 
 Tracing on the spec's mesh is what a caller would forget: without it layers see no mesh, gathers do not happen where they should, and the
 attention kernel cannot be partitioned over more than one TPU chip.
@@ -13,7 +13,7 @@ import jax
 
 from atlas_jax import partitioning
 from atlas_jax.runtime import hosts
-from atlas_jax.steps.spec import StepSpec
+from atlas_jax.steps.spec import Layout
 
 # A step's executable is large: a run has one, an evaluation a few.
 _KEPT_PROGRAMS = 32
@@ -22,7 +22,7 @@ _TPU_OPTIONS = {'xla_enable_async_all_gather': True, 'xla_tpu_prefer_async_allga
 
 
 @functools.lru_cache(maxsize=_KEPT_PROGRAMS)
-def compile_step(program: Callable[..., Any], spec: StepSpec, *static: Hashable, donate: Sequence[int] = (),
+def compile_step(program: Callable[..., Any], spec: Layout, *static: Hashable, donate: Sequence[int] = (),
                  out_shardings: Callable[..., Any] | None = None) -> Any:
     """Returns the jitted function `(*arguments) -> program(spec, *static, *arguments)`, traced on the spec's mesh.
 
@@ -76,7 +76,15 @@ class FirstThatFits:
         return last[1].lower(*arguments).compile()
 
 
-def _options(spec: StepSpec) -> dict[str, bool] | None:
+def first_that_fits(spec: Layout, computing_again: Callable[[str], Any]) -> Any:
+    """Returns the step that `computing_again` makes of a name in spec.remat; of several the first that fits the devices."""
+    # Forms are compiled when the step is first called, so making them costs nothing.
+    if len(spec.remat) == 1:
+        return computing_again(*spec.remat)
+    return FirstThatFits('remat', {remat: computing_again(remat) for remat in spec.remat})
+
+
+def _options(spec: Layout) -> dict[str, bool] | None:
     # A mesh of shapes alone has no platform, and other compilers refuse options that they do not know.
     if isinstance(spec.mesh, jax.sharding.AbstractMesh) or spec.mesh.size == 1:
         return None

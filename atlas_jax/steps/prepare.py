@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from atlas_jax import errors, partitioning, types
+from atlas_jax.corpus.passages import ScoredPassage
 from atlas_jax.input import encode, text_inputs
 from atlas_jax.io import file_list
 from atlas_jax.knowledge import group as index_group
@@ -331,7 +332,23 @@ def _passage_encoder(atlas: AtlasModel, spec: spec_lib.StepSpec, encoder: encode
         retriever_format = text_inputs.FormatEncoder(
             spec.config.passage_format, retriever.encode, spec.config.retriever_max_tokens, prefix_ids=(retriever.cls_id,),
             suffix_ids=(retriever.sep_id,), borders=formats.PUNCTUATION)
-    return text_inputs.PassageEncoder(reader_format, retriever_format, n=max(spec.top_k, 1), query_max_tokens=encoder.query_limits[0])
+    return text_inputs.PassageEncoder(reader_format, retriever_format, n=max(spec.top_k, 1), query_max_tokens=encoder.query_limits[0],
+                                      gold_scores=spec.distill is not None and spec.distill.from_file)
+
+
+def check_gold_scores(examples: Sequence[TaskExample], distill: spec_lib.DistillConfig, use_file_passages: bool) -> None:
+    """Raises ConfigError: gold scores are to come from the file, and passages are retrieved, or some bring none; names their lines."""
+    if not distill.from_file:
+        return
+    if not use_file_passages:
+        raise errors.ConfigError('DistillConfig.gold_score_mode "file" takes the scores of passages that the examples bring; set '
+                                 'use_file_passages, or choose another mode')
+    # An example without passages reads an empty one, of which no teacher has said anything.
+    missing = [example for example in examples if not example.passages
+               or not all(isinstance(passage, ScoredPassage) for passage in example.passages)]
+    if missing:
+        raise errors.ConfigError(f'{task_lib.places(missing, 9)}: DistillConfig.gold_score_mode is "file", and a passage has no '
+                                 '"gold_score"; write one for every passage')
 
 
 def _measured(encoder: text_inputs.PassageEncoder, examples: Sequence[TaskExample]) -> tuple[np.ndarray, np.ndarray]:

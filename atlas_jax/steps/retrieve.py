@@ -25,7 +25,7 @@ def embed_queries(params, batch: types.Batch, spec: spec_lib.StepSpec, dropout_k
     return embeddings.reshape(-1, embeddings.shape[-1])[:examples]
 
 
-def embed(params, stream: types.TokenStream, spec: spec_lib.StepSpec, dropout_key: Array | None = None) -> Array:
+def embed(params, stream: types.TokenStream, spec: spec_lib.Layout, dropout_key: Array | None = None) -> Array:
     """Returns embeddings [streams, passages, dim] float32 of every passage in the stream."""
     rngs = None if dropout_key is None else {'dropout': dropout_key}
     # Linen's apply is typed as a union with (output, variables), which it gives only where variables are mutable.

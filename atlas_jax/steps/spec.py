@@ -22,7 +22,7 @@ from atlas_jax.tokenizers.formats import Segment
 ATTENTION_MODES = {f'{source}{name}': (source, statistic) for source in ('eval', 'std')
                    for name, statistic in attention_scores.STATISTICS.items()}
 ATTENTION_MODES = {'adist': ATTENTION_MODES.pop('evalnormssum')} | ATTENTION_MODES
-GOLD_SCORE_MODES = ('pdist', 'emdr', 'loop', *ATTENTION_MODES)
+GOLD_SCORE_MODES = ('pdist', 'emdr', 'loop', 'file', *ATTENTION_MODES)
 ALIASES = {'ppmean': 'pdist', 'evalnormssum': 'adist', 'evalnormsum': 'adist'}
 GOLD_SCORES = ('shared', 'exact')
 DTYPES = ('float32', 'bfloat16')
@@ -44,7 +44,8 @@ class DistillConfig:
         pdist (ppmean): the reader's likelihood of the target given each passage alone. loop: its loss with each passage left out. emdr: the
         likelihood of the target with the passage unknown. adist (evalnormssum, evalnormsum): cross attention times the length of the value.
         {eval,std}{scores,probs,norms}{sum,avg,first,nosep,woquery,top5,top10,top20}: other reductions of cross attention
-        (losses/attention_scores.py). eval reads the scored passages without dropout; std takes it from the training forward, and scores
+        (losses/attention_scores.py). file: scores of another teacher, "gold_score" of each of an example's own passages (TrainData
+        .use_file_passages). eval reads the scored passages without dropout; std takes it from the training forward, and scores
         the n_context passages that are read there.
       temperature_gold: divides the gold scores; in emdr the reader's logits.
       temperature_score: divides the retriever's scores.
@@ -85,6 +86,11 @@ class DistillConfig:
     def attention(self) -> attention_scores.Statistic | None:
         """The statistic of cross attention that the gold scores are, in the attention modes; None in the others."""
         return ATTENTION_MODES[self.gold_score_mode][1] if self.gold_score_mode in ATTENTION_MODES else None
+
+    @property
+    def from_file(self) -> bool:
+        """True where the gold scores come with the examples, so that the reader judges nothing."""
+        return self.gold_score_mode == 'file'
 
     @property
     def from_training_forward(self) -> bool:
@@ -132,8 +138,67 @@ class StepConfig:
         return jnp.dtype(self.param_dtype)
 
 
+class Layout:
+    """The part of a compiled step's static side that every step has: where and how it runs.
+
+    Attributes:
+      mesh: devices; one token stream each.
+      step: rematerialisation and dtypes.
+      lower_for: platform that the step is lowered for, where the mesh's devices only stand in for it and run nothing; None is the mesh's.
+    """
+
+    # No dataclass, whose fields would come before those of the classes made from it.
+    mesh: jax.sharding.Mesh
+    step: StepConfig
+    lower_for: str | None
+
+    @property
+    def streams(self) -> int:
+        return self.mesh.size
+
+    @property
+    def trains(self) -> bool:
+        """True where the step has a backward pass."""
+        raise NotImplementedError
+
+    @property
+    def retriever(self) -> contriever.Contriever:
+        raise NotImplementedError
+
+    @property
+    def remat(self) -> tuple[str, ...]:
+        """Names of layer_scan.REMAT, for what the backward pass computes again; the first one whose step fits is wanted."""
+        if self.step.remat != 'auto':
+            return (self.step.remat,)
+        return REMAT_TRIED.get(self.platform, ('none',)) if self.trains else ('none',)
+
+    @property
+    def platform(self) -> str:
+        """The platform that the step runs on, as jax names it."""
+        if isinstance(self.mesh, jax.sharding.AbstractMesh):  # shapes alone, that no device runs
+            return self.lower_for or jax.default_backend()
+        return self.lower_for or self.mesh.devices.flat[0].platform
+
+    @property
+    def flash(self) -> bool:
+        """True where encoders attend by the kernel, if it fits."""
+        # Elsewhere the kernel is interpreted: for tests, not for use.
+        return self.step.attention == 'flash' or (self.step.attention == 'auto' and self.platform in ('gpu', 'tpu'))
+
+    def contriever_of(self, config: contriever.ContrieverConfig) -> contriever.Contriever:
+        """Returns the retriever's encoder as the step computes it."""
+        return contriever.Contriever(self._computing(config), self.remat[0], self._unroll, self.flash)
+
+    @property
+    def _unroll(self) -> int:
+        return layer_scan.unroll_on(self.platform)
+
+    def _computing(self, config: Network) -> Network:
+        return dataclasses.replace(config, dtype=self.step.compute_dtype or config.dtype)
+
+
 @dataclasses.dataclass(frozen=True)
-class StepSpec:
+class StepSpec(Layout):
     """The static side of train and answer steps.
 
     Attributes:
@@ -168,8 +233,9 @@ class StepSpec:
         return types.required(self.distill)
 
     @property
-    def streams(self) -> int:
-        return self.mesh.size
+    def trains(self) -> bool:
+        """True where the step has a backward pass: a step that answers has none."""
+        return self.distill is not None
 
     @property
     def closed_book(self) -> bool:
@@ -192,7 +258,7 @@ class StepSpec:
         """The passages of an example that are encoded for gold scores alone; the others' states come from the training forward."""
         scored = self.passages_scored
         # The attention of the training forward needs no other pass.
-        if not scored or self.distillation.from_training_forward:
+        if not scored or self.distillation.from_training_forward or self.distillation.from_file:
             return slice(0, 0)
         return slice(0 if self.distillation.gold_scores == 'exact' else min(self.passages_read, scored), scored)
 
@@ -248,35 +314,7 @@ class StepSpec:
 
     @property
     def retriever(self) -> contriever.Contriever:
-        return contriever.Contriever(self._computing(self.config.retriever), self.remat[0], self._unroll, self.flash)
-
-    @property
-    def remat(self) -> tuple[str, ...]:
-        """Names of layer_scan.REMAT, for what the backward pass computes again; the first one whose step fits is wanted."""
-        if self.step.remat != 'auto':
-            return (self.step.remat,)
-        # A step that answers has no backward pass.
-        return ('none',) if self.distill is None else REMAT_TRIED.get(self.platform, ('none',))
-
-    @property
-    def platform(self) -> str:
-        """The platform that the step runs on, as jax names it."""
-        if isinstance(self.mesh, jax.sharding.AbstractMesh):  # shapes alone, that no device runs
-            return self.lower_for or jax.default_backend()
-        return self.lower_for or self.mesh.devices.flat[0].platform
-
-    @property
-    def flash(self) -> bool:
-        """True where encoders attend by the kernel, if it fits."""
-        # Elsewhere the kernel is interpreted: for tests, not for use.
-        return self.step.attention == 'flash' or (self.step.attention == 'auto' and self.platform in ('gpu', 'tpu'))
-
-    @property
-    def _unroll(self) -> int:
-        return layer_scan.unroll_on(self.platform)
-
-    def _computing(self, config: Network) -> Network:
-        return dataclasses.replace(config, dtype=self.step.compute_dtype or config.dtype)
+        return self.contriever_of(self.config.retriever)
 
 
 def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sharding.Mesh, lengths: types.TokenLengths, batch_size: int,

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from atlas_jax.corpus import documents
-from atlas_jax.corpus.passages import Passage
+from atlas_jax.corpus.passages import Passage, ScoredPassage
+
+_MOST_SCORE = 1e30  # a softmax over larger ones is none in float32
 
 
 class FieldProblem(NamedTuple):
@@ -71,15 +73,23 @@ def passages_problem(row: dict[str, Any]) -> FieldProblem | None:
                 return FieldProblem('passages', f'passage {number} has the {name} {passage[name]!r}', remedy)
         if not isinstance(passage.get('id', ''), str | int):
             return FieldProblem('passages', f'passage {number} has the id {passage["id"]!r}', remedy)
+        score = passage.get('gold_score', 0)
+        if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) < _MOST_SCORE:
+            return FieldProblem('passages', f'passage {number} has the gold_score {score!r}', 'write a number, or leave it out')
     return None
 
 
 def passages(row: dict[str, Any]) -> tuple[Passage, ...]:
     """Returns the row's own passages; a passage without an id gets its number."""
     # Files of the original fill up to a fixed number with passages without words.
-    made = [Passage(str(value.get('id', number)), value.get('title', ''), value.get('section', ''), value['text'])
-            for number, value in enumerate(map(documents.in_our_fields, row.get('passages', ())))]
+    made = [_passage(value, number) for number, value in enumerate(map(documents.in_our_fields, row.get('passages', ())))]
     return tuple(passage for passage in made if passage.text.strip() or passage.title.strip())
+
+
+def _passage(value: dict[str, Any], number: int) -> Passage:
+    # A class of its own: examples without scores stay what they were, in the records of runs too.
+    parts = (str(value.get('id', number)), value.get('title', ''), value.get('section', ''), value['text'])
+    return ScoredPassage(*parts, float(value['gold_score'])) if 'gold_score' in value else Passage(*parts)
 
 
 def answers(given: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
@@ -42,6 +43,8 @@ class BertTokenizer:
     """WordPiece tokenizer. It never truncates; special tokens in a text become their ids, as with Hugging Face's tokenizer.
 
     pad_id, cls_id, sep_id
+    mask_id      None in a vocabulary without [MASK]
+    ordinary_ids  [n] int64, the ids of all tokens but the special ones, ascending
     vocab_size   the highest id + 1
     fingerprint  16 hexadecimal digits; they differ for tokenizers that give other ids
     """
@@ -64,6 +67,9 @@ class BertTokenizer:
         self._tokenizer.add_special_tokens([token for token in _SPECIAL if token in vocabulary])
         self.vocab_size = max(vocabulary.values()) + 1
         self.pad_id, self.cls_id, self.sep_id = (vocabulary[token] for token in ('[PAD]', '[CLS]', '[SEP]'))
+        # For crops of a retriever's own training alone: no input of a model has [MASK] otherwise.
+        self.mask_id = vocabulary.get('[MASK]')
+        self.ordinary_ids = np.setdiff1d(np.fromiter(vocabulary.values(), np.int64), [vocabulary.get(token, -1) for token in _SPECIAL])
         # of what decides the ids, not of files: vocab.txt and tokenizer.json of one tokenizer have one fingerprint
         digest = hashlib.sha256(f'bert {dataclasses.astuple(normalization)}'.encode())
         digest.update(json.dumps(sorted(vocabulary.items(), key=lambda item: item[1])).encode())

@@ -21,7 +21,7 @@ def beside_training(passages_read: read.EncodedPassages, batch_size: int, spec: 
     """
     distillation, mask = spec.distillation, passages_read[1]
     here = spec.encoded_for_gold
-    if here.start != here.stop or distillation.from_training_forward or distillation.gold_score_mode == 'loop':
+    if here.start != here.stop or distillation.from_training_forward or distillation.gold_score_mode in ('loop', 'file'):
         return None
     if distillation.attention is not None:
         return fid.together(mask, batch_size, spec.passages_scored, (distillation.attention.kind,))

@@ -57,7 +57,7 @@ def joint_loss(params: Params, batch: types.Batch, inputs: types.ReaderInputs, s
         return reader_loss, metrics
     with jax.named_scope('distil'):
         scores = _retriever_scores(params, batch, inputs, spec, level, query_key, passage_key)
-        if judged is None and not from_here:
+        if judged is None and not from_here and not spec.distillation.from_file:
             # The teacher is not taught: gold scores are constants to the retriever's loss (paper section 2.2).
             frozen_reader, frozen_passages = jax.lax.stop_gradient((params['reader'], passages))
             scored = gold_scores_lib.scored_passages(frozen_reader, frozen_passages, inputs, spec, level)
@@ -74,6 +74,10 @@ def _taught(judged: tuple[Array, dict[str, Array]], scores: Array, batch: types.
             spec: spec_lib.StepSpec) -> tuple[Array, Array]:
     """Returns the retriever's loss, and gold scores [batch, n], of the teacher's logits and attention."""
     logits, recorded = judged
+    # More may have come than the loss scores.
+    if spec.distillation.from_file:
+        gold_scores = types.required(batch.passage_gold_scores)[:, :scores.shape[1]]
+        return _distilled(scores, gold_scores, batch, spec), gold_scores
     if spec.distillation.attention is None:  # each passage's own, [batch, n, target_length, vocab]
         judged = logits.reshape(len(scores), -1, *logits.shape[-2:]), recorded
     if spec.distillation.gold_score_mode != 'emdr':

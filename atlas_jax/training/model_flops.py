@@ -36,7 +36,7 @@ def of_step(spec: spec_lib.StepSpec, batch: types.Batch, inputs: types.ReaderInp
 def _of_gold_scores(spec: spec_lib.StepSpec, targets: Array, scored: Array) -> Array:
     """Counts the decoder's passes over the scored passages [batch, n]; the encoder states are there already."""
     reader, together = spec.config.reader, jnp.sum(scored, axis=-1)
-    if spec.distillation.from_training_forward:
+    if spec.distillation.from_training_forward or spec.distillation.from_file:
         return jnp.float32(0)
     if spec.distillation.attention is not None:
         return of_decoder(reader, targets, together)

@@ -18,7 +18,7 @@ from atlas_jax import errors, partitioning, types
 from atlas_jax.knowledge.token_rows import TokenRows
 from atlas_jax.runtime import hosts
 from atlas_jax.searchers import int8
-from atlas_jax.steps import buckets, retrieve
+from atlas_jax.steps import buckets, prepare, retrieve
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.steps.compile import compile_step
 
@@ -234,3 +234,36 @@ def _as_stored(fresh: jax.Array, embeddings: jax.Array, scales: jax.Array | None
     if scales is None:
         return fresh.astype(embeddings.dtype), None
     return int8.quantize(fresh)
+
+
+def refresher_of(config: RefreshConfig | None, prepared: prepare.Prepared) -> Refresher | None:
+    """Returns the refresher of the index; None where nothing is ever embedded again. Raises ConfigError for an index it cannot refresh."""
+    if config is None or not config.refreshes:
+        return None
+    if not prepared.spec.embeds_passages or prepared.knowledge is None or prepared.knowledge.index is None:
+        raise errors.ConfigError('a refresh embeds the index again by a passage encoder that is trained: it needs an index that is '
+                                 'searched on the devices, and retriever_training "joint" or "untied"')
+    if prepared.knowledge.codes is not None:
+        raise errors.ConfigError('the searcher "codes" scans codes of the index as it is on disk, and a refresh embeds it again; choose '
+                                 'another searcher, or no refresh and `atlas-jax index build` and `compress` after training')
+    # Its buffers are overwritten: nobody else may hold them.
+    index, scanned = jax.tree.map(lambda leaf: leaf.copy(), (prepared.knowledge.index, prepared.knowledge.scanned))
+    prepared.knowledge = prepared.knowledge.replace(index=index, scanned=scanned)
+    lengths = types.required(prepared.index).token_lengths(np.zeros(1, np.int64))
+    return Refresher(prepared.spec, config, index.valid.shape[0], lengths, prepared.token_rows)
+
+
+def numbers_of(knowledge: types.Knowledge | None) -> Numbers:
+    """Returns what a refresh changes of the index: embeddings [rows, dim] and their scales [rows]."""
+    index = types.required(types.required(knowledge).index)
+    return index.embeddings, index.scales
+
+
+def restored(prepared: prepare.Prepared, restore: Callable[[Any], Any]) -> types.Knowledge:
+    """Returns the knowledge with the embeddings as they were refreshed so far; `restore` reads a tree of given shapes and layouts."""
+    knowledge = types.required(prepared.knowledge)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), numbers_of(knowledge))
+    # Straight onto the devices: no process has the whole index.
+    embeddings, scales = restore(shapes)
+    index = types.required(knowledge.index).replace(embeddings=embeddings, scales=scales)
+    return knowledge.replace(index=index, scanned=scanned_again(knowledge.scanned, index, prepared.spec))

@@ -7,21 +7,23 @@ Mesh, number of processes, rematerialisation, intervals and evaluation may chang
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from atlas_jax import errors
+from atlas_jax.checkpoints import run_folder
 from atlas_jax.io.folder import Folder, Place
 from atlas_jax.knowledge import group
+from atlas_jax.runtime import hosts
 from atlas_jax.tasks.task import TaskExample
 
 RECORD_FILE = 'record.json'
 _SETTINGS, _CHANGES = 'settings', 'changes'
 # How a step is computed, not what; and what the given weights have, which a run that goes on does not read.
-_FREE = ('StepConfig.remat', 'StepConfig.attention', 'SearchConfig.tokens', 'has_passage_encoder')
+_FREE = ('StepConfig.remat', 'StepConfig.attention', 'SearchConfig.tokens', 'ContrastiveConfig.chunks', 'has_passage_encoder')
 # The arrays of a checkpoint have their shapes and their tree from these.
 _FIXED = ('OptimizerConfig.optimizer', 'DistillConfig.retriever_training', 'DistillConfig.freeze_retriever_steps', 'StepConfig.param_dtype',
-          'RefreshConfig.', 'refreshed_index', 'reader.', 'retriever.')
+          'RefreshConfig.', 'refreshed_index', 'reader.', 'retriever.', 'ContrastiveConfig.method', 'ContrastiveConfig.queue_size')
 _TOTAL_STEPS, _SCHEDULER_STEPS = 'OptimizerConfig.total_steps', 'OptimizerConfig.scheduler_steps'
 _LOOSE = ('reader.dropout_rate', 'retriever.dropout_rate', 'reader.dtype', 'retriever.dtype')
 
@@ -43,20 +45,37 @@ class Change:
         return self.name in _LOOSE or not self.name.startswith(_FIXED)
 
 
-def settings(description: Mapping[str, Any], examples: Sequence[TaskExample], options: Iterable[Any], **others: Any) -> dict[str, Any]:
+class Describable(Protocol):
+    """A model that can write its folder but for the parameters."""
+
+    def description(self) -> dict[str, Any]:
+        """Returns the contents of model.json."""
+        ...
+
+    def write_description(self, path: Place) -> None:
+        """Writes model.json and the tokenizers."""
+        ...
+
+
+def digest(examples: Sequence[TaskExample]) -> str:
+    """Returns what stands for the examples that a run learns from: their number and a checksum, wherever their files are."""
+    found = hashlib.sha256()
+    for example in examples:
+        # The row too, which a task that draws makes its examples of.
+        found.update(repr((example, example.row)).encode())
+    return f'{len(examples)} examples, sha256 {found.hexdigest()[:16]}'
+
+
+def settings(description: Mapping[str, Any], data: str, options: Iterable[Any], **others: Any) -> dict[str, Any]:
     """Returns the settings by name, as JSON values.
 
     Args:
       description: of the model, as in model.json.
-      examples: to train on; a checksum of them stands for their files.
+      data: stands for what the run learns from, such as `digest` of its examples.
       options: dataclasses, such as OptimizerConfig; their fields get the names that gin files bind.
       others: further settings by name, such as seed=3.
     """
-    digest = hashlib.sha256()
-    for example in examples:
-        # The row too, which a task that draws makes its examples of.
-        digest.update(repr((example, example.row)).encode())
-    found = {'train_file': f'{len(examples)} examples, sha256 {digest.hexdigest()[:16]}', **others}
+    found = {'train_file': data, **others}
     for option in options:
         found |= {f'{type(option).__name__}.{name}': value for name, value in dataclasses.asdict(option).items()}
     # total_steps counts by the schedule alone: it stands for the steps that this is made for, whichever option says them.
@@ -114,6 +133,32 @@ def write(place: Place, now: Mapping[str, Any], step: int, accepted: Sequence[Ch
     before = _read(folder)[_CHANGES] if step and folder.exists(RECORD_FILE) else []
     later = [{'step': step, **dataclasses.asdict(change)} for change in accepted]
     folder.write_json(RECORD_FILE, {_SETTINGS: dict(now), _CHANGES: [*before, *later]})
+
+
+def begin(place: Place, now: Mapping[str, Any], accepted: Sequence[Change], model: Describable, begun: Callable[[], None] | None) -> None:
+    """Writes model.json and the record, when nothing of a run is refused any more; then calls `begun`. Every process of a run calls it.
+
+    Raises ConfigError: the folder holds another model. DiskFullError, StorageError.
+    """
+    with hosts.together():
+        # The first process alone: a bucket refuses one file that many write at once.
+        if hosts.is_first():
+            _write_description(Folder(place), model, bool(accepted))
+            write(place, now, run_folder.latest_step(place), accepted)
+            if begun is not None:
+                begun()
+
+
+def _write_description(folder: Folder, model: Describable, accepted: bool) -> None:
+    """Writes model.json, or refuses to go on in the folder of another model."""
+    # What was accepted changes the model's description too.
+    if folder.exists(run_folder.MODEL_FILE) and not accepted:
+        # A folder without a record, which an earlier version or a conversion wrote.
+        if found := changes(flat(run_folder.read_model_file(folder)), flat(model.description())):
+            raise errors.ConfigError(f'{folder}: holds another model: {"; ".join(map(str, found))}; give another run_dir, or the same '
+                                     'settings')
+        return
+    model.write_description(folder)
 
 
 def flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

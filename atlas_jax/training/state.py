@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from atlas_jax import partitioning
+from atlas_jax import errors, partitioning
 from atlas_jax.models import parameters
 from atlas_jax.runtime import hosts
 from atlas_jax.steps import spec as spec_lib
@@ -48,18 +48,25 @@ def create(params: dict[str, Any], spec: spec_lib.StepSpec, optimizer: optax.Gra
     shardings = state_shardings(spec, optimizer)
     if spec.trains_passage_encoder:
         params = params | {'passage_encoder': params['retriever'] if passage_encoder is None else passage_encoder}
-    placed = _copy(params, shardings.params, spec.step.param_type)
+    placed = copy_to_mesh(params, shardings.params, spec.step.param_type)
     frozen = None
     if spec.keeps_passage_encoder:
         encoder = params['retriever'] if passage_encoder is None else passage_encoder
-        frozen = _copy(encoder, shardings.passage_encoder, spec.step.param_type)
+        frozen = copy_to_mesh(encoder, shardings.passage_encoder, spec.step.param_type)
     optimizer_state = compile_step(_init_moments, spec, optimizer, out_shardings=_moments_shardings)(placed)
     # Replicated explicitly: a scalar on one device would not be a global array on a pod.
     step = hosts.place(np.zeros((), np.int32), shardings.step)
     return TrainState(step=step, params=placed, optimizer_state=optimizer_state, passage_encoder=frozen)
 
 
-def divergence(params: Any, spec: spec_lib.StepSpec) -> str:
+def check_encoders(params: dict[str, Any], spec: spec_lib.StepSpec) -> None:
+    """Raises ConfigError: the model has a second encoder, which training by the spec would lose."""
+    if 'passage_encoder' in params and not (spec.keeps_passage_encoder or spec.trains_passage_encoder):
+        raise errors.ConfigError('the model has an encoder for passages of its own, which this training would lose; '
+                                 'give retriever_training "untied" or "query_side", and read passages')
+
+
+def divergence(params: Any, spec: spec_lib.Layout) -> str:
     """Names the first parameter that is not finite, or too large for float32 to hold its square; empty if there is none.
 
     Every process of a run calls it.
@@ -73,12 +80,12 @@ def divergence(params: Any, spec: spec_lib.StepSpec) -> str:
     return ''
 
 
-def _extremes(_: spec_lib.StepSpec, params: Any) -> Any:
+def _extremes(_: spec_lib.Layout, params: Any) -> Any:
     # Reduced in place: nothing as large as a parameter is made.
     return jax.tree.map(lambda leaf: (jnp.max(leaf), jnp.min(leaf)), params)
 
 
-def _replicated(spec: spec_lib.StepSpec) -> jax.sharding.NamedSharding:
+def _replicated(spec: spec_lib.Layout) -> jax.sharding.NamedSharding:
     return partitioning.replicated(spec.mesh)
 
 
@@ -103,7 +110,7 @@ def state_shardings(spec: spec_lib.StepSpec, optimizer: optax.GradientTransforma
     shardings = _with_passage_encoder(parameters.param_shardings(spec.config, spec.mesh), spec)
     params = _abstract_values(spec)
     return TrainState(step=partitioning.replicated(spec.mesh), params=shardings,
-                      optimizer_state=_optimizer_shardings(optimizer, params, shardings, spec.mesh),
+                      optimizer_state=optimizer_shardings(optimizer, params, shardings, spec.mesh),
                       passage_encoder=shardings['retriever'] if spec.keeps_passage_encoder else None)
 
 
@@ -119,7 +126,7 @@ def _with_passage_encoder(params: dict[str, Any], spec: spec_lib.StepSpec) -> di
     return params | {'passage_encoder': params['retriever']} if spec.trains_passage_encoder else params
 
 
-def _copy(tree: Any, shardings: Any, dtype: Any) -> Any:
+def copy_to_mesh(tree: Any, shardings: Any, dtype: Any) -> Any:
     """Copies the tree to the mesh, into buffers of its own: the step donates its state, and a buffer can be donated once.
 
     device_put alone may go on using a shard that lies on its device already, even with may_alias=False.
@@ -142,7 +149,7 @@ def from_items(params: dict[str, Any], optimizer: dict[str, Any], trains_passage
     return TrainState(step=optimizer['step'], params=params, optimizer_state=optimizer['moments'], passage_encoder=frozen)
 
 
-def _optimizer_shardings(optimizer: optax.GradientTransformation, params: Any, shardings: Any, mesh: jax.sharding.Mesh) -> Any:
+def optimizer_shardings(optimizer: optax.GradientTransformation, params: Any, shardings: Any, mesh: jax.sharding.Mesh) -> Any:
     """Moments lie like the parameter whose path ends theirs, factored ones like its dimensions that they keep; counters are replicated."""
     # optax's states hold copies of the parameters' tree somewhere inside; the end of a leaf's path tells whose it is.
     by_path = {jax.tree_util.keystr(path): sharding for path, sharding in jax.tree_util.tree_leaves_with_path(shardings)}

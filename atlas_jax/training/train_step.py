@@ -12,7 +12,7 @@ import optax
 from atlas_jax import partitioning, types
 from atlas_jax.steps import read, retrieve
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.steps.compile import FirstThatFits, compile_step
+from atlas_jax.steps.compile import compile_step, first_that_fits
 from atlas_jax.training import joint_loss, model_flops
 from atlas_jax.training import optimizer as optimizer_lib
 from atlas_jax.training import state as state_lib
@@ -36,9 +36,7 @@ def make_train_step(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConf
         # The state goes out as it came in, or the second call would compile again for another layout.
         return compile_step(train_step, given, config, seed, donate=(0,), out_shardings=_out_shardings)
 
-    if len(spec.remat) == 1:
-        return computing_again(*spec.remat)
-    return FirstThatFits('remat', {remat: computing_again(remat) for remat in spec.remat})
+    return first_that_fits(spec, computing_again)
 
 
 def train_step(spec: spec_lib.StepSpec, config: optimizer_lib.OptimizerConfig, seed: int, state: state_lib.TrainState, batch: types.Batch,

@@ -71,6 +71,15 @@ def test_mistakes_are_one_line(planner, arguments, words):
 
 
 @needs_compiler
+@pytest.mark.parametrize('arguments, words', [(['--topology', 'v4:2x2x1', '--search'], '--search ranks meshes of joint training'),
+                                              (['--topology', 'v4:2x2x1', '--gin.QUEUE_SIZE=300'], 'queue_size 300 is not a multiple of'),
+                                              (['--topology', 'h100:8'], 'a contrastive step is planned for TPUs')])
+def test_plans_of_a_retriever_alone_are_refused_in_one_line(planner, arguments, words):
+    run = planner('plan', '--gin_file', 'models/tiny.gin', '--gin_file', 'runs/contrastive.gin', *arguments)
+    assert run.returncode == 2 and words in run.stderr and run.stderr.count('\n') == 1, run.stderr
+
+
+@needs_compiler
 def test_nothing_else_is_printed_by_the_command():
     run = _run('--topology', 'v4:2x2x1', '--gin.BATCH_SIZE=6')
     assert run.returncode == 2 and 'batch_size 6 does not divide over 4 devices; choose a multiple of 4' in run.stderr, run.stderr
@@ -84,7 +93,7 @@ def test_a_missing_model_is_named(planner):
 
 
 @pytest.mark.parametrize('file, kind', [('plan', 'train'), ('nq_full', 'train'), ('nq_zero_shot', 'answer'), ('mmlu_zero_shot', 'score'),
-                                        ('build_index', 'index')])
+                                        ('build_index', 'index'), ('contrastive', 'contrastive')])
 def test_the_step_is_that_of_the_command(file, kind):
     options = cli.parse(['plan', '--gin_file', 'models/tiny.gin', '--gin_file', f'runs/{file}.gin', '--topology', 'v4:2x2x1'])
     assert cli_plan.workload_of(options).kind == kind

@@ -17,7 +17,7 @@ from atlas_jax.training import train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny
 
-VERBS = {'train': train.train, 'evaluate': evaluate.evaluate, 'index build': api.build_index}
+VERBS = {'train': train.train, 'train alone': train.train_retriever, 'evaluate': evaluate.evaluate, 'index build': api.build_index}
 # not runs of their own: what others include, and plan's questions
 PARTS = ('runs/formats.gin', 'runs/paper.gin', 'runs/plan.gin', 'runs/search.gin', 'runs/tasks.gin')
 RUNS = [name for name in gin_parse.known_files() if name.startswith('runs/') and name not in PARTS]
@@ -50,6 +50,9 @@ def model_of(size: str) -> atlas.AtlasConfig:
 
 def verb_of(name: str):
     """The function that a run's command calls."""
+    # A retriever alone is trained by the same command, and only the file says so.
+    if 'contrastive_data' in text_of(name):
+        return train.train_retriever
     command = text_of(name).split('# Command:')[1]
     return next(function for verb, function in VERBS.items() if f'atlas-jax {verb} --gin_file {name}' in command)
 

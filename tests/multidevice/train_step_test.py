@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax import errors, partitioning
-from atlas_jax.models import parameters
+from atlas_jax import errors, partitioning, types
+from atlas_jax.models import contriever, parameters
+from atlas_jax.nn import layer_scan
 from atlas_jax.steps import answer as answer_step
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.training import state, train_step
+from atlas_jax.training import contrastive, contrastive_state, contrastive_step, state, train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny
 
@@ -123,3 +124,41 @@ def test_a_batch_that_divides_nowhere_is_refused():
     with pytest.raises(errors.ConfigError, match=r'batch_size 4 does not divide over 8 devices; its passages \(2, 3, 5 an'):
         spec_lib.make_spec(tiny.config(3), tiny.SEGMENTS, _mesh((2, 2, 2)), tiny.lengths(tiny.knowledge()), 4,
                            spec_lib.DistillConfig(retriever_n_context=5))
+
+
+def _one_layer(config, key):
+    return layer_scan.stack_layers(contriever.init_params(config, key))
+
+
+def _contrastive(mesh, method, chunks):
+    options = contrastive.ContrastiveConfig(method=method, queue_size=48, momentum=0.9, temperature=0.5, chunks=chunks)
+    lengths = np.array([5, 9, 16])
+    retriever = dataclasses.replace(tiny.RETRIEVER, num_layers=1)  # each of these programs is compiled
+    spec = contrastive.make_spec(retriever, mesh, (lengths, lengths), (16, 16), 16, options)
+    spec = dataclasses.replace(spec, queries=spec.queries[-1:], passages=spec.passages[-1:])
+    optimizer = contrastive_step.optimizer_for(OPTIMIZER)
+    current = contrastive_state.create({'retriever': tiny.init(_one_layer, retriever)}, spec, optimizer)
+    step, losses = contrastive_step.make_contrastive_step(spec, OPTIMIZER), []
+    for seed in range(4):  # the fourth batch takes the place of the first in the queue
+        generator = np.random.default_rng(seed)
+        lengths = generator.integers(3, 17, (2, 16)).astype(np.int32)
+        tokens = np.where(np.arange(16) < lengths[..., None], generator.integers(9, 97, (2, 16, 16)), 0).astype(np.int32)
+        numbers = np.arange(16, dtype=np.int32)
+        batch = types.ContrastiveBatch(tokens[0], lengths[0], tokens[1][:, None], lengths[1][:, None], numbers[:, None], numbers)
+        current, metrics = step(current, jax.device_put(batch, partitioning.batch_sharding(mesh, 16)))
+        losses.append(float(metrics['loss']))
+    assert step._cache_size() == 1
+    return np.array(losses), current
+
+
+@pytest.mark.parametrize(('method', 'chunks'), [('moco', 1), ('inbatch', 2)])
+def test_contrastive_training_equals_one_device(method, chunks):
+    alone, expected = _contrastive(_mesh((1, 1, 1)), method, 1)
+    losses, current = _contrastive(_mesh((1, 2, 4)), method, chunks)
+    np.testing.assert_allclose(losses, alone, rtol=1e-6)
+    items = [jax.device_get(contrastive_state.to_items(state)) for state in (current, expected)]
+    found, wanted = [(params, moments.get('momentum_encoder'), moments.get('queue')) for params, moments in items]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, wanted)
+    if method == 'moco':
+        assert not current.queue.sharding.is_fully_replicated and current.queue.addressable_shards[0].data.shape == (6, 22)
+        assert int(current.queue_pointer) == 16

@@ -10,6 +10,7 @@ from atlas_jax import api, errors, evaluate, partitioning, train, types
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.decoding import DecodingConfig
 from atlas_jax.index import embed
+from atlas_jax.model import RetrieverSource
 from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.models import parameters
 from atlas_jax.planning import steps
@@ -20,7 +21,7 @@ from atlas_jax.steps import prepare
 from atlas_jax.steps import search as search_step
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tasks import qa
-from atlas_jax.training import train_step
+from atlas_jax.training import contrastive, train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny, word_tokenizers
 
@@ -216,3 +217,25 @@ def test_a_search_of_the_host_embeds_queries_and_embeds_candidates_again(searche
 def test_a_search_by_words_alone_compiles_nothing():
     with pytest.raises(errors.ConfigError, match='"bm25": this search runs on the host alone and compiles nothing'):
         steps.steps_of(_search_workload('bm25'), partitioning.make_mesh(devices=jax.devices()[:1]))
+
+
+@pytest.mark.parametrize('method', ['moco', 'inbatch'])
+def test_the_contrastive_step_is_planned_as_it_runs(method):
+    mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+    options = contrastive.ContrastiveConfig(0.2, 0.4, chunk_tokens=50, method=method, queue_size=24, temperature=0.5)
+    run = {'run': train.RunConfig('run', batch_size=12), 'model': RetrieverSource('bert'), 'optimizer': OPTIMIZER, 'contrastive': options}
+    planned = workload_lib.of_contrastive(tiny.RETRIEVER, run)
+    assert planned.trains and planned.kind == 'contrastive' and planned.examples_a_step == 12
+    [step] = steps.steps_of(planned, mesh)
+    after, metrics = jax.eval_shape(step.run, *step.arguments)
+    assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(lambda leaf: leaf.shape, step.arguments[0])
+    assert step.arguments[1].query_tokens.shape == (12, 22) and step.items == 12  # .4 of 50 tokens, and two special ones
+    held = steps.chip_bytes(step.optimizer)
+    weights = 4 * sum(leaf.size for leaf in jax.tree.leaves(step.gradients))
+    queue = 24 * 22 * 4 if method == 'moco' else 0
+    assert held == pytest.approx(2 * weights + queue, abs=64)  # moments, the queue, and a few counters
+    assert (step.parameters[1] is not None) == (method == 'moco') == ('momentum' in metrics)
+    # On real tokens: three passes over queries, and one over passages that have no gradient.
+    flops = steps.model_flops(planned, mesh)
+    assert flops == pytest.approx({'moco': 4, 'inbatch': 6}[method] / 6 * steps.model_flops(
+        dataclasses.replace(planned, contrastive=dataclasses.replace(options, method='inbatch')), mesh), rel=1e-5)

@@ -62,7 +62,7 @@ def test_the_name_gives_the_searcher_also_of_several_indexes_and_beside_bm25(ind
     one = codes_on_host.make(index, MESH, CONFIG).search(asked(3), 2)
     np.testing.assert_array_equal(both.passage_ids[:, ::2], one.passage_ids)
     np.testing.assert_array_equal(both.passage_ids[:, 1::2], one.passage_ids + 150)
-    monkeypatch.setattr(on_host, '_bm25', lambda part: codes_on_host.make(part.index, MESH, CONFIG))
+    monkeypatch.setattr(on_host, 'lexical', lambda part: codes_on_host.make(part.index, MESH, CONFIG))
     hybrid = on_host.make(dataclasses.replace(CONFIG, searcher='hybrid', dense_searcher='codes'), parts[:1], lambda: None, MESH)
     assert isinstance(hybrid.dense, codes_on_host.CodesOnHost)
 

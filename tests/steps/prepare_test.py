@@ -9,6 +9,7 @@ import pytest
 
 from atlas_jax import api, errors, evaluate
 from atlas_jax.corpus import documents as documents_lib
+from atlas_jax.corpus.passages import ScoredPassage
 from atlas_jax.evaluation import results
 from atlas_jax.knowledge import group as index_group
 from atlas_jax.models import atlas as atlas_lib
@@ -90,6 +91,23 @@ def test_own_passages_are_read_and_scored(atlas):
     expected = np.einsum('bd,bnd->bn', queries, trained.passage_embeddings)
     assert streams.error(scored.retrieved.scores[there], expected[there]) <= 1e-5
     assert np.isneginf(scored.retrieved.scores[~there]).all()
+
+
+def test_scores_of_another_teacher_come_with_the_passages(atlas):
+    from_file = dataclasses.replace(JOINT, gold_score_mode='file')
+    scored = [dataclasses.replace(example, passages=tuple(ScoredPassage(**dataclasses.asdict(passage), gold_score=-0.5 * place)
+                                                          for place, passage in enumerate(example.passages)))
+              for example in examples_of(atlas) if example.passages]
+    prepared = prepare.prepare(atlas, scored, None, 2, 4, use_file_passages=True, distill=from_file)
+    assert prepared.spec.encoded_for_gold == slice(0, 0) and not prepared.spec.scored  # the reader judges nothing
+    batch, _ = prepared.batch(scored, 4, None)
+    np.testing.assert_array_equal(batch.passage_gold_scores, [[0, 0, 0], [0, -0.5, 0], [0, -0.5, -1], [0, -0.5, -1]])
+    with pytest.raises(errors.ConfigError, match=r'example 0, .*a passage has no "gold_score"; write one for every passage'):
+        prepare.check_gold_scores(examples_of(atlas), from_file, True)
+    with pytest.raises(errors.ConfigError, match='set use_file_passages, or choose another mode'):
+        prepare.check_gold_scores(scored, from_file, False)
+    prepare.check_gold_scores(scored, from_file, True)
+    prepare.check_gold_scores(examples_of(atlas), JOINT, False)
 
 
 def test_a_format_that_touches_text_takes_the_slower_way_and_says_so(atlas, index, capsys):

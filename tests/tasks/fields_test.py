@@ -2,7 +2,7 @@
 
 import pytest
 
-from atlas_jax.corpus.passages import Passage
+from atlas_jax.corpus.passages import Passage, ScoredPassage
 from atlas_jax.tasks import fields
 from atlas_jax.tasks.fields import FieldProblem
 
@@ -60,3 +60,10 @@ def test_passages_without_words_are_left_out_and_keep_their_numbers():
 @pytest.mark.parametrize('value, expected', [([], True), (['a'], True), (('a', ''), True), ('a', False), (['a', 1], False), (None, False)])
 def test_lists_of_texts(value, expected):
     assert fields.is_texts(value) is expected
+
+
+def test_a_teachers_scores_come_with_passages():
+    row = {'passages': [{'text': 'x', 'gold_score': -2}, {'text': 'y'}]}
+    assert fields.passages(row) == (ScoredPassage('0', '', '', 'x', -2.0), Passage('1', '', '', 'y'))
+    for wrong in ('high', True, float('nan'), 1e40):
+        assert 'passage 0 has the gold_score' in fields.passages_problem({'passages': [{'text': 'x', 'gold_score': wrong}]}).what

@@ -49,3 +49,11 @@ def test_embeddings_of_the_index_are_scored_by_the_query_alone(monkeypatch):
     expected = np.asarray(queries.sum(axis=1))[:, None] * np.arange(3) / 3.0  # sqrt of 9 dimensions
     expected[2, 1] = 0
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
+
+
+def test_scores_from_a_file_are_learnt_as_those_of_the_reader_are():
+    spec = dataclasses.replace(SPEC, distill=dataclasses.replace(SPEC.distillation, gold_score_mode='file'))
+    batch = jax.tree.map(jnp.asarray, tiny.batch(4)).replace(passage_gold_scores=jnp.pad(GOLD, ((0, 0), (0, 2))))
+    loss, gold_scores = joint_loss._taught((None, {}), SCORES, batch, None, spec)
+    np.testing.assert_array_equal(gold_scores, GOLD)
+    assert float(loss) == float(joint_loss._distilled(SCORES, GOLD, batch, SPEC)) > 0

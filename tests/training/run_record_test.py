@@ -20,7 +20,8 @@ DESCRIPTION = {'reader': {'emb_dim': 7, 'dropout_rate': 0.1}, 'inputs': {'text_m
 def settings(examples=EXAMPLES, description=DESCRIPTION, seed=3, **options):
     given = {'optimizer': OptimizerConfig(), 'distill': DistillConfig(), 'step': StepConfig(), 'search': SearchConfig(),
              'refresh': RefreshConfig()} | options
-    return run_record.settings(description, examples, given.values(), seed=seed, **run_record.index_settings(None, False))
+    return run_record.settings(description, run_record.digest(examples), given.values(), seed=seed,
+                               **run_record.index_settings(None, False))
 
 
 def begun(folder, **given):

@@ -64,7 +64,7 @@ def test_moments_lie_like_their_parameter_and_factored_ones_like_what_they_keep(
     assert state._like((6,), (6, 10), whole).spec == jax.sharding.PartitionSpec('fsdp')
     assert state._like((10,), (6, 10), whole).spec == jax.sharding.PartitionSpec('model')
     assert state._like((7,), (6, 10), whole).spec == jax.sharding.PartitionSpec()
-    shardings = state._optimizer_shardings(optax.scale_by_adam(), {'a': jnp.ones((6, 10))}, {'a': whole}, MESH)
+    shardings = state.optimizer_shardings(optax.scale_by_adam(), {'a': jnp.ones((6, 10))}, {'a': whole}, MESH)
     assert shardings.mu['a'] is whole and shardings.nu['a'] is whole and shardings.count.spec == jax.sharding.PartitionSpec()
 
 

@@ -1,0 +1,172 @@
+"""Questions with passages that answer them and passages that do not, from files: what a retriever is fine-tuned on.
+
+A line has `question`, `positive_passages` and perhaps `negative_passages`, lists of passages with `text`, `title` and `section`, or of
+texts. DPR's files (Karpukhin et al. 2020) are read too: an array or lines with `positive_ctxs` and `hard_negative_ctxs`.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from atlas_jax import errors, types
+from atlas_jax.corpus.passages import Passage
+from atlas_jax.input.crops import padded
+from atlas_jax.input.passage_tokens import passage_of
+from atlas_jax.input.text_inputs import FormatEncoder
+from atlas_jax.io import file_list, json_array, jsonl
+from atlas_jax.runtime import progress
+
+POSITIVES, NEGATIVES = ('positive_passages', 'positive_ctxs'), ('negative_passages', 'hard_negative_ctxs')
+_REMEDY = 'each line needs a question and a list positive_passages; `atlas-jax data negatives` writes such files'
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A question with its passages; `dropped` counts negatives that equal one of its positives and were left out."""
+
+    text: str
+    positives: tuple[Passage, ...]
+    negatives: tuple[Passage, ...]
+    dropped: int = 0
+
+
+def read(paths: file_list.Paths) -> Iterator[Question]:
+    """Yields the questions of files. Raises InputFileError: no such file, no question, no positive, or a passage without text; the line."""
+    for file in file_list.files_of(paths):
+        for line, row in _rows(str(file)):
+            yield question_of(row, str(file), line)
+
+
+def question_of(row: dict[str, Any], file: str, line: int, needs_positive: bool = True) -> Question:
+    """Returns the question of a row. Raises InputFileError: see `read`."""
+    text = row.get('question')
+    if not isinstance(text, str) or not text.strip():
+        raise errors.InputFileError(file, 'empty or missing', line=line, field='question', remedy=_REMEDY)
+    positives, negatives = (_passages(row, names, file, line) for names in (POSITIVES, NEGATIVES))
+    if needs_positive and not positives:
+        raise errors.InputFileError(file, 'empty or missing', line=line, field=POSITIVES[0], remedy=_REMEDY)
+    # A question that has to tell a passage from itself learns noise.
+    known = {(passage.full_title, passage.text) for passage in positives}
+    kept = tuple(passage for passage in negatives if (passage.full_title, passage.text) not in known)
+    return Question(text, positives, kept, len(negatives) - len(kept))
+
+
+def _rows(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (line from 1, row) of JSON lines, or of DPR's one array, whose elements count as lines."""
+    # DPR's training files are gigabytes in one array: element by element, never as a whole.
+    if json_array.opening(file).kind != 'array':
+        yield from jsonl.read(file)
+        return
+    for number, row in json_array.elements(file):
+        if not isinstance(row, dict):
+            raise errors.InputFileError(file, f'expected an object, found {type(row).__name__}', line=number + 1, remedy=_REMEDY)
+        yield number + 1, row
+
+
+def _passages(row: dict[str, Any], names: Sequence[str], file: str, line: int) -> tuple[Passage, ...]:
+    # Our name first, where a converted file has both.
+    name = next((name for name in names if name in row), names[0])
+    found = row.get(name, [])
+    if not isinstance(found, list):
+        raise errors.InputFileError(file, f'is {type(found).__name__}', line=line, field=name, remedy='it must be a list of passages')
+    passages = []
+    for number, each in enumerate(found):
+        if not isinstance(each, dict | str):
+            raise errors.InputFileError(file, f'is {type(each).__name__}', line=line, field=f'{name}[{number}]',
+                                        remedy='a passage is a text, or an object with text and perhaps title')
+        passages.append(passage_of({'text': each} if isinstance(each, str) else each, file, line, f'{name}[{number}].'))
+    return tuple(passages)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """A question's ids, and the numbers of its passages among all."""
+
+    ids: tuple[int, ...]
+    positives: tuple[int, ...]
+    negatives: tuple[int, ...]
+
+
+class QuestionPairs:
+    """Questions, each with one of its positives and some of its hard negatives, a row of a ContrastiveBatch each; see pipeline.Pairs."""
+
+    def __init__(self, paths: file_list.Paths, query: FormatEncoder, passage: FormatEncoder, hard_negatives: int):
+        """Reads and tokenises files; says how many negatives equal a positive, and how many questions have too few of them.
+
+        Args:
+          paths: files, folders and patterns.
+          query: the retriever's format of a query, with its limit.
+          passage: the retriever's format of a passage, with its limit.
+          hard_negatives: of a row; questions with fewer have empty places.
+
+        Raises InputFileError: see `read`.
+        """
+        # Tokenised once, and not at every draw: widths and lengths have to be known before anything is traced.
+        self._hard_negatives, dropped, few = hard_negatives, 0, 0
+        self._rows: list[_Row] = []
+        numbers: dict[tuple[int, ...], int] = {}  # of each passage by its ids, so that equal ones are known as such
+
+        def number_of(each: Passage) -> int:
+            return numbers.setdefault(tuple(passage.ids('', each.full_title, each.text)), len(numbers))
+
+        with progress.bar(None, f'tokenising {file_list.shown(paths)}', ' questions') as bar:
+            for question in read(paths):
+                positives = tuple(number_of(each) for each in question.positives)
+                # Two texts that differ behind the limit are one passage to the retriever.
+                negatives = tuple(number for each in question.negatives if (number := number_of(each)) not in positives)
+                dropped += question.dropped + len(question.negatives) - len(negatives)
+                few += len(negatives) < hard_negatives
+                self._rows.append(_Row(tuple(query.ids(question.text, '', '')), positives, negatives))
+                bar.update(1)
+        # In the order of their numbers, which a dict keeps.
+        self._passages = list(numbers)
+        if dropped:
+            print(f'{file_list.shown(paths)}: {dropped} negatives equal a positive of their question and were left out', flush=True)
+        if few:
+            print(f'{file_list.shown(paths)}: {few} of {len(self)} questions have fewer than {hard_negatives} negatives; their places stay '
+                  'empty', flush=True)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def digest(self) -> str:
+        """Stands for the data in the record of a run."""
+        found = hashlib.sha256(repr((self._rows, self._passages)).encode())
+        return f'{len(self)} questions, sha256 {found.hexdigest()[:16]}'
+
+    @property
+    def passages_each(self) -> int:
+        """Passages of a row: a positive, and the hard negatives."""
+        return 1 + self._hard_negatives
+
+    @functools.cached_property
+    def widths(self) -> tuple[int, int]:
+        """The most tokens of a query and of a passage."""
+        return max(len(row.ids) for row in self._rows), max(map(len, self._passages))
+
+    def sampled_lengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns lengths [n] int of queries and of passages: all of them."""
+        return np.array([len(row.ids) for row in self._rows]), np.array([len(ids) for ids in self._passages])
+
+    def draw(self, number: int, generator: np.random.Generator) -> types.ContrastiveBatch:
+        """Returns a question with passages, numpy arrays without the batch axis; it depends on number and generator alone."""
+        row, (query_width, passage_width) = self._rows[number], self.widths
+        chosen = [row.positives[generator.integers(len(row.positives))]]
+        # An empty place has length 0 and identity -1: the loss leaves it out.
+        # Others in every epoch, where there are more than have room.
+        chosen += generator.permutation(row.negatives)[:self._hard_negatives].astype(int).tolist()
+        tokens, lengths = np.zeros((self.passages_each, passage_width), np.int32), np.zeros(self.passages_each, np.int32)
+        identities = np.full(self.passages_each, -1, np.int32)
+        for place, passage in enumerate(chosen):
+            tokens[place], lengths[place] = padded(list(self._passages[passage]), passage_width)
+            identities[place] = passage
+        query, query_length = padded(list(row.ids), query_width)
+        # Numpy arrays, until they are placed on devices; types.Array is jax's.
+        columns: dict[str, Any] = {'query_tokens': query, 'query_lengths': query_length, 'passage_tokens': tokens,
+                                   'passage_lengths': lengths, 'identities': identities, 'example_ids': np.int32(number)}
+        return types.ContrastiveBatch(**columns)

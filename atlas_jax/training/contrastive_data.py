@@ -1,0 +1,92 @@
+"""The data of a retriever alone: crops of the passages of files, a store or an index, or questions with passages."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from atlas_jax import errors, types
+from atlas_jax.corpus.store import PassageStore
+from atlas_jax.index import index_manifest
+from atlas_jax.input import crops, passage_tokens, pipeline, question_passages, text_inputs
+from atlas_jax.io.folder import Folder
+from atlas_jax.model import RetrieverModel
+from atlas_jax.tokenizers import formats
+from atlas_jax.training.contrastive import ContrastiveConfig
+
+Around = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrieverData:
+    """The files or folder that a retriever learns from; one of these is given.
+
+    Attributes:
+      train_file: JSON lines with text, and optionally title and section; a file, a folder, a pattern, or several of them.
+      store_dir: the passages of a store.
+      index_dir: the passages of an index, without those that were deleted.
+      questions_file: JSON lines of questions with positive and negative passages (docs/retriever.md), or DPR's files.
+
+    Raises:
+      ConfigError: none is given, or several.
+    """
+
+    train_file: str | Sequence[str] | None = None
+    store_dir: str | None = None
+    index_dir: str | None = None
+    questions_file: str | Sequence[str] | None = None
+
+    def __post_init__(self):
+        names = tuple(field.name for field in dataclasses.fields(self))
+        given = [name for name in names if getattr(self, name)]
+        if len(given) != 1:
+            raise errors.ConfigError(f'a retriever learns from one of {", ".join(names)}; {" and ".join(given) or "none"} is given')
+
+
+def pairs_of(data: RetrieverData, model: RetrieverModel, contrastive: ContrastiveConfig) -> pipeline.Pairs:
+    """Reads the passages, and returns what draws examples of them.
+
+    Raises:
+      InputFileError, StoreError, IndexFolderError: missing or damaged, or a passage that is shorter than a crop. ConfigError: a crop that
+        is longer than the retriever's input, or hard negatives for passages without questions.
+    """
+    # Labels first: passages without questions have no hard negatives, and are cropped.
+    if data.questions_file:
+        query = _encoder(model, model.config.query_format, min(model.config.inputs.query_limit, model.config.retriever.input_tokens))
+        passage = _encoder(model, model.config.passage_format, model.config.retriever_max_tokens)
+        return question_passages.QuestionPairs(data.questions_file, query, passage, contrastive.hard_negatives)
+    if contrastive.hard_negatives:
+        raise errors.ConfigError(f'ContrastiveConfig.hard_negatives is {contrastive.hard_negatives}; crops have none: give questions_file, '
+                                 'or 0')
+    query_around, passage_around = (around(model, template) for template in (model.config.query_format, model.config.passage_format))
+    return crops.Crops(_passages(data, model), contrastive, model.tokenizer, query_around, passage_around,
+                       model.config.retriever_max_tokens)
+
+
+def around(model: RetrieverModel, template: str) -> Around:
+    """Returns the ids before and after the fields of a format, special tokens and prompts. Raises FormatError."""
+    segments = formats.cut_format(template, model.tokenizer.encode, prefix_ids=(model.tokenizer.cls_id,),
+                                  suffix_ids=(model.tokenizer.sep_id,), borders=formats.PUNCTUATION)
+    # Crops stand where the fields would; what is between title and text is part of neither.
+    fields = [number for number, segment in enumerate(segments) if segment.kind != 'literal']
+    def literal(part: Sequence[formats.Segment]) -> tuple[int, ...]:
+        return tuple(token for segment in part for token in segment.ids)
+
+    return literal(segments[:fields[0]]), literal(segments[fields[-1] + 1:])
+
+
+def _encoder(model: RetrieverModel, template: str, limit: int) -> text_inputs.FormatEncoder:
+    return text_inputs.FormatEncoder(template, model.tokenizer.encode, limit, (model.tokenizer.cls_id,), (model.tokenizer.sep_id,),
+                                     formats.PUNCTUATION)
+
+
+def _passages(data: RetrieverData, model: RetrieverModel) -> passage_tokens.PassageTokens:
+    if data.train_file:
+        return passage_tokens.of_files(data.train_file, model.tokenizer)
+    if data.store_dir:
+        return passage_tokens.of_store(PassageStore.open(data.store_dir), model.tokenizer)
+    folder = Folder(types.required(data.index_dir))
+    manifest = index_manifest.read(folder)
+    # What was deleted is in the store until the index is compacted, and must not be learnt.
+    rows = np.flatnonzero(~index_manifest.read_tombstones(folder, manifest))
+    return passage_tokens.of_store(PassageStore.open(index_manifest.store_path(folder, manifest)), model.tokenizer, rows)

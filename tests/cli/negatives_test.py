@@ -1,0 +1,43 @@
+"""`atlas-jax data negatives` by words: what it writes and says, and what it refuses before anything is opened."""
+
+import json
+
+import pytest
+
+from atlas_jax import errors
+from atlas_jax.cli import main as cli
+from atlas_jax.input import question_passages
+from tests.testing import tiny_run
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('data')
+    tiny_run.index(tiny_run.atlas(dropout_rate=0.0), folder)
+    (folder / 'questions.jsonl').write_text(''.join(f'{json.dumps(row)}\n' for row in tiny_run.rows(3)))
+    return folder
+
+
+def _run(folder, *arguments):
+    options = cli.parse(['data', 'negatives', '--index', str(folder / 'index'), '--questions', str(folder / 'questions.jsonl'),
+                         '--to', str(folder / 'mined.jsonl'), *arguments])
+    options.run(options)
+
+
+def test_it_writes_what_the_fine_tuning_reads(folder, capsys):
+    pytest.importorskip('bm25s')
+    _run(folder, '--negatives', '4', '--top_k', '20')
+    found = list(question_passages.read(str(folder / 'mined.jsonl')))
+    assert [each.positives[0].docid for each in found] == ['d0', 'd1', 'd2']
+    # Things of the same colour hold the answer.
+    assert all(tiny_run.COLOURS[number] not in each.text for number, question in enumerate(found) for each in question.negatives)
+    assert all(len(question.negatives) == 4 for question in found)
+    assert '3 questions, 12 negatives; left out: ' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['--searcher', 'exact'], 'give either --model, or both'), (['--model', 'run'], '--searcher bm25 needs no model'),
+    (['--top_k', '3'], '--negatives is 10; it must be 1 to --top_k 3'), (['--to', 'nowhere/mined.jsonl'], 'there is no folder')])
+def test_mistakes_are_told_in_one_line(folder, arguments, message):
+    with pytest.raises(errors.UserError, match=message):
+        _run(folder, *arguments)

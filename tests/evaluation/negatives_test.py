@@ -1,0 +1,87 @@
+"""Hard negatives: neither positives nor what may answer the question, and files that the fine-tuning reads."""
+
+import dataclasses
+import json
+
+import pytest
+
+from atlas_jax import errors
+from atlas_jax.corpus import documents
+from atlas_jax.corpus.store import PassageStore
+from atlas_jax.evaluation import negatives
+from atlas_jax.input import question_passages
+
+TEXTS = ['Paris is the capital of France.', 'Lyon is a city in France.', 'The capital moved to Paris again.', 'Berlin is large.',
+         'France has a capital.']
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    passage: object
+    score: float
+
+
+@pytest.fixture(scope='module')
+def store(tmp_path_factory):
+    return PassageStore.build([documents.Document(f'd{i}', f't{i}', '', text) for i, text in enumerate(TEXTS)],
+                              tmp_path_factory.mktemp('store'), progress=False)
+
+
+def _mine(tmp_path, store, row, **settings):
+    file, to = tmp_path / 'questions.jsonl', tmp_path / 'mined.jsonl'
+    file.write_text(json.dumps({'question': 'capital of France', **row}))
+
+    def search(questions, top_k):  # all passages in their order, scores 5, 4, 3, 2, 1
+        return [[Found(store[i], 5.0 - i) for i in range(5)][:top_k] for _ in questions]
+
+    counts = negatives.mine(str(file), search, store, negatives.Settings(**{'top_k': 5, 'negatives': 3, **settings}), to)
+    return counts, [json.loads(line) for line in to.read_text().splitlines()]
+
+
+def _ids(passages):
+    return [passage['id'] for passage in passages]
+
+
+def test_passages_with_an_answer_are_no_negatives(tmp_path, store):
+    counts, [row] = _mine(tmp_path, store, {'answers': ['Paris']})
+    assert _ids(row['positive_passages']) == ['d0'] and _ids(row['negative_passages']) == ['d1', 'd3', 'd4']
+    assert (counts.written, counts.negatives, counts.equal, counts.filtered) == (1, 3, 1, 1)
+    [question] = question_passages.read(str(tmp_path / 'mined.jsonl'))
+    assert len(question.negatives) == 3
+
+
+@pytest.mark.parametrize(('margin', 'expected'), [(0.0, ['d3', 'd4']), (1.5, ['d4'])])
+def test_a_margin_below_the_positives_score_is_kept(tmp_path, store, margin, expected):
+    counts, [row] = _mine(tmp_path, store, {'gold_docids': ['d2']}, filter='margin', margin=margin)
+    assert _ids(row['negative_passages']) == expected and counts.equal == 1
+
+
+def test_without_a_positive_among_what_was_found_a_margin_leaves_nothing(tmp_path, store):
+    counts, [row] = _mine(tmp_path, store, {'positive_passages': ['another text']}, filter='margin')
+    assert row['negative_passages'] == [] and counts.filtered == 5
+
+
+def test_no_filter_keeps_all_but_positives(tmp_path, store):
+    positive = {'title': 't1', 'text': TEXTS[1]}
+    counts, [row] = _mine(tmp_path, store, {'positive_passages': [positive]}, filter='none', negatives=2)
+    assert _ids(row['negative_passages']) == ['d0', 'd2'] and row['negative_passages'][0]['score'] == 5.0 and counts.equal == 1
+
+
+def test_questions_without_a_positive_are_left_out(tmp_path, store):
+    counts, rows = _mine(tmp_path, store, {'answers': ['Rome']})
+    assert rows == [] and counts.without_positive == 1
+
+
+@pytest.mark.parametrize(('row', 'settings', 'message'), [
+    ({}, {}, ':1, field "answers": empty or missing'), ({'answers': ['yes']}, {}, 'no text that a passage could hold'),
+    ({'answers': 'Paris'}, {}, 'must be a list of texts'), ({}, {'filter': 'none'}, ':1: no positive'),
+    ({'question': ''}, {}, 'field "question": empty')])
+def test_lines_that_lack_something_are_named(tmp_path, store, row, settings, message):
+    with pytest.raises(errors.InputFileError, match=message):
+        _mine(tmp_path, store, row, **settings)
+
+
+@pytest.mark.parametrize('settings', [{'filter': 'best'}, {'negatives': 9}, {'margin': -1.0}])
+def test_wrong_settings_are_refused(settings):
+    with pytest.raises(errors.ConfigError):
+        negatives.Settings(**{'top_k': 5, 'negatives': 3, **settings})
