@@ -286,8 +286,8 @@ def train_retriever(run: RunConfig, data: RetrieverData, model: RetrieverSource,
 
 
 def _evaluate(run: RunConfig, loaded: Loaded, prepared: prepare.Prepared, state: state_lib.TrainState,
-              done: int) -> tuple[float, dict[str, float]]:
-    """Returns the task's first metric, and all for the row of the step."""
+              done: int) -> tuple[float, dict[str, float], run_page.Evaluated | None]:
+    """Returns the task's first metric, all for the row of the step, and what the first process shows on the run's page."""
     # By the weights of the moment: evaluation answers as a user would with this checkpoint.
     params, _ = state_lib.to_items(state)
     evaluation = evaluate.evaluate_examples(
