@@ -32,7 +32,7 @@ def test_wrong_options_are_refused(options, message):
 def test_batches_and_queues_that_do_not_divide_are_refused():
     with pytest.raises(errors.ConfigError, match='1 devices times 5 chunks; choose a multiple of 5'):
         _spec(chunks=5)
-    with pytest.raises(errors.ConfigError, match='queue_size 24 is not a multiple of batch_size 10, .*; such as 30'):
+    with pytest.raises(errors.ConfigError, match='queue_size 24 is not a multiple of batch_size 10, .*such as 30'):
         _spec(batch_size=10)
     with pytest.raises(errors.ConfigError, match='batch_size 12 does not divide over 8 devices; choose a multiple of 8'):
         contrastive.check(contrastive.ContrastiveConfig(queue_size=36), spec_lib.StepConfig(), 12, 8)
