@@ -8,6 +8,7 @@ import pytest
 
 from atlas_jax import api, errors, train
 from atlas_jax.checkpoints import run_folder
+from atlas_jax.evaluation import run_page
 from atlas_jax.report import run_log
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import refresh
@@ -59,6 +60,10 @@ def test_the_best_checkpoint_stays(atlas, index, tmp_path):
     with run_folder.RunCheckpoints(tmp_path, keep_best=1) as checkpoints:
         assert scores[checkpoints.best_step] == max(scores.values()) and checkpoints.latest_step == 5
     assert api.Atlas.load(tmp_path).config == atlas.config
+    page = (tmp_path / run_page.FILE).read_text()
+    for part in ('Loss of the reader', 'Age of the index', 'Scores while training', '>step 2<', '>step 4<', 'Last evaluation, step 4',
+                 'Peak memory'):
+        assert part in page, part
 
 
 @pytest.mark.parametrize('training', ['query_side', 'frozen'])
