@@ -26,6 +26,7 @@ def main() -> None:
     """Trains, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--demo', default='demo-data', metavar='DIR', help='folder that the demo wrote (default demo-data)')
+    parser.add_argument('--model', metavar='DIR', help="model to train in place of the demo's; the index must be its own")
     parser.add_argument('--batch', type=int, default=4)
     parser.add_argument('--n_context', type=int, default=10)
     parser.add_argument('--steps', type=int, default=6, help='of one run, the first not timed (default 6)')
@@ -53,9 +54,12 @@ def _steps(options: argparse.Namespace, budget: float) -> float:
     demo = pathlib.Path(options.demo)
     with tempfile.TemporaryDirectory() as folder:
         macros = {'RUN_DIR': f'{folder}/run', 'TRAIN_FILE': str(demo / 'train.jsonl'), 'INDEX_DIR': str(demo / 'index'),
-                  'READER_DIR': str(demo / 'models' / 'reader'), 'RETRIEVER_DIR': str(demo / 'models' / 'retriever'),
                   'N_CONTEXT': options.n_context, 'TOTAL_STEPS': options.steps, 'train.RunConfig.batch_size': options.batch,
                   'spec.DistillConfig.retriever_training': 'joint'}
+        if options.model:  # it has its own formats of lines
+            macros |= {'MODEL_DIR': options.model, 'READER_DIR': None, 'RETRIEVER_DIR': None, 'TASK': None, 'INPUTS': None}
+        else:
+            macros |= {'READER_DIR': str(demo / 'models' / 'reader'), 'RETRIEVER_DIR': str(demo / 'models' / 'retriever')}
         gin_parse.parse(['runs/few_shot.gin'], [f'{name}={value!r}' for name, value in macros.items()])
         result = train.train(**gin_parse.arguments_of(train.train, refresh=refresh.RefreshConfig(rolling_fraction=budget)))
     return statistics.mean(row['seconds'] for row in result.history[1:])

@@ -34,7 +34,7 @@ _DECODING = DecodingConfig(num_beams=2, quote=True)
 _EVERY_COUNTRY = 1000  # more than there are
 
 
-def demo(work_dir: str, packages_dir: str | None = None, countries: int = 60, questions: int | None = 200, seed: int = 0,
+def demo(work_dir: str, packages_dir: str | None = None, countries: int = 60, questions: int | None = 100, seed: int = 0,
          steps: int | None = None, report_file: str | None = None, split: str = 'test') -> dict[str, Any]:
     """Runs the whole demo and prints its table; a run that was killed goes on where it stopped.
 

@@ -12,8 +12,8 @@ from atlas_jax.project import configs
 
 _PROBE = 768  # rows and columns of the probe's matrices: about the models' own sizes
 _PROBE_SECONDS = 0.3
-# A step reads two passages and scores five (runs/few_shot.gin); an answer reads two.
-_READ, _SCORED, _WORDS_AROUND = 2, 5, 45  # the last in tokens: question and format
+# A step reads three passages and scores five (runs/few_shot.gin); an answer reads three.
+_READ, _SCORED, _WORDS_AROUND = 3, 5, 45  # the last in tokens: question and format
 # Seconds on a machine of _REFERENCE GFLOP/s, measured where the probe said 21 beside other work: compiling does not grow with the data.
 _REFERENCE = 100.0
 _COMPILING = {'index': 3.0, 'searcher': 5.0, 'training': 25.0, 'evaluation': 8.0, 'closed book': 6.0,
