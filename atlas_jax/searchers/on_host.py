@@ -140,9 +140,9 @@ def make(config: SearchConfig, parts: Sequence[Part], knowledge: Callable[[], ty
         return _several(parts, [_codes(part, mesh, config) for part in parts])
     if config.searcher == 'scann':
         return _several(parts, _scanns(parts, config.metric))
-    lexical = _several(parts, [lexical(part) for part in parts])
+    by_words = _several(parts, [lexical(part) for part in parts])
     if config.searcher == 'bm25':
-        return lexical
+        return by_words
     dense: HostSearcher
     if config.dense_searcher == 'scann':
         dense = _several(parts, _scanns(parts, config.metric))
@@ -150,7 +150,7 @@ def make(config: SearchConfig, parts: Sequence[Part], knowledge: Callable[[], ty
         dense = _several(parts, [_codes(part, mesh, config) for part in parts])
     else:
         dense = FromGraph(knowledge(), mesh, config)
-    return Hybrid(dense, lexical, fusion.Mix.of(config), config.fusion_candidates)
+    return Hybrid(dense, by_words, fusion.Mix.of(config), config.fusion_candidates)
 
 
 def _several(parts: Sequence[Part], searchers: Sequence[IndexSearcher | None]) -> HostSearcher:
