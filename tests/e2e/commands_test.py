@@ -108,7 +108,7 @@ def test_your_documents_from_nothing(demo_packages, tmp_path, monkeypatch, capsy
     assert 'Martha Lind' in found and 'Boskoop' in found  # three passages in all
     assert info['deleted'] == 1 and info['rows'] - info['deleted'] == 3
     first, second = map(json.loads, pathlib.Path('talk.jsonl').read_text().splitlines())
-    assert len(first['passages']) == 2 and second['passages'][0]['docid'] == first['passages'][1]['docid']
+    assert len(first['passages']) == 3 and second['passages'][0]['docid'] == first['passages'][1]['docid']
     assert len(pathlib.Path('my-results.jsonl').read_text().splitlines()) == 2 and pathlib.Path('my-project/longer').is_dir()
     results = [pathlib.Path(f'my-project/results/{name}.jsonl').read_text().splitlines() for name in ('test', 'closed_book', 'longer')]
     assert {len(lines) for lines in results} == {2} and pathlib.Path('my-project/report.html').is_file()
