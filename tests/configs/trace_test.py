@@ -27,7 +27,10 @@ def traced(workload):
 
 
 def workload_of(name):
-    """The run of the largest reader."""
+    """The run of the largest reader, or of a retriever alone."""
+    if verb_of(name) is train.train_retriever:
+        gin_parse.parse(['models/contriever.gin', name], bindings_for(name))
+        return workload_lib.of_contrastive(gin_parse.value_of('RETRIEVER'), gin_parse.arguments_of(train.train_retriever))
     gin_parse.parse(['models/xxl.gin', name], bindings_for(name))
     return MAKERS[verb_of(name)](gin_parse.value_of('MODEL'), gin_parse.arguments_of(verb_of(name)))
 
@@ -43,6 +46,10 @@ def test_the_step_is_traced(name):
         assert metrics['loss'] == ((), jnp.float32) and 'gradient_norm' in metrics
         assert ('retriever_loss' in metrics) == (workload.distill.retriever_training != 'frozen' and n > 0)
         assert sum(leaf.size for leaf in jax.tree.leaves(step.parameters)) > 11e9
+    elif workload.kind == 'contrastive':
+        state, metrics = out
+        assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), step.arguments[0]) == state
+        assert metrics['loss'] == metrics['accuracy'] == ((), jnp.float32) and 'gradient_norm' in metrics
     elif workload.kind == 'answer':
         assert out.tokens == ((examples, 1, workload.config.inputs.target_max_tokens), jnp.int32)
         assert out.attention == ((examples, n), jnp.float32) and out.retrieved.passage_ids == ((examples, n), jnp.int32)
