@@ -110,8 +110,11 @@ def of_agreement(rows: Sequence[Row]) -> dict[str, Any]:
 
     `rank_correlation` is the mean over the questions of Spearman's correlation of the passages' retrieval scores with the attention that
     each got; `agreement` is the share of questions whose best-scored passage got most attention. Nothing where no question has two passages
-    of different scores and attentions.
+    of different scores and attentions, or where some rows were written without their passages.
     """
+    # Of a part of the questions alone it would be another figure: an evaluation that went on has the later ones' passages only.
+    if any('passages' not in row for row in rows):
+        return {}
     pairs = [[(each['score'], each['attention']) for each in results.passages_of(row) if {'score', 'attention'} <= each.keys()]
              for row in rows]
     correlations = [retrieval_metrics.rank_correlation([score for score, _ in pair], [share for _, share in pair]) for pair in pairs]

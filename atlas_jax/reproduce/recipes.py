@@ -194,6 +194,8 @@ RECIPES: Mapping[str, Recipe] = types.MappingProxyType({
 # Gin files that are no experiment: what they are, and what to run in their place.
 OTHERS: Mapping[str, str] = types.MappingProxyType({
     'build_index': 'embeds passages for an index; run `atlas-jax index build --gin_file runs/build_index.gin`',
+    'contrastive': 'trains a retriever alone, without labels; run `atlas-jax train --gin_file runs/contrastive.gin`',
+    'contrastive_finetune': 'trains a retriever alone, on questions; run `atlas-jax train --gin_file runs/contrastive_finetune.gin`',
     'evaluate': 'evaluates any model on any file; run `atlas-jax evaluate --gin_file runs/evaluate.gin`',
     'few_shot': 'trains the demo\'s models on examples of your own; run `atlas-jax train --gin_file runs/few_shot.gin`',
     'formats': 'holds the formats of the demo\'s models, for other gin files to include',

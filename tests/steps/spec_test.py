@@ -31,7 +31,7 @@ def test_what_is_computed_again_depends_on_the_platform():
 def test_names_and_aliases():
     for alias, name in (('ppmean', 'pdist'), ('evalnormssum', 'adist'), ('evalnormsum', 'adist'), ('adist', 'adist')):
         assert spec_lib.DistillConfig(alias).gold_score_mode == name
-    assert len(spec_lib.GOLD_SCORE_MODES) == 3 + 48
+    assert len(spec_lib.GOLD_SCORE_MODES) == 4 + 48
     assert spec_lib.DistillConfig('loop').attention is None
 
 

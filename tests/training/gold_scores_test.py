@@ -153,14 +153,14 @@ def test_the_teacher_reads_beside_the_training_forward_as_it_would_alone(monkeyp
 def test_names_and_aliases():
     for alias, name in (('ppmean', 'pdist'), ('evalnormssum', 'adist'), ('evalnormsum', 'adist'), ('adist', 'adist')):
         assert spec_lib.DistillConfig(alias).gold_score_mode == name
-    assert len(spec_lib.GOLD_SCORE_MODES) == 3 + 48
+    assert len(spec_lib.GOLD_SCORE_MODES) == 4 + 48
     for name in spec_lib.GOLD_SCORE_MODES:
         assert spec_lib.DistillConfig(name).gold_score_mode == name
     assert spec_lib.DistillConfig('adist').attention == spec_lib.DistillConfig('stdnormssum').attention
     assert spec_lib.DistillConfig('loop').attention is None and not spec_lib.DistillConfig('adist').from_training_forward
 
 
-@pytest.mark.parametrize('field, value, valid', [('gold_score_mode', 'adists', 'pdist, emdr, loop, adist, evalscoressum'),
+@pytest.mark.parametrize('field, value, valid', [('gold_score_mode', 'adists', 'pdist, emdr, loop, file, adist, evalscoressum'),
                                                  ('gold_scores', 'both', 'shared, exact'), ('retriever_training', 'tied', 'joint, untied'),
                                                  ('freeze_retriever_steps', -1, 'at least 0'), ('retriever_n_context', 0, 'at least 1')])
 def test_a_wrong_value_lists_the_valid_ones(field, value, valid):
