@@ -109,7 +109,7 @@ class Atlas(AtlasModel):
     def answer(self, questions: Sequence[str], index: Index | Sequence[Index] | None = None, n_context: int | None = None,
                batch_size: int | None = None, decoding: DecodingConfig | None = None,
                search: SearchConfig | str | None = None, *, explain: bool = False,
-               abstain_below: float | None = None) -> list[Answer]:
+               abstain_below: float | None = None, signals: bool | None = None) -> list[Answer]:
         """Answers questions from the index's passages; without an index, from the reader's memory alone.
 
         Args:
@@ -121,6 +121,7 @@ class Atlas(AtlasModel):
           search: how passages are found, or the name of a searcher; None is exact.
           explain: says what each passage carried, and how its words were attended to.
           abstain_below: withholds answers of less confidence; the model must be calibrated (`atlas-jax calibrate`).
+          signals: as of `answer_examples`; False where nobody asks for the confidence.
 
         Raises:
           IndexFolderError, StoreError: another model built the index, or it is damaged. ConfigError: options contradict each other.
@@ -129,7 +130,7 @@ class Atlas(AtlasModel):
         # Hardly wider than the questions, for a filler row costs as much as a question; as many as others had, for their program.
         batch_size = batch_size or min(_power_of_two(len(questions)), 16)
         return list(self.answer_examples(examples, index, n_context, batch_size, decoding=decoding, search=search,
-                                         explain=explain, abstain_below=abstain_below))
+                                         explain=explain, abstain_below=abstain_below, signals=signals))
 
     def answer_examples(self, examples: Sequence[TaskExample], index: Index | Sequence[Index] | group.IndexGroup | None,
                         n_context: int | None = None, batch_size: int = 16, progress_label: str | None = None,

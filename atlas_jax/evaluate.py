@@ -371,7 +371,8 @@ def evaluate(data: EvalData, model: ModelSource, options: Options | None = None)
         if data.results_file:
             results.finish(data.results_file, rows, data.write_passages)
     # What is not kept in the file counts in no figure: an evaluation that was killed and goes on ends with the same ones.
-    rows = [{name: value for name, value in row.items() if name not in log.without} for row in rows]
+    if log.without:
+        rows = [{name: value for name, value in row.items() if name not in log.without} for row in rows]
     # Others than the first process may lack what an earlier run has found.
     figures = figures_lib.complete(rows, data.by) if hosts.is_first() else {}
     return figures | {'seconds': round(sum(each.seconds for each in found), 1), 'queries_cut': found[0].queries_cut}

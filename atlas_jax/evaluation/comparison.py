@@ -30,12 +30,7 @@ def write(path: str | os.PathLike, names: tuple[str, str], before: Sequence[Row]
                    'for the number of comparisons.')
     page.table(*overview.comparison_table(compared))
     found = {run: figures.complete(rows, ()) for run, rows in runs.items()}
-    page.section('Retrieval')
-    parts.recall(page, found)
-    page.section('Retriever and reader')
-    parts.agreement(page, found)
-    page.section('Calibration')
-    parts.calibration(page, found)
+    parts.retrieval_and_trust(page, found)
     main = next(name for name in figures.metrics_of(before) if name in figures.metrics_of(after))
     # The largest difference first.
     pairs = sorted(figures.matched(before, after), key=lambda pair: (-abs(pair[1][main] - pair[0][main]), parts.spread(pair[0])))

@@ -17,6 +17,7 @@ _RATES = ('learning_rate', 'retriever_learning_rate')
 _CURVES: tuple[tuple[str, str, Callable[[str], bool]], ...] = (
     ('Loss of the reader', 'loss', lambda name: name == 'reader_loss'),
     ('Loss of the retriever', 'loss', lambda name: name == 'retriever_loss'),
+    ('Loss, all parts together', 'loss', lambda name: name == 'loss'),
     ('Scores while training', 'score', lambda name: name.removeprefix('eval_') in results.METRICS),
     ('Recall while training', 'share of questions', lambda name: name.startswith('eval_') and '_recall_at_' in name),
     ('Perplexity while training', 'perplexity', lambda name: name == 'eval_perplexity'),
@@ -95,6 +96,13 @@ def calibration(page: html.Report, found: Mapping[str, Mapping[str, Any]]) -> No
     page.line_chart('Right answers by confidence', 'confidence', 'share right', {**lines, 'as it should be': ([0, 1], [0, 1])})
     page.line_chart('Wrong answers where only the most confident are given', 'share answered', 'share wrong of these',
                     {name or 'answers': (each['risk_coverage']['coverage'], each['risk_coverage']['risk']) for name, each in found.items()})
+
+
+def retrieval_and_trust(page: html.Report, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Adds recall, agreement and calibration of several figures, each under its heading."""
+    for title, part in (('Retrieval', recall), ('Retriever and reader', agreement), ('Calibration', calibration)):
+        page.section(title)
+        part(page, found)
 
 
 def extremes(rows: Sequence[Row], count: int = MOST_CARDS) -> tuple[list[Row], list[Row]]:

@@ -3,6 +3,8 @@
 Sources: Izacard et al. 2021, arXiv 2112.09118, section 3; MoCo: He et al. 2019, arXiv 1911.05722.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -97,7 +99,7 @@ def enqueue(queue: Array, pointer: Array, keys: Array) -> tuple[Array, Array]:
     return jnp.where((offsets < batch)[:, None], written, queue), (pointer + batch) % queue_size
 
 
-def momentum_update(momentum_params, params, momentum: Array | float):
+def momentum_update(momentum_params: dict[str, Any], params: dict[str, Any], momentum: Array | float) -> dict[str, Any]:
     """Returns momentum * momentum_params + (1 - momentum) * params, trees of arrays [...], in the dtype of the first."""
     # In float32 whatever the parameters are: a step of one part in two thousand is lost in bfloat16.
     def move(slow: Array, fast: Array) -> Array:

@@ -66,7 +66,8 @@ class Conversation:
         with futures.ThreadPoolExecutor(1) as beside:
             # Either program leaves a core free while one question is decoded. Over several devices two of them may wait for each other's
             # collectives, so there the first is done before the second begins.
-            known = beside.submit(self.atlas.answer, [question]) if self._closed_book else None
+            # Its text alone is shown; a confidence was fitted with passages, and each question would be told so.
+            known = beside.submit(self.atlas.answer, [question], signals=False) if self._closed_book else None
             if known is not None and self.atlas.mesh.size > 1:
                 futures.wait([known])
             [answer] = self.atlas.answer([question], self.index, self._n_context, search=self._searcher, explain=True)

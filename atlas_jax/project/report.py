@@ -44,12 +44,7 @@ def _figures(page: html.Report, found: dict[str, list[results.Row]]) -> None:
         stood = sum(rank is not None for rank in ranks)
         page.paragraph(f'An answer stood in a passage that was read for {stood} of {len(rows)} questions.')
     figures = {which: figures_lib.complete(rows, ()) for which, rows in found.items()}
-    page.section('Retrieval')
-    parts.recall(page, figures)
-    page.section('Retriever and reader')
-    parts.agreement(page, figures)
-    page.section('Calibration')
-    parts.calibration(page, figures)
+    parts.retrieval_and_trust(page, figures)
     parts.examples(page, parts.extremes(rows, _MOST_CARDS))
 
 

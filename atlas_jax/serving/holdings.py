@@ -112,7 +112,8 @@ class Answering:
             answers = list(atlas.answer_examples(examples, index, self.n_context, size, search=self.holdings.searcher, **options))
         rows = [_row(answer, index) for answer in answers]
         if self.closed_book:
-            known = atlas.answer_examples(examples, None, None, size)
+            # Its text alone is shown; a confidence was fitted with passages, and the log would say so.
+            known = atlas.answer_examples(examples, None, None, size, signals=False)
             rows = [{**row, 'closed_book': answer.text} for row, answer in zip(rows, known, strict=True)]
         return rows
 

@@ -1,5 +1,6 @@
 """The static side of a step, fixed when it is traced: model, formats, numbers of passages, stream capacities, mesh."""
 
+import abc
 import dataclasses
 import math
 from collections.abc import Collection, Sequence
@@ -138,7 +139,7 @@ class StepConfig:
         return jnp.dtype(self.param_dtype)
 
 
-class Layout:
+class Layout(abc.ABC):
     """The part of a compiled step's static side that every step has: where and how it runs.
 
     Attributes:
@@ -157,13 +158,14 @@ class Layout:
         return self.mesh.size
 
     @property
+    @abc.abstractmethod
     def trains(self) -> bool:
         """True where the step has a backward pass."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def retriever(self) -> contriever.Contriever:
-        raise NotImplementedError
+        """The encoder of queries and passages."""
 
     @property
     def remat(self) -> tuple[str, ...]:

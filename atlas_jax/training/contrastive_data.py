@@ -69,6 +69,7 @@ def around(model: RetrieverModel, template: str) -> Around:
                                   suffix_ids=(model.tokenizer.sep_id,), borders=formats.PUNCTUATION)
     # Crops stand where the fields would; what is between title and text is part of neither.
     fields = [number for number, segment in enumerate(segments) if segment.kind != 'literal']
+
     def literal(part: Sequence[formats.Segment]) -> tuple[int, ...]:
         return tuple(token for segment in part for token in segment.ids)
 

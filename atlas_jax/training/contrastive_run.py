@@ -40,6 +40,7 @@ class Batches:
         """Goes to a position of `state`."""
         self._iterator.set_state(state)
 
+
 @dataclasses.dataclass
 class ContrastiveWork:
     """Training of a retriever alone; see work.Work.

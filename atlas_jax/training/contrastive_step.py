@@ -138,7 +138,7 @@ def _at_level(spec: ContrastiveSpec, state: ContrastiveState, batch: types.Contr
     return gradients, keys, {'loss': value, 'accuracy': accuracy}
 
 
-def _embed(spec: ContrastiveSpec, params: Any, chunk: dict[str, Array], side: str, capacity: buckets.Capacity) -> Array:
+def _embed(spec: ContrastiveSpec, params: dict[str, Any], chunk: dict[str, Array], side: str, capacity: buckets.Capacity) -> Array:
     """Embeds a chunk's queries or passages, [streams, n, dim]."""
     tokens = partitioning.constrain(chunk[f'{side}_tokens'], spec.mesh, 'streams')
     stream = token_stream.pack(tokens, chunk[f'{side}_lengths'], capacity.stream_tokens, capacity.longest)

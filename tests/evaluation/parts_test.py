@@ -12,7 +12,7 @@ PLAIN = {name: figures.complete(records.results([0, 1], ranked=False, read=False
 
 
 def page_of(part, *arguments, **options) -> str:
-    """What a part adds to a page."""
+    """Returns what a part adds to a page."""
     page = html.Report('')
     page.section('Heading')
     part(page, *arguments, **options)
@@ -78,3 +78,9 @@ def test_a_card_of_hostile_passages(tmp_path):
                                                   {'text': 'y', 'attention': float('inf')}], 'answers': 7}
     found = page_of(parts.card, {'': row})
     assert 'whole' in found and found.count('<details>') == 1 and '&lt;i&gt;' in found
+
+
+def test_a_run_of_a_retriever_alone_shows_its_loss():
+    # It has no loss of a reader: without this its page had accuracy and learning rate only.
+    history = [{'step': step, 'loss': 5.0 - step, 'accuracy': 0.1} for step in (1, 2, 3)]
+    assert 'Loss, all parts together' in page_of(parts.curves, {'': history})

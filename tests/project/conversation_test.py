@@ -21,8 +21,9 @@ class FakeAtlas:
     def __init__(self):
         self.asked = []
 
-    def answer(self, questions, index=None, n_context=None, search=None, explain=False):
-        self.asked.append((n_context, search, explain) if index else 'closed')
+    def answer(self, questions, index=None, n_context=None, search=None, explain=False, signals=None):
+        # Without its signals: a confidence that was fitted with passages would be said to be off at every question.
+        self.asked.append((n_context, search, explain) if index else 'closed' if signals is False else 'nothing left')
         if index is None:
             return [api.Answer(questions[0], 'memory')]
         found = tuple(api.AnswerPassage(f'd{number}', f't{number}', f'Text{number} of\nthe passage.', .5, .5)

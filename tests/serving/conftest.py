@@ -25,7 +25,8 @@ class FakeAtlas:
     programs: set = dataclasses.field(default_factory=set)
     config, task, calibration = types.SimpleNamespace(n_context=2), QATask('{question}', '{target}'), None
 
-    def answer_examples(self, examples, index, n_context, batch_size, search=None, use_file_passages=False, explain=False, listener=None):
+    def answer_examples(self, examples, index, n_context, batch_size, search=None, use_file_passages=False, explain=False, listener=None,
+                        signals=None):
         self.batches.append((len(examples), batch_size))
         self.programs.add((batch_size, index is None, listener is not None, explain))
         for row, example in enumerate(examples):
