@@ -6,6 +6,8 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.cli import main as cli
+from atlas_jax.cli import negatives as cli_negatives
+from atlas_jax.evaluation import negatives
 from atlas_jax.input import question_passages
 from tests.testing import tiny_run
 
@@ -41,3 +43,8 @@ def test_it_writes_what_the_fine_tuning_reads(folder, capsys):
 def test_mistakes_are_told_in_one_line(folder, arguments, message):
     with pytest.raises(errors.UserError, match=message):
         _run(folder, *arguments)
+
+
+def test_the_command_names_the_filters_that_there_are():
+    # Named twice, since the command line says its options before jax is imported.
+    assert cli_negatives._FILTERS == negatives.FILTERS
