@@ -48,7 +48,8 @@ class Reader(conftest.FakeAtlas):
         """Returns whether answers have a confidence, as /models asks."""
         return self.confidence
 
-    def answer_examples(self, examples, index, n_context, batch_size, search=None, use_file_passages=False, explain=False, listener=None):
+    def answer_examples(self, examples, index, n_context, batch_size, search=None, use_file_passages=False, explain=False, listener=None,
+                        signals=None):
         for row, example in enumerate(examples):
             if 'refused' in example.question:
                 raise errors.ConfigError('this question\nis refused')
