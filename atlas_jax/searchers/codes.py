@@ -16,8 +16,8 @@ from atlas_jax.searchers import codes_kernel, exact, scan
 Array = jax.Array
 GROUPS = 64  # words of a device are a multiple of it: 128 blocks of 16 rows, the lanes of a TPU, and what a CPU unpacks at a time
 BLOCK = 16  # rows of half a word
-# Scores that a device sorts at a time: each chunk's best are found anew. A quarter of it takes 13 % longer at 300 candidates and 22 % at 1,000,
-# of a million rows and 64 queries; twice of it is no faster.
+# Scores that a device sorts at a time: each chunk's best are found anew. For a million rows and 64 queries a quarter of it takes 13 % longer
+# at 300 candidates and 22 % at 1,000; twice of it is no faster.
 _CHUNK_BYTES = 128 * 2**20
 _WIDTH = 128  # neighbours that the two-level top-k takes together
 _LEAST_BLOCKS = 4  # fewest of them a candidate at which two levels are faster than one
