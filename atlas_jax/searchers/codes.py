@@ -16,7 +16,7 @@ from atlas_jax.searchers import codes_kernel, exact, scan
 Array = jax.Array
 GROUPS = 64  # words of a device are a multiple of it: 128 blocks of 16 rows, the lanes of a TPU, and what a CPU unpacks at a time
 BLOCK = 16  # rows of half a word
-# Scores that a device sorts at a time: each chunk's best are found anew. For a million rows and 64 queries a quarter of it takes 13 % longer
+# Scores a device sorts at a time: each chunk's best are found anew. Of a million rows and 64 queries a quarter of it takes 13 % longer
 # at 300 candidates and 22 % at 1,000; twice of it is no faster.
 _CHUNK_BYTES = 128 * 2**20
 _WIDTH = 128  # neighbours that the two-level top-k takes together
