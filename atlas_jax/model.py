@@ -87,8 +87,8 @@ class AtlasModel:
           ModelFolderError: no model in the folder, one of another version, a damaged file, or a tokenizer is missing.
         """
         found = loading.detect(path)
-        # Our own folders come below: they hold sharded arrays, to be restored straight onto the mesh. Of a checkpoint that is not the newest
-        # no calibration is known.
+        # Our own folders come below: they hold sharded arrays, to be restored straight onto the mesh. A calibration is of the newest
+        # checkpoint alone.
         if found.kind != loading.ATLAS_JAX or found.step is not None:
             return cls._of_opened(loading.open_model(path, retriever_tokenizer), mesh, reader_tokenizer, retriever_tokenizer)
         folder = Folder(found.path)

@@ -109,9 +109,9 @@ class Guard:
 
 
 def _described(now: Measured, then: Measured, p_value: float) -> str:
-    return (f'step {now.step}: the retriever is getting worse while the reader improves: since step {then.step} {now.recall} fell from '
-            f'{then.share:.3f} to {now.share:.3f} (p {p_value:.2g}, {len(now.hits)} questions), and {now.metric} rose from {then.score:.3f} '
-            f'to {now.score:.3f}')
+    recall = f'{now.recall} fell from {then.share:.3f} to {now.share:.3f} (p {p_value:.2g}, {len(now.hits)} questions)'
+    return (f'step {now.step}: the retriever is getting worse while the reader improves: since step {then.step} {recall}, and '
+            f'{now.metric} rose from {then.score:.3f} to {now.score:.3f}')
 
 
 def _remedy(training: str) -> str:
