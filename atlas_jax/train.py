@@ -257,8 +257,11 @@ def _train(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: 
     params = atlas.params | ({'passage_encoder': atlas.params['retriever']} if encoders else {})
     run_record.begin(folder, record, accepted, dataclasses.replace(atlas, params=params), begin)
     work = AtlasWork(prepared, batches, optimizer, run_step, atlas.params, refresher)
-    watched = guard.Guard(folder, run_folder.latest_step(folder), options[1].retriever_training)
-    loop = _Loop(run, work, functools.partial(_evaluate, run, loaded, prepared, watched) if loaded.eval_examples else None)
+    evaluating = None
+    if loaded.eval_examples:
+        watched = guard.Guard(folder, run_folder.latest_step(folder), options[1].retriever_training)
+        evaluating = functools.partial(_evaluate, run, loaded, prepared, watched)
+    loop = _Loop(run, work, evaluating)
     loop.run_to_the_end(optimizer.total_steps, label)
     params, _ = work.items(loop.state)
     # The index on disk is as it was built. A refreshed one lives in the checkpoint only.
