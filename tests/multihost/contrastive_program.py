@@ -18,8 +18,8 @@ from tests.testing import tiny_run
 
 if 'several' in sys.argv[2:]:
     hosts.initialize()
-# A large epsilon: AdamW divides by the root of the second moment, and would make signs of gradients that are rounding alone.
-optimizer = OptimizerConfig(retriever_learning_rate=1e-2, schedule='fixed', warmup_steps=0, total_steps=3, epsilon=1e-4)
+# A large epsilon and a small rate: AdamW divides by the root of the second moment, and makes signs of gradients that are rounding alone.
+optimizer = OptimizerConfig(retriever_learning_rate=1e-3, schedule='fixed', warmup_steps=0, total_steps=3, epsilon=1e-4)
 found = {}
 for method in contrastive.METHODS:
     options = contrastive.ContrastiveConfig(0.3, 0.6, method=method, queue_size=16, momentum=0.9, temperature=0.5, augmentation='mask')

@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import numpy as np
+import pytest
 
 from tests.testing import processes, tiny_run
 
@@ -11,6 +12,7 @@ PROGRAM = str(pathlib.Path(__file__).with_name('contrastive_program.py'))
 ROOT = str(pathlib.Path(__file__).parents[2])
 
 
+@pytest.mark.slow  # three processes, each compiles two steps: only processes show that they share queue and negatives
 def test_two_processes_compute_what_one_does(tmp_path):
     tiny_run.write_passages(tmp_path / 'passages.jsonl', 19)
     arguments = [PROGRAM, str(tmp_path / 'passages.jsonl')]
