@@ -82,8 +82,8 @@ def worse_than(now: Measured, before: Sequence[Measured]) -> tuple[Measured, flo
     earlier = [each for each in before if each.is_like(now)]
     better = [each for each in earlier if each.share > now.share and each.score < now.score]
     for each in sorted(better, key=lambda each: -each.share):
-        hits = [[float(hit) for hit in side.hits] for side in (each, now)]
-        if (p_value := statistics.paired_p_value(*hits) * len(earlier)) < _LEVEL:
+        first, second = ([float(hit) for hit in side.hits] for side in (each, now))
+        if (p_value := statistics.paired_p_value(first, second) * len(earlier)) < _LEVEL:
             return each, p_value
     return None
 
