@@ -75,8 +75,8 @@ class AtlasModel:
     @classmethod
     def load(cls, path: str | os.PathLike, *, mesh: jax.sharding.Mesh | None = None, reader_tokenizer: str | os.PathLike | None = None,
              retriever_tokenizer: str | os.PathLike | None = None) -> Self:
-        """Loads a folder that `atlas-jax train` or `Atlas.save` wrote (of a run, the newest checkpoint), on a disk or in a bucket; or an
-        original Atlas checkpoint, or a folder with reader/ and retriever/.
+        """Loads a folder that `atlas-jax train` or `Atlas.save` wrote, on a disk or in a bucket: of a run the newest checkpoint, or the one
+        that is named, RUN/checkpoints/STEP; or an original Atlas checkpoint, or a folder with reader/ and retriever/.
 
         Files that have checksums are compared with them first; inside `io.contents.unchecked` they are not.
 
@@ -88,8 +88,9 @@ class AtlasModel:
           ModelFolderError: no model in the folder, one of another version, a damaged file, or a tokenizer is missing.
         """
         found = loading.detect(path)
-        # Our own folders come below: they hold sharded arrays, to be restored straight onto the mesh.
-        if found.kind != loading.ATLAS_JAX:
+        # Our own folders come below: they hold sharded arrays, to be restored straight onto the mesh. A calibration is of the newest
+        # checkpoint alone.
+        if found.kind != loading.ATLAS_JAX or found.step is not None:
             return cls._of_opened(loading.open_model(path, retriever_tokenizer), mesh, reader_tokenizer, retriever_tokenizer)
         folder = Folder(found.path)
         description = run_folder.read_model_file(folder)

@@ -11,7 +11,7 @@ import jax
 
 from atlas_jax import api, errors, evaluate, partitioning, types
 from atlas_jax.checkpoints import run_folder
-from atlas_jax.evaluation import run_page
+from atlas_jax.evaluation import guard, run_page
 from atlas_jax.io import folder as io_folder
 from atlas_jax.knowledge import group
 from atlas_jax.model import ModelSource, RetrieverModel, RetrieverSource
@@ -33,6 +33,7 @@ from atlas_jax.training.refresh import RefreshConfig
 from atlas_jax.training.work import AtlasWork, Dispatched, Work
 
 _TOKENS = ('reader_tokens', 'retriever_tokens')  # what a step counts
+_BEST_BY = ('score', 'recall')
 _SHOWN = ('reader_loss', 'retriever_loss', 'accuracy', 'index_age_max', 'tflops_per_second', 'mfu')  # beside the progress bar
 
 
@@ -46,7 +47,8 @@ class RunConfig:
       seed: of the order of the examples, of what tasks draw, and of dropout.
       checkpoint_every_steps: and at the end, and when the run is asked to stop (SIGTERM).
       keep_checkpoints: how many of the newest stay; while a run goes on, one more does, for the newest is yet to give a finite loss.
-      evaluate_every_steps: answers eval_file's examples; 0 for never. The checkpoint with the best score stays besides.
+      evaluate_every_steps: answers eval_file's examples, before the first update too; 0 for never. The best checkpoint stays besides.
+      best_by: which checkpoint is the best: that of the highest score (the first metric of the task), or of the highest recall.
       mesh_shape: (data, fsdp, model); None puts all devices on fsdp.
       dropout_rate: None keeps the models' own.
       log_every_steps: the loop waits for the devices once in so many steps, and reads the metrics of all of them. Every step has its row;
@@ -68,6 +70,7 @@ class RunConfig:
     checkpoint_every_steps: int = 50
     keep_checkpoints: int = 2
     evaluate_every_steps: int = 0
+    best_by: str = 'score'
     mesh_shape: tuple[int, int, int] | None = None
     dropout_rate: float | None = None
     log_every_steps: int = 1
@@ -86,6 +89,8 @@ class RunConfig:
                             ('log_every_steps', 1), ('prefetch_batches', 0)):
             if getattr(self, name) < least:
                 raise errors.ConfigError(f'RunConfig.{name} is {getattr(self, name)}; it must be at least {least}')
+        if self.best_by not in _BEST_BY:
+            raise errors.ConfigError(f'RunConfig.best_by is "{self.best_by}"; choose one of {", ".join(_BEST_BY)}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,6 +191,9 @@ def load(run: RunConfig, data: TrainData, model: ModelSource) -> Loaded:
     # One without the other would silently never evaluate.
     if bool(data.eval_file) != bool(run.evaluate_every_steps):
         raise errors.ConfigError('evaluation while training needs both eval_file and RunConfig.evaluate_every_steps')
+    # Passages that examples bring are the same at every step.
+    if run.best_by == 'recall' and (data.index_dir is None or data.use_file_passages or not data.eval_file):
+        raise errors.ConfigError('RunConfig.best_by is "recall"; give an eval_file, and an index_dir to retrieve from')
     # model
     # The mesh first: a shape that does not fit the devices must be refused before weights are read.
     mesh = partitioning.make_mesh(run.mesh_shape)
@@ -249,7 +257,11 @@ def _train(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: 
     params = atlas.params | ({'passage_encoder': atlas.params['retriever']} if encoders else {})
     run_record.begin(folder, record, accepted, dataclasses.replace(atlas, params=params), begin)
     work = AtlasWork(prepared, batches, optimizer, run_step, atlas.params, refresher)
-    loop = _Loop(run, work, functools.partial(_evaluate, run, loaded, prepared) if loaded.eval_examples else None)
+    evaluating = None
+    if loaded.eval_examples:
+        watched = guard.Guard(folder, run_folder.latest_step(folder), options[1].retriever_training)
+        evaluating = functools.partial(_evaluate, run, loaded, prepared, watched)
+    loop = _Loop(run, work, evaluating)
     loop.run_to_the_end(optimizer.total_steps, label)
     params, _ = work.items(loop.state)
     # The index on disk is as it was built. A refreshed one lives in the checkpoint only.
@@ -285,9 +297,12 @@ def train_retriever(run: RunConfig, data: RetrieverData, model: RetrieverSource,
         return RetrieverResult(dataclasses.replace(work.model, params=loop.state.params), tuple(loop.log.rows))
 
 
-def _evaluate(run: RunConfig, loaded: Loaded, prepared: prepare.Prepared, state: state_lib.TrainState,
-              done: int) -> tuple[float, dict[str, float], run_page.Evaluated | None]:
-    """Returns the task's first metric, all for the row of the step, and what the first process shows on the run's page."""
+def _evaluate(run: RunConfig, loaded: Loaded, prepared: prepare.Prepared, watched: guard.Guard, state: state_lib.TrainState,
+              done: int) -> tuple[dict[str, float], dict[str, float], run_page.Evaluated | None]:
+    """Returns what a best checkpoint is chosen by, all figures for the row of the step, and what the first process shows on the run's page.
+
+    Raises ConfigError: the best is to be chosen by a recall that there is none of. DiskFullError, StorageError.
+    """
     # By the weights of the moment: evaluation answers as a user would with this checkpoint.
     params, _ = state_lib.to_items(state)
     evaluation = evaluate.evaluate_examples(
@@ -298,7 +313,16 @@ def _evaluate(run: RunConfig, loaded: Loaded, prepared: prepare.Prepared, state:
         prepare.say_once(line)
     figures = evaluation.summary(top_k=loaded.atlas.config.n_context)
     numbers = {f'eval_{name}': value for name, value in figures.items() if isinstance(value, float)}
-    return float(next(iter(figures.values()))), numbers, run_page.Evaluated.of(evaluation.rows) if hosts.is_first() else None
+    scores, line = {'score': float(next(iter(figures.values())))}, ''
+    if measured := guard.measured(done, evaluation.rows, loaded.atlas.config.n_context):
+        # From the answers that are there: nothing is searched for it.
+        scores, line = scores | {'recall': measured.share}, watched.add(measured)
+    elif run.best_by == 'recall':
+        raise errors.ConfigError('RunConfig.best_by is "recall", and eval_file has none: its questions need gold_docids that are in the '
+                                 'index, or answers that a passage can hold')
+    if line:
+        prepare.say_once(f'{run.run_dir}: {line}')
+    return scores, numbers, run_page.Evaluated.of(evaluation.rows, line) if hosts.is_first() else None
 
 
 @dataclasses.dataclass
@@ -308,7 +332,7 @@ class _Loop:
     run: RunConfig
     work: Work
     # Of a state and its number of updates; returns as _evaluate.
-    evaluate: Callable[[Any, int], tuple[float, dict[str, float], run_page.Evaluated | None]] | None = None
+    evaluate: Callable[[Any, int], tuple[dict[str, float], dict[str, float], run_page.Evaluated | None]] | None = None
     checkpoints: run_folder.RunCheckpoints = dataclasses.field(init=False)
     state: Any = dataclasses.field(init=False)
     log: run_log.RunLog = dataclasses.field(init=False)
@@ -320,8 +344,9 @@ class _Loop:
         """Goes on from the run's newest checkpoint, or begins, and trains. Raises DivergedError, PreemptedError."""
         folder = io_folder.Folder(self.run.run_dir)
         # Orbax writes in the background; leaving the block waits for the last save.
-        best = 0 if self.evaluate is None else 1
-        with run_folder.RunCheckpoints(folder, self.run.keep_checkpoints, create=True, keep_best=best) as self.checkpoints:
+        keep_best = 0 if self.evaluate is None else 1
+        with run_folder.RunCheckpoints(folder, self.run.keep_checkpoints, create=True, keep_best=keep_best,
+                                       best_by=self.run.best_by) as self.checkpoints:
             # A checkpoint is never written at step 0, so 0 means that there is none.
             done = self.checkpoints.latest_step or 0
             self.state = self.work.restored(self.checkpoints) if done else self.work.created()
@@ -340,6 +365,10 @@ class _Loop:
            profile: run_profile.Profile) -> None:
         """Trains until `total_steps` updates are done. Raises DivergedError, PreemptedError."""
         done = int(hosts.fetch(self.state.step))
+        if self.evaluate is not None and not done:
+            # Of the given weights: what the run is measured against. No checkpoint holds them.
+            _, figures, self.evaluated = self.evaluate(self.state, done)
+            self.log.append({'step': done} | figures)
         with progress.bar(total_steps, label, ' steps') as bar:
             progress.skip(bar, done)
             self.since = time.perf_counter()
@@ -358,10 +387,10 @@ class _Loop:
                 # Metrics are read one step late, while the devices work; all of them before the state is used for anything else.
                 if not saves and (done - 1) % self.run.log_every_steps:
                     continue
-                score = None
+                scores = None
                 for row in self._read(done if saves else done - 1):
                     if evaluates and row['step'] == done:
-                        score, figures, self.evaluated = types.required(self.evaluate)(self.state, done)
+                        scores, figures, self.evaluated = types.required(self.evaluate)(self.state, done)
                         row |= figures
                     self.log.append(row)
                     bar.set_postfix_str(' '.join(f'{name} {row[name]:.3f}' for name in _SHOWN if name in row))
@@ -369,7 +398,7 @@ class _Loop:
                 # A save that has failed in the background ends the run now, and not with the next one.
                 self.checkpoints.raise_problems()
                 if saves:
-                    self._save(done, score)
+                    self._save(done, scores)
                     self.since = time.perf_counter()  # the pause was no step's
                 if stopped and done < total_steps:
                     raise errors.PreemptedError(f'{self.run.run_dir}: asked to stop, saved at step {done}; the same command goes on')
@@ -409,7 +438,7 @@ class _Loop:
             return f'the checkpoint of step {done} gives this: delete {self.run.run_dir}/checkpoints/{done} to go on from the one before'
         return f'{removed}the same command goes on from the checkpoint of step {newest}'
 
-    def _save(self, done: int, score: float | None) -> None:
+    def _save(self, done: int, scores: dict[str, float] | None) -> None:
         # The loss of these parameters is known after the next step only; a model beyond float32 is known now, and may be the last.
         if diverged := state_lib.divergence(self.state.params, self.work.layout):
             raise errors.DivergedError(f'step {done}: {diverged} after the update; nothing was saved; {self._left(done)}; '
@@ -418,7 +447,7 @@ class _Loop:
         # Before the checkpoint: a run that goes on from it has all rows up to it.
         self.log.flush()
         params, moments = self.work.items(self.state)
-        self.checkpoints.save(done, params, moments, input_position=position, score=score, index=index)
+        self.checkpoints.save(done, params, moments, input_position=position, figures=scores, index=index)
         if hosts.is_first():
             folder = io_folder.Folder(self.run.run_dir)
             page = run_page.page(folder.name, self.log.rows, self.evaluated, resources.peak_bytes())

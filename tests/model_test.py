@@ -34,6 +34,9 @@ def test_what_was_saved_is_loaded(atlas, folder):
     assert type(loaded) is AtlasModel and loaded.config == atlas.config and loaded.task == atlas.task
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(loaded.params), atlas.params)
     assert json.loads((folder / 'model.json').read_text())['has_passage_encoder'] is False
+    named = AtlasModel.load(folder / 'checkpoints' / '0', mesh=MESH)
+    assert named.config == atlas.config and named.task == atlas.task
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(named.params), atlas.params)
 
 
 def test_a_source_changes_task_and_formats_of_the_folder(folder):

@@ -12,9 +12,10 @@ RUN is a folder on a disk or in a bucket, gs://bucket/folder. Functions take eit
 
 import contextlib
 import json
+import math
 import pathlib
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -139,8 +140,9 @@ def latest_step(place: Place) -> int:
     return max(integrity.steps(Folder(place) / CHECKPOINTS), default=0)
 
 
-def _score(metrics: dict[str, float]) -> float:
-    return metrics['score']
+def _figure(name: str) -> Callable[[dict[str, float]], float]:
+    # One that an earlier version saved without this figure is never the best.
+    return lambda metrics: metrics.get(name, -math.inf)
 
 
 class RunCheckpoints:
@@ -149,7 +151,7 @@ class RunCheckpoints:
     A checkpoint has the items `params` and `optimizer` (trees of arrays), `input` (JSON) and, if the index is refreshed, `index` (arrays).
     """
 
-    def __init__(self, place: Place, keep: int | None = 2, *, create: bool = False, keep_best: int = 0,
+    def __init__(self, place: Place, keep: int | None = 2, *, create: bool = False, keep_best: int = 0, best_by: str = 'score',
                  asynchronous: bool | None = None):
         """Opens the checkpoints of a run.
 
@@ -157,7 +159,8 @@ class RunCheckpoints:
           place: the run's folder.
           keep: number of the newest checkpoints that stay; None keeps all. While the run goes on, the one before them stays besides.
           create: makes the folder.
-          keep_best: number of checkpoints with the highest `score` that stay besides.
+          keep_best: number of checkpoints with the highest figure that stay besides.
+          best_by: name of that figure, among those that `save` is given.
           asynchronous: writes while the run goes on; None does so on accelerators.
 
         Raises:
@@ -181,9 +184,9 @@ class RunCheckpoints:
         kept: list[Any] = [policies.LatestN(keep if keep is None else keep + 1)]
         if keep_best:
             # By default BestN keeps every checkpoint that was saved without a score, for good.
-            kept.append(policies.BestN(n=keep_best, get_metric_fn=_score, keep_checkpoints_without_metrics=False))
+            kept.append(policies.BestN(n=keep_best, get_metric_fn=_figure(best_by), keep_checkpoints_without_metrics=False))
         options = ocp.CheckpointManagerOptions(preservation_policy=policies.AnyPreservationPolicy(kept), create=create,
-                                               best_fn=_score if keep_best else None,
+                                               best_fn=_figure(best_by) if keep_best else None,
                                                temporary_path_class=temporary_path, cleanup_tmp_directories=create,
                                                enable_async_checkpointing=self._asynchronous)
         # `index` is in the checkpoints of refreshed runs only; naming an item does not demand it.
@@ -206,17 +209,17 @@ class RunCheckpoints:
 
     @property
     def best_step(self) -> int | None:
-        """The step of the checkpoint saved with the highest score, or None; needs keep_best."""
+        """The step of the checkpoint saved with the highest figure, or None; needs keep_best."""
         return self._manager.best_step()
 
-    def save(self, step: int, params: Any, optimizer: Any = None, input_position: Any = None, score: float | None = None,
-             index: Mapping[str, object] | None = None) -> None:
+    def save(self, step: int, params: Any, optimizer: Any = None, input_position: Any = None,
+             figures: Mapping[str, float] | None = None, index: Mapping[str, object] | None = None) -> None:
         """Saves a checkpoint. Every process of a run calls it and writes its own shards.
 
         Args:
           params, optimizer: trees of arrays; without an optimiser only the parameters are saved.
           input_position: the input iterator's position, JSON.
-          score: keep_best keeps the highest.
+          figures: of an evaluation, by name; keep_best keeps the highest.
           index: a tree of arrays, for a refreshed index.
 
         Raises:
@@ -236,7 +239,7 @@ class RunCheckpoints:
             # Before, and not after: the space is needed now, and the newest has given a finite loss by now.
             self._remove_old()
             self._saved = step
-            self._manager.save(step, args=ocp.args.Composite(**items), metrics=None if score is None else {'score': score})
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=None if figures is None else dict(figures))
             # The caller's next step overwrites the arrays.
             if not self._asynchronous:
                 self._manager.wait_until_finished()

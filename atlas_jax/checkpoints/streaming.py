@@ -72,16 +72,16 @@ def _manager(folder: Folder, registry: Any = None) -> ocp.CheckpointManager:
 
 
 class StoredParams:
-    """The parameters of a run folder's newest checkpoint, read one at a time; the last one is kept.
+    """The parameters of a run folder's checkpoint of `step`, by default the newest, read one at a time; the last one is kept.
 
     step: training steps done.
     shapes: shape of every array by path.
 
     Raises:
-      ModelFolderError: there is no checkpoint, or it is damaged.
+      ModelFolderError: there is no such checkpoint, or it is damaged.
     """
 
-    def __init__(self, place: Place):
+    def __init__(self, place: Place, step: int | None = None):
         folder = Folder(place)
         if not (folder / run_folder.CHECKPOINTS).is_folder():
             raise errors.ModelFolderError(f'{folder}: it has a {run_folder.MODEL_FILE} but no checkpoints; train it again or give another '
@@ -90,8 +90,10 @@ class StoredParams:
         newest = self._manager.latest_step()
         if newest is None:
             raise errors.ModelFolderError(f'{folder}: no checkpoint was saved yet; let the training reach its first checkpoint')
-        self.step: int = newest
-        integrity.check(folder / run_folder.CHECKPOINTS, newest, ('params',), run_folder.is_listed(folder))
+        self.step: int = newest if step is None else step
+        if self.step not in (known := sorted(self._manager.all_steps())):
+            raise errors.ModelFolderError(f'{folder}: no checkpoint of step {self.step}; there are those of {", ".join(map(str, known))}')
+        integrity.check(folder / run_folder.CHECKPOINTS, self.step, ('params',), run_folder.is_listed(folder))
         # Orbax keeps shapes beside the arrays, so nothing is read yet.
         self.shapes = _shapes(self._manager.item_metadata(self.step)['params'].tree, ())
         self._cached: tuple[str, np.ndarray] | None = None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from atlas_jax import errors
+from atlas_jax.checkpoints import run_folder
 from atlas_jax.conversion import hf, hf_files, original, own, t5x, t5x_orbax, tokenizer_files, weights
 from atlas_jax.io import contents
 from atlas_jax.io.folder import Folder, is_remote
@@ -32,10 +33,12 @@ class Found:
 
     kind: one of the constants of this module.
     path: the folder (ORIGINAL: the file) that holds the model; a Folder in a bucket, where only run folders are read.
+    step: of the run's checkpoint that was named, RUN/checkpoints/STEP; None is the newest.
     """
 
     kind: str
     path: pathlib.Path | Folder
+    step: int | None = None
 
 
 def detect(path: str | os.PathLike) -> Found:
@@ -44,6 +47,8 @@ def detect(path: str | os.PathLike) -> Found:
     Raises:
       ModelFolderError: nothing is there, or a model of a kind that is not read; names the kind. StorageError: a bucket cannot be read.
     """
+    if found := _step_of_run(path):
+        return found
     if is_remote(path):
         # Other kinds are mapped into memory, file by file.
         if not (folder := Folder(path)).exists('model.json'):
@@ -77,6 +82,14 @@ def detect(path: str | os.PathLike) -> Found:
     # A kind that is known and not read gets a message of its own.
     _refuse_other_kinds(path)
     raise errors.ModelFolderError(f'{path}: no model that is known here; give one that {_KNOWN}')
+
+
+def _step_of_run(path: str | os.PathLike) -> Found | None:
+    """Finds one checkpoint of a run, such as the best one, which is not the newest."""
+    run, _, step = os.fspath(path).rstrip('/').rpartition(f'/{run_folder.CHECKPOINTS}/')
+    if not run or not (step.isdecimal() and step.isascii()) or not Folder(run).exists(run_folder.MODEL_FILE):
+        return None
+    return Found(ATLAS_JAX, Folder(run) if is_remote(path) else pathlib.Path(run), int(step))
 
 
 def _hugging_face_kind(path: pathlib.Path) -> str:
@@ -251,7 +264,7 @@ def open_model(path: str | os.PathLike, retriever_config: str | os.PathLike | No
     """
     found = detect(path)
     if found.kind == ATLAS_JAX:
-        return _open_own(found.path)
+        return _open_own(found.path, found.step)
     folder = found.path
     assert isinstance(folder, pathlib.Path)  # of a bucket only the kind above is found
     if found.kind == PAIR:
@@ -323,8 +336,8 @@ def _open_original(path: pathlib.Path, retriever_config: str | os.PathLike | Non
                   original.n_context(path, options), original.task(path, options), options, checkpoint.step)
 
 
-def _open_own(path: pathlib.Path | Folder) -> Opened:
-    run = own.Run(path)
+def _open_own(path: pathlib.Path | Folder, step: int | None) -> Opened:
+    run = own.Run(path, step)
     tokenizers = own.tokenizers(path)
     places = {part: [tokenizers / part] for part in ('reader', 'retriever')}
     openers: dict[str, Callable[[], weights.Weights[weights.Config]]] = {name: functools.partial(run.part, name) for name in run.parts}

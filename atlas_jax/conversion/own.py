@@ -17,7 +17,7 @@ from atlas_jax.tasks import task as task_lib
 
 
 class Run:
-    """The newest checkpoint of a run folder.
+    """A checkpoint of a run folder: that of `step`, by default the newest.
 
     description: content of model.json.
     config: the AtlasConfig in it, or the RetrieverConfig of a retriever that was trained alone.
@@ -25,14 +25,14 @@ class Run:
     parts: 'reader', 'retriever' and perhaps 'passage_encoder'.
 
     Raises:
-      ModelFolderError: the folder has no model or no checkpoint.
+      ModelFolderError: the folder has no model or no such checkpoint.
     """
 
-    def __init__(self, path: Place):
+    def __init__(self, path: Place, step: int | None = None):
         self.path = Folder(path)
         self.description = run_folder.read_model_file(path)
         self.config = atlas.config_from_dict(self.description)
-        self._stored = streaming.StoredParams(path)
+        self._stored = streaming.StoredParams(path, step)
         self.step = self._stored.step
         # The passage encoder is there only where it is another one than the retriever.
         found = {name.split('/')[0] for name in self._stored.shapes}

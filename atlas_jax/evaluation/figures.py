@@ -51,7 +51,7 @@ def of_rows(rows: Sequence[Row], top_k: int | None = None, intervals: bool = Tru
     figures['questions'] = len(rows)
     if top_k is None:
         top_k = max((row.get('retrieved', 0) for row in rows), default=0)
-    for name, values in _of_passages(rows, top_k).items():
+    for name, values in of_passages(rows, top_k).items():
         add(name, values)
     return figures
 
@@ -186,7 +186,7 @@ def compared(before: Sequence[Row], after: Sequence[Row]) -> dict[str, dict[str,
 def _recalls_of(pairs: Sequence[tuple[Row, Row]]) -> dict[str, tuple[list[float], list[float]]]:
     """Returns recalls by name, per question (before, after), up to as many passages as both have."""
     most = min(max((row.get('retrieved', 0) for row in rows), default=0) for rows in zip(*pairs, strict=True))
-    before, after = (_of_passages(rows, most) for rows in zip(*pairs, strict=True))
+    before, after = (of_passages(rows, most) for rows in zip(*pairs, strict=True))
     # Of the same questions alone: some may have no rank.
     return {name: (before[name], after[name]) for name in before if '_recall_at_' in name and name in after
             and len(before[name]) == len(after[name]) == len(pairs)}
@@ -236,7 +236,7 @@ def _correlations(rows: Sequence[Row]) -> Mapping[str, list[float]]:
     return found
 
 
-def _of_passages(rows: Sequence[Row], top_k: int) -> dict[str, list[float]]:
+def of_passages(rows: Sequence[Row], top_k: int) -> dict[str, list[float]]:
     """Returns the figures of what was retrieved, per question of which they mean something."""
     cuts = [k for k in TOP if k <= top_k]
     answered = [row['answer_rank'] for row in rows if 'answer_rank' in row]

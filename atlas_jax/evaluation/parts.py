@@ -162,7 +162,7 @@ def steps(page: html.Report, history: Sequence[Row]) -> None:
     seconds = [row['seconds'] for row in history if isinstance(row.get('seconds'), int | float)]
     if not seconds:
         return
-    lines: list[list[Any]] = [['steps', f'{len(history):,}'], ['all steps', f'{sum(seconds):,.1f} s'],
+    lines: list[list[Any]] = [['steps', f'{len(seconds):,}'], ['all steps', f'{sum(seconds):,.1f} s'],
                               ['median step', f'{statistics.median(seconds):.3f} s'],
                               ['longest step (one that compiles)', f'{max(seconds):.1f} s']]
     for name, column, unit in (('reader tokens a second, median', 'reader_tokens_per_second', ''),

@@ -18,15 +18,17 @@ class Evaluated:
     Attributes:
       figures: of `figures.complete`.
       examples: the worst and the best answers.
+      warning: the guard's line, if it has one.
     """
 
     figures: dict[str, Any]
     examples: tuple[list[Row], list[Row]]
+    warning: str = ''
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> 'Evaluated':
+    def of(cls, rows: Sequence[Row], warning: str = '') -> 'Evaluated':
         """Makes it of rows of results."""
-        return cls(figures.complete(rows, ()), parts.extremes(rows))
+        return cls(figures.complete(rows, ()), parts.extremes(rows), warning)
 
 
 def page(name: str, history: Sequence[Row], last: Evaluated | None = None, peak_bytes: int | None = None) -> html.Report:
@@ -41,13 +43,14 @@ def page(name: str, history: Sequence[Row], last: Evaluated | None = None, peak_
     made = html.Report(f'Run {name}')
     made.section('Learning')
     parts.curves(made, {'': history})
-    # Of the untrained model nothing is known here: the first evaluation is the earliest.
     measured = [row for row in history if any(column.startswith('eval_') for column in row)]
     made.section('Retrieval, first and last evaluation')
     parts.recall(made, {f'step {row["step"]}': {column.removeprefix('eval_'): value for column, value in row.items()}
                         for row in [*measured[:1], *measured[1:][-1:]]})
     if last is not None:
         made.section(f'Last evaluation, step {measured[-1]["step"]}')
+        if last.warning:
+            made.paragraph(f'{last.warning[0].upper()}{last.warning[1:]}.')
         parts.means(made, last.figures)
         parts.examples(made, last.examples, level=3)
     made.section('Seconds and memory')

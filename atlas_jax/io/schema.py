@@ -31,6 +31,19 @@ class Integer:
 
 
 @dataclasses.dataclass(frozen=True)
+class Number:
+    """A number from `least` to `most`."""
+
+    least: float
+    most: float
+
+    def check(self, value: Any, where: str) -> None:
+        """Raises ValueError for anything else, true, false and NaN included."""
+        if type(value) not in (int, float) or not self.least <= value <= self.most:
+            raise _wrong(where, value, f'a number from {self.least} to {self.most}')
+
+
+@dataclasses.dataclass(frozen=True)
 class Boolean:
     """True or false."""
 

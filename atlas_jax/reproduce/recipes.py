@@ -199,8 +199,10 @@ OTHERS: Mapping[str, str] = types.MappingProxyType({
     'evaluate': 'evaluates any model on any file; run `atlas-jax evaluate --gin_file runs/evaluate.gin`',
     'few_shot': 'trains the demo\'s models on examples of your own; run `atlas-jax train --gin_file runs/few_shot.gin`',
     'formats': 'holds the formats of the demo\'s models, for other gin files to include',
+    'lm_adapt': 'goes on training a T5 on texts, without passages; run `atlas-jax train --gin_file runs/lm_adapt.gin`',
     'paper': 'holds what the paper\'s runs share, for other gin files to include',
     'plan': 'plans memory and time on a TPU; run `atlas-jax plan --gin_file runs/plan.gin`',
+    'pretrain_closed_book': 'pre-trains a reader without passages; run `atlas-jax train --gin_file runs/pretrain_closed_book.gin`',
     'search': 'says how passages are found, for other gin files to include',
     'tasks': 'names every task with its options, for other gin files to include',
 })

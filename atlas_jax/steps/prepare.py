@@ -267,7 +267,7 @@ def prepare(atlas: AtlasModel, examples: Sequence[TaskExample], index: Searched,
     for note in encoder.notes:
         say_once(note)
     # An example made from a passage must not find it: the answer would stand there.
-    encoder.kept_rows = index_group.kept_rows(group, examples, atlas.mesh)
+    encoder.kept_rows = _kept_rows(atlas, examples, group)
     # Tokens of a joined text differ where a field touches other text; the graph can only join token ids.
     reason = formats.touching(config.inputs.encoder_format if n_context else config.inputs.closed_book_format)
     if use_file_passages or reason or force_host:
@@ -292,6 +292,17 @@ def prepare(atlas: AtlasModel, examples: Sequence[TaskExample], index: Searched,
         return Prepared(spec, encoder, *held, group)
     token_rows = TokenRows(group, atlas, spec.needs_retriever_tokens)
     return Prepared(spec, encoder, *held, group, search_step.alone(spec), token_rows)
+
+
+def _kept_rows(atlas: AtlasModel, examples: Sequence[TaskExample], group: index_group.IndexGroup | None) -> dict[int, list[int]] | None:
+    """Returns the rows that an example must not be given (index_group.kept_rows); says how many examples from passages have none."""
+    kept = index_group.kept_rows(group, examples, atlas.mesh)
+    # Of these tasks the target is a part of a passage, and a file without ids would train retrieval of what gives it away.
+    if group is not None and atlas.task.label == 'text' and (
+            missing := sum(not (kept or {}).get(example.example_id) for example in examples)):
+        say_once(f'{missing} of {len(examples)} texts: no passage of their "id" is in the index; if it holds them under other names, they '
+                 'are retrieved and give the target away: `atlas-jax index passages` writes a file with its ids')
+    return kept
 
 
 def _side_by_side(mesh: jax.sharding.Mesh) -> bool:

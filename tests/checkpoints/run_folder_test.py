@@ -65,11 +65,13 @@ def test_one_that_gave_no_loss_is_discarded_and_the_one_before_is_still_there(tm
 def test_the_best_ones_are_kept_besides(tmp_path, asynchronous):
     with run_folder.RunCheckpoints(tmp_path, keep=1, keep_best=1, create=True, asynchronous=asynchronous) as checkpoints:
         for step, score in ((1, 0.2), (2, 0.7), (3, 0.5), (4, 0.1)):
-            checkpoints.save(step, PARAMS, OPTIMIZER, None, score)
+            checkpoints.save(step, PARAMS, OPTIMIZER, None, {'score': score, 'recall': 1 - score})
     assert sorted(path.name for path in (tmp_path / 'checkpoints').iterdir()) == ['2', '4']
     with run_folder.RunCheckpoints(tmp_path, keep_best=1) as checkpoints:
         assert (checkpoints.best_step, checkpoints.latest_step) == (2, 4)
         params = checkpoints.restore_params(_shapes(PARAMS), checkpoints.best_step)
+    with run_folder.RunCheckpoints(tmp_path, keep_best=1, best_by='recall') as checkpoints:
+        assert checkpoints.best_step == 4
     jax.tree.map(np.testing.assert_array_equal, params, PARAMS)
 
 

@@ -35,6 +35,9 @@ def test_a_training_s_checkpoint_is_read_one_at_a_time(tmp_path):
             checkpoints.save(step, {'a': {'b': np.float32([step, 3])}}, {'count': np.int32(step)}, input_position=4)
     stored = streaming.StoredParams(tmp_path)
     assert stored.step == 2 and stored.read('a/b').tolist() == [2, 3]
+    assert streaming.StoredParams(tmp_path, 1).read('a/b').tolist() == [1, 3]
+    with pytest.raises(errors.ModelFolderError, match='no checkpoint of step 3; there are those of 1, 2'):
+        streaming.StoredParams(tmp_path, 3)
 
 
 def test_nothing_saved(tmp_path):

@@ -69,7 +69,9 @@ def test_an_index_of_another_model_is_refused_with_a_way_out_that_both_commands_
     ('--gin.N_CONTEXT=0', 'training needs an index and n_context >= 1, or neither'),
     ("--gin.train.RunConfig.run_dir='s3://bucket/run'", 'give a folder or gs://bucket/folder'),
     ('--gin.train.RunConfig.batch_size=0', 'RunConfig.batch_size is 0; it must be at least 1'),
-    ('--gin.train.RunConfig.evaluate_every_steps=2', 'needs both eval_file and RunConfig.evaluate_every_steps')])
+    ('--gin.train.RunConfig.evaluate_every_steps=2', 'needs both eval_file and RunConfig.evaluate_every_steps'),
+    ("--gin.train.RunConfig.best_by='recall'", 'RunConfig.best_by is "recall"; give an eval_file, and an index_dir to retrieve from'),
+    ("--gin.train.RunConfig.best_by='f1'", 'RunConfig.best_by is "f1"; choose one of score, recall')])
 def test_mistakes_get_one_line_before_anything_is_loaded(folder, tmp_path, capsys, change, message):
     assert cli.main(training(folder, tmp_path / 'run', change)) == 2
     printed = capsys.readouterr().err

@@ -28,6 +28,14 @@ def test_kinds(tmp_path, files, kind, place):
     assert loading.detect(_touch(tmp_path, *files)) == loading.Found(kind, tmp_path / place)
 
 
+def test_a_checkpoint_of_a_run(tmp_path):
+    _touch(tmp_path, 'model.json', 'checkpoints/20/params/x')
+    for path in (tmp_path / 'checkpoints/20', f'{tmp_path}/checkpoints/20/'):
+        assert loading.detect(path) == loading.Found(loading.ATLAS_JAX, tmp_path, 20)
+    with pytest.raises(errors.ModelFolderError, match='no model that is known here'):
+        loading.detect(_touch(tmp_path, 'other/checkpoints/20/params/x') / 'other' / 'checkpoints' / '20')
+
+
 @pytest.mark.parametrize(('model_type', 'kind'), [('t5', loading.READER), ('bert', loading.RETRIEVER), ('contriever', loading.RETRIEVER)])
 def test_hugging_face(tmp_path, model_type, kind):
     (tmp_path / 'config.json').write_text(json.dumps({'model_type': model_type}))

@@ -19,6 +19,14 @@ def test_a_run_without_evaluations():
     assert '<h2>' not in run_page.page('x', []).as_text()
 
 
+def test_the_start_is_shown_and_a_retriever_that_gets_worse_is_told():
+    start = {'step': 0, 'eval_exact_match': .1, 'eval_gold_recall_at_1': .1, 'eval_gold_recall_at_5': .8}
+    last = run_page.Evaluated.of(records.results([0, 1]), 'step 20: the retriever is getting worse')
+    text = run_page.page('x', [start, *records.history(20)], last).as_text()
+    assert '>step 0</text>' in text and '<p>Step 20: the retriever is getting worse.</p>' in text
+    assert '<td>steps</td><td>20</td>' in text  # updates alone
+
+
 def test_one_evaluation_is_the_first_and_the_last():
     text = run_page.page('x', records.history(10)).as_text()
     assert text.count('>step 10</text>') == 2  # wide and narrow

@@ -11,13 +11,14 @@ from atlas_jax.io import schema
 PAGE = schema.Record({'number': schema.Integer(1, 9)})
 SIZE = schema.Row((schema.Integer(), schema.Text('cm|mm', 'cm or mm')))
 ALBUM = schema.Record({'name': schema.LINE, 'shown': schema.Boolean(), 'pages': schema.Array(PAGE, 1), 'files': schema.FILES, 'size': SIZE,
-                       'sha256': schema.SHA256}, optional=frozenset({'shown'}))
+                       'sha256': schema.SHA256, 'worth': schema.Number(0, 1)}, optional=frozenset({'shown', 'worth'}))
 GOOD = {'name': 'Summer', 'pages': [{'number': 3}], 'files': {'a/b.png': [7, 'a' * 64]}, 'size': [20, 'cm'], 'sha256': 'b' * 64}
 
 
 def test_what_has_the_shape_passes():
     ALBUM.check(GOOD)
-    ALBUM.check({**GOOD, 'shown': True})
+    ALBUM.check({**GOOD, 'shown': True, 'worth': 0.5})
+    ALBUM.check({**GOOD, 'worth': 1})
 
 
 @pytest.mark.parametrize(('change', 'message'), [
@@ -29,6 +30,7 @@ def test_what_has_the_shape_passes():
     ({'files': {'../x': [1, 'a' * 64]}}, 'is \'../x\', expected the name of a file in this folder'),
     ({'files': {'x': [1]}}, r"\"files\['x'\]\" is list, expected a list of 2"), ({'files': {'x': [1, 'A' * 64]}}, 'SHA-256'),
     ({'files': []}, 'an object'), ({'size': [20, 'km']}, r'"size\[1\]" is \'km\', expected cm or mm'), ({'sha256': 'b' * 10**6}, 'SHA-256'),
+    ({'worth': 1.5}, '"worth" is 1.5, expected a number from 0 to 1'), ({'worth': float('nan')}, 'is nan'), ({'worth': True}, 'is True'),
     ({'colour': 1}, 'unknown field "colour"'),
 ])
 def test_anything_else_is_refused_by_its_place(change, message):

@@ -174,6 +174,18 @@ def test_options_that_contradict_each_other(atlas, index):
         evaluate.evaluate_examples(atlas, [], index)
 
 
+def test_texts_whose_passage_cannot_be_left_out_are_counted(atlas, index, capsys):
+    task = lm.LMTask()
+    examples = [task.example({'text': index.store[i].text} | names, i) for i, names in enumerate(({'id': 'd0'}, {}, {'id': 'elsewhere'}))]
+    for task_, given, count in ((task, examples, '2 of 3 texts'), (task, examples[:1], ''), (atlas.task, examples, '')):
+        prepare.say_once.cache_clear()
+        prepare.prepare(dataclasses.replace(atlas, task=task_), given, index, 2, 8)
+        printed = capsys.readouterr().err
+        assert f'{count}: no passage of their "id" is in the index' in printed if count else 'no passage' not in printed
+    prepare.prepare(dataclasses.replace(atlas, task=task), examples, None, 0, 8)
+    assert 'no passage' not in capsys.readouterr().err
+
+
 def test_an_examples_own_passage_is_not_retrieved(atlas, index):
     task = lm.LMTask()
     examples = [task.example({'id': f'd{i}', 'text': index.store[i].text}, i) for i in range(3)]

@@ -1,17 +1,21 @@
 """A tiny model with an index of made-up things and colours, and questions about them: what whole runs are tested on."""
 
 import dataclasses
+import json
 import pathlib
 import signal
 
 import flax.linen as nn
 import jax
+import numpy as np
 import pytest
 
 from atlas_jax import api
 from atlas_jax.corpus import documents as documents_lib
+from atlas_jax.model import RetrieverModel
 from atlas_jax.models import atlas as atlas_lib
-from atlas_jax.models import parameters
+from atlas_jax.models import contriever, parameters
+from atlas_jax.nn import layer_scan
 from atlas_jax.runtime import hosts
 from atlas_jax.tasks import qa
 from atlas_jax.tasks.task import TaskExample
@@ -50,6 +54,22 @@ def examples(model: api.Atlas, count: int = 11) -> list[TaskExample]:
 def rows(count: int = 11) -> list[dict]:
     """The questions as rows of a file."""
     return [{'question': f'what is thing {i} ?', 'answers': [COLOURS[i % 7]], 'gold_docids': [f'd{i}']} for i in range(count)]
+
+
+def retriever(dropout_rate: float = 0.1) -> RetrieverModel:
+    """A retriever of one layer to train alone, with random weights that are the same every time."""
+    tokenizer = word_tokenizers.bert()
+    config = dataclasses.replace(tiny.RETRIEVER, vocab_size=tokenizer.vocab_size, num_layers=1, dropout_rate=dropout_rate)
+    params = {'retriever': layer_scan.stack_layers(tiny.init(contriever.init_params, config))}
+    return RetrieverModel(atlas_lib.RetrieverConfig(config), params, tokenizer)
+
+
+def write_passages(path: pathlib.Path, count: int = 9) -> None:
+    """Writes passages of 20 words and more to take crops of."""
+    generator = np.random.default_rng(0)
+    words = ['the', 'thing', 'is', *COLOURS]
+    path.write_text(''.join(json.dumps({'title': f'thing {i}', 'text': ' '.join(generator.choice(words, 20 + i))}) + '\n'
+                            for i in range(count)))
 
 
 def stop_at(patch: pytest.MonkeyPatch, number: int) -> None:

@@ -1,7 +1,6 @@
 """Whole runs of contrastive training on a tiny retriever: resumed as if unbroken, and usable as any other retriever."""
 
 import dataclasses
-import json
 
 import jax
 import numpy as np
@@ -10,13 +9,11 @@ import pytest
 from atlas_jax import api, errors, train
 from atlas_jax.conversion import convert, loading
 from atlas_jax.model import RetrieverModel, RetrieverSource
-from atlas_jax.models import atlas as atlas_lib
-from atlas_jax.models import contriever
 from atlas_jax.nn import layer_scan
 from atlas_jax.training import contrastive, contrastive_step
 from atlas_jax.training.contrastive_data import RetrieverData
 from atlas_jax.training.optimizer import OptimizerConfig
-from tests.testing import tiny, word_tokenizers
+from tests.testing import tiny_run
 
 OPTIMIZER = OptimizerConfig(retriever_learning_rate=1e-2, schedule='linear', warmup_steps=2, total_steps=4)
 MOCO = contrastive.ContrastiveConfig(0.3, 0.6, method='moco', queue_size=12, momentum=0.9, momentum_schedule='cosine', temperature=0.5,
@@ -26,20 +23,14 @@ MOCO = contrastive.ContrastiveConfig(0.3, 0.6, method='moco', queue_size=12, mom
 @pytest.fixture(scope='module')
 def passages(tmp_path_factory):
     path = tmp_path_factory.mktemp('data') / 'passages.jsonl'
-    words = 'the thing is red green blue white black grey pink'.split()
-    generator = np.random.default_rng(0)
-    path.write_text(''.join(json.dumps({'title': f'thing {i}', 'text': ' '.join(generator.choice(words, 20 + i))}) + '\n'
-                            for i in range(9)))
+    tiny_run.write_passages(path)
     return path
 
 
 @pytest.fixture(scope='module')
 def source():
     """Gives a tiny retriever with dropout where a run would load its folder."""
-    tokenizer = word_tokenizers.bert()
-    config = dataclasses.replace(tiny.RETRIEVER, vocab_size=tokenizer.vocab_size, num_layers=1, dropout_rate=0.1)
-    params = {'retriever': layer_scan.stack_layers(tiny.init(contriever.init_params, config))}
-    model = RetrieverModel(atlas_lib.RetrieverConfig(config), params, tokenizer)
+    model = tiny_run.retriever()
 
     @dataclasses.dataclass(frozen=True)
     class Source(RetrieverSource):

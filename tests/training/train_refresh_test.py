@@ -1,5 +1,6 @@
 """Runs that train both encoders' side: the index follows, its state is saved, and what is best is kept."""
 
+import dataclasses
 import json
 
 import jax
@@ -7,8 +8,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import api, errors, train
-from atlas_jax.checkpoints import run_folder
-from atlas_jax.evaluation import run_page
+from atlas_jax.evaluation import guard, run_page
 from atlas_jax.report import run_log
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import refresh
@@ -20,9 +20,9 @@ DISTILL = spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, re
 REFRESH = refresh.RefreshConfig(schedule='4-9:9', rolling_fraction=0.3, block_passages=5)  # 23 rows are 5 blocks
 
 
-def _train(folder, atlas, index, eval_examples=(), **options):
-    run = train.RunConfig(run_dir=str(folder), batch_size=4, seed=3, checkpoint_every_steps=2,
-                          evaluate_every_steps=2 if eval_examples else 0)
+def _train(folder, atlas, index, eval_examples=(), best_by='score', keep_checkpoints=2, **options):
+    run = train.RunConfig(run_dir=str(folder), batch_size=4, seed=3, checkpoint_every_steps=2, keep_checkpoints=keep_checkpoints,
+                          evaluate_every_steps=2 if eval_examples else 0, best_by=best_by)
     return train.train_examples(run, train.Loaded(atlas, tiny_run.examples(atlas), index, eval_examples), OPTIMIZER, DISTILL, **options)
 
 
@@ -53,17 +53,36 @@ def test_a_run_that_refreshes_is_stopped_and_goes_on_bit_by_bit(atlas, index, tm
     assert len(index.knowledge(atlas).index.embeddings) == 23  # nor what others hold of it
 
 
-def test_the_best_checkpoint_stays(atlas, index, tmp_path):
-    _train(tmp_path, atlas, index, refresh=REFRESH, eval_examples=tiny_run.examples(atlas, 3))
-    scores = {row['step']: row['eval_exact_match'] for row in _rows(tmp_path) if 'eval_exact_match' in row}
-    assert sorted(scores) == [2, 4]
-    with run_folder.RunCheckpoints(tmp_path, keep_best=1) as checkpoints:
-        assert scores[checkpoints.best_step] == max(scores.values()) and checkpoints.latest_step == 5
-    assert api.Atlas.load(tmp_path).config == atlas.config
+def test_the_best_checkpoint_stays_and_a_retriever_that_gets_worse_is_told(atlas, index, tmp_path, monkeypatch, capsys):
+    measured, found = guard.measured, []
+
+    def falling(step, rows, top_k):
+        found.append(measured(step, rows, top_k))
+        return dataclasses.replace(found[-1], score=step / 10, hits='1' * (20 - 5 * step) + '0' * 5 * step)
+
+    monkeypatch.setattr(guard, 'measured', falling)
+    _train(tmp_path, atlas, index, refresh=REFRESH, eval_examples=tiny_run.examples(atlas, 3), best_by='recall', keep_checkpoints=1)
+    rows = {row['step']: row for row in _rows(tmp_path) if 'eval_exact_match' in row}
+    # The given weights too; each from the answers that the evaluation has.
+    assert [*rows] == [each.step for each in found] == [0, 2, 4] and rows[0].keys() == {'step'} | {
+        name for name in rows[2] if name.startswith('eval_')}
+    assert [(rows[each.step]['eval_gold_recall_at_2'], rows[each.step]['eval_exact_match'], each.recall) for each in found] == [
+        (each.share, each.score, 'gold_recall_at_2') for each in found]
+    assert sorted(path.name for path in (tmp_path / 'checkpoints').iterdir()) == ['2', '5']  # the best of those that were saved
+    lines = [line for line in capsys.readouterr().err.splitlines() if 'getting worse' in line]
+    assert len(lines) == 2 and f'{tmp_path}: step 4: the retriever is getting worse' in lines[1] and 'refresh the index' in lines[1]
     page = (tmp_path / run_page.FILE).read_text()
-    for part in ('Loss of the reader', 'Age of the index', 'Scores while training', '>step 2<', '>step 4<', 'Last evaluation, step 4',
-                 'Peak memory'):
+    for part in ('Loss of the reader', 'Age of the index', 'Scores while training', '>step 0<', '>step 4<', 'Last evaluation, step 4',
+                 'Step 4: the retriever is getting worse', 'Peak memory'):
         assert part in page, part
+    assert api.Atlas.load(tmp_path).config == atlas.config
+
+
+def test_the_best_by_a_recall_that_there_is_none_of_is_refused_before_the_first_step(atlas, index, tmp_path, monkeypatch):
+    monkeypatch.setattr(guard, 'measured', lambda *_: None)
+    with pytest.raises(errors.ConfigError, match='best_by is "recall", and eval_file has none: its questions need gold_docids that are'):
+        _train(tmp_path, atlas, index, refresh=REFRESH, eval_examples=tiny_run.examples(atlas, 3), best_by='recall')
+    assert _rows(tmp_path) == []
 
 
 @pytest.mark.parametrize('training', ['query_side', 'frozen'])
