@@ -261,7 +261,7 @@ def prepare(atlas: AtlasModel, examples: Sequence[TaskExample], index: Searched,
     # The widest query sets the program's width, so it is looked for before anything is traced.
     query_lengths = encoder.fit_queries(examples, () if distill else _QUERY_WIDTHS)
     if distill is None:
-        # Capacities for any questions that are about as long. Of many the mean is known better than of one; a closed book reads nothing else.
+        # Capacities for any questions that are about as long. Of many the mean is known better than of one, and a closed book has no more.
         multiple = _QUERY_WIDTHS[0] // (1 if 0 < batch_size * n_context <= buckets.A_HANDFUL else 2)
         query_lengths = -(-query_lengths // multiple) * multiple
     for note in encoder.notes:
