@@ -157,10 +157,11 @@ def pretrain(folder: pathlib.Path, reader: pathlib.Path, retriever: pathlib.Path
       n_context: passages that are read and scored.
       macros: others of the file.
     """
+    # Without dropout, as runs/few_shot.gin: so few updates gain nothing by it.
     given = {'RUN_DIR': str(folder), 'TRAIN_FILE': str(passages_file), 'INDEX_DIR': str(index_dir), 'READER_DIR': str(reader),
              'RETRIEVER_DIR': str(retriever), 'BATCH_SIZE': BATCH_SIZE, 'N_CONTEXT': n_context, 'RETRIEVER_N_CONTEXT': n_context,
              'RERANK_CANDIDATES': 0, 'TOTAL_STEPS': steps, 'WARMUP_STEPS': max(1, steps // 10), 'SEED': seed,
-             'REFRESH': '-1', 'CHECKPOINT_EVERY_STEPS': 50, 'train.RunConfig.keep_checkpoints': 1, **macros}
+             'REFRESH': '-1', 'CHECKPOINT_EVERY_STEPS': 50, 'train.RunConfig.keep_checkpoints': 1, 'train.RunConfig.dropout_rate': 0.0, **macros}
     arguments = _arguments(train.train, f'runs/pretrain_{pretext}.gin', given)
     # A CPU's own type; and the formats of what follows, with room for a text and its masked passage.
     arguments['step'] = dataclasses.replace(arguments['step'], compute_dtype=None)
@@ -268,7 +269,7 @@ def answered(atlas: api.Atlas, questions_file: pathlib.Path, index: api.Index | 
       index: None is a closed book.
       options: of evaluate.Options.
     """
-    examples = prepare.read_examples(atlas, questions_file)
+    examples = prepare.read_examples(atlas, str(questions_file))
     found = evaluate.evaluate_examples(atlas, examples, index, **options)
     outcomes: dict[str, list] = {'exact_match': list(found.exact_match)}
     figures = {'exact_match': statistics.mean(found.exact_match), 'questions': len(examples), 'answering_seconds': round(found.seconds, 1)}
