@@ -23,14 +23,16 @@ def write(page: pathlib.Path, rows: Sequence[Row]) -> None:
     text = page.read_text(encoding='utf-8')
     for letter, make in TABLES.items():
         found = [row for row in rows if row['experiment'] == letter]
-        filled = '\n\n'.join(part for sizes in _sizes_of(found) for part in (_caption(sizes), *make(_of_sizes(found, sizes))) if part)
+        parts = [part for sizes in _sizes_of(found) for part in (_caption(sizes), *make(_of_sizes(found, sizes)))]
+        name, draw, shown = PICTURES.get(letter, ('', None, ''))
+        if draw is not None and draw(rows, page.parent / f'evidence-{name}.svg'):
+            parts.append(f'![{shown}](evidence-{name}.svg)')
+        filled = '\n\n'.join(filter(None, parts))
         text, count = re.subn(rf'(<!-- {letter} -->\n).*?(<!-- /{letter} -->)', lambda match, new=filled or _NOT_YET:
                               f'{match[1]}\n{new}\n\n{match[2]}', text, flags=re.DOTALL)
         if not count:
             raise ValueError(f'{page}: has no place <!-- {letter} --> … <!-- /{letter} -->')
     page.write_text(text, encoding='utf-8')
-    for name, draw in PICTURES.items():
-        draw(rows, page.parent / f'evidence-{name}.svg')
 
 
 def _sizes_of(rows: Iterable[Row]) -> list[dict[str, Any]]:
@@ -214,10 +216,10 @@ def _largest(rows: Sequence[Row], letter: str) -> list[Row]:
     return _of_sizes(found, _sizes_of(found)[0]) if found else []
 
 
-def _draw_examples(rows: Sequence[Row], path: pathlib.Path) -> None:
+def _draw_examples(rows: Sequence[Row], path: pathlib.Path) -> bool:
     mine = _largest(rows, 'c')
     if not mine:
-        return
+        return False
     canvas, field = _canvas()
     for way in WAYS:
         named = _by(matching(mine, 'c', retriever=way), lambda row: str(row['setting']['examples']))
@@ -229,12 +231,13 @@ def _draw_examples(rows: Sequence[Row], path: pathlib.Path) -> None:
     field.minorticks_off()
     field.legend()
     canvas.savefig(path, metadata={'Date': None})
+    return True
 
 
-def _draw_refresh(rows: Sequence[Row], path: pathlib.Path) -> None:
+def _draw_refresh(rows: Sequence[Row], path: pathlib.Path) -> bool:
     mine = [row for row in _largest(rows, 'd') if 'refresh' in row['setting']]
     if not mine:
-        return
+        return False
     canvas, field = _canvas()
     for name, each in _by(mine, lambda row: row['setting']['refresh']).items():
         seconds = [row['figures']['training_seconds'] for row in each]
@@ -242,12 +245,13 @@ def _draw_refresh(rows: Sequence[Row], path: pathlib.Path) -> None:
     field.set(xlabel='seconds of training', ylabel='R@1')
     field.legend()
     canvas.savefig(path, metadata={'Date': None})
+    return True
 
 
-def _draw_contexts(rows: Sequence[Row], path: pathlib.Path) -> None:
+def _draw_contexts(rows: Sequence[Row], path: pathlib.Path) -> bool:
     mine = matching(_largest(rows, 'e'), 'e', searcher='exact')
     if not mine:
-        return
+        return False
     canvas, field = _canvas()
     for read, each in _by(mine, lambda row: str(row['setting']['n_context'])).items():
         named = _by(each, lambda row: str(row['setting']['answered_with']))
@@ -257,6 +261,10 @@ def _draw_contexts(rows: Sequence[Row], path: pathlib.Path) -> None:
     field.minorticks_off()
     field.legend(fontsize=7)
     canvas.savefig(path, metadata={'Date': None})
+    return True
 
 
-PICTURES = {'examples': _draw_examples, 'refresh': _draw_refresh, 'contexts': _draw_contexts}
+# By letter: the file's name, what draws it where there are rows, and what it shows.
+PICTURES = {'c': ('examples', _draw_examples, 'exact match by the number of training examples'),
+            'd': ('refresh', _draw_refresh, 'R@1 over seconds of training, by how the index is refreshed'),
+            'e': ('contexts', _draw_contexts, 'exact match by passages read in answering, a line for each number in training')}

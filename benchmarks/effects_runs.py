@@ -161,7 +161,8 @@ def pretrain(folder: pathlib.Path, reader: pathlib.Path, retriever: pathlib.Path
     given = {'RUN_DIR': str(folder), 'TRAIN_FILE': str(passages_file), 'INDEX_DIR': str(index_dir), 'READER_DIR': str(reader),
              'RETRIEVER_DIR': str(retriever), 'BATCH_SIZE': BATCH_SIZE, 'N_CONTEXT': n_context, 'RETRIEVER_N_CONTEXT': n_context,
              'RERANK_CANDIDATES': 0, 'TOTAL_STEPS': steps, 'WARMUP_STEPS': max(1, steps // 10), 'SEED': seed,
-             'REFRESH': '-1', 'CHECKPOINT_EVERY_STEPS': 50, 'train.RunConfig.keep_checkpoints': 1, 'train.RunConfig.dropout_rate': 0.0, **macros}
+             'REFRESH': '-1', 'CHECKPOINT_EVERY_STEPS': 50, 'train.RunConfig.keep_checkpoints': 1,
+             'train.RunConfig.dropout_rate': 0.0, **macros}
     arguments = _arguments(train.train, f'runs/pretrain_{pretext}.gin', given)
     # A CPU's own type; and the formats of what follows, with room for a text and its masked passage.
     arguments['step'] = dataclasses.replace(arguments['step'], compute_dtype=None)

@@ -128,8 +128,8 @@ def test_the_report_fills_the_page_from_rows_alone(tmp_path, monkeypatch):
     assert '| frozen | – | 2 | .625 ± .177' in text and '| joint | pdist | 2 |' in text
     assert '| 8 | 2 | .625' in text and '| 2025 | 2014 | 2 | .500' in text and '| int8 | 2 | .625' in text
     assert '| trained with | 5 | 10 | s an update |' in text
-    for name in effects_report.PICTURES:
-        assert '<svg' in (tmp_path / f'evidence-{name}.svg').read_text()
+    for name, *_ in effects_report.PICTURES.values():
+        assert '<svg' in (tmp_path / f'evidence-{name}.svg').read_text() and text.count(f'](evidence-{name}.svg)') == 1
     before = text
     effects.main()
     assert page.read_text() == before  # the same rows give the same page
@@ -144,7 +144,7 @@ def test_reduced_sizes_stand_apart_and_what_is_missing_is_named(tmp_path):
     text = page.read_text()
     assert text.count('Not yet run.') == 4 and text.count('| frozen | – | 1 |') == 2
     assert text.index('| frozen') < text.index('At reduced size (2 questions a set):') < text.rindex('| frozen')
-    assert not list(tmp_path.glob('*.svg'))
+    assert not list(tmp_path.glob('*.svg')) and '.svg' not in text
     page.write_text('# nothing\n')
     with pytest.raises(ValueError, match='has no place <!-- a -->'):
         effects_report.write(page, [])
