@@ -204,7 +204,12 @@ def _few_shot(bench: Bench, experiment: str, setting: Mapping[str, Any], seed: i
             # The passages' encoder was trained too: the index that was trained on is another model's.
             moved = distill['retriever_training'] == 'joint'
             opened = api.Index.open(effects_runs.index_of(bench, answered, result.atlas, index_dir) if moved else index)
-        row = effects_runs.answered(result.atlas, answered.sample('test', bench.questions, 0), opened)
+        asked = answered.sample('test', bench.questions, 0)
+        row = effects_runs.answered(result.atlas, asked, opened)
+        if refresh is not None:
+            # What staleness costs whoever answers without building the index again.
+            stale = effects_runs.found(result.atlas, asked, api.Index.open(index, force=True), setting['n_context'])
+            row['outcomes']['stale_rank'] = stale
         return {**row, 'figures': row['figures'] | costs(result)}
 
     with effects_runs.forgetting(folder, index_dir):

@@ -275,6 +275,16 @@ def answered(atlas: api.Atlas, questions_file: pathlib.Path, index: api.Index | 
     outcomes: dict[str, list] = {'exact_match': list(found.exact_match)}
     figures = {'exact_match': statistics.mean(found.exact_match), 'questions': len(examples), 'answering_seconds': round(found.seconds, 1)}
     if index is not None:
-        outcomes['gold_rank'] = [0 if rank is None else rank + 1 for rank in found.gold_ranks]
+        outcomes['gold_rank'] = _ranks_from_one(found)
         figures['recall_at_1'] = statistics.mean(effects_rows.recall_at(outcomes['gold_rank'], 1))
     return {'outcomes': outcomes, 'predictions': [answer.text for answer in found.answers], 'figures': figures}
+
+
+def found(atlas: api.Atlas, questions_file: pathlib.Path, index: api.Index, n_context: int) -> list[int]:
+    """Returns the rank of the first gold passage of each question of a file, 0 if it is not among the first `n_context`; nothing is read."""
+    examples = prepare.read_examples(atlas, str(questions_file))
+    return _ranks_from_one(evaluate.evaluate_examples(atlas, examples, index, n_context=n_context, retrieve_only=True))
+
+
+def _ranks_from_one(evaluation: evaluate.Evaluation) -> list[int]:
+    return [0 if rank is None else rank + 1 for rank in evaluation.gold_ranks]

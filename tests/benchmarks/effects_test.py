@@ -105,7 +105,8 @@ def made_up() -> list[dict]:
         found += [row('c', {'retriever': way, 'examples': count}, seed, **right) for way in ('closed book', 'joint')
                   for count in (8, 'all')]
         found += [row('d', {'trained_in': '2025', 'index': year}, seed, of_2014=[1, 0], of_2025=[0, 1]) for year in ('2014', '2025')]
-        found += [row('d', {'refresh': name, 'retriever': 'joint'}, seed, **right) for name in ('never', 'rolling, 1 % a step')]
+        found += [row('d', {'refresh': name, 'retriever': 'joint'}, seed, stale_rank=[0, 1, 1, 1], **right)
+                  for name in ('never', 'rolling, 1 % a step')]
         found += [row('e', {'n_context': 5, 'answered_with': read, 'searcher': searcher}, seed, **right)
                   for read, searcher in ((5, 'exact'), (10, 'exact'), (5, 'int8'))]
     return found
@@ -127,6 +128,7 @@ def test_the_report_fills_the_page_from_rows_alone(tmp_path, monkeypatch):
     assert joint.count('.000 (.000 to .000)') == 2 and joint.endswith('| – | – | – | – |')  # it is as before, and not yet run elsewhere
     assert '| frozen | – | 2 | .625 ± .177' in text and '| joint | pdist | 2 |' in text
     assert '| 8 | 2 | .625' in text and '| 2025 | 2014 | 2 | .500' in text and '| int8 | 2 | .625' in text
+    assert '| rolling, 1 % a step | 2 |' in text and '| .750 ± .000' in text
     assert '| trained with | 5 | 10 | s an update |' in text
     for name, *_ in effects_report.PICTURES.values():
         assert '<svg' in (tmp_path / f'evidence-{name}.svg').read_text() and text.count(f'](evidence-{name}.svg)') == 1
