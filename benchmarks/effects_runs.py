@@ -281,7 +281,7 @@ def answered(atlas: api.Atlas, questions_file: pathlib.Path, index: api.Index | 
 
 
 def found(atlas: api.Atlas, questions_file: pathlib.Path, index: api.Index, n_context: int) -> list[int]:
-    """Returns the rank of the first gold passage of each question of a file, 0 if it is not among the first `n_context`; nothing is read."""
+    """Returns the rank of each question's first gold passage, 0 if it is not among the first `n_context`; nothing is read."""
     examples = prepare.read_examples(atlas, str(questions_file))
     return _ranks_from_one(evaluate.evaluate_examples(atlas, examples, index, n_context=n_context, retrieve_only=True))
 
