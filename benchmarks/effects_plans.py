@@ -325,4 +325,4 @@ EXPERIMENTS = {'a': label_free, 'b': joint_losses, 'c': examples, 'd': knowledge
 
 def tiny(bench: Bench) -> Bench:
     """Returns the smallest sizes, at which every run is seen to work and no figure means anything."""
-    return dataclasses.replace(bench, seeds=bench.seeds[:1], questions=6, countries=12, steps=2, search_set=200)
+    return dataclasses.replace(bench, seeds=bench.seeds[:1], questions=6, countries=12, steps=6, search_set=200)
