@@ -89,8 +89,10 @@ def label_free(bench: Bench) -> Iterator[Job]:
 
 
 def chosen(rows: list[Row]) -> dict[str, Any]:
-    """Returns the setting of the best R@1 among rows of trained retrievers on dev; of equals the first."""
+    """Returns the setting of the best R@1 among rows of trained retrievers on dev; of equals the first. Ends the command where none is."""
     trained = [row for row in rows if row['setting']['name'] != 'untrained']
+    if not trained:
+        raise SystemExit('no setting of a was measured on dev, so none can be chosen: run a without --only first')
     return max(trained, key=lambda row: row['figures']['recall_at_1'])['setting']
 
 

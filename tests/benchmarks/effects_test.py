@@ -193,6 +193,14 @@ def test_a_row_of_a_tiny_retriever(tmp_path):
     assert not (tmp_path / 'scratch').exists() and (tmp_path / 'index').is_dir()
 
 
+def test_the_best_setting_on_dev_is_chosen():
+    import effects_plans
+    rows = [row('a', {'name': name}, 0, figures={'recall_at_1': found}) for name, found in (('untrained', .9), ('x', .7), ('y', .8), ('z', .8))]
+    assert effects_plans.chosen(rows) == {'name': 'y'}
+    with pytest.raises(SystemExit, match='run a without --only first'):
+        effects_plans.chosen(rows[:1])
+
+
 def test_weights_between_old_and_new():
     import effects_runs
 
