@@ -195,7 +195,8 @@ def test_a_row_of_a_tiny_retriever(tmp_path):
 
 def test_the_best_setting_on_dev_is_chosen():
     import effects_plans
-    rows = [row('a', {'name': name}, 0, figures={'recall_at_1': found}) for name, found in (('untrained', .9), ('x', .7), ('y', .8), ('z', .8))]
+    found = {'untrained': .9, 'x': .7, 'y': .8, 'z': .8}
+    rows = [row('a', {'name': name}, 0, figures={'recall_at_1': value}) for name, value in found.items()]
     assert effects_plans.chosen(rows) == {'name': 'y'}
     with pytest.raises(SystemExit, match='run a without --only first'):
         effects_plans.chosen(rows[:1])
