@@ -27,8 +27,8 @@ import search
 from atlas_jax.io import atomic
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-SIDES = ('int8', 'int8_index', 'codes', 'codes_host', 'faiss_ivfpq_rescored', 'faiss_rabitq', 'faiss_hnsw', 'scann')
-INT8_SIDES = ('codes', 'codes_host', 'faiss_ivfpq_rescored', 'faiss_rabitq')  # that need no float rows
+SIDES = ('int8', 'int8_index', 'codes', 'codes_host', 'codes_host_bfloat16', 'faiss_ivfpq_rescored', 'faiss_rabitq', 'faiss_hnsw', 'scann')
+INT8_SIDES = ('codes', 'codes_host', 'codes_host_bfloat16', 'faiss_ivfpq_rescored', 'faiss_rabitq')  # that need no float32 rows
 BYTES = (50, 96)
 CANDIDATES = (100, 300, 1000)
 # Of a vector of 768 numbers: its row by the numbers' type, links of a graph, ScaNN's hashes of 384 pairs in 4 bits.
@@ -38,7 +38,7 @@ _ROWS, _LINKS, _HASHES = {'f32': 4 * 768, 'f16': 768 + 4}, 4 * 2 * 32, 192
 def resident_bytes(row: dict) -> int:
     """Bytes of a vector that must lie in memory for the searcher of a row of figures; --plot's axis."""
     name = row['searcher'].split(',')[0]
-    if name == 'codes on the host':
+    if name.startswith('codes on the host'):
         return 96 + 4
     if name == 'int8_index':
         return 768 + 4

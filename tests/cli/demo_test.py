@@ -9,7 +9,7 @@ from atlas_jax.demo import demo
 
 
 @pytest.mark.parametrize(('words', 'options'), [
-    ([], {'countries': 60, 'questions': 100, 'seed': 0, 'report_file': None, 'packages_dir': None}),
+    ([], {'countries': 60, 'questions': 96, 'seed': 0, 'report_file': None, 'packages_dir': None}),
     (['--steps', '3', '--seed', '5', '--questions', '7', '--countries', '11', '--report', 'r.html', '--packages', 'p'],
      {'countries': 11, 'questions': 7, 'seed': 5, 'report_file': 'r.html', 'packages_dir': 'p', 'steps': 3}),
 ])
