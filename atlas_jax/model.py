@@ -16,6 +16,7 @@ from atlas_jax.input import encode, text_inputs
 from atlas_jax.io.folder import Folder, Place
 from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.models import parameters
+from atlas_jax.nn import layer_scan
 from atlas_jax.runtime import hosts
 from atlas_jax.tasks import registry
 from atlas_jax.tasks import task as task_lib
@@ -189,13 +190,15 @@ class AtlasModel:
         return -(-batch_size // self.mesh.size) * self.mesh.size
 
     def device_params(self, param_dtype: str = 'float32') -> dict[str, Any]:
-        """Returns the parameters on the model's mesh, as float32 or cast to bfloat16."""
+        """Returns the parameters on the model's mesh, as float32 or cast to bfloat16; on one CPU with the layers apart."""
         shardings = parameters.param_shardings(self.config, self.mesh)
         # A second encoder is as large as the first and lies as it does.
         shardings = {**shardings, 'passage_encoder': shardings['retriever']}
         params = {name: self.params[name] for name in shardings if name in self.params}
         if param_dtype != 'float32':  # cast before they are placed: the whole model may not fit otherwise
             params = jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(param_dtype)), params)
+        if self.mesh.size == 1 and self.mesh.devices.flat[0].platform == 'cpu':
+            return jax.device_put(layer_scan.views_apart(params), partitioning.replicated(self.mesh))
         return {name: hosts.place(tree, shardings[name]) for name, tree in params.items()}
 
 

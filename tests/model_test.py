@@ -10,6 +10,7 @@ import pytest
 from atlas_jax import api, errors, partitioning
 from atlas_jax.model import AtlasModel, ModelSource
 from atlas_jax.models import atlas as atlas_lib
+from atlas_jax.nn import layer_scan
 from atlas_jax.tasks import registry
 from tests.testing import tiny_run
 
@@ -63,6 +64,19 @@ def test_parameters_are_cast_on_the_way_to_the_devices(atlas):
     assert {leaf.dtype for leaf in jax.tree.leaves(atlas.device_params())} == {np.dtype('float32')}
     cast = atlas.device_params('bfloat16')
     assert set(cast) == {'reader', 'retriever'} and {str(leaf.dtype) for leaf in jax.tree.leaves(cast)} == {'bfloat16'}
+
+
+def test_on_one_cpu_layers_lie_apart_in_the_same_memory(atlas):
+    one = dataclasses.replace(atlas, mesh=partitioning.make_mesh(devices=jax.devices()[:1]))
+    placed = one.device_params()
+    encoder = placed['reader']['encoder']
+    assert {'layers_0', 'layers_1'} <= set(encoder) and 'layers' not in encoder
+    jax.tree.map(np.testing.assert_array_equal, layer_scan.stack_layers(placed), jax.tree.map(np.asarray, one.params))
+    # A model of parameters that are there already gives the same, as a server asks it with every batch.
+    again = dataclasses.replace(one, params=placed).device_params()
+    jax.tree.map(np.testing.assert_array_equal, again, placed)
+    stacked = {'encoder': {'layers': {'kernel': np.zeros((2, 16, 16), np.float32)}}}
+    assert np.shares_memory(layer_scan.views_apart(stacked)['encoder']['layers_1']['kernel'], stacked['encoder']['layers']['kernel'])
 
 
 def test_a_passage_encoder_of_its_own_makes_the_index(atlas):

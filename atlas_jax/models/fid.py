@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from atlas_jax import types
 from atlas_jax.models import t5
@@ -133,18 +134,20 @@ def passage_logits(reader: t5.T5, params: Any, rows: t5.Readable, mask: Array, d
 
 
 def leave_one_out(reader: t5.T5, params: Any, rows: t5.Readable, mask: Array, decoder_input_tokens: Array,
-                  of: Callable[[Array], Array] = lambda logits: logits) -> Array:
+                  of: Callable[[Array], Array] = lambda logits: logits, whole: bool = False, at_once: int = 1) -> Array:
     """Computes logits with the decoder seeing all passages of an example but one, each left out in turn, without dropout.
 
-    All readings share the keys and values. They run one after another, so that attention needs room for one reading.
+    All readings share the keys and values. They run one after another or some at a time, so that attention needs room for these.
 
     Args:
       rows, mask: as `encode_passages` returns them; as many passages for each example.
       decoder_input_tokens: [batch, target_length] int32.
       of: what is kept of the logits [batch, target_length, vocab] of a reading, with the examples first; all of them by default.
+      whole: reads all passages too, before the others.
+      at_once: readings that share one passage through the decoder's weights; a few tokens take about as long as one.
 
     Returns:
-      [batch, passages of an example, ...]; by default [..., target_length, vocab] float32.
+      [batch, passages of an example, ...]; by default [..., target_length, vocab] float32. With `whole` one more, the first.
     """
     batch, longest = decoder_input_tokens.shape[0], mask.shape[-1]
     n = mask.shape[0] // batch
@@ -154,8 +157,12 @@ def leave_one_out(reader: t5.T5, params: Any, rows: t5.Readable, mask: Array, de
         others = jnp.repeat(jnp.arange(n) != left_out, longest)  # [n * longest]
         return of(_apply(reader, params, decoder_input_tokens, keys_values, fused_mask & others, method='decode'))
 
-    # [n, batch, ...] with the examples first
-    return jnp.moveaxis(jax.lax.map(without, jnp.arange(n)), 0, 1)
+    # The last readings may be those of everything once more: another number at once would be another program.
+    readings = np.arange(-1 if whole else 0, n)  # -1 leaves out none
+    turns = jnp.asarray(np.pad(readings, (0, -len(readings) % at_once), constant_values=-1).reshape(-1, at_once))
+    read = jax.lax.map(jax.vmap(without) if at_once > 1 else lambda one: without(one[0])[None], turns)
+    # [turns, at_once, batch, ...] with the examples first
+    return jnp.moveaxis(read.reshape(-1, *read.shape[2:])[:n + whole], 0, 1)
 
 
 def _apply(reader: t5.T5, params: Any, *inputs: Any, method: str, rngs: dict[str, Array] | None = None) -> Any:

@@ -24,6 +24,7 @@ from atlas_jax.tasks.task import TaskExample
 
 Array = jax.Array
 _SHORT = 6  # answers of at most so many tokens are read in a narrower program
+_AT_ONCE = 16  # examples times readings that go through the decoder together: of a few tokens each, its weights are what takes time
 # What an answer step computes besides: nothing, the log likelihood of the answer, or also what each passage and word did for it.
 Wanted = Literal['nothing', 'likelihood', 'passages']
 
@@ -83,15 +84,16 @@ def of_answer(params: Any, tokens: Array, prefix_lengths: Array | None, passages
         def likelihood(logits: Array) -> Array:  # [batch, width, vocab] to [batch]
             return -jnp.sum(reader_xent.token_nll(logits, targets) * weights[:, :width], axis=-1)
 
-        logits, _ = read.decode_recording(params, inputs, passages, spec)
         if wanted == 'likelihood':
-            return likelihood(logits), None
+            return likelihood(read.decode_recording(params, inputs, passages, spec)[0]), None
         # Reduced inside the loop: the logits of all readings together would be n times as large as those of one.
-        return likelihood(logits), fid.leave_one_out(spec.reader, params, *passages, inputs, likelihood)
+        at_once = max(min(_AT_ONCE // len(tokens), spec.passages_read + 1), 1)
+        scored = fid.leave_one_out(spec.reader, params, *passages, inputs, likelihood, whole=True, at_once=at_once)
+        return scored[:, 0], scored[:, 1:]
 
     longest = tokens.shape[-1]
-    # Answers are mostly a few tokens, and n readings of padding would cost more than those of the answer.
-    short = min(_SHORT, longest) if wanted == 'passages' else longest
+    # Answers are mostly a few tokens, and reading padding would cost more than reading the answer.
+    short = min(_SHORT, longest)
     fits = ~jnp.any(weights[:, short:])
     if short < longest:
         whole, without = jax.lax.cond(fits, functools.partial(score, short), functools.partial(score, longest), params)
@@ -127,6 +129,9 @@ class ClosedBook:
         weights = counted(tokens, hosts.to_host(batch.decoder_prompt_lengths), self._prepared.spec.config.reader.eos_id)
         sharding = self._prepared.sharding(self._size)
         rows = list(hosts.local_rows(sharding, self._size))
+        # As in `of_answer`: padding would cost more than a short answer.
+        if tokens.shape[-1] > _SHORT and not weights[:, _SHORT:].any():
+            tokens, weights = tokens[:, :_SHORT], weights[:, :_SHORT]
         # The generated tokens themselves, and not their text encoded again: other pieces may spell the same text.
         choices = {'choice_tokens': tokens[rows, None], 'choice_weights': weights[rows, None].astype(np.float32)}
         choices = hosts.from_local(choices, sharding, self._size)

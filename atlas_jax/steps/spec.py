@@ -348,6 +348,9 @@ def make_spec(config: atlas.AtlasConfig, segments: atlas.Segments, mesh: jax.sha
         kinds['scored'] = buckets.capacities(reader_inputs, in_a_stream(only_for_gold), reader_limit, bare.streams)
     if bare.embeds_passages:
         kinds['embedded'] = buckets.capacities(retriever_inputs, in_a_stream(bare.passages_scored), retriever_limit, bare.streams)
+    if distill is not None and bare._unroll > 1:
+        # Two levels below the last take 1 % more off a step than one; of unrolled layers each costs 10 s of compilation (size small, CPU).
+        kinds = {name: sizes[1:] for name, sizes in kinds.items()}
     # A level is a branch of one switch, so all kinds of streams have equally many.
     kinds = buckets.distinct(kinds)
     # The last level is the one that must fit the kernel.

@@ -90,6 +90,21 @@ def test_leaving_one_out_equals_reading_the_others():
         assert streams.error(found[:, j], _logits(streams.padded(TOKENS, lengths))) <= 1e-5
 
 
+@pytest.mark.parametrize('at_once', [1, 3, 4])
+def test_readings_at_once_are_those_one_by_one(at_once):
+    rows, mask = fid.encode_passages(MODEL, PARAMS, streams.padded(TOKENS, LENGTHS))
+    kept = []
+
+    def of(logits):
+        kept.append(logits.shape)
+        return logits[:, -1]
+
+    found = fid.leave_one_out(MODEL, PARAMS, rows, mask, DECODER_INPUTS, of, whole=True, at_once=at_once)
+    assert found.shape == (4, 4, 41) and set(kept) == {(4, 5, 41)}
+    whole, others = _logits(streams.padded(TOKENS, LENGTHS))[:, -1], fid.leave_one_out(MODEL, PARAMS, rows, mask, DECODER_INPUTS)[:, :, -1]
+    assert streams.error(found[:, 0], whole) <= 1e-5 and streams.error(found[:, 1:], others) <= 1e-5
+
+
 def test_first_and_joined_passages():
     rows, mask = fid.encode_passages(MODEL, PARAMS, streams.flat(TOKENS, LENGTHS))
     (keys, values), first_mask = fid.first_passages(rows, mask, 4, 2)
