@@ -13,7 +13,8 @@
 
 Models, texts and questions are real and come out of packages. Every run that is finished is a line of the results file, so a command that
 was killed goes on where it was; a training goes on from its checkpoint. Each row is a training of its own: expect hours on two cores.
---tiny takes one seed and the smallest sizes, to see that a letter works. --report makes tables and pictures of results files alone: it fills the places between the page's marks.
+--tiny takes one seed and the smallest sizes, to see that a letter works. --report makes tables and pictures of results files alone: it
+fills the places between the page's marks.
 """
 
 import argparse
