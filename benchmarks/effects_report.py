@@ -1,0 +1,275 @@
+"""The page of `effects.py --report`: tables and pictures, from the rows of effects.py alone."""
+
+import json
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import effects_rows
+from effects_rows import Measure, Row, difference, exact_match, matching, ndcg, recall_1, summary
+
+# What a row of other than full size says of it; rows of different sizes never stand in one table.
+_SIZES = {'questions': 'questions a set', 'steps_given': 'updates a training', 'search_set': 'passages and questions a searched set',
+          'countries': 'countries'}
+_NOT_YET = 'Not yet run.'
+
+
+def write(page: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Fills the places between the marks `<!-- a -->` and `<!-- /a -->` of a page, and writes its pictures beside it.
+
+    Raises ValueError: the page lacks the marks of an experiment.
+    """
+    text = page.read_text(encoding='utf-8')
+    for letter, make in TABLES.items():
+        found = [row for row in rows if row['experiment'] == letter]
+        parts = [part for sizes in _sizes_of(found) for part in (_caption(sizes), *make(_of_sizes(found, sizes)))]
+        name, draw, shown = PICTURES.get(letter, ('', None, ''))
+        if draw is not None and draw(rows, page.parent / f'evidence-{name}.svg'):
+            parts.append(f'![{shown}](evidence-{name}.svg)')
+        filled = '\n\n'.join(filter(None, parts))
+        text, count = re.subn(rf'(<!-- {letter} -->\n).*?(<!-- /{letter} -->)', lambda match, new=filled or _NOT_YET:
+                              f'{match[1]}\n{new}\n\n{match[2]}', text, flags=re.DOTALL)
+        if not count:
+            raise ValueError(f'{page}: has no place <!-- {letter} --> … <!-- /{letter} -->')
+    page.write_text(text, encoding='utf-8')
+
+
+def _sizes_of(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Returns the different sizes of rows, the full one first."""
+    found = {json.dumps({name: row['setting'][name] for name in _SIZES if name in row['setting']}) for row in rows}
+    return [json.loads(sizes) for sizes in sorted(found, key=lambda text: (len(text), text))]
+
+
+def _of_sizes(rows: Iterable[Row], sizes: dict[str, Any]) -> list[Row]:
+    return [row for row in rows if {name: row['setting'][name] for name in _SIZES if name in row['setting']} == sizes]
+
+
+def _caption(sizes: dict[str, Any]) -> str:
+    return f'At reduced size ({", ".join(f"{value} {_SIZES[name]}" for name, value in sizes.items())}):' if sizes else ''
+
+
+def _table(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    shown = [header, ['---'] * len(header), *lines]
+    return '\n'.join(f'| {" | ".join(str(cell) for cell in line)} |' for line in shown)
+
+
+def _cell(rows: Sequence[Row], measure: Measure) -> str:
+    return str(summary(rows, measure)) if rows else '–'
+
+
+def _apart(before: Sequence[Row], after: Sequence[Row], measure: Measure) -> str:
+    """Returns the paired difference; bold where its interval leaves out 0."""
+    if not before or not after:
+        return '–'
+    found = difference(before, after, measure)
+    return f'**{found}**' if found.low > 0 or found.high < 0 else str(found)
+
+
+def _of_outcome(name: str) -> Measure:
+    return lambda row: row['outcomes'][name]
+
+
+def _stale_recall_1(row: Row) -> Sequence[float]:
+    return effects_rows.recall_at(row['outcomes']['stale_rank'], 1)
+
+
+def _mean(rows: Sequence[Row], figure: str) -> str:
+    values = [row['figures'][figure] for row in rows if row['figures'].get(figure) is not None]
+    return f'{sum(values) / len(values):.2f}' if values else '–'
+
+
+def _by(rows: Iterable[Row], name_of: Callable[[Row], str]) -> dict[str, list[Row]]:
+    """Returns the rows by a name, in the order of the first of each."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(name_of(row), []).append(row)
+    return found
+
+
+def _described(row: Row) -> str:
+    setting = row['setting']
+    if setting['name'] in ('untrained', 'then joint mlm'):
+        return setting['name'] if 'after' not in setting else f'{setting["name"]}, {setting["mlm_steps"]} updates of 4'
+    ratios = f', {setting["ratio_min"]} to {setting["ratio_max"]} of a passage' if 'ratio_min' in setting else ''
+    titles = f', titles before {setting["with_title"]:.0%}' if 'with_title' in setting else ''
+    return (f'{setting["name"]}{ratios}{titles}; rate {setting["learning_rate"]:g}, {setting["total_steps"]} updates of '
+            f'{setting["batch_size"]}' + (f'; {setting["old_weight"]:.0%} old weights' if setting.get('old_weight') else ''))
+
+
+def _tables_a(rows: Sequence[Row]) -> Iterable[str]:
+    dev = matching(rows, 'a', on='dev')
+    before = matching(dev, 'a', name='untrained')
+    if tried := [row for row in dev if row not in before]:
+        passages, questions = (tried[0]['figures'][name] for name in ('passages', 'questions'))
+        yield f'Settings on dev ({questions:,} questions, {passages:,} passages), one seed; {len(tried)} were tried:'
+        yield _table(['retriever', 'R@1', 'less untrained', 'nDCG@10 less untrained'],
+                     [[_described(row), _cell([row], recall_1), _apart(before, [row], recall_1), _apart(before, [row], ndcg)]
+                      for row in (*before, *tried)])
+    places = [name for name in ('test', 'squad', 'pubmed') if matching(rows, 'a', on=name)]
+    if not places:
+        return
+    counts = {name: matching(rows, 'a', on=name)[0]['figures'] for name in places}
+    yield ('The best of them, on ' + '; '.join(f'{name}: {count["questions"]:,} questions, {count["passages"]:,} passages'
+                                               for name, count in counts.items()) + '.')
+    found = _by((row for row in rows if row['setting']['on'] != 'dev'), _described)
+
+    def line(name: str, mine: Sequence[Row]) -> Iterable[str]:
+        yield from (name, str(len({row['seed'] for row in mine})))
+        for place in places:
+            here, untrained = (matching(each, 'a', on=place) for each in (mine, found.get('untrained', [])))
+            for measure in (recall_1, ndcg) if place == 'test' else (ndcg,):
+                yield _cell(here, measure)
+                yield '' if name == 'untrained' else _apart(untrained, here, measure)
+
+    header = ['retriever', 'seeds']
+    for place in places:
+        for measure in ('R@1', 'nDCG@10') if place == 'test' else ('nDCG@10',):
+            header += [f'{place} {measure}', 'less untrained']
+    yield _table(header, [list(line(name, mine)) for name, mine in found.items()])
+
+
+def _tables_b(rows: Sequence[Row]) -> Iterable[str]:
+    for name, mine in _by(rows, lambda row: row['setting']['set']).items():
+        fixed = matching(mine, 'b', retriever='frozen')
+        count = len(exact_match(mine[0]))
+        yield f'{name}, {count} test questions:'
+        yield _table(['retriever', 'loss', 'seeds', 'exact match', 'less fixed', 'R@1', 'less fixed', 's an update'],
+                     [[*way.split('/'), len(each), _cell(each, exact_match), '' if each is fixed else _apart(fixed, each, exact_match),
+                       _cell(each, recall_1), '' if each is fixed else _apart(fixed, each, recall_1), _mean(each, 'seconds_a_step')]
+                      for way, each in _by(mine, lambda row: f'{row["setting"]["retriever"]}/{row["setting"].get("loss", "–")}').items()])
+
+
+WAYS = ('closed book', 'frozen', 'joint', 'pre-trained, joint')
+
+
+def _tables_c(rows: Sequence[Row]) -> Iterable[str]:
+    counts = _by(rows, lambda row: str(row['setting']['examples']))
+    yield 'Exact match:'
+    yield _table(['examples', 'seeds', *WAYS],
+                 [[count, len({row['seed'] for row in mine}), *(_cell(matching(mine, 'c', retriever=way), exact_match) for way in WAYS)]
+                  for count, mine in counts.items()])
+    yield 'Differences:'
+    pairs = (('closed book', 'joint'), ('frozen', 'joint'), ('joint', 'pre-trained, joint'))
+    yield _table(['examples', *(f'{after} less {before}' for before, after in pairs), 'R@1: pre-trained, joint less frozen'],
+                 [[count, *(_apart(matching(mine, 'c', retriever=before), matching(mine, 'c', retriever=after), exact_match)
+                            for before, after in pairs),
+                   _apart(matching(mine, 'c', retriever='frozen'), matching(mine, 'c', retriever='pre-trained, joint'), recall_1)]
+                  for count, mine in counts.items()])
+
+
+def _tables_d(rows: Sequence[Row]) -> Iterable[str]:
+    if years := [row for row in rows if 'trained_in' in row['setting']]:
+        yield f'Offices that changed hands between the editions, {len(years[0]["outcomes"]["of_2014"])} questions:'
+        named = _by(years, lambda row: f'{row["setting"]["trained_in"]}/{row["setting"]["index"]}')
+        yield _table(['trained in', 'index of', 'seeds', 'right in 2014', 'right in 2025'],
+                     [[*name.split('/'), len(mine), _cell(mine, _of_outcome('of_2014')), _cell(mine, _of_outcome('of_2025'))]
+                      for name, mine in named.items()])
+    if refreshed := [row for row in rows if 'refresh' in row['setting']]:
+        named = _by(refreshed, lambda row: row['setting']['refresh'])
+        never = named.get('never', [])
+        yield 'Joint training by how the index is refreshed:'
+        yield _table(['index', 'seeds', 'exact match', 'less never', 'R@1', 'less never', 'R@1 in the index of the beginning',
+                      's an update', 'training s'],
+                     [[name, len(mine), _cell(mine, exact_match), '' if mine is never else _apart(never, mine, exact_match),
+                       _cell(mine, recall_1), '' if mine is never else _apart(never, mine, recall_1), _cell(mine, _stale_recall_1),
+                       _mean(mine, 'seconds_a_step'), _mean(mine, 'training_seconds')] for name, mine in named.items()])
+
+
+def _tables_e(rows: Sequence[Row]) -> Iterable[str]:
+    exact = matching(rows, 'e', searcher='exact')
+    asked = sorted({row['setting']['answered_with'] for row in exact})
+    if exact:
+        yield 'Exact match by passages read in training (lines) and in answering (columns):'
+        yield _table(['trained with', *map(str, asked), 's an update'],
+                     [[read, *(_cell(matching(mine, 'e', answered_with=count), exact_match) for count in asked),
+                       _mean(mine, 'seconds_a_step')] for read, mine in _by(exact, lambda row: str(row['setting']['n_context'])).items()])
+    others = [row for row in rows if row['setting']['searcher'] != 'exact']
+    if others:
+        first = others[0]['setting']
+        same = matching(exact, 'e', n_context=first['n_context'], answered_with=first['answered_with'])
+        yield f'Searchers, {first["answered_with"]} passages:'
+        yield _table(['searcher', 'seeds', 'exact match', 'less exact search', 'R@1', 'less exact search'],
+                     [[name, len(mine), _cell(mine, exact_match), _apart(same, mine, exact_match), _cell(mine, recall_1),
+                       _apart(same, mine, recall_1)] for name, mine in
+                      {'exact': same, **_by(others, lambda row: row['setting']['searcher'])}.items() if mine])
+
+
+TABLES = {'a': _tables_a, 'b': _tables_b, 'c': _tables_c, 'd': _tables_d, 'e': _tables_e}
+
+
+def _line(field: Any, points: Sequence[tuple[float, effects_rows.Summary]], **looks: Any) -> None:
+    """Draws means with their intervals."""
+    means = [each.mean for _, each in points]
+    below, above = ([abs(each.mean - bound(each)) for _, each in points] for bound in (lambda each: each.low, lambda each: each.high))
+    field.errorbar([place for place, _ in points], means, yerr=[below, above], capsize=2, marker='o', **looks)
+
+
+def _canvas() -> tuple[Any, Any]:
+    import matplotlib
+    matplotlib.use('Agg')
+    matplotlib.rcParams |= {'svg.fonttype': 'none', 'svg.hashsalt': 'effects', 'font.size': 9}  # text as text; the same file every time
+    from matplotlib import pyplot
+    canvas, field = pyplot.subplots(figsize=(6, 3.4), layout='constrained')
+    field.grid(True, alpha=.3)
+    return canvas, field
+
+
+def _largest(rows: Sequence[Row], letter: str) -> list[Row]:
+    """Returns the rows of an experiment of the fullest size that there is."""
+    found = matching(rows, letter)
+    return _of_sizes(found, _sizes_of(found)[0]) if found else []
+
+
+def _draw_examples(rows: Sequence[Row], path: pathlib.Path) -> bool:
+    mine = _largest(rows, 'c')
+    if not mine:
+        return False
+    canvas, field = _canvas()
+    for way in WAYS:
+        named = _by(matching(mine, 'c', retriever=way), lambda row: str(row['setting']['examples']))
+        if named:
+            # All of the Factbook's training questions.
+            _line(field, [(576 if name == 'all' else int(name), summary(each, exact_match)) for name, each in named.items()], label=way)
+    field.set(xscale='log', xlabel='training examples', ylabel='exact match')
+    field.set_xticks([8, 16, 64, 256, 576], ['8', '16', '64', '256', 'all'])
+    field.minorticks_off()
+    field.legend()
+    canvas.savefig(path, metadata={'Date': None})
+    return True
+
+
+def _draw_refresh(rows: Sequence[Row], path: pathlib.Path) -> bool:
+    mine = [row for row in _largest(rows, 'd') if 'refresh' in row['setting']]
+    if not mine:
+        return False
+    canvas, field = _canvas()
+    for name, each in _by(mine, lambda row: row['setting']['refresh']).items():
+        seconds = [row['figures']['training_seconds'] for row in each]
+        _line(field, [(sum(seconds) / len(seconds), summary(each, recall_1))], label=name)
+    field.set(xlabel='seconds of training', ylabel='R@1')
+    field.legend()
+    canvas.savefig(path, metadata={'Date': None})
+    return True
+
+
+def _draw_contexts(rows: Sequence[Row], path: pathlib.Path) -> bool:
+    mine = matching(_largest(rows, 'e'), 'e', searcher='exact')
+    if not mine:
+        return False
+    canvas, field = _canvas()
+    for read, each in _by(mine, lambda row: str(row['setting']['n_context'])).items():
+        named = _by(each, lambda row: str(row['setting']['answered_with']))
+        _line(field, [(int(count), summary(of_count, exact_match)) for count, of_count in named.items()], label=f'trained with {read}')
+    field.set(xscale='log', xlabel='passages read in answering', ylabel='exact match')
+    field.set_xticks([1, 2, 5, 10, 20, 40], ['1', '2', '5', '10', '20', '40'])
+    field.minorticks_off()
+    field.legend(fontsize=7)
+    canvas.savefig(path, metadata={'Date': None})
+    return True
+
+
+# By letter: the file's name, what draws it where there are rows, and what it shows.
+PICTURES = {'c': ('examples', _draw_examples, 'exact match by the number of training examples'),
+            'd': ('refresh', _draw_refresh, 'R@1 over seconds of training, by how the index is refreshed'),
+            'e': ('contexts', _draw_contexts, 'exact match by passages read in answering, a line for each number in training')}

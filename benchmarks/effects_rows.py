@@ -1,0 +1,177 @@
+"""Results of effects.py: one JSON line a finished run, found again by its key; means, spreads and paired differences of them.
+
+A row has `experiment`, `setting` (all that decides it but the seed), `seed`, `figures` (numbers of the whole run) and `outcomes`: for each
+name one number a question, in the order of the questions. Rows of one setting differ in their seeds alone.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import statistics as numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+Row = dict[str, Any]
+Setting = Mapping[str, Any]
+
+
+def key_of(experiment: str, setting: Setting, seed: int) -> str:
+    """Returns what tells a row from all others."""
+    return json.dumps([experiment, dict(setting), seed], sort_keys=True)
+
+
+class Rows:
+    """The rows of a results file; a run that was killed goes on where it was."""
+
+    def __init__(self, path: str | os.PathLike):
+        """Reads the file where there is one; a last line that a killed run left unfinished is cut off."""
+        self.path = pathlib.Path(path)
+        self.rows: list[Row] = []
+        if self.path.is_file():
+            whole = self.path.read_bytes()
+            end = whole.rfind(b'\n') + 1
+            if end < len(whole):
+                os.truncate(self.path, end)
+            self.rows = [json.loads(line) for line in whole[:end].decode().splitlines()]
+        self._known = {key_of(row['experiment'], row['setting'], row['seed']) for row in self.rows}
+
+    def has(self, experiment: str, setting: Setting, seed: int) -> bool:
+        """Returns whether this run is finished."""
+        return key_of(experiment, setting, seed) in self._known
+
+    def add(self, row: Row) -> None:
+        """Keeps a row, on the disk when this returns."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open('a', encoding='utf-8') as file:
+            file.write(json.dumps(row) + '\n')
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows.append(row)
+        self._known.add(key_of(row['experiment'], row['setting'], row['seed']))
+
+    def of(self, experiment: str, **setting: Any) -> list[Row]:
+        """Returns the rows of an experiment whose settings have these values."""
+        return matching(self.rows, experiment, **setting)
+
+
+def matching(rows: Iterable[Row], experiment: str, **setting: Any) -> list[Row]:
+    """Returns the rows of an experiment whose settings have these values."""
+    return [row for row in rows if row['experiment'] == experiment
+            and all(row['setting'].get(name) == value for name, value in setting.items())]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A run that has not been made: what its row is found by, and what makes the rest of the row."""
+
+    experiment: str
+    setting: Setting
+    seed: int
+    run: Callable[[], Row]
+
+
+def finish(jobs: Iterable[Job], rows: Rows, only: Sequence[str] = ()) -> None:
+    """Makes every row that is missing, one after another. What a generator does after a yield is done when that row is kept.
+
+    Args:
+      jobs: all of an experiment.
+      rows: those that there are.
+      only: makes no rows but those whose setting, as JSON, has all of these texts in it.
+    """
+    for job in jobs:
+        if rows.has(job.experiment, job.setting, job.seed) or not all(text in json.dumps(dict(job.setting)) for text in only):
+            continue
+        print(f'== {job.experiment}: {json.dumps(dict(job.setting))}, seed {job.seed}', flush=True)
+        row = {'experiment': job.experiment, 'setting': dict(job.setting), 'seed': job.seed, **job.run()}
+        rows.add(row)
+        print({name: value for name, value in row['figures'].items() if not isinstance(value, list)}, flush=True)
+
+
+# Figures of ranks, in which 0 stands for a passage that was not found. Each question has one passage that counts.
+def recall_at(ranks: Sequence[int], top_k: int) -> list[float]:
+    """Returns for each question whether its passage is among the first `top_k`."""
+    return [float(0 < rank <= top_k) for rank in ranks]
+
+
+def ndcg_at_10(ranks: Sequence[int]) -> list[float]:
+    """Returns for each question the normalised discounted gain of its one passage among the first ten."""
+    return [1 / math.log2(rank + 1) if 0 < rank <= 10 else 0.0 for rank in ranks]
+
+
+Measure = Callable[[Row], Sequence[float]]
+
+
+def recall_1(row: Row) -> Sequence[float]:
+    """Returns R@1 of each question."""
+    return recall_at(row['outcomes']['gold_rank'], 1)
+
+
+def ndcg(row: Row) -> Sequence[float]:
+    """Returns nDCG@10 of each question."""
+    return ndcg_at_10(row['outcomes']['gold_rank'])
+
+
+def exact_match(row: Row) -> Sequence[float]:
+    """Returns exact match of each question."""
+    return row['outcomes']['exact_match']
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """One setting over its seeds.
+
+    mean       over questions and seeds
+    spread     standard deviation over the seeds; None for one seed
+    seeds      how many
+    low, high  95 % bootstrap interval over questions, of their means over the seeds
+    """
+
+    mean: float
+    spread: float | None
+    seeds: int
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        spread = '' if self.spread is None else f' ± {_short(self.spread)}'
+        return f'{_short(self.mean)}{spread} ({_short(self.low)} to {_short(self.high)})'
+
+
+def summary(rows: Sequence[Row], measure: Measure) -> Summary:
+    """Summarises rows that differ in their seeds alone. Raises ValueError: no rows, or rows of different questions."""
+    from atlas_jax.metrics import statistics
+    of_seeds = [measure(row) for row in rows]
+    means = [sum(values) / len(values) for values in of_seeds]
+    low, high = statistics.bootstrap_interval(_over_seeds(of_seeds))
+    return Summary(sum(means) / len(means), numbers.stdev(means) if len(means) > 1 else None, len(means), low, high)
+
+
+def difference(before: Sequence[Row], after: Sequence[Row], measure: Measure) -> Summary:
+    """Compares two settings over the same questions: questions are resampled in pairs, each with its mean over the seeds.
+
+    The spread is that of the seeds' own differences, where both have the same seeds or `before` has one alone.
+
+    Raises ValueError: no rows, or rows of different questions.
+    """
+    from atlas_jax.metrics import statistics
+    first, second = ([measure(row) for row in rows] for rows in (before, after))
+    mean, low, high = statistics.paired_difference(_over_seeds(first), _over_seeds(second))
+    by_seed = {row['seed']: sum(values) / len(values) for row, values in zip(before, first, strict=True)}
+    alone = next(iter(by_seed.values())) if len(by_seed) == 1 else None
+    apart = [sum(values) / len(values) - by_seed.get(row['seed'], alone) for row, values in zip(after, second, strict=True)
+             if alone is not None or row['seed'] in by_seed]
+    return Summary(mean, numbers.stdev(apart) if len(apart) > 1 else None, len(after), low, high)
+
+
+def _over_seeds(of_seeds: Sequence[Sequence[float]]) -> list[float]:
+    if len(counts := {len(values) for values in of_seeds}) != 1:
+        raise ValueError(f'rows of {sorted(counts)} questions: one setting has the same questions in all seeds')
+    return [sum(values) / len(values) for values in zip(*of_seeds, strict=True)]
+
+
+def _short(value: float) -> str:
+    """Returns three digits behind the point, without the 0 before it."""
+    text = f'{value:.3f}'
+    return text.replace('0.', '.', 1) if text.lstrip('-').startswith('0.') else text

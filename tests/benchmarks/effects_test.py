@@ -1,0 +1,212 @@
+"""The effects' results: kept one by one, gone on with, and summed up; the texts that they are of; and one row of a tiny model."""
+
+import json
+import math
+import pathlib
+import sys
+
+import effects
+import effects_report
+import effects_rows
+import effects_texts
+import numpy as np
+import pytest
+
+from atlas_jax.io import jsonl
+
+PAGE = ''.join(f'## {letter}\n\n<!-- {letter} -->\nstale\n<!-- /{letter} -->\n\nkept {letter}\n' for letter in 'abcde')
+
+
+def row(experiment: str, setting: dict, seed: int, **values) -> dict:
+    """A made-up row."""
+    figures = values.pop('figures', {'seconds_a_step': 2.0, 'training_seconds': 60.0, 'passages': 10, 'questions': 4})
+    return {'experiment': experiment, 'setting': setting, 'seed': seed, 'figures': figures, 'outcomes': values}
+
+
+def jobs_of(made: list, fails_at: int | None = None):
+    """Four jobs of two settings, and what the generator does after each pair."""
+    def run(name: str, seed: int) -> dict:
+        if len(made) == fails_at:
+            raise KeyboardInterrupt
+        made.append((name, seed))
+        return {'figures': {'x': seed}, 'outcomes': {'exact_match': [1.0, 0.0]}}
+
+    for name in ('one', 'two'):
+        for seed in (0, 1):
+            yield effects_rows.Job('b', {'name': name}, seed, lambda name=name, seed=seed: run(name, seed))
+        made.append(f'behind {name}')
+
+
+def test_a_killed_run_goes_on_behind_its_last_row(tmp_path):
+    path, made = tmp_path / 'new' / 'rows.jsonl', []
+    with pytest.raises(KeyboardInterrupt):
+        effects_rows.finish(jobs_of(made, fails_at=4), effects_rows.Rows(path))
+    assert made == [('one', 0), ('one', 1), 'behind one', ('two', 0)]
+    with path.open('a') as file:
+        file.write('{"experiment": "b", "sett')  # killed while it wrote
+    again = []
+    effects_rows.finish(jobs_of(again), effects_rows.Rows(path))
+    assert again == ['behind one', ('two', 1), 'behind two']
+    found = effects_rows.Rows(path)
+    assert [(each['setting']['name'], each['seed']) for each in found.rows] == [('one', 0), ('one', 1), ('two', 0), ('two', 1)]
+    assert found.has('b', {'name': 'two'}, 1) and not found.has('b', {'name': 'two'}, 2) and not found.has('c', {'name': 'two'}, 1)
+    assert len(path.read_text().splitlines()) == 4
+    # An unfinished line would have been read as a part of the next one.
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_only_makes_the_rows_whose_settings_have_the_texts(tmp_path):
+    made: list = []
+    effects_rows.finish(jobs_of(made), effects_rows.Rows(tmp_path / 'rows.jsonl'), ['"name"', 'two'])
+    assert made == ['behind one', ('two', 0), ('two', 1), 'behind two']
+
+
+def test_means_are_over_questions_and_seeds_and_differences_are_paired():
+    # A question's difficulty counts a hundred times what the training brought: only pairs show it.
+    hard = np.random.default_rng(0).integers(0, 2, 400).astype(float)
+    before = [row('b', {}, 0, exact_match=(hard * .9).tolist())]
+    after = [row('b', {}, seed, exact_match=(hard * .9 + .01 + .02 * seed).tolist()) for seed in (0, 1, 2)]
+    found = effects_rows.difference(before, after, effects_rows.exact_match)
+    assert found.mean == pytest.approx(.03) and found.low == pytest.approx(.03) and found.high == pytest.approx(.03)
+    assert found.seeds == 3 and found.spread == pytest.approx(.02)  # of .01, .03 and .05
+    alone = effects_rows.summary(after, effects_rows.exact_match)
+    assert alone.mean == pytest.approx(hard.mean() * .9 + .03) and alone.spread == pytest.approx(.02)
+    assert alone.high - alone.low == pytest.approx(2 * 1.96 * .9 * hard.std() / math.sqrt(400), rel=.1)
+    assert str(effects_rows.Summary(-.0124, None, 1, -.0301, 1.)) == '-.012 (-.030 to 1.000)'
+    assert effects_rows.summary(before, effects_rows.exact_match).spread is None
+
+
+def test_rows_of_other_questions_are_not_compared():
+    with pytest.raises(ValueError, match=r'rows of \[2, 3\] questions'):
+        effects_rows.summary([row('b', {}, 0, exact_match=[1, 0]), row('b', {}, 1, exact_match=[1, 0, 1])], effects_rows.exact_match)
+    with pytest.raises(ValueError, match='same questions'):
+        effects_rows.difference([row('b', {}, 0, exact_match=[1])], [row('b', {}, 0, exact_match=[1, 0])], effects_rows.exact_match)
+
+
+def test_figures_of_ranks():
+    ranks = [1, 2, 0, 10, 11]
+    assert effects_rows.recall_at(ranks, 1) == [1, 0, 0, 0, 0] and effects_rows.recall_at(ranks, 10) == [1, 1, 0, 1, 0]
+    assert effects_rows.ndcg_at_10(ranks) == pytest.approx([1, 1 / math.log2(3), 0, 1 / math.log2(11), 0])
+
+
+def made_up() -> list[dict]:
+    """Rows of every letter, two seeds each where there are seeds."""
+    cut = {'name': 'cut queries', 'learning_rate': 1e-5, 'total_steps': 9, 'batch_size': 4, 'with_title': .5, 'old_weight': .5}
+    ranks = {'untrained': [2] * 40 + [1] * 60, 'cut queries': [1] * 90 + [3] * 10, 'then joint mlm': [2] * 40 + [1] * 60}
+    found = [row('a', {**setting, 'on': on}, seed, gold_rank=ranks[setting['name']])
+             for on in ('dev', 'test', 'squad', 'pubmed') for setting in ({'name': 'untrained'}, cut)
+             for seed in ((0, 1) if setting is cut and on != 'dev' else (0,))]
+    found += [row('a', {'name': 'then joint mlm', 'after': 'cut queries', 'mlm_steps': 5, 'on': 'test'}, 0,
+                  gold_rank=ranks['then joint mlm'])]
+    for seed in (0, 1):
+        right = {'exact_match': [1, 0, 1, seed], 'gold_rank': [1, 2, 0, 1]}
+        found += [row('b', {'set': 'factbook', 'retriever': way, **more}, seed, **right)
+                  for way, more in (('frozen', {}), ('joint', {'loss': 'pdist'}))]
+        found += [row('c', {'retriever': way, 'examples': count}, seed, **right) for way in ('closed book', 'joint')
+                  for count in (8, 'all')]
+        found += [row('d', {'trained_in': '2025', 'index': year}, seed, of_2014=[1, 0], of_2025=[0, 1]) for year in ('2014', '2025')]
+        found += [row('d', {'refresh': name, 'retriever': 'joint'}, seed, stale_rank=[0, 1, 1, 1], **right)
+                  for name in ('never', 'rolling, 1 % a step')]
+        found += [row('e', {'n_context': 5, 'answered_with': read, 'searcher': searcher}, seed, **right)
+                  for read, searcher in ((5, 'exact'), (10, 'exact'), (5, 'int8'))]
+    return found
+
+
+def test_the_report_fills_the_page_from_rows_alone(tmp_path, monkeypatch):
+    page = tmp_path / 'page.md'
+    page.write_text(PAGE)
+    rows = effects_rows.Rows(tmp_path / 'first.jsonl'), effects_rows.Rows(tmp_path / 'second.jsonl')
+    for number, each in enumerate(made_up()):
+        rows[number % 2].add(each)
+    monkeypatch.setattr(sys, 'argv', ['effects.py', '--report', str(page), '--json', str(rows[0].path), str(rows[1].path)])
+    effects.main()
+    text = page.read_text()
+    assert 'stale' not in text and all(f'kept {letter}' in text for letter in 'abcde') and 'Not yet run' not in text
+    assert '| cut queries, titles before 50%; rate 1e-05, 9 updates of 4; 50% old weights | 2 | .900 ± .000' in text
+    assert '**.300 ± .000 (.170 to .430)**' in text and '1 were tried' in text
+    joint = next(line for line in text.splitlines() if line.startswith('| then joint mlm'))
+    assert joint.count('.000 (.000 to .000)') == 2 and joint.endswith('| – | – | – | – |')  # it is as before, and not yet run elsewhere
+    assert '| frozen | – | 2 | .625 ± .177' in text and '| joint | pdist | 2 |' in text
+    assert '| 8 | 2 | .625' in text and '| 2025 | 2014 | 2 | .500' in text and '| int8 | 2 | .625' in text
+    assert '| rolling, 1 % a step | 2 |' in text and '| .750 ± .000' in text
+    assert '| trained with | 5 | 10 | s an update |' in text
+    for name, *_ in effects_report.PICTURES.values():
+        assert '<svg' in (tmp_path / f'evidence-{name}.svg').read_text() and text.count(f'](evidence-{name}.svg)') == 1
+    before = text
+    effects.main()
+    assert page.read_text() == before  # the same rows give the same page
+
+
+def test_reduced_sizes_stand_apart_and_what_is_missing_is_named(tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text(PAGE)
+    right = {'exact_match': [1, 0], 'gold_rank': [1, 2]}
+    effects_report.write(page, [row('b', {'set': 'factbook', 'retriever': 'frozen', **sizes}, 0, **right)
+                                for sizes in ({'questions': 2}, {})])
+    text = page.read_text()
+    assert text.count('Not yet run.') == 4 and text.count('| frozen | – | 1 |') == 2
+    assert text.index('| frozen') < text.index('At reduced size (2 questions a set):') < text.rindex('| frozen')
+    assert not list(tmp_path.glob('*.svg')) and '.svg' not in text
+    page.write_text('# nothing\n')
+    with pytest.raises(ValueError, match='has no place <!-- a -->'):
+        effects_report.write(page, [])
+
+
+def test_samples_are_nested_and_cut_queries_are_of_their_passage(tmp_path):
+    answered = effects_texts.AnswerSet('made up', tmp_path)
+    jsonl.write(answered.questions('train'), ({'question': f'q{number}'} for number in range(50)))
+    asked = [[row['question'] for _, row in jsonl.read(answered.sample('train', count, 1))] for count in (8, 16)]
+    assert asked[0] == asked[1][:8] and len(set(asked[1])) == 16 and asked[1] != sorted(asked[1])
+    assert answered.sample('train', None, 1) == answered.questions('train')
+    passages = [{'id': f'p{number}', 'title': f'Title{number}', 'text': ' '.join(f'w{number}.{word}' for word in range(40))}
+                for number in range(30)]
+    jsonl.write(tmp_path / 'passages.jsonl', passages)
+    for share in (0., 1.):
+        effects_texts.write_cut_queries(tmp_path / 'passages.jsonl', tmp_path / 'cut.jsonl', share)
+        queries = [row for _, row in jsonl.read(tmp_path / 'cut.jsonl')]
+        assert [query['gold_docids'] for query in queries] == [[each['id']] for each in passages]
+        for query, each in zip(queries, passages, strict=True):
+            words = query['question'].split()
+            assert (words[0] == each['title']) == bool(share)
+            assert 1 <= len(words[bool(share):]) <= 12 and set(words[bool(share):]) <= set(each['text'].split())
+
+
+def test_a_row_of_a_tiny_retriever(tmp_path):
+    import effects_runs
+
+    from tests.testing import tiny_run
+    atlas = tiny_run.atlas(dropout_rate=0.0)
+    passages = [{'id': f'd{i}', 'title': f'thing {i}', 'text': f'The thing {i} is {tiny_run.COLOURS[i % 7]} .'} for i in range(23)]
+    jsonl.write(tmp_path / 'passages.jsonl', passages)
+    jsonl.write(tmp_path / 'corpus.jsonl', ({'_id': each['id'], 'text': each['text']} for each in passages))
+    jsonl.write(tmp_path / 'queries.jsonl', ({'_id': f'q{i}', 'text': f'what is thing {i} ?'} for i in range(11)))
+    (tmp_path / 'qrels').mkdir()
+    pathlib.Path(tmp_path / 'qrels' / 'dev.tsv').write_text(''.join(f'q{i} 0 d{i} 1\n' for i in range(11)))
+    searched = effects_texts.SearchSet('made up', tmp_path)
+    made = effects_runs.ranks(atlas, searched, 'dev', tmp_path / 'scratch')
+    index = effects_runs.passages_index(searched, atlas)
+    found = atlas.search([f'what is thing {i} ?' for i in range(11)], index, 23)
+    expected = [[each.passage.docid for each in row].index(f'd{i}') + 1 for i, row in enumerate(found)]
+    assert made['outcomes']['gold_rank'] == expected and len(set(expected)) > 1
+    assert made['figures']['recall_at_1'] == sum(rank == 1 for rank in expected) / 11 and made['figures']['questions'] == 11
+    # The trained retriever's index goes, the packaged one's stays.
+    assert not (tmp_path / 'scratch').exists() and (tmp_path / 'index').is_dir()
+
+
+def test_the_best_setting_on_dev_is_chosen():
+    import effects_plans
+    found = {'untrained': .9, 'x': .7, 'y': .8, 'z': .8}
+    rows = [row('a', {'name': name}, 0, figures={'recall_at_1': value}) for name, value in found.items()]
+    assert effects_plans.chosen(rows) == {'name': 'y'}
+    with pytest.raises(SystemExit, match='run a without --only first'):
+        effects_plans.chosen(rows[:1])
+
+
+def test_weights_between_old_and_new():
+    import effects_runs
+
+    from atlas_jax import api
+    new, old = (api.Atlas(None, {'reader': {}, 'retriever': {'layer': np.full(3, value)}}, None, None) for value in (1., 5.))
+    moved = effects_runs.mixed(new, old, .25).params['retriever']['layer']
+    np.testing.assert_allclose(moved, [2.] * 3)
+    assert effects_runs.mixed(new, old, 0) is new
