@@ -5,7 +5,8 @@
 The processes take turns: `atlas-jax answer --no_compilation_cache`, the same with a cache that is empty, and another question with the
 cache that this one has filled. The second answer is asked in the process of the first. Figures are medians, of the clock and of processor
 seconds; on a busy machine only the latter can be compared. The models are the demo's, and its passages the index; --model and --index take
-others.
+others. --project times the second question of `atlas-jax ask` too: the answer alone, with its confidence and what each passage carried, and
+with the closed book's answer beside that.
 """
 
 import argparse
@@ -41,6 +42,24 @@ for question in sys.argv[2:]:
     atlas.answer([question], found, n_context=n_context)
 print(time.perf_counter() - began, time.process_time() - cpu)
 """
+# The same of a conversation, where --project is given.
+_CONVERSE = """
+import json, sys, time
+from atlas_jax import api
+from atlas_jax.project import conversation, folder
+project = folder.open_project(sys.argv[1])
+atlas, index = api.Atlas.load(project.model), api.Index.open(project.index)
+alone, whole = (conversation.Conversation(atlas, index, project.searcher, closed_book=closed_book).ask for closed_book in (False, True))
+sides = {'the answer alone': lambda question: atlas.answer([question], index, search=project.searcher, signals=False),
+         'with confidence and carried': alone, 'and the closed book': whole}
+found = {}
+for name, ask in sides.items():
+    for question in sys.argv[2:]:
+        began, cpu = time.perf_counter(), time.process_time()
+        ask(question)
+        found[name] = {'seconds': time.perf_counter() - began, 'cpu_seconds': time.process_time() - cpu}
+print(json.dumps(found))
+"""
 
 
 def main() -> None:
@@ -50,6 +69,7 @@ def main() -> None:
     parser.add_argument('--model', metavar='DIR', help="model to ask in place of the demo's; closed book without --index")
     parser.add_argument('--index', metavar='DIR', help='its index')
     parser.add_argument('--n_context', type=int, metavar='N', help='passages to read (default: as trained)')
+    parser.add_argument('--project', metavar='DIR', help='folder of `atlas-jax new`, to ask as `atlas-jax ask` does')
     parser.add_argument('--rounds', type=int, default=3, help='of each side (default 3)')
     parser.add_argument('--json', metavar='FILE', help='file to write the figures to')
     options = parser.parse_args()
@@ -60,7 +80,10 @@ def main() -> None:
         figures['first answer'] = first_answers(models, index, options, pathlib.Path(folder))
         asked = json.dumps((models, index, options.n_context))
         figures['second answer'] = _median([_second(asked, folder) for _ in range(options.rounds)])
-    for name, found in {'--help': figures['help'], **figures['first answer'], 'second answer': figures['second answer']}.items():
+        asking = _conversations(options.project, options.rounds, folder) if options.project else {}
+        figures |= {'ask': asking} if asking else {}
+    for name, found in {'--help': figures['help'], **figures['first answer'], 'second answer': figures['second answer'],
+                        **{f'ask, second question, {name}': found for name, found in asking.items()}}.items():
         print(f'{name}: {found["seconds"]:.2f} s, {found["cpu_seconds"]:.2f} CPU s')
     if options.json:
         atomic.write_json(options.json, figures)
@@ -100,6 +123,13 @@ def _second(asked: str, cache: str) -> dict[str, float]:
                           env=_environment(cache))
     seconds, cpu_seconds = map(float, done.stdout.split())
     return {'seconds': seconds, 'cpu_seconds': cpu_seconds}
+
+
+def _conversations(project: str, rounds: int, cache: str) -> dict[str, dict[str, float]]:
+    command = [sys.executable, '-c', _CONVERSE, project, *QUESTIONS]
+    said = [subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, env=_environment(cache)).stdout for _ in range(rounds)]
+    runs = [json.loads(each.splitlines()[-1]) for each in said]
+    return {name: _median([run[name] for run in runs]) for name in runs[0]}
 
 
 def _timed(arguments: Sequence[str], cache: str) -> dict[str, float]:
