@@ -43,7 +43,7 @@ EXTRAS = {
              'pytrec-eval-terrier>=0.5.6', 'tensorflow-datasets>=4.9.7',
              'gcsfs>=2024.6', 'google-cloud-storage>=2.18', 'pypdf>=5', 'python-docx>=1.1', 'nbmake>=1.5',
              'starlette>=1,<2', 'uvicorn>=0.34', 'prometheus_client>=0.20', 'httpx2>=2', 'schemathesis>=4',
-             'playwright>=1.50', 'axe-playwright-python>=0.1.5'],
+             'playwright>=1.50', 'axe-playwright-python>=0.1.5', 'matplotlib>=3.9'],
     'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.6', 'mkdocstrings[python]>=0.30', 'ruff>=0.9'],
     'torch': ['torch>=2.8', 'transformers>=5'],
     'lexical': ['bm25s>=0.2.12'],

@@ -190,17 +190,24 @@ class AtlasModel:
         """Returns the next batch size that divides over the devices."""
         return -(-batch_size // self.mesh.size) * self.mesh.size
 
+    def on_devices(self) -> Self:
+        """Returns the model with its parameters on its mesh, so that nothing has to go there with every batch."""
+        return dataclasses.replace(self, params=self._placed(self.params))
+
     def device_params(self, param_dtype: str = 'float32') -> dict[str, Any]:
         """Returns the parameters on the model's mesh, as float32 or cast to bfloat16; on one CPU with the layers apart."""
+        params = self.params
+        if param_dtype != 'float32':  # cast before they are placed: the whole model may not fit otherwise
+            params = jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(param_dtype)), params)
+        if partitioning.is_one_cpu(self.mesh):
+            return jax.device_put(layer_scan.views_apart(params), partitioning.replicated(self.mesh))
+        return self._placed(params)
+
+    def _placed(self, params: dict[str, Any]) -> dict[str, Any]:
         shardings = parameters.param_shardings(self.config, self.mesh)
         # A second encoder is as large as the first and lies as it does.
         shardings = {**shardings, 'passage_encoder': shardings['retriever']}
-        params = {name: self.params[name] for name in shardings if name in self.params}
-        if param_dtype != 'float32':  # cast before they are placed: the whole model may not fit otherwise
-            params = jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(param_dtype)), params)
-        if self.mesh.size == 1 and self.mesh.devices.flat[0].platform == 'cpu':
-            return jax.device_put(layer_scan.views_apart(params), partitioning.replicated(self.mesh))
-        return {name: hosts.place(tree, shardings[name]) for name, tree in params.items()}
+        return {name: hosts.place(params[name], shardings[name]) for name in shardings if name in params}
 
 
 def _calibration(folder: Folder) -> confidence.Calibration | None:

@@ -118,6 +118,11 @@ def batch_sharding(mesh: Mesh, examples: int, leading: int = 0) -> NamedSharding
     return NamedSharding(mesh, PartitionSpec(*(None,) * leading, batch_axes(mesh, examples)))
 
 
+def is_one_cpu(mesh: Mesh | AbstractMesh) -> bool:
+    """Returns whether a mesh is a single CPU."""
+    return isinstance(mesh, Mesh) and mesh.size == 1 and mesh.devices.flat[0].platform == 'cpu'
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Returns the NamedSharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())

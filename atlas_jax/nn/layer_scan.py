@@ -43,7 +43,7 @@ def stack_layers(params: Any) -> Any:
 
 
 def unstack_layers(params: Any) -> Any:
-    """Takes every `layers` apart into `layers_<i>`, for arrays: [n, ...] become n leaves [...]. The inverse of `stack_layers`."""
+    """Takes every `layers` apart into `layers_<i>`, for arrays or shapes: [n, ...] become n leaves [...]. The inverse of `stack_layers`."""
     if not isinstance(params, dict):
         return params
     result = {name: unstack_layers(value) for name, value in params.items() if name != TOGETHER}
@@ -62,9 +62,12 @@ def views_apart(params: Any) -> Any:
 
 
 def split(together: Any) -> list[Any]:
-    """Splits a tree of arrays [layers, ...] into a list of each layer's own tree of arrays [...]."""
+    """Splits a tree of arrays or shapes [layers, ...] into a list of each layer's own tree of arrays or shapes [...]."""
+    def of_layer(leaf: Any, i: int) -> Any:
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf[i]
+
     num_layers = jax.tree.leaves(together)[0].shape[0]
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], together) for i in range(num_layers)]
+    return [jax.tree.map(lambda leaf, i=i: of_layer(leaf, i), together) for i in range(num_layers)]
 
 
 def scan_layers(layer: nn.Module, params: Any, call: Callable[..., tuple[Any, Any]], hidden: Any, per_layer: Any = None, *,

@@ -16,6 +16,7 @@ from atlas_jax import errors, partitioning, types
 from atlas_jax.index import embed
 from atlas_jax.knowledge import index as knowledge_index
 from atlas_jax.models import atlas, parameters
+from atlas_jax.nn import layer_scan
 from atlas_jax.planning import slices
 from atlas_jax.planning import workload as workload_lib
 from atlas_jax.searchers import code as code_lib
@@ -334,6 +335,10 @@ def answer_arguments(workload: Workload, spec: spec_lib.StepSpec) -> tuple[Any, 
     """Returns the arguments of a step that answers, scores or searches: those of training with parameters in place of the state."""
     params = parameters.abstract_param_items(spec.config, spec.mesh, passage_encoder=False)
     params = jax.tree.map(lambda leaf: _array(leaf.shape, spec.step.param_type, leaf.sharding), params)
+    # As AtlasModel.device_params gives them; a search before an update takes those of its state.
+    if workload.kind != 'train' and partitioning.is_one_cpu(spec.mesh):
+        everywhere = partitioning.replicated(spec.mesh)
+        params = jax.tree.map(lambda leaf: _array(leaf.shape, leaf.dtype, everywhere), layer_scan.unstack_layers(params))
     return params, batch(workload, spec.mesh), knowledge(workload, spec), *_found(workload, spec)
 
 

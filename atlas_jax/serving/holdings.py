@@ -33,7 +33,7 @@ class Holdings:
 
     def __post_init__(self) -> None:
         # Placed once: a model that was read into the host's memory would go to the devices with every batch.
-        self.models = {name: dataclasses.replace(atlas, params=atlas.device_params()) for name, atlas in self.models.items()}
+        self.models = {name: atlas.on_devices() for name, atlas in self.models.items()}
 
     def model_name(self, name: str | None) -> str:
         """Returns the name of a model. Raises ProblemError: there is none of this name."""

@@ -88,14 +88,14 @@ def test_the_train_step_and_the_search_before_it_where_the_host_reads_the_passag
         run = train.RunConfig(str(tmp_path / 'run'), batch_size=4)
         train.train_examples(run, train.Loaded(atlas, examples, index), OPTIMIZER, DISTILL, step=STEP, search=search)
     monkeypatch.setattr(train_step, 'make_train_step', make)
-    (spec, text, (_, batch, knowledge, retrieved)), = found
+    (spec, text, (state, batch, knowledge, retrieved)), = found
     workload = _workload(spec, batch, types.Knowledge(None, jax.tree.map(lambda column: column[0], retrieved.reader_rows)),
                          optimizer=OPTIMIZER, distill=DISTILL, step=STEP, search=search)
     assert make(spec, OPTIMIZER).lower(*steps.train_arguments(workload, spec)).as_text() == text
     first, last = steps.steps_of(workload, spec.mesh)
     assert first.every_call and not last.every_call and first.items == 0 and last.items == workload.examples_a_step
     alone = search_step.search_step(search_step.alone(spec))
-    params = {'retriever': atlas.device_params()['retriever']}
+    params = {'retriever': state.params['retriever']}
     assert alone.lower(*first.arguments).as_text() == alone.lower(params, batch, knowledge).as_text()
     # Beside the search lie the weights and moments that it does not take, and beside the step the index.
     assert last.index.reader_table is None and last.beside_bytes == steps.chip_bytes(last.index)
