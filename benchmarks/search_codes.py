@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import pathlib
+import shutil
 import sys
 import tempfile
 import time
@@ -103,6 +104,8 @@ def of_text(work: pathlib.Path) -> list[dict]:
     for size in BYTES:
         for count in CANDIDATES:
             for name, given in (('questions', queries), ('perturbed passages', None)):
+                # Codes that are there are kept, and their recall is that of the queries before.
+                shutil.rmtree(pathlib.Path(index.index.path) / 'codes', ignore_errors=True)
                 start = time.perf_counter()
                 made = codes_building.compress(index.index, codes_building.Settings(size, count, accept_recall=True), given, False)
                 figures.append({'rows': made.rows, 'dim': made.dim, 'bytes': size, 'rescored': count, 'queries': name,
