@@ -24,6 +24,7 @@ from atlas_jax.io import jsonl
 from atlas_jax.io.folder import Folder
 from atlas_jax.metrics import ranking
 from atlas_jax.model import ModelSource
+from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import prepare
 from atlas_jax.tasks import qa
 from atlas_jax.training.refresh import RefreshConfig
@@ -67,7 +68,7 @@ class Bench:
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """What a setting says of a run of other than full size, so that its rows stay apart."""
+        """Entries of the setting of a run of other than full size, so that its rows stay apart."""
         values = (self.questions, self.steps, self.search_set, None if self.countries == 60 else self.countries)
         return {name: value for name, value in zip(_SIZES, values, strict=True) if value is not None}
 
@@ -261,17 +262,20 @@ def index_of(bench: Bench, answered: effects_texts.AnswerSet, atlas: api.Atlas |
     return index
 
 
-def answered(atlas: api.Atlas, questions_file: pathlib.Path, index: api.Index | None, **options: Any) -> effects_rows.Row:
+def answered(atlas: api.Atlas, questions_file: pathlib.Path, index: api.Index | None, n_context: int | None = None,
+             search: SearchConfig | None = None, batch_size: int = 16) -> effects_rows.Row:
     """Answers a file's questions greedily and returns exact match and the rank of the first gold passage of each, 0 if it was not read.
 
     Args:
       atlas: the model.
       questions_file: all of it is asked.
       index: None is a closed book.
-      options: of evaluate.Options.
+      n_context: passages that are read; None is as trained.
+      search: how; None is exact.
+      batch_size: questions read at a time.
     """
     examples = prepare.read_examples(atlas, str(questions_file))
-    found = evaluate.evaluate_examples(atlas, examples, index, **options)
+    found = evaluate.evaluate_examples(atlas, examples, index, n_context=n_context, search=search, batch_size=batch_size)
     outcomes: dict[str, list] = {'exact_match': list(found.exact_match)}
     figures = {'exact_match': statistics.mean(found.exact_match), 'questions': len(examples), 'answering_seconds': round(found.seconds, 1)}
     if index is not None:

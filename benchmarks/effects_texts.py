@@ -41,11 +41,15 @@ def models(work: pathlib.Path, packages_dir: str | None) -> Models:
 
 
 @dataclasses.dataclass(frozen=True)
-class SearchSet:
-    """A BEIR folder whose questions are split, each question having one passage that counts."""
+class _Written:
+    """Texts and questions that lie in a folder."""
 
     name: str
     folder: pathlib.Path
+
+
+class SearchSet(_Written):
+    """A BEIR folder whose questions are split, each question having one passage that counts."""
 
     @property
     def passages_file(self) -> pathlib.Path:
@@ -102,12 +106,8 @@ def write_cut_queries(passages_file: pathlib.Path, path: pathlib.Path, with_titl
     jsonl.write(path, lines)
 
 
-@dataclasses.dataclass(frozen=True)
-class AnswerSet:
+class AnswerSet(_Written):
     """Documents and questions with answers, as the demo's; no article is in two of train, dev and test."""
-
-    name: str
-    folder: pathlib.Path
 
     @property
     def documents(self) -> pathlib.Path:
