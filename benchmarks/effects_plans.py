@@ -22,16 +22,14 @@ from atlas_jax.training.refresh import RefreshConfig
 # a: without labels.
 # Crops as published but for the batch, and gentler ones: the retriever has been trained on a billion pairs before. `cut` are queries cut
 # from passages, with the nearest other passages as hard negatives, by the fine-tuning run; no question or label is in them.
-_CROPS = {'batch_size': 64, 'total_steps': 200, 'warmup_steps': 20, 'temperature': .05}
-_CUT = {'batch_size': 32, 'total_steps': 150, 'warmup_steps': 15, 'temperature': .05, 'hard_negatives': 1}
+_CROPS = {'batch_size': 32, 'total_steps': 96, 'warmup_steps': 10, 'temperature': .05}
+_CUT = {'batch_size': 16, 'total_steps': 96, 'warmup_steps': 10, 'temperature': .05, 'hard_negatives': 3}
 LABEL_FREE: tuple[dict[str, Any], ...] = (
     {'name': 'crops in the batch', 'method': 'inbatch', 'learning_rate': 1e-5, **_CROPS},
-    {'name': 'crops in the batch', 'method': 'inbatch', 'learning_rate': 3e-5, **_CROPS},
     {'name': 'long crops in the batch', 'method': 'inbatch', 'learning_rate': 1e-5, 'ratio_min': .1, 'ratio_max': .9, **_CROPS},
-    {'name': 'crops, MoCo', 'method': 'moco', 'learning_rate': 2e-5, 'queue_size': 1024, 'momentum': .99, **_CROPS},
-    {'name': 'cut queries', 'learning_rate': 1e-5, 'with_title': .5, **_CUT},
-    {'name': 'cut queries', 'learning_rate': 3e-5, 'with_title': .5, **_CUT},
-    {'name': 'cut queries with titles', 'learning_rate': 2e-5, 'with_title': 1., **_CUT},
+    {'name': 'crops, MoCo', 'method': 'moco', 'learning_rate': 1e-5, 'queue_size': 1024, 'momentum': .99, **_CROPS},
+    {'name': 'cut queries', 'learning_rate': 2e-5, 'with_title': .5, 'words': (5, 12), **_CUT},
+    {'name': 'short cut queries with titles', 'learning_rate': 2e-5, 'with_title': 1., 'words': (2, 6), **_CUT},
 )
 OLD_WEIGHTS = (0., .5)
 _DEV_SHARE = .3  # of the articles: settings are compared among fewer passages, and reported among all
@@ -100,20 +98,21 @@ def _label_free_run(bench: Bench, searched: effects_texts.SearchSet, setting: Ma
     folder = bench.folder('label-free', setting, seed)
     questions = None
     if 'with_title' in setting:
-        questions = _mined(bench, searched, setting['with_title'])
+        questions = _mined(bench, searched, setting['with_title'], tuple(setting['words']))
     effects_runs.train_retriever(folder, bench.models.retriever, searched.passages_file, setting, seed, questions)
     return effects_runs.searching_model(bench, folder)
 
 
-def _mined(bench: Bench, searched: effects_texts.SearchSet, with_title: float) -> pathlib.Path:
+def _mined(bench: Bench, searched: effects_texts.SearchSet, with_title: float, words: tuple[int, int]) -> pathlib.Path:
     """Writes cut queries with hard negatives that the untrained retriever finds, as `atlas-jax data negatives --filter none` does."""
     from atlas_jax.evaluation import negatives
-    mined = searched.folder / f'cut-{with_title}.jsonl'
+    name = f'cut-{with_title}-{words[0]}-{words[1]}'
+    mined = searched.folder / f'{name}.jsonl'
     if not mined.is_file():
         atlas = effects_runs.searching_model(bench, bench.models.retriever)
         index = effects_runs.passages_index(searched, atlas)
-        queries = searched.folder / f'cut-{with_title}-queries.jsonl'
-        effects_texts.write_cut_queries(searched.passages_file, queries, with_title)
+        queries = searched.folder / f'{name}-queries.jsonl'
+        effects_texts.write_cut_queries(searched.passages_file, queries, with_title, words)
         negatives.mine([str(queries)], negatives.by_model(atlas, index, 'exact'), index.store, negatives.Settings(10, 4, 'none'), mined)
     return mined
 

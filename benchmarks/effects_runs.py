@@ -106,7 +106,7 @@ def train_retriever(folder: pathlib.Path, retriever: pathlib.Path, passages_file
       seed: of order, crops and dropout.
       questions_file: questions with positives and hard negatives in place of crops.
     """
-    macros = {name.upper(): value for name, value in setting.items() if name not in ('name', 'with_title')}
+    macros = {name.upper(): value for name, value in setting.items() if name not in ('name', 'with_title', 'words')}
     macros |= {'RUN_DIR': str(folder), 'RETRIEVER_DIR': str(retriever), 'TRAIN_FILE': str(questions_file or passages_file),
                'train.RunConfig.seed': seed, 'train.RunConfig.keep_checkpoints': 1, 'train.RunConfig.checkpoint_every_steps': 50}
     file = 'runs/contrastive_finetune.gin' if questions_file else 'runs/contrastive.gin'
@@ -188,7 +188,7 @@ def answering_inputs() -> Any:
 
 def searching_model(bench: Bench, retriever: pathlib.Path) -> api.Atlas:
     """Loads a retriever of its own, or that of a joint run, with a reader that nobody asks."""
-    if (retriever / 'model.json').is_file() and 'reader' in json.loads((retriever / 'model.json').read_text('utf-8')):
+    if (retriever / 'model.json').is_file() and json.loads((retriever / 'model.json').read_text('utf-8'))['reader']:
         return dataclasses.replace(api.Atlas.load(retriever), task=qa.QATask('{question}', '{target}'))
     return api.Atlas.from_pretrained(bench.models.reader, retriever, task=qa.QATask('{question}', '{target}'))
 

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 import search_text
 
-# A query cut from a passage has so many of its words, and loses some of them: people do not ask in a passage's own phrases.
-_WORDS, _DROPPED = (5, 12), .3
+# A query cut from a passage loses some of its words: people do not ask in a passage's own phrases.
+_DROPPED = .3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,18 +89,19 @@ def search_set(work: pathlib.Path, packages_dir: str | None, name: str, share: f
     return found
 
 
-def write_cut_queries(passages_file: pathlib.Path, path: pathlib.Path, with_title: float) -> None:
+def write_cut_queries(passages_file: pathlib.Path, path: pathlib.Path, with_title: float, words: tuple[int, int]) -> None:
     """Writes one query for each passage, made of its own words: what a label-free training with hard negatives learns from.
 
-    A query is a run of 5 to 12 words of the text with three tenths of them left out, behind the title in a share `with_title` of the cases.
+    A query is a run of the text's words, as many as `words` bounds, with three tenths of them left out, behind the title in a share
+    `with_title` of the cases.
     """
     from atlas_jax.io import jsonl
     draw, lines = np.random.default_rng(0), []
     for _, row in jsonl.read(passages_file):
-        words = row['text'].split()
-        length = min(int(draw.integers(_WORDS[0], _WORDS[1] + 1)), len(words))
-        start = int(draw.integers(len(words) - length + 1))
-        kept = [word for word in words[start:start + length] if draw.random() >= _DROPPED] or words[start:start + 1]
+        text = row['text'].split()
+        length = min(int(draw.integers(words[0], words[1] + 1)), len(text))
+        start = int(draw.integers(len(text) - length + 1))
+        kept = [word for word in text[start:start + length] if draw.random() >= _DROPPED] or text[start:start + 1]
         title = [row['title']] if row['title'] and draw.random() < with_title else []
         lines.append({'question': ' '.join([*title, *kept]), 'gold_docids': [row['id']]})
     jsonl.write(path, lines)
