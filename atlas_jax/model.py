@@ -124,9 +124,7 @@ class AtlasModel:
 
     def save(self, path: Place) -> None:
         """Writes a folder that `load` reads, on a disk or in a bucket."""
-        self.write_description(path)
-        with run_folder.RunCheckpoints(path, create=True) as checkpoints:
-            checkpoints.save(0, self.params)
+        _save(self, path)
 
     # Apart from the parameters, since a run writes it at once and its weights at every checkpoint.
     def write_description(self, path: Place) -> None:
@@ -285,6 +283,10 @@ class RetrieverModel:
         config = atlas_lib.RetrieverConfig(retriever.config, inputs or opened.inputs or atlas_lib.InputConfig())
         return cls(config, {'retriever': retriever.stacked_params()}, tokenizer)
 
+    def save(self, path: Place) -> None:
+        """Writes a folder that `load` reads, on a disk or in a bucket."""
+        _save(self, path)
+
     def write_description(self, path: Place) -> None:
         """Writes model.json and the tokenizer, all of the folder but the parameters."""
         folder = Folder(path)
@@ -311,3 +313,9 @@ class RetrieverSource:
     def load(self) -> RetrieverModel:
         """Loads it. Raises ModelFolderError: see RetrieverModel.load."""
         return RetrieverModel.load(self.retriever_dir, self.inputs)
+
+
+def _save(model: AtlasModel | RetrieverModel, path: Place) -> None:
+    model.write_description(path)
+    with run_folder.RunCheckpoints(path, create=True) as checkpoints:
+        checkpoints.save(0, model.params)

@@ -31,10 +31,12 @@ LABEL_FREE: tuple[dict[str, Any], ...] = (
     {'name': 'cut queries', 'learning_rate': 2e-5, 'with_title': .5, 'words': (5, 12), **_CUT},
     {'name': 'short cut queries with titles', 'learning_rate': 2e-5, 'with_title': 1., 'words': (2, 6), **_CUT},
 )
+# What the first of them teaches a retriever that has seen nothing, as the papers' had not.
+FROM_NOTHING = {'name': 'crops in the batch', 'start': 'random', 'method': 'inbatch', 'learning_rate': 5e-4, **_CROPS, 'total_steps': 192}
 OLD_WEIGHTS = (0., .5)
 _DEV_SHARE = .3  # of the articles: settings are compared among fewer passages, and reported among all
 _HELD_OUT = ('squad', 'pubmed')
-PRETEXT_STEPS = 100
+PRETEXT_STEPS = 64
 
 
 def label_free(bench: Bench) -> Iterator[Job]:
@@ -50,8 +52,9 @@ def label_free(bench: Bench) -> Iterator[Job]:
     def job(setting: Mapping[str, Any], on: str, seed: int, load: Any) -> Job:
         def run() -> Row:
             atlas, (of, split) = load(), places[on]
-            scratch = None if setting['name'] == 'untrained' else bench.folder(f'index-{on}', setting, seed)
-            return effects_runs.ranks(atlas, of(), split, scratch)
+            scratch = None if setting == {'name': 'untrained'} else bench.folder(f'index-{on}', setting, seed)
+            # Of the other half of the questions too: all of them are what docs/search.md measures.
+            return effects_runs.ranks(atlas, of(), split, scratch, beside='dev' if on == 'test' else None)
         return Job('a', {**setting, 'on': on, **bench.sizes}, seed, run)
 
     def untrained() -> api.Atlas:
@@ -72,6 +75,10 @@ def label_free(bench: Bench) -> Iterator[Job]:
     yield job({'name': 'untrained'}, 'dev', 0, untrained)
     for setting in settings():
         yield from of_setting(setting, OLD_WEIGHTS, ('dev',), 0)
+    yield job({'name': 'untrained', 'start': 'random'}, 'dev', 0,
+              lambda: effects_runs.searching_model(bench, bench.start(FROM_NOTHING)))
+    for seed in bench.seeds:
+        yield from of_setting({**FROM_NOTHING, 'total_steps': bench.steps or FROM_NOTHING['total_steps']}, (0.,), ('dev',), seed)
     for place in ('test', *_HELD_OUT):
         yield job({'name': 'untrained'}, place, 0, untrained)
     best = chosen(bench.mine('a', on='dev'))
@@ -87,8 +94,11 @@ def label_free(bench: Bench) -> Iterator[Job]:
 
 
 def chosen(rows: list[Row]) -> dict[str, Any]:
-    """Returns the setting of the best R@1 among rows of trained retrievers on dev; of equals the first. Ends the command where none is."""
-    trained = [row for row in rows if row['setting']['name'] != 'untrained']
+    """Returns the setting of the best R@1 among rows of the packaged retriever, trained, on dev; of equals the first.
+
+    Ends the command where none is.
+    """
+    trained = [row for row in rows if row['setting']['name'] != 'untrained' and 'start' not in row['setting']]
     if not trained:
         raise SystemExit('no setting of a was measured on dev, so none can be chosen: run a without --only first')
     return max(trained, key=lambda row: row['figures']['recall_at_1'])['setting']
@@ -99,7 +109,7 @@ def _label_free_run(bench: Bench, searched: effects_texts.SearchSet, setting: Ma
     questions = None
     if 'with_title' in setting:
         questions = _mined(bench, searched, setting['with_title'], tuple(setting['words']))
-    effects_runs.train_retriever(folder, bench.models.retriever, searched.passages_file, setting, seed, questions)
+    effects_runs.train_retriever(folder, bench.start(setting), searched.passages_file, setting, seed, questions)
     return effects_runs.searching_model(bench, folder)
 
 
@@ -136,6 +146,7 @@ def _joint_after(bench: Bench, searched: effects_texts.SearchSet, setting: Mappi
 
 MODES = ('pdist', 'adist', 'emdr', 'loop')
 _RATE = 5e-5  # of the retriever, in every run that trains it
+STEPS = 24  # updates of a few-shot run; on the demo's dev questions 64 of them were .005 better
 
 
 def joint_losses(bench: Bench) -> Iterator[Job]:
@@ -145,7 +156,7 @@ def joint_losses(bench: Bench) -> Iterator[Job]:
         for seed in bench.seeds:
             for way, mode in ways:
                 setting = {'set': name, 'retriever': way, **({} if way == 'frozen' else {'loss': mode}), 'examples': 64,
-                           'steps': bench.steps or 32, 'n_context': 3, **bench.sizes}
+                           'steps': bench.steps or STEPS, 'n_context': 3, **bench.sizes}
                 yield from _few_shot(bench, 'b', setting, seed, {'retriever_training': way, 'gold_score_mode': mode})
 
 
@@ -158,21 +169,21 @@ def examples(bench: Bench) -> Iterator[Job]:
     for seed in bench.seeds:
         for count in EXAMPLES:
             for way in ('closed book', 'frozen', 'joint', 'pre-trained, joint'):
-                # A pass over the examples, but never fewer updates than the demo has.
-                steps = bench.steps or max(32, (count or 576) // effects_runs.BATCH_SIZE)
+                # A pass over 256 examples. Of all of them 256 are seen too: what differs is that no two updates share one.
+                steps = bench.steps or (STEPS if count and count <= 64 else 64)
                 setting = {'set': 'factbook', 'retriever': way, 'examples': count or 'all', 'steps': steps, 'n_context': 3, **bench.sizes}
                 distill = {} if way == 'closed book' else {'retriever_training': 'frozen' if way == 'frozen' else 'joint'}
-                start = functools.partial(_pretrained, bench, seed) if way == 'pre-trained, joint' else None
+                start = functools.partial(_pretrained, bench) if way == 'pre-trained, joint' else None
                 yield from _few_shot(bench, 'c', setting, seed, distill, start)
 
 
-def _pretrained(bench: Bench, seed: int) -> tuple[pathlib.Path, pathlib.Path]:
+def _pretrained(bench: Bench) -> tuple[pathlib.Path, pathlib.Path]:
     """Trains the packaged models together on masked spans of the Factbook's passages; returns the run, and the index of its retriever."""
     answered = effects_texts.answer_set(bench.work, bench.packages, 'factbook', bench.countries)
     steps = bench.steps or PRETRAINING_STEPS
-    folder, index = (bench.folder(kind, {'pretraining': steps}, seed) for kind in ('pretrained', 'pretrained-index'))
+    folder, index = (bench.folder(kind, {'pretraining': steps}, 0) for kind in ('pretrained', 'pretrained-index'))
     result = effects_runs.pretrain(folder, bench.models.reader, bench.models.retriever, answered.documents,
-                                   effects_runs.index_of(bench, answered), seed, steps=steps)
+                                   effects_runs.index_of(bench, answered), 0, steps=steps)
     return folder, effects_runs.index_of(bench, answered, result.atlas, index)
 
 
@@ -237,7 +248,7 @@ def knowledge(bench: Bench) -> Iterator[Job]:
             for closed in (False, True):
                 yield from _of_year(bench, trained_in, closed, seed)
         for name, refresh in REFRESHES.items():
-            setting = {'set': 'factbook', 'retriever': 'joint', 'refresh': name, 'examples': 'all', 'steps': bench.steps or 128,
+            setting = {'set': 'factbook', 'retriever': 'joint', 'refresh': name, 'examples': 'all', 'steps': bench.steps or 48,
                        'n_context': 3, 'rate': 4 * _RATE, **bench.sizes}
             # A rate at which the passages' encoder moves: at the demo's an index is hardly stale after so few steps.
             yield from _few_shot(bench, 'd', setting, seed, {'retriever_training': 'joint'}, refresh=refresh, rate=4 * _RATE)
@@ -246,7 +257,7 @@ def knowledge(bench: Bench) -> Iterator[Job]:
 def _of_year(bench: Bench, trained_in: str, closed: bool, seed: int) -> Iterator[Job]:
     """Yields the jobs of a model that was trained with one year's texts and answers, asked about offices that have changed hands."""
     setting = {'trained_in': trained_in, 'retriever': 'closed book' if closed else 'query_side', 'examples': 64,
-               'steps': bench.steps or 32, 'n_context': 3, **bench.sizes}
+               'steps': bench.steps or STEPS, 'n_context': 3, **bench.sizes}
     folder = bench.folder('year', setting, seed)
 
     def sets() -> dict[str, effects_texts.AnswerSet]:
@@ -279,14 +290,15 @@ def _of_year(bench: Bench, trained_in: str, closed: bool, seed: int) -> Iterator
 # e: how many passages, and which searcher.
 
 CONTEXTS = (1, 2, 5, 10, 20, 40)
+TRAINED_WITH = (1, 5, 20, 40)
 SEARCHERS = ('exact', 'int8', 'codes', 'scann')
 
 
 def contexts(bench: Bench) -> Iterator[Job]:
     """Yields: models trained with each number of passages, answering with each; then one model with each searcher."""
     for seed in bench.seeds:
-        for read in CONTEXTS:
-            setting = {'set': 'factbook', 'retriever': 'query_side', 'examples': 64, 'steps': bench.steps or 32, 'n_context': read,
+        for read in TRAINED_WITH:
+            setting = {'set': 'factbook', 'retriever': 'query_side', 'examples': 64, 'steps': bench.steps or STEPS, 'n_context': read,
                        **bench.sizes}
             folder = bench.folder('context', setting, seed)
             load = functools.cache(functools.partial(_of_context, bench, setting, folder, seed))

@@ -74,6 +74,11 @@ def _stale_recall_1(row: Row) -> Sequence[float]:
     return effects_rows.recall_at(row['outcomes']['stale_rank'], 1)
 
 
+def _all_recall_1(row: Row) -> Sequence[float]:
+    """Returns R@1 of each question of both halves."""
+    return effects_rows.recall_at([*row['outcomes']['dev_rank'], *row['outcomes']['gold_rank']], 1)
+
+
 def _mean(rows: Sequence[Row], figure: str) -> str:
     values = [row['figures'][figure] for row in rows if row['figures'].get(figure) is not None]
     return f'{sum(values) / len(values):.2f}' if values else '–'
@@ -89,16 +94,19 @@ def _by(rows: Iterable[Row], name_of: Callable[[Row], str]) -> dict[str, list[Ro
 
 def _described(row: Row) -> str:
     setting = row['setting']
+    if setting['name'] == 'untrained' and 'start' in setting:
+        return 'random weights'
     if setting['name'] in ('untrained', 'then joint mlm'):
         return setting['name'] if 'after' not in setting else f'{setting["name"]}, {setting["mlm_steps"]} updates of 4'
     ratios = f', {setting["ratio_min"]} to {setting["ratio_max"]} of a passage' if 'ratio_min' in setting else ''
-    titles = f', titles before {setting["with_title"]:.0%}' if 'with_title' in setting else ''
+    titles = (f' of {setting["words"][0]} to {setting["words"][1]} words, titles before {setting["with_title"]:.0%}'
+              if 'with_title' in setting else '')
     return (f'{setting["name"]}{ratios}{titles}; rate {setting["learning_rate"]:g}, {setting["total_steps"]} updates of '
             f'{setting["batch_size"]}' + (f'; {setting["old_weight"]:.0%} old weights' if setting.get('old_weight') else ''))
 
 
 def _tables_a(rows: Sequence[Row]) -> Iterable[str]:
-    dev = matching(rows, 'a', on='dev')
+    dev = matching(rows, 'a', on='dev', start=None)
     before = matching(dev, 'a', name='untrained')
     if tried := [row for row in dev if row not in before]:
         passages, questions = (tried[0]['figures'][name] for name in ('passages', 'questions'))
@@ -106,26 +114,31 @@ def _tables_a(rows: Sequence[Row]) -> Iterable[str]:
         yield _table(['retriever', 'R@1', 'less untrained', 'nDCG@10 less untrained'],
                      [[_described(row), _cell([row], recall_1), _apart(before, [row], recall_1), _apart(before, [row], ndcg)]
                       for row in (*before, *tried)])
+    nothing = _by(matching(rows, 'a', on='dev', start='random'), _described)
+    if len(nothing) > 1:
+        first = next(iter(nothing.values()))
+        yield 'From random weights, the same questions and passages:'
+        yield _table(['retriever', 'seeds', 'R@1', 'less random', 'nDCG@10', 'less random'],
+                     [[name, len(mine), _cell(mine, recall_1), '' if mine is first else _apart(first, mine, recall_1),
+                       _cell(mine, ndcg), '' if mine is first else _apart(first, mine, ndcg)] for name, mine in nothing.items()])
     places = [name for name in ('test', 'squad', 'pubmed') if matching(rows, 'a', on=name)]
     if not places:
         return
     counts = {name: matching(rows, 'a', on=name)[0]['figures'] for name in places}
     yield ('The best of them, on ' + '; '.join(f'{name}: {count["questions"]:,} questions, {count["passages"]:,} passages'
-                                               for name, count in counts.items()) + '.')
+                                               for name, count in counts.items()) + '. "All" are the questions of dev and test.')
     found = _by((row for row in rows if row['setting']['on'] != 'dev'), _described)
+    measured = [(place, name, measure) for place in places for name, measure in (
+        (('R@1', recall_1), ('nDCG@10', ndcg), ('R@1, all', _all_recall_1)) if place == 'test' else (('nDCG@10', ndcg),))]
 
     def line(name: str, mine: Sequence[Row]) -> Iterable[str]:
         yield from (name, str(len({row['seed'] for row in mine})))
-        for place in places:
+        for place, _, measure in measured:
             here, untrained = (matching(each, 'a', on=place) for each in (mine, found.get('untrained', [])))
-            for measure in (recall_1, ndcg) if place == 'test' else (ndcg,):
-                yield _cell(here, measure)
-                yield '' if name == 'untrained' else _apart(untrained, here, measure)
+            yield _cell(here, measure)
+            yield '' if name == 'untrained' else _apart(untrained, here, measure)
 
-    header = ['retriever', 'seeds']
-    for place in places:
-        for measure in ('R@1', 'nDCG@10') if place == 'test' else ('nDCG@10',):
-            header += [f'{place} {measure}', 'less untrained']
+    header = ['retriever', 'seeds', *(cell for place, name, _ in measured for cell in (f'{place} {name}', 'less untrained'))]
     yield _table(header, [list(line(name, mine)) for name, mine in found.items()])
 
 

@@ -61,6 +61,10 @@ class Bench:
         """The packaged models."""
         return effects_texts.models(self.work, self.packages)
 
+    def start(self, setting: Mapping[str, Any]) -> pathlib.Path:
+        """Returns the retriever that a setting starts from: the packaged one, or one of random weights."""
+        return effects_texts.random_retriever(self.work, self.packages) if setting.get('start') == 'random' else self.models.retriever
+
     def mine(self, experiment: str, **setting: Any) -> list[effects_rows.Row]:
         """Returns the rows of this run's sizes."""
         return [row for row in self.rows.of(experiment, **setting) if {name: row['setting'][name] for name in _SIZES
@@ -102,11 +106,11 @@ def train_retriever(folder: pathlib.Path, retriever: pathlib.Path, passages_file
       folder: of the run.
       retriever: the one to start from.
       passages_file: passages to crop.
-      setting: macros of the gin file in small letters, and `name`, which is none.
+      setting: macros of the gin file in small letters; names of the experiment's own are left out.
       seed: of order, crops and dropout.
       questions_file: questions with positives and hard negatives in place of crops.
     """
-    macros = {name.upper(): value for name, value in setting.items() if name not in ('name', 'with_title', 'words')}
+    macros = {name.upper(): value for name, value in setting.items() if name not in ('name', 'start', 'with_title', 'words')}
     macros |= {'RUN_DIR': str(folder), 'RETRIEVER_DIR': str(retriever), 'TRAIN_FILE': str(questions_file or passages_file),
                'train.RunConfig.seed': seed, 'train.RunConfig.keep_checkpoints': 1, 'train.RunConfig.checkpoint_every_steps': 50}
     file = 'runs/contrastive_finetune.gin' if questions_file else 'runs/contrastive.gin'
@@ -216,7 +220,8 @@ def passages_index(searched: effects_texts.SearchSet, atlas: api.Atlas, path: pa
     return api.Index.build(api.PassageStore.open(store), atlas, path)
 
 
-def ranks(atlas: api.Atlas, searched: effects_texts.SearchSet, split: str, scratch: pathlib.Path | None) -> effects_rows.Row:
+def ranks(atlas: api.Atlas, searched: effects_texts.SearchSet, split: str, scratch: pathlib.Path | None,
+          beside: str | None = None) -> effects_rows.Row:
     """Embeds a set's passages and returns the rank of each question's passage, 0 where it is not among the first 100.
 
     Args:
@@ -225,20 +230,26 @@ def ranks(atlas: api.Atlas, searched: effects_texts.SearchSet, split: str, scrat
       split: dev, test or all.
       scratch: folder for the index, in which a killed run goes on, and which is removed in the end; None is the packaged retriever's own,
         which stays.
+      beside: another split, whose ranks are kept beside under `<split>_rank`.
     """
-    start, folder = time.perf_counter(), beir.read(searched.folder, split)
+    start = time.perf_counter()
     index = passages_index(searched, atlas, scratch)
-    run = retrieval.search(atlas, folder, index)
-    found = []
-    for query, judged in folder.qrels.items():
-        order, (gold,) = ranking.order(run.get(query, {})), judged
-        found.append(order.index(gold) + 1 if gold in order else 0)
+    found = _ranks_of(atlas, beir.read(searched.folder, split), index)
+    other = {f'{beside}_rank': _ranks_of(atlas, beir.read(searched.folder, beside), index)} if beside else {}
     if scratch is not None:
         shutil.rmtree(scratch, ignore_errors=True)
-    return {'outcomes': {'gold_rank': found}, 'figures': {
+    return {'outcomes': {'gold_rank': found, **other}, 'figures': {
         'recall_at_1': statistics.mean(effects_rows.recall_at(found, 1)), 'recall_at_5': statistics.mean(effects_rows.recall_at(found, 5)),
         'ndcg_at_10': statistics.mean(effects_rows.ndcg_at_10(found)), 'passages': len(index.store), 'questions': len(found),
         'seconds': round(time.perf_counter() - start, 1)}}
+
+
+def _ranks_of(atlas: api.Atlas, folder: beir.BeirFolder, index: api.Index) -> list[int]:
+    run, found = retrieval.search(atlas, folder, index), []
+    for query, judged in folder.qrels.items():
+        order, (gold,) = ranking.order(run.get(query, {})), judged
+        found.append(order.index(gold) + 1 if gold in order else 0)
+    return found
 
 
 # Answering.

@@ -40,6 +40,23 @@ def models(work: pathlib.Path, packages_dir: str | None) -> Models:
     return found
 
 
+def random_retriever(work: pathlib.Path, packages_dir: str | None) -> pathlib.Path:
+    """Writes a retriever of the packaged one's shape and tokens with random weights, unless it is there; returns its folder."""
+    import jax
+    from flax import linen
+
+    from atlas_jax.model import RetrieverModel
+    from atlas_jax.models import contriever
+    from atlas_jax.nn import layer_scan
+    folder = work / 'models' / 'random-retriever'
+    if not (folder / 'model.json').is_file():
+        packaged = RetrieverModel.load(models(work, packages_dir).retriever)
+        drawn = jax.jit(contriever.init_params, static_argnums=0)(packaged.config.retriever, jax.random.key(0))
+        params = jax.device_get(linen.unbox(drawn))
+        dataclasses.replace(packaged, params={'retriever': layer_scan.stack_layers(params)}).save(folder)
+    return folder
+
+
 @dataclasses.dataclass(frozen=True)
 class _Written:
     """Texts and questions that lie in a folder."""

@@ -91,13 +91,16 @@ def test_figures_of_ranks():
 
 def made_up() -> list[dict]:
     """Rows of every letter, two seeds each where there are seeds."""
-    cut = {'name': 'cut queries', 'learning_rate': 1e-5, 'total_steps': 9, 'batch_size': 4, 'with_title': .5, 'old_weight': .5}
+    cut = {'name': 'cut queries', 'learning_rate': 1e-5, 'total_steps': 9, 'batch_size': 4, 'with_title': .5,
+           'words': (5, 12), 'old_weight': .5}
     ranks = {'untrained': [2] * 40 + [1] * 60, 'cut queries': [1] * 90 + [3] * 10, 'then joint mlm': [2] * 40 + [1] * 60}
-    found = [row('a', {**setting, 'on': on}, seed, gold_rank=ranks[setting['name']])
+    found = [row('a', {**setting, 'on': on}, seed, gold_rank=ranks[setting['name']], dev_rank=[1, 2])
              for on in ('dev', 'test', 'squad', 'pubmed') for setting in ({'name': 'untrained'}, cut)
              for seed in ((0, 1) if setting is cut and on != 'dev' else (0,))]
+    found += [row('a', {**setting, 'start': 'random', 'on': 'dev'}, 0, gold_rank=ranks[name])
+              for name, setting in (('untrained', {'name': 'untrained'}), ('cut queries', cut))]
     found += [row('a', {'name': 'then joint mlm', 'after': 'cut queries', 'mlm_steps': 5, 'on': 'test'}, 0,
-                  gold_rank=ranks['then joint mlm'])]
+                  gold_rank=ranks['then joint mlm'], dev_rank=[1, 1])]
     for seed in (0, 1):
         right = {'exact_match': [1, 0, 1, seed], 'gold_rank': [1, 2, 0, 1]}
         found += [row('b', {'set': 'factbook', 'retriever': way, **more}, seed, **right)
@@ -122,10 +125,11 @@ def test_the_report_fills_the_page_from_rows_alone(tmp_path, monkeypatch):
     effects.main()
     text = page.read_text()
     assert 'stale' not in text and all(f'kept {letter}' in text for letter in 'abcde') and 'Not yet run' not in text
-    assert '| cut queries, titles before 50%; rate 1e-05, 9 updates of 4; 50% old weights | 2 | .900 ± .000' in text
+    assert '| cut queries of 5 to 12 words, titles before 50%; rate 1e-05, 9 updates of 4; 50% old weights | 2 | .900 ± .000' in text
     assert '**.300 ± .000 (.170 to .430)**' in text and '1 were tried' in text
     joint = next(line for line in text.splitlines() if line.startswith('| then joint mlm'))
     assert joint.count('.000 (.000 to .000)') == 2 and joint.endswith('| – | – | – | – |')  # it is as before, and not yet run elsewhere
+    assert '| random weights | 1 | .600' in text and text.count('From random weights') == 1
     assert '| frozen | – | 2 | .625 ± .177' in text and '| joint | pdist | 2 |' in text
     assert '| 8 | 2 | .625' in text and '| 2025 | 2014 | 2 | .500' in text and '| int8 | 2 | .625' in text
     assert '| rolling, 1 % a step | 2 |' in text and '| .750 ± .000' in text
@@ -162,7 +166,7 @@ def test_samples_are_nested_and_cut_queries_are_of_their_passage(tmp_path):
                 for number in range(30)]
     jsonl.write(tmp_path / 'passages.jsonl', passages)
     for share in (0., 1.):
-        effects_texts.write_cut_queries(tmp_path / 'passages.jsonl', tmp_path / 'cut.jsonl', share)
+        effects_texts.write_cut_queries(tmp_path / 'passages.jsonl', tmp_path / 'cut.jsonl', share, (5, 12))
         queries = [row for _, row in jsonl.read(tmp_path / 'cut.jsonl')]
         assert [query['gold_docids'] for query in queries] == [[each['id']] for each in passages]
         for query, each in zip(queries, passages, strict=True):
@@ -183,14 +187,28 @@ def test_a_row_of_a_tiny_retriever(tmp_path):
     (tmp_path / 'qrels').mkdir()
     pathlib.Path(tmp_path / 'qrels' / 'dev.tsv').write_text(''.join(f'q{i} 0 d{i} 1\n' for i in range(11)))
     searched = effects_texts.SearchSet('made up', tmp_path)
-    made = effects_runs.ranks(atlas, searched, 'dev', tmp_path / 'scratch')
+    made = effects_runs.ranks(atlas, searched, 'dev', tmp_path / 'scratch', beside='dev')
     index = effects_runs.passages_index(searched, atlas)
     found = atlas.search([f'what is thing {i} ?' for i in range(11)], index, 23)
     expected = [[each.passage.docid for each in row].index(f'd{i}') + 1 for i, row in enumerate(found)]
-    assert made['outcomes']['gold_rank'] == expected and len(set(expected)) > 1
+    assert made['outcomes'] == {'gold_rank': expected, 'dev_rank': expected} and len(set(expected)) > 1
     assert made['figures']['recall_at_1'] == sum(rank == 1 for rank in expected) / 11 and made['figures']['questions'] == 11
     # The trained retriever's index goes, the packaged one's stays.
     assert not (tmp_path / 'scratch').exists() and (tmp_path / 'index').is_dir()
+
+
+def test_runs_of_a_retriever_alone_and_of_both_models_are_searched_with(tmp_path, monkeypatch):
+    import effects_runs
+
+    from tests.testing import tiny_run
+    both, alone = tiny_run.atlas(), tiny_run.retriever()
+    both.save(tmp_path / 'both')
+    alone.save(tmp_path / 'alone')
+    monkeypatch.setattr(effects_texts, 'models', lambda *_: effects_texts.Models(tmp_path / 'both', tmp_path / 'both'))
+    bench = effects_runs.Bench(tmp_path, None, effects_rows.Rows(tmp_path / 'rows.jsonl'))
+    for folder, layers in (('both', both.config.retriever.num_layers), ('alone', 1)):
+        found = effects_runs.searching_model(bench, tmp_path / folder)
+        assert found.config.retriever.num_layers == layers and found.task.qa_prompt_format == '{question}'
 
 
 def test_the_best_setting_on_dev_is_chosen():

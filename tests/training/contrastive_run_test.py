@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -93,6 +94,14 @@ def test_the_run_is_a_retriever_like_any_other(finished, tmp_path):
     assert again.config.retriever.normalize and again.tokenizer.fingerprint == result.retriever.tokenizer.fingerprint
     with pytest.raises(errors.ModelFolderError, match='holds a retriever alone; give this folder by --retriever'):
         api.Atlas.load(folder)
+
+
+def test_a_retriever_alone_is_saved_and_loaded(tmp_path):
+    model = tiny_run.retriever()
+    model.save(tmp_path / 'alone')
+    again = RetrieverModel.load(tmp_path / 'alone')
+    assert again.config == model.config and again.tokenizer.fingerprint == model.tokenizer.fingerprint
+    jax.tree.map(np.testing.assert_array_equal, again.params, jax.device_get(nn.unbox(model.params)))
 
 
 def test_other_data_or_options_are_refused(passages, source, finished, tmp_path):
