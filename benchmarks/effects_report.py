@@ -112,7 +112,8 @@ def _tables_a(rows: Sequence[Row]) -> Iterable[str]:
         passages, questions = (tried[0]['figures'][name] for name in ('passages', 'questions'))
         yield f'Settings on dev ({questions:,} questions, {passages:,} passages), one seed; {len(tried)} were tried:'
         yield _table(['retriever', 'R@1', 'less untrained', 'nDCG@10 less untrained'],
-                     [[_described(row), _cell([row], recall_1), _apart(before, [row], recall_1), _apart(before, [row], ndcg)]
+                     [[_described(row), _cell([row], recall_1), *('' if row in before else _apart(before, [row], measure)
+                                                                  for measure in (recall_1, ndcg))]
                       for row in (*before, *tried)])
     nothing = _by(matching(rows, 'a', on='dev', start='random'), _described)
     if len(nothing) > 1:
@@ -148,8 +149,8 @@ def _tables_b(rows: Sequence[Row]) -> Iterable[str]:
         count = len(exact_match(mine[0]))
         yield f'{name}, {count} test questions:'
         yield _table(['retriever', 'loss', 'seeds', 'exact match', 'less fixed', 'R@1', 'less fixed', 's an update'],
-                     [[*way.split('/'), len(each), _cell(each, exact_match), '' if each is fixed else _apart(fixed, each, exact_match),
-                       _cell(each, recall_1), '' if each is fixed else _apart(fixed, each, recall_1), _mean(each, 'seconds_a_step')]
+                     [[*way.split('/'), len(each), _cell(each, exact_match), '' if each == fixed else _apart(fixed, each, exact_match),
+                       _cell(each, recall_1), '' if each == fixed else _apart(fixed, each, recall_1), _mean(each, 'seconds_a_step')]
                       for way, each in _by(mine, lambda row: f'{row["setting"]["retriever"]}/{row["setting"].get("loss", "–")}').items()])
 
 
@@ -184,8 +185,8 @@ def _tables_d(rows: Sequence[Row]) -> Iterable[str]:
         yield 'Joint training by how the index is refreshed:'
         yield _table(['index', 'seeds', 'exact match', 'less never', 'R@1', 'less never', 'R@1 in the index of the beginning',
                       's an update', 'training s'],
-                     [[name, len(mine), _cell(mine, exact_match), '' if mine is never else _apart(never, mine, exact_match),
-                       _cell(mine, recall_1), '' if mine is never else _apart(never, mine, recall_1), _cell(mine, _stale_recall_1),
+                     [[name, len(mine), _cell(mine, exact_match), '' if mine == never else _apart(never, mine, exact_match),
+                       _cell(mine, recall_1), '' if mine == never else _apart(never, mine, recall_1), _cell(mine, _stale_recall_1),
                        _mean(mine, 'seconds_a_step'), _mean(mine, 'training_seconds')] for name, mine in named.items()])
 
 

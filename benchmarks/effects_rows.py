@@ -56,6 +56,16 @@ class Rows:
         return matching(self.rows, experiment, **setting)
 
 
+def kept(rows: Iterable[Row], path: str | os.PathLike) -> list[Row]:
+    """Adds rows to a results file that lacks them, without the texts that were answered; returns all of its rows."""
+    found = Rows(path)
+    for row in rows:
+        if not found.has(row['experiment'], row['setting'], row['seed']):
+            outcomes = {name: [int(value) for value in values] for name, values in row['outcomes'].items()}
+            found.add({name: value for name, value in row.items() if name != 'predictions'} | {'outcomes': outcomes})
+    return found.rows
+
+
 def matching(rows: Iterable[Row], experiment: str, **setting: Any) -> list[Row]:
     """Returns the rows of an experiment whose settings have these values."""
     return [row for row in rows if row['experiment'] == experiment

@@ -141,6 +141,23 @@ def test_the_report_fills_the_page_from_rows_alone(tmp_path, monkeypatch):
     assert page.read_text() == before  # the same rows give the same page
 
 
+def test_the_page_in_docs_is_made_of_the_results_that_are_kept(tmp_path):
+    root = pathlib.Path(effects.__file__).parents[1]
+    page, text = tmp_path / 'evidence.md', (root / 'docs' / 'evidence.md').read_text()
+    page.write_text(text)
+    effects_report.write(page, effects_rows.Rows(root / 'benchmarks' / 'effects.jsonl').rows)
+    assert page.read_text() == text, 'make it again: benchmarks/effects.py --report docs/evidence.md --json benchmarks/effects.jsonl'
+
+
+def test_kept_rows_are_added_once_and_without_what_was_answered(tmp_path):
+    first = row('b', {'set': 'factbook'}, 0, exact_match=[1.0, 0.0]) | {'predictions': ['a', 'b']}
+    kept = effects_rows.kept([first], tmp_path / 'kept.jsonl')
+    again = effects_rows.kept([first, row('b', {'set': 'factbook'}, 1, exact_match=[0.0, 0.0])], tmp_path / 'kept.jsonl')
+    assert again[0] == kept[0] == {**{name: value for name, value in first.items() if name != 'predictions'},
+                                   'outcomes': {'exact_match': [1, 0]}}
+    assert [each['seed'] for each in effects_rows.Rows(tmp_path / 'kept.jsonl').rows] == [0, 1]
+
+
 def test_reduced_sizes_stand_apart_and_what_is_missing_is_named(tmp_path):
     page = tmp_path / 'page.md'
     page.write_text(PAGE)
