@@ -60,10 +60,9 @@ def label_free(bench: Bench) -> Iterator[Job]:
     def untrained() -> api.Atlas:
         return effects_runs.searching_model(bench, bench.models.retriever)
 
-    def settings() -> Iterator[dict[str, Any]]:
-        for setting in LABEL_FREE:
-            yield {**setting, 'total_steps': bench.steps or setting['total_steps'],
-                   'warmup_steps': min(setting['warmup_steps'], bench.steps or setting['warmup_steps'])}
+    def sized(setting: Mapping[str, Any]) -> dict[str, Any]:
+        steps = bench.steps or setting['total_steps']
+        return {**setting, 'total_steps': steps, 'warmup_steps': min(setting['warmup_steps'], steps)}
 
     def of_setting(setting: Mapping[str, Any], old_weights: tuple[float, ...], on: tuple[str, ...], seed: int) -> Iterator[Job]:
         trained = functools.cache(lambda: _label_free_run(bench, searched('boolq'), setting, seed))
@@ -73,12 +72,12 @@ def label_free(bench: Bench) -> Iterator[Job]:
                           lambda weight=old_weight: effects_runs.mixed(trained(), untrained(), weight))
 
     yield job({'name': 'untrained'}, 'dev', 0, untrained)
-    for setting in settings():
-        yield from of_setting(setting, OLD_WEIGHTS, ('dev',), 0)
+    for setting in LABEL_FREE:
+        yield from of_setting(sized(setting), OLD_WEIGHTS, ('dev',), 0)
     yield job({'name': 'untrained', 'start': 'random'}, 'dev', 0,
               lambda: effects_runs.searching_model(bench, bench.start(FROM_NOTHING)))
     for seed in bench.seeds:
-        yield from of_setting({**FROM_NOTHING, 'total_steps': bench.steps or FROM_NOTHING['total_steps']}, (0.,), ('dev',), seed)
+        yield from of_setting(sized(FROM_NOTHING), (0.,), ('dev',), seed)
     for place in ('test', *_HELD_OUT):
         yield job({'name': 'untrained'}, place, 0, untrained)
     best = chosen(bench.mine('a', on='dev'))
@@ -146,7 +145,7 @@ def _joint_after(bench: Bench, searched: effects_texts.SearchSet, setting: Mappi
 
 MODES = ('pdist', 'adist', 'emdr', 'loop')
 _RATE = 5e-5  # of the retriever, in every run that trains it
-STEPS = 24  # updates of a few-shot run; on the demo's dev questions 64 of them were .005 better
+STEPS = 24  # updates of a few-shot run, each of BATCH_SIZE examples: a pass and a half over 64
 
 
 def joint_losses(bench: Bench) -> Iterator[Job]:
@@ -169,7 +168,7 @@ def examples(bench: Bench) -> Iterator[Job]:
     for seed in bench.seeds:
         for count in EXAMPLES:
             for way in ('closed book', 'frozen', 'joint', 'pre-trained, joint'):
-                # A pass over 256 examples. Of all of them 256 are seen too: what differs is that no two updates share one.
+                # A pass over 256 examples; of more examples so many are seen too.
                 steps = bench.steps or (STEPS if count and count <= 64 else 64)
                 setting = {'set': 'factbook', 'retriever': way, 'examples': count or 'all', 'steps': steps, 'n_context': 3, **bench.sizes}
                 distill = {} if way == 'closed book' else {'retriever_training': 'frozen' if way == 'frozen' else 'joint'}

@@ -232,9 +232,24 @@ def test_the_best_setting_on_dev_is_chosen():
     import effects_plans
     found = {'untrained': .9, 'x': .7, 'y': .8, 'z': .8}
     rows = [row('a', {'name': name}, 0, figures={'recall_at_1': value}) for name, value in found.items()]
-    assert effects_plans.chosen(rows) == {'name': 'y'}
+    # A retriever that knew nothing is no setting of the packaged one, however well it does.
+    nothing = row('a', {'name': 'x', 'start': 'random'}, 0, figures={'recall_at_1': 1.})
+    assert effects_plans.chosen([nothing, *rows]) == {'name': 'y'}
     with pytest.raises(SystemExit, match='run a without --only first'):
         effects_plans.chosen(rows[:1])
+
+
+def test_a_shorter_training_is_never_warmed_up_for_longer_than_it_takes(tmp_path):
+    import effects_plans
+    import effects_runs
+    bench = effects_runs.Bench(tmp_path, None, effects_rows.Rows(tmp_path / 'rows.jsonl'), steps=6)
+    found = []
+    with pytest.raises(SystemExit, match='no setting of a was measured'):  # nothing is run, so nothing can be chosen
+        for job in effects_plans.label_free(bench):
+            found.append(job.setting)
+    trained = [setting for setting in found if 'total_steps' in setting]
+    assert {setting.get('start') for setting in trained} == {None, 'random'}
+    assert all(setting['warmup_steps'] <= setting['total_steps'] == 6 for setting in trained)
 
 
 def test_weights_between_old_and_new():
