@@ -187,7 +187,7 @@ class Atlas(AtlasModel):
                 yield answer
 
     def search(self, questions: Sequence[str], index: Index | Sequence[Index], top_k: int,
-               search: SearchConfig | str | None = None) -> list[list[Found]]:
+               search: SearchConfig | str | None = None, *, with_prompt: bool = True) -> list[list[Found]]:
         """Returns the `top_k` passages found for each question, best first; fewer where there are fewer. Nothing is read.
 
         Args:
@@ -195,6 +195,8 @@ class Atlas(AtlasModel):
           index: what to search, several indexes together.
           top_k: passages a question gets.
           search: how, or the name of a searcher; None is exact.
+          with_prompt: searches for what answering searches for, questions as the task writes them; without, for the questions as they are,
+            which is what a retriever is trained on alone.
 
         Raises:
           IndexFolderError: another model built the index. StoreError: its passages are missing or damaged.
@@ -202,7 +204,7 @@ class Atlas(AtlasModel):
         """
         if not questions:
             return []
-        examples = [task_lib.ask(self.task, question, i) for i, question in enumerate(questions)]
+        examples = [task_lib.searched(self.task, question, i, with_prompt) for i, question in enumerate(questions)]
         # One batch: a search alone is cheap, its compilation is not.
         size = self.whole_batch(_power_of_two(len(examples)))
         prepared = prepare.prepare(self, examples, index, top_k, size, search=search)

@@ -101,8 +101,9 @@ def by_words(index_dir: str, store_dir: str | None = None) -> Search:
 
 
 def by_model(atlas: api.Atlas, index: api.Index, searcher: str) -> Search:
-    """Returns a search of an index by a model's own embeddings, or another searcher of the index."""
-    return lambda questions, top_k: atlas.search(questions, index, top_k, searcher)
+    """Returns a search of an index by a model's own embeddings, or another searcher of the index, for questions as they are."""
+    # As the retriever is trained on them: with a reader's prompt around it a question finds other passages, and fewer right ones.
+    return lambda questions, top_k: atlas.search(questions, index, top_k, searcher, with_prompt=False)
 
 
 def mine(paths: file_list.Paths, search: Search, store: PassageStore, settings: Settings, to: pathlib.Path) -> Counts:

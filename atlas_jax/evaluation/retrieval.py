@@ -63,7 +63,7 @@ def search(atlas: api.Atlas, folder: BeirFolder, index: Index, *, batch_size: in
     """
     index.check(atlas)
     check_index(index, folder)
-    examples = [_example(atlas, text, number, with_prompt) for number, text in enumerate(folder.queries.values())]
+    examples = [task_lib.searched(atlas.task, text, number, with_prompt) for number, text in enumerate(folder.queries.values())]
     # One more where a query may be a document of the corpus itself, which BEIR leaves out.
     top_k = TOP_K + any(query in folder.documents for query in folder.queries)
     size = atlas.whole_batch(min(batch_size, len(examples)))
@@ -87,9 +87,3 @@ def _by_document(found: Sequence[tuple[str, float]], names: frozenset[str], quer
         if document in names and document not in seen:
             seen.add(document)
             yield document, score
-
-
-def _example(atlas: api.Atlas, text: str, number: int, with_prompt: bool) -> task_lib.TaskExample:
-    if with_prompt:
-        return task_lib.ask(atlas.task, text, number)
-    return task_lib.TaskExample(query=text, target='', answers=[], example_id=number, question=text)

@@ -263,6 +263,13 @@ def ask(task: Task, question: str, example_id: int) -> TaskExample:
     return example
 
 
+def searched(task: Task, question: str, example_id: int, with_prompt: bool) -> TaskExample:
+    """Returns the example of a question that is only searched for: as `ask` makes it, or, without prompt, the question as it is."""
+    if with_prompt:
+        return ask(task, question, example_id)
+    return TaskExample(query=question, target='', answers=[], example_id=example_id, question=question)
+
+
 def generator_for(example_id: int, generator: np.random.Generator | None) -> np.random.Generator:
     """Returns the generator given, or the one that every evaluation uses for this example."""
     # By the example's own number, so that a subset of the file is evaluated on the same draws.

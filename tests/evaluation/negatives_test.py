@@ -10,6 +10,8 @@ from atlas_jax.corpus import documents
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.evaluation import negatives
 from atlas_jax.input import question_passages
+from atlas_jax.tasks import qa
+from tests.testing import tiny_run
 
 TEXTS = ['Paris is the capital of France.', 'Lyon is a city in France.', 'The capital moved to Paris again.', 'Berlin is large.',
          'France has a capital.']
@@ -79,6 +81,16 @@ def test_questions_without_a_positive_are_left_out(tmp_path, store):
 def test_lines_that_lack_something_are_named(tmp_path, store, row, settings, message):
     with pytest.raises(errors.InputFileError, match=message):
         _mine(tmp_path, store, row, **settings)
+
+
+def test_a_model_searches_for_the_question_as_it_is_trained_on_it(tmp_path):
+    plain = tiny_run.atlas()
+    index = tiny_run.index(plain, tmp_path)
+    prompted = dataclasses.replace(plain, task=qa.QATask('which colour is the thing of {question}', '{target}'))
+    searches = (negatives.by_model(prompted, index, 'exact'), lambda *asked: plain.search(asked[0], index, asked[1]),
+                lambda *asked: prompted.search(asked[0], index, asked[1]))
+    scores = [[each.score for each in search(['thing 3'], 5)[0]] for search in searches]
+    assert scores[0] == scores[1] != scores[2]
 
 
 @pytest.mark.parametrize('settings', [{'filter': 'best'}, {'negatives': 9}, {'margin': -1.0}])

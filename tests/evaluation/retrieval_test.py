@@ -51,12 +51,6 @@ def test_a_finished_index_is_taken_as_it_is(evaluated, tmp_path):
         retrieval.search(atlas, more, index)
 
 
-def test_the_prompt_of_the_task(evaluated):
-    atlas, *_ = evaluated
-    assert retrieval._example(atlas, 'who?', 0, with_prompt=False).query == 'who?'
-    assert retrieval._example(atlas, 'who?', 0, with_prompt=True).query == atlas.task.example({'question': 'who?'}, 0).query
-
-
 def test_the_best_piece_of_a_document_counts():
     found = [('a#1', 3.0), ('x', 2.5), ('a#0', 2.0), ('b', 1.0), ('q', .5), ('c#d', .1)]
     assert list(retrieval._by_document(found, frozenset(['a', 'b', 'q', 'c#d']), 'q')) == [('a', 3.0), ('b', 1.0), ('c#d', .1)]

@@ -118,3 +118,10 @@ def test_passages_of_beir_and_flashrag_are_not_retrieved_for_themselves(file):
     own = file('{"question": "q", "answers": ["a"], "passages": [{"_id": 7, "contents": "T\\none"}]}', name='b.jsonl')
     [passage] = task_lib.read_examples(own, qa.QATask())[0].passages
     assert (passage.docid, passage.title, passage.text) == ('7', 'T', 'one')
+
+
+def test_a_search_is_for_the_question_with_the_prompt_of_the_task_or_as_it_is():
+    task = qa.QATask()
+    assert task_lib.searched(task, 'who?', 3, with_prompt=True) == task_lib.ask(task, 'who?', 3)
+    plain = task_lib.searched(task, 'who?', 3, with_prompt=False)
+    assert (plain.query, plain.question, plain.example_id) == ('who?', 'who?', 3) != (task_lib.ask(task, 'who?', 3).query, 'who?', 3)
