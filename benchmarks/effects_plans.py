@@ -312,10 +312,9 @@ def contexts(bench: Bench) -> Iterator[Job]:
 
 def _of_context(bench: Bench, setting: Mapping[str, Any], folder: pathlib.Path, seed: int) -> train.TrainResult:
     answered = effects_texts.answer_set(bench.work, bench.packages, 'factbook', bench.countries)
-    # As many passages are scored as are read, five at least.
+    # Five passages teach the retriever, however many are read.
     return effects_runs.train_reader(folder, bench, answered.sample('train', 64, seed), effects_runs.index_of(bench, answered), seed,
-                                     steps=setting['steps'], n_context=setting['n_context'], retriever_learning_rate=_RATE,
-                                     distill={'retriever_n_context': max(5, setting['n_context'])})
+                                     steps=setting['steps'], n_context=setting['n_context'], retriever_learning_rate=_RATE)
 
 
 def _asked(bench: Bench, load: Any, n_context: int, searcher: str) -> Row:
