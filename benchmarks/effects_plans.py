@@ -207,9 +207,9 @@ def _few_shot(bench: Bench, experiment: str, setting: Mapping[str, Any], seed: i
         closed = setting['retriever'] == 'closed book'
         model_dir, index = start() if start else (None, None if closed else effects_runs.index_of(bench, answered))
         count = None if setting['examples'] == 'all' else setting['examples']
-        result = effects_runs.train_reader(
+        result, costs = effects_runs.measured(lambda: effects_runs.train_reader(
             folder, bench, answered.sample('train', count, seed), index, seed, steps=setting['steps'], n_context=setting['n_context'],
-            distill=distill, refresh=refresh, model_dir=model_dir, retriever_learning_rate=rate)
+            distill=distill, refresh=refresh, model_dir=model_dir, retriever_learning_rate=rate))
         opened = None
         if not closed:
             # The passages' encoder was trained too: the index that was trained on is another model's.
@@ -221,16 +221,10 @@ def _few_shot(bench: Bench, experiment: str, setting: Mapping[str, Any], seed: i
             # What staleness costs whoever answers without building the index again.
             stale = effects_runs.found(result.atlas, asked, api.Index.open(index, force=True), setting['n_context'])
             row['outcomes']['stale_rank'] = stale
-        return {**row, 'figures': row['figures'] | costs(result)}
+        return {**row, 'figures': row['figures'] | costs}
 
     with effects_runs.forgetting(folder, index_dir):
         yield Job(experiment, setting, seed, run)
-
-
-def costs(result: train.TrainResult) -> dict[str, Any]:
-    """Returns what a training took: seconds a step, and of all steps but the first."""
-    history = result.history
-    return {'seconds_a_step': effects_runs.seconds_a_step(history), 'training_seconds': sum(row['seconds'] for row in history[1:])}
 
 
 # d: knowledge that changes, and an index that follows its encoder.
@@ -310,11 +304,12 @@ def contexts(bench: Bench) -> Iterator[Job]:
                               functools.partial(_asked, bench, load, 5, searcher))
 
 
-def _of_context(bench: Bench, setting: Mapping[str, Any], folder: pathlib.Path, seed: int) -> train.TrainResult:
+def _of_context(bench: Bench, setting: Mapping[str, Any], folder: pathlib.Path, seed: int) -> tuple[train.TrainResult, dict[str, Any]]:
     answered = effects_texts.answer_set(bench.work, bench.packages, 'factbook', bench.countries)
     # Five passages teach the retriever, however many are read.
-    return effects_runs.train_reader(folder, bench, answered.sample('train', 64, seed), effects_runs.index_of(bench, answered), seed,
-                                     steps=setting['steps'], n_context=setting['n_context'], retriever_learning_rate=_RATE)
+    return effects_runs.measured(lambda: effects_runs.train_reader(
+        folder, bench, answered.sample('train', 64, seed), effects_runs.index_of(bench, answered), seed, steps=setting['steps'],
+        n_context=setting['n_context'], retriever_learning_rate=_RATE))
 
 
 def _asked(bench: Bench, load: Any, n_context: int, searcher: str) -> Row:
@@ -325,10 +320,10 @@ def _asked(bench: Bench, load: Any, n_context: int, searcher: str) -> Row:
     if searcher == 'codes':
         # As docs/search.md chooses for a million passages; of so few, every eighth is a candidate.
         codes_building.compress(index.index, codes_building.Settings(96, 300, accept_recall=True), show_progress=False)
-    result = load()
+    result, costs = load()
     row = effects_runs.answered(result.atlas, answered.sample('test', bench.questions, 0), index, n_context=n_context,
                                 search=SearchConfig(searcher=searcher), batch_size=max(1, min(16, 80 // n_context)))
-    return {**row, 'figures': row['figures'] | costs(result)}
+    return {**row, 'figures': row['figures'] | costs}
 
 
 EXPERIMENTS = {'a': label_free, 'b': joint_losses, 'c': examples, 'd': knowledge, 'e': contexts}

@@ -148,9 +148,9 @@ def _tables_b(rows: Sequence[Row]) -> Iterable[str]:
         fixed = matching(mine, 'b', retriever='frozen')
         count = len(exact_match(mine[0]))
         yield f'{name}, {count} test questions:'
-        yield _table(['retriever', 'loss', 'seeds', 'exact match', 'less fixed', 'R@1', 'less fixed', 's an update'],
+        yield _table(['retriever', 'loss', 'seeds', 'exact match', 'less fixed', 'R@1', 'less fixed', 'CPU s an update'],
                      [[*way.split('/'), len(each), _cell(each, exact_match), '' if each == fixed else _apart(fixed, each, exact_match),
-                       _cell(each, recall_1), '' if each == fixed else _apart(fixed, each, recall_1), _mean(each, 'seconds_a_step')]
+                       _cell(each, recall_1), '' if each == fixed else _apart(fixed, each, recall_1), _mean(each, 'cpu_seconds_a_step')]
                       for way, each in _by(mine, lambda row: f'{row["setting"]["retriever"]}/{row["setting"].get("loss", "–")}').items()])
 
 
@@ -184,10 +184,10 @@ def _tables_d(rows: Sequence[Row]) -> Iterable[str]:
         never = named.get('never', [])
         yield 'Joint training by how the index is refreshed:'
         yield _table(['index', 'seeds', 'exact match', 'less never', 'R@1', 'less never', 'R@1 in the index of the beginning',
-                      's an update', 'training s'],
+                      'CPU s an update', 'training, CPU s'],
                      [[name, len(mine), _cell(mine, exact_match), '' if mine == never else _apart(never, mine, exact_match),
                        _cell(mine, recall_1), '' if mine == never else _apart(never, mine, recall_1), _cell(mine, _stale_recall_1),
-                       _mean(mine, 'seconds_a_step'), _mean(mine, 'training_seconds')] for name, mine in named.items()])
+                       _mean(mine, 'cpu_seconds_a_step'), _mean(mine, 'training_cpu_seconds')] for name, mine in named.items()])
 
 
 def _tables_e(rows: Sequence[Row]) -> Iterable[str]:
@@ -195,9 +195,10 @@ def _tables_e(rows: Sequence[Row]) -> Iterable[str]:
     asked = sorted({row['setting']['answered_with'] for row in exact})
     if exact:
         yield 'Exact match by passages read in training (lines) and in answering (columns):'
-        yield _table(['trained with', *map(str, asked), 's an update'],
+        yield _table(['trained with', *map(str, asked), 'CPU s an update'],
                      [[read, *(_cell(matching(mine, 'e', answered_with=count), exact_match) for count in asked),
-                       _mean(mine, 'seconds_a_step')] for read, mine in _by(exact, lambda row: str(row['setting']['n_context'])).items()])
+                       _mean(mine, 'cpu_seconds_a_step')]
+                      for read, mine in _by(exact, lambda row: str(row['setting']['n_context'])).items()])
     others = [row for row in rows if row['setting']['searcher'] != 'exact']
     if others:
         first = others[0]['setting']
@@ -259,9 +260,9 @@ def _draw_refresh(rows: Sequence[Row], path: pathlib.Path) -> bool:
         return False
     canvas, field = _canvas()
     for name, each in _by(mine, lambda row: row['setting']['refresh']).items():
-        seconds = [row['figures']['training_seconds'] for row in each]
-        _line(field, [(sum(seconds) / len(seconds), summary(each, recall_1))], label=name)
-    field.set(xlabel='seconds of training', ylabel='R@1')
+        seconds = [row['figures']['training_cpu_seconds'] for row in each]
+        _line(field, [(sum(seconds) / len(seconds), summary(each, exact_match))], label=name)
+    field.set(xlabel='processor seconds of training', ylabel='exact match')
     field.legend()
     canvas.savefig(path, metadata={'Date': None})
     return True
@@ -285,5 +286,5 @@ def _draw_contexts(rows: Sequence[Row], path: pathlib.Path) -> bool:
 
 # By letter: the file's name, what draws it where there are rows, and what it shows.
 PICTURES = {'c': ('examples', _draw_examples, 'exact match by the number of training examples'),
-            'd': ('refresh', _draw_refresh, 'R@1 over seconds of training, by how the index is refreshed'),
+            'd': ('refresh', _draw_refresh, 'exact match over processor seconds of training, by how the index is refreshed'),
             'e': ('contexts', _draw_contexts, 'exact match by passages read in answering, a line for each number in training')}

@@ -176,9 +176,16 @@ def pretrain(folder: pathlib.Path, reader: pathlib.Path, retriever: pathlib.Path
     return train.train(**arguments)
 
 
-def seconds_a_step(history: tuple[dict[str, float], ...]) -> float | None:
-    """Returns the median of a run's steps but the first, which compiles; None for a run that had ended before."""
-    return statistics.median(row['seconds'] for row in history[1:]) if len(history) > 1 else None
+def measured(training: Callable[[], train.TrainResult]) -> tuple[train.TrainResult, dict[str, Any]]:
+    """Runs a training; returns its result and what it took in processor seconds, which other work on the machine does not lengthen.
+
+    They are those of all steps but the first, which compiles: the median of one, and all together; None for a run that had ended before.
+    """
+    clock, processor = time.perf_counter(), time.process_time()
+    result = training()
+    share = (time.process_time() - processor) / (time.perf_counter() - clock)
+    seconds = [row['seconds'] * share for row in result.history[1:]]
+    return result, {'cpu_seconds_a_step': statistics.median(seconds) if seconds else None, 'training_cpu_seconds': sum(seconds) or None}
 
 
 # Searching.

@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 import sys
+import types
 
 import effects
 import effects_report
@@ -19,7 +20,7 @@ PAGE = ''.join(f'## {letter}\n\n<!-- {letter} -->\nstale\n<!-- /{letter} -->\n\n
 
 def row(experiment: str, setting: dict, seed: int, **values) -> dict:
     """A made-up row."""
-    figures = values.pop('figures', {'seconds_a_step': 2.0, 'training_seconds': 60.0, 'passages': 10, 'questions': 4})
+    figures = values.pop('figures', {'cpu_seconds_a_step': 2.0, 'training_cpu_seconds': 60.0, 'passages': 10, 'questions': 4})
     return {'experiment': experiment, 'setting': setting, 'seed': seed, 'figures': figures, 'outcomes': values}
 
 
@@ -133,7 +134,7 @@ def test_the_report_fills_the_page_from_rows_alone(tmp_path, monkeypatch):
     assert '| frozen | – | 2 | .625 ± .177' in text and '| joint | pdist | 2 |' in text
     assert '| 8 | 2 | .625' in text and '| 2025 | 2014 | 2 | .500' in text and '| int8 | 2 | .625' in text
     assert '| rolling, 1 % a step | 2 |' in text and '| .750 ± .000' in text
-    assert '| trained with | 5 | 10 | s an update |' in text
+    assert '| trained with | 5 | 10 | CPU s an update |' in text
     for name, *_ in effects_report.PICTURES.values():
         assert '<svg' in (tmp_path / f'evidence-{name}.svg').read_text() and text.count(f'](evidence-{name}.svg)') == 1
     before = text
@@ -250,6 +251,16 @@ def test_a_shorter_training_is_never_warmed_up_for_longer_than_it_takes(tmp_path
     trained = [setting for setting in found if 'total_steps' in setting]
     assert {setting.get('start') for setting in trained} == {None, 'random'}
     assert all(setting['warmup_steps'] <= setting['total_steps'] == 6 for setting in trained)
+
+
+def test_a_training_is_measured_by_what_the_processor_worked(monkeypatch):
+    import effects_runs
+    history = tuple({'seconds': seconds} for seconds in (90., 4., 2., 8.))
+    # 100 seconds in which the process had the processor for 50, as beside another one.
+    clocks = {name: iter(times).__next__ for name, times in (('perf_counter', (0., 100.)), ('process_time', (7., 57.)))}
+    monkeypatch.setattr(effects_runs, 'time', types.SimpleNamespace(**clocks))
+    result, costs = effects_runs.measured(lambda: types.SimpleNamespace(history=history))
+    assert result.history == history and costs == {'cpu_seconds_a_step': 2., 'training_cpu_seconds': 7.}
 
 
 def test_weights_between_old_and_new():
