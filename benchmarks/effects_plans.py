@@ -13,7 +13,7 @@ from typing import Any
 
 import effects_runs
 import effects_texts
-from effects_rows import Job, Row
+from effects_rows import WAYS, Job, Row
 from effects_runs import Bench
 
 from atlas_jax import api, train
@@ -164,16 +164,22 @@ PRETRAINING_STEPS = 200
 
 
 def examples(bench: Bench) -> Iterator[Job]:
-    """Yields: closed book, a fixed retriever, joint, and joint after joint pre-training on the passages, by the number of examples."""
+    """Yields: closed book, a fixed retriever, one that is trained, and one after joint pre-training, by the number of examples."""
     for seed in bench.seeds:
         for count in EXAMPLES:
-            for way in ('closed book', 'frozen', 'joint', 'pre-trained, joint'):
+            for way in WAYS:
                 # A pass over 256 examples; of more examples so many are seen too.
                 steps = bench.steps or (STEPS if count and count <= 64 else 64)
                 setting = {'set': 'factbook', 'retriever': way, 'examples': count or 'all', 'steps': steps, 'n_context': 3, **bench.sizes}
-                distill = {} if way == 'closed book' else {'retriever_training': 'frozen' if way == 'frozen' else 'joint'}
-                start = functools.partial(_pretrained, bench) if way == 'pre-trained, joint' else None
-                yield from _few_shot(bench, 'c', setting, seed, distill, start)
+                distill = {} if way == 'closed book' else {'retriever_training': way.removeprefix('pre-trained, ')}
+                start = functools.partial(_pretrained, bench) if way.startswith('pre-trained') else None
+                # Where b has made the same training and asked the same questions.
+                same = {**setting, **({} if way == 'frozen' else {'loss': 'pdist'})}
+                made = [row for row in bench.rows.of('b', **same) if row['seed'] == seed]
+                if made:
+                    yield Job('c', setting, seed, lambda row=made[0]: {name: row[name] for name in ('outcomes', 'predictions', 'figures')})
+                else:
+                    yield from _few_shot(bench, 'c', setting, seed, distill, start)
 
 
 def _pretrained(bench: Bench) -> tuple[pathlib.Path, pathlib.Path]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import effects_rows
-from effects_rows import Measure, Row, difference, exact_match, matching, ndcg, recall_1, summary
+from effects_rows import WAYS, Measure, Row, difference, exact_match, matching, ndcg, recall_1, summary
 
 # What a row of other than full size says of it; rows of different sizes never stand in one table.
 _SIZES = {'questions': 'questions a set', 'steps_given': 'updates a training', 'search_set': 'passages and questions a searched set',
@@ -92,6 +92,12 @@ def _by(rows: Iterable[Row], name_of: Callable[[Row], str]) -> dict[str, list[Ro
     return found
 
 
+def _by_number(rows: Iterable[Row], field: str) -> dict[str, list[Row]]:
+    """Returns the rows by a number of their settings, least first; "all" is the greatest."""
+    found = _by(rows, lambda row: str(row['setting'][field]))
+    return {name: found[name] for name in sorted(found, key=lambda name: float('inf') if name == 'all' else int(name))}
+
+
 def _described(row: Row) -> str:
     setting = row['setting']
     if setting['name'] == 'untrained' and 'start' in setting:
@@ -154,21 +160,19 @@ def _tables_b(rows: Sequence[Row]) -> Iterable[str]:
                       for way, each in _by(mine, lambda row: f'{row["setting"]["retriever"]}/{row["setting"].get("loss", "–")}').items()])
 
 
-WAYS = ('closed book', 'frozen', 'joint', 'pre-trained, joint')
-
-
 def _tables_c(rows: Sequence[Row]) -> Iterable[str]:
-    counts = _by(rows, lambda row: str(row['setting']['examples']))
+    counts = _by_number(rows, 'examples')
     yield 'Exact match:'
     yield _table(['examples', 'seeds', *WAYS],
                  [[count, len({row['seed'] for row in mine}), *(_cell(matching(mine, 'c', retriever=way), exact_match) for way in WAYS)]
                   for count, mine in counts.items()])
     yield 'Differences:'
-    pairs = (('closed book', 'joint'), ('frozen', 'joint'), ('joint', 'pre-trained, joint'))
-    yield _table(['examples', *(f'{after} less {before}' for before, after in pairs), 'R@1: pre-trained, joint less frozen'],
-                 [[count, *(_apart(matching(mine, 'c', retriever=before), matching(mine, 'c', retriever=after), exact_match)
-                            for before, after in pairs),
-                   _apart(matching(mine, 'c', retriever='frozen'), matching(mine, 'c', retriever='pre-trained, joint'), recall_1)]
+    pairs = (('closed book', 'query_side'), ('frozen', 'query_side'), ('query_side', 'joint'), ('query_side', 'pre-trained, query_side'),
+             ('joint', 'pre-trained, joint'))
+    last = ('frozen', 'pre-trained, query_side')
+    yield _table(['examples', *(f'{after} less {before}' for before, after in pairs), f'R@1: {last[1]} less {last[0]}'],
+                 [[count, *(_apart(matching(mine, 'c', retriever=before), matching(mine, 'c', retriever=after), measure)
+                            for (before, after), measure in (*((pair, exact_match) for pair in pairs), (last, recall_1)))]
                   for count, mine in counts.items()])
 
 
@@ -198,7 +202,7 @@ def _tables_e(rows: Sequence[Row]) -> Iterable[str]:
         yield _table(['trained with', *map(str, asked), 'CPU s an update'],
                      [[read, *(_cell(matching(mine, 'e', answered_with=count), exact_match) for count in asked),
                        _mean(mine, 'cpu_seconds_a_step')]
-                      for read, mine in _by(exact, lambda row: str(row['setting']['n_context'])).items()])
+                      for read, mine in _by_number(exact, 'n_context').items()])
     others = [row for row in rows if row['setting']['searcher'] != 'exact']
     if others:
         first = others[0]['setting']
@@ -242,7 +246,7 @@ def _draw_examples(rows: Sequence[Row], path: pathlib.Path) -> bool:
         return False
     canvas, field = _canvas()
     for way in WAYS:
-        named = _by(matching(mine, 'c', retriever=way), lambda row: str(row['setting']['examples']))
+        named = _by_number(matching(mine, 'c', retriever=way), 'examples')
         if named:
             # All of the Factbook's training questions.
             _line(field, [(576 if name == 'all' else int(name), summary(each, exact_match)) for name, each in named.items()], label=way)
@@ -273,8 +277,8 @@ def _draw_contexts(rows: Sequence[Row], path: pathlib.Path) -> bool:
     if not mine:
         return False
     canvas, field = _canvas()
-    for read, each in _by(mine, lambda row: str(row['setting']['n_context'])).items():
-        named = _by(each, lambda row: str(row['setting']['answered_with']))
+    for read, each in _by_number(mine, 'n_context').items():
+        named = _by_number(each, 'answered_with')
         _line(field, [(int(count), summary(of_count, exact_match)) for count, of_count in named.items()], label=f'trained with {read}')
     field.set(xscale='log', xlabel='passages read in answering', ylabel='exact match')
     field.set_xticks([1, 2, 5, 10, 20, 40], ['1', '2', '5', '10', '20', '40'])

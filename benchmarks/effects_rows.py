@@ -13,6 +13,10 @@ import statistics as numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+# Of c: how the retriever is trained. The paper's few-shot runs train the query side; "pre-trained" starts from both models after joint
+# pre-training on the passages.
+WAYS = ('closed book', 'frozen', 'query_side', 'pre-trained, query_side', 'joint', 'pre-trained, joint')
+
 Row = dict[str, Any]
 Setting = Mapping[str, Any]
 

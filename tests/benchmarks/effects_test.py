@@ -106,7 +106,7 @@ def made_up() -> list[dict]:
         right = {'exact_match': [1, 0, 1, seed], 'gold_rank': [1, 2, 0, 1]}
         found += [row('b', {'set': 'factbook', 'retriever': way, **more}, seed, **right)
                   for way, more in (('frozen', {}), ('joint', {'loss': 'pdist'}))]
-        found += [row('c', {'retriever': way, 'examples': count}, seed, **right) for way in ('closed book', 'joint')
+        found += [row('c', {'retriever': way, 'examples': count}, seed, **right) for way in ('closed book', 'query_side')
                   for count in (8, 'all')]
         found += [row('d', {'trained_in': '2025', 'index': year}, seed, of_2014=[1, 0], of_2025=[0, 1]) for year in ('2014', '2025')]
         found += [row('d', {'refresh': name, 'retriever': 'joint'}, seed, stale_rank=[0, 1, 1, 1], **right)
@@ -261,6 +261,18 @@ def test_a_training_is_measured_by_what_the_processor_worked(monkeypatch):
     monkeypatch.setattr(effects_runs, 'time', types.SimpleNamespace(**clocks))
     result, costs = effects_runs.measured(lambda: types.SimpleNamespace(history=history))
     assert result.history == history and costs == {'cpu_seconds_a_step': 2., 'training_cpu_seconds': 7.}
+
+
+def test_a_training_of_both_experiments_is_made_once(tmp_path):
+    import effects_plans
+    import effects_runs
+    bench = effects_runs.Bench(tmp_path, None, effects_rows.Rows(tmp_path / 'rows.jsonl'), seeds=(0,))
+    for job in effects_plans.joint_losses(bench):
+        if job.setting['set'] == 'factbook' and job.setting.get('loss', 'pdist') == 'pdist':
+            bench.rows.add(row('b', dict(job.setting), 0, exact_match=[1]) | {'predictions': [job.setting['retriever']]})
+    found = {(job.setting['examples'], job.setting['retriever']): job.run for job in effects_plans.examples(bench)}
+    assert [found[64, way]()['predictions'] for way in ('frozen', 'query_side', 'joint')] == [['frozen'], ['query_side'], ['joint']]
+    assert {way for _, way in found} == set(effects_rows.WAYS) and len(found) == 30
 
 
 def test_weights_between_old_and_new():
