@@ -144,19 +144,24 @@ def _joint_after(bench: Bench, searched: effects_texts.SearchSet, setting: Mappi
 # b, c: what the retriever learns from the reader, and from how many examples.
 
 MODES = ('pdist', 'adist', 'emdr', 'loop')
+REFRESHED = 'joint, index embedded every 8 updates'
 _RATE = 5e-5  # of the retriever, in every run that trains it
 STEPS = 24  # updates of a few-shot run, each of BATCH_SIZE examples: a pass and a half over 64
 
 
 def joint_losses(bench: Bench) -> Iterator[Job]:
-    """Yields: a fixed retriever, and each loss with the query side alone or both sides trained, on two sets."""
-    ways = [('frozen', 'pdist'), *((way, mode) for way in ('query_side', 'joint') for mode in MODES)]
+    """Yields: a fixed retriever, and each loss with the query side alone or both sides trained, on two sets; and both sides with an index
+    that follows.
+    """
+    ways = [('frozen', 'pdist'), *((way, mode) for way in ('query_side', 'joint') for mode in MODES), (REFRESHED, 'pdist')]
     for name in ('factbook', 'squad'):
         for seed in bench.seeds:
             for way, mode in ways:
                 setting = {'set': name, 'retriever': way, **({} if way == 'frozen' else {'loss': mode}), 'examples': 64,
                            'steps': bench.steps or STEPS, 'n_context': 3, **bench.sizes}
-                yield from _few_shot(bench, 'b', setting, seed, {'retriever_training': way, 'gold_score_mode': mode})
+                followed = RefreshConfig(schedule='8') if way == REFRESHED else None
+                distill = {'retriever_training': way.partition(',')[0], 'gold_score_mode': mode}
+                yield from _few_shot(bench, 'b', setting, seed, distill, refresh=followed)
 
 
 EXAMPLES: tuple[int | None, ...] = (8, 16, 64, 256, None)
