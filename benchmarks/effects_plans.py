@@ -182,7 +182,9 @@ def examples(bench: Bench) -> Iterator[Job]:
                 same = {**setting, **({} if way == 'frozen' else {'loss': 'pdist'})}
                 made = [row for row in bench.rows.of('b', **same) if row['seed'] == seed]
                 if made:
-                    yield Job('c', setting, seed, lambda row=made[0]: {name: row[name] for name in ('outcomes', 'predictions', 'figures')})
+                    # Rows that are kept lack what was answered.
+                    found = {name: value for name, value in made[0].items() if name not in ('experiment', 'setting', 'seed')}
+                    yield Job('c', setting, seed, functools.partial(dict, found))
                 else:
                     yield from _few_shot(bench, 'c', setting, seed, distill, start)
 
@@ -218,7 +220,7 @@ def _few_shot(bench: Bench, experiment: str, setting: Mapping[str, Any], seed: i
         closed = setting['retriever'] == 'closed book'
         model_dir, index = start() if start else (None, None if closed else effects_runs.index_of(bench, answered))
         count = None if setting['examples'] == 'all' else setting['examples']
-        result, costs = effects_runs.measured(lambda: effects_runs.train_reader(
+        result, costs = effects_runs.measured(folder, lambda: effects_runs.train_reader(
             folder, bench, answered.sample('train', count, seed), index, seed, steps=setting['steps'], n_context=setting['n_context'],
             distill=distill, refresh=refresh, model_dir=model_dir, retriever_learning_rate=rate))
         opened = None
@@ -318,7 +320,7 @@ def contexts(bench: Bench) -> Iterator[Job]:
 def _of_context(bench: Bench, setting: Mapping[str, Any], folder: pathlib.Path, seed: int) -> tuple[train.TrainResult, dict[str, Any]]:
     answered = effects_texts.answer_set(bench.work, bench.packages, 'factbook', bench.countries)
     # Five passages teach the retriever, however many are read.
-    return effects_runs.measured(lambda: effects_runs.train_reader(
+    return effects_runs.measured(folder, lambda: effects_runs.train_reader(
         folder, bench, answered.sample('train', 64, seed), effects_runs.index_of(bench, answered), seed, steps=setting['steps'],
         n_context=setting['n_context'], retriever_learning_rate=_RATE))
 

@@ -264,8 +264,9 @@ def _draw_refresh(rows: Sequence[Row], path: pathlib.Path) -> bool:
         return False
     canvas, field = _canvas()
     for name, each in _by(mine, lambda row: row['setting']['refresh']).items():
-        seconds = [row['figures']['training_cpu_seconds'] for row in each]
-        _line(field, [(sum(seconds) / len(seconds), summary(each, exact_match))], label=name)
+        seconds = [row['figures']['training_cpu_seconds'] for row in each if row['figures'].get('training_cpu_seconds')]
+        if seconds:
+            _line(field, [(sum(seconds) / len(seconds), summary(each, exact_match))], label=name)
     field.set(xlabel='processor seconds of training', ylabel='exact match')
     field.legend()
     canvas.savefig(path, metadata={'Date': None})

@@ -24,6 +24,7 @@ from atlas_jax.io import jsonl
 from atlas_jax.io.folder import Folder
 from atlas_jax.metrics import ranking
 from atlas_jax.model import ModelSource
+from atlas_jax.report import run_log
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import prepare
 from atlas_jax.tasks import qa
@@ -176,15 +177,16 @@ def pretrain(folder: pathlib.Path, reader: pathlib.Path, retriever: pathlib.Path
     return train.train(**arguments)
 
 
-def measured(training: Callable[[], train.TrainResult]) -> tuple[train.TrainResult, dict[str, Any]]:
-    """Runs a training; returns its result and what it took in processor seconds, which other work on the machine does not lengthen.
+def measured(folder: pathlib.Path, training: Callable[[], train.TrainResult]) -> tuple[train.TrainResult, dict[str, Any]]:
+    """Runs the training of a folder; returns its result and what it took in processor seconds, which other work does not lengthen.
 
-    They are those of all steps but the first, which compiles: the median of one, and all together; None for a run that had ended before.
+    They are those of all steps but the first, which compiles: the median of one, and all together. A step has its wall-clock seconds times
+    the process's share of the processor in the whole training. None for a training that another process began: its share is not known.
     """
-    clock, processor = time.perf_counter(), time.process_time()
+    begun, clock, processor = (folder / run_log.METRICS_FILE).is_file(), time.perf_counter(), time.process_time()
     result = training()
     share = (time.process_time() - processor) / (time.perf_counter() - clock)
-    seconds = [row['seconds'] * share for row in result.history[1:]]
+    seconds = [] if begun else [row['seconds'] * share for row in result.history[1:]]
     return result, {'cpu_seconds_a_step': statistics.median(seconds) if seconds else None, 'training_cpu_seconds': sum(seconds) or None}
 
 

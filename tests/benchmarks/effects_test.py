@@ -253,14 +253,17 @@ def test_a_shorter_training_is_never_warmed_up_for_longer_than_it_takes(tmp_path
     assert all(setting['warmup_steps'] <= setting['total_steps'] == 6 for setting in trained)
 
 
-def test_a_training_is_measured_by_what_the_processor_worked(monkeypatch):
+def test_a_training_is_measured_by_what_the_processor_worked(tmp_path, monkeypatch):
     import effects_runs
     history = tuple({'seconds': seconds} for seconds in (90., 4., 2., 8.))
     # 100 seconds in which the process had the processor for 50, as beside another one.
-    clocks = {name: iter(times).__next__ for name, times in (('perf_counter', (0., 100.)), ('process_time', (7., 57.)))}
+    clocks = {name: iter(times * 2).__next__ for name, times in (('perf_counter', (0., 100.)), ('process_time', (7., 57.)))}
     monkeypatch.setattr(effects_runs, 'time', types.SimpleNamespace(**clocks))
-    result, costs = effects_runs.measured(lambda: types.SimpleNamespace(history=history))
+    result, costs = effects_runs.measured(tmp_path, lambda: types.SimpleNamespace(history=history))
     assert result.history == history and costs == {'cpu_seconds_a_step': 2., 'training_cpu_seconds': 7.}
+    (tmp_path / 'metrics.jsonl').touch()  # another process began it, and had a share of its own
+    _, costs = effects_runs.measured(tmp_path, lambda: types.SimpleNamespace(history=history))
+    assert costs == {'cpu_seconds_a_step': None, 'training_cpu_seconds': None}
 
 
 def test_a_training_of_both_experiments_is_made_once(tmp_path):
@@ -271,6 +274,7 @@ def test_a_training_of_both_experiments_is_made_once(tmp_path):
         if job.setting['set'] == 'factbook' and job.setting.get('loss', 'pdist') == 'pdist':
             bench.rows.add(row('b', dict(job.setting), 0, exact_match=[1]) | {'predictions': [job.setting['retriever']]})
     found = {(job.setting['examples'], job.setting['retriever']): job.run for job in effects_plans.examples(bench)}
+    assert set(found[64, 'joint']()) == {'figures', 'outcomes', 'predictions'}
     assert [found[64, way]()['predictions'] for way in ('frozen', 'query_side', 'joint')] == [['frozen'], ['query_side'], ['joint']]
     assert {way for _, way in found} == set(effects_rows.WAYS) and len(found) == 30
 
