@@ -237,8 +237,17 @@ def _as_stored(fresh: jax.Array, embeddings: jax.Array, scales: jax.Array | None
 
 
 def refresher_of(config: RefreshConfig | None, prepared: prepare.Prepared) -> Refresher | None:
-    """Returns the refresher of the index; None where nothing is ever embedded again. Raises ConfigError for an index it cannot refresh."""
+    """Returns the refresher of the index; None where nothing is ever embedded again, of which a run that moves the passage encoder is told.
+
+    Raises ConfigError for an index it cannot refresh.
+    """
     if config is None or not config.refreshes:
+        spec = prepared.spec
+        if spec.embeds_passages and prepared.index is not None and not spec.search.rerank_candidates:
+            # It costs answers more than the trained encoder gains them (docs/evidence.md), and "joint" is the default.
+            prepare.say_once('the passage encoder is trained and the index stays as it was embedded before: the reader will meet other '
+                             'passages after training than in it; refresh the index (RefreshConfig), or choose '
+                             'DistillConfig.retriever_training "query_side"')
         return None
     if not prepared.spec.embeds_passages or prepared.knowledge is None or prepared.knowledge.index is None:
         raise errors.ConfigError('a refresh embeds the index again by a passage encoder that is trained: it needs an index that is '

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ import pytest
 
 from atlas_jax import errors, partitioning
 from atlas_jax.searchers import int8
-from atlas_jax.steps import retrieve
+from atlas_jax.searchers.config import SearchConfig
+from atlas_jax.steps import prepare, retrieve
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import refresh
 from tests.testing import tiny
@@ -130,6 +132,20 @@ def test_state_comes_back(spec):
     assert other.state() == refresher.state()
     with pytest.raises(errors.ConfigError, match='7 blocks, this run has 56'):
         _refresher(spec, block=1)[0].restore(refresher.state())
+
+
+@pytest.mark.parametrize('training, candidates, searched, told', [
+    ('joint', 0, True, True), ('untied', 0, True, True), ('query_side', 0, True, False), ('frozen', 0, True, False),
+    ('joint', 16, True, False), ('joint', 0, False, False)])  # candidates of re-ranking are embedded anew
+def test_a_run_that_leaves_its_index_behind_is_told(capsys, training, candidates, searched, told):
+    prepare.say_once.cache_clear()
+    known = tiny.knowledge()
+    mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+    spec = spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(known), 4, spec_lib.DistillConfig(
+        retriever_training=training), search=SearchConfig(rerank_candidates=candidates))
+    prepared = types.SimpleNamespace(spec=spec, index=object() if searched else None, knowledge=None)
+    assert refresh.refresher_of(None, prepared) is None
+    assert ('the index stays as it was embedded before' in capsys.readouterr().err) == told
 
 
 @pytest.mark.parametrize('options', [{'rolling_fraction': 1.5}, {'block_passages': 0}, {'schedule': '3-4'}, {'schedule': '1-2-3:4'}])
