@@ -13,7 +13,7 @@ from typing import Any
 
 import effects_runs
 import effects_texts
-from effects_rows import WAYS, Job, Row
+from effects_rows import MODES, REFRESHED, WAYS, Job, Row
 from effects_runs import Bench
 
 from atlas_jax import api, train
@@ -143,8 +143,6 @@ def _joint_after(bench: Bench, searched: effects_texts.SearchSet, setting: Mappi
 
 # b, c: what the retriever learns from the reader, and from how many examples.
 
-MODES = ('pdist', 'adist', 'emdr', 'loop')
-REFRESHED = 'joint, index embedded every 8 updates'
 _RATE = 5e-5  # of the retriever, in every run that trains it
 STEPS = 24  # updates of a few-shot run, each of BATCH_SIZE examples: a pass and a half over 64
 

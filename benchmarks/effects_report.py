@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import effects_rows
-from effects_rows import WAYS, Measure, Row, difference, exact_match, matching, ndcg, recall_1, summary
+from effects_rows import MODES, REFRESHED, WAYS, Measure, Row, difference, exact_match, matching, ndcg, recall_1, summary
 
 # What a row of other than full size says of it; rows of different sizes never stand in one table.
 _SIZES = {'questions': 'questions a set', 'steps_given': 'updates a training', 'search_set': 'passages and questions a searched set',
@@ -54,16 +54,22 @@ def _table(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
     return '\n'.join(f'| {" | ".join(str(cell) for cell in line)} |' for line in shown)
 
 
-def _cell(rows: Sequence[Row], measure: Measure) -> str:
-    return str(summary(rows, measure)) if rows else '–'
+def _cell(rows: Sequence[Row], measure: Measure, seeds: int | None = None) -> str:
+    """Returns the mean; `seeds` of its line are named where it has fewer."""
+    return _noted(summary(rows, measure), seeds) if rows else '–'
 
 
-def _apart(before: Sequence[Row], after: Sequence[Row], measure: Measure) -> str:
-    """Returns the paired difference; bold where its interval leaves out 0."""
-    if not before or not after:
+def _apart(before: Sequence[Row], after: Sequence[Row], measure: Measure, seeds: int | None = None) -> str:
+    """Returns the paired difference; bold where its interval leaves out 0. `seeds` of its line are named where it has fewer."""
+    try:
+        found = difference(before, after, measure)
+    except ValueError:
         return '–'
-    found = difference(before, after, measure)
-    return f'**{found}**' if found.low > 0 or found.high < 0 else str(found)
+    return f'**{_noted(found, seeds)}**' if found.low > 0 or found.high < 0 else _noted(found, seeds)
+
+
+def _noted(found: effects_rows.Summary, seeds: int | None) -> str:
+    return f'{found}; {found.seeds} of {seeds} seeds' if seeds is not None and found.seeds < seeds else str(found)
 
 
 def _of_outcome(name: str) -> Measure:
@@ -150,28 +156,35 @@ def _tables_a(rows: Sequence[Row]) -> Iterable[str]:
 
 
 def _tables_b(rows: Sequence[Row]) -> Iterable[str]:
+    def place(row: Row) -> tuple[int, int]:
+        """Returns where the row stands: first by the way, then by the loss."""
+        way = row['setting']['retriever']
+        return ('frozen', 'query_side', 'joint', REFRESHED).index(way), MODES.index(row['setting'].get('loss', MODES[0]))
+
     for name, mine in _by(rows, lambda row: row['setting']['set']).items():
         fixed = matching(mine, 'b', retriever='frozen')
         count = len(exact_match(mine[0]))
         yield f'{name}, {count} test questions:'
+        named = _by(sorted(mine, key=place), lambda row: f'{row["setting"]["retriever"]}/{row["setting"].get("loss", "–")}')
         yield _table(['retriever', 'loss', 'seeds', 'exact match', 'less fixed', 'R@1', 'less fixed', 'CPU s an update'],
-                     [[*way.split('/'), len(each), _cell(each, exact_match), '' if each == fixed else _apart(fixed, each, exact_match),
-                       _cell(each, recall_1), '' if each == fixed else _apart(fixed, each, recall_1), _mean(each, 'cpu_seconds_a_step')]
-                      for way, each in _by(mine, lambda row: f'{row["setting"]["retriever"]}/{row["setting"].get("loss", "–")}').items()])
+                     [[*way.split('/'), len(each), *(cell for measure in (exact_match, recall_1) for cell in (
+                         _cell(each, measure), '' if each == fixed else _apart(fixed, each, measure))), _mean(each, 'cpu_seconds_a_step')]
+                      for way, each in named.items()])
 
 
 def _tables_c(rows: Sequence[Row]) -> Iterable[str]:
     counts = _by_number(rows, 'examples')
+    seeds = {count: len({row['seed'] for row in mine}) for count, mine in counts.items()}
     yield 'Exact match:'
     yield _table(['examples', 'seeds', *WAYS],
-                 [[count, len({row['seed'] for row in mine}), *(_cell(matching(mine, 'c', retriever=way), exact_match) for way in WAYS)]
+                 [[count, seeds[count], *(_cell(matching(mine, 'c', retriever=way), exact_match, seeds[count]) for way in WAYS)]
                   for count, mine in counts.items()])
     yield 'Differences:'
     pairs = (('closed book', 'query_side'), ('frozen', 'query_side'), ('query_side', 'joint'), ('query_side', 'pre-trained, query_side'),
              ('joint', 'pre-trained, joint'))
     last = ('frozen', 'pre-trained, query_side')
     yield _table(['examples', *(f'{after} less {before}' for before, after in pairs), f'R@1: {last[1]} less {last[0]}'],
-                 [[count, *(_apart(matching(mine, 'c', retriever=before), matching(mine, 'c', retriever=after), measure)
+                 [[count, *(_apart(matching(mine, 'c', retriever=before), matching(mine, 'c', retriever=after), measure, seeds[count])
                             for (before, after), measure in (*((pair, exact_match) for pair in pairs), (last, recall_1)))]
                   for count, mine in counts.items()])
 

@@ -13,6 +13,9 @@ import statistics as numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+# Of b: losses, and the way in which the index follows.
+MODES = ('pdist', 'adist', 'emdr', 'loop')
+REFRESHED = 'joint, index embedded every 8 updates'
 # Of c: how the retriever is trained. The paper's few-shot runs train the query side; "pre-trained" starts from both models after joint
 # pre-training on the passages.
 WAYS = ('closed book', 'frozen', 'query_side', 'pre-trained, query_side', 'joint', 'pre-trained, joint')
@@ -165,17 +168,22 @@ def summary(rows: Sequence[Row], measure: Measure) -> Summary:
 def difference(before: Sequence[Row], after: Sequence[Row], measure: Measure) -> Summary:
     """Compares two settings over the same questions: questions are resampled in pairs, each with its mean over the seeds.
 
-    The spread is that of the seeds' own differences, where both have the same seeds or `before` has one alone.
+    A seed draws the examples, so seeds that one side lacks do not count; an untrained `before` has one row, which stands for all seeds. The
+    spread is that of the seeds' own differences.
 
-    Raises ValueError: no rows, or rows of different questions.
+    Raises ValueError: no rows, no seed of both, or rows of different questions.
     """
     from atlas_jax.metrics import statistics
+    if not (untrained := len(before) == 1 and before[0]['setting'].get('name') == 'untrained'):
+        seeds = {row['seed'] for row in before} & {row['seed'] for row in after}
+        before, after = ([row for row in rows if row['seed'] in seeds] for rows in (before, after))
+    if not before or not after:
+        raise ValueError('the two settings have no seed in common')
     first, second = ([measure(row) for row in rows] for rows in (before, after))
     mean, low, high = statistics.paired_difference(_over_seeds(first), _over_seeds(second))
     by_seed = {row['seed']: sum(values) / len(values) for row, values in zip(before, first, strict=True)}
-    alone = next(iter(by_seed.values())) if len(by_seed) == 1 else None
-    apart = [sum(values) / len(values) - by_seed.get(row['seed'], alone) for row, values in zip(after, second, strict=True)
-             if alone is not None or row['seed'] in by_seed]
+    apart = [sum(values) / len(values) - (by_seed[before[0]['seed']] if untrained else by_seed[row['seed']])
+             for row, values in zip(after, second, strict=True)]
     return Summary(mean, numbers.stdev(apart) if len(apart) > 1 else None, len(after), low, high)
 
 

@@ -65,8 +65,8 @@ def test_only_makes_the_rows_whose_settings_have_the_texts(tmp_path):
 def test_means_are_over_questions_and_seeds_and_differences_are_paired():
     # A question's difficulty counts a hundred times what the training brought: only pairs show it.
     hard = np.random.default_rng(0).integers(0, 2, 400).astype(float)
-    before = [row('b', {}, 0, exact_match=(hard * .9).tolist())]
-    after = [row('b', {}, seed, exact_match=(hard * .9 + .01 + .02 * seed).tolist()) for seed in (0, 1, 2)]
+    before = [row('a', {'name': 'untrained'}, 0, exact_match=(hard * .9).tolist())]
+    after = [row('a', {'name': 'cut'}, seed, exact_match=(hard * .9 + .01 + .02 * seed).tolist()) for seed in (0, 1, 2)]
     found = effects_rows.difference(before, after, effects_rows.exact_match)
     assert found.mean == pytest.approx(.03) and found.low == pytest.approx(.03) and found.high == pytest.approx(.03)
     assert found.seeds == 3 and found.spread == pytest.approx(.02)  # of .01, .03 and .05
@@ -75,6 +75,19 @@ def test_means_are_over_questions_and_seeds_and_differences_are_paired():
     assert alone.high - alone.low == pytest.approx(2 * 1.96 * .9 * hard.std() / math.sqrt(400), rel=.1)
     assert str(effects_rows.Summary(-.0124, None, 1, -.0301, 1.)) == '-.012 (-.030 to 1.000)'
     assert effects_rows.summary(before, effects_rows.exact_match).spread is None
+
+
+def test_seeds_that_one_side_lacks_do_not_count():
+    # A seed draws the examples: seed 2's are worth ten times what the training brings.
+    before = [row('c', {}, seed, exact_match=[worth, 0.]) for seed, worth in ((0, .1), (1, .1), (2, .9))]
+    after = [row('c', {}, seed, exact_match=[worth, 0.]) for seed, worth in ((1, .2), (0, .2))]
+    for pair in ((before, after), (before[:2], [*after, row('c', {}, 3, exact_match=[.9, .9])])):
+        found = effects_rows.difference(*pair, effects_rows.exact_match)
+        assert found.mean == pytest.approx(.05) and found.seeds == 2 and found.spread == pytest.approx(0)
+    assert effects_report._apart(before, after, effects_rows.exact_match, 3).endswith('; 2 of 3 seeds')
+    assert effects_report._apart(before[2:], after, effects_rows.exact_match) == '–'
+    with pytest.raises(ValueError, match='no seed in common'):
+        effects_rows.difference(before[2:], after, effects_rows.exact_match)
 
 
 def test_rows_of_other_questions_are_not_compared():
