@@ -61,10 +61,9 @@ def _cell(rows: Sequence[Row], measure: Measure, seeds: int | None = None) -> st
 
 def _apart(before: Sequence[Row], after: Sequence[Row], measure: Measure, seeds: int | None = None) -> str:
     """Returns the paired difference; bold where its interval leaves out 0. `seeds` of its line are named where it has fewer."""
-    try:
-        found = difference(before, after, measure)
-    except ValueError:
+    if not all(effects_rows.paired(before, after)):
         return '–'
+    found = difference(before, after, measure)
     return f'**{_noted(found, seeds)}**' if found.low > 0 or found.high < 0 else _noted(found, seeds)
 
 

@@ -165,25 +165,30 @@ def summary(rows: Sequence[Row], measure: Measure) -> Summary:
     return Summary(sum(means) / len(means), numbers.stdev(means) if len(means) > 1 else None, len(means), low, high)
 
 
+def paired(before: Sequence[Row], after: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
+    """Returns the rows of seeds that both settings have, for a seed draws the examples. What is untrained has one row, for all seeds."""
+    if len(before) == 1 and before[0]['setting'].get('name') == 'untrained':
+        return before, after
+    seeds = {row['seed'] for row in before} & {row['seed'] for row in after}
+    return [row for row in before if row['seed'] in seeds], [row for row in after if row['seed'] in seeds]
+
+
 def difference(before: Sequence[Row], after: Sequence[Row], measure: Measure) -> Summary:
-    """Compares two settings over the same questions: questions are resampled in pairs, each with its mean over the seeds.
+    """Compares two settings over the same questions: questions are resampled in pairs, each with its mean over the seeds of both.
 
-    A seed draws the examples, so seeds that one side lacks do not count; an untrained `before` has one row, which stands for all seeds. The
-    spread is that of the seeds' own differences.
+    The spread is that of the seeds' own differences.
 
-    Raises ValueError: no rows, no seed of both, or rows of different questions.
+    Raises ValueError: no seed of both, or rows of different questions.
     """
     from atlas_jax.metrics import statistics
-    if not (untrained := len(before) == 1 and before[0]['setting'].get('name') == 'untrained'):
-        seeds = {row['seed'] for row in before} & {row['seed'] for row in after}
-        before, after = ([row for row in rows if row['seed'] in seeds] for rows in (before, after))
+    before, after = paired(before, after)
     if not before or not after:
         raise ValueError('the two settings have no seed in common')
     first, second = ([measure(row) for row in rows] for rows in (before, after))
     mean, low, high = statistics.paired_difference(_over_seeds(first), _over_seeds(second))
-    by_seed = {row['seed']: sum(values) / len(values) for row, values in zip(before, first, strict=True)}
-    apart = [sum(values) / len(values) - (by_seed[before[0]['seed']] if untrained else by_seed[row['seed']])
-             for row, values in zip(after, second, strict=True)]
+    by_seed = {row['seed']: numbers.fmean(values) for row, values in zip(before, first, strict=True)}
+    # One row that stands for all seeds is found under none but its own.
+    apart = [numbers.fmean(values) - by_seed.get(row['seed'], by_seed[before[0]['seed']]) for row, values in zip(after, second, strict=True)]
     return Summary(mean, numbers.stdev(apart) if len(apart) > 1 else None, len(after), low, high)
 
 

@@ -178,10 +178,11 @@ def pretrain(folder: pathlib.Path, reader: pathlib.Path, retriever: pathlib.Path
 
 
 def measured(folder: pathlib.Path, training: Callable[[], train.TrainResult]) -> tuple[train.TrainResult, dict[str, Any]]:
-    """Runs the training of a folder; returns its result and what it took in processor seconds, which other work does not lengthen.
+    """Runs the training of a folder; returns its result and its processor seconds, which steady other work hardly lengthens.
 
     They are those of all steps but the first, which compiles: the median of one, and all together. A step has its wall-clock seconds times
-    the process's share of the processor in the whole training. None for a training that another process began: its share is not known.
+    the process's share of the processor in the whole training: where the load changes meanwhile, both are off. None for a training that
+    another process began: its share is not known.
     """
     begun, clock, processor = (folder / run_log.METRICS_FILE).is_file(), time.perf_counter(), time.process_time()
     result = training()

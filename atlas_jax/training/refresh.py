@@ -244,7 +244,7 @@ def refresher_of(config: RefreshConfig | None, prepared: prepare.Prepared) -> Re
     if config is None or not config.refreshes:
         spec = prepared.spec
         if spec.embeds_passages and prepared.index is not None and not spec.search.rerank_candidates:
-            # It costs answers more than the trained encoder gains them (docs/evidence.md), and "joint" is the default.
+            # On the Factbook it costs answers more than the trained encoder gains them (docs/evidence.md), and "joint" is the default.
             prepare.say_once('the passage encoder is trained and the index stays as it was embedded before: the reader will meet other '
                              'passages after training than in it; refresh the index (RefreshConfig), or choose '
                              'DistillConfig.retriever_training "query_side"')
