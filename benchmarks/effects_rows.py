@@ -188,7 +188,8 @@ def difference(before: Sequence[Row], after: Sequence[Row], measure: Measure) ->
     mean, low, high = statistics.paired_difference(_over_seeds(first), _over_seeds(second))
     by_seed = {row['seed']: numbers.fmean(values) for row, values in zip(before, first, strict=True)}
     # One row that stands for all seeds is found under none but its own.
-    apart = [numbers.fmean(values) - by_seed.get(row['seed'], by_seed[before[0]['seed']]) for row, values in zip(after, second, strict=True)]
+    alone = by_seed[before[0]['seed']]
+    apart = [numbers.fmean(values) - by_seed.get(row['seed'], alone) for row, values in zip(after, second, strict=True)]
     return Summary(mean, numbers.stdev(apart) if len(apart) > 1 else None, len(after), low, high)
 
 
