@@ -24,6 +24,7 @@ from atlas_jax.index import index_manifest
 from atlas_jax.io import atomic
 from atlas_jax.metrics import answers as answer_metrics
 from atlas_jax.metrics import risk, statistics
+from atlas_jax.runtime import allocator
 from atlas_jax.tasks import task as task_lib
 
 _PRECISION = 0.95
@@ -134,4 +135,5 @@ def _train(folder: pathlib.Path, data: demo_data.DemoData, index: pathlib.Path, 
 
 
 if __name__ == '__main__':
+    allocator.restart_tuned()  # as every command that computes
     main()

@@ -23,6 +23,9 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from atlas_jax.runtime import allocator
+
 LETTERS = 'abcde'
 
 
@@ -62,4 +65,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    allocator.restart_tuned()  # as every command that computes
     main()

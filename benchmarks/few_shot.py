@@ -10,6 +10,7 @@ import json
 
 from atlas_jax.demo import demo
 from atlas_jax.io import atomic
+from atlas_jax.runtime import allocator
 
 
 def main() -> None:
@@ -40,4 +41,5 @@ def _mean(runs: list[dict], part: str) -> dict[str, float]:
 
 
 if __name__ == '__main__':
+    allocator.restart_tuned()  # as every command that computes
     main()

@@ -17,6 +17,7 @@ import process_pairs
 from atlas_jax import train
 from atlas_jax.gin_files import parse as gin_parse
 from atlas_jax.io import atomic
+from atlas_jax.runtime import allocator
 from atlas_jax.training import refresh
 
 BUDGETS = (0.0, 0.01, 0.05)
@@ -66,4 +67,5 @@ def _steps(options: argparse.Namespace, budget: float) -> float:
 
 
 if __name__ == '__main__':
+    allocator.restart_tuned()  # as every command that computes
     main()
