@@ -234,8 +234,7 @@ def _few_shot(bench: Bench, experiment: str, setting: Mapping[str, Any], seed: i
             row['outcomes']['stale_rank'] = stale
         return {**row, 'figures': row['figures'] | costs}
 
-    with effects_runs.forgetting(folder, index_dir):
-        yield Job(experiment, setting, seed, run)
+    yield from effects_runs.forgetting(bench.rows, [Job(experiment, setting, seed, run)], folder, index_dir)
 
 
 # d: knowledge that changes, and an index that follows its encoder.
@@ -286,9 +285,8 @@ def _of_year(bench: Bench, trained_in: str, closed: bool, seed: int) -> Iterator
         return {**row, 'outcomes': row['outcomes'] | {'of_2014': then, 'of_2025': now},
                 'figures': row['figures'] | {'of_2014': sum(then) / len(then), 'of_2025': sum(now) / len(now)}}
 
-    with effects_runs.forgetting(folder):
-        for year in (None,) if closed else YEARS:
-            yield Job('d', {**setting, 'index': year or 'none'}, seed, functools.partial(run, year))
+    jobs = [Job('d', {**setting, 'index': year or 'none'}, seed, functools.partial(run, year)) for year in ((None,) if closed else YEARS)]
+    yield from effects_runs.forgetting(bench.rows, jobs, folder)
 
 
 # e: how many passages, and which searcher.
@@ -306,13 +304,10 @@ def contexts(bench: Bench) -> Iterator[Job]:
                        **bench.sizes}
             folder = bench.folder('context', setting, seed)
             load = functools.cache(functools.partial(_of_context, bench, setting, folder, seed))
-            with effects_runs.forgetting(folder):
-                for asked in CONTEXTS:
-                    yield Job('e', {**setting, 'answered_with': asked, 'searcher': 'exact'}, seed,
-                              functools.partial(_asked, bench, load, asked, 'exact'))
-                for searcher in SEARCHERS[1:] if read == 5 else ():
-                    yield Job('e', {**setting, 'answered_with': 5, 'searcher': searcher}, seed,
-                              functools.partial(_asked, bench, load, 5, searcher))
+            ways = [*((asked, 'exact') for asked in CONTEXTS), *((5, searcher) for searcher in SEARCHERS[1:] if read == 5)]
+            jobs = [Job('e', {**setting, 'answered_with': asked, 'searcher': searcher}, seed,
+                        functools.partial(_asked, bench, load, asked, searcher)) for asked, searcher in ways]
+            yield from effects_runs.forgetting(bench.rows, jobs, folder)
 
 
 def _of_context(bench: Bench, setting: Mapping[str, Any], folder: pathlib.Path, seed: int) -> tuple[train.TrainResult, dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Trainings and measurements of effects.py, each one a gin run of the package with other values; nothing here trains by itself."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -8,7 +7,7 @@ import pathlib
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import effects_rows
@@ -83,12 +82,16 @@ class Bench:
         return self.work / 'runs' / f'{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}'
 
 
-@contextlib.contextmanager
-def forgetting(*folders: pathlib.Path) -> Iterator[None]:
-    """Removes folders of runs once all that is measured of them has been measured: the models of one experiment take tens of GB."""
-    yield
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+def forgetting(rows: effects_rows.Rows, jobs: Iterable[effects_rows.Job], *folders: pathlib.Path) -> Iterator[effects_rows.Job]:
+    """Yields jobs, and removes the folders of their run once all of their rows are kept: the models of one experiment take tens of GB."""
+    asked = []
+    for job in jobs:
+        asked.append(job)
+        yield job
+    # A job that --only passes over may be another process's, in the middle of this very run, or its folder what a killed one goes on from.
+    if all(rows.has(job.experiment, job.setting, job.seed) for job in asked):
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 # Training.

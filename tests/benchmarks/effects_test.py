@@ -9,6 +9,7 @@ import types
 import effects
 import effects_report
 import effects_rows
+import effects_runs
 import effects_texts
 import numpy as np
 import pytest
@@ -60,6 +61,21 @@ def test_only_makes_the_rows_whose_settings_have_the_texts(tmp_path):
     made: list = []
     effects_rows.finish(jobs_of(made), effects_rows.Rows(tmp_path / 'rows.jsonl'), ['"name"', 'two'])
     assert made == ['behind one', ('two', 0), ('two', 1), 'behind two']
+
+
+def test_a_run_that_is_passed_over_keeps_its_folder(tmp_path):
+    rows, runs = effects_rows.Rows(tmp_path / 'rows.jsonl'), tmp_path / 'runs'
+
+    def of_two_runs():
+        for name in ('one', 'two'):
+            (runs / name).mkdir(parents=True)
+            jobs = [effects_rows.Job('e', {'name': name, 'asked': asked}, 0, lambda: {'figures': {}, 'outcomes': {}}) for asked in (1, 5)]
+            yield from effects_runs.forgetting(rows, jobs, runs / name, tmp_path / 'absent')
+
+    for only, left in ((['two', '5'], ['one', 'two']), (['two'], ['one']), ([], [])):
+        effects_rows.finish(of_two_runs(), rows, only)
+        assert sorted(path.name for path in runs.iterdir()) == left, only
+        runs.rename(tmp_path / f'runs before {only}')
 
 
 def test_means_are_over_questions_and_seeds_and_differences_are_paired():
