@@ -7,7 +7,7 @@ import pathlib
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import effects_rows
@@ -82,14 +82,11 @@ class Bench:
         return self.work / 'runs' / f'{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}'
 
 
-def forgetting(rows: effects_rows.Rows, jobs: Iterable[effects_rows.Job], *folders: pathlib.Path) -> Iterator[effects_rows.Job]:
+def forgetting(rows: effects_rows.Rows, jobs: Sequence[effects_rows.Job], *folders: pathlib.Path) -> Iterator[effects_rows.Job]:
     """Yields jobs, and removes the folders of their run once all of their rows are kept: the models of one experiment take tens of GB."""
-    asked = []
-    for job in jobs:
-        asked.append(job)
-        yield job
+    yield from jobs
     # A job that --only passes over may be another process's, in the middle of this very run, or its folder what a killed one goes on from.
-    if all(rows.has(job.experiment, job.setting, job.seed) for job in asked):
+    if all(rows.has(job.experiment, job.setting, job.seed) for job in jobs):
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
 
