@@ -15,7 +15,7 @@ from atlas_jax.index import embed
 from atlas_jax.input import encode, text_inputs
 from atlas_jax.io.folder import Folder, Place
 from atlas_jax.models import atlas as atlas_lib
-from atlas_jax.models import parameters
+from atlas_jax.models import contriever, parameters
 from atlas_jax.nn import layer_scan
 from atlas_jax.runtime import hosts
 from atlas_jax.tasks import registry
@@ -305,14 +305,26 @@ class RetrieverSource:
     Attributes:
       retriever_dir: a BERT, Contriever or sentence transformer, or a run whose retriever is trained on.
       inputs: formats and limits; None keeps the folder's own.
+      pooling: how states become an embedding: average, cls, max, sqrt, weighted or last; None keeps the folder's own, average at a BERT.
+
+    Raises ConfigError: another pooling.
     """
 
     retriever_dir: str
     inputs: atlas_lib.InputConfig | None = None
+    pooling: str | None = None
+
+    def __post_init__(self):
+        if self.pooling is not None and self.pooling not in contriever.POOLINGS:
+            raise errors.ConfigError(f'RetrieverSource.pooling is "{self.pooling}"; choose one of {", ".join(contriever.POOLINGS)}')
 
     def load(self) -> RetrieverModel:
         """Loads it. Raises ModelFolderError: see RetrieverModel.load."""
-        return RetrieverModel.load(self.retriever_dir, self.inputs)
+        loaded = RetrieverModel.load(self.retriever_dir, self.inputs)
+        if self.pooling is None:
+            return loaded
+        retriever = dataclasses.replace(loaded.config.retriever, pooling=self.pooling)
+        return dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, retriever=retriever))
 
 
 def _save(model: AtlasModel | RetrieverModel, path: Place) -> None:

@@ -261,6 +261,7 @@ def _train(run: RunConfig, loaded: Loaded, optimizer: OptimizerConfig, distill: 
     if loaded.eval_examples:
         watched = guard.Guard(folder, run_folder.latest_step(folder), options[1].retriever_training)
         evaluating = functools.partial(_evaluate, run, loaded, prepared, watched)
+    _say_warning(run, optimizer)
     loop = _Loop(run, work, evaluating)
     loop.run_to_the_end(optimizer.total_steps, label)
     params, _ = work.items(loop.state)
@@ -282,9 +283,16 @@ def train_retriever(run: RunConfig, data: RetrieverData, model: RetrieverSource,
       begin: called once nothing of the run is refused.
 
     Raises:
-      UserError: as `train`.
+      ConfigError: an option that only joint training reads is set. UserError: as `train`.
     """
     _use_compilation_cache(run)
+    # Options that nobody would read.
+    if run.evaluate_every_steps or run.best_by != 'score':
+        raise errors.ConfigError('RunConfig.evaluate_every_steps and best_by belong to joint training, and a retriever alone answers '
+                                 'nothing; leave them out, and measure the run with `atlas-jax evaluate --task retrieval`')
+    if optimizer.learning_rate != OptimizerConfig.learning_rate:
+        raise errors.ConfigError(f'OptimizerConfig.learning_rate is {optimizer.learning_rate}, the rate of a reader, and there is none; '
+                                 'set retriever_learning_rate')
     # Two processes in one folder would destroy each other's rows.
     with run_folder.writing(run.run_dir):
         work = contrastive_run.prepare(model.load(), data, contrastive, optimizer, step or StepConfig(), run.batch_size, run.seed,
@@ -292,9 +300,15 @@ def train_retriever(run: RunConfig, data: RetrieverData, model: RetrieverSource,
         record = work.record()
         accepted = run_record.check(run.run_dir, record, run_folder.latest_step(run.run_dir), run.accept_changes)
         run_record.begin(run.run_dir, record, accepted, work.model, begin)
+        _say_warning(run, optimizer)
         loop = _Loop(run, work)
         loop.run_to_the_end(optimizer.total_steps, 'training the retriever')
         return RetrieverResult(dataclasses.replace(work.model, params=loop.state.params), tuple(loop.log.rows))
+
+
+def _say_warning(run: RunConfig, optimizer: OptimizerConfig) -> None:
+    if line := optimizer.warning():
+        prepare.say_once(f'{run.run_dir}: {line}')
 
 
 def _evaluate(run: RunConfig, loaded: Loaded, prepared: prepare.Prepared, watched: guard.Guard, state: state_lib.TrainState,

@@ -77,6 +77,7 @@ class ContrastiveBatch(struct.PyTreeNode):
     passage_tokens   [batch, n, passage_length] int32  specials included; the first is the positive, the others hard negatives
     passage_lengths  [batch, n] int32                  0 marks empty slots
     identities       [batch, n] int32                  equal for equal passages, -1 marks empty slots
+    positives        [batch, p] int32                  identities of all passages that are positives of the query, -1 past the last
     example_ids      [batch] int32                     number of the passage or of the question among all, from 0
     """
 
@@ -85,6 +86,7 @@ class ContrastiveBatch(struct.PyTreeNode):
     passage_tokens: Array
     passage_lengths: Array
     identities: Array
+    positives: Array
     example_ids: Array
 
 

@@ -86,10 +86,9 @@ class Side:
         rows = np.random.default_rng(0).standard_normal((options.queue_size, retriever.bert.config.hidden_size), np.float32)
         queue = torch.from_numpy(rows / np.linalg.norm(rows, axis=-1, keepdims=True)).to(device) if options.moco else None
         trainer = contrastive.Trainer(retriever, contrastive.Settings(_TEMPERATURE, _RATE, _MOMENTUM, 0.0, True, True, 0.01), queue)
-        width = None if side == 'tuned' else max(pairs.widths)
 
         def rows_of(tokens: np.ndarray, lengths: np.ndarray) -> models.Rows:
-            return models.pad_rows(tokens, np.arange(tokens.shape[-1]) < lengths[..., None], width, device)
+            return models.pad_rows(tokens, np.arange(tokens.shape[-1]) < lengths[..., None], None, device)
 
         def step(batch: types.ContrastiveBatch) -> float:
             with torch.autocast(device.type, torch.bfloat16, enabled=dtype == 'bfloat16'):

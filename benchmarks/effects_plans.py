@@ -62,7 +62,10 @@ def label_free(bench: Bench) -> Iterator[Job]:
 
     def sized(setting: Mapping[str, Any]) -> dict[str, Any]:
         steps = bench.steps or setting['total_steps']
-        return {**setting, 'total_steps': steps, 'warmup_steps': min(setting['warmup_steps'], steps)}
+        found = {**setting, 'total_steps': steps, 'warmup_steps': min(setting['warmup_steps'], steps)}
+        if bench.search_set and 'queue_size' in found:  # no more than half of the passages
+            found['queue_size'] = min(found['queue_size'], bench.search_set // 2 // found['batch_size'] * found['batch_size'])
+        return found
 
     def of_setting(setting: Mapping[str, Any], old_weights: tuple[float, ...], on: tuple[str, ...], seed: int) -> Iterator[Job]:
         trained = functools.cache(lambda: _label_free_run(bench, searched('boolq'), setting, seed))
@@ -122,7 +125,8 @@ def _mined(bench: Bench, searched: effects_texts.SearchSet, with_title: float, w
         index = effects_runs.passages_index(searched, atlas)
         queries = searched.folder / f'{name}-queries.jsonl'
         effects_texts.write_cut_queries(searched.passages_file, queries, with_title, words)
-        negatives.mine([str(queries)], negatives.by_model(atlas, index, 'exact'), index.store, negatives.Settings(10, 4, 'none'), mined)
+        negatives.mine([str(queries)], lambda: negatives.by_model(atlas, index, 'exact'), index.store, negatives.Settings(10, 4, 'none'),
+                       mined)
     return mined
 
 

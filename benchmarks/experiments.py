@@ -28,15 +28,17 @@ from atlas_jax import evaluate, train
 from atlas_jax.gin_files import parse as gin_parse
 from atlas_jax.io import atomic
 from atlas_jax.planning import plan as plan_lib
+from atlas_jax.planning import refreshes
 from atlas_jax.planning import workload as workload_lib
 from atlas_jax.steps import spec
 from atlas_jax.tasks import task
 from atlas_jax.training.optimizer import OptimizerConfig
+from atlas_jax.training.refresh import RefreshConfig
 
 PLANS = pathlib.Path(__file__).parent / 'plans.json'
 SIZES = ('xxl', 'xl', 'large', 'base')  # largest first
 # A plan without them is of an earlier program, and is made again. What only some kinds of step have is new to none of them.
-FIELDS = {field.name for field in dataclasses.fields(plan_lib.Plan)} - {'host_gib', 'scan_seconds', 'scan_flops'}
+FIELDS = {field.name for field in dataclasses.fields(plan_lib.Plan)} - {'host_gib', 'scan_seconds', 'refresh_seconds'}
 INDEX_RUN, INDEX_OPTIONS = 'runs/plan.gin', ('--step', 'index', '--topology', 'v4:2x2x1', '--gin.PASSAGE_TOKENS=(140, 35)')
 
 INTRODUCTION = """# Experiments of the paper
@@ -49,21 +51,22 @@ header names what must be set, and ends with the command.
 Give a run the weights of the size you want; to plan it, give the size's file too. Each table of plans gives the figures of the compiler for
 TPU v4, for one shape of step on the smallest slice that holds it. The index has 33 million passages in bfloat16 in the graph, and every
 passage is at its limit ([tpu.md](tpu.md) explains the figures). Nothing ran on a TPU: seconds are those of the compiled schedule, and
-beside them the bound by arithmetic. Chip-hours are those of all updates of the run by the schedule, without loading, compiling, evaluating
-and embedding the index again. Slices below the one named were ruled out by arithmetic, or by the compiler for the two best meshes. Among
-equally quick accumulations the one that needs least memory was taken. `python benchmarks/experiments.py --plan` compiles the shapes that
-are still missing.
+beside them the bound by arithmetic. Chip-hours are those of all updates of the run by the schedule, and of embedding the index again as
+often as the run does, those in brackets too; without loading, compiling and evaluating. Slices below the one named were ruled out by
+arithmetic, or by the compiler for the two best meshes. Among equally quick accumulations the one that needs least memory was taken.
+`python benchmarks/experiments.py --plan` compiles the shapes that are still missing.
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A gin file of the paper: what its header says, and how many updates it makes."""
+    """A gin file of the paper: what its header says, how many updates it makes, and how often it embeds its index again."""
 
     name: str
     what: str
     paper: str
     updates: int
+    refreshes: float = 0.0
 
 
 @dataclasses.dataclass
@@ -108,7 +111,8 @@ def plan_missing(deadline: float) -> None:
     entries = {key: known.get(key, {'run': shape.runs[0].name, 'size': size, 'plan': None}) for shape, size, key in wanted}
     for shape, size, key in wanted:
         before = entries[key]['plan'] or {}
-        if not FIELDS <= set(before) and time.monotonic() < deadline:
+        complete = FIELDS | ({'refresh_seconds'} if any(run.refreshes for run in shape.runs) else set())
+        if not complete <= set(before) and time.monotonic() < deadline:
             planned = _planned(shape.command(size, before.get('topology')))
             entries[key] = {'run': shape.runs[0].name, 'size': size, 'plan': planned or entries[key]['plan']}
         atomic.write_json(PLANS, entries)
@@ -166,8 +170,7 @@ def _run_table(shape: Shape, plans: dict[str, dict[str, Any]]) -> list[str]:
     for run in shape.runs:
         cells = [f'`{run.name}`', run.what, run.paper]
         if trains:
-            hours = [f'{size} {_chip_hours(plans[key]["plan"], run.updates):.3g}' for size, key in shape.keys.items()
-                     if _compiled(plans, key)]
+            hours = [f'{size} {_chip_hours(plan, run)}' for size, key in shape.keys.items() if (plan := _compiled(plans, key))]
             cells += [str(run.updates), ', '.join(hours)]
         rows.append(f'| {" | ".join(cells)} |')
     return rows
@@ -179,8 +182,12 @@ def _compiled(plans: dict[str, dict[str, Any]], key: str) -> dict[str, Any] | No
     return plan if FIELDS <= set(plan) else None
 
 
-def _chip_hours(plan: dict[str, Any], updates: int) -> float:
-    return plan['step_seconds_expected'] * updates * plan['chips'] / 3600
+def _chip_hours(plan: dict[str, Any], run: Run) -> str:
+    """Chip-hours of a run, those of its refreshes in brackets."""
+    again = plan.get('refresh_seconds', 0.0) * run.refreshes * plan['chips'] / 3600
+    hours = plan['step_seconds_expected'] * run.updates * plan['chips'] / 3600 + again
+    shown = f'{hours:,.0f}' if hours >= 1000 else f'{hours:.3g}'
+    return f'{shown} ({again:.3g})' if again else shown
 
 
 @functools.cache
@@ -192,7 +199,8 @@ def shapes() -> tuple[Shape, ...]:
         paper = re.search(r'^# Paper: +(.*)$', text, re.MULTILINE)
         if name.startswith('runs/') and paper:
             workload = _workload(name, 'xxl')
-            run = Run(name, text.splitlines()[0].removeprefix('# '), paper[1], workload.optimizer.total_steps if workload.trains else 0)
+            updates = workload.optimizer.total_steps if workload.trains else 0
+            run = Run(name, text.splitlines()[0].removeprefix('# '), paper[1], updates, refreshes.times(workload))
             shape = found.setdefault(key(workload), Shape(_title(workload), [], {}))
             shape.runs.append(run)
             for size in SIZES:
@@ -214,8 +222,9 @@ def _workload(name: str, size: str) -> workload_lib.Workload:
 
 
 def key(workload: workload_lib.Workload) -> str:
-    """The key of a workload's shape: a hash of all that its program depends on but mesh and accumulation, which planning chooses.
+    """The key of a workload's shape: a hash of all that its step depends on but mesh and accumulation, which planning chooses.
 
+    Refreshes are a program of their own, between the steps.
     Fields that have their default are left out, so that an option that is new changes no key; limits that are what None stands for, too.
     """
     inputs = workload.config.inputs
@@ -225,7 +234,7 @@ def key(workload: workload_lib.Workload) -> str:
     distill = dataclasses.replace(workload.distill, temperature_gold=1.0, temperature_score=1.0, freeze_retriever_steps=0)
     shape = dataclasses.replace(
         workload, inputs=inputs if workload.inputs else None, optimizer=OptimizerConfig(optimizer=workload.optimizer.optimizer),
-        mesh_shape=None, batch_size=workload.examples_a_step,
+        mesh_shape=None, batch_size=workload.examples_a_step, refresh=RefreshConfig(),
         step=dataclasses.replace(workload.step, accumulation_steps=1), distill=distill if workload.trains else spec.DistillConfig())
     return hashlib.sha256(repr(_changed(shape)).encode()).hexdigest()[:16]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import api, errors, partitioning
-from atlas_jax.model import AtlasModel, ModelSource
+from atlas_jax.model import AtlasModel, ModelSource, RetrieverSource
 from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.nn import layer_scan
 from atlas_jax.tasks import registry
@@ -97,3 +97,11 @@ def test_a_folder_without_a_model_says_so(tmp_path):
 
 def test_a_mesh_of_none_takes_all_devices(atlas):
     assert dataclasses.replace(atlas, mesh=None).mesh.size == jax.device_count()
+
+
+def test_a_retriever_to_train_gets_another_pooling(tmp_path):
+    tiny_run.retriever().save(tmp_path)
+    assert RetrieverSource(str(tmp_path)).load().config.retriever.pooling == 'average'
+    assert RetrieverSource(str(tmp_path), pooling='cls').load().config.retriever.pooling == 'cls'
+    with pytest.raises(errors.ConfigError, match='RetrieverSource.pooling is "middle"; choose one of average, .*cls'):
+        RetrieverSource(str(tmp_path), pooling='middle')

@@ -44,10 +44,12 @@ def _negatives(options: argparse.Namespace) -> None:
     from atlas_jax.evaluation import negatives
     settings = negatives.Settings(options.top_k, options.negatives, options.filter, options.margin)
     index = cli_options.open_index(options)
-    if options.searcher == 'bm25':
-        search = negatives.by_words(options.index, options.store)
-    else:
-        search = negatives.by_model(cli_options.load_model(options), index, options.searcher)
-    counts = negatives.mine(options.questions, search, index.store, settings, pathlib.Path(options.to))
-    print(f'{options.to}: {counts.written} questions, {counts.negatives} negatives; left out: {counts.equal} passages that equal a '
-          f'positive, {counts.filtered} by the filter {options.filter}, {counts.without_positive} questions without a positive')
+
+    def open_search() -> negatives.Search:
+        if options.searcher == 'bm25':
+            return negatives.by_words(options.index, options.store)
+        return negatives.by_model(cli_options.load_model(options), index, options.searcher)
+
+    counts = negatives.mine(options.questions, open_search, index.store, settings, pathlib.Path(options.to))
+    print(f'{options.to}: {counts.written} questions, {counts.negatives} negatives; left out: {counts.gold} passages that are gold or '
+          f'equal a positive, {counts.filtered} by the filter {options.filter}, {counts.without_positive} questions without a positive')

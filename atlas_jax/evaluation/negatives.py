@@ -13,7 +13,9 @@ from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.input import question_passages
 from atlas_jax.io import file_list, jsonl
+from atlas_jax.knowledge import group
 from atlas_jax.metrics import answers as answer_metrics
+from atlas_jax.metrics import retrieval as retrieval_metrics
 from atlas_jax.runtime import progress
 from atlas_jax.searchers import on_host
 from atlas_jax.searchers.host_searcher import HostQueries
@@ -41,7 +43,7 @@ class Settings:
 
     Attributes:
       top_k: passages that are searched for each question.
-      negatives: the best so many of them that are none of its positives, and pass the filter.
+      negatives: the best so many of them that are none of its positives, of no gold document, and pass the filter.
       filter: what leaves false negatives out. answers: passages that hold an answer, as whole words. margin: passages that score above the
         best positive less `margin`; all of them where no positive was found. none: nothing.
       margin: in scores of the searcher.
@@ -65,12 +67,15 @@ class Settings:
 
 @dataclasses.dataclass
 class Counts:
-    """Numbers of all questions: those written and those without a positive; negatives written, and passages left out, by why."""
+    """Numbers of all questions: those written and those without a positive; negatives written, and passages left out, by why.
+
+    gold: found passages that equal a positive, or belong to a gold document.
+    """
 
     written: int = 0
     without_positive: int = 0
     negatives: int = 0
-    equal: int = 0
+    gold: int = 0
     filtered: int = 0
 
 
@@ -106,15 +111,16 @@ def by_model(atlas: api.Atlas, index: api.Index, searcher: str) -> Search:
     return lambda questions, top_k: atlas.search(questions, index, top_k, searcher, with_prompt=False)
 
 
-def mine(paths: file_list.Paths, search: Search, store: PassageStore, settings: Settings, to: pathlib.Path) -> Counts:
+def mine(paths: file_list.Paths, open_search: Callable[[], Search], store: PassageStore, settings: Settings, to: pathlib.Path) -> Counts:
     """Writes the questions of files with their positives and with hard negatives, as question_passages reads them.
 
     A question's positives are those of its line; else the passages of its `gold_docids`; else the best found passage with an answer in it.
-    A question without any is left out.
+    Of a gold document stored in pieces they are the pieces with an answer; all pieces where none has one. A question without any positive
+    is left out. No piece of a gold document is a negative, whatever the filter.
 
     Args:
       paths: JSON lines with `question`, and `answers`, `gold_docids` or `positive_passages`.
-      search: finds passages.
+      open_search: makes the search, such as `lambda: by_words(index_dir)`; it is called once all lines were read and checked.
       store: has the passages of gold_docids.
       settings: how many, and the filter.
       to: file to write, whole or not at all.
@@ -122,8 +128,10 @@ def mine(paths: file_list.Paths, search: Search, store: PassageStore, settings: 
     Raises:
       InputFileError: a line without question, or without what the filter or the positives need. DiskFullError.
     """
-    # The whole file before the first search: a mistake in its last line must not cost an hour.
+    # The search is made here, behind all lines, and not by the caller: a mistake in the last line must cost neither the counting of all
+    # passages' words nor the loading of a model.
     wanted, counts = list(_wanted(paths, settings)), Counts()
+    search = open_search()
 
     def rows() -> Iterator[dict[str, Any]]:
         with progress.bar(len(wanted), 'mining negatives', ' questions') as bar:
@@ -161,38 +169,52 @@ def _wanted(paths: file_list.Paths, settings: Settings) -> Iterator[_Wanted]:
 
 def _row(wanted: _Wanted, found: Sequence[Scored], store: PassageStore, settings: Settings, counts: Counts) -> dict[str, Any] | None:
     """Returns the line of a question; None without a positive."""
-    positives = _positives(wanted, found, store)
+    gold = [pieces for docid in wanted.gold_docids if (pieces := [store[row] for row in group.rows_in(store, docid)])]
+    positives = _positives(wanted, gold, found)
     if not positives:
         counts.without_positive += 1
         return None
-    # By text: a positive of the file may have another docid in the index, or none.
-    known = {_text_of(passage) for passage in positives}
     # The best positive's score; one that was not found scores below everything that was.
-    best = max((each.score for each in found if _text_of(each.passage) in known), default=-np.inf)
+    texts = set(map(_text_of, positives))
+    best = max((each.score for each in found if _text_of(each.passage) in texts), default=-np.inf)
+    # By text, since a positive of the file may have another docid in the index, or none. By docid, since it may have another text there or
+    # be stored in pieces, and since not every piece of a gold document is a positive.
+    texts |= {_text_of(piece) for pieces in gold for piece in pieces}
+    docids = {*wanted.gold_docids, *(passage.docid for passage in wanted.question.positives)} - {''}
     chosen: list[Scored] = []
     for each in found:
         if len(chosen) == settings.negatives:
             break
-        if _text_of(each.passage) in known:
-            counts.equal += 1
+        if _text_of(each.passage) in texts or retrieval_metrics.first_gold_rank([each.passage.docid], docids) is not None:
+            counts.gold += 1
         elif _is_false(each, wanted, best, settings):
             counts.filtered += 1
         else:
             chosen.append(each)
     counts.written += 1
     counts.negatives += len(chosen)
-    return {'question': wanted.question.text, 'answers': list(wanted.answers),
+    # With the gold docids the file can be mined again: its positives need not be all pieces of them.
+    return {'question': wanted.question.text, 'answers': list(wanted.answers), 'gold_docids': list(wanted.gold_docids),
             'positive_passages': [_as_json(each) for each in positives],
             'negative_passages': [_as_json(each.passage) | {'score': round(each.score, 4)} for each in chosen]}
 
 
-def _positives(wanted: _Wanted, found: Sequence[Scored], store: PassageStore) -> list[Passage]:
+def _positives(wanted: _Wanted, gold: Sequence[list[Passage]], found: Sequence[Scored]) -> list[Passage]:
+    """Returns the passages to learn; `gold` are those of each gold document in the store."""
     # What a person has said of the question counts before what a search says.
     if wanted.question.positives:
         return list(wanted.question.positives)
-    if gold := [store[row] for docid in wanted.gold_docids if (row := store.find(docid)) is not None]:
-        return gold
+    # Once each: a line may name a document and a piece of it.
+    if gold:
+        return list(dict.fromkeys(piece for pieces in gold for piece in _with_answer(pieces, wanted.answers)))
     return [each.passage for each in found if answer_metrics.contains_answer(each.passage.text, wanted.answers)][:1]
+
+
+def _with_answer(pieces: list[Passage], answers: Sequence[str]) -> list[Passage]:
+    """Returns the pieces of a gold document that hold an answer; all of them where none does, or no answer is known."""
+    # "yes" stands in some piece by chance.
+    answers = [answer for answer in answers if answer_metrics.stand_in_texts([answer])]
+    return [piece for piece in pieces if answer_metrics.contains_answer(piece.text, answers)] or pieces
 
 
 def _is_false(each: Scored, wanted: _Wanted, best: float, settings: Settings) -> bool:

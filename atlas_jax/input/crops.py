@@ -4,6 +4,7 @@ Source: Izacard et al. 2021, arXiv 2112.09118, section 3.1: independent cropping
 """
 
 import dataclasses
+import zlib
 from typing import Any
 
 import numpy as np
@@ -162,6 +163,9 @@ class Crops:
     def draw(self, number: int, generator: np.random.Generator) -> types.ContrastiveBatch:
         """Returns two crops of a passage, numpy arrays without the batch axis; they depend on number and generator alone."""
         tokens = self.passages[number].astype(np.int32)
+        # Of the tokens, so that a passage that a corpus has twice is none of its own negatives. Where two others agree by chance, one pair
+        # in two billion, each misses one negative.
+        identity = zlib.crc32(tokens.tobytes()) & 0x7fffffff
         # One piece for both: crops of two far ends of a long document have little in common.
         if len(tokens) > self.config.chunk_tokens:
             start = int(generator.integers(len(tokens) - self.config.chunk_tokens + 1))
@@ -176,7 +180,8 @@ class Crops:
         # Numpy arrays, until they are placed on devices; types.Array is jax's.
         columns: dict[str, Any] = {
             'query_tokens': query, 'query_lengths': query_length, 'passage_tokens': passage[None], 'example_ids': np.int32(number),
-            'passage_lengths': np.array([passage_length], np.int32), 'identities': np.array([number], np.int32)}
+            'passage_lengths': np.array([passage_length], np.int32), 'identities': np.array([identity], np.int32),
+            'positives': np.array([identity], np.int32)}
         return types.ContrastiveBatch(**columns)
 
 

@@ -109,18 +109,26 @@ class QuestionPairs:
         self._hard_negatives, dropped, few = hard_negatives, 0, 0
         self._rows: list[_Row] = []
         numbers: dict[tuple[int, ...], int] = {}  # of each passage by its ids, so that equal ones are known as such
+        cut = {'questions': 0, 'passages': 0}
+
+        def ids_of(kind: str, encoder: FormatEncoder, *fields: str) -> tuple[int, ...]:
+            whole = encoder.ids(*fields, cut=False)
+            if len(whole) <= encoder.max_tokens:
+                return tuple(whole)
+            cut[kind] += 1
+            return tuple(encoder.ids(*fields))
 
         def number_of(each: Passage) -> int:
-            return numbers.setdefault(tuple(passage.ids('', each.full_title, each.text)), len(numbers))
+            return numbers.setdefault(ids_of('passages', passage, '', each.full_title, each.text), len(numbers))
 
         with progress.bar(None, f'tokenising {file_list.shown(paths)}', ' questions') as bar:
             for question in read(paths):
-                positives = tuple(number_of(each) for each in question.positives)
+                positives = tuple(dict.fromkeys(number_of(each) for each in question.positives))
                 # Two texts that differ behind the limit are one passage to the retriever.
                 negatives = tuple(number for each in question.negatives if (number := number_of(each)) not in positives)
                 dropped += question.dropped + len(question.negatives) - len(negatives)
                 few += len(negatives) < hard_negatives
-                self._rows.append(_Row(tuple(query.ids(question.text, '', '')), positives, negatives))
+                self._rows.append(_Row(ids_of('questions', query, question.text, '', ''), positives, negatives))
                 bar.update(1)
         # In the order of their numbers, which a dict keeps.
         self._passages = list(numbers)
@@ -129,6 +137,9 @@ class QuestionPairs:
         if few:
             print(f'{file_list.shown(paths)}: {few} of {len(self)} questions have fewer than {hard_negatives} negatives; their places stay '
                   'empty', flush=True)
+        for kind, encoder in (('questions', query), ('passages', passage)):
+            if cut[kind]:
+                print(f'{file_list.shown(paths)}: {cut[kind]} {kind} were cut at {encoder.max_tokens} tokens', flush=True)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -149,6 +160,10 @@ class QuestionPairs:
         """The most tokens of a query and of a passage."""
         return max(len(row.ids) for row in self._rows), max(map(len, self._passages))
 
+    @functools.cached_property
+    def _most_positives(self) -> int:
+        return max(len(row.positives) for row in self._rows)
+
     def sampled_lengths(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns lengths [n] int of queries and of passages: all of them."""
         return np.array([len(row.ids) for row in self._rows]), np.array([len(ids) for ids in self._passages])
@@ -165,8 +180,11 @@ class QuestionPairs:
         for place, passage in enumerate(chosen):
             tokens[place], lengths[place] = padded(list(self._passages[passage]), passage_width)
             identities[place] = passage
+        positives = np.full(self._most_positives, -1, np.int32)
+        positives[:len(row.positives)] = row.positives
         query, query_length = padded(list(row.ids), query_width)
         # Numpy arrays, until they are placed on devices; types.Array is jax's.
         columns: dict[str, Any] = {'query_tokens': query, 'query_lengths': query_length, 'passage_tokens': tokens,
-                                   'passage_lengths': lengths, 'identities': identities, 'example_ids': np.int32(number)}
+                                   'passage_lengths': lengths, 'identities': identities, 'positives': positives,
+                                   'example_ids': np.int32(number)}
         return types.ContrastiveBatch(**columns)

@@ -1,6 +1,5 @@
 """Several indexes searched as one, and the searchers over them: where train, evaluate and answer take their knowledge from."""
 
-import contextlib
 import itertools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -120,9 +119,9 @@ class IndexGroup:
         return index.store[place]
 
     def rows_of(self, docid: str, mesh: jax.sharding.Mesh) -> list[int]:
-        """Returns the rows of the whole that hold a passage, or the pieces of a document (id#0, id#1, ...)."""
+        """Returns the rows of the whole that hold a passage, or the pieces of a document (id#0, id#1, ...). Raises StoreError: damaged."""
         return [first_row + row for index, first_row in zip(self.indexes, self.first_rows(mesh), strict=True)
-                for row in _rows_in(index.store, docid)]
+                for row in rows_in(index.store, docid)]
 
     def _keep(self, name: Hashable, made_of: Sequence[Any], make: Callable[[], Any]) -> Any:
         known = self._kept.get(name)
@@ -138,15 +137,13 @@ def of(index: Index | Sequence[Index] | IndexGroup | None) -> IndexGroup | None:
     return IndexGroup([index] if isinstance(index, Index) else index)
 
 
-def _rows_in(store: PassageStore, docid: str) -> list[int]:
-    rows: list[int] = []
-    # A passage may be in one of several indexes only.
-    with contextlib.suppress(errors.StoreError):
-        rows += store.rows_of([docid]).tolist()
-    with contextlib.suppress(errors.StoreError):
-        for number in itertools.count():  # until there is no such piece
-            rows += store.rows_of([f'{docid}#{number}']).tolist()
-    return rows
+def rows_in(store: PassageStore, docid: str) -> list[int]:
+    """Returns the rows of a store that hold a passage, or the pieces of a document (id#0, id#1, ...); none where it has neither.
+
+    Raises StoreError: damaged.
+    """
+    pieces = (store.find(f'{docid}#{number}') for number in itertools.count())
+    return [row for row in (store.find(docid), *itertools.takewhile(lambda row: row is not None, pieces)) if row is not None]
 
 
 def kept_rows(group: IndexGroup | None, examples: Sequence[TaskExample], mesh: jax.sharding.Mesh) -> dict[int, list[int]] | None:

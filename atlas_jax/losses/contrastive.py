@@ -41,25 +41,27 @@ def info_nce(logits: Array, positives: Array, there: Array | None = None, *, lab
     return jnp.mean(loss), jnp.mean(right.astype(jnp.float32))
 
 
-def in_batch_loss(queries: Array, passages: Array, identities: Array | None = None, *, temperature: float,
-                  label_smoothing: float = 0.0) -> tuple[Array, Array]:
+def in_batch_loss(queries: Array, passages: Array, identities: Array | None = None, positives: Array | None = None, *,
+                  temperature: float, label_smoothing: float = 0.0) -> tuple[Array, Array]:
     """InfoNCE in which every other passage of the batch is a negative, of whichever device; returns loss and accuracy, scalars float32.
 
     Args:
       queries: [batch, dim] float32.
       passages: [batch, n, dim] float32; of an example's passages the first is its positive, the others are hard negatives.
-      identities: [batch, n] int32, equal for equal passages and -1 for empty places. A passage that equals an example's positive is none of
-        its negatives. None takes all passages for different ones.
+      identities: [batch, n] int32, equal for equal passages and -1 for empty places. None takes all passages for different ones.
+      positives: [batch, p] int32, the identities of all positives of an example, of which the first passage is one; -1 past the last. None
+        of them is its negative. None: the first passage is the only one.
       temperature: positive; divides the inner products.
       label_smoothing: see info_nce.
     """
     batch, n = passages.shape[:2]
     flat = passages.reshape(batch * n, -1)  # [batch * n, dim]
     logits = jnp.einsum('bd,pd->bp', queries, flat) / temperature  # b queries, p passages of all examples
-    # Questions of one page share their passage: as a negative it would be told from itself.
+    # Questions of one page share their passages: as a negative one would be told from itself, or from another that answers as well.
     there = None
     if identities is not None:
-        there = (identities.reshape(-1) >= 0) & (identities.reshape(-1) != identities[:, :1])  # [batch, batch * n]
+        columns, positives = identities.reshape(-1), identities[:, :1] if positives is None else positives
+        there = (columns >= 0) & ~jnp.any(columns[None, :, None] == positives[:, None, :], axis=-1)  # [batch, batch * n]
     return info_nce(logits, jnp.arange(batch, dtype=jnp.int32) * n, there, label_smoothing=label_smoothing)
 
 

@@ -14,7 +14,7 @@ import jax
 
 from atlas_jax.io import atomic, untrusted
 from atlas_jax.planning import compiled as compiled_lib
-from atlas_jax.planning import gpus, program, slices, steps
+from atlas_jax.planning import gpus, pair_lengths, program, refreshes, slices, steps
 from atlas_jax.planning import workload as workload_lib
 from atlas_jax.searchers import codes as codes_lib
 from atlas_jax.steps import spec as spec_lib
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # it imports this module
 
 GIB = 2**30
 TRAINING = workload_lib.TRAINING
-_VERSION = 7  # raise it when plans are made otherwise, so that the cache gives none that was made before
+_VERSION = 8  # raise it when plans are made otherwise, so that the cache gives none that was made before
 PARTS = ('parameters', 'optimizer', 'index', 'codes', 'gradients', 'activations', 'temporaries')
 # A call and its items, as the printed plan names them.
 CALL = {'train': 'update', 'contrastive': 'update', 'answer': 'batch', 'score': 'batch', 'search': 'batch', 'index': 'pack'}
@@ -72,6 +72,7 @@ class Plan:
       compile_seconds: as measured when it was compiled; a plan from the cache keeps it.
       host_gib: GiB on each host by what they are, where it reads the passages' tokens: ids on its disk, and their places in its memory.
       scan_seconds: a scan of codes for a batch, at the peak rate of the matrix units or of the memory, the slower; a part of the others.
+      refresh_seconds: embedding the whole index again, once, by the compiled schedule; 0 for a run that does not, or that does not fit.
     """
 
     kind: str
@@ -106,6 +107,7 @@ class Plan:
     compile_seconds: float
     host_gib: dict[str, float] = dataclasses.field(default_factory=dict)
     scan_seconds: float = 0.0
+    refresh_seconds: float = 0.0
 
 
 def plan(workload: workload_lib.Workload, topology: str, cache_dir: pathlib.Path | None = None) -> Plan:
@@ -138,8 +140,10 @@ def _plan(workload: workload_lib.Workload, slice_: slices.Slice, topology: str, 
     traced = trace(workload, mesh, hosts)
     # Other shapes of an index build's packs need less, and are not compiled.
     compiled = [each for each in traced if each.step.every_call or each is traced[-1]]
-    lowered = [each.program.lower() for each in compiled]
-    shapes = [f'{each.step.static} {each.step.share} {each.step.items}' for each in traced]
+    block = refreshes.block(workload, mesh)
+    again = [] if block is None else [_Traced(block.step, block.step.trace())]
+    lowered = [each.program.lower() for each in (*compiled, *again)]
+    shapes = [f'{each.step.static} {each.step.share} {each.step.items}' for each in traced] + [f'{block and block.calls} blocks']
     path = None if cache_dir is None else cache_dir / f'{_key([*(each.as_text() for each in lowered), *shapes], topology)}.json'
     if path is not None and path.is_file():
         # A plan that is damaged is made again.
@@ -150,7 +154,9 @@ def _plan(workload: workload_lib.Workload, slice_: slices.Slice, topology: str, 
             if all(untrusted.has_type(getattr(found, field.name), field.type) for field in dataclasses.fields(Plan)):
                 return found
     beside = [each.step.beside_bytes for each in compiled]
-    result = _compiled(lowered, beside, count(workload, mesh, hosts, traced, slice_), workload, mesh, slice_)
+    result = _compiled(lowered[:len(compiled)], beside, count(workload, mesh, hosts, traced, slice_), workload, mesh, slice_)
+    if block is not None and result.fits:
+        result = _with_refresh(result, block, again[0].program, lowered[-1], mesh, slice_)
     if path is not None:
         atomic.write_json(path, dataclasses.asdict(result))
     return result
@@ -169,6 +175,8 @@ def lines(planned: Plan, workload: workload_lib.Workload) -> list[str]:
     if planned.kind in TRAINING:
         examples = planned.batch_size * planned.accumulation_steps
         result.append(f'examples an update     {examples} in {planned.accumulation_steps} micro-batches; remat {planned.remat}')
+        if planned.kind == 'contrastive':
+            result.append(f'lengths                {pair_lengths.line(workload, steps.stand_in_segments(workload.config).retriever)}')
     elif planned.kind != 'index':
         result.append(f'questions a batch      {planned.batch_size}')
     result.append(f'HBM a chip             {planned.hbm_gib_per_chip:.2f} of {planned.hbm_limit_gib} GiB')
@@ -205,7 +213,9 @@ def _speed_lines(planned: Plan, workload: workload_lib.Workload, call: str, item
     chip_hours_a_second = planned.chips / 3600
     if planned.kind in TRAINING:
         hours = planned.step_seconds_expected * 1000 * chip_hours_a_second
-        result.append(f'chip-hours             {hours:.3g} a 1000 updates, as expected')
+        again = planned.refresh_seconds * 1000 * refreshes.a_update(workload) * chip_hours_a_second
+        parts = f': {hours:.3g} of updates, {again:.3g} of embedding the index again, {planned.refresh_seconds:.3g} s each time'
+        result.append(f'chip-hours             {hours + again:.3g} a 1000 updates, as expected{parts if again else ""}')
     elif planned.kind == 'index':
         result.append(f'the whole index        {workload.index_rows / planned.items_per_second * chip_hours_a_second:.3g} chip-hours, '
                       f'{workload.index_rows} passages')
@@ -341,21 +351,45 @@ def _compiled(lowered: list[jax.stages.Lowered], beside: list[float], counted: _
     """Compiles the programs of a call; `beside` has the bytes that lie there besides the arguments of each."""
     start, totals, cost = time.perf_counter(), [], compiled_lib.Cost()
     for program_, held in zip(lowered, beside, strict=True):
-        try:
-            compiled = program_.compile()
-        except jax.errors.JaxRuntimeError as error:
-            # A program that does not fit is a result too: the compiler says how much it would need.
-            totals.append(_out_of_memory(error) + held)
+        needed, text = _bytes_and_text(program_)
+        totals.append(needed + held)
+        if text is None:
             cost = compiled_lib.Cost()
             break
-        memory, text = compiled.memory_analysis(), compiled.as_text()
-        if memory is None or text is None:
-            raise RuntimeError('the TPU compiler gave a program without its memory or text; another version of libtpu may give both')
-        # Aliased outputs lie in the buffers of donated arguments and take no memory of their own.
-        totals.append(memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-                      + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes + held)
         cost.add(_cost(text, mesh, slice_))
     return _plan_of(max(totals), cost, counted, workload, slice_, time.perf_counter() - start)
+
+
+def _with_refresh(planned: Plan, block: refreshes.Block, traced: jax.stages.Traced, lowered: jax.stages.Lowered,
+                  mesh: jax.sharding.Mesh, slice_: slices.Slice) -> Plan:
+    """Adds what embedding the index again takes: its seconds, and its memory where that is more than the update's."""
+    start, chip = time.perf_counter(), slice_.generation
+    needed, text = _bytes_and_text(lowered)
+    more = max((needed + block.step.beside_bytes) / GIB - planned.hbm_gib_per_chip, 0.0)
+    total, seconds = planned.hbm_gib_per_chip + more, 0.0
+    if text is not None:
+        cost = _cost(text, mesh, slice_)
+        compute, kernels = (program.flops(traced.jaxpr, 0, alone) / slice_.chips / chip.flops for alone in (False, True))
+        seconds = max(compute, cost.cycles / chip.cycles_a_second + kernels + cost.exposed_seconds)
+    return dataclasses.replace(
+        planned, refresh_seconds=block.calls * seconds, hbm_gib_per_chip=total, fits=total <= planned.hbm_limit_gib,
+        hbm_parts=planned.hbm_parts | {'temporaries': planned.hbm_parts['temporaries'] + more},
+        compile_seconds=planned.compile_seconds + time.perf_counter() - start)
+
+
+def _bytes_and_text(lowered: jax.stages.Lowered) -> tuple[float, str | None]:
+    """Compiles a program; returns the bytes of a chip that it needs, and its text, None where it does not fit."""
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        # A program that does not fit is a result too: the compiler says how much it would need.
+        return _out_of_memory(error), None
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    if memory is None or text is None:
+        raise RuntimeError('the TPU compiler gave a program without its memory or text; another version of libtpu may give both')
+    # Aliased outputs lie in the buffers of donated arguments and take no memory of their own.
+    return (memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+            + memory.generated_code_size_in_bytes), text
 
 
 def _cost(text: str, mesh: jax.sharding.Mesh, slice_: slices.Slice) -> compiled_lib.Cost:

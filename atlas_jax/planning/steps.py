@@ -17,7 +17,7 @@ from atlas_jax.index import embed
 from atlas_jax.knowledge import index as knowledge_index
 from atlas_jax.models import atlas, parameters
 from atlas_jax.nn import layer_scan
-from atlas_jax.planning import slices
+from atlas_jax.planning import pair_lengths, slices
 from atlas_jax.planning import workload as workload_lib
 from atlas_jax.searchers import code as code_lib
 from atlas_jax.searchers import codes as codes_lib
@@ -35,7 +35,6 @@ Workload = workload_lib.Workload
 Params = Any  # a tree of shapes with shardings, nested as flax nests parameters
 _PACKED_SAMPLE = 20_000  # passages that are packed to learn which shapes an index build runs, and how often
 _CHARACTERS_A_TOKEN = 3  # of a format's literal text, without a tokenizer; English has about four
-_SPECIAL = 2  # tokens around a crop
 _ANY_ID = 3  # token ids are compiled in as constants; which ones makes no difference
 
 
@@ -134,9 +133,15 @@ def stand_in_segments(config: atlas.AtlasConfig) -> atlas.Segments:
 def model_flops(workload: Workload, mesh: jax.sharding.Mesh) -> float:
     """Returns the FLOPs of an update that a run counts for its utilisation: on real tokens, without padding and recomputation."""
     if workload.kind == 'contrastive':
-        drawn = jnp.asarray(np.resize(_crop_lengths(workload)[0], workload.batch_size))
-        crops = types.ContrastiveBatch(drawn, drawn, drawn, drawn[:, None], drawn, drawn)
-        return float(contrastive_step.flops_of(_contrastive_spec(workload, mesh), crops))
+        pairs, examples = _pair_lengths(workload), workload.batch_size
+
+        def spread(lengths: np.ndarray, *shape: int) -> jax.Array:
+            # Over all lengths evenly, since those of a store are sorted.
+            return jnp.asarray(lengths[np.linspace(0, len(lengths) - 1, math.prod(shape)).astype(np.int64)].reshape(shape))
+
+        of_queries, of_passages = spread(pairs.queries, examples), spread(pairs.passages, examples, pairs.passages_each)
+        drawn = types.ContrastiveBatch(of_queries, of_queries, of_passages, of_passages, of_passages, of_passages, of_queries)
+        return float(contrastive_step.flops_of(_contrastive_spec(workload, mesh), drawn))
     spec = make_spec(workload, mesh)
     lengths, examples, inputs = workload_lib.token_lengths(workload), workload.batch_size, workload.config.inputs
     queries = np.resize(lengths.reader_queries, examples)
@@ -185,30 +190,22 @@ def _contrastive_step(workload: Workload, mesh: jax.sharding.Mesh) -> Step:
     spec = dataclasses.replace(spec, step=dataclasses.replace(spec.step, remat=spec.remat[0]))
     state = contrastive_state.abstract(spec, contrastive_step.optimizer_for(workload.optimizer))
     examples, spread = workload.batch_size, partitioning.batch_sharding(mesh, workload.batch_size)
-    tokens, counts, each = (examples, _crop_lengths(workload)[1]), (examples,), (examples, spec.passages_each)
-    shapes = {'query_tokens': tokens, 'query_lengths': counts, 'passage_tokens': (*each, tokens[1]), 'passage_lengths': each,
-              'identities': each, 'example_ids': counts}
+    (query_width, passage_width), counts, each = _pair_lengths(workload).widths, (examples,), (examples, spec.passages_each)
+    shapes = {'query_tokens': (examples, query_width), 'query_lengths': counts, 'passage_tokens': (*each, passage_width),
+              'passage_lengths': each, 'identities': each, 'positives': (examples, 1), 'example_ids': counts}
     given = types.ContrastiveBatch(**{name: _array(shape, jnp.int32, spread) for name, shape in shapes.items()})
     return Step(contrastive_step.make_contrastive_step(spec, workload.optimizer), (state, given), (state.params, state.momentum_encoder),
                 optimizer=(state.optimizer_state, state.queue), gradients=state.params, items=examples)
 
 
 def _contrastive_spec(workload: Workload, mesh: jax.sharding.Mesh) -> contrastive.ContrastiveSpec:
-    lengths, width = _crop_lengths(workload)
-    return contrastive.make_spec(workload.config.retriever, mesh, (lengths, lengths), (width, width), workload.batch_size,
-                                 workload.contrastive, workload.step, passages_each=1 + workload.contrastive.hard_negatives,
-                                 lower_for=workload.lower_for)
+    pairs = _pair_lengths(workload)
+    return contrastive.make_spec(workload.config.retriever, mesh, (pairs.queries, pairs.passages), pairs.widths, workload.batch_size,
+                                 workload.contrastive, workload.step, passages_each=pairs.passages_each, lower_for=workload.lower_for)
 
 
-def _crop_lengths(workload: Workload) -> tuple[np.ndarray, int]:
-    """Returns lengths [n] int of crops with their special tokens, of shares drawn evenly, and the greatest."""
-    options, pieces = workload.contrastive, np.full(1, workload.contrastive.chunk_tokens)
-    if workload.passage_tokens is not None or workload.passage_lengths is not None:
-        pieces = np.minimum(workload_lib.token_lengths(workload).retriever_passages, options.chunk_tokens)
-    # Drawn as a run draws them, so that a plan's capacities are those of the run.
-    shares = np.random.default_rng(0).uniform(options.ratio_min, options.ratio_max, _PACKED_SAMPLE)
-    lengths = np.maximum(shares * np.resize(pieces, _PACKED_SAMPLE), options.min_crop_tokens).astype(np.int64)
-    return lengths + _SPECIAL, options.crop_tokens(int(pieces.max())) + _SPECIAL
+def _pair_lengths(workload: Workload) -> pair_lengths.PairLengths:
+    return pair_lengths.of(workload, stand_in_segments(workload.config).retriever)
 
 
 def _reading_step(workload: Workload, spec: spec_lib.StepSpec, run: Any) -> Step:

@@ -15,6 +15,7 @@ from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tasks import lm, mlm, multiple_choice, qa, section
 from atlas_jax.training import contrastive as contrastive_lib
 from atlas_jax.training import optimizer as optimizer_lib
+from atlas_jax.training import refresh as refresh_lib
 
 STEPS = ('train', 'answer', 'score', 'search', 'index', 'contrastive')
 # The steps that a gin file describes, by the step that its own command runs: only a training run says how to train.
@@ -38,7 +39,7 @@ class Workload:
     Attributes:
       model: sizes and formats.
       kind: the step: train; answer (retrieve and decode); score (multiple choice); search (retrieve alone); index (embed passages);
-        contrastive (a retriever trained without a reader, its crops of the passages' random lengths).
+        contrastive (a retriever trained without a reader, on crops or on questions with passages).
       batch_size: examples of a micro-batch, as RunConfig.batch_size. Steps that do not train round it up to whole chips, as
         evaluation does.
       n_context: passages read, or found by a search; 0 is a closed book.
@@ -59,6 +60,8 @@ class Workload:
       inputs: formats and token limits; None keeps the model's.
       decoding: how answers are generated.
       contrastive: crops, method and queue of a contrastive step.
+      from_questions: a contrastive step's examples are questions with whole passages, in place of crops.
+      refresh: how the index of a training run follows the passage encoder.
       excludes_own_passages: True where examples are made from passages of the index, which the search must not return to them.
       lower_for: platform that the step is lowered for, where CPU devices stand in for it. Set by gpu_plan.py, not by gin.
 
@@ -84,6 +87,8 @@ class Workload:
     inputs: atlas.InputConfig | None = None
     decoding: decoding_lib.DecodingConfig = decoding_lib.DecodingConfig()
     contrastive: contrastive_lib.ContrastiveConfig = contrastive_lib.ContrastiveConfig()
+    from_questions: bool = False
+    refresh: refresh_lib.RefreshConfig = refresh_lib.RefreshConfig()
     excludes_own_passages: bool = False
     passage_lengths: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     lower_for: str | None = None
@@ -132,7 +137,7 @@ def of_training(model: atlas.AtlasConfig, run: dict[str, Any]) -> Workload:
     """
     data, source, options = run['data'], run['model'], run['run']
     _refuse_file_passages(data.use_file_passages)
-    given = {name: run[name] for name in ('optimizer', 'distill', 'step', 'search') if run.get(name) is not None}
+    given = {name: run[name] for name in ('optimizer', 'distill', 'step', 'search', 'refresh') if run.get(name) is not None}
     inputs = _inputs(model, source)
     return Workload(model, batch_size=options.batch_size, mesh_shape=options.mesh_shape, dropout_rate=options.dropout_rate,
                     query_tokens=inputs.query_limit, inputs=inputs, n_context=data.n_context,
@@ -146,8 +151,9 @@ def of_contrastive(retriever: contriever.ContrieverConfig, run: dict[str, Any]) 
     model = atlas.AtlasConfig(reader, retriever, n_context=0)
     # Options that the file leaves out have their defaults, as in a run.
     options, given = run['run'], {name: run[name] for name in ('optimizer', 'contrastive', 'step') if run.get(name) is not None}
+    inputs = run['model'].inputs or model.inputs
     return Workload(model, 'contrastive', options.batch_size, n_context=0, mesh_shape=options.mesh_shape, dropout_rate=options.dropout_rate,
-                    inputs=run['model'].inputs, **given)
+                    inputs=inputs, query_tokens=inputs.query_limit, from_questions=bool(run['data'].questions_file), **given)
 
 
 def of_evaluation(model: atlas.AtlasConfig, run: dict[str, Any]) -> Workload:

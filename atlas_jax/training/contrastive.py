@@ -28,7 +28,8 @@ class ContrastiveConfig(CropConfig):
       momentum_schedule: constant, or cosine: from momentum up to 1 at the end of the schedule (OptimizerConfig.scheduler_steps).
       temperature: divides the inner products.
       label_smoothing: this share of the target is spread evenly over all passages.
-      normalize_query, normalize_passage: divide embeddings by their L2 norm in the loss. With both the trained retriever does so too.
+      normalize_query, normalize_passage: divide embeddings by their L2 norm in the loss. With passages divided so, the trained retriever
+        divides too, for their norms decide what is found.
       hard_negatives: negatives that each question brings from its file; inbatch only. Fewer are filled up with empty places.
       chunks: parts of the batch that are encoded one after another, so that one is in memory at a time; the gradient is that of the whole
         batch (GradCache: Gao et al. 2021, arXiv 2101.06983).
@@ -140,7 +141,7 @@ def make_spec(config: contriever.ContrieverConfig, mesh: jax.sharding.Mesh, leng
 
 
 def check(contrastive: ContrastiveConfig, step: spec_lib.StepConfig, batch_size: int, devices: int) -> None:
-    """Raises ConfigError: the batch or the queue does not divide, or gradients are to be accumulated; see make_spec."""
+    """Raises ConfigError: the batch or the queue does not divide or has no negatives, or gradients are to be accumulated; see make_spec."""
     # Parts of a batch with losses of their own would have fewer negatives, and no word would say so.
     if step.accumulation_steps != 1:
         raise errors.ConfigError(f'StepConfig.accumulation_steps is {step.accumulation_steps}; a batch whose passages are one another\'s '
@@ -149,6 +150,10 @@ def check(contrastive: ContrastiveConfig, step: spec_lib.StepConfig, batch_size:
         parts = f'{devices} devices' + (f' times {contrastive.chunks} chunks' if contrastive.chunks > 1 else '')
         raise errors.ConfigError(f'batch_size {batch_size} does not divide over {parts}; choose a multiple of '
                                  f'{devices * contrastive.chunks}')
+    # Nothing to be told apart: the loss would be 0, and the run would teach nothing without a word.
+    if not contrastive.moco and batch_size == 1 and not contrastive.hard_negatives:
+        raise errors.ConfigError('batch_size is 1, and with ContrastiveConfig.method "inbatch" the other passages of the batch are the '
+                                 'negatives; choose 2 or more')
     # The devices divide the batch, so they divide the queue too.
     if contrastive.moco and contrastive.queue_size % batch_size:
         raise errors.ConfigError(f'ContrastiveConfig.queue_size {contrastive.queue_size} is not a multiple of batch_size {batch_size}, so '

@@ -14,6 +14,7 @@ from atlas_jax.model import RetrieverModel
 from atlas_jax.tokenizers import formats
 from atlas_jax.training.contrastive import ContrastiveConfig
 
+_CROPS = {field.name: field.default for field in dataclasses.fields(crops.CropConfig)}
 Around = tuple[tuple[int, ...], tuple[int, ...]]
 
 
@@ -48,10 +49,13 @@ def pairs_of(data: RetrieverData, model: RetrieverModel, contrastive: Contrastiv
 
     Raises:
       InputFileError, StoreError, IndexFolderError: missing or damaged, or a passage that is shorter than a crop. ConfigError: a crop that
-        is longer than the retriever's input, or hard negatives for passages without questions.
+        is longer than the retriever's input, hard negatives for passages without questions, or options of crops for questions.
     """
     # Labels first: passages without questions have no hard negatives, and are cropped.
     if data.questions_file:
+        if others := [name for name, value in _CROPS.items() if getattr(contrastive, name) != value]:
+            raise errors.ConfigError(f'ContrastiveConfig.{others[0]} is {getattr(contrastive, others[0])!r}, an option of crops, and '
+                                     'questions_file gives whole passages; leave it out')
         query = _encoder(model, model.config.query_format, min(model.config.inputs.query_limit, model.config.retriever.input_tokens))
         passage = _encoder(model, model.config.passage_format, model.config.retriever_max_tokens)
         return question_passages.QuestionPairs(data.questions_file, query, passage, contrastive.hard_negatives)

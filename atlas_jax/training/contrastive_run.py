@@ -117,14 +117,24 @@ def prepare(model: RetrieverModel, data: contrastive_data.RetrieverData, contras
     retriever = model.config.retriever
     if dropout_rate is not None:
         retriever = dataclasses.replace(retriever, dropout_rate=dropout_rate)
-    # Whoever uses the retriever must compare as it was trained.
-    if contrastive.normalize_query and contrastive.normalize_passage:
-        retriever = dataclasses.replace(retriever, normalize=True)
-    model = dataclasses.replace(model, config=dataclasses.replace(model.config, retriever=retriever))
+    # Whoever uses the retriever must rank as it was trained to. A query's norm ranks nothing; in the loss each side has its own option.
+    trained = dataclasses.replace(retriever, normalize=retriever.normalize or contrastive.normalize_passage)
+    model = dataclasses.replace(model, config=dataclasses.replace(model.config, retriever=trained))
     pairs = contrastive_data.pairs_of(data, model, contrastive)
     # Of a batch that meets itself every passage would be a negative of its double.
     if batch_size > len(pairs):
         raise errors.ConfigError(f'batch_size is {batch_size}, and there are {len(pairs)} examples; lower it to {len(pairs)} or less')
+    # So would the queue be from the second epoch on.
+    if contrastive.moco and contrastive.queue_size > len(pairs):
+        raise errors.ConfigError(f'ContrastiveConfig.queue_size is {contrastive.queue_size}, and there are {len(pairs)} examples: every '
+                                 f'query would find its own passage among its negatives; {_smaller(len(pairs), batch_size)}')
     spec = contrastive_lib.make_spec(retriever, mesh, pairs.sampled_lengths(), pairs.widths, batch_size, contrastive, step,
                                      passages_each=pairs.passages_each)
     return ContrastiveWork(model, pairs, spec, optimizer, seed, Batches(pairs, mesh, batch_size, seed, ahead))
+
+
+def _smaller(examples: int, batch_size: int) -> str:
+    """Returns what to do about a queue of more than all examples."""
+    # Half of them: of those few queries meet their own passage of the epoch before.
+    fits = examples // 2 // batch_size * batch_size
+    return f'lower it to {fits} or so' if fits else 'lower batch_size, or choose ContrastiveConfig.method "inbatch"'

@@ -117,7 +117,7 @@ def _at_level(spec: ContrastiveSpec, state: ContrastiveState, batch: types.Contr
         def compare(embeddings: tuple[Array, Array]) -> tuple[Array, Array]:
             queries, passages = (_joined(spec, part) for part in embeddings)
             passages = passages.reshape(spec.batch_size, spec.passages_each, -1)
-            return losses.in_batch_loss(queries, passages, batch.identities, **settings)
+            return losses.in_batch_loss(queries, passages, batch.identities, batch.positives, **settings)
 
         def encode(params: Any, chunk: dict[str, Array]) -> tuple[Array, Array]:
             return queries_of(params['retriever'], chunk), passages_of(params['retriever'], chunk)

@@ -64,6 +64,14 @@ class OptimizerConfig:
         if not 0 < self.epsilon < math.inf:
             raise errors.ConfigError(f'OptimizerConfig.epsilon is {self.epsilon}; it must be finite and greater than 0')
 
+    def warning(self) -> str | None:
+        """Returns a line about a warm-up that is not over at the end of the run; None where it is."""
+        if self.warmup_steps <= self.total_steps:
+            return None
+        share = float(schedule_factor(self, self.total_steps))
+        return (f'OptimizerConfig.warmup_steps is {self.warmup_steps}, and total_steps {self.total_steps}: the learning rates end at '
+                f'{share:.0%} of their peak')
+
     @property
     def schedule_steps(self) -> int:
         """The updates at whose end the schedule has fallen to its floor."""

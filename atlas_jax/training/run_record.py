@@ -2,7 +2,8 @@
 
     RUN/record.json    {"settings": {name: value}, "changes": [{"step", "name", "before", "now"}]}
 
-Mesh, number of processes, rematerialisation, intervals and evaluation may change; they decide nothing, or the rounding alone.
+Mesh, number of processes, chunks, rematerialisation, intervals and evaluation may change; they decide nothing, or the rounding, and which
+numbers dropout draws.
 """
 
 import dataclasses
@@ -81,8 +82,8 @@ def settings(description: Mapping[str, Any], data: str, options: Iterable[Any], 
     # total_steps counts by the schedule alone: it stands for the steps that this is made for, whichever option says them.
     if steps := found.pop(_SCHEDULER_STEPS, None):
         found[_TOTAL_STEPS] = steps
-    # With a fixed rate more steps change none that were done, nor those to come.
-    if found.get('OptimizerConfig.schedule') == 'fixed':
+    # With a fixed rate more steps change none that were done, nor those to come, unless MoCo's momentum rises with the same schedule.
+    if found.get('OptimizerConfig.schedule') == 'fixed' and found.get('ContrastiveConfig.momentum_schedule') != 'cosine':
         found.pop(_TOTAL_STEPS)
     return {name: value for name, value in (found | flat(description)).items() if name not in _FREE}
 

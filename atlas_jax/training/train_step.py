@@ -164,6 +164,8 @@ def _summary(metrics: Metrics) -> Metrics:
     """Returns scalars of a step; scores become the agreement of retriever and reader: how often both rank the same passage first."""
     if 'scores' in metrics:
         scores, gold_scores = metrics.pop('scores'), metrics.pop('gold_scores')
+        # A gold score of an empty place means nothing, and may be the highest: log-likelihoods are below its 0.
+        gold_scores = jnp.where(jnp.isneginf(scores), -jnp.inf, gold_scores)
         metrics['agreement'] = jnp.mean(jnp.argmax(scores, axis=-1) == jnp.argmax(gold_scores, axis=-1))
     return metrics
 

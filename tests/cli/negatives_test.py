@@ -5,8 +5,10 @@ import json
 import pytest
 
 from atlas_jax import errors
+from atlas_jax.cli import inputs
 from atlas_jax.cli import main as cli
 from atlas_jax.cli import negatives as cli_negatives
+from atlas_jax.cli import options as cli_options
 from atlas_jax.evaluation import negatives
 from atlas_jax.input import question_passages
 from tests.testing import tiny_run
@@ -43,6 +45,19 @@ def test_it_writes_what_the_fine_tuning_reads(folder, capsys):
 def test_mistakes_are_told_in_one_line(folder, arguments, message):
     with pytest.raises(errors.UserError, match=message):
         _run(folder, *arguments)
+
+
+@pytest.mark.parametrize('arguments', [[], ['--searcher', 'exact', '--model', 'run']])
+def test_a_mistake_in_the_last_line_is_told_before_the_long_work(folder, tmp_path, monkeypatch, arguments):
+    begun = []
+    for place, name in ((negatives, 'by_words'), (negatives, 'by_model'), (cli_options, 'load_model')):
+        monkeypatch.setattr(place, name, lambda *_, name=name: begun.append(name))
+    monkeypatch.setattr(inputs, 'check_model', lambda options: None)
+    questions = tmp_path / 'questions.jsonl'
+    questions.write_text((folder / 'questions.jsonl').read_text() + json.dumps({'question': 'q', 'answers': 'red'}))
+    with pytest.raises(errors.InputFileError, match=':4, field "answers": must be a list of texts'):
+        _run(folder, '--questions', str(questions), *arguments)
+    assert begun == []
 
 
 def test_the_command_names_the_filters_that_there_are():

@@ -65,9 +65,16 @@ def test_rows_hold_two_crops_of_one_piece_with_what_stands_around():
         assert query[:2].tolist() == [2, 9] and query[-1] == 3 and passage[0] == 2 and passage[-1] == 3
         inside = [*query[2:-1], *passage[1:-1]]
         assert 30 <= min(inside) and max(inside) < 80 and max(inside) - min(inside) < 40
-        assert not row.query_tokens[row.query_lengths:].any() and row.identities.tolist() == [1]
+        assert not row.query_tokens[row.query_lengths:].any() and row.identities.tolist() == row.positives.tolist()
     queries, passages = made.sampled_lengths()
     assert queries.max() <= 27 and passages.max() <= 26 and len(queries) == 24
+
+
+def test_a_passage_that_a_corpus_has_twice_has_one_identity():
+    passages = PassageTokens(np.tile(np.arange(30), 3).astype(np.uint16), np.array([0, 30, 60, 89]), str)
+    made = crops.Crops(passages, PLAIN, TOKENIZER, ((2, 9), (3,)), ((2,), (3,)), 64)
+    first, second, other = (int(made.draw(number, np.random.default_rng(number)).identities[0]) for number in range(3))
+    assert first == second != other and min(first, other) >= 0  # -1 would be an empty place
 
 
 def test_batches_depend_on_seed_and_position_alone():

@@ -35,6 +35,7 @@ def test_rows_hold_a_positive_and_hard_negatives(file, capsys):
     out = capsys.readouterr().out
     assert '1 negatives equal a positive of their question and were left out' in out
     assert '1 of 2 questions have fewer than 2 negatives; their places stay empty' in out
+    assert pairs.draw(0, np.random.default_rng(0)).positives.tolist() == [0, 1]  # whichever of them is drawn
     positives = set()
     for seed in range(20):
         row = pairs.draw(0, np.random.default_rng(seed))
@@ -44,7 +45,7 @@ def test_rows_hold_a_positive_and_hard_negatives(file, capsys):
         assert first in [TOKENIZER.encode(f'{each["title"]} {each["text"]}') for each in (BLUE, GREY)]
     assert positives == {0, 1}  # each of them in its turn
     row = pairs.draw(1, np.random.default_rng(0))
-    assert row.identities.tolist() == [2, -1, -1] and row.passage_lengths[1:].tolist() == [0, 0]
+    assert row.identities.tolist() == [2, -1, -1] and row.positives.tolist() == [2, -1] and row.passage_lengths[1:].tolist() == [0, 0]
     assert row.query_tokens[1:row.query_lengths - 1].tolist() == TOKENIZER.encode('what is thing 1 ?')
     twice = [pairs.draw(0, np.random.default_rng(7)).passage_tokens for _ in range(2)]
     np.testing.assert_array_equal(*twice)
@@ -55,6 +56,7 @@ def test_passages_that_are_equal_behind_the_limit_are_one(file, capsys):
     pairs = _pairs(file, limit=5)  # the colours are cut off
     assert all(np.all(pairs.draw(number, np.random.default_rng(0)).passage_lengths <= 5) for number in (0, 1))
     assert pairs.digest != _pairs(file).digest
+    assert f'{file}: 5 passages were cut at 5 tokens' in capsys.readouterr().out
 
 
 def test_files_of_dpr_are_read(tmp_path):

@@ -24,10 +24,8 @@ class FakeStore:
     def __getitem__(self, row):
         return Passage(self.names[row], '', '', 'text')
 
-    def rows_of(self, docids):
-        if docids[0] not in self.names:
-            raise errors.StoreError('no such passage')
-        return np.array([self.names.index(docids[0])])
+    def find(self, docid):
+        return self.names.index(docid) if docid in self.names else None
 
 
 class FakeIndex(Index):

@@ -40,6 +40,17 @@ def test_doubles_of_the_positive_and_empty_places_are_no_negatives():
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
 
+def test_no_positive_of_a_query_is_its_negative():
+    queries, passages = _numbers(2, DIM), _numbers(2, 2, DIM, seed=1)
+    identities = np.array([[0, 7], [1, 9]], np.int32)
+    positives = np.array([[0, 1], [1, -1]], np.int32)  # of the first query both drawn positives, of the second its own alone
+    loss, _ = contrastive.in_batch_loss(queries, passages, identities, positives, temperature=1.0)
+    logits = queries @ passages.reshape(4, DIM).T
+    kept = [logits[0, [0, 1, 3]], logits[1, [2, 0, 1, 3]]]
+    expected = np.mean([np.log(np.exp(row).sum()) - row[0] for row in kept])
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize('smoothing', [0.0, 0.2])
 def test_moco_loss_equals_pytorch_and_teaches_the_queries_alone(smoothing):
     queries, keys, queue = _numbers(BATCH, DIM), _numbers(BATCH, DIM, seed=1), _numbers(QUEUE, DIM, seed=2)

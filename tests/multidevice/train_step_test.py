@@ -144,7 +144,8 @@ def _contrastive(mesh, method, chunks):
         lengths = generator.integers(3, 17, (2, 16)).astype(np.int32)
         tokens = np.where(np.arange(16) < lengths[..., None], generator.integers(9, 97, (2, 16, 16)), 0).astype(np.int32)
         numbers = np.arange(16, dtype=np.int32)
-        batch = types.ContrastiveBatch(tokens[0], lengths[0], tokens[1][:, None], lengths[1][:, None], numbers[:, None], numbers)
+        batch = types.ContrastiveBatch(tokens[0], lengths[0], tokens[1][:, None], lengths[1][:, None], numbers[:, None], numbers[:, None],
+                                       numbers)
         current, metrics = step(current, jax.device_put(batch, partitioning.batch_sharding(mesh, 16)))
         losses.append(float(metrics['loss']))
     assert step._cache_size() == 1

@@ -10,8 +10,11 @@ import pytest
 
 from atlas_jax import errors, partitioning
 from atlas_jax.planning import plan as plan_lib
-from atlas_jax.planning import slices, steps
+from atlas_jax.planning import refreshes, slices, steps
 from atlas_jax.planning import workload as workload_lib
+from atlas_jax.steps import spec as spec_lib
+from atlas_jax.training import refresh
+from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny
 
 WORKLOAD = workload_lib.Workload(tiny.config(), kind='answer', batch_size=5, n_context=3, index_rows=56)
@@ -61,6 +64,14 @@ def compiler(monkeypatch):
     monkeypatch.setattr(steps, 'steps_of', lambda workload, mesh, hosts: [
         Step(None, (), weights, items=workload.examples_a_step, keys_values_bytes=0.5 * plan_lib.GIB, read_bytes=2.4e12)])
     return compiler
+
+
+def made_up_plan(kind, **changes):
+    """A plan of a step of 3 s that fits."""
+    slice_ = slices.parse('v4:2x2x1')
+    planned = plan_lib.Plan(kind, slice_.name, 4, (1, 4, 1), 2, 'full', 8, True, 3.0, 30.75, {'parameters': 3.0}, 1e12, 2e12, 2.0, 3.0, 2.0,
+                            1.5, 0.5, 0.5, 1.5, 1.25, 1.0, 0.25, 0.75, 4.0, 0.5, 0.4, {'all-gather': 1e9}, {'all-gather': 5e8}, 7.0)
+    return dataclasses.replace(planned, **changes)
 
 
 def test_a_plan_adds_up(compiler):
@@ -134,10 +145,58 @@ def test_bytes_of_a_chip_are_those_of_its_shards():
 @pytest.mark.parametrize('kind, words', [('train', 'chip-hours'), ('index', 'the whole index'), ('score', 'orders of a question a second'),
                                          ('search', 'reading the index')])
 def test_every_kind_has_its_lines(kind, words):
-    slice_ = slices.parse('v4:2x2x1')
-    planned = plan_lib.Plan(kind, slice_.name, 4, (1, 4, 1), 2, 'full', 8, True, 3.0, 30.75, {'parameters': 3.0}, 1e12, 2e12, 2.0, 3.0, 2.0,
-                            1.5, 0.5, 0.5, 1.5, 1.25, 1.0, 0.25, 0.75, 4.0, 0.5, 0.4, {'all-gather': 1e9}, {'all-gather': 5e8}, 7.0)
-    shown = '\n'.join(plan_lib.lines(planned, dataclasses.replace(WORKLOAD, kind=kind)))
+    shown = '\n'.join(plan_lib.lines(made_up_plan(kind), dataclasses.replace(WORKLOAD, kind=kind)))
     assert words in shown and 'fits' in shown and 'all-gather 1.0, 50% of it asynchronous' in shown
     assert 'expected               3 s' in shown and 'links 1.5, network 1.25, not covered 1)' in shown
     assert ('40% on real tokens' in shown) == (kind == 'train') and 'real lengths take 50%' in shown
+
+
+def _refreshing(calls=7, beside=0.0):
+    """A run of 10 updates that embeds its index again after the 4th and the 8th, and the block that does so."""
+    mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+    weights = jax.ShapeDtypeStruct((7, 11), jnp.float32, sharding=partitioning.replicated(mesh))
+    block = refreshes.Block(steps.Step(jax.jit(lambda w: w @ w.T), (weights,), weights, beside_bytes=beside), calls)
+    workload = dataclasses.replace(WORKLOAD, kind='train', batch_size=8, refresh=refresh.RefreshConfig(schedule='4'),
+                                   optimizer=OptimizerConfig(total_steps=10), step=spec_lib.StepConfig(remat='full'))
+    return workload, block
+
+
+def _plan_with_refresh(lowered, beside=0.0):
+    workload, block = _refreshing(beside=beside)
+    places = types.SimpleNamespace(size=CHIPS, devices=np.array([types.SimpleNamespace(coords=(n % 2, n // 2, 0)) for n in range(CHIPS)]))
+    planned = made_up_plan('train', hbm_parts={'parameters': 2.0, 'temporaries': 1.0})
+    found = plan_lib._with_refresh(planned, block, block.step.trace(), lowered, places, slices.parse('v4:2x2x1'))
+    return planned, found, workload
+
+
+def test_refreshes_count_among_the_chip_hours():
+    lowered = _Lowered(2.0)
+    planned, found, workload = _plan_with_refresh(lowered)
+    chip = slices.parse('v4:2x2x1').generation
+    assert lowered.compiled and found.refresh_seconds > 7 * 2 * 7 * 7 * 11 / 4 / chip.flops  # of compute; its collective is on top
+    assert (found.hbm_gib_per_chip, found.fits) == (planned.hbm_gib_per_chip, True)  # the update needs more
+    shown = plan_lib.lines(dataclasses.replace(found, refresh_seconds=900.0), workload)
+    # 1000 updates of 3 s and 200 refreshes of 900 s, on 4 chips.
+    assert any(line.endswith('203 a 1000 updates, as expected: 3.33 of updates, 200 of embedding the index again, 900 s each time')
+               for line in shown)
+    assert any(line.endswith('3.33 a 1000 updates, as expected') for line in plan_lib.lines(planned, workload))
+
+
+@pytest.mark.parametrize('gib, beside, total', [(2.0, 5.0, 7.0), (40.5, 0.0, 40.5)])
+def test_a_refresh_that_needs_more_memory_than_an_update_shows(gib, beside, total):
+    _, found, _ = _plan_with_refresh(_Lowered(gib), beside * plan_lib.GIB)
+    assert found.hbm_gib_per_chip == total == sum(found.hbm_parts.values()) and found.fits == (total < 30)
+    assert (found.refresh_seconds > 0) == (gib < 30)
+
+
+def test_plans_of_runs_with_and_without_refreshes_are_kept_apart(compiler, monkeypatch, tmp_path):
+    workload, block = _refreshing()
+    monkeypatch.setattr(steps, 'model_flops', lambda *_: 0.0)
+    monkeypatch.setattr(refreshes, 'block', lambda *_: None)
+    assert plan_lib.plan(workload, 'v4:2x2x1', tmp_path).refresh_seconds == 0
+    again = dataclasses.replace(block, step=steps.steps_of(workload, None, 1)[0])
+    monkeypatch.setattr(refreshes, 'block', lambda *_: again)
+    first = plan_lib.plan(workload, 'v4:2x2x1', tmp_path)
+    assert first.refresh_seconds > 0 and first.step_seconds_expected == plan_lib.plan(workload, 'v4:2x2x1', tmp_path).step_seconds_expected
+    monkeypatch.setattr(refreshes, 'block', lambda *_: dataclasses.replace(again, calls=21))
+    assert plan_lib.plan(workload, 'v4:2x2x1', tmp_path).refresh_seconds == pytest.approx(3 * first.refresh_seconds)

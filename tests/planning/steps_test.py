@@ -1,6 +1,7 @@
 """The planned programs are the ones that training, answering and index building run; shapes alone are enough for them."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -21,9 +22,10 @@ from atlas_jax.steps import prepare
 from atlas_jax.steps import search as search_step
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tasks import qa
-from atlas_jax.training import contrastive, train_step
+from atlas_jax.training import contrastive, contrastive_run, contrastive_step, train_step
+from atlas_jax.training.contrastive_data import RetrieverData
 from atlas_jax.training.optimizer import OptimizerConfig
-from tests.testing import tiny, word_tokenizers
+from tests.testing import tiny, tiny_run, word_tokenizers
 
 OPTIMIZER = OptimizerConfig(schedule='linear', warmup_steps=2, total_steps=6)
 DISTILL = spec_lib.DistillConfig(retriever_n_context=3)
@@ -223,7 +225,8 @@ def test_a_search_by_words_alone_compiles_nothing():
 def test_the_contrastive_step_is_planned_as_it_runs(method):
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
     options = contrastive.ContrastiveConfig(0.2, 0.4, chunk_tokens=50, method=method, queue_size=24, temperature=0.5)
-    run = {'run': train.RunConfig('run', batch_size=12), 'model': RetrieverSource('bert'), 'optimizer': OPTIMIZER, 'contrastive': options}
+    run = {'run': train.RunConfig('run', batch_size=12), 'model': RetrieverSource('bert'), 'optimizer': OPTIMIZER, 'contrastive': options,
+           'data': RetrieverData('passages.jsonl')}
     planned = workload_lib.of_contrastive(tiny.RETRIEVER, run)
     assert planned.trains and planned.kind == 'contrastive' and planned.examples_a_step == 12
     [step] = steps.steps_of(planned, mesh)
@@ -239,3 +242,31 @@ def test_the_contrastive_step_is_planned_as_it_runs(method):
     flops = steps.model_flops(planned, mesh)
     assert flops == pytest.approx({'moco': 4, 'inbatch': 6}[method] / 6 * steps.model_flops(
         dataclasses.replace(planned, contrastive=dataclasses.replace(options, method='inbatch')), mesh), rel=1e-5)
+
+
+def _write_questions(path, words):
+    """Five questions and their passages of so many words, each with a positive and three hard negatives."""
+    def passage(number, name):
+        return {'title': f'{name} {number}', 'text': ' '.join(['red', 'green', 'blue'][(number + i) % 3] for i in range(words))}
+
+    path.write_text(''.join(json.dumps({
+        'question': f'what is thing {i} ? ' * words, 'positive_passages': [passage(i, 'thing')],
+        'negative_passages': [passage(i, colour) for colour in ('white', 'black', 'grey')]}) + '\n' for i in range(5)))
+
+
+def test_the_contrastive_step_on_questions_is_planned_as_it_runs(tmp_path):
+    mesh, model = partitioning.make_mesh(devices=jax.devices()[:1]), tiny_run.retriever()
+    model = dataclasses.replace(model, config=dataclasses.replace(model.config, inputs=tiny.INPUTS))
+    options = contrastive.ContrastiveConfig(method='inbatch', hard_negatives=2)
+    _write_questions(tmp_path / 'questions.jsonl', words=70)  # cut at the limits, which a plan takes them for
+    data = RetrieverData(questions_file=str(tmp_path / 'questions.jsonl'))
+    work = contrastive_run.prepare(model, data, options, OPTIMIZER, spec_lib.StepConfig(), 4)
+    run = {'run': train.RunConfig('run', batch_size=4), 'model': RetrieverSource('bert', tiny.INPUTS), 'optimizer': OPTIMIZER,
+           'contrastive': options, 'data': data}
+    planned = workload_lib.of_contrastive(model.config.retriever, run)
+    [step] = steps.steps_of(planned, mesh)
+    batch = next(work.batches)
+    assert batch.query_tokens.shape == (4, 11) and batch.passage_tokens.shape == (4, 3, 37)
+    assert jax.tree.map(lambda leaf: leaf.shape, step.arguments[1]) == jax.tree.map(lambda leaf: leaf.shape, batch)
+    spec = dataclasses.replace(work.spec, mesh=mesh, step=dataclasses.replace(work.spec.step, remat=work.spec.remat[0]))
+    assert step.run is contrastive_step.make_contrastive_step(spec, OPTIMIZER)

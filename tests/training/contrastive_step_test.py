@@ -33,7 +33,7 @@ def _batch():
         return np.where(np.arange(16) < lengths[..., None], generator.integers(9, 97, (*shape, 16)), 0).astype(np.int32), lengths
 
     numbers = np.arange(6, dtype=np.int32)
-    return types.ContrastiveBatch(*rows(6), *rows(6, 1), numbers[:, None], numbers)
+    return types.ContrastiveBatch(*rows(6), *rows(6, 1), numbers[:, None], numbers[:, None], numbers)
 
 
 def _init(config, key):

@@ -10,6 +10,7 @@ from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps.spec import DistillConfig, StepConfig
 from atlas_jax.tasks.task import TaskExample
 from atlas_jax.training import run_record
+from atlas_jax.training.contrastive import ContrastiveConfig
 from atlas_jax.training.optimizer import OptimizerConfig
 from atlas_jax.training.refresh import RefreshConfig
 
@@ -119,3 +120,10 @@ def test_a_damaged_record_is_one_line(tmp_path, text):
 
 def test_names_of_nested_values():
     assert run_record.flat({'a': {'b': {'c': 1}, 'd': [2]}, 'e': None}) == {'a.b.c': 1, 'a.d': [2], 'e': None}
+
+
+@pytest.mark.parametrize(('schedule', 'counts'), [('constant', False), ('cosine', True)])
+def test_with_a_fixed_rate_the_length_of_a_run_counts_where_the_momentum_rises_with_it(schedule, counts):
+    of = [settings(optimizer=OptimizerConfig(schedule='fixed', total_steps=steps),
+                   contrastive=ContrastiveConfig(momentum_schedule=schedule)) for steps in (2000, 4000)]
+    assert [change.name for change in run_record.changes(*of)] == ['OptimizerConfig.total_steps'] * counts

@@ -188,3 +188,9 @@ def test_a_kernel_that_does_not_hold_the_inputs_is_refused():
     with pytest.raises(errors.ConfigError, match='does not hold reader inputs of 600 tokens with 2 heads of 7'):
         spec_lib.make_spec(config, tiny.SEGMENTS, _mesh(), lengths, 4, step=spec_lib.StepConfig(attention='flash'))
     assert spec_lib.make_spec(config, tiny.SEGMENTS, _mesh(), lengths, 4).flash is False  # auto, on a CPU
+
+
+def test_an_empty_place_is_never_what_the_reader_ranks_first():
+    # Gold scores of missing passages are 0, above every log-likelihood.
+    found = train_step._summary({'scores': jnp.array([[2., 1., -jnp.inf]]), 'gold_scores': jnp.array([[-1., -3., 0.]])})
+    assert float(found['agreement']) == 1.0
