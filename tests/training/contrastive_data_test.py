@@ -54,7 +54,7 @@ def test_questions_come_with_their_passages(tmp_path, model):
     row = {'question': 'what is thing 1 ?', 'positive_passages': ['the thing is red .'], 'negative_passages': ['blue']}
     path.write_text(json.dumps(row))
     data = contrastive_data.RetrieverData(questions_file=str(path))
-    pairs = contrastive_data.pairs_of(data, model, dataclasses.replace(OPTIONS, hard_negatives=1))
+    pairs = contrastive_data.pairs_of(data, model, contrastive.ContrastiveConfig(method='inbatch', hard_negatives=1))
     assert isinstance(pairs, question_passages.QuestionPairs) and pairs.passages_each == 2
     query = pairs.draw(0, np.random.default_rng(0)).query_tokens.tolist()
     assert query == [model.tokenizer.cls_id, *model.tokenizer.encode('what : what is thing 1 ?'), model.tokenizer.sep_id]
