@@ -102,7 +102,7 @@ class _Relevance:
 
     def absent(self) -> int:
         """Counts the examples of whose gold passages the store has none. Raises ConfigError if that is all of them."""
-        count = sum(not any(map(self._is_stored, example.gold_docids)) for example in self._examples) if self._by_docid else 0
+        count = sum(not any(map(self._store.rows_of_document, example.gold_docids)) for example in self._examples) if self._by_docid else 0
         if count == len(self._examples):
             raise errors.ConfigError(f'{self._store.path}: has none of the passages that the questions name in gold_docids, such as '
                                      f'"{self._examples[0].gold_docids[0]}"; give the questions of these documents')
@@ -117,16 +117,6 @@ class _Relevance:
         if self._by_docid:
             return retrieval.first_gold_rank([found], example.gold_docids) is not None
         return answer_metrics.contains_answer(found, example.answers)
-
-    def _is_stored(self, docid: str) -> bool:
-        # A long document is stored in pieces, id#0, id#1 …
-        for name in (docid, f'{docid}#0'):
-            try:
-                self._store.rows_of([name])
-                return True
-            except errors.StoreError:
-                continue
-        return False
 
 
 def compare(atlas: api.Atlas, index: api.Index, examples: Sequence[TaskExample], searchers: Sequence[str] = SEARCHERS, top_k: int = 20,

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -126,6 +127,14 @@ class PassageStore:
     def find(self, docid: str) -> int | None:
         """Returns the last row of a docid, None if there is none. Raises StoreError: damaged."""
         return self._docid_table.last_row(docid) if isinstance(docid, str) else None
+
+    def rows_of_document(self, docid: str) -> list[int]:
+        """Returns the rows that hold a passage, or the pieces of a document (id#0, id#1, ...); none where there is neither.
+
+        Raises StoreError: damaged.
+        """
+        pieces = (self.find(f'{docid}#{number}') for number in itertools.count())
+        return [row for row in (self.find(docid), *itertools.takewhile(lambda row: row is not None, pieces)) if row is not None]
 
     def superseded(self) -> np.ndarray:
         """Returns [rows] bool: True where a later row has the same docid. Raises StoreError: damaged."""

@@ -13,7 +13,6 @@ from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.input import question_passages
 from atlas_jax.io import file_list, jsonl
-from atlas_jax.knowledge import group
 from atlas_jax.metrics import answers as answer_metrics
 from atlas_jax.metrics import retrieval as retrieval_metrics
 from atlas_jax.runtime import progress
@@ -169,7 +168,7 @@ def _wanted(paths: file_list.Paths, settings: Settings) -> Iterator[_Wanted]:
 
 def _row(wanted: _Wanted, found: Sequence[Scored], store: PassageStore, settings: Settings, counts: Counts) -> dict[str, Any] | None:
     """Returns the line of a question; None without a positive."""
-    gold = [pieces for docid in wanted.gold_docids if (pieces := [store[row] for row in group.rows_in(store, docid)])]
+    gold = [pieces for docid in wanted.gold_docids if (pieces := [store[row] for row in store.rows_of_document(docid)])]
     positives = _positives(wanted, gold, found)
     if not positives:
         counts.without_positive += 1

@@ -54,17 +54,18 @@ class CropConfig:
 
     def crop_tokens(self, passage_tokens: int) -> int:
         """Returns the tokens of the longest crop of a passage."""
-        return self._length(min(passage_tokens, self.chunk_tokens), self.ratio_max)
+        return int(self.lengths(min(passage_tokens, self.chunk_tokens), self.ratio_max))
 
-    def _length(self, tokens: int, ratio: float) -> int:
+    def lengths(self, tokens: int | np.ndarray, ratios: float | np.ndarray) -> np.ndarray:
+        """Returns the tokens of crops that are these shares of pieces of so many tokens, int64: [n], or one for a number."""
         # The bounds are asked in this order: a passage of as few tokens as a crop may have is its own crop.
-        return min(max(round(ratio * tokens), self.min_crop_tokens), tokens)
+        return np.minimum(np.maximum(np.rint(ratios * tokens), self.min_crop_tokens), tokens).astype(np.int64)
 
 
 def crop(tokens: np.ndarray, config: CropConfig, generator: np.random.Generator) -> np.ndarray:
     """Returns a random span of tokens [n] int; its length and place are drawn independently of any other crop's."""
     # Length first, then a place where it fits: every place is as likely as another.
-    length = config._length(len(tokens), generator.uniform(config.ratio_min, config.ratio_max))
+    length = int(config.lengths(len(tokens), generator.uniform(config.ratio_min, config.ratio_max)))
     start = int(generator.integers(len(tokens) - length + 1))
     return tokens[start:start + length]
 

@@ -1,6 +1,5 @@
 """Several indexes searched as one, and the searchers over them: where train, evaluate and answer take their knowledge from."""
 
-import itertools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -9,7 +8,6 @@ import numpy as np
 
 from atlas_jax import errors, partitioning, types
 from atlas_jax.corpus.passages import Passage
-from atlas_jax.corpus.store import PassageStore
 from atlas_jax.knowledge.index import EmbeddingModel, Index, padded_rows
 from atlas_jax.runtime import hosts
 from atlas_jax.searchers import codes_files, fitting, int8, on_host
@@ -121,7 +119,7 @@ class IndexGroup:
     def rows_of(self, docid: str, mesh: jax.sharding.Mesh) -> list[int]:
         """Returns the rows of the whole that hold a passage, or the pieces of a document (id#0, id#1, ...). Raises StoreError: damaged."""
         return [first_row + row for index, first_row in zip(self.indexes, self.first_rows(mesh), strict=True)
-                for row in rows_in(index.store, docid)]
+                for row in index.store.rows_of_document(docid)]
 
     def _keep(self, name: Hashable, made_of: Sequence[Any], make: Callable[[], Any]) -> Any:
         known = self._kept.get(name)
@@ -135,15 +133,6 @@ def of(index: Index | Sequence[Index] | IndexGroup | None) -> IndexGroup | None:
     if index is None or isinstance(index, IndexGroup):
         return index
     return IndexGroup([index] if isinstance(index, Index) else index)
-
-
-def rows_in(store: PassageStore, docid: str) -> list[int]:
-    """Returns the rows of a store that hold a passage, or the pieces of a document (id#0, id#1, ...); none where it has neither.
-
-    Raises StoreError: damaged.
-    """
-    pieces = (store.find(f'{docid}#{number}') for number in itertools.count())
-    return [row for row in (store.find(docid), *itertools.takewhile(lambda row: row is not None, pieces)) if row is not None]
 
 
 def kept_rows(group: IndexGroup | None, examples: Sequence[TaskExample], mesh: jax.sharding.Mesh) -> dict[int, list[int]] | None:

@@ -71,7 +71,7 @@ def _crops(workload: workload_lib.Workload) -> PairLengths:
     # Drawn as a run draws them (input/crops.py), so that a plan's capacities are those of the run.
     generator, drawn = np.random.default_rng(0), np.resize(pieces, _SAMPLE)
     shares = generator.uniform(options.ratio_min, options.ratio_max, _SAMPLE)
-    lengths = np.minimum(np.maximum(np.rint(shares * drawn), options.min_crop_tokens), drawn).astype(np.int64)
+    lengths = options.lengths(drawn, shares)
     if options.augmentation == 'delete':  # which leaves at least one token; the longest crop may lose none
         lengths = np.maximum(lengths - generator.binomial(lengths, options.augmentation_probability), 1)
     width = options.crop_tokens(int(pieces.max())) + _SPECIAL

@@ -57,6 +57,13 @@ class Model:
     retriever_tokenizer: FakeTokenizer
 
 
+def test_a_document_is_found_whole_or_by_its_pieces(tmp_path):
+    named = [dataclasses.replace(passage(0), docid=docid) for docid in ('a', 'b#0', 'b#1', 'b#3', 'c#1')]
+    store = build(tmp_path, named)
+    assert store.rows_of_document('a') == [0] and store.rows_of_document('b') == [1, 2] and store.rows_of_document('b#3') == [3]
+    assert store.rows_of_document('c') == [] and store.rows_of_document('d') == []
+
+
 def test_builds_from_documents_and_from_a_folder_of_them(tmp_path):
     (tmp_path / 'documents').mkdir()
     (tmp_path / 'documents' / 'a.txt').write_text('One two three. Four five six seven.')

@@ -9,6 +9,7 @@ import pytest
 
 from atlas_jax import errors, partitioning, types
 from atlas_jax.corpus.passages import Passage
+from atlas_jax.corpus.store import PassageStore
 from atlas_jax.knowledge import group
 from atlas_jax.knowledge.index import Index
 
@@ -26,6 +27,8 @@ class FakeStore:
 
     def find(self, docid):
         return self.names.index(docid) if docid in self.names else None
+
+    rows_of_document = PassageStore.rows_of_document
 
 
 class FakeIndex(Index):
