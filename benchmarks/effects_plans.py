@@ -316,10 +316,10 @@ def contexts(bench: Bench) -> Iterator[Job]:
 
 def _of_context(bench: Bench, setting: Mapping[str, Any], folder: pathlib.Path, seed: int) -> tuple[train.TrainResult, dict[str, Any]]:
     answered = effects_texts.answer_set(bench.work, bench.packages, 'factbook', bench.countries)
-    # Five passages teach the retriever, however many are read.
+    # Five passages teach the retriever, however many are read. With 20 a batch of four takes 9 GB, and with 40 one of two.
     return effects_runs.measured(folder, lambda: effects_runs.train_reader(
         folder, bench, answered.sample('train', 64, seed), effects_runs.index_of(bench, answered), seed, steps=setting['steps'],
-        n_context=setting['n_context'], retriever_learning_rate=_RATE))
+        n_context=setting['n_context'], retriever_learning_rate=_RATE, micro_batches=2 if setting['n_context'] > 20 else 1))
 
 
 def _asked(bench: Bench, load: Any, n_context: int, searcher: str) -> Row:

@@ -26,6 +26,7 @@ from atlas_jax.model import ModelSource
 from atlas_jax.report import run_log
 from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import prepare
+from atlas_jax.steps.spec import StepConfig
 from atlas_jax.tasks import qa
 from atlas_jax.training.refresh import RefreshConfig
 
@@ -120,7 +121,8 @@ def train_retriever(folder: pathlib.Path, retriever: pathlib.Path, passages_file
 
 def train_reader(folder: pathlib.Path, bench: Bench, train_file: pathlib.Path, index_dir: pathlib.Path | None, seed: int, *,
                  steps: int, n_context: int = 3, distill: Mapping[str, Any] | None = None, refresh: RefreshConfig | None = None,
-                 model_dir: pathlib.Path | None = None, retriever_learning_rate: float | None = None) -> train.TrainResult:
+                 model_dir: pathlib.Path | None = None, retriever_learning_rate: float | None = None,
+                 micro_batches: int = 1) -> train.TrainResult:
     """Trains reader and retriever by runs/few_shot.gin.
 
     Args:
@@ -135,17 +137,19 @@ def train_reader(folder: pathlib.Path, bench: Bench, train_file: pathlib.Path, i
       refresh: how the index follows the retriever; None never.
       model_dir: a run to start from, in place of the packaged models.
       retriever_learning_rate: None is the file's.
+      micro_batches: an update's examples pass in so many parts, whose gradients are averaged; divides the memory.
     """
     models = bench.models
     macros = {'RUN_DIR': str(folder), 'TRAIN_FILE': str(train_file), 'INDEX_DIR': None if index_dir is None else str(index_dir),
               'READER_DIR': None if model_dir else str(models.reader), 'RETRIEVER_DIR': None if model_dir else str(models.retriever),
               'MODEL_DIR': str(model_dir) if model_dir else None, 'EXAMPLES': None, 'N_CONTEXT': n_context if index_dir else 0,
-              'TOTAL_STEPS': steps, 'BATCH_SIZE': BATCH_SIZE, 'train.RunConfig.seed': seed}
+              'TOTAL_STEPS': steps, 'BATCH_SIZE': BATCH_SIZE // micro_batches, 'train.RunConfig.seed': seed}
     if retriever_learning_rate is not None:
         macros['RETRIEVER_LEARNING_RATE'] = retriever_learning_rate
     arguments = _arguments(train.train, 'runs/few_shot.gin', macros)
     arguments['distill'] = dataclasses.replace(arguments['distill'], **(distill or {}))
-    return train.train(**arguments, refresh=refresh)
+    step = StepConfig(accumulation_steps=micro_batches, average_accumulated=True)
+    return train.train(**arguments, refresh=refresh, step=step)
 
 
 def pretrain(folder: pathlib.Path, reader: pathlib.Path, retriever: pathlib.Path, passages_file: pathlib.Path, index_dir: pathlib.Path,
