@@ -26,7 +26,6 @@ _CROPS = {'batch_size': 32, 'total_steps': 96, 'warmup_steps': 10, 'temperature'
 _CUT = {'batch_size': 16, 'total_steps': 96, 'warmup_steps': 10, 'temperature': .05, 'hard_negatives': 3}
 LABEL_FREE: tuple[dict[str, Any], ...] = (
     {'name': 'crops in the batch', 'method': 'inbatch', 'learning_rate': 1e-5, **_CROPS},
-    {'name': 'long crops in the batch', 'method': 'inbatch', 'learning_rate': 1e-5, 'ratio_min': .1, 'ratio_max': .9, **_CROPS},
     {'name': 'crops, MoCo', 'method': 'moco', 'learning_rate': 1e-5, 'queue_size': 1024, 'momentum': .99, **_CROPS},
     {'name': 'cut queries', 'learning_rate': 2e-5, 'with_title': .5, 'words': (5, 12), **_CUT},
     {'name': 'short cut queries with titles', 'learning_rate': 2e-5, 'with_title': 1., 'words': (2, 6), **_CUT},
