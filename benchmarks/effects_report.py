@@ -54,12 +54,12 @@ def _table(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
     return '\n'.join(f'| {" | ".join(str(cell) for cell in line)} |' for line in shown)
 
 
-def _cell(rows: Sequence[Row], measure: Measure, seeds: int | None = None) -> str:
+def _cell(rows: Sequence[Row], measure: Measure, seeds: int) -> str:
     """Returns the mean; `seeds` of its line are named where it has fewer."""
     return _noted(summary(rows, measure), seeds) if rows else '–'
 
 
-def _apart(before: Sequence[Row], after: Sequence[Row], measure: Measure, seeds: int | None = None) -> str:
+def _apart(before: Sequence[Row], after: Sequence[Row], measure: Measure, seeds: int) -> str:
     """Returns the paired difference; bold where its interval leaves out 0. `seeds` of its line are named where it has fewer."""
     if not all(effects_rows.paired(before, after)):
         return '–'
@@ -67,8 +67,15 @@ def _apart(before: Sequence[Row], after: Sequence[Row], measure: Measure, seeds:
     return f'**{_noted(found, seeds)}**' if found.low > 0 or found.high < 0 else _noted(found, seeds)
 
 
-def _noted(found: effects_rows.Summary, seeds: int | None) -> str:
-    return f'{found}; {found.seeds} of {seeds} seeds' if seeds is not None and found.seeds < seeds else str(found)
+def _beside(before: Sequence[Row], mine: Sequence[Row], *measures: Measure) -> Iterable[str]:
+    """Yields the mean and what it is less than before, of each measure; nothing for the rows themselves."""
+    for measure in measures:
+        yield _cell(mine, measure, len(mine))
+        yield '' if mine == before else _apart(before, mine, measure, len(mine))
+
+
+def _noted(found: effects_rows.Summary, seeds: int) -> str:
+    return f'{found}; {found.seeds} of {seeds} seeds' if found.seeds < seeds else str(found)
 
 
 def _of_outcome(name: str) -> Measure:
@@ -109,10 +116,9 @@ def _described(row: Row) -> str:
         return 'random weights'
     if setting['name'] in ('untrained', 'then joint mlm'):
         return setting['name'] if 'after' not in setting else f'{setting["name"]}, {setting["mlm_steps"]} updates of 4'
-    ratios = f', {setting["ratio_min"]} to {setting["ratio_max"]} of a passage' if 'ratio_min' in setting else ''
     titles = (f' of {setting["words"][0]} to {setting["words"][1]} words, titles before {setting["with_title"]:.0%}'
               if 'with_title' in setting else '')
-    return (f'{setting["name"]}{ratios}{titles}; rate {setting["learning_rate"]:g}, {setting["total_steps"]} updates of '
+    return (f'{setting["name"]}{titles}; rate {setting["learning_rate"]:g}, {setting["total_steps"]} updates of '
             f'{setting["batch_size"]}' + (f'; {setting["old_weight"]:.0%} old weights' if setting.get('old_weight') else ''))
 
 
@@ -123,16 +129,15 @@ def _tables_a(rows: Sequence[Row]) -> Iterable[str]:
         passages, questions = (tried[0]['figures'][name] for name in ('passages', 'questions'))
         yield f'Settings on dev ({questions:,} questions, {passages:,} passages), one seed; {len(tried)} were tried:'
         yield _table(['retriever', 'R@1', 'less untrained', 'nDCG@10 less untrained'],
-                     [[_described(row), _cell([row], recall_1), *('' if row in before else _apart(before, [row], measure)
-                                                                  for measure in (recall_1, ndcg))]
+                     [[_described(row), _cell([row], recall_1, 1), *('' if row in before else _apart(before, [row], measure, 1)
+                                                                     for measure in (recall_1, ndcg))]
                       for row in (*before, *tried)])
     nothing = _by(matching(rows, 'a', on='dev', start='random'), _described)
     if len(nothing) > 1:
         first = next(iter(nothing.values()))
         yield 'From random weights, the same questions and passages:'
         yield _table(['retriever', 'seeds', 'R@1', 'less random', 'nDCG@10', 'less random'],
-                     [[name, len(mine), _cell(mine, recall_1), '' if mine is first else _apart(first, mine, recall_1),
-                       _cell(mine, ndcg), '' if mine is first else _apart(first, mine, ndcg)] for name, mine in nothing.items()])
+                     [[name, len(mine), *_beside(first, mine, recall_1, ndcg)] for name, mine in nothing.items()])
     places = [name for name in ('test', 'squad', 'pubmed') if matching(rows, 'a', on=name)]
     if not places:
         return
@@ -144,11 +149,12 @@ def _tables_a(rows: Sequence[Row]) -> Iterable[str]:
         (('R@1', recall_1), ('nDCG@10', ndcg), ('R@1, all', _all_recall_1)) if place == 'test' else (('nDCG@10', ndcg),))]
 
     def line(name: str, mine: Sequence[Row]) -> Iterable[str]:
-        yield from (name, str(len({row['seed'] for row in mine})))
+        seeds = len({row['seed'] for row in mine})
+        yield from (name, str(seeds))
         for place, _, measure in measured:
             here, untrained = (matching(each, 'a', on=place) for each in (mine, found.get('untrained', [])))
-            yield _cell(here, measure)
-            yield '' if name == 'untrained' else _apart(untrained, here, measure)
+            yield _cell(here, measure, seeds)
+            yield '' if name == 'untrained' else _apart(untrained, here, measure, seeds)
 
     header = ['retriever', 'seeds', *(cell for place, name, _ in measured for cell in (f'{place} {name}', 'less untrained'))]
     yield _table(header, [list(line(name, mine)) for name, mine in found.items()])
@@ -166,8 +172,7 @@ def _tables_b(rows: Sequence[Row]) -> Iterable[str]:
         yield f'{name}, {count} test questions:'
         named = _by(sorted(mine, key=place), lambda row: f'{row["setting"]["retriever"]}/{row["setting"].get("loss", "–")}')
         yield _table(['retriever', 'loss', 'seeds', 'exact match', 'less fixed', 'R@1', 'less fixed', 'CPU s an update'],
-                     [[*way.split('/'), len(each), *(cell for measure in (exact_match, recall_1) for cell in (
-                         _cell(each, measure), '' if each == fixed else _apart(fixed, each, measure))), _mean(each, 'cpu_seconds_a_step')]
+                     [[*way.split('/'), len(each), *_beside(fixed, each, exact_match, recall_1), _mean(each, 'cpu_seconds_a_step')]
                       for way, each in named.items()])
 
 
@@ -193,7 +198,7 @@ def _tables_d(rows: Sequence[Row]) -> Iterable[str]:
         yield f'Offices that changed hands between the editions, {len(years[0]["outcomes"]["of_2014"])} questions:'
         named = _by(years, lambda row: f'{row["setting"]["trained_in"]}/{row["setting"]["index"]}')
         yield _table(['trained in', 'index of', 'seeds', 'right in 2014', 'right in 2025'],
-                     [[*name.split('/'), len(mine), _cell(mine, _of_outcome('of_2014')), _cell(mine, _of_outcome('of_2025'))]
+                     [[*name.split('/'), len(mine), *(_cell(mine, _of_outcome(year), len(mine)) for year in ('of_2014', 'of_2025'))]
                       for name, mine in named.items()])
     if refreshed := [row for row in rows if 'refresh' in row['setting']]:
         named = _by(refreshed, lambda row: row['setting']['refresh'])
@@ -201,18 +206,19 @@ def _tables_d(rows: Sequence[Row]) -> Iterable[str]:
         yield 'Joint training by how the index is refreshed:'
         yield _table(['index', 'seeds', 'exact match', 'less never', 'R@1', 'less never', 'R@1 in the index of the beginning',
                       'CPU s an update', 'training, CPU s'],
-                     [[name, len(mine), _cell(mine, exact_match), '' if mine == never else _apart(never, mine, exact_match),
-                       _cell(mine, recall_1), '' if mine == never else _apart(never, mine, recall_1), _cell(mine, _stale_recall_1),
-                       _mean(mine, 'cpu_seconds_a_step'), _mean(mine, 'training_cpu_seconds')] for name, mine in named.items()])
+                     [[name, len(mine), *_beside(never, mine, exact_match, recall_1),
+                       _cell(mine, _stale_recall_1, len(mine)), _mean(mine, 'cpu_seconds_a_step'), _mean(mine, 'training_cpu_seconds')]
+                      for name, mine in named.items()])
 
 
 def _tables_e(rows: Sequence[Row]) -> Iterable[str]:
     exact = matching(rows, 'e', searcher='exact')
     asked = sorted({row['setting']['answered_with'] for row in exact})
+    seeds = len({row['seed'] for row in exact})
     if exact:
         yield 'Exact match by passages read in training (lines) and in answering (columns):'
         yield _table(['trained with', *map(str, asked), 'CPU s an update'],
-                     [[read, *(_cell(matching(mine, 'e', answered_with=count), exact_match) for count in asked),
+                     [[read, *(_cell(matching(mine, 'e', answered_with=count), exact_match, seeds) for count in asked),
                        _mean(mine, 'cpu_seconds_a_step')]
                       for read, mine in _by_number(exact, 'n_context').items()])
     others = [row for row in rows if row['setting']['searcher'] != 'exact']
@@ -221,8 +227,7 @@ def _tables_e(rows: Sequence[Row]) -> Iterable[str]:
         same = matching(exact, 'e', n_context=first['n_context'], answered_with=first['answered_with'])
         yield f'Searchers, {first["answered_with"]} passages:'
         yield _table(['searcher', 'seeds', 'exact match', 'less exact search', 'R@1', 'less exact search'],
-                     [[name, len(mine), _cell(mine, exact_match), _apart(same, mine, exact_match), _cell(mine, recall_1),
-                       _apart(same, mine, recall_1)] for name, mine in
+                     [[name, len(mine), *_beside(same, mine, exact_match, recall_1)] for name, mine in
                       {'exact': same, **_by(others, lambda row: row['setting']['searcher'])}.items() if mine])
 
 

@@ -101,15 +101,27 @@ def test_seeds_that_one_side_lacks_do_not_count():
         found = effects_rows.difference(*pair, effects_rows.exact_match)
         assert found.mean == pytest.approx(.05) and found.seeds == 2 and found.spread == pytest.approx(0)
     assert effects_report._apart(before, after, effects_rows.exact_match, 3).endswith('; 2 of 3 seeds')
-    assert effects_report._apart(before[2:], after, effects_rows.exact_match) == '–'
+    assert effects_report._apart(before[2:], after, effects_rows.exact_match, 2) == '–'
     with pytest.raises(ValueError, match='no seed in common'):
         effects_rows.difference(before[2:], after, effects_rows.exact_match)
+
+
+def test_a_cell_of_fewer_seeds_than_its_line_says_so():
+    found = {'dev_rank': [1, 2], 'gold_rank': [1, 2]}
+    joint = {'name': 'then joint mlm', 'after': 'x', 'mlm_steps': 8}
+    rows = [row('a', {**setting, 'on': on}, seed, **found) for setting, on, seeds in (
+        ({'name': 'untrained'}, 'test', (0,)), ({'name': 'untrained'}, 'squad', (0,)), (joint, 'test', (0, 1, 2)), (joint, 'squad', (1,)))
+        for seed in seeds]
+    last = '\n'.join(effects_report._tables_a(rows)).splitlines()[-1]
+    assert last.startswith('| then joint mlm, 8 updates of 4 | 3 |')
+    assert last.count('1 of 3 seeds') == 2  # nDCG@10 of squad, and its difference
 
 
 def test_rows_of_other_questions_are_not_compared():
     with pytest.raises(ValueError, match=r'rows of \[2, 3\] questions'):
         effects_rows.summary([row('b', {}, 0, exact_match=[1, 0]), row('b', {}, 1, exact_match=[1, 0, 1])], effects_rows.exact_match)
-    for compare in (effects_rows.difference, effects_report._apart):  # nor is a line that stands for "not yet run"
+    # Nor is a line that stands for "not yet run".
+    for compare in (effects_rows.difference, lambda *sides: effects_report._apart(*sides, 1)):
         with pytest.raises(ValueError, match='same questions'):
             compare([row('b', {}, 0, exact_match=[1])], [row('b', {}, 0, exact_match=[1, 0])], effects_rows.exact_match)
 
