@@ -46,9 +46,8 @@ def kept_bytes(jaxpr: Jaxpr, param_shapes: set[tuple[int, ...]]) -> int:
     total = 0
     for equation in _inner(jaxpr).eqns:
         if equation.primitive.name == 'scan':
-            # Outputs behind the carry are one array a layer: residuals in a forward loop, gradients of weights in a backward one.
-            stacked = equation.outvars[equation.params['num_carry']:]
-            total += sum(_array_bytes(var) for var in stacked if _shape(var) not in param_shapes)
+            # One array a layer: residuals in a forward loop, gradients of weights in a backward one.
+            total += sum(_array_bytes(var) for var in _stacked(equation) if _shape(var) not in param_shapes)
         children = [kept_bytes(child, param_shapes) for child in _children(equation)]
         total += max(children, default=0) if equation.primitive.name == 'cond' else sum(children)
     return total
@@ -57,9 +56,15 @@ def kept_bytes(jaxpr: Jaxpr, param_shapes: set[tuple[int, ...]]) -> int:
 def layer_bytes(jaxpr: Jaxpr, param_shapes: set[tuple[int, ...]]) -> float:
     """Returns the most bytes that one trip of a loop adds to what `kept_bytes` counts, on the whole mesh: a layer's share of its loop."""
     loops = [equation for equation in walk(jaxpr) if equation.primitive.name == 'scan']
-    stacked = [(equation, equation.outvars[equation.params['num_carry']:]) for equation in loops]
+    stacked = [(equation, _stacked(equation)) for equation in loops]
     return max((sum(_array_bytes(var) for var in kept if _shape(var) not in param_shapes) / equation.params['length']
                 for equation, kept in stacked), default=0.0)
+
+
+def _stacked(loop: core.JaxprEqn) -> list[core.Var]:
+    """Returns a scan's outputs behind the carry; told by their shapes, for JAX 0.12 counts the carry no more."""
+    body = _inner(loop.params['jaxpr'])
+    return [var for var, of_a_trip in zip(loop.outvars, body.outvars, strict=True) if _shape(var) != _shape(of_a_trip)]
 
 
 def walk(jaxpr: Jaxpr) -> Iterator[core.JaxprEqn]:
