@@ -1,6 +1,8 @@
 """The rooms of the house: what may import what (docs/design.md, section 3)."""
 
-from tests.house.source import SOURCES, imports_of, module_of
+import ast
+
+from tests.house.source import SOURCES, TESTS, imports_of, module_of, tree_of
 
 # Each level imports only from those above it in this list.
 LEVELS = (
@@ -49,6 +51,9 @@ RESERVED = {
     'uvicorn': ('serving.',),
 }
 
+# What README's test command does not install: a test file of these names could not even be collected there (pytest.importorskip).
+NOT_OF_README = {'libtpu', 'mkdocs', 'sentence_transformers', 'tensorboard', 'torch', 'transformers'}
+
 
 def room_of(module: str) -> str:
     """The first part of a module's name: a folder, or a module at the package's root."""
@@ -83,6 +88,14 @@ def test_few_exceptions_and_each_is_used():
 def test_heavy_packages_stay_in_their_rooms():
     wrong = [f'{module_of(path)} may not import {name}' for path in SOURCES for name in sorted(imports_of(path))
              if not f'{module_of(path)}.'.startswith(RESERVED.get(name.split('.')[0], ''))]
+    assert not wrong, '\n'.join(wrong)
+
+
+def test_every_test_file_is_collected_with_what_readme_installs():
+    wrong = [f'{path.relative_to(TESTS)} imports {name} at its top' for path in sorted(TESTS.rglob('*.py')) for node in tree_of(path).body
+             if isinstance(node, ast.Import | ast.ImportFrom)
+             for name in ([node.module or ''] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+             if name.split('.')[0] in NOT_OF_README]
     assert not wrong, '\n'.join(wrong)
 
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 from atlas_jax.losses import contrastive
 
@@ -17,6 +16,7 @@ def _numbers(*shape, seed=0):
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
 def test_in_batch_loss_and_gradient_equal_pytorch(smoothing):
+    torch = pytest.importorskip('torch')
     queries, passages = _numbers(BATCH, DIM), _numbers(BATCH, 3, DIM, seed=1)
     (loss, accuracy), gradient = jax.value_and_grad(contrastive.in_batch_loss, argnums=0, has_aux=True)(
         queries, passages, temperature=0.5, label_smoothing=smoothing)
@@ -53,6 +53,7 @@ def test_no_positive_of_a_query_is_its_negative():
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.2])
 def test_moco_loss_equals_pytorch_and_teaches_the_queries_alone(smoothing):
+    torch = pytest.importorskip('torch')
     queries, keys, queue = _numbers(BATCH, DIM), _numbers(BATCH, DIM, seed=1), _numbers(QUEUE, DIM, seed=2)
     (loss, _), gradients = jax.value_and_grad(contrastive.moco_loss, argnums=(0, 1, 2), has_aux=True)(
         queries, keys, queue, temperature=0.3, label_smoothing=smoothing)
