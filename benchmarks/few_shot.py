@@ -1,12 +1,14 @@
 """The demo over several seeds and all test questions: exact match, and retrieval before and after training as a paired difference.
 
     python benchmarks/few_shot.py --json few_shot.json
+    python benchmarks/few_shot.py --finished first.json second.json   # figures of `atlas-jax demo --seed N --json FILE`
 
 Seeds change the order of the 64 examples; data, questions and hyper-parameters stay. Everything is trained anew, in `--work`.
 """
 
 import argparse
 import json
+import pathlib
 
 from atlas_jax.demo import demo
 from atlas_jax.io import atomic
@@ -23,10 +25,14 @@ def main() -> None:
     parser.add_argument('--steps', type=int, help='training steps (default: what runs/few_shot.gin says)')
     parser.add_argument('--questions', type=int, help='test questions (default: all)')
     parser.add_argument('--split', default='test', choices=['test', 'dev'])
+    parser.add_argument('--finished', nargs='+', metavar='FILE', help='figures of demos that have run, in place of running them')
     parser.add_argument('--json', help='where the figures go')
     options = parser.parse_args()
-    runs = [demo.demo(options.work, options.packages, options.countries, options.questions, seed, options.steps, split=options.split)
-            for seed in range(options.seeds)]
+    if options.finished:
+        runs = [json.loads(pathlib.Path(file).read_text()) for file in options.finished]
+    else:
+        runs = [demo.demo(options.work, options.packages, options.countries, options.questions, seed, options.steps, split=options.split)
+                for seed in range(options.seeds)]
     parts = ('closed_book', 'retrieval', 'trained', 'retriever', 'index_swap')
     figures = {'runs': runs, 'mean': {part: _mean(runs, part) for part in parts}}
     figures['trained_above_closed_book'] = figures['mean']['trained']['exact_match'] - figures['mean']['closed_book']['exact_match']

@@ -10,7 +10,7 @@ import pytest
 
 from atlas_jax.demo import models, packages
 
-pytest_plugins = ['tests.testing.session']
+pytest_plugins = ['tests.testing.gate', 'tests.testing.session']
 _CONVERSION_VERSION = '1'  # raise it when the conversion writes other bytes, so that no old folder is used
 
 

@@ -1,10 +1,12 @@
 """README and docs: every command is one that runs, every link leads somewhere, nothing of one machine is in them."""
 
-import os
+import contextlib
+import functools
+import importlib
+import io
 import pathlib
 import re
 import shlex
-import subprocess
 import sys
 
 import pytest
@@ -14,6 +16,7 @@ from atlas_jax.cli import evaluate as cli_evaluate
 from atlas_jax.cli import flags
 from atlas_jax.cli import main as cli
 from atlas_jax.gin_files import parse as gin_parse
+from tests.testing import processes
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / 'docs').glob('*.md'))
@@ -21,7 +24,7 @@ PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', *D
 # Commands that .ci/run itself runs, or that set up what it runs in.
 RUN_BY_CI = {'python3 -m venv .venv', '. .venv/bin/activate', "pip install '.[demo]'", "pip install '.[demo,test]'", 'pytest -n 2 tests',
              "pip install -e '.[demo,test]'", 'pip install pre-commit', 'pre-commit install', 'pytest -n 2 -m quick tests', '.ci/run',
-             'ruff check --config .ci/ruff.toml .', 'mypy --config-file .ci/mypy.ini atlas_jax', "pip install '.[docs]'",
+             '.ci/exhaustive', 'ruff check --config .ci/ruff.toml .', 'mypy --config-file .ci/mypy.ini atlas_jax', "pip install '.[docs]'",
              'mkdocs build --strict -f .ci/mkdocs.yml'}
 
 
@@ -33,6 +36,18 @@ def commands_of(page: pathlib.Path) -> list[str]:
     return [part.strip() for line in lines if line.strip() for part in line.split('&&')]
 
 
+@functools.cache
+def help_of(benchmark: str) -> str:
+    """What a benchmark prints with --help; in this process, for another one would import everything again."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as shown:
+        patch.syspath_prepend(ROOT / 'benchmarks')
+        patch.setattr(sys, 'argv', [benchmark, '--help'])
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(benchmark).main()
+    assert not ended.value.code
+    return shown.getvalue()
+
+
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 def test_commands_are_real(page, tmp_path):
     for command in commands_of(page):
@@ -40,14 +55,13 @@ def test_commands_are_real(page, tmp_path):
             continue
         program, *arguments = shlex.split(command)
         if program == 'python':  # a benchmark: too long to run here, so its options are looked up in its help
-            shown = subprocess.run([sys.executable, ROOT / arguments[0], '--help'], capture_output=True, text=True, check=True, cwd=ROOT,
-                                   env=os.environ | {'PYTHONPATH': str(ROOT)}).stdout
-            assert arguments[0].startswith('benchmarks/') and all(part in shown for part in arguments if part.startswith('--'))
+            assert arguments[0].startswith('benchmarks/')
+            shown = help_of(pathlib.Path(arguments[0]).stem)
+            assert all(part in shown for part in arguments if part.startswith('--'))
             continue
         if program.startswith('tpu_scripts/'):
             options = arguments[:arguments.index('--')] if '--' in arguments else arguments
-            shown = subprocess.run([ROOT / program, *options, '--dry-run', *arguments[len(options):]], capture_output=True, text=True,
-                                   check=False, cwd=tmp_path)
+            shown = processes.run([ROOT / program, *options, '--dry-run', *arguments[len(options):]], check=False, cwd=tmp_path)
             assert shown.returncode == 0 and 'gcloud' in shown.stdout, f'{command}: {shown.stderr}'
             if '--' not in arguments:
                 continue
@@ -70,7 +84,7 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize(('name', 'part'), [('demo', 'atlas-jax demo'), ('tests', 'pytest -n 2 tests')])
 def test_ci_finds_the_two_commands(name, part):
-    done = subprocess.run([sys.executable, ROOT / '.ci' / 'readme_command.py', name], capture_output=True, text=True, check=True)
+    done = processes.run([sys.executable, ROOT / '.ci' / 'readme_command.py', name])
     assert done.stdout.count('\n') == 1 and done.stdout.startswith('python3 -m venv') and done.stdout.strip().endswith(part)
     assert all(part.strip() in commands_of(ROOT / 'README.md') for part in done.stdout.split('&&'))
 

@@ -2,19 +2,21 @@
 
 import os
 import pathlib
-import subprocess
 import sys
 
 import pytest
 
+from tests.testing import processes
+
 FOLDER = pathlib.Path(__file__).parent / 'multidevice'
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.slow  # most of these tests compile a program that is partitioned over the devices
-def test_on_eight_devices():
+def test_on_eight_devices(request):
     environment = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu'}
-    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(FOLDER)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200, check=False)
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-m', request.config.option.markexpr, FOLDER]
+    run = processes.run(command, env=environment, seconds=560, check=False)
     print(run.stdout[-4000:], run.stderr[-2000:])
     assert run.returncode == 0, run.stdout[-4000:]
     assert ' passed' in run.stdout and 'skipped' not in run.stdout.splitlines()[-1]

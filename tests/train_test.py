@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
 import sys
 
 import jax
@@ -19,7 +18,7 @@ from atlas_jax.report import run_log, run_profile
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import train_step
 from atlas_jax.training.optimizer import OptimizerConfig
-from tests.testing import tiny_run
+from tests.testing import processes, tiny_run
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2, retriever_learning_rate=1e-2, schedule='linear', warmup_steps=2, total_steps=6)
 DISTILL = spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=3, retriever_training='query_side')
@@ -145,11 +144,11 @@ def _interrupted_at_2(step, *_):
 
 
 def test_a_second_run_in_the_folder_is_refused_at_once(atlas, index, examples, tmp_path):
-    with run_folder.writing(tmp_path), subprocess.Popen(
-            [sys.executable, '-c', 'import pathlib, sys\nfrom atlas_jax.checkpoints import run_folder\n'
-             'with run_folder.writing(pathlib.Path(sys.argv[1])): pass', str(tmp_path)], stderr=subprocess.PIPE, text=True) as second:
-        message = second.communicate()[1]
-    assert second.returncode and f'ConfigError: {tmp_path}: another process is writing this run; wait' in message
+    program = ('import pathlib, sys\nfrom atlas_jax.checkpoints import run_folder\n'
+               'with run_folder.writing(pathlib.Path(sys.argv[1])): pass')
+    with run_folder.writing(tmp_path):
+        second = processes.run([sys.executable, '-c', program, tmp_path], check=False)
+    assert second.returncode and f'ConfigError: {tmp_path}: another process is writing this run; wait' in second.stderr
     with run_folder.writing(tmp_path):
         pass
 

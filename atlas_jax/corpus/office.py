@@ -1,12 +1,11 @@
 """Title and text of PDF and Word files. They are read in a process of their own, for a hostile one may take any time and memory."""
 
-import concurrent.futures
-import concurrent.futures.process
 import contextlib
 import functools
 import importlib.util
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import pathlib
 import re
@@ -20,6 +19,7 @@ from atlas_jax.io import untrusted
 
 SUFFIXES = ('.pdf', '.docx')
 MAX_SECONDS = 60  # of processor time for one file; a thousand pages take about ten
+_MAX_WAIT = 600  # seconds until a file is read: the other process may wait for a disk, or for processors
 _MAX_MEMORY = 3 << 30
 _MAX_UNPACKED = 1 << 28  # bytes of a Word file's parts
 _MAX_TEXT = 1 << 26  # characters
@@ -30,6 +30,7 @@ _SPLIT_WORD = re.compile(r'(?<=[a-zà-ÿ])-\n(?=[a-zà-ÿ])')
 _NO_TEXT = re.compile('[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]')
 
 Sections = list[tuple[str, str]]
+_turn = threading.Lock()  # the other process reads one file at a time
 
 
 class _UnreadableError(Exception):
@@ -50,22 +51,50 @@ def read(path: pathlib.Path) -> tuple[str, Sections]:
         raise errors.ConfigError(f'{path}: {path.suffix} files need a package that is missing: pip install "atlas-jax[documents]"')
     try:
         untrusted.require_regular_file(path)
-        problem, title, sections = _process().submit(_read_here, str(path), MAX_SECONDS).result()
     except ValueError as error:
         raise errors.InputFileError(path, str(error), remedy='give the path of a file') from error
-    except concurrent.futures.process.BrokenProcessPool as error:
-        _process.cache_clear()  # the next file gets a new process
-        raise errors.InputFileError(path, f'takes more than {MAX_SECONDS} seconds or {_MAX_MEMORY >> 30} GiB to read',
-                                    remedy='leave the file out, or save it as text') from error
+    problem, title, sections = _ask(path)
     if problem:
         raise errors.InputFileError(path, problem)
     return title, sections
 
 
+def _ask(path: pathlib.Path) -> tuple[str, str, Sections]:
+    """Returns what _read_here returns in the other process. Raises InputFileError: it has ended, or needs more than _MAX_WAIT."""
+    with _turn:
+        pipe, process = _process()
+        try:
+            pipe.send((str(path), MAX_SECONDS))
+            if pipe.poll(_MAX_WAIT):
+                return pipe.recv()
+            raise TimeoutError
+        except BaseException as error:  # Ctrl-C too: what is still to come must not be taken for the next file's
+            process.kill()
+            _process.cache_clear()  # the next file gets a new process
+            if not isinstance(error, EOFError | OSError):
+                raise
+            raise errors.InputFileError(path, f'takes more than {MAX_SECONDS} seconds or {_MAX_MEMORY >> 30} GiB to read',
+                                        remedy='leave the file out, or save it as text') from error
+
+
 @functools.cache
-def _process() -> concurrent.futures.ProcessPoolExecutor:
-    # Not forked: a fork of a process with threads may hang.
-    return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _begin)
+def _process() -> tuple[multiprocessing.connection.Connection, multiprocessing.process.BaseProcess]:
+    # Not forked: a fork of a process with threads may hang. No pool: it holds the other end of its pipes too, so that it would wait for
+    # ever for the rest of what a killed process was sending.
+    context = multiprocessing.get_context('spawn')
+    pipe, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+    return pipe, process
+
+
+def _serve(pipe: multiprocessing.connection.Connection) -> None:
+    """Reads files for the process that started this one, until that one ends."""
+    _begin()
+    with contextlib.suppress(EOFError):
+        while True:
+            pipe.send(_read_here(*pipe.recv()))
 
 
 def _begin() -> None:

@@ -21,6 +21,7 @@ from atlas_jax.io import atomic, checksum, compressed, lock, manifest, schema, u
 from atlas_jax.io.folder import Folder
 from atlas_jax.runtime import progress
 
+_STOP_SECONDS = 10.0  # for a piece to notice that it should stop: it looks every few hundred rows
 BAD_FILE, _PLAN_FILE = 'bad.json', 'pieces/plan.json'
 _INPUT = schema.Row((schema.LINE, schema.Integer(), schema.Integer()))
 _FIELDS = schema.Record({
@@ -182,7 +183,10 @@ def _check_bad(bad: Sequence[Mapping[str, Any]], left: int, skip_bad: int) -> No
 
 @contextlib.contextmanager
 def _running(pieces: Sequence[Piece], job: _Job, limit: int | None, workers: int, bar) -> Iterator[Iterator[Record]]:
-    """Yields the records of all pieces in their order, as they are made; pieces still running at the end of the block are stopped."""
+    """Yields the records of all pieces in their order, as they are made; pieces still running at the end of the block are stopped.
+
+    The wait for them ends: a worker that does not leave its piece within _STOP_SECONDS ends its process.
+    """
     if min(workers, len(pieces)) <= 1:
         # In this process: a process for itself takes longer to start than a small file to convert.
         counter = _Counter(lambda count: bar.update(min(count, bar.total - bar.n)))
@@ -190,22 +194,26 @@ def _running(pieces: Sequence[Piece], job: _Job, limit: int | None, workers: int
         return
     # Not forked: a fork of a process with threads may hang.
     context = multiprocessing.get_context('spawn')
-    shared = _Shared(context.Value('q', 0), context.Event())
+    shared = _Shared(context.Value('q', 0), context.RawValue('b', 0), _STOP_SECONDS)
     executor = concurrent.futures.ProcessPoolExecutor(min(workers, len(pieces)), context, _start_worker, (shared,))
     try:
         futures = [executor.submit(_run_in_worker, piece, number, job, limit) for number, piece in enumerate(pieces)]
         yield (_result(future, shared, bar) for future in futures)
     finally:
-        shared.stop.set()
+        shared.stop.value = 1
         executor.shutdown(cancel_futures=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Shared:
-    """Objects that all processes hold: the bytes that they have read, and whether they should stop."""
+    """Values that all processes hold: the bytes that they have read, whether they should stop, and within how many seconds.
+
+    The first process takes no lock of theirs, which a killed worker would hold for ever.
+    """
 
     read: Any
     stop: Any
+    stop_seconds: float
 
 
 _shared: _Shared | None = None
@@ -215,14 +223,16 @@ def _start_worker(shared: _Shared) -> None:
     global _shared
     _shared = shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all processes; the first one stops the others
-    # A worker whose parent was killed would wait for work for ever.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # A worker whose parent was killed would wait for work for ever, and the parent for a worker whose disk does not answer.
+    threading.Thread(target=_end_in_time, args=(shared,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _end_in_time(shared: _Shared) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
-    parent.join()
+    while parent.is_alive() and not shared.stop.value:
+        parent.join(0.5)
+    parent.join(shared.stop_seconds)
     os._exit(1)
 
 
@@ -231,7 +241,7 @@ def _run_in_worker(piece: Piece, number: int, job: _Job, limit: int | None) -> R
     assert shared is not None
 
     def add(count: int) -> None:
-        if shared.stop.is_set():
+        if shared.stop.value:
             raise piece_files.Stopped
         with shared.read.get_lock():
             shared.read.value += count
@@ -261,10 +271,11 @@ class _Counter:
 
 
 def _result(future: concurrent.futures.Future, shared: _Shared, bar) -> Record:
-    """Returns what a worker made, moving the bar while it waits. Raises StorageError: a worker was killed."""
+    """Returns what a worker made, moving the bar while it waits: as long as its files are large. Raises StorageError: a worker was killed.
+    """
     while True:
         concurrent.futures.wait([future], timeout=0.2)
-        bar.update(max(0, min(shared.read.value, bar.total) - bar.n))
+        bar.update(max(0, min(shared.read.get_obj().value, bar.total) - bar.n))
         if future.done():
             try:
                 return future.result()

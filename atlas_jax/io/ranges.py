@@ -40,7 +40,10 @@ def read(path: str | os.PathLike, starts: Sequence[int], targets: Sequence[np.nd
 
 
 def side_by_side(function: Callable[[Item], None], items: Iterable[Item]) -> None:
-    """Calls a function for each item, in THREADS threads, and waits for all. Raises the first error."""
+    """Calls a function for each item, in THREADS threads, and waits for all. Raises the first error.
+
+    The function must not call this again: it would wait for a thread while it holds one.
+    """
     list(_pool().map(function, items))
 
 

@@ -69,7 +69,7 @@ class Conversation:
             # Its text alone is shown; a confidence was fitted with passages, and each question would be told so.
             known = beside.submit(self.atlas.answer, [question], signals=False) if self._closed_book else None
             if known is not None and self.atlas.mesh.size > 1:
-                futures.wait([known])
+                futures.wait([known])  # ends: the thread computes one answer
             [answer] = self.atlas.answer([question], self.index, self._n_context, search=self._searcher, explain=True)
         closed_book = None if known is None else known.result()[0].text
         read = tuple(passages.Passage(each.docid, each.title, '', each.text) for each in answer.passages)

@@ -63,17 +63,26 @@ class Watch:
         # Six messages in the shorter time: one that is late by chance is no death.
         mine, interval = jax.process_index(), min(self.dead_seconds, self.hang_seconds) / 6
         while not self._stop.wait(interval):
+            # A coordinator that is stopped, or whose machine is gone, never answers: jax itself would abort after some minutes.
+            guard = threading.Timer(self.dead_seconds, self._end_without_coordinator, [f'nothing for {self.dead_seconds:.0f} s'])
+            guard.daemon = True
+            guard.start()
             try:
                 self._heard += 1
                 client.key_value_set(f'atlas/watch/{mine}', f'{self._heard} {self._position} {socket.gethostname()}', allow_overwrite=True)
                 told = dict(client.key_value_dir_get('atlas/watch/'))
             except Exception as error:  # any error of the service means that process 0, which runs it, is gone
-                if not self._stop.is_set():
-                    self._end(f'process 0, the coordinator, does not answer ({str(error).splitlines()[0][:120]})')
+                self._end_without_coordinator(str(error).splitlines()[0][:120])
                 return
+            finally:
+                guard.cancel()
             if reason := self.judge({int(key.rsplit('/', 1)[1]): value for key, value in told.items()}, time.monotonic()):
                 self._end(reason)
                 return
+
+    def _end_without_coordinator(self, problem: str) -> None:
+        if not self._stop.is_set():
+            self._end(f'process 0, the coordinator, does not answer ({problem})')
 
     def judge(self, told: dict[int, str], now: float) -> str | None:
         """Returns why the run is to end, or None if all is well.

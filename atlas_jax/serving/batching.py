@@ -103,14 +103,18 @@ class Batcher:
             self._changed.notify()
         return [entry.future for entry in entries]
 
-    def stop(self) -> None:
-        """Refuses what comes from now on, and returns when all that waits is computed."""
+    def stop(self, seconds: float = 60.0) -> bool:
+        """Refuses what comes from now on. Waits until all that waits is computed; returns whether it was within `seconds`.
+
+        A call that takes longer goes on in the thread, a daemon, until the process ends.
+        """
         # What waits already is still answered.
         with self._changed:
             self._stopping = True
             self._changed.notify()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _until_free(self) -> int:
         batches = len(self._waiting) / max(self._waiting[0].kind.together if self._waiting else 1, 1)
@@ -142,7 +146,7 @@ class Batcher:
                 self._waiting = rest
                 if batch or self._stopping:
                     return batch
-                self._changed.wait()
+                self._changed.wait()  # `submit` and `stop` end it
 
 
 def _is_late(entry: _Waiting) -> bool:

@@ -97,5 +97,10 @@ def run(service: app_lib.Service, bound: socket.socket, hosts: Sequence[str] = (
     host, port = bound.getsockname()[:2]
     said(f'http://{f"[{host}]" if ":" in host else host}:{port}')
     asyncio.run(server.serve([bound]))
-    service.batcher.stop()
-    warmed.result()
+    if not service.batcher.stop(service.limits.drain_seconds):
+        # Nothing stops a program that is computed or compiled, and the interpreter's own end would abort in it.
+        print(f'atlas-jax: what is computed has not ended within {service.limits.drain_seconds:.0f} s; the server ends without it',
+              file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(0)
+    warmed.result(0)

@@ -164,7 +164,7 @@ class Prepared:
         if not _side_by_side(self.spec.mesh):
             made = finish()
             return lambda: made
-        return _thread().submit(finish).result
+        return _thread().submit(finish).result  # ends: `finish` hands the thread no work of its own, for which it would wait
 
     def run(self, step: Callable[..., Any], params: Any, examples: Sequence[TaskExample], size: int,
             label: str | None = None) -> Iterator[tuple[Sequence[TaskExample], Any]]:

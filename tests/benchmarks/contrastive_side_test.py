@@ -6,9 +6,9 @@ import contrastive_side
 import pytest
 import workload
 
-pytest.importorskip('torch')
-pytest.importorskip('transformers')
-pytestmark = pytest.mark.torch
+from tests.testing import oracles
+
+pytestmark = [oracles.needed('torch', 'transformers'), pytest.mark.torch]
 
 
 def test_the_sides_compute_the_same(tmp_path_factory):

@@ -3,10 +3,11 @@
 import importlib.util
 import os
 import pathlib
-import subprocess
 import sys
 
 import pytest
+
+from tests.testing import processes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 OPTIONS = ['--topology', 'h100:2', '--gin_file', 'models/tiny.gin', '--gin_file', 'runs/plan.gin', '--gin.BATCH_SIZE=2',
@@ -15,8 +16,8 @@ INSTALLED = importlib.util.find_spec('jax_cuda12_plugin') is not None
 
 
 def _run():
-    return subprocess.run([sys.executable, ROOT / 'benchmarks' / 'gpu_memory.py', *OPTIONS], capture_output=True, text=True, check=False,
-                          env=os.environ | {'PYTHONPATH': f'{ROOT}:{os.environ.get("PYTHONPATH", "")}'})
+    return processes.run([sys.executable, ROOT / 'benchmarks' / 'gpu_memory.py', *OPTIONS], check=False,
+                         env=os.environ | {'PYTHONPATH': f'{ROOT}:{os.environ.get("PYTHONPATH", "")}'})
 
 
 @pytest.mark.skipif(INSTALLED, reason='the compiler for GPUs is installed')

@@ -4,11 +4,14 @@ import importlib
 import json
 import sys
 
+import pytest
+
 from tests.testing import tiny_run
 
 refresh = importlib.import_module('refresh')
 
 
+@pytest.mark.exhaustive  # tests/training/train_refresh_test.py trains with a rolling refresh; smoke_test.py runs a benchmark
 def test_every_budget_is_trained_and_compared(tmp_path, monkeypatch, capsys):
     model = tiny_run.atlas(dropout_rate=0.0)
     model.save(tmp_path / 'model')

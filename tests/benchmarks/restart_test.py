@@ -3,18 +3,21 @@
 import importlib
 import json
 import os
-import subprocess
 import sys
 
-from tests.testing import streams
+import pytest
+
+from tests.testing import processes, streams
 
 restart = importlib.import_module('restart')
 
 
+# tests/runtime/compilation_cache_test.py starts a run twice, tests/train_loop_test.py has the loops, smoke_test.py runs a benchmark.
+@pytest.mark.exhaustive
 def test_it_times_starts_and_loops(tmp_path):
     sizes = ('--rounds', '1', '--steps', '12', '--n_context', '0')
-    subprocess.run([sys.executable, restart.__file__, *sizes, '--json', tmp_path / 'restart.json'], check=True, cwd=tmp_path,
-                   env=os.environ | {'XLA_FLAGS': streams.QUICK_FLAGS})
+    processes.run([sys.executable, restart.__file__, *sizes, '--json', tmp_path / 'restart.json'], cwd=tmp_path,
+                  env=os.environ | {'XLA_FLAGS': streams.QUICK_FLAGS})
     figures = json.loads((tmp_path / 'restart.json').read_text())
     cold, warm = figures['start']['cold'], figures['start']['warm']
     assert all(0 < start['first_step_seconds'] <= start['seconds'] for start in (cold, warm))

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
 import numpy as np
@@ -13,6 +12,7 @@ import search_vectors
 
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.evaluation import beir
+from tests.testing import processes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -27,9 +27,8 @@ def test_queries_are_float32(tmp_path):
 
 @pytest.mark.slow  # a benchmark is a program of its own; each searcher is compiled in it
 def test_exact_sides_find_the_same(tmp_path):
-    subprocess.run([sys.executable, ROOT / 'benchmarks' / 'search.py', '--rows', '600', '900', '--rounds', '1', '--json',
-                    tmp_path / 'search.json', '--sides', 'numpy_matmul', 'exact', 'int8'], check=True,
-                   env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+    processes.run([sys.executable, ROOT / 'benchmarks' / 'search.py', '--rows', '600', '900', '--rounds', '1', '--json',
+                   tmp_path / 'search.json', '--sides', 'numpy_matmul', 'exact', 'int8'], env=os.environ | {'JAX_PLATFORMS': 'cpu'})
     figures = json.loads((tmp_path / 'search.json').read_text())
     assert {(row['searcher'], row['rows'], row['batch']) for row in figures} == {
         (name, rows, batch) for name in ('numpy', 'exact', 'int8') for rows in (600, 900) for batch in (1, 64)}

@@ -4,17 +4,14 @@ import importlib
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
 import process_pairs
 import pytest
 
-from tests.testing import streams
+from tests.testing import oracles, processes, streams
 
-pytest.importorskip('torch')
-pytest.importorskip('transformers')
-pytestmark = [pytest.mark.torch, pytest.mark.slow]  # slow: both sides are processes of their own
+pytestmark = [oracles.needed('torch', 'transformers'), pytest.mark.torch, pytest.mark.slow]  # slow: both sides are processes of their own
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -45,30 +42,34 @@ def figures_of(name: str) -> dict:
     return json.loads(pathlib.Path(f'{name}.json').read_text())
 
 
-def test_train_step(run):
-    figures = run('train_step', '--opponents', 'original_512', 'flat_repaired')
+@pytest.mark.parametrize('opponents', [('flat_repaired',), pytest.param(('original_512', 'flat_repaired'), marks=pytest.mark.exhaustive)])
+def test_train_step(run, opponents):
+    figures = run('train_step', '--opponents', *opponents)
     sides = figures['sides']
     assert figures['ratio_tuned'] is None
-    assert all(figures[f'ratio_{name}'] > 0 for name in ('original_512', 'flat_repaired'))
-    for name in ('original_512', 'flat_repaired'):  # the same numbers: nobody times another computation
+    assert all(figures[f'ratio_{name}'] > 0 for name in opponents)
+    for name in opponents:  # the same numbers: nobody times another computation
         assert sides[name]['first']['reader_loss'] == pytest.approx(sides['ours']['first']['reader_loss'], rel=1e-4)
         assert sides[name]['first']['retriever_loss'] == pytest.approx(sides['ours']['first']['retriever_loss'], rel=1e-3)
-    assert sides['flat_repaired']['runs_on']['allocator'] and not sides['original_512']['runs_on']['allocator']
+    assert all(bool(sides[name]['runs_on']['allocator']) == (name == 'flat_repaired') for name in opponents)
 
 
+@pytest.mark.exhaustive  # the train step above goes the same way, tests/compare has every variant of PyTorch
 def test_answer(run):
     figures = run('answer', '--opponents', 'tuned', '--beams', '1')
     assert figures['ratio_greedy_tuned'] > 0 and figures['sides']['greedy tuned']['same_tokens']
 
 
+@pytest.mark.exhaustive  # as test_answer
 def test_embed_by_its_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    subprocess.run([sys.executable, ROOT / 'benchmarks' / 'embed.py', *options('embed', '--opponents', 'original_longest')], check=True,
-                   env=os.environ | {'XLA_FLAGS': streams.QUICK_FLAGS})
+    processes.run([sys.executable, ROOT / 'benchmarks' / 'embed.py', *options('embed', '--opponents', 'original_longest')],
+                  env=os.environ | {'XLA_FLAGS': streams.QUICK_FLAGS})
     figures = figures_of('embed')
     assert figures['ratio_original_longest'] > 0 and figures['sides']['original_longest']['largest_difference'] <= 1e-5
 
 
+@pytest.mark.exhaustive  # as test_answer
 def test_memory_and_growth(run):
     figures = run('memory', '--opponents', 'tuned')
     assert figures['ratio_tuned'] > 0 and figures['sides']['ours']['loaded_bytes'] <= figures['sides']['ours']['peak_bytes']

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import subprocess
 import sys
 import time
 
@@ -16,6 +15,7 @@ from atlas_jax import errors
 from atlas_jax.checkpoints import run_folder
 from atlas_jax.io import lock
 from atlas_jax.io.folder import Folder
+from tests.testing import processes
 
 PARAMS = {'reader': {'w': jnp.arange(6.0).reshape(2, 3)}, 'retriever': {'w': jnp.ones(5)}}
 WHOLE = {'reader': {}, 'retriever': {}, 'inputs': {}, 'task': {}, 'has_passage_encoder': False}  # a model.json without its sizes
@@ -86,12 +86,9 @@ def test_a_save_killed_anywhere_leaves_the_one_before(tmp_path):
         '        print(step, flush=True)\n')
     for wait in (0.0, 0.013, 0.031):
         folder = tmp_path / str(wait)
-        process = subprocess.Popen([sys.executable, '-c', program, str(folder)], stdout=subprocess.PIPE, text=True,
-                                   stderr=subprocess.DEVNULL)
-        done = [int(process.stdout.readline()) for _ in range(2)][-1]
-        time.sleep(wait)
-        process.kill()
-        process.wait()
+        with processes.started([sys.executable, '-c', program, folder]) as process:
+            done = [int(process.line()) for _ in range(2)][-1]
+            time.sleep(wait)
         template = _shapes({'w': jnp.zeros((200, 300)), 'm': jnp.zeros(5)})
         with run_folder.RunCheckpoints(folder) as checkpoints:
             step = checkpoints.latest_step

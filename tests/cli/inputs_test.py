@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
 import pytest
@@ -12,7 +11,7 @@ from atlas_jax import errors
 from atlas_jax.cli import inputs
 from atlas_jax.gin_files import preview
 from atlas_jax.tasks import mlm, qa
-from tests.testing import streams
+from tests.testing import processes, streams
 
 BEFORE = streams.FIXTURES / 'before_rooms'
 RUN, INDEX, STORE = (str(BEFORE / name) for name in ('run', 'index', 'store'))
@@ -113,8 +112,8 @@ def files(tmp_path, monkeypatch):
 
 def test_input_errors_come_before_anything_heavy_is_imported(files):
     before = sorted(files.rglob('*'))
-    done = subprocess.run([sys.executable, '-c', PROGRAM], input=json.dumps([arguments for arguments, _ in WRONG]), capture_output=True,
-                          text=True, check=True, env=os.environ | {'ATLAS_JAX_KEEP_ALLOCATOR': '1'})
+    done = processes.run([sys.executable, '-c', PROGRAM], input=json.dumps([arguments for arguments, _ in WRONG]),
+                         env=os.environ | {'ATLAS_JAX_KEEP_ALLOCATOR': '1'})
     results, messages = [json.loads(line) for line in done.stdout.splitlines()], done.stderr.splitlines()
     assert len(results) == len(messages) == len(WRONG), done.stderr
     for (arguments, expected), result, message in zip(WRONG, results, messages, strict=True):

@@ -3,13 +3,13 @@
 import argparse
 import errno
 import os
-import subprocess
 import sys
 
 import pytest
 
 from atlas_jax import errors
 from atlas_jax.cli import main as cli
+from tests.testing import processes
 
 
 def run(capsys, *arguments) -> tuple[int, str]:
@@ -114,10 +114,9 @@ def test_bindings_are_taken_out_of_the_command_line():
 
 def test_program_imports_nothing_heavy_for_its_help():
     code = 'import sys; from atlas_jax.cli import main; main.parser(); print(*{"jax", "gin", "numpy", "tensorstore"} & sys.modules.keys())'
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ''
+    assert processes.run([sys.executable, '-c', code]).stdout.strip() == ''
 
 
 def test_module_runs_as_the_command():
-    done = subprocess.run([sys.executable, '-m', 'atlas_jax', 'trian'], capture_output=True, text=True, check=False)
+    done = processes.run([sys.executable, '-m', 'atlas_jax', 'trian'], check=False)
     assert done.returncode == 2 and done.stderr.startswith('atlas-jax: ') and done.stderr.count('\n') == 1

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import types
 
@@ -17,7 +16,7 @@ from atlas_jax.cli import plan as cli_plan
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.planning import slices
 from atlas_jax.runtime import line_process
-from tests.testing import word_tokenizers
+from tests.testing import processes, word_tokenizers
 
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='libtpu, the TPU compiler, is not installed')
 FILES = ['plan', '--gin_file', 'models/tiny.gin', '--gin_file', 'runs/plan.gin']
@@ -37,8 +36,7 @@ def planner():
 
 def _run(*arguments):
     environment = os.environ | {'ATLAS_JAX_KEEP_ALLOCATOR': '1'}
-    return subprocess.run([sys.executable, '-m', 'atlas_jax', *FILES, *arguments], capture_output=True, text=True, env=environment,
-                          timeout=900, check=False)
+    return processes.run([sys.executable, '-m', 'atlas_jax', *FILES, *arguments], env=environment, check=False)
 
 
 @pytest.mark.parametrize('arguments, words', [(['--topology', 'v9:2x2x2'], 'topology "v9:2x2x2" is unknown; write a generation'),
@@ -134,8 +132,8 @@ def test_gpus_are_planned_by_formula_without_a_compiler(planner, tmp_path):
 
 @needs_compiler
 @pytest.mark.slow  # each step goes through the TPU compiler, as `plan` does for its user
-@pytest.mark.parametrize('step, line', [('answer', 'questions a second'), ('score', 'orders of a question a second'),
-                                        ('search', 'reading the index'), ('index', 'the whole index')])
+@pytest.mark.parametrize('step, line', [('search', 'reading the index'), *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in [
+    ('answer', 'questions a second'), ('score', 'orders of a question a second'), ('index', 'the whole index')])])
 def test_other_steps_are_compiled(planner, step, line, tmp_path):
     run = planner(*FILES, '--step', step, '--topology', 'v4:2x2x2', '--gin.BATCH_SIZE=3', '--gin.N_CONTEXT=1', '--gin.TEXT_TOKENS=256',
                   '--gin.INDEX_ROWS=4000', '--gin.PASSAGE_TOKENS=(40, 9)', '--cache', str(tmp_path / 'cache'),
@@ -151,7 +149,7 @@ def test_other_steps_are_compiled(planner, step, line, tmp_path):
 
 
 @needs_compiler
-@pytest.mark.slow  # the TPU compiler makes the transfers between slices
+@pytest.mark.exhaustive  # tests/planning has slices by shape; the TPU compiler makes the transfers between them
 def test_several_slices_are_compiled(planner, tmp_path):
     run = planner(*FILES, '--step', 'search', '--topology', '2xv4:2x2x1', '--gin.BATCH_SIZE=8', '--gin.N_CONTEXT=3',
                   '--gin.INDEX_ROWS=4000', '--cache', str(tmp_path / 'cache'), '--json', str(tmp_path / 'plan.json'))

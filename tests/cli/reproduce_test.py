@@ -1,8 +1,7 @@
-"""`atlas-jax reproduce`: whole runs on a tiny model and miniature published files; ATLAS_JAX_ALL_RUNS=1 runs all of them."""
+"""`atlas-jax reproduce`: whole runs on a tiny model and miniature published files."""
 
 import dataclasses
 import json
-import os
 
 import pytest
 
@@ -90,7 +89,7 @@ def test_a_run_without_training(folder, tmp_path, capsys):
     assert not (tmp_path / 'out' / 'run').exists() and 'exact_match' in capsys.readouterr().out
 
 
-@pytest.mark.skipif(os.environ.get('ATLAS_JAX_ALL_RUNS') != '1', reason='150 CPU seconds: set ATLAS_JAX_ALL_RUNS=1')
+@pytest.mark.exhaustive  # 150 CPU seconds; the two kinds of run are tested above
 @pytest.mark.parametrize('run', OTHERS)
 def test_every_other_run(folder, tmp_path, run):
     # Steps of one size need a rate that Adam takes; the losses of the ablations are the gin files'.

@@ -4,7 +4,6 @@ import gzip
 import json
 import os
 import signal
-import subprocess
 import sys
 
 import jax
@@ -13,7 +12,7 @@ import pytest
 from atlas_jax.cli import main as cli
 from atlas_jax.io import lock
 from atlas_jax.io.folder import Folder
-from tests.testing import bucket, tiny_run
+from tests.testing import bucket, processes, tiny_run
 
 
 @pytest.fixture(scope='module')
@@ -144,16 +143,13 @@ def test_a_signal_before_the_first_step_ends_the_run_as_a_preemption(tmp_path):
     (tmp_path / 'train.jsonl').write_text(json.dumps(tiny_run.rows(1)[0]))
     (tmp_path / 'run.gin').write_text('from __gin__ import dynamic_registration\nimport slow\n')
     environment = os.environ | {'PYTHONPATH': f'{os.environ.get("PYTHONPATH", "")}:{tmp_path}', 'ATLAS_JAX_KEEP_ALLOCATOR': '1'}
-    started = subprocess.Popen([sys.executable, '-m', 'atlas_jax', 'train', '--gin_file', f'{tmp_path}/run.gin', '--gin_import', 'slow'],
-                               env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert started.stdout.readline() == 'importing\n'
-        started.send_signal(signal.SIGTERM)
-        _, printed = started.communicate(timeout=120)
-    finally:
-        started.kill()
-    assert started.returncode == 75
-    assert printed == 'atlas-jax: asked to stop while no step was under way; the same command goes on\n'
+    with processes.started([sys.executable, '-m', 'atlas_jax', 'train', '--gin_file', tmp_path / 'run.gin', '--gin_import', 'slow'],
+                           env=environment) as process:
+        assert process.line() == 'importing\n'
+        process.signal(signal.SIGTERM)
+        done = process.wait()
+    assert done.returncode == 75
+    assert done.stderr == 'atlas-jax: asked to stop while no step was under way; the same command goes on\n'
 
 
 def test_the_handler_of_before_comes_back(tmp_path, capsys):

@@ -47,7 +47,7 @@ def test_against_torch(capsys, tmp_path):
 
 
 @pytest.mark.torch
-@pytest.mark.slow  # both sides' train steps, as above
+@pytest.mark.exhaustive  # the tied model above goes the same way; tests/training has untied steps
 def test_an_untied_model_against_torch(capsys, tmp_path):
     pytest.importorskip('torch')
     pytest.importorskip('transformers')

@@ -24,7 +24,7 @@ def halves(demo_packages, tmp_path_factory):
     return atlas, index, examples[::2], examples[1::2]
 
 
-@pytest.mark.parametrize('swapped', [False, True])
+@pytest.mark.parametrize('swapped', [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 def test_on_questions_held_out_it_is_no_worse_than_the_better_side(halves, swapped):
     atlas, index, fitted_to, held_out = halves
     if swapped:

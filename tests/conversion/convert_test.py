@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import subprocess
 import sys
 
 import numpy as np
@@ -14,7 +13,7 @@ import safetensors.numpy
 from atlas_jax import api, errors
 from atlas_jax.conversion import convert, hf, hf_files, loading, t5x, weights
 from atlas_jax.models import t5
-from tests.testing import tiny_checkpoints, word_tokenizers
+from tests.testing import processes, tiny_checkpoints, word_tokenizers
 from tests.testing.tiny_checkpoints import BERT, V10, V11, model
 
 READER_TOKENIZER, RETRIEVER_TOKENIZER = word_tokenizers.t5(), word_tokenizers.bert()
@@ -211,7 +210,7 @@ def test_conversion_streams(tmp_path):
     shapes = weights.expected_shapes(config)
     hf.write(tmp_path / 'a', weights.Weights(config, shapes, lambda path: np.ones(shapes[path], np.float32)), shard_bytes=9_000_000)
     size = sum(file.stat().st_size for file in (tmp_path / 'a').iterdir())
-    done = subprocess.run([sys.executable, '-c', _STREAMING, tmp_path / 'a', tmp_path / 'b'], capture_output=True, text=True, check=True)
+    done = processes.run([sys.executable, '-c', _STREAMING, tmp_path / 'a', tmp_path / 'b'])
     assert size > 75_000_000 and int(done.stdout) < size / 3
 
 

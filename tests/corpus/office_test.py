@@ -1,4 +1,6 @@
 import importlib.util
+import os
+import signal
 import zipfile
 import zlib
 
@@ -6,6 +8,7 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.corpus import office
+from atlas_jax.io import untrusted
 from tests.testing import office_files
 
 PAGES = b'<< /Type /Pages /Kids [3 0 R] /Count 1 >>'
@@ -77,6 +80,27 @@ def test_a_file_that_takes_too_long_is_named_and_the_next_is_read(tmp_path, monk
         office.read(tmp_path / 'long.pdf')
     monkeypatch.setattr(office, 'MAX_SECONDS', 30)
     assert office.read(tmp_path / 'short.pdf') == ('', [('page 1', 'word')])
+
+
+def test_a_file_whose_disk_does_not_answer_is_given_up_and_the_next_is_read(tmp_path, monkeypatch):
+    office_files.write_pdf(tmp_path / 'good.pdf', ['word'])
+    office.read(tmp_path / 'good.pdf')  # the process has started
+    os.mkfifo(tmp_path / 'stuck.pdf')  # whoever opens it waits for a writer, and takes no processor time
+    with monkeypatch.context() as patch, pytest.raises(errors.InputFileError, match='stuck.pdf: takes more than 60 seconds'):
+        patch.setattr(untrusted, 'require_regular_file', lambda path: None)
+        patch.setattr(office, '_MAX_WAIT', .2)
+        office.read(tmp_path / 'stuck.pdf')
+    assert office.read(tmp_path / 'good.pdf') == ('', [('page 1', 'word')])
+
+
+def test_an_answer_that_nobody_waits_for_is_not_the_next_file_s(tmp_path, monkeypatch):
+    for name, text in (('a.pdf', 'first'), ('b.pdf', 'second')):
+        office_files.write_pdf(tmp_path / name, [text])
+    office.read(tmp_path / 'a.pdf')
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(type(office._process()[0]), 'poll', lambda *_: signal.raise_signal(signal.SIGINT))
+        office.read(tmp_path / 'a.pdf')
+    assert office.read(tmp_path / 'b.pdf') == ('', [('page 1', 'second')])
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):

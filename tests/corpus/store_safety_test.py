@@ -5,7 +5,6 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
 import sys
 import textwrap
 import time
@@ -17,6 +16,7 @@ from atlas_jax.corpus import store as corpus_store
 from atlas_jax.corpus import store_text, store_version, store_writing
 from atlas_jax.io.folder import Folder
 from tests.corpus.store_test import PASSAGES, READER, RETRIEVER, build, passage, rows_of_table
+from tests.testing import processes
 
 ROOT = pathlib.Path(corpus_store.__file__).parents[2]
 # Builds, appends to or tokenises the store given, and dies at the place given.
@@ -57,13 +57,12 @@ KILLED = textwrap.dedent("""
 
 def python(*arguments):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
-    return subprocess.Popen([sys.executable, *map(str, arguments)], env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return processes.started([sys.executable, *arguments], env=environment, cwd=ROOT)
 
 
 def kill_writer(path, verb, place):
-    process = python('-c', KILLED, path, verb, place)
-    process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL
+    with python('-c', KILLED, path, verb, place) as process:
+        assert process.wait().returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize('place', ['passages', 'tokens', 'manifest'])
@@ -245,12 +244,10 @@ def test_second_writer_is_refused(tmp_path):
 def test_lock_of_a_killed_process_is_free(tmp_path):
     script = ('import sys, time; from atlas_jax.corpus import store_writing; from atlas_jax.io.folder import Folder\n'
               'with store_writing.locked(Folder(sys.argv[1])): print("held", flush=True); time.sleep(99)')
-    process = python('-c', script, tmp_path / 's')
-    assert process.stdout.readline() == 'held\n'
-    with pytest.raises(errors.StoreError, match='another process is writing'):
-        build(tmp_path / 's')
-    process.kill()
-    process.wait()
+    with python('-c', script, tmp_path / 's') as process:
+        assert process.line() == 'held\n'
+        with pytest.raises(errors.StoreError, match='another process is writing'):
+            build(tmp_path / 's')
     deadline = time.monotonic() + 10
     while True:
         try:

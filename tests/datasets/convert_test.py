@@ -1,9 +1,13 @@
 """Conversion of published files: the same bytes whatever the workers, resumed after a kill, and never mixed or half finished."""
 
+import concurrent.futures
 import functools
 import json
 import os
 import pathlib
+import threading
+import time
+import types
 
 import pytest
 
@@ -32,6 +36,21 @@ def _pieces(files, options):
             for number, file in enumerate(files)]
 
 
+def _stuck(file: pathlib.Path):
+    if file.name == 'a':
+        while not file.with_name('begun').exists():
+            time.sleep(.01)
+        raise errors.InputFileError(file, 'the end')
+    file.with_name('begun').touch()
+    time.sleep(600)  # as for a disk that does not answer
+    yield
+
+
+def _stuck_pieces(files, options):
+    return [Piece(file.name, (file,), functools.partial(_stuck, file)) for file in files]
+
+
+STUCK = Source('stuck', 'passages', '', 'files', _stuck_pieces, {})
 PASSAGES = Source('lines', 'passages', '', 'files of lines', _pieces, {'loud': False})
 EXAMPLES = Source('questions', 'examples', 'qa', 'files of lines', _pieces, {'loud': False})
 
@@ -186,6 +205,22 @@ def test_the_first_bad_part_ends_it_unless_it_may_be_skipped(files, tmp_path):
             convert.convert(PASSAGES, files, tmp_path / 'out', skip_bad=skip_bad, workers=1)
         assert not (tmp_path / 'out').exists()
     assert convert.convert(PASSAGES, files, tmp_path / 'out', skip_bad=3, workers=1).bad == 3
+
+
+def test_a_worker_that_does_not_stop_holds_up_nobody(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, '_STOP_SECONDS', 0.1)
+    with pytest.raises(errors.InputFileError, match='a: the end'):
+        convert.convert(STUCK, files[:2], tmp_path / 'out', workers=2)
+
+
+def test_a_worker_that_was_killed_with_the_lock_holds_up_nobody():
+    shared = convert._Shared(convert.multiprocessing.Value('q', 5), None, 0)
+    holder = threading.Thread(target=shared.read.get_lock().acquire)
+    holder.start()
+    holder.join()
+    future, bar = concurrent.futures.Future(), types.SimpleNamespace(n=0, total=9, update=lambda count: None)
+    future.set_result('record')
+    assert convert._result(future, shared, bar) == 'record'
 
 
 def test_options_are_checked(files, tmp_path):

@@ -8,10 +8,10 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.demo import models, packages
+from tests.testing import oracles
 
-pytestmark = pytest.mark.optimized
-
-onnx = pytest.importorskip('onnx')
+onnx = oracles.lazily('onnx')
+pytestmark = [oracles.needed('onnx'), pytest.mark.optimized]
 VOCAB, EMB, HEADS, HEAD_DIM, MLP, BUCKETS = 23, 6, 2, 5, 7, 4
 TOKENIZER = {'model': {'type': 'Unigram'}, 'truncation': {'max_length': 48}, 'padding': {'strategy': 'BatchLongest'}}
 

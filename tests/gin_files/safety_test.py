@@ -4,7 +4,6 @@ import ast
 import os
 import pathlib
 import re
-import subprocess
 import sys
 
 import pytest
@@ -16,6 +15,7 @@ from atlas_jax.cli import main as cli
 from atlas_jax.cli import plan
 from atlas_jax.gin_files import parse as gin_parse
 from tests.house.source import PACKAGE, SOURCES, module_of, tree_of
+from tests.testing import processes
 
 DYNAMIC = 'from __gin__ import dynamic_registration\n'
 EVIL = "open('ran', 'w').close()\n"
@@ -238,8 +238,7 @@ def test_a_run_folder_from_elsewhere_runs_nothing(working_folder):
     """As a user meets it: another's config.gin, by the installed command."""
     (working_folder / 'config.gin').write_text(ATTACKS['working directory'])
     environment = os.environ | {'ATLAS_JAX_KEEP_ALLOCATOR': '1'}
-    done = subprocess.run([sys.executable, '-m', 'atlas_jax', 'train', '--gin_file', 'config.gin'], capture_output=True, text=True,
-                          check=False, env=environment)
+    done = processes.run([sys.executable, '-m', 'atlas_jax', 'train', '--gin_file', 'config.gin'], check=False, env=environment)
     assert done.returncode == 2 and not (working_folder / 'ran').exists()
     assert done.stderr == 'atlas-jax: config.gin:2: import evilmod: gin files import atlas_jax alone; if you trust the module, add ' \
                           '--gin_import evilmod\n'

@@ -4,12 +4,12 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
 import sys
 
 import pytest
 
 from tests.house.source import PACKAGE, TESTS
+from tests.testing import processes
 
 PAGE = TESTS.parent / 'CONTRIBUTING.md'
 # Uses what each diff adds; runs in a process of its own, with the patched copy of the package.
@@ -88,9 +88,7 @@ def patched(tmp_path_factory) -> pathlib.Path:
 
 def test_the_diffs_add_what_they_say(patched):
     assert len({path for path, _ in hunks()}) == 8
-    done = subprocess.run([sys.executable, '-c', PROOF, patched], capture_output=True, text=True, check=False, cwd=patched,
-                          env=os.environ | {'PYTHONPATH': str(patched)})
-    assert done.returncode == 0, done.stderr
+    processes.run([sys.executable, '-c', PROOF, patched], cwd=patched, env=os.environ | {'PYTHONPATH': str(patched)})
 
 
 def test_paths_exist():

@@ -3,9 +3,8 @@
 import errno
 import os
 import pathlib
-import signal
-import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from atlas_jax.index import building, index_manifest, verification
 from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.io import arrays, atomic, lock
 from atlas_jax.io.folder import Folder
+from tests.testing import processes
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
 
 
@@ -113,18 +113,18 @@ def test_sigkill_at_any_moment(tmp_path):
     """Kills the building process again and again, a little later each time, until a build comes through."""
     folder, repository = tmp_path / 'index', pathlib.Path(__file__).parents[2]
     environment = os.environ | {'PYTHONPATH': str(repository), 'JAX_PLATFORMS': 'cpu'}
-    kills = 0
-    for attempt in range(40):
-        process = subprocess.Popen([sys.executable, '-c', _SLOW_BUILD, str(folder)], env=environment, stdout=subprocess.PIPE)
-        assert process.stdout.readline() == b'begin\n'
-        try:
-            process.wait(0.1 + 0.07 * attempt)
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-    assert kills >= 1 and process.returncode == 0
+    kills, code = 0, None
+    while code is None and kills < 40:
+        with processes.started([sys.executable, '-c', _SLOW_BUILD, folder], env=environment) as process:
+            assert process.line() == 'begin\n'
+            until = time.monotonic() + 0.1 + 0.07 * kills
+            while process.is_running() and time.monotonic() < until:
+                time.sleep(0.01)
+            if process.is_running():
+                kills += 1  # by the end of the block
+            else:
+                code = process.wait().returncode
+    assert kills >= 1 and code == 0
     index, embedder = EmbeddingIndex.open(folder), FakeEmbedder()
     np.testing.assert_array_equal(values(index), embedder.embed(FakeStore(passages(29)).retriever_table(), np.arange(29)))
     assert verification.verify(index.path) == []

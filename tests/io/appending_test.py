@@ -1,8 +1,6 @@
 """Appending in the background: order, what others see, and errors of the disk that are never lost."""
 
 import os
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -12,7 +10,7 @@ import pytest
 from atlas_jax import errors
 from atlas_jax.io import appending
 from atlas_jax.io.folder import Folder
-from tests.testing import bucket
+from tests.testing import bucket, processes
 
 RUN = """
 import pathlib, sys, time
@@ -112,10 +110,14 @@ def test_a_bucket_gets_the_whole_file_when_it_is_synced(monkeypatch):
 
 
 def test_what_a_killed_process_has_appended_is_there(tmp_path):
-    with subprocess.Popen([sys.executable, '-c', RUN, tmp_path], stdout=subprocess.PIPE) as process:
-        process.stdout.readline()
-        deadline = time.monotonic() + 30
-        while not ((tmp_path / 'a').exists() and (tmp_path / 'a').stat().st_size == 6) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+    with processes.started([sys.executable, '-c', RUN, tmp_path]) as process:  # the end of the block kills it
+        assert process.line() == 'asked\n'
+        process.wait_for(lambda: (tmp_path / 'a').exists() and (tmp_path / 'a').stat().st_size == 6, 'wrote its lines')
     assert (tmp_path / 'a').read_text() == '0\n1\n2\n'
+
+
+def test_nobody_waits_for_a_thread_that_has_ended(tmp_path):
+    with appending.Appender() as files:
+        files.append(tmp_path, 'a', b'1')
+    with pytest.raises(RuntimeError, match='the thread that appends has ended'):
+        files.flush()

@@ -2,13 +2,13 @@
 
 import errno
 import os
-import subprocess
 import sys
 
 import pytest
 
 from atlas_jax import errors
 from atlas_jax.io import atomic
+from tests.testing import processes
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
@@ -65,14 +65,6 @@ def test_a_folder_on_a_full_disk_is_not_there(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def _killed(code: str, *arguments: str) -> subprocess.Popen[str]:
-    """Starts a process that writes and never ends; returns it once it says so."""
-    process = subprocess.Popen([sys.executable, '-c', f'import sys, time\nfrom atlas_jax.io import atomic\n{code}', *arguments],
-                               stdout=subprocess.PIPE, text=True)
-    assert process.stdout and process.stdout.readline() == 'writing\n'
-    return process
-
-
 _FILE = 'with atomic.writing(sys.argv[1]) as file:\n file.write("half"); file.flush(); print("writing", flush=True); time.sleep(60)'
 _FOLDER = ('with atomic.writing_folder(sys.argv[1]) as folder:\n (folder / "a").mkdir(); (folder / "a" / "b").write_text("half")\n '
            '(folder / "c").write_text("half"); print("writing", flush=True); time.sleep(60)')
@@ -80,13 +72,11 @@ _FOLDER = ('with atomic.writing_folder(sys.argv[1]) as folder:\n (folder / "a").
 
 @pytest.mark.parametrize('code', [_FILE, _FOLDER])
 def test_what_a_killed_writer_left_goes_with_the_next_write_and_a_living_ones_stays(tmp_path, code):
-    process = _killed(code, str(tmp_path / 'out'))
-    try:
+    program = f'import sys, time\nfrom atlas_jax.io import atomic\n{code}'
+    with processes.started([sys.executable, '-c', program, tmp_path / 'out']) as writer:  # the end of the block kills it
+        assert writer.line() == 'writing\n'
         atomic.write_json(tmp_path / 'other', 1)
         assert len([name for name in os.listdir(tmp_path) if name.startswith('.out.tmp')]) == 1
-    finally:
-        process.kill()
-        process.wait()
     # Another name: whoever writes there next, cleans up.
     atomic.write_json(tmp_path / 'other', 2)
     assert os.listdir(tmp_path) == ['other']

@@ -3,13 +3,15 @@
 import errno
 import os
 import pathlib
+import socket
 
 import pytest
 
 from atlas_jax import errors
 from atlas_jax.io import arrays
+from atlas_jax.io import folder as folder_lib
 from atlas_jax.io.folder import Folder, default_cache_dir, file_on_disk, storage_errors
-from tests.testing import bucket
+from tests.testing import bucket, processes
 
 
 @pytest.fixture(params=['disk', 'bucket'])
@@ -199,3 +201,23 @@ def test_a_failing_disk_is_no_damage_to_tensorstore_either():
     with pytest.raises(errors.StorageError, match='s: cannot be read or written .Input/output error.; check the disk'), \
             storage_errors(Folder('s'), errors.StoreError, 'build it again'):
         raise ValueError('UNKNOWN: Error reading "/s/c/0": [OS error 5: EIO Input/output error]')
+
+
+def read_from_a_silent_bucket() -> str:
+    """Returns the error of a bucket that accepts a request and sends nothing."""
+    folder_lib._RETRIES, folder_lib._STALLED = {'max_retries': 1, 'initial_delay': '0.01s'}, dict.fromkeys(folder_lib._STALLED, '1')
+    for name in folder_lib._STALLED:  # which other tests have set
+        os.environ.pop(name, None)
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+        os.environ['TENSORSTORE_GCS_HTTP_URL'] = f'http://127.0.0.1:{silent.getsockname()[1]}'
+        os.environ['GOOGLE_AUTH_TOKEN_FOR_TESTING'] = 'nobody'
+        try:
+            Folder('gs://some-bucket').read('a')
+        except errors.StorageError as error:
+            return str(error)
+    return 'no error'
+
+
+def test_a_bucket_that_sends_nothing_is_given_up():
+    code, message = processes.run_forked(read_from_a_silent_bucket, seconds=30)  # TensorStore reads its settings once in a process
+    assert code == 0 and message.startswith('gs://some-bucket: ') and '\n' not in message

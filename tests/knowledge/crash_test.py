@@ -1,7 +1,6 @@
 """Commands that are killed at any change of the disk: what is left is whole, and the same command ends the work."""
 
 import json
-import os
 import pathlib
 import shutil
 from collections.abc import Iterable
@@ -170,29 +169,26 @@ def is_one_line(error: tuple[str, str, str], root: pathlib.Path) -> bool:
     return hasattr(errors, error[0]) and '\n' not in error[1] and str(root) in error[1] and 'Input/output error' in error[1]
 
 
-def places(name: str) -> range:
-    """Every ninth operation of a command, from another first one for each, or all of them with ATLAS_JAX_ALL_CRASHES=1: 800 processes."""
-    return range(10**6) if os.environ.get('ATLAS_JAX_ALL_CRASHES') == '1' else range(len(name) % 9, 10**6, 9)
-
-
-@pytest.mark.slow  # each of some 50 kills is two processes
+@pytest.mark.exhaustive  # each of some 450 kills is two processes; below are the places that matter most
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize('name', COMMANDS)
 def test_a_command_may_be_killed_anywhere(tmp_path, name):
-    count, wrong = Crashes(tmp_path, name).all('kill_at', places(name))
+    count, wrong = Crashes(tmp_path, name).all('kill_at', range(10**6))
     assert count >= 1 and not wrong, '\n'.join(wrong)
 
 
-@pytest.mark.slow  # each of some 30 faults is two processes
+@pytest.mark.exhaustive  # each of some 270 faults is two processes
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize('name', ['data passages', 'index build', 'index compact'])
 def test_a_disk_may_fail_anywhere(tmp_path, name):
-    count, wrong = Crashes(tmp_path, name).all('fail_at', places(name))
+    count, wrong = Crashes(tmp_path, name).all('fail_at', range(10**6))
     assert count >= 1 and not wrong, '\n'.join(wrong)
 
 
 @pytest.mark.parametrize(('name', 'numbers'), [('data passages', (1, 5)), ('index add', (0, 24, 40)), ('index delete', (4, 9)),
                                                ('index compact', (30, 60))])
 def test_a_command_may_be_killed(tmp_path, name, numbers):
-    # Some of the places of the slow test above: at once, between the two commits of `add`, and before and after a commit.
+    # Some of the places of the exhaustive test above: at once, between the two commits of `add`, and before and after a commit.
     count, wrong = Crashes(tmp_path, name).all('kill_at', numbers)
     assert count == len(numbers) and not wrong, '\n'.join(wrong)
 

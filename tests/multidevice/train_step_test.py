@@ -19,7 +19,9 @@ from tests.testing import tiny
 # Adam divides a gradient by its own size: with the default epsilon of 1e-6 the last digit of a gradient near zero decides a parameter.
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3, retriever_learning_rate=1e-3, schedule='fixed', warmup_steps=0, total_steps=10,
                             epsilon=1e-4)
-CASES = [('joint', (1, 8, 1), 1), ('joint', (1, 2, 4), 2), ('query_side', (2, 2, 2), 2)]  # each compiles a step, with so many capacities
+# Each compiles a step, with so many capacities.
+CASES = [('joint', (1, 2, 4), 2), pytest.param('joint', (1, 8, 1), 1, marks=pytest.mark.exhaustive),
+         pytest.param('query_side', (2, 2, 2), 2, marks=pytest.mark.exhaustive)]
 ACCUMULATION = {'joint': 1, 'query_side': 2}
 
 
@@ -41,6 +43,7 @@ def _batch(mesh, size, seed=0):
     return jax.device_put(tiny.batch(size, seed), partitioning.batch_sharding(mesh, size))
 
 
+@functools.cache
 def _run(shape, mode, levels, steps=3):
     mesh = _mesh(shape)
     accumulation = ACCUMULATION[mode]
@@ -59,20 +62,16 @@ def _run(shape, mode, levels, steps=3):
     return np.array(losses), current
 
 
-@functools.cache
-def _alone(mode):
-    return _run((1, 1, 1), mode, levels=1)
-
-
 @pytest.mark.parametrize('mode, shape, levels', CASES)
 def test_training_equals_one_device(mode, shape, levels):
-    losses, current = _alone(mode)
+    losses, current = _run((1, 1, 1), mode, levels=1)
     found, state_found = _run(shape, mode, levels)
     np.testing.assert_allclose(found, losses, rtol=2e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * max(np.abs(b).max(), 1e-2)),
                  jax.device_get(state_found.params), jax.device_get(current.params))
 
 
+@pytest.mark.exhaustive  # partitioning_test.py has where slices lie, and the case above the training
 def test_two_slices_train_as_one_device(monkeypatch):
     # Every other device is in the same slice, so that `data` takes other devices than without slices.
     monkeypatch.setattr(partitioning, '_slice_of', lambda device: device.id % 2)
@@ -81,7 +80,7 @@ def test_two_slices_train_as_one_device(monkeypatch):
 
 
 def test_parameters_and_moments_are_spread():
-    _, current = _run((1, 2, 4), 'joint', levels=2, steps=1)
+    _, current = _run((1, 2, 4), 'joint', levels=2)
     kernel = current.params['reader']['encoder']['layers']['mlp']['wo']['kernel']  # [layers, mlp, embed]; 31 does not divide over model
     assert kernel.sharding.spec == jax.sharding.PartitionSpec(None, None, 'fsdp')
     moments = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(current.optimizer_state)
@@ -152,7 +151,7 @@ def _contrastive(mesh, method, chunks):
     return np.array(losses), current
 
 
-@pytest.mark.parametrize(('method', 'chunks'), [('moco', 1), ('inbatch', 2)])
+@pytest.mark.parametrize(('method', 'chunks'), [('moco', 1), pytest.param('inbatch', 2, marks=pytest.mark.exhaustive)])
 def test_contrastive_training_equals_one_device(method, chunks):
     alone, expected = _contrastive(_mesh((1, 1, 1)), method, 1)
     losses, current = _contrastive(_mesh((1, 2, 4)), method, chunks)

@@ -16,8 +16,9 @@ ROOT = str(pathlib.Path(__file__).parents[2])
 PROGRAM = str(pathlib.Path(__file__).with_name('hosts_program.py'))
 
 
+@pytest.mark.exhaustive  # below and in train_test.py arrays go over too
 def test_arrays_go_over():
-    results = processes.finish(processes.start([PROGRAM, 'arrays'], devices=2, PYTHONPATH=ROOT))
+    results = processes.run_together([PROGRAM, 'arrays'], devices=2, PYTHONPATH=ROOT)
     assert [code for code, _ in results] == [0, 0], results
     assert all('equal 2 4' in output for _, output in results)
 
@@ -30,7 +31,7 @@ def test_processes_search_their_rows_and_read_their_examples(tmp_path):
     index.delete(['d7'])
     expected = searching.found(tmp_path, partitioning.make_mesh(devices=jax.devices()[:1]))
     assert expected['codes'] == expected['exact']  # all passages are candidates
-    results = processes.finish(processes.start([PROGRAM, 'found', str(tmp_path)], devices=2, PYTHONPATH=ROOT))
+    results = processes.run_together([PROGRAM, 'found', tmp_path], devices=2, PYTHONPATH=ROOT)
     for code, output in results:
         assert code == 0, output[-3000:]
         [line] = [line for line in output.splitlines() if line.startswith('FOUND ')]
@@ -39,9 +40,9 @@ def test_processes_search_their_rows_and_read_their_examples(tmp_path):
     assert names <= {path.name for path in (tmp_path / 'index').iterdir()}
 
 
-@pytest.mark.parametrize('how', ['dies', 'hangs'])
+@pytest.mark.parametrize('how', [pytest.param('dies', marks=pytest.mark.exhaustive), 'hangs'])
 def test_a_process_that_dies_or_hangs_ends_the_run(how):
-    results = processes.finish(processes.start([PROGRAM, how], devices=1, PYTHONPATH=ROOT), timeout=60)
+    results = processes.run_together([PROGRAM, how], devices=1, PYTHONPATH=ROOT)
     code, output = results[0]
     assert code == watch.RESUMABLE and 'process 1 (' in output, output
     assert ('dead' if how == 'dies' else 'hangs: at 8') in output

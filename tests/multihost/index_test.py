@@ -14,7 +14,7 @@ ROOT = str(pathlib.Path(__file__).parents[2])
 
 
 def run(folder, how, count):
-    return processes.finish(processes.start([PROGRAM, str(folder), how], processes=count, devices=2, PYTHONPATH=ROOT))
+    return processes.run_together([PROGRAM, folder, how], processes=count, devices=2, PYTHONPATH=ROOT)
 
 
 def test_together_as_alone(tmp_path):

@@ -79,15 +79,17 @@ def walk(arguments: list[str]) -> str:
     name = next((key for key in SMALLER if f'runs/{key}.gin' in arguments), '')
     arguments = [*arguments, *SMALLER.get(name, [])]
     count = 2 if '--multihost' in arguments else 1
-    started = processes.start(['-m', 'atlas_jax', *arguments], processes=count, devices=8 // count, ATLAS_JAX_KEEP_ALLOCATOR='1',
-                              PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]))
-    results = processes.finish(started, timeout=400)
+    results = processes.run_together(['-m', 'atlas_jax', *arguments], processes=count, devices=8 // count, ATLAS_JAX_KEEP_ALLOCATOR='1',
+                                     PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]))
     shown = '\n'.join(output[-3000:] for _, output in results)
     assert [code for code, _ in results] == [0] * len(results), f'{shlex.join(arguments)}\n{shown}'
     return results[0][1]
 
 
-@pytest.mark.slow  # each command is two processes that compile: only in their order do they show that one reads what another wrote
+@pytest.mark.timeout(600)
+# Each command is two processes that compile. docs_test.py parses them, train_test.py has two processes that train, and
+# tests/e2e/commands_test.py commands that read what another wrote.
+@pytest.mark.exhaustive
 def test_from_raw_questions_to_figures(place):
     models = ['--reader', 't5', '--retriever', 'contriever']
     for arguments in (['data', 'passages', 'wikipedia.jsonl', '--as_passages', '--out', 'first/store', *models],

@@ -8,11 +8,10 @@ import pytest
 
 from atlas_jax.conversion import hf
 from atlas_jax.models import contriever, t5
-from tests.testing import fusion, streams
+from tests.testing import fusion, oracles, streams
 
-torch = pytest.importorskip('torch')
-transformers = pytest.importorskip('transformers')
-pytestmark = [pytest.mark.torch, pytest.mark.optimized]
+torch, transformers = map(oracles.lazily, ('torch', 'transformers'))
+pytestmark = [oracles.needed('torch', 'transformers'), pytest.mark.torch, pytest.mark.optimized]
 
 LENGTHS = [150, 1, 37]
 

@@ -15,10 +15,10 @@ from atlas_jax.steps import retrieve
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.steps.compile import compile_step
 from atlas_jax.tasks.task import TaskExample
-from tests.testing import tiny_checkpoints, tiny_tokenizers
+from tests.testing import oracles, tiny_checkpoints, tiny_tokenizers
 
-st = pytest.importorskip('sentence_transformers')
-transformers = pytest.importorskip('transformers')
+st, transformers = map(oracles.lazily, ('sentence_transformers', 'transformers'))
+pytestmark = [oracles.needed('sentence_transformers', 'transformers'), pytest.mark.torch]
 
 TOLERANCE = 1e-5
 WORDS = ('query', 'passage', 'represent', 'this', ':', ',', '.', '?', 'what', 'is', 'red', 'green', 'blue', 'house', 'tree', 'river')

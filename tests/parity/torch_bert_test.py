@@ -9,11 +9,10 @@ import pytest
 
 from atlas_jax.conversion import hf, hf_names
 from atlas_jax.models import contriever
-from tests.testing import streams
+from tests.testing import oracles, streams
 
-torch = pytest.importorskip('torch')
-transformers = pytest.importorskip('transformers')
-pytestmark = [pytest.mark.torch, pytest.mark.optimized]
+torch, transformers = map(oracles.lazily, ('torch', 'transformers'))
+pytestmark = [oracles.needed('torch', 'transformers'), pytest.mark.torch, pytest.mark.optimized]
 
 LENGTHS = [149, 1, 7, 131]
 TOKENS = streams.random_passages(LENGTHS, 83, 149)
@@ -67,21 +66,18 @@ def test_embeddings_and_gradients(pair, layout):
             assert streams.error(gradient, theirs[entry.name].grad) <= 5e-5, entry.name
 
 
-class _SecondMoment(torch.nn.LayerNorm):
-    """Atlas's norm: the mean is taken off, the root of the second moment divides."""
-
-    def forward(self, inputs):
-        scale = torch.rsqrt(inputs.pow(2).mean(dim=-1, keepdim=True) + self.eps)
-        return (inputs - inputs.mean(dim=-1, keepdim=True)) * scale * self.weight + self.bias
-
-
 def _with_second_moment(oracle):
-    """A copy with every norm replaced."""
+    """A copy whose norms are Atlas's: the mean is taken off, the root of the second moment divides."""
+    class SecondMoment(torch.nn.LayerNorm):
+        def forward(self, inputs):
+            scale = torch.rsqrt(inputs.pow(2).mean(dim=-1, keepdim=True) + self.eps)
+            return (inputs - inputs.mean(dim=-1, keepdim=True)) * scale * self.weight + self.bias
+
     oracle = copy.deepcopy(oracle)
     for module in list(oracle.modules()):
         for name, child in module.named_children():
             if isinstance(child, torch.nn.LayerNorm):
-                norm = _SecondMoment(child.normalized_shape, child.eps, dtype=torch.float64)
+                norm = SecondMoment(child.normalized_shape, child.eps, dtype=torch.float64)
                 norm.load_state_dict(child.state_dict())
                 setattr(module, name, norm)
     return oracle

@@ -10,11 +10,10 @@ import pytest
 from atlas_jax.conversion import hf, hf_names
 from atlas_jax.losses import reader_xent
 from atlas_jax.models import t5
-from tests.testing import fusion, streams
+from tests.testing import fusion, oracles, streams
 
-torch = pytest.importorskip('torch')
-transformers = pytest.importorskip('transformers')
-pytestmark = [pytest.mark.torch, pytest.mark.optimized]
+torch, transformers = map(oracles.lazily, ('torch', 'transformers'))
+pytestmark = [oracles.needed('torch', 'transformers'), pytest.mark.torch, pytest.mark.optimized]
 
 VOCAB = 83
 LENGTHS = [149, 1, 133, 11]  # beyond the 128 at which the position buckets end

@@ -105,7 +105,8 @@ def test_accumulated_steps_follow_the_original(setting):
     _compare_parameters(params, run, reader_config, retriever_config)
 
 
-@pytest.mark.parametrize('run_number', ['0', '12', '13', '14', '18'])
+@pytest.mark.parametrize('run_number', [
+    '0', *(pytest.param(number, marks=pytest.mark.exhaustive) for number in ('12', '13', '14', '18'))])  # distillation_test.py: all modes
 def test_twenty_steps_follow_the_original(setting, run_number):
     """pdist, loop, emdr, adist, and pdist with the retriever frozen in the first four updates."""
     reader_config, retriever_config, params = setting
@@ -160,6 +161,7 @@ def all_read(setting):
     return _metrics(setting)
 
 
+@pytest.mark.exhaustive  # tests/training/gold_scores_test.py shows the same on a smaller model
 @pytest.mark.parametrize('n_context', [1, 3])
 def test_gold_scores_do_not_depend_on_how_many_passages_are_read(setting, all_read, n_context):
     """Passages that are only scored go through a stream of their own, with the same scores."""

@@ -1,13 +1,13 @@
 """Names of GPUs, their figures, and the devices that stand in for them."""
 
 import os
-import subprocess
 import sys
 
 import pytest
 
 from atlas_jax import errors
 from atlas_jax.planning import gpus
+from tests.testing import processes
 
 
 def test_names_and_figures():
@@ -30,8 +30,7 @@ def test_as_many_cpu_devices_stand_in_as_there_are_gpus():
     program = ('from atlas_jax.planning import gpus; gpus.prepare_environment(gpus.parse("h100:16")); import jax; '
                'print(len(jax.devices()), jax.default_backend())')
     environment = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
-    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout == '16 cpu\n'
+    assert processes.run([sys.executable, '-c', program], env=environment).stdout == '16 cpu\n'
 
 
 def test_too_late_is_said():

@@ -1,13 +1,13 @@
 """Profiles taken apart: one of this machine, and one laid out as a TPU writes it; utilisation. tests/train_test.py profiles a run."""
 
 import pathlib
-import subprocess
 import sys
 
 import jax
 import pytest
 
 from atlas_jax.report import run_profile
+from tests.testing import processes
 
 _WITHOUT_THE_STEP = """
 import sys
@@ -25,9 +25,7 @@ with run_profile.Profile(sys.argv[1]) as profile:
 
 def _alone(code: str, folder: pathlib.Path) -> str:
     """Runs code in a process of its own: XLA's profiler has crashed in one that had run hundreds of other tests."""
-    done = subprocess.run([sys.executable, '-c', code, str(folder)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return processes.run([sys.executable, '-c', code, folder]).stdout
 
 
 def test_a_profile_without_the_step_does_not_end_the_run(tmp_path):

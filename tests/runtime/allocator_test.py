@@ -2,12 +2,12 @@
 
 import os
 import platform
-import subprocess
 import sys
 
 import pytest
 
 from atlas_jax.runtime import allocator
+from tests.testing import processes
 
 PROGRAM = """
 import os, sys
@@ -38,11 +38,10 @@ def test_a_tunable_of_the_users_wins():
 @pytest.mark.parametrize('keep', ['0', '1'])
 def test_the_same_process_starts_anew_with_the_same_arguments(keep):
     clean = {name: value for name, value in os.environ.items() if name not in allocator.SETTINGS and name != 'GLIBC_TUNABLES'}
-    started = subprocess.Popen([sys.executable, '-c', PROGRAM, 'a b', '--c'], env=clean | {allocator.KEEP: keep}, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    output, complaint = started.communicate(timeout=60)
+    with processes.started([sys.executable, '-c', PROGRAM, 'a b', '--c'], env=clean | {allocator.KEEP: keep}) as process:
+        _, output, complaint = process.wait()
     wanted = ('0', 'glibc.malloc.hugetlb=1') if keep == '0' else ('None', 'None')
-    assert output.split('\n')[0] == f"{started.pid} {wanted[0]} {wanted[1]} ['a b', '--c']"
+    assert output.split('\n')[0] == f"{process.pid} {wanted[0]} {wanted[1]} ['a b', '--c']"
     assert complaint.count(allocator.KEEP) == (1 if keep == '0' else 0)
 
 

@@ -8,7 +8,6 @@ import os
 import pathlib
 import re
 import stat
-import subprocess
 import sys
 
 import jax
@@ -17,7 +16,7 @@ import pytest
 from atlas_jax import errors, train
 from atlas_jax.cli import options as cli_options
 from atlas_jax.runtime import compilation_cache
-from tests.testing import tiny_run
+from tests.testing import processes, tiny_run
 
 PROGRAM = pathlib.Path(__file__).with_name('compilation_cache_program.py')
 PATHS = os.pathsep.join([str(pathlib.Path(__file__).parents[2]), os.environ.get('PYTHONPATH', '')])
@@ -152,8 +151,7 @@ def test_a_bucket_needs_its_package(tmp_path):
     # A process of its own: fsspec and etils remember what another test has imported.
     program = ('import pathlib, sys; sys.modules["gcsfs"] = None; from atlas_jax.runtime import compilation_cache; '
                'compilation_cache.use("gs://bucket/compiled", pathlib.Path(sys.argv[1]))')
-    found = subprocess.run([sys.executable, '-c', program, str(tmp_path)], env={**os.environ, 'PYTHONPATH': PATHS}, capture_output=True,
-                           text=True, check=False)
+    found = processes.run([sys.executable, '-c', program, tmp_path], env={**os.environ, 'PYTHONPATH': PATHS}, check=False)
     assert re.search(r'"gs://bucket/compiled", which cannot be written .*pip install \'atlas-jax\[gcs\]', found.stderr), found.stderr
 
 
@@ -175,12 +173,11 @@ def _train(folder, run, cache):
 def _run(arguments, **environment):
     """Counts of the cache's events in a new process that runs a command."""
     environment = {name: value for name, value in os.environ.items() if name.lower() not in NAMES} | environment
-    done = subprocess.run([sys.executable, PROGRAM, *arguments], capture_output=True, text=True, check=False,
-                          env=environment | {'PYTHONPATH': PATHS, 'JAX_PLATFORMS': 'cpu'})
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = processes.run([sys.executable, PROGRAM, *arguments], env=environment | {'PYTHONPATH': PATHS, 'JAX_PLATFORMS': 'cpu'})
     return json.loads(done.stdout.split('COUNTS')[1])
 
 
+@pytest.mark.exhaustive  # the run below finds its programs in the same way
 def test_another_question_finds_the_program_of_the_first(tmp_path):
     tiny_run.atlas(dropout_rate=0.0).save(tmp_path / 'model')
     first, other = (_run(['answer', question, '--model', str(tmp_path / 'model')], ATLAS_JAX_CACHE=str(tmp_path))

@@ -1,13 +1,12 @@
 """Notices of jax's libraries on a machine without an accelerator: kept off the terminal, unless asked for; errors are shown."""
 
 import os
-import subprocess
 import sys
 
 import pytest
 
 from atlas_jax.runtime import quiet
-from tests.testing import tiny_run
+from tests.testing import processes, tiny_run
 
 UNSET = ('JAX_PLATFORMS', 'TF_CPP_MIN_LOG_LEVEL', 'TPU_SKIP_MDS_QUERY', 'XLA_FLAGS')
 # XLA then reports, at the level of errors, that it cannot write there: a notice that every CPU gives at will.
@@ -49,7 +48,7 @@ def test_a_tpu_is_known_by_its_files_and_a_network_card_is_none(tmp_path):
 
 def run(arguments, **environment):
     kept = {name: value for name, value in os.environ.items() if name not in UNSET}
-    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, env=kept | environment, check=False)
+    return processes.run([sys.executable, *arguments], env=kept | environment, check=False)
 
 
 @pytest.fixture(scope='module')

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import subprocess
 import sys
 
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 
 from atlas_jax.runtime import allocator, resources
+from tests.testing import processes
 
 _FREES = """
 import pathlib
@@ -47,8 +47,7 @@ def test_timed_runs_once_and_counts_processor_time():
 @pytest.mark.skipif(not sys.platform.startswith('linux') or platform.libc_ver()[0] != 'glibc', reason='glibc keeps what is freed')
 def test_freed_memory_is_given_back():
     environment = allocator.tuned_environment(allocator.plain_environment(os.environ))
-    done = subprocess.run([sys.executable, '-c', _FREES], env=environment, capture_output=True, text=True, check=True)
-    given_back, intact = done.stdout.split()
+    given_back, intact = processes.run([sys.executable, '-c', _FREES], env=environment).stdout.split()
     assert int(given_back) > 100 * 2**20 and intact == 'True'
 
 

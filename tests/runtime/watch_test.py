@@ -1,5 +1,11 @@
 """Who is dead and who hangs, by what each process said last."""
 
+import queue
+import threading
+import types
+
+from jax._src import distributed
+
 from atlas_jax.runtime import watch
 
 
@@ -39,3 +45,17 @@ def test_a_process_that_never_comes_is_what_holds_up_the_others():
 def test_one_process_needs_no_watch():
     with watch.Watch(0.01, 0.01, end=lambda reason: 1 / 0) as watching:
         watching.beat(1)
+
+
+def test_a_coordinator_that_never_answers_is_given_up(monkeypatch):
+    goes_on, reasons = threading.Event(), queue.Queue()
+    client = types.SimpleNamespace(key_value_set=lambda *_, **__: goes_on.wait(30), key_value_dir_get=lambda name: [])
+    monkeypatch.setattr(distributed.global_state, 'client', client)
+    watching = watch.Watch(hang_seconds=0.2, dead_seconds=0.2, end=reasons.put)
+    thread = threading.Thread(target=watching._run, daemon=True)
+    thread.start()
+    assert reasons.get(timeout=20) == 'process 0, the coordinator, does not answer (nothing for 0 s)'
+    watching._stop.set()
+    goes_on.set()
+    thread.join(20)
+    assert not thread.is_alive() and reasons.empty()

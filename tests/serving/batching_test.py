@@ -100,3 +100,12 @@ def test_what_waits_is_finished_before_the_end(kind):
     kind.may.set()
     stopping.join(5)
     assert [future.result(0) for future in futures] == ['first!', '1!', '2!', 'alone'] and sizes == [1, 2, 1] and not batcher.alive()
+
+
+def test_a_call_that_does_not_end_holds_up_the_end_for_some_time_only(kind):
+    batcher = batching.Batcher(1)
+    batcher.start()
+    busy(batcher, kind)
+    assert not batcher.stop(.05) and batcher.alive()
+    kind.may.set()
+    assert batcher.stop(5)

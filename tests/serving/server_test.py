@@ -1,12 +1,12 @@
 """The server as a process: its port, and its end."""
 
+import contextlib
 import http.client
 import json
 import os
 import pathlib
 import signal
 import socket
-import subprocess
 import sys
 import threading
 
@@ -14,9 +14,10 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.serving import server
+from tests.testing import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Answers take a while, and one question fails as a missing package does.
+# Answers take a while; of the arguments one has them fail as a missing package does, one has none of them end.
 _SCRIPT = """
 import sys, time
 from atlas_jax import errors
@@ -27,10 +28,11 @@ class Slow(FakeAtlas):
     def answer_examples(self, examples, *arguments, **options):
         if 'fails' in sys.argv:
             raise errors.ConfigError('bm25s is missing')
-        time.sleep(.5 * ('slow' in examples[0].question))
+        time.sleep(600 if 'stuck' in sys.argv else .5 * ('slow' in examples[0].question))
         return super().answer_examples(examples, *arguments, **options)
 
-service = app.Service(holdings.Holdings({'project': Slow()}, {'project': FakeIndex()}), 't', limits.Limits(drain_seconds=30, together=1))
+bounds = limits.Limits(drain_seconds=1 if 'stuck' in sys.argv else 30, together=1)
+service = app.Service(holdings.Holdings({'project': Slow()}, {'project': FakeIndex()}), 't', bounds)
 try:
     server.run(service, server.bind('127.0.0.1', 0), said=lambda line: print(line, flush=True))
 except errors.UserError as error:
@@ -40,11 +42,12 @@ except errors.UserError as error:
 _HEAD = b'POST /answer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: '
 
 
-def start(*arguments):
-    """Starts the script; returns its process and port."""
-    process = subprocess.Popen([sys.executable, '-c', _SCRIPT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               cwd=ROOT, env={**os.environ, 'JAX_PLATFORMS': 'cpu'})
-    return process, int(process.stdout.readline().rpartition(':')[2])
+@contextlib.contextmanager
+def serving(*arguments):
+    """Runs the script; yields its process and port."""
+    command = [sys.executable, '-c', _SCRIPT, *arguments]
+    with processes.started(command, cwd=ROOT, env={**os.environ, 'JAX_PLATFORMS': 'cpu'}) as process:
+        yield process, int(process.line().rpartition(':')[2])
 
 
 def ask(port, question):
@@ -55,10 +58,10 @@ def ask(port, question):
 
 
 def test_what_is_under_way_is_finished_before_the_end():
-    process, port = start()
-    try:
+    with serving() as (process, port):
         # One client sends 100 MB, one stops reading its stream: neither is in the way of the others.
-        with socket.create_connection(('127.0.0.1', port)) as large, socket.create_connection(('127.0.0.1', port)) as silent:
+        address = '127.0.0.1', port
+        with socket.create_connection(address, timeout=60) as large, socket.create_connection(address, timeout=60) as silent:
             large.sendall(_HEAD + b'100000000\r\n\r\n{')
             assert b' 413 ' in large.recv(100)
             body = b'{"question": "slow", "stream": true}'
@@ -68,17 +71,15 @@ def test_what_is_under_way_is_finished_before_the_end():
         threads = [threading.Thread(target=lambda: found.append(ask(port, 'slow'))) for _ in range(3)]
         for thread in threads:
             thread.start()
-        while b'atlas_jax_queue_depth 2' not in http_get(port, '/metrics'):
-            pass
-        process.send_signal(signal.SIGTERM)
+        process.wait_for(lambda: b'atlas_jax_queue_depth 2' in http_get(port, '/metrics'), 'had two questions in its queue')
+        process.signal(signal.SIGTERM)
         for thread in threads:
             thread.join(60)
         assert [status for status, _ in found] == [200] * 3
-        assert process.wait(60) == 0 and process.stderr.read() == ''
+        done = process.wait()
+        assert done.returncode == 0 and done.stderr == ''
         with pytest.raises(ConnectionRefusedError):
             ask(port, 'after')
-    finally:
-        process.kill()
 
 
 def http_get(port, path):
@@ -87,9 +88,19 @@ def http_get(port, path):
     return connection.getresponse().read()
 
 
+def test_what_does_not_end_holds_up_the_end_for_some_time_only():
+    with serving('stuck') as (process, port):
+        http_get(port, '/metrics')
+        process.signal(signal.SIGTERM)
+        done = process.wait()
+    assert done.returncode == 0
+    assert done.stderr == 'atlas-jax: what is computed has not ended within 1 s; the server ends without it\n'
+
+
 def test_what_fails_at_the_first_question_ends_the_server():
-    process, _ = start('fails')
-    assert process.wait(60) == 1 and process.stderr.read().strip() == 'bm25s is missing'
+    with serving('fails') as (process, _):
+        done = process.wait()
+    assert done.returncode == 1 and done.stderr.strip() == 'bm25s is missing'
 
 
 @pytest.mark.parametrize(('host', 'port', 'message'), [

@@ -1,4 +1,4 @@
-"""Compiles every kind of step for a mesh, from shapes alone: `python compile_program.py tpu|cpu|cuda`. compile_test.py runs it.
+"""Compiles every kind of step for a mesh, from shapes alone: `python compile_program.py tpu|cpu|cuda [NAME]`. compile_test.py runs it.
 
 For CUDA, whose compiler needs a GPU, steps are exported from CPU devices and not compiled.
 
@@ -36,7 +36,7 @@ def found_in(step, kind: str, chips: int) -> str:
     return 'kernels=' + ','.join(sorted(set(ATTENTION_KERNELS.findall(exported.mlir_module()))))
 
 
-def main(kind: str) -> None:
+def main(kind: str, only: str | None = None) -> None:
     """Prints a line `NAME kernels=N` for every step that compiled, with `gathers=SHARE` for TPUs; for CUDA the kernels' names."""
     if kind == 'tpu':
         slices.prepare_environment()
@@ -70,7 +70,7 @@ def main(kind: str) -> None:
         distill=spec_lib.DistillConfig(retriever_n_context=3), step=spec_lib.StepConfig(attention=attention, compute_dtype='bfloat16'))
 
     def compiled(name: str, step: steps.Step) -> None:
-        if kind != 'cpu' or name.removesuffix(' 0') not in RUN_ELSEWHERE:
+        if only in (None, name) and (kind != 'cpu' or name.removesuffix(' 0') not in RUN_ELSEWHERE):
             print(name, found_in(step, kind, len(devices)), flush=True)
 
     # Codes on the devices are scanned inside of the step, those that the host rescores by a program of their own.
@@ -99,4 +99,4 @@ def main(kind: str) -> None:
 
 
 if __name__ == '__main__':
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import pathlib
-import subprocess
 import sys
 
 import jax
@@ -13,24 +12,36 @@ import pytest
 from atlas_jax import partitioning, types
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.steps.compile import FirstThatFits, compile_step
-from tests.testing import streams, tiny
+from tests.testing import processes, streams, tiny
 
 PROGRAM = pathlib.Path(__file__).with_name('compile_program.py')
 STEPS = ['train 0', 'answer 0', 'score 0', 'search 0', 'search on the host 0', 'search on the host 1', 'search by codes 0',
          'search by codes on the host 1', 'index 0', 'eval', 'refresh']
 
 
-def run(kind: str, **variables: str) -> dict[str, str]:
+def run(kind: str, *only: str, **variables: str) -> dict[str, str]:
     """Returns how often the attention kernel stands in each step's compiled program; for CUDA the names of the kernels in it."""
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(PROGRAM.parents[2]), **variables}
-    done = subprocess.run([sys.executable, str(PROGRAM), kind], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = processes.run([sys.executable, PROGRAM, kind, *only], env=environment, seconds=560)
     rows = [line.rsplit(' kernels=', 1) for line in done.stdout.splitlines() if ' kernels=' in line]
     return dict(rows)
 
 
+needs_compiler = pytest.mark.skipif(importlib.util.find_spec('libtpu') is None,
+                                    reason='libtpu is not installed: pip install "atlas-jax[plan]"')
+
+
+@needs_compiler
+@pytest.mark.timeout(600)
 @pytest.mark.slow  # the TPU compiler takes seconds a step; only it can say that the kernel is partitioned
-@pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed: pip install "atlas-jax[plan]"')
+def test_the_train_step_compiles_for_four_tpu_chips():
+    kernels, gathers = run('tpu', 'train 0')['train 0'].split(' gathers=')
+    assert int(kernels) > 0 and float(gathers) >= 0.95  # weights are gathered while other operations run
+
+
+@needs_compiler
+@pytest.mark.timeout(600)
+@pytest.mark.exhaustive  # ten steps more
 def test_every_step_compiles_for_four_tpu_chips():
     found = {name: row.split(' gathers=') for name, row in run('tpu').items()}
     kernels = {name: number for name, (number, _) in found.items()}
@@ -41,22 +52,33 @@ def test_every_step_compiles_for_four_tpu_chips():
     assert all(int(count) > 0 for name, count in kernels.items() if not name.startswith('index')), kernels
 
 
-@pytest.mark.slow  # five programs are compiled
+@pytest.mark.timeout(600)
+@pytest.mark.exhaustive  # the train step, compiled and run, is in tests/multidevice; the other programs are compiled for TPUs
 def test_steps_that_no_test_runs_on_eight_devices_compile_for_them():
     kernels = run('cpu', XLA_FLAGS=f'{streams.QUICK_FLAGS} --xla_force_host_platform_device_count=8')
     assert set(kernels) == {'train 0', 'score 0', 'search on the host 0', 'search on the host 1', 'eval', 'search by codes on the host 1'}
 
 
-@pytest.mark.slow  # nine programs are traced and lowered
+FORWARD, BACKWARD = '__cudnn$fmhaSoftmax', '__cudnn$fmhaSoftmaxBackward'
+BIASED, BIASED_BACKWARD = '__cudnn$fmhaScaleBiasSoftmax', '__cudnn$fmhaScaleBiasSoftmaxBackward'
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.slow  # the train step is traced and lowered
+def test_the_train_step_is_exported_for_cuda_with_cudnns_kernels():
+    kernels = run('cuda', 'train 0', XLA_FLAGS='--xla_force_host_platform_device_count=8')
+    # The reader has a bias, which is trained, and the retriever has none.
+    assert set(kernels['train 0'].split(',')) == {FORWARD, BACKWARD, BIASED, BIASED_BACKWARD}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.exhaustive  # eight steps more
 def test_every_step_is_exported_for_cuda_with_cudnns_kernels():
     kernels = run('cuda', XLA_FLAGS='--xla_force_host_platform_device_count=8')
     assert set(STEPS) <= set(kernels)
-    forward, backward = '__cudnn$fmhaSoftmax', '__cudnn$fmhaSoftmaxBackward'
-    biased, biased_backward = '__cudnn$fmhaScaleBiasSoftmax', '__cudnn$fmhaScaleBiasSoftmaxBackward'
-    # The reader has a bias, which is trained, and the retriever has none.
-    assert set(kernels['train 0'].split(',')) == {forward, backward, biased, biased_backward}
-    assert set(kernels['answer 0'].split(',')) == {forward, biased} and kernels['index 0'] == ''
-    assert kernels['search on the host 0'] == kernels['refresh'] == forward
+    assert set(kernels['train 0'].split(',')) == {FORWARD, BACKWARD, BIASED, BIASED_BACKWARD}
+    assert set(kernels['answer 0'].split(',')) == {FORWARD, BIASED} and kernels['index 0'] == ''
+    assert kernels['search on the host 0'] == kernels['refresh'] == FORWARD
 
 
 def _double(spec: spec_lib.StepSpec, offset: int, values: jax.Array) -> jax.Array:

@@ -4,7 +4,6 @@ import builtins
 import errno
 import functools
 import io
-import multiprocessing
 import os
 import signal
 import sys
@@ -14,17 +13,12 @@ from typing import Any
 
 import jax
 
+from tests.testing import processes
+
 KILLED, ENDED_BEFORE = -signal.SIGKILL, 3
+_SECONDS = 60
 # What changes a folder. Everything else that a kill could come between reads, computes, or is one of these below.
 _CHANGES = ('replace', 'rename', 'unlink', 'rmdir', 'mkdir', 'fsync')
-
-
-@functools.cache
-def _context() -> multiprocessing.context.BaseContext:
-    # Not a fork of this process: TensorStore's and jax's threads do not live on in a child. The server has imported all and used nothing.
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['atlas_jax.knowledge.verify', 'tests.testing.fake_store', __name__])
-    return context
 
 
 def run(function: Callable, *arguments: Any, kill_at: int | None = None, fail_at: int | None = None) -> tuple[int, Any]:
@@ -40,19 +34,11 @@ def run(function: Callable, *arguments: Any, kill_at: int | None = None, fail_at
       (exit code, what the function returned); its error with exit code 1; (KILLED, None) of a killed process; ENDED_BEFORE as the code of
       one that ended before the fault that was ordered.
     """
-    receiver, sender = _context().Pipe(duplex=False)
-    process = _context().Process(target=_child, args=(sender, function, arguments, kill_at, fail_at))
-    process.start()
-    sender.close()
-    try:
-        answer = receiver.recv()
-    except EOFError:
-        answer = None
-    process.join()
-    return (process.exitcode, None) if answer is None else answer
+    code, answer = processes.run_forked(_child, function, arguments, kill_at, fail_at, seconds=_SECONDS)
+    return (code, None) if answer is None else answer
 
 
-def _child(sender, function: Callable, arguments: Sequence, kill_at: int | None, fail_at: int | None) -> None:
+def _child(function: Callable, arguments: Sequence, kill_at: int | None, fail_at: int | None) -> tuple[int, Any]:
     sys.stderr = open(os.devnull, 'w')  # bars of progress
     jax.process_index()  # jax looks for its plugins at its first use, and their files are not the command's
     left = [-1]
@@ -62,10 +48,9 @@ def _child(sender, function: Callable, arguments: Sequence, kill_at: int | None,
         left = _before_each(True, fail_at, _fail)
     try:
         result = function(*arguments)
-        answer = ENDED_BEFORE if left[0] >= 0 else 0, result
+        return ENDED_BEFORE if left[0] >= 0 else 0, result
     except Exception as error:  # what a command raises is the test's to judge
-        answer = 1, (type(error).__name__, str(error), traceback.format_exc())
-    sender.send(answer)
+        return 1, (type(error).__name__, str(error), traceback.format_exc())
 
 
 def _fail() -> None:

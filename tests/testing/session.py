@@ -5,7 +5,6 @@ a folder of this session, or $ATLAS_JAX_TESTS_CACHE, which is kept. Programs are
 are marked `optimized`: they compare numbers with other implementations, or run real models.
 """
 
-import collections
 import contextlib
 import ctypes
 import gc
@@ -25,17 +24,11 @@ from tests.testing import streams
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 COSTS_FILE = TESTS / 'costs.json'  # {test file: CPU seconds}, of files that take more than QUICK_SECONDS; see --write-costs
 QUICK_SECONDS = 2
-_PROGRAMS_BYTES = 3 * 2**29  # resident bytes of a test process above which its compiled programs are dropped
+# Resident bytes of a test process above which its programs are dropped. What follows is traced, lowered and loaded anew, so: not often.
+_PROGRAMS_BYTES = 5 * 2**29
 _OPTIMIZED_OPTIONS = compiler.get_compile_options  # JAX's own
 _OWN_CACHE = pytest.StashKey[str]()
-_USED: collections.Counter[str] = collections.Counter()  # CPU seconds by test file, of this process and those it has waited for
-_RUN: set[str] = set()  # test files with a test that ran to its end and was not skipped
-_OF_WORKERS: list[dict] = []
-
-
-def _cpu_seconds() -> float:
-    own, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
+_PEAKS: list[list[float]] = []  # of each worker and the largest process that it started, GB
 
 
 def _peak_gigabytes(who: int) -> float:
@@ -70,6 +63,13 @@ def _quick_options(*arguments, backend=None, env_options_overrides: dict | None 
     return _OPTIMIZED_OPTIONS(*arguments, backend=backend, env_options_overrides=quick | (env_options_overrides or {}), **options)
 
 
+def pytest_collection_finish() -> None:
+    """Leaves what collecting has made to no collector of garbage: JAX's traces call it often, and each time it would walk all modules."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Removes the session's own cache."""
     if _OWN_CACHE in config.stash:
@@ -89,33 +89,20 @@ def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) 
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the dearest files first, so that no worker is left with one at the end, and marks what is quick."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Puts the dearest files first, so that no worker is left with one at the end; marks what is quick, leaves out what is exhaustive."""
     costs = costs_by_file()
+    if 'exhaustive' not in config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker('exhaustive')])
+        items[:] = [item for item in items if not item.get_closest_marker('exhaustive')]
     items.sort(key=lambda item: -costs.get(_file_of(item), 0))
     for item in items:
         if _file_of(item) not in costs and item.get_closest_marker('slow') is None:
             item.add_marker(pytest.mark.quick)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Notes which files were not skipped: the cost of one that was is not known."""
-    if report.when == 'call' and report.passed:
-        _RUN.add(report.nodeid.split('::')[0])
-
-
 def _file_of(item: pytest.Item) -> str:
     return item.path.relative_to(TESTS).as_posix()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item):
-    """Counts what each file costs."""
-    before = _cpu_seconds()
-    result = yield
-    _USED[_file_of(item)] += _cpu_seconds() - before
-    return result
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -140,34 +127,31 @@ def _resident_bytes() -> int:
     return 0
 
 
-def _usage() -> dict:
-    own, started = (_peak_gigabytes(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return {'costs': dict(_USED), 'run': sorted(_RUN), 'peak': own, 'peak_of_started': started}
+def _peaks() -> list[float]:
+    return [_peak_gigabytes(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hands a worker's usage to the process that began the session."""
+    """Hands a worker's peaks to the process that began the session."""
     if hasattr(session.config, 'workeroutput'):
-        session.config.workeroutput['usage'] = _usage()
+        session.config.workeroutput['peaks'] = _peaks()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node) -> None:
-    """Receives a worker's usage."""
-    if 'usage' in getattr(node, 'workeroutput', {}):
-        _OF_WORKERS.append(node.workeroutput['usage'])
+    """Receives a worker's peaks."""
+    if 'peaks' in getattr(node, 'workeroutput', {}):
+        _PEAKS.append(node.workeroutput['peaks'])
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     """Prints what was used; with --write-costs, writes each file's cost."""
-    usages, costs = _OF_WORKERS or [_usage()], collections.Counter()
-    for usage in usages:
-        costs.update(usage['costs'])
-    peaks = ', '.join(f'{usage["peak"]:.1f} GB (a process it started: {usage["peak_of_started"]:.1f} GB)' for usage in usages)
-    terminalreporter.write_line(f'CPU minutes: {sum(costs.values()) / 60:.1f}; largest resident size of each worker: {peaks}')
+    session = config.pluginmanager.getplugin('atlas_jax_session')
+    peaks = ', '.join(f'{own:.1f} GB (a process it started: {started:.1f} GB)' for own, started in _PEAKS or [_peaks()])
+    minutes = sum(cpu for _, cpu in session.took.values()) / 60
+    terminalreporter.write_line(f'CPU minutes: {minutes:.1f}; largest resident size of each worker: {peaks}')
     if config.option.write_costs:
-        run = {name for usage in usages for name in usage['run']}
-        write_costs({name: seconds for name, seconds in costs.items() if name in run})
+        write_costs(session.costs())
 
 
 def write_costs(measured: dict[str, float]) -> None:

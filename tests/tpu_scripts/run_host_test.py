@@ -1,9 +1,10 @@
 """run_host.sh on a host: one run at a time, a log for each, and an end that frees the TPU."""
 
-import subprocess
 import time
 
 import pytest
+
+from tests.testing import processes
 
 
 @pytest.fixture
@@ -84,12 +85,12 @@ def test_the_end_kills_what_does_not_end_and_what_holds_the_tpu(host):
     lock.touch()
     _run(host, 'start', '--', 'sh', '-c', 'trap "" TERM; echo up; while true; do sleep 0.02; done')
     _until(lambda: 'up' in (checkout / 'run.log').read_text())
-    with open(device) as opened, subprocess.Popen(['sleep', '100'], stdin=opened) as holder, subprocess.Popen(['sleep', '100']) as other:
+    sleep = ['sleep', '100']
+    with open(device) as opened, processes.started(sleep, stdin=opened) as holder, processes.started(sleep) as other:
         opened.close()
         result = _run(host, 'end', END_AFTER_S='1')
         assert result.returncode == 0 and f'process {holder.pid} holds the TPU' in result.stdout and 'killing it' in result.stdout
-        assert holder.wait(10) == -9 and other.poll() is None
-        other.kill()
+        assert holder.wait().returncode == -9 and other.is_running()
     assert not lock.exists() and _state(host) == 'NONE'
     assert not any(path.name.startswith('run.') and path.name != 'run.log' for path in checkout.iterdir())
 

@@ -76,7 +76,7 @@ def expected():
     return _run(_params()['reader'], *_inputs(), _spec(5, 5))
 
 
-@pytest.mark.parametrize('n_context, gold', [(2, 'shared'), (2, 'exact')])
+@pytest.mark.parametrize('n_context, gold', [(2, 'shared'), pytest.param(2, 'exact', marks=pytest.mark.exhaustive)])
 def test_scored_passages_do_not_depend_on_how_many_are_read(expected, n_context, gold):
     found = _run(_params()['reader'], *_inputs(), _spec(n_context, 5, gold=gold))
     for mode, values in expected.items():
@@ -129,7 +129,8 @@ def test_emdr_in_the_joint_loss_and_a_retriever_that_waits(expected):
     np.testing.assert_allclose(metrics['gold_scores'], mean, rtol=1e-4)
 
 
-@pytest.mark.parametrize('mode, scored', [('pdist', 5), ('pdist', 3), ('emdr', 5), ('adist', 3)])
+@pytest.mark.parametrize('mode, scored', [
+    ('pdist', 3), *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in [('pdist', 5), ('emdr', 5), ('adist', 3)])])
 def test_the_teacher_reads_beside_the_training_forward_as_it_would_alone(monkeypatch, mode, scored):
     """The same loss and gradients as from two readings: with dropout in the one that trains, and none in the teacher's."""
     spec, key = _spec(5, scored, mode, dropout_rate=0.2), jax.random.key(7)

@@ -45,7 +45,8 @@ def _device(tree):
     return jax.tree.map(jnp.asarray, tree)
 
 
-@pytest.mark.parametrize(('mode', 'levels'), [('joint', 2), ('query_side', 1), ('frozen', 1)])
+@pytest.mark.parametrize(('mode', 'levels'), [
+    ('joint', 2), *(pytest.param(mode, 1, marks=pytest.mark.exhaustive) for mode in ('query_side', 'frozen'))])
 def test_one_program_on_the_device(mode, levels):
     known = _device(tiny.knowledge())
     spec = _spec(known, retriever_training=mode, levels=levels)
@@ -60,7 +61,8 @@ def test_one_program_on_the_device(mode, levels):
     assert int(current.step) == 3
 
 
-@pytest.mark.parametrize('mode, n_context, scored', [('joint', 3, 3), ('query_side', 3, 2), ('joint', 2, 5)])
+@pytest.mark.parametrize('mode, n_context, scored', [
+    ('joint', 2, 5), *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in [('joint', 3, 3), ('query_side', 3, 2)])])
 def test_every_capacity_gives_the_same_losses_and_gradients(mode, n_context, scored):
     """All of them once; where the retriever's passages or those that are scored differ, the smallest and the largest: each is compiled."""
     known = _device(tiny.knowledge())

@@ -14,14 +14,12 @@ from atlas_jax.input.passage_tokens import PassageTokens
 from atlas_jax.nn import layer_scan
 from atlas_jax.training import contrastive, contrastive_state, contrastive_step
 from atlas_jax.training.optimizer import OptimizerConfig
-from tests.testing import word_tokenizers
+from tests.testing import oracles, word_tokenizers
 
-torch = pytest.importorskip('torch')
-pytest.importorskip('transformers')
-from atlas_jax.compare.pytorch import contrastive as theirs_lib  # noqa: E402  needs both
-from atlas_jax.compare.pytorch import models  # noqa: E402
-
-pytestmark = [pytest.mark.torch, pytest.mark.optimized]
+torch = oracles.lazily('torch')
+# Both import PyTorch and transformers.
+theirs_lib, models = map(oracles.lazily, ('atlas_jax.compare.pytorch.contrastive', 'atlas_jax.compare.pytorch.models'))
+pytestmark = [oracles.needed('torch', 'transformers'), pytest.mark.torch, pytest.mark.optimized]
 
 FOLDER = pathlib.Path(__file__).parents[2] / 'fixtures' / 'parity' / 'contriever'
 STEPS, BATCH, QUEUE, RATE = 20, 4, 12, 5e-4

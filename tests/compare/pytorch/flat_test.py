@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-torch = pytest.importorskip('torch')
-pytest.importorskip('transformers')
-pytestmark = pytest.mark.torch
+from tests.testing import oracles
+
+torch = oracles.lazily('torch')
+pytestmark = [oracles.needed('torch', 'transformers'), pytest.mark.torch]
 
 
 def layout(lengths, width):

@@ -6,11 +6,10 @@ import pytest
 
 from atlas_jax.compare import inputs as compare_inputs
 from atlas_jax.compare.pytorch import variants
-from tests.testing import streams
+from tests.testing import oracles, streams
 
-torch = pytest.importorskip('torch')
-pytest.importorskip('transformers')
-pytestmark = [pytest.mark.torch, pytest.mark.optimized]
+torch = oracles.lazily('torch')
+pytestmark = [oracles.needed('torch', 'transformers'), pytest.mark.torch, pytest.mark.optimized]
 
 PARITY = streams.FIXTURES / 'parity'
 MODES = {'pdist': 'ppmean', 'loop': 'loop', 'emdr': 'emdr', 'adist': 'evalnormssum'}

@@ -5,13 +5,12 @@ import types
 import numpy as np
 import pytest
 
-from tests.testing import streams
+from tests.testing import oracles, streams
 
-torch = pytest.importorskip('torch')
-pytest.importorskip('transformers')
-pytestmark = pytest.mark.torch
+torch = oracles.lazily('torch')
+pytestmark = [oracles.needed('torch', 'transformers'), pytest.mark.torch]
 
-CPU = torch.device('cpu')
+CPU = 'cpu'
 
 
 def test_padding_keeps_tokens_and_refuses_to_cut():

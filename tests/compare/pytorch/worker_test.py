@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from tests.compare.pytorch import joint_step_test
-from tests.testing import streams
+from tests.testing import oracles, streams
 
-torch = pytest.importorskip('torch')
-pytest.importorskip('transformers')
-pytestmark = [pytest.mark.torch, pytest.mark.optimized]
+torch = oracles.lazily('torch')
+pytestmark = [oracles.needed('torch', 'transformers'), pytest.mark.torch, pytest.mark.optimized]
 
 
 def test_flat_search_finds_the_largest_products():
