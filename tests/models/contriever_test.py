@@ -1,6 +1,7 @@
 """BERT's layout, positions and configuration; pooling of passages, also empty ones, and normalisation."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -15,18 +16,22 @@ from tests.testing import streams, tiny
 CONFIG = contriever.ContrieverConfig(vocab_size=41, emb_dim=22, num_heads=2, num_layers=1, mlp_dim=29, max_positions=13, dropout_rate=0.0)
 LENGTHS = [5, 0, 11, 1, 2, 7]
 TOKENS = streams.random_passages(LENGTHS, 41, 11)
-PARAMS = streams.perturbed(tiny.init(contriever.init_params, CONFIG))
+
+
+@functools.cache
+def _params():
+    return streams.perturbed(tiny.init(contriever.init_params, CONFIG))
 
 
 def _embed(stream, **options):
-    return jax.jit(contriever.Contriever(dataclasses.replace(CONFIG, **options)).apply)({'params': PARAMS}, stream)
+    return jax.jit(contriever.Contriever(dataclasses.replace(CONFIG, **options)).apply)({'params': _params()}, stream)
 
 
 @pytest.mark.parametrize('pooling', contriever.POOLINGS)
 @pytest.mark.parametrize('count', [1, 3])
 def test_pooling(pooling, count):
     stream = streams.flat(TOKENS, LENGTHS, streams=count)
-    hidden = jax.jit(contriever.Bert(CONFIG).apply)({'params': PARAMS['bert']}, stream)
+    hidden = jax.jit(contriever.Bert(CONFIG).apply)({'params': _params()['bert']}, stream)
     found = _embed(stream, pooling=pooling)
     assert found.shape == (count, 6 // count, 22) and found.dtype == jnp.float32
     for s, i in np.ndindex(count, 6 // count):
@@ -56,7 +61,7 @@ def test_gradients_are_finite_with_empty_passages_and_equal_in_both_layouts():
     def gradient(stream):
         model = contriever.Contriever(dataclasses.replace(CONFIG, normalize=True))
         weights = np.random.default_rng(0).standard_normal((6, 22)).astype(np.float32)
-        return jax.jit(jax.grad(lambda p: jnp.sum(model.apply({'params': p}, stream).reshape(6, 22) * weights)))(PARAMS)
+        return jax.jit(jax.grad(lambda p: jnp.sum(model.apply({'params': p}, stream).reshape(6, 22) * weights)))(_params())
 
     found, expected = gradient(streams.flat(TOKENS, LENGTHS)), gradient(streams.padded(TOKENS, LENGTHS))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):

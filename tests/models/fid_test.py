@@ -14,16 +14,25 @@ from tests.testing import fusion, streams, tiny
 CONFIG = t5.T5Config(vocab_size=41, emb_dim=22, num_heads=3, head_dim=5, mlp_dim=29, num_encoder_layers=1, num_decoder_layers=2,
                      dropout_rate=0.0)
 MODEL = t5.T5(CONFIG)
-PARAMS = streams.perturbed(tiny.init(t5.init_params, CONFIG))
 LENGTHS = [5, 0, 7, 3, 7, 1, 0, 0, 0, 2, 6, 4]  # 4 examples of 3 passages, the third without any
 TOKENS = streams.random_passages(LENGTHS, 41, 7)
 TARGETS = np.random.default_rng(1).integers(2, 41, (4, 5))
 DECODER_INPUTS = t5.shift_right(TARGETS)
 
 
+@functools.cache
+def _params():
+    return streams.perturbed(tiny.init(t5.init_params, CONFIG))
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _made_outside_of_traces():
+    _params()
+
+
 @functools.partial(jax.jit, static_argnames='n_context')
 def _logits(stream, n_context=None):
-    return fusion.fid_logits(MODEL, PARAMS, stream, DECODER_INPUTS, n_context)
+    return fusion.fid_logits(MODEL, _params(), stream, DECODER_INPUTS, n_context)
 
 
 def test_every_layout_gives_the_same_logits():
@@ -39,8 +48,8 @@ def test_every_layout_gives_the_same_gradients():
         return reader_xent.token_nll(fusion.fid_logits(MODEL, params, stream, DECODER_INPUTS), TARGETS).mean()
 
     gradient = jax.jit(jax.grad(loss))
-    expected = gradient(PARAMS, streams.padded(TOKENS, LENGTHS))
-    found = gradient(PARAMS, streams.flat(TOKENS, LENGTHS, streams=2))
+    expected = gradient(_params(), streams.padded(TOKENS, LENGTHS))
+    found = gradient(_params(), streams.flat(TOKENS, LENGTHS, streams=2))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert streams.error(a, b) <= 5e-5
 
@@ -68,7 +77,7 @@ def test_fused_order_of_passages_does_not_matter():
 def test_one_passage_at_a_time_equals_reading_it_alone():
     @jax.jit
     def one_at_a_time(stream):
-        return fid.passage_logits(MODEL, PARAMS, *fid.encode_passages(MODEL, PARAMS, stream), DECODER_INPUTS)
+        return fid.passage_logits(MODEL, _params(), *fid.encode_passages(MODEL, _params(), stream), DECODER_INPUTS)
 
     alone = one_at_a_time(streams.flat(TOKENS, LENGTHS, streams=2))
     assert alone.shape == (4, 3, 5, 41)
@@ -81,7 +90,7 @@ def test_leaving_one_out_equals_reading_the_others():
     """As often as there are passages; leaving out an empty one changes nothing."""
     @jax.jit
     def one_left_out(stream):
-        return fid.leave_one_out(MODEL, PARAMS, *fid.encode_passages(MODEL, PARAMS, stream), DECODER_INPUTS)
+        return fid.leave_one_out(MODEL, _params(), *fid.encode_passages(MODEL, _params(), stream), DECODER_INPUTS)
 
     found = one_left_out(streams.padded(TOKENS, LENGTHS))
     assert found.shape == (4, 3, 5, 41)
@@ -92,21 +101,21 @@ def test_leaving_one_out_equals_reading_the_others():
 
 @pytest.mark.parametrize('at_once', [1, 3, 4])
 def test_readings_at_once_are_those_one_by_one(at_once):
-    rows, mask = fid.encode_passages(MODEL, PARAMS, streams.padded(TOKENS, LENGTHS))
+    rows, mask = fid.encode_passages(MODEL, _params(), streams.padded(TOKENS, LENGTHS))
     kept = []
 
     def of(logits):
         kept.append(logits.shape)
         return logits[:, -1]
 
-    found = fid.leave_one_out(MODEL, PARAMS, rows, mask, DECODER_INPUTS, of, whole=True, at_once=at_once)
+    found = fid.leave_one_out(MODEL, _params(), rows, mask, DECODER_INPUTS, of, whole=True, at_once=at_once)
     assert found.shape == (4, 4, 41) and set(kept) == {(4, 5, 41)}
-    whole, others = _logits(streams.padded(TOKENS, LENGTHS))[:, -1], fid.leave_one_out(MODEL, PARAMS, rows, mask, DECODER_INPUTS)[:, :, -1]
+    whole, others = _logits(streams.padded(TOKENS, LENGTHS))[:, -1], fid.leave_one_out(MODEL, _params(), rows, mask, DECODER_INPUTS)[:, :, -1]
     assert streams.error(found[:, 0], whole) <= 1e-5 and streams.error(found[:, 1:], others) <= 1e-5
 
 
 def test_first_and_joined_passages():
-    rows, mask = fid.encode_passages(MODEL, PARAMS, streams.flat(TOKENS, LENGTHS))
+    rows, mask = fid.encode_passages(MODEL, _params(), streams.flat(TOKENS, LENGTHS))
     (keys, values), first_mask = fid.first_passages(rows, mask, 4, 2)
     of_two = np.array([0, 1, 3, 4, 6, 7, 9, 10])
     np.testing.assert_array_equal(keys, rows[0][:, of_two])
@@ -120,7 +129,7 @@ def test_first_and_joined_passages():
 
 def test_a_stream_without_tokens_has_finite_gradients():
     stream = streams.flat(np.zeros((4, 7), int), [0] * 4)
-    gradient = jax.jit(jax.grad(lambda p: jnp.sum(fusion.fid_logits(MODEL, p, stream, DECODER_INPUTS)**2)))(PARAMS)
+    gradient = jax.jit(jax.grad(lambda p: jnp.sum(fusion.fid_logits(MODEL, p, stream, DECODER_INPUTS)**2)))(_params())
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
@@ -134,6 +143,6 @@ def test_passages_must_divide_among_examples(batch, n_context):
 def test_dropout_needs_a_key():
     config = t5.T5Config(**{**CONFIG.__dict__, 'dropout_rate': 0.4})
     stream = streams.flat(TOKENS, LENGTHS)
-    run = jax.jit(lambda key: fusion.fid_logits(t5.T5(config), PARAMS, stream, DECODER_INPUTS, dropout_key=key))
+    run = jax.jit(lambda key: fusion.fid_logits(t5.T5(config), _params(), stream, DECODER_INPUTS, dropout_key=key))
     assert streams.error(run(None), _logits(stream)) <= 1e-5
     assert not np.allclose(run(jax.random.key(1)), run(jax.random.key(2)))

@@ -4,6 +4,7 @@ import queue
 import threading
 import types
 
+import jax
 from jax._src import distributed
 
 from atlas_jax.runtime import watch
@@ -48,6 +49,7 @@ def test_one_process_needs_no_watch():
 
 
 def test_a_coordinator_that_never_answers_is_given_up(monkeypatch):
+    assert jax.process_index() == 0  # starts the backend, which would ask the client too
     goes_on, reasons = threading.Event(), queue.Queue()
     client = types.SimpleNamespace(key_value_set=lambda *_, **__: goes_on.wait(30), key_value_dir_get=lambda name: [])
     monkeypatch.setattr(distributed.global_state, 'client', client)

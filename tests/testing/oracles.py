@@ -14,7 +14,7 @@ class _Lazy:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith('__'):  # pytest looks at everything in a file of tests
+        if attribute.startswith('_'):  # pytest looks at everything in a file of tests
             raise AttributeError(attribute)
         return getattr(importlib.import_module(self._name), attribute)
 
