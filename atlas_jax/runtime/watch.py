@@ -63,7 +63,7 @@ class Watch:
         # Six messages in the shorter time: one that is late by chance is no death.
         mine, interval = jax.process_index(), min(self.dead_seconds, self.hang_seconds) / 6
         while not self._stop.wait(interval):
-            # A coordinator that is stopped, or whose machine is gone, never answers: jax itself would abort after some minutes.
+            # A coordinator that is stopped, or whose machine is gone, never answers: jax itself would abort after 100 s, as in a crash.
             guard = threading.Timer(self.dead_seconds, self._end_without_coordinator, [f'nothing for {self.dead_seconds:.0f} s'])
             guard.daemon = True
             guard.start()

@@ -97,10 +97,12 @@ def run(service: app_lib.Service, bound: socket.socket, hosts: Sequence[str] = (
     host, port = bound.getsockname()[:2]
     said(f'http://{f"[{host}]" if ":" in host else host}:{port}')
     asyncio.run(server.serve([bound]))
-    if not service.batcher.stop(service.limits.drain_seconds):
+    is_done = service.batcher.stop(service.limits.drain_seconds)
+    if warmed.done():
+        warmed.result()
+    if not is_done:
         # Nothing stops a program that is computed or compiled, and the interpreter's own end would abort in it.
         print(f'atlas-jax: what is computed has not ended within {service.limits.drain_seconds:.0f} s; the server ends without it',
               file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(0)
-    warmed.result(0)

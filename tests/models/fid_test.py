@@ -110,7 +110,8 @@ def test_readings_at_once_are_those_one_by_one(at_once):
 
     found = fid.leave_one_out(MODEL, _params(), rows, mask, DECODER_INPUTS, of, whole=True, at_once=at_once)
     assert found.shape == (4, 4, 41) and set(kept) == {(4, 5, 41)}
-    whole, others = _logits(streams.padded(TOKENS, LENGTHS))[:, -1], fid.leave_one_out(MODEL, _params(), rows, mask, DECODER_INPUTS)[:, :, -1]
+    whole = _logits(streams.padded(TOKENS, LENGTHS))[:, -1]
+    others = fid.leave_one_out(MODEL, _params(), rows, mask, DECODER_INPUTS)[:, :, -1]
     assert streams.error(found[:, 0], whole) <= 1e-5 and streams.error(found[:, 1:], others) <= 1e-5
 
 
