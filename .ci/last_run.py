@@ -1,4 +1,4 @@
-"""Prints what each section of .ci/run took, and writes .ci/last_run.json: commit, clean, seconds, passed, processor, sections."""
+"""Prints what each section of .ci/run took, given as JSON lines on standard input, and writes .ci/last_run.json."""
 
 import json
 import os
@@ -28,9 +28,9 @@ def processor() -> str:
     return f'{names[0] if names else platform.machine()}, {os.cpu_count()} cores'
 
 
-def main(root: pathlib.Path, record: pathlib.Path, seconds: int, code: int) -> None:
+def main(root: pathlib.Path, seconds: int, code: int) -> None:
     """Prints the table and writes the file."""
-    sections = [json.loads(line) for line in record.read_text().splitlines()] if record.is_file() else []
+    sections = [json.loads(line) for line in sys.stdin]
     print(f'\n{"seconds":>8} {"CPU":>8}  section')
     for each in sections:
         print(f'{each["seconds"]:8.1f} {each["cpu_seconds"]:8.1f}  {each["section"]}' + (f' ({each["code"]})' if each['code'] else ''))
@@ -43,4 +43,4 @@ def main(root: pathlib.Path, record: pathlib.Path, seconds: int, code: int) -> N
 
 
 if __name__ == '__main__':
-    main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

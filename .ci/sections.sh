@@ -17,9 +17,13 @@ finish() {
   # Each ends all that it has started before it ends itself.
   kill $current "${begun[@]}" 2> /dev/null || true
   wait
+  touch "$work/sections.jsonl"
+  exec 3< "$work/sections.jsonl"
+  cd "$root"
+  rm -rf "$work"  # takes many seconds, so before the last lines: nobody waits behind them
   [[ $code == 0 ]] || printf '\n.ci/run has FAILED (%s)\n' "$code"
-  python3 "$root/.ci/last_run.py" "$root" "$work/sections.jsonl" "$SECONDS" "$code" || true
-  rm -rf "$work"
+  python3 "$root/.ci/last_run.py" "$root" "$SECONDS" "$code" <&3 || true
+  [[ -z ${summary:-} ]] || echo "$summary"
 }
 trap finish EXIT
 trap 'exit 143' TERM INT HUP
