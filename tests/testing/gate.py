@@ -163,8 +163,10 @@ def left_processes() -> list[psutil.Process]:
 
 def _is_of_session(process: psutil.Process) -> bool:
     try:
-        return (process.environ().get(MARK) == os.environ[MARK] and process.pid != os.getpid()
-                and process.status() != psutil.STATUS_ZOMBIE)
+        if process.environ().get(MARK) != os.environ[MARK] or process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        # Without workers, what multiprocessing keeps for this process is still there; it ends with it.
+        return not ('from multiprocessing' in _command(process) and os.getpid() in [parent.pid for parent in process.parents()])
     except psutil.Error:
         return False
 
