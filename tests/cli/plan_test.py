@@ -116,7 +116,7 @@ def test_a_store_says_how_many_passages_and_how_long(tmp_path):
     assert (chosen.index_rows, chosen.index_dtype, chosen.kind) == (40, 'int8', 'answer')
 
 
-@pytest.mark.slow  # a process with eight devices, which traces the train step four times
+@pytest.mark.exhaustive  # a process that traces the train step four times; tests/planning/gpu_plan_test.py has the formulas
 def test_gpus_are_planned_by_formula_without_a_compiler(planner, tmp_path):
     options = ['--topology', 'a100-40gb:16', '--gin.BATCH_SIZE=16', '--gin.N_CONTEXT=1', '--gin.TEXT_TOKENS=128', '--gin.INDEX_ROWS=4000',
                '--gin.MESH_SHAPE=(1,2,8)', '--json', str(tmp_path / 'plan.json')]

@@ -8,8 +8,8 @@ from atlas_jax.demo import factbook
 from atlas_jax.tasks import qa
 
 pytest.importorskip('bm25s')
-# slow: embeds 170 passages with a real model
-pytestmark = [pytest.mark.optimized, pytest.mark.slow]
+# Embeds 170 passages with a real model; searchers_test.py fits to made-up passages.
+pytestmark = [pytest.mark.optimized, pytest.mark.exhaustive]
 COUNTRIES = 4
 
 
@@ -24,7 +24,7 @@ def halves(demo_packages, tmp_path_factory):
     return atlas, index, examples[::2], examples[1::2]
 
 
-@pytest.mark.parametrize('swapped', [False, pytest.param(True, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize('swapped', [False, True])
 def test_on_questions_held_out_it_is_no_worse_than_the_better_side(halves, swapped):
     atlas, index, fitted_to, held_out = halves
     if swapped:

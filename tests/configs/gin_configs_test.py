@@ -109,7 +109,7 @@ def test_readers_have_the_published_size(size):
 
 
 @pytest.mark.slow  # every size is traced whole: shapes that do not fit show nowhere else without the weights
-@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('size', [pytest.param(size, marks=[pytest.mark.exhaustive] * (size not in ('tiny', 'xxl'))) for size in SIZES])
 def test_train_step_can_be_traced(size):
     config = model_of(size)
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])

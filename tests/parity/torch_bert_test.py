@@ -40,7 +40,7 @@ def _oracle_embeddings(oracle):
     return (states * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 
-@pytest.mark.parametrize('layout', [streams.padded, streams.flat])
+@pytest.mark.parametrize('layout', [streams.flat, pytest.param(streams.padded, marks=pytest.mark.exhaustive)])
 def test_embeddings_and_gradients(pair, layout):
     oracle, config, params = pair
     assert config.layer_norm == 'true'

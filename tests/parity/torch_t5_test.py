@@ -62,7 +62,10 @@ def _loss(params, config, stream):
     return reader_xent.reader_loss(reader_xent.token_nll(logits, TARGETS), (TARGETS > 0).astype(np.float32)), logits
 
 
-@pytest.mark.parametrize('layout', [streams.padded, functools.partial(streams.flat, streams=2)])
+@pytest.mark.parametrize(('pair', 'layout'), [
+    ('1.0', functools.partial(streams.flat, streams=2)), ('1.1', streams.padded),
+    pytest.param('1.0', streams.padded, marks=pytest.mark.exhaustive),
+    pytest.param('1.1', functools.partial(streams.flat, streams=2), marks=pytest.mark.exhaustive)], indirect=['pair'])
 def test_logits_and_gradients(pair, layout):
     oracle, config, params = pair
     oracle.zero_grad()

@@ -64,18 +64,11 @@ BIASED, BIASED_BACKWARD = '__cudnn$fmhaScaleBiasSoftmax', '__cudnn$fmhaScaleBias
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.slow  # the train step is traced and lowered
-def test_the_train_step_is_exported_for_cuda_with_cudnns_kernels():
-    kernels = run('cuda', 'train 0', XLA_FLAGS='--xla_force_host_platform_device_count=8')
-    # The reader has a bias, which is trained, and the retriever has none.
-    assert set(kernels['train 0'].split(',')) == {FORWARD, BACKWARD, BIASED, BIASED_BACKWARD}
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.exhaustive  # eight steps more
+@pytest.mark.exhaustive  # nine steps; tests/nn/cudnn_attention_test.py exports the kernels alone
 def test_every_step_is_exported_for_cuda_with_cudnns_kernels():
     kernels = run('cuda', XLA_FLAGS='--xla_force_host_platform_device_count=8')
     assert set(STEPS) <= set(kernels)
+    # The reader has a bias, which is trained, and the retriever has none.
     assert set(kernels['train 0'].split(',')) == {FORWARD, BACKWARD, BIASED, BIASED_BACKWARD}
     assert set(kernels['answer 0'].split(',')) == {FORWARD, BIASED} and kernels['index 0'] == ''
     assert kernels['search on the host 0'] == kernels['refresh'] == FORWARD

@@ -90,15 +90,22 @@ def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Puts the dearest files first, so that no worker is left with one at the end; marks what is quick, leaves out what is exhaustive."""
+    """Puts the dearest files first, so that no worker is left with one at the end; marks what is quick, leaves out what is exhaustive.
+
+    Optimized ones come before the others: between the two kinds a process drops its programs.
+    """
     costs = costs_by_file()
     if 'exhaustive' not in config.option.markexpr:
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker('exhaustive')])
         items[:] = [item for item in items if not item.get_closest_marker('exhaustive')]
-    items.sort(key=lambda item: -costs.get(_file_of(item), 0))
+    items.sort(key=lambda item: (not _is_optimized(item), -costs.get(_file_of(item), 0)))
     for item in items:
         if _file_of(item) not in costs and item.get_closest_marker('slow') is None:
             item.add_marker(pytest.mark.quick)
+
+
+def _is_optimized(node: pytest.Item | pytest.Module) -> bool:
+    return node.getparent(pytest.Module).get_closest_marker('optimized') is not None
 
 
 def _file_of(item: pytest.Item) -> str:
@@ -108,13 +115,12 @@ def _file_of(item: pytest.Item) -> str:
 @pytest.fixture(scope='module', autouse=True)
 def _compilation(request: pytest.FixtureRequest):
     """Compiles quickly, but for modules marked `optimized`; drops compiled programs where the process has grown large."""
-    optimized = request.node.get_closest_marker('optimized') is not None
-    with pytest.MonkeyPatch.context() as patch:
-        if optimized:
-            jax.clear_caches()  # or a program that an earlier module compiled would be taken
-            patch.setattr(compiler, 'get_compile_options', _OPTIMIZED_OPTIONS)
-        yield
-    if optimized or _resident_bytes() > _PROGRAMS_BYTES:
+    options = _OPTIMIZED_OPTIONS if _is_optimized(request.node) else _quick_options
+    if compiler.get_compile_options is not options:
+        jax.clear_caches()  # or a program that an earlier module compiled would be taken
+        compiler.get_compile_options = options
+    yield
+    if _resident_bytes() > _PROGRAMS_BYTES:
         jax.clear_caches()
         gc.collect()
         with contextlib.suppress(OSError, AttributeError):
