@@ -144,10 +144,7 @@ class EmbeddingIndex:
                 # A copy: searchers of this process may still be reading the old one.
                 deleted = self.deleted.copy()
                 deleted[fresh] = True
-                revision = self._manifest.revision + 1
-                name, sha256 = index_manifest.write_tombstones(self._folder, deleted, revision)
-                self._commit(dataclasses.replace(self._manifest, revision=revision, deleted=int(deleted.sum()), tombstones=name,
-                                                 tombstones_sha256=sha256))
+                self._commit(dataclasses.replace(self._manifest, revision=self._manifest.revision + 1, deleted=int(deleted.sum())), deleted)
             return len(fresh)
 
     def compact(self, store: PassageStore) -> bool:
@@ -363,13 +360,16 @@ class EmbeddingIndex:
         self._manifest, self._stored = current, shards.StoredEmbeddings(self._folder, current)
         self.deleted = index_manifest.read_tombstones(self._folder, current)
 
-    def _commit(self, current: index_manifest.Manifest) -> None:
-        """Makes `current` the folder's version; an unfinished build in the folder stays."""
+    def _commit(self, current: index_manifest.Manifest, deleted: np.ndarray) -> None:
+        """Makes `current` with these deleted rows the folder's version; an unfinished build in the folder stays."""
         with hosts.together():
+            # One process writes every file: it then removes what its manifest does not name, also what another one was just writing.
             if hosts.is_first():
+                name, sha256 = index_manifest.write_tombstones(self._folder, deleted, current.revision)
+                current = dataclasses.replace(current, tombstones=name, tombstones_sha256=sha256)
                 index_manifest.write(self._folder, current)
                 traces.remove(self._folder, current)
-        self._load(current)
+        self._load(index_manifest.read(self._folder))
 
     def _check_store(self, store: PassageStore) -> None:
         """Raises IndexFolderError unless the index was made from this store, to which passages may have been appended since."""

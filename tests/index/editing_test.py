@@ -8,6 +8,7 @@ from atlas_jax import errors, partitioning
 from atlas_jax.index import building, index_manifest, shards, verification
 from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.io.folder import Folder
+from atlas_jax.runtime import hosts
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
 from tests.testing.rewritten_rows import rewrite_rows
 
@@ -50,6 +51,14 @@ def test_types(index, store):
     scales = None if arrays.scales is None else np.asarray(arrays.scales)
     np.testing.assert_array_equal(shards.decode(np.asarray(arrays.embeddings), scales), values(index))
     assert verification.verify(index.path) == []
+
+
+def test_a_deletion_is_written_by_the_first_of_several_processes_alone(index, store, tmp_path, monkeypatch):
+    # The first one removes what its manifest does not name: what another was just writing, which then died, and the first waited for it.
+    before = {path for path in tmp_path.rglob('*') if path.name != 'lock'}
+    monkeypatch.setattr(hosts, 'is_first', lambda: False)
+    assert index.delete(['doc3'], store) == 1
+    assert {path for path in tmp_path.rglob('*') if path.name != 'lock'} == before
 
 
 def test_add_and_delete_equal_a_fresh_build(index, store, tmp_path):

@@ -26,6 +26,8 @@ COSTS_FILE = TESTS / 'costs.json'  # {test file: CPU seconds}, of files that tak
 QUICK_SECONDS = 2
 # Resident bytes of a test process above which its programs are dropped. What follows is traced, lowered and loaded anew, so: not often.
 _PROGRAMS_BYTES = 5 * 2**29
+_MORE_BYTES = 2**30  # by which it grows before that happens again: much of what it holds is not given back
+_kept_bytes = 0  # after the last time
 _OPTIMIZED_OPTIONS = compiler.get_compile_options  # JAX's own
 _OWN_CACHE = pytest.StashKey[str]()
 _PEAKS: list[list[float]] = []  # of each worker and the largest process that it started, GB
@@ -120,11 +122,13 @@ def _compilation(request: pytest.FixtureRequest):
         jax.clear_caches()  # or a program that an earlier module compiled would be taken
         compiler.get_compile_options = options
     yield
-    if _resident_bytes() > _PROGRAMS_BYTES:
+    global _kept_bytes
+    if _resident_bytes() > max(_PROGRAMS_BYTES, _kept_bytes + _MORE_BYTES):
         jax.clear_caches()
         gc.collect()
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL('libc.so.6').malloc_trim(0)  # gives back what was freed
+        _kept_bytes = _resident_bytes()
 
 
 def _resident_bytes() -> int:
