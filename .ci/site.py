@@ -15,6 +15,11 @@ PAGES = {'README.md': 'index.md', 'CONTRIBUTING.md': 'contributing.md', 'CHANGEL
 _LINK = re.compile(r'(?<=\]\()(?!https?:|#)([^)#\s]+)')
 _FILE_NAME = re.compile(r'\[((?:docs/)?[\w-]+\.(?:md|ipynb))\]\((?=([\w-]+\.md))')
 _ITEM = re.compile(r'^( *)((?:[-*]|\d+\.) +)(.*)$')
+_HEADER = re.compile(r'<th\b[^>]*>(.*?)</th>', re.DOTALL)
+_CODE = re.compile(r'<code>.*?</code>', re.DOTALL)
+_CELL = re.compile(r'<t([dh])\b.*?</t\1>', re.DOTALL)
+_OPTION = re.compile(r'(?<![^\s>(])(--[\w.]+)')
+_SIGN = re.compile(r'(?<=[A-Za-z)][_./=,|])(?=[\w(])(?![^<]*>)')
 _FENCE = re.compile(r'^ *```')
 
 
@@ -37,6 +42,32 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, config: Any, **_: Any) -> str:
     """Returns a page's text for the site."""
     return indented(unescaped(named(linked(markdown), titles_of(config.nav))))
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Returns a page's HTML for the site."""
+    return breakable(labelled(html))
+
+
+def breakable(html: str) -> str:
+    """Marks where lines may break: not inside the name of an option, and in tables between the words of a name."""
+    whole = _CODE.sub(lambda code: _OPTION.sub(r'<span class="option">\1</span>', code[0]), html)
+    return _CELL.sub(lambda cell: _SIGN.sub('<wbr>', cell[0]), whole)
+
+
+def labelled(html: str) -> str:
+    """Says how many columns a table has, and which header a cell has: docs/site.css fits tables to the screen, wide ones as cards."""
+    def table(match: re.Match[str]) -> str:
+        headers = [re.sub(r'<[^>]+>', '', header).strip().replace('"', '&quot;') for header in _HEADER.findall(match[0])]
+        columns = 'few' if len(headers) < 4 else 'several' if len(headers) < 7 else 'many'
+
+        def row(found: re.Match[str]) -> str:
+            labels = iter(headers)
+            return re.sub(r'<td\b', lambda _: f'<td data-label="{next(labels)}"', found[0])
+
+        return re.sub(r'<tr>.*?</tr>', row, match[0].replace('<table>', f'<table data-columns="{columns}">'), flags=re.DOTALL)
+
+    return re.sub(r'<table>.*?</table>', table, html, flags=re.DOTALL)
 
 
 def titles_of(nav: Any) -> dict[str, str]:

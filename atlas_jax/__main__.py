@@ -2,7 +2,7 @@
 
 import sys
 
-from atlas_jax.cli import main as cli
+from atlas_jax.apps.cli import main as cli
 
 if __name__ == '__main__':
     sys.exit(cli.main())

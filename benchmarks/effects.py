@@ -6,16 +6,16 @@
     python benchmarks/effects.py --report docs/evidence.md --json benchmarks/effects.jsonl
     python benchmarks/effects.py --report docs/evidence.md --json effects.jsonl --keep benchmarks/effects.jsonl
 
-    a   a retriever trained without labels on the passages that it searches, by crops or queries cut from them, and by masked spans
-    b   what the retriever learns from the reader: fixed, query side, joint, by each loss, on two sets
+    a   a retriever trained without labels on the passages it searches: crops, cut queries, masked spans
+    b   a retriever taught by the reader: fixed, query side, joint, with each loss, on two sets
     c   from 8 to all examples: closed book, fixed retriever, joint, and joint after joint pre-training on the passages
-    d   an exchanged index, two years of it; and joint training by how the index is refreshed
+    d   an exchanged index from another year; and joint training with each way to refresh the index
     e   1 to 40 passages, in training and in answering; int8, codes and ScaNN beside exact search
 
-Models, texts and questions are real and come out of packages. Every run that is finished is a line of the results file, so a command that
-was killed goes on where it was; a training goes on from its checkpoint. Each row is a training of its own: expect hours on two cores.
---tiny takes one seed and the smallest sizes, to see that a letter works. --report makes tables and pictures of results files alone: it
-fills the places between the page's marks. --keep adds the rows to another results file first, without what was answered, and reports that.
+Models, texts and questions are real and come from packages. Every finished run is a line of the results file, so a killed command continues
+after it; a killed training continues from its checkpoint. Each row is a training of its own: expect hours on two cores. --tiny uses one
+seed and the smallest sizes, to see that a letter works. --report makes tables and pictures from results files alone: it fills the places
+between the page's marks. --keep first adds the rows, without the answers' texts, to another results file and reports that file.
 """
 
 import argparse
@@ -30,7 +30,7 @@ LETTERS = 'abcde'
 
 
 def main() -> None:
-    """Runs the experiments that were asked for, or makes the report."""
+    """Runs the chosen experiments, or makes the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('experiments', nargs='*', choices=[*LETTERS, []], metavar='LETTER', help='experiments to run: a b c d e')
     parser.add_argument('--work', default='effects', help='folder for models, texts, indexes and runs (default effects)')
@@ -65,5 +65,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    allocator.restart_tuned()  # as every command that computes
+    allocator.restart_tuned()  # the allocator settings of every command that computes
     main()

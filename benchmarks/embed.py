@@ -1,8 +1,8 @@
-"""Building an index: passages embedded a second, against every way of running it in PyTorch.
+"""Index building: passages embedded per second against every PyTorch implementation.
 
     python benchmarks/embed.py --size small --json embed.json --report embed.html
 
-Passages have the demo corpus's lengths, at most 200 tokens. Embeddings of all sides are compared.
+Passages have the demo corpus's lengths, at most 200 tokens. The embeddings of all sides are compared.
 """
 
 import pathlib

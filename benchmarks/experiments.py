@@ -2,9 +2,9 @@
 
     python benchmarks/experiments.py --out docs/experiments.md
 
-Runs whose step has the same shape stand under one heading. A shape is what the compiled step depends on: kind, reader, examples an update,
-passages, lengths, loss, index; not its learning rates. With --plan, shapes that plans.json lacks are planned first, each on the smallest
-slice that holds it, by the very command that the page names. That takes hours, and libtpu; it may be stopped and goes on where it was:
+Runs whose step has the same shape share a heading. The shape is everything that the compiled step depends on (kind, reader, examples per
+update, passages, lengths, loss, index), not the learning rates. With --plan, shapes missing from plans.json are planned first, each on the
+smallest slice that holds it, by the very command that the page names. That takes hours and needs libtpu; you may stop it, and it continues:
 
     python benchmarks/experiments.py --plan --minutes 60 --out docs/experiments.md
 
@@ -24,12 +24,13 @@ import tempfile
 import time
 from typing import Any
 
-from atlas_jax import evaluate, train
-from atlas_jax.gin_files import parse as gin_parse
+from atlas_jax import train
+from atlas_jax.apps.gin_files import parse as gin_parse
+from atlas_jax.apps.planning import plan as plan_lib
+from atlas_jax.apps.planning import refreshes
+from atlas_jax.apps.planning import workload as workload_lib
+from atlas_jax.evaluation import evaluate
 from atlas_jax.io import atomic
-from atlas_jax.planning import plan as plan_lib
-from atlas_jax.planning import refreshes
-from atlas_jax.planning import workload as workload_lib
 from atlas_jax.steps import spec
 from atlas_jax.tasks import task
 from atlas_jax.training.optimizer import OptimizerConfig
@@ -37,30 +38,30 @@ from atlas_jax.training.refresh import RefreshConfig
 
 PLANS = pathlib.Path(__file__).parent / 'plans.json'
 SIZES = ('xxl', 'xl', 'large', 'base')  # largest first
-# A plan without them is of an earlier program, and is made again. What only some kinds of step have is new to none of them.
-FIELDS = {field.name for field in dataclasses.fields(plan_lib.Plan)} - {'host_gib', 'scan_seconds', 'refresh_seconds'}
+# A plan without these keys comes from an earlier program and is made again. Keys of only some kinds of step are required of those only.
+FIELDS = {field.name for field in dataclasses.fields(plan_lib.TpuPlan)} - {'host_gib', 'scan_seconds', 'refresh_seconds'}
 INDEX_RUN, INDEX_OPTIONS = 'runs/plan.gin', ('--step', 'index', '--topology', 'v4:2x2x1', '--gin.PASSAGE_TOKENS=(140, 35)')
 
 INTRODUCTION = """# Experiments of the paper
 
-Each experiment has a gin file in [gin_configs/runs](../gin_configs/runs) with the paper's hyper-parameters (Izacard et al. 2022). Scores
-are the paper's; none of these runs has been made with this code. [reproduce.md](reproduce.md) makes one by a command.
-`benchmarks/experiments.py` writes this page from the files' headers. Each
-header names what must be set, and ends with the command.
+Each experiment has a gin file in [gin_configs/runs](../gin_configs/runs) with the paper's hyper-parameters (Izacard et al. 2022). The
+scores are the paper's; none of these runs was made with this code. [reproduce.md](reproduce.md) runs one with a single command.
+`benchmarks/experiments.py` writes this page from the headers of the files. Each header names the macros that must be set, and ends with
+the command.
 
-Give a run the weights of the size you want; to plan it, give the size's file too. Each table of plans gives the figures of the compiler for
-TPU v4, for one shape of step on the smallest slice that holds it. The index has 33 million passages in bfloat16 in the graph, and every
-passage is at its limit ([tpu.md](tpu.md) explains the figures). Nothing ran on a TPU: seconds are those of the compiled schedule, and
-beside them the bound by arithmetic. Chip-hours are those of all updates of the run by the schedule, and of embedding the index again as
-often as the run does, those in brackets too; without loading, compiling and evaluating. Slices below the one named were ruled out by
-arithmetic, or by the compiler for the two best meshes. Among equally quick accumulations the one that needs least memory was taken.
-`python benchmarks/experiments.py --plan` compiles the shapes that are still missing.
+Give a run the weights of the size you want; to plan it, give the size's file too. Each table of plans describes one shape of step on the
+smallest slice of TPU v4 that holds it; the compiler gives the figures. The index has 33 million passages in bfloat16 in the graph, and
+every passage is at its limit ([tpu.md](tpu.md) explains the figures). Nothing ran on a TPU: "expected" is the time of the compiled
+schedule, "roofline" the bound by arithmetic. Chip-hours cover all updates of the run, and the refreshes of its index, which the brackets
+name; loading, compiling and evaluating are left out. Smaller slices were ruled out by arithmetic, or by the compiler for the two best
+meshes. Of equally fast accumulations the table has the one with the least memory. `python benchmarks/experiments.py --plan` compiles the
+missing shapes.
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A gin file of the paper: what its header says, how many updates it makes, and how often it embeds its index again."""
+    """A gin file of the paper: its header, its number of updates, and how often it embeds its index again."""
 
     name: str
     what: str
@@ -71,21 +72,21 @@ class Run:
 
 @dataclasses.dataclass
 class Shape:
-    """Runs that compile the same step, the sizes of reader that the paper gives scores for, and the keys of their plans."""
+    """Runs that compile the same step, the reader sizes that the paper scores, and the keys of their plans."""
 
     title: str
     runs: list[Run]
     keys: dict[str, str]
 
     def command(self, size: str, topology: str | None) -> list[str]:
-        """The options of `atlas-jax plan`; on `topology`, which an earlier plan found to be the smallest, or on any slice."""
+        """Returns the options of `atlas-jax plan`, on `topology` (the smallest one that an earlier plan found) or on any slice."""
         on_it = () if topology is None else ('--topology', topology)
         how = INDEX_OPTIONS if self.runs[0].name == INDEX_RUN else ('--search', *on_it)
         return ['--gin_file', f'models/{size}.gin', '--gin_file', self.runs[0].name, *how]
 
 
 def main() -> None:
-    """Plans what is missing, where it is asked for, and writes the page."""
+    """Plans missing shapes if asked to, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', default='docs/experiments.md', help='the page (default docs/experiments.md)')
     parser.add_argument('--plan', action='store_true', help='first plan the shapes that plans.json lacks')
@@ -98,12 +99,12 @@ def main() -> None:
 
 
 def read_plans() -> dict[str, dict[str, Any]]:
-    """Entries of plans.json by their shapes' keys."""
+    """Returns the entries of plans.json by their shapes' keys."""
     return json.loads(PLANS.read_text(encoding='utf-8')) if PLANS.is_file() else {}
 
 
 def plan_missing(deadline: float) -> None:
-    """Plans what is missing: evaluations, then shapes of several runs, the largest readers first; the rest is noted as not compiled."""
+    """Plans missing shapes: evaluations first, then shapes of several runs, the largest readers first. Notes the rest as not compiled."""
     found = shapes()
     wanted = [(shape, size, key) for shape in found for size, key in shape.keys.items()]
     wanted.sort(key=lambda each: (each[0].runs[0].updates > 0, len(each[0].runs) < 2, SIZES.index(each[1]), -len(each[0].runs)))
@@ -127,7 +128,7 @@ def _planned(command: list[str]) -> dict[str, Any] | None:
 
 
 def page() -> str:
-    """The page's text."""
+    """Returns the page's text."""
     plans, parts = read_plans(), [INTRODUCTION]
     for shape in shapes():
         parts.append(f'\n## {shape.title}\n')
@@ -177,13 +178,13 @@ def _run_table(shape: Shape, plans: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _compiled(plans: dict[str, dict[str, Any]], key: str) -> dict[str, Any] | None:
-    """A shape's plan; None if it was never compiled, or only in an earlier form of the step."""
+    """Returns a shape's plan; None if it was never compiled, or only in an earlier form of the step."""
     plan = plans.get(key, {}).get('plan') or {}
     return plan if FIELDS <= set(plan) else None
 
 
 def _chip_hours(plan: dict[str, Any], run: Run) -> str:
-    """Chip-hours of a run, those of its refreshes in brackets."""
+    """Returns the chip-hours of a run, with those of its refreshes in brackets."""
     again = plan.get('refresh_seconds', 0.0) * run.refreshes * plan['chips'] / 3600
     hours = plan['step_seconds_expected'] * run.updates * plan['chips'] / 3600 + again
     shown = f'{hours:,.0f}' if hours >= 1000 else f'{hours:.3g}'
@@ -192,7 +193,7 @@ def _chip_hours(plan: dict[str, Any], run: Run) -> str:
 
 @functools.cache
 def shapes() -> tuple[Shape, ...]:
-    """The shapes of the paper's runs, and that of embedding an index."""
+    """Returns the shapes of the paper's runs, and that of embedding an index."""
     found: dict[str, Shape] = {}
     for name in gin_parse.known_files():
         text = gin_parse.find_file(name).read_text(encoding='utf-8')
@@ -222,10 +223,11 @@ def _workload(name: str, size: str) -> workload_lib.Workload:
 
 
 def key(workload: workload_lib.Workload) -> str:
-    """The key of a workload's shape: a hash of all that its step depends on but mesh and accumulation, which planning chooses.
+    """Returns the key of a workload's shape: a hash of everything that its step depends on, except mesh and accumulation, which planning
+    chooses.
 
-    Refreshes are a program of their own, between the steps.
-    Fields that have their default are left out, so that an option that is new changes no key; limits that are what None stands for, too.
+    Refreshes are a program of their own, between the steps. Fields with their default are left out, so that a new option changes no key; so
+    are limits equal to the ones that None stands for.
     """
     inputs = workload.config.inputs
     limits = {'query_max_tokens': task.PlainTask.query_max_tokens, 'target_max_tokens': task.PlainTask.target_max_tokens,
@@ -240,7 +242,7 @@ def key(workload: workload_lib.Workload) -> str:
 
 
 def _changed(value: Any) -> Any:
-    """A dataclass as a list of its fields that differ from their defaults; other values as they are."""
+    """Returns a dataclass as a list of its fields that differ from their defaults; other values as they are."""
     if not dataclasses.is_dataclass(value):
         return value
     return [(field.name, _changed(getattr(value, field.name))) for field in dataclasses.fields(value)
@@ -248,7 +250,7 @@ def _changed(value: Any) -> Any:
 
 
 def _title(workload: workload_lib.Workload) -> str:
-    """The shape of a step in words."""
+    """Returns the shape of a step in words."""
     inputs = workload.config.inputs
     lengths = f'{workload.n_context} passages of {inputs.text_max_tokens} tokens, queries of {inputs.query_limit}'
     if workload.kind == 'index':

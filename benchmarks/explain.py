@@ -1,9 +1,9 @@
-"""The cost of an explanation (the drop of likelihood without each passage, the attention to each word) against that of a plain answer.
+"""Measures the cost of an explanation (the drop of likelihood without each passage, the attention to each word) against a plain answer.
 
     python benchmarks/explain.py --model RUN --index INDEX --examples test.jsonl --n_context 10 --json explain.json
 
-Both answer the same questions in turn, round after round, in one process, after a first round that compiles; figures are the least of the
-rounds. CPU seconds count what all cores did, and are steadier on a machine that does other things too.
+Both answer the same questions in turn, round after round, in one process, after a first round that compiles; figures are the minimum over
+the rounds. CPU seconds count all cores and are steadier on a busy machine.
 """
 
 import argparse
@@ -14,9 +14,8 @@ from typing import Any
 
 import process_pairs
 
-from atlas_jax import api
+from atlas_jax.answering import api, prepare
 from atlas_jax.io import atomic
-from atlas_jax.steps import prepare
 from atlas_jax.tasks.task import TaskExample
 
 
@@ -44,12 +43,12 @@ def main() -> None:
 
 
 def measure(atlas: api.Atlas, index: api.Index, examples: Sequence[TaskExample], n_context: int, batch: int, rounds: int) -> dict[str, Any]:
-    """Returns the seconds of a question, plain and explained, and their ratios."""
+    """Returns the seconds per question, plain and explained, and their ratios."""
     found: dict[str, list[tuple[float, float]]] = {'plain': [], 'explained': []}
     for number in range(rounds + 1):
         for name, times in found.items():
             start, cpu = time.perf_counter(), time.process_time()
-            # Without signals on either side: a calibrated model would compute them for both.
+            # No signals on either side: a calibrated model would compute them for both.
             answers = list(atlas.answer_examples(examples, index, n_context, batch, explain=name == 'explained', signals=False))
             if number:  # the first round compiles
                 times.append(((time.perf_counter() - start) / len(answers), (time.process_time() - cpu) / len(answers)))

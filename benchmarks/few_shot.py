@@ -1,20 +1,20 @@
-"""The demo over several seeds and all test questions: exact match, and retrieval before and after training as a paired difference.
+"""Runs the demo over several seeds and all test questions: exact match, and retrieval before and after training as a paired difference.
 
     python benchmarks/few_shot.py --json few_shot.json
 
-Seeds change the order of the 64 examples; data, questions and hyper-parameters stay. Everything is trained anew, in `--work`.
+Seeds change the order of the 64 examples; data, questions and hyper-parameters stay. Every seed trains from scratch in `--work`.
 """
 
 import argparse
 import json
 
-from atlas_jax.demo import demo
+from atlas_jax.apps.demo import demo
 from atlas_jax.io import atomic
 from atlas_jax.runtime import allocator
 
 
 def main() -> None:
-    """Runs the demo once a seed and writes the figures of each, and their means."""
+    """Runs the demo once per seed and writes the figures of each, and their means."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--work', default='few-shot', help='folder for everything it writes (default few-shot)')
     parser.add_argument('--packages', help='folder with the downloaded packages (default: fetch them with pip)')
@@ -36,10 +36,10 @@ def main() -> None:
 
 
 def _mean(runs: list[dict], part: str) -> dict[str, float]:
-    """The mean over the seeds of every figure of a part; what is no number (how the index was edited) is left out."""
+    """Returns the mean over the seeds of each figure of a part; values that are not numbers (how the index was edited) are left out."""
     return {name: sum(run[part][name] for run in runs) / len(runs) for name, value in runs[0][part].items() if not isinstance(value, str)}
 
 
 if __name__ == '__main__':
-    allocator.restart_tuned()  # as every command that computes
+    allocator.restart_tuned()  # the allocator settings of every command that computes
     main()

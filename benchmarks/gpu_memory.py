@@ -1,24 +1,22 @@
-"""Compiles a step for H100s with XLA's compiler for GPUs, on a machine without one, and sets its memory beside the formula of `plan`.
+"""Compiles a step for H100s with XLA's GPU compiler on a machine without one, and compares its memory with the formula of `plan`.
 
     python benchmarks/gpu_memory.py --topology h100:4 --gin_file models/base.gin --gin_file runs/plan.gin --gin.BATCH_SIZE=4
 
-Options are those of `atlas-jax plan`. Needs the extra [cuda], whose packages hold the compiler, and neither a GPU nor a driver. Nothing
-runs: the compiler says what it would allocate, and which of cuDNN's kernels stand in the program.
+The options are those of `atlas-jax plan`. It needs the extra [cuda], whose packages hold the compiler, and neither a GPU nor a driver.
+Nothing runs: the compiler reports what it would allocate, and which cuDNN kernels the program contains.
 """
 
-import dataclasses
 import importlib.util
-import math
 import os
 import re
 import sys
 import time
 
-from atlas_jax.cli import main as cli
-from atlas_jax.cli import plan as cli_plan
-from atlas_jax.planning import gpus, slices
+from atlas_jax.apps.cli import main as cli
+from atlas_jax.apps.cli import plan as cli_plan
+from atlas_jax.apps.planning import gpus, slices
 
-# What the compiler asks of a card; NVIDIA's figures of an H100 SXM, and the versions of CUDA and cuDNN that are compiled for.
+# The device description that the compiler needs: NVIDIA's figures of an H100 SXM, and the CUDA and cuDNN versions to compile for.
 H100 = """
 gpu_device_info {
   cuda_compute_capability { major: 9 } core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98
@@ -34,12 +32,12 @@ dnn_version_info { major: 9 minor: 10 }
 runtime_version { major: 12 minor: 9 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
-# Kernels cannot be tried out without a GPU, so the compiler chooses none by its speed.
+# Autotuning needs a GPU, so the compiler chooses no kernel by its speed.
 FLAGS = '--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false'
 
 
 def main() -> None:
-    """Prints GiB a GPU by the formula and by the compiler."""
+    """Prints GiB per GPU by the formula and by the compiler."""
     options = cli.parse(['plan', *(sys.argv[1:] or ['--help'])])
     hosts = gpus.parse(options.topology)
     if importlib.util.find_spec('jax_cuda12_plugin') is None:
@@ -50,15 +48,14 @@ def main() -> None:
     from jax.experimental import topologies
 
     from atlas_jax import partitioning
-    from atlas_jax.planning import gpu_plan, steps
+    from atlas_jax.apps.planning import gpu_plan, planned_steps
     workload = cli_plan.workload_of(options)
     formula = gpu_plan.plan(workload, options.topology).hbm_gib_per_chip
     devices = topologies.get_topology_desc(platform='cuda', target_config=H100, topology=f'1x1x{hosts.chips}').devices
-    if not workload.trains:
-        workload = dataclasses.replace(workload, batch_size=math.ceil(workload.batch_size / hosts.chips) * hosts.chips)
+    workload = workload.in_whole_chips(hosts.chips)
     mesh = partitioning.make_mesh(slices.check_mesh(workload.mesh_shape, hosts), devices)
     start = time.perf_counter()
-    compiled = steps.steps_of(workload, mesh)[-1].trace().lower().compile()
+    compiled = planned_steps.steps_of(workload, mesh)[-1].trace().lower().compile()
     memory = compiled.memory_analysis()
     total = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
     gib = total / 2**30

@@ -1,10 +1,12 @@
-"""The cost of passages' tokens on the host: training steps with the tables on the device, in the store, and read while a step runs.
+"""Measures the cost of keeping passage tokens on the host: training steps with the tables on the device, in the store, and read during a
+step.
 
     python benchmarks/host_tokens.py --demo demo-data --json host_tokens.json
 
-Trains on the folder of `atlas-jax demo`: its models, its first examples, its index. Every side trains a few steps in turn, round after
-round, in one process; figures are medians over all steps, each run's first one left out. `overlapped` searches for the next batch by query
-embeddings that are one update old (SearchConfig.overlap). The last lines read as many random passages of the store as a step does, alone.
+It trains on the folder of `atlas-jax demo`: its models, its first examples, its index. Every side trains a few steps in turn, round after
+round, in one process; figures are medians over all steps except each run's first. `overlapped` searches for the next batch with query
+embeddings that are one update old (SearchConfig.overlap). The last lines read as many random passages of the store as one step does,
+without training.
 """
 
 import argparse
@@ -16,8 +18,9 @@ import time
 import numpy as np
 import process_pairs
 
-from atlas_jax import api, train
-from atlas_jax.gin_files import parse as gin_parse
+from atlas_jax import train
+from atlas_jax.answering import api
+from atlas_jax.apps.gin_files import parse as gin_parse
 from atlas_jax.io import atomic
 
 SIDES = {'device': {}, 'host': {'TOKENS': 'host'}, 'overlapped': {'TOKENS': 'host', 'OVERLAP': True}}
@@ -34,7 +37,7 @@ def main() -> None:
     parser.add_argument('--json', metavar='FILE', help='figures go there')
     options = parser.parse_args()
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
-    # No round to compile in: programs are kept between runs, and the first step is not timed.
+    # No extra round to compile: programs are cached between runs, and the first step is not timed.
     for _ in range(options.rounds):
         for side, macros in SIDES.items():
             seconds[side] += _steps(options, macros)
@@ -52,7 +55,7 @@ def main() -> None:
 
 
 def _steps(options: argparse.Namespace, search: dict[str, object]) -> list[float]:
-    """Seconds of a run's steps."""
+    """Returns the seconds of a run's steps."""
     demo = pathlib.Path(options.demo)
     with tempfile.TemporaryDirectory() as work:
         macros = {'RUN_DIR': f'{work}/run', 'TRAIN_FILE': str(demo / 'train.jsonl'), 'INDEX_DIR': str(demo / 'index'),
@@ -65,7 +68,7 @@ def _steps(options: argparse.Namespace, search: dict[str, object]) -> list[float
 
 
 def _reads(options: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds of reading a step's passages in the tokens of both models, by whether their chunks were read before."""
+    """Returns the milliseconds to read one step's passages in both models' tokens, for chunks read before and not."""
     count, generator = options.batch * options.n_context, np.random.default_rng(0)
 
     def once(store: api.PassageStore) -> float:
@@ -75,7 +78,7 @@ def _reads(options: argparse.Namespace) -> dict[str, float]:
             store.token_rows(side, rows, 512, 512)
         return 1000 * (time.perf_counter() - start)
 
-    # A store that is opened anew compares the checksum of every chunk again.
+    # A freshly opened store checks the checksum of every chunk again.
     place = api.Index.open(pathlib.Path(options.demo) / 'index').store.path
     first = [once(api.PassageStore.open(place)) for _ in range(5)]
     store = api.PassageStore.open(place)

@@ -1,8 +1,8 @@
-"""The most memory that a joint train step needs, every side in a fresh process.
+"""Measures the peak memory of a joint train step, every side in a fresh process.
 
     python benchmarks/memory.py --size small --json memory.json
 
-Resident bytes of the process: after loading, after the first step (compilation included), after the third. On an accelerator its own peak.
+Resident bytes of the process: after loading, after the first step (compilation included), after the third. On an accelerator: its own peak.
 """
 
 import pathlib

@@ -1,4 +1,4 @@
-"""Our side of the benchmarks as a worker process: the requests of atlas_jax/compare/ours.py, and embedding and answering."""
+"""Our side of the benchmarks as a worker process: the requests of atlas_jax/apps/compare/ours.py, plus embedding and answering."""
 
 import dataclasses
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from atlas_jax import decoding, types
-from atlas_jax.compare import ours as compare_ours
+from atlas_jax.apps.compare import ours as compare_ours
 from atlas_jax.index import embed
 from atlas_jax.models import atlas
 from atlas_jax.runtime import line_process, resources
@@ -15,16 +15,16 @@ from atlas_jax.steps import answer as answer_step
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.tokenizers.formats import Segment
 
-_TABLE_WIDTH = 128  # a multiple of it
+_TABLE_WIDTH = 128  # rounded up to a multiple of this
 
 
-class Side(compare_ours.Side):
-    """Answers `embed` and `answer` too."""
+class Side(compare_ours.JaxSide):
+    """Answers `embed` and `answer` as well."""
 
     def embed(self, max_tokens: int, out: str | None = None) -> dict[str, float]:
-        """Embeds `embed_ids` [n, width] with `embed_lengths` [n]; writes the embeddings as npy where asked."""
+        """Embeds `embed_ids` [n, width] with `embed_lengths` [n]; writes the embeddings as npy if asked."""
         if not hasattr(self, '_embedder'):
-            # the first and last token of every passage are given as they are: the format adds nothing
+            # the passages bring their first and last token: the format adds nothing
             self._embedder = embed.PassageEmbedder(self._configs.retriever, self._params['retriever'], (Segment('text'),), max_tokens)
             self._table = _table(self._arrays['embed_ids'], self._arrays['embed_lengths'])
         found: list[np.ndarray] = []
@@ -34,7 +34,7 @@ class Side(compare_ours.Side):
         return seconds
 
     def answer(self, batch: int, n_context: int, max_length: int, beams: int, limit: int) -> dict[str, Any]:
-        """Answers the queries of a batch from `index_embeddings`: seconds, tokens, passages."""
+        """Answers the queries of a batch from `index_embeddings`. Returns seconds, tokens, passages."""
         if not hasattr(self, '_answer'):
             self._prepare_answers(n_context, max_length, limit)
         if beams not in self._answer:
@@ -57,12 +57,12 @@ class Side(compare_ours.Side):
         config = atlas.AtlasConfig(reader, retriever, inputs, n_context)
         segments = atlas.Segments((Segment('query'), Segment('text'), Segment('literal', (1,))), (), ())
         lengths = types.TokenLengths(arrays['table_lengths'], np.zeros(1, np.int64), arrays['reader_query_lengths'].reshape(-1))
-        self._answer_spec = spec_lib.make_spec(config, segments, self._spec.mesh, lengths, arrays['query_ids'].shape[1],
+        self._answer_spec = spec_lib.make_step_spec(config, segments, self._spec.mesh, lengths, arrays['query_ids'].shape[1],
                                                step=self._spec.step)
         index = types.IndexArrays(embeddings=arrays['index_embeddings'], valid=np.ones(len(arrays['index_embeddings']), bool))
         table = _table(arrays['table_ids'], arrays['table_lengths'])
         self._knowledge = jax.device_put(types.Knowledge(index=index, reader_table=table))
-        self._params = jax.device_put(self._params)  # once, as who answers does: 20 ms of 1.7 s otherwise, at every call
+        self._params = jax.device_put(self._params)  # once, as in answering: 20 ms of 1.7 s otherwise, at every call
         self._answer: dict[int, answer_step.AnswerStep] = {}
 
     def _questions(self, number: int) -> types.Batch:

@@ -1,6 +1,6 @@
-"""Both sides of a benchmark, each in a process and an environment of its own, doing the same work in turn.
+"""Runs both sides of a benchmark, each in its own process and environment, in turn on the same work.
 
-Ours stays up; the opponents come one after another, so that two processes at most are in memory and both see the same machine.
+Our process stays alive; the opponents come one after another, so at most two processes are in memory and both see the same machine.
 """
 
 import argparse
@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import workload
 
-from atlas_jax.compare import comparison
+from atlas_jax.apps.compare import comparison
 from atlas_jax.io import atomic
 from atlas_jax.report import html
 from atlas_jax.runtime import allocator, line_process
 
-# name -> (variant of atlas_jax/compare/pytorch/variants.py, whether it gets our allocator settings and flush-denormal)
+# name -> (variant of atlas_jax/apps/compare/pytorch/variants.py, whether it gets our allocator settings and flush-denormal)
 OPPONENTS = {
     'original_512': ('original_512', False), 'original_200': ('original_200', False), 'original_longest': ('original_longest', False),
     'tuned': ('tuned', False), 'tuned_compiled': ('tuned_compiled', False),
@@ -28,11 +28,11 @@ OPPONENTS = {
     'flat_repaired': ('flat', True), 'flat_compiled_repaired': ('flat_compiled', True),
 }
 OURS_AS_IT_IS = 'ours_without_allocator'
-_BLAS_GUARDS = ('OPENBLAS_CORETYPE', 'OPENBLAS_L2_SIZE')  # they slow current libraries, on either side
+_BLAS_GUARDS = ('OPENBLAS_CORETYPE', 'OPENBLAS_L2_SIZE')  # they slow current libraries on either side
 
 
 def parser(description: str, sizes: Sequence[str] = workload.SIZES, rounds: int = 5) -> argparse.ArgumentParser:
-    """The options that every benchmark has."""
+    """Returns the options that every benchmark has."""
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument('--size', choices=sizes, default='small')
     result.add_argument('--rounds', type=int, default=rounds, help=f'timed runs of each side, in turn (default {rounds})')
@@ -48,7 +48,7 @@ def parser(description: str, sizes: Sequence[str] = workload.SIZES, rounds: int 
 
 
 def environment(tuned: bool) -> dict[str, str]:
-    """The environment of a side, with our allocator settings or without."""
+    """Returns the environment of a side, with or without our allocator settings."""
     plain = {name: value for name, value in allocator.plain_environment(os.environ).items() if name not in _BLAS_GUARDS}
     here = pathlib.Path(__file__).resolve().parent
     plain['PYTHONPATH'] = os.pathsep.join([str(here), str(here.parent), *filter(None, [plain.get('PYTHONPATH')])])
@@ -57,7 +57,7 @@ def environment(tuned: bool) -> dict[str, str]:
 
 @contextlib.contextmanager
 def ours(models: workload.Workload, inputs: pathlib.Path, dtype: str = 'float32', tuned: bool = True) -> Iterator[line_process.Worker]:
-    """Our worker, loaded."""
+    """Starts our worker and loads it."""
     with line_process.Worker('our_worker', environment(tuned)) as worker:
         worker.ask('models', reader=models.reader, retriever=models.retriever, model=None, layer_norm=None)
         worker.info = worker.ask('inputs', inputs=str(inputs), dtype=dtype, as_trained=True)
@@ -66,9 +66,9 @@ def ours(models: workload.Workload, inputs: pathlib.Path, dtype: str = 'float32'
 
 @contextlib.contextmanager
 def theirs(name: str, models: workload.Workload, inputs: pathlib.Path, dtype: str = 'float32') -> Iterator[line_process.Worker]:
-    """PyTorch's worker as this opponent, loaded."""
+    """Starts PyTorch's worker as this opponent and loads it."""
     variant, repaired = OPPONENTS[name]
-    with line_process.Worker('atlas_jax.compare.pytorch', environment(repaired)) as worker:
+    with line_process.Worker('atlas_jax.apps.compare.pytorch', environment(repaired)) as worker:
         worker.info = worker.ask('load', reader=models.reader, retriever=models.retriever, inputs=str(inputs), variant=variant, dtype=dtype,
                                  flush_denormal=repaired)
         yield worker
@@ -79,10 +79,10 @@ def against_each(opponents: Sequence[str], models: workload.Workload, inputs: pa
                  alone: Sequence[str] = ()) -> dict[str, Any]:
     """Times ours in turn with each opponent.
 
-    Those of `alone` need so much memory that each side runs all its rounds in turn with nobody, one process after the other.
+    Those in `alone` need too much memory to share the machine: each side runs all its rounds by itself, one process after the other.
 
     Returns:
-      `sides`: name -> summary, 'ours' as its least-disturbed pair saw it (lowest median); `pairs`: opponent -> theirs / ours within the
+      `sides`: name -> summary, with 'ours' from its least disturbed pair (lowest median); `pairs`: opponent -> theirs / ours within the
       pair; `device`.
     """
     sides: dict[str, Any] = {}
@@ -99,7 +99,7 @@ def against_each(opponents: Sequence[str], models: workload.Workload, inputs: pa
     def add(name: str, found: dict[str, Any]) -> None:
         pairs[name] = found[name]['seconds'] / found['ours']['seconds']
         if 'ours' not in sides or found['ours']['seconds'] < sides['ours']['seconds']:
-            # The first losses of all are those of the weights as they were: ours stays up, and has trained on since.
+            # Only the first losses are compared at the initial weights: our process keeps training.
             sides['ours'] = found['ours'] | {'first': sides.get('ours', found['ours'])['first']}
         sides[name] = found[name]
         times = [found[side]['seconds'] for side in (name, 'ours')]
@@ -125,17 +125,17 @@ def against_each(opponents: Sequence[str], models: workload.Workload, inputs: pa
 
 
 def machine() -> dict[str, Any]:
-    """The machine that a benchmark runs on: processor, cores and Python version."""
+    """Returns the benchmark's machine: processor, cores and Python version."""
     name = platform.processor()
     with contextlib.suppress(OSError):
         fields = dict(map(str.strip, line.split(':', 1)) for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines() if ':' in line)
-        if {'model name', 'cpu family', 'model'} <= fields.keys():  # a virtual machine's may say no more than the maker
+        if {'model name', 'cpu family', 'model'} <= fields.keys():  # a virtual machine may report only the maker
             name = f'{fields["model name"]} (family {fields["cpu family"]}, model {fields["model"]})'
     return {'processor': name, 'cores': os.cpu_count(), 'python': platform.python_version()}
 
 
 def fastest(pairs: dict[str, float], *names: str) -> float | None:
-    """The ratio against the fastest of these opponents; None where none of them ran."""
+    """Returns the ratio against the fastest of these opponents; None if none of them ran."""
     found = [pairs[name] for name in names if name in pairs]
     return min(found) if found else None
 
@@ -149,17 +149,19 @@ def save_inputs(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> pathlib.Pa
 
 def finish(figures: dict[str, Any], options: argparse.Namespace, title: str, label: str = 'seconds', key: str = 'seconds',
            unit: float = 1.0) -> None:
-    """Prints the ratios and writes JSON and page where asked; the plot shows `key` of every side, divided by `unit`."""
+    """Prints the ratios and writes JSON and page on request; the plot shows `key` of every side, divided by `unit`."""
     for name, value in figures.items():
         if isinstance(value, float):
             print(f'{name:32}{value:.3g}')
     if options.json:
         atomic.write_json(options.json, figures)
     if options.report:
-        page = html.Report(title)
-        page.paragraph(f'{figures["machine"]["processor"]}, {figures["machine"]["cores"]} cores; sides in turn, {options.rounds} rounds.')
-        page.bar_chart(title, label, {name: side[key] / unit for name, side in figures['sides'].items()})
         shown = ('seconds', 'least_seconds', 'greatest_seconds', 'cpu_seconds', 'peak_bytes')
         there = [name for name in shown if all(name in side for side in figures['sides'].values())]
-        page.table(('side', *there), [(name, *(side[column] for column in there)) for name, side in figures['sides'].items()])
-        page.write(options.report)
+        html.write_page(
+            options.report, title,
+            html.paragraph(f'{figures["machine"]["processor"]}, {figures["machine"]["cores"]} cores; sides in turn, '
+                           f'{options.rounds} rounds.'),
+            html.bar_chart(title, label, {name: side[key] / unit for name, side in figures['sides'].items()}),
+            html.table(('side', *there), [(name, *(side[column] for column in there))
+                                          for name, side in figures['sides'].items()]))

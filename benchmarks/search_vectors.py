@@ -1,19 +1,19 @@
-"""Vectors like those of a text encoder: clusters of unequal sizes, a falling spectrum, queries that lie beside their passages."""
+"""Vectors like those of a text encoder: clusters of unequal sizes, a falling spectrum, queries close to their passages."""
 
 import pathlib
 
 import numpy as np
 
 DIM = 768
-TYPES = {'.f32': np.float32, '.f16': np.float16}  # of the numbers in a file, by its name
+TYPES = {'.f32': np.float32, '.f16': np.float16}  # types of the numbers in a file, by its name
 _BLOCK = 50_000
-_NOISE = 0.6  # of a vector around its cluster's centre, and of a query around its passage; the centres have 1
+_NOISE = 0.6  # standard deviations: a vector around its cluster's centre, and a query around its passage; the centres have 1
 
 
 def write(path: pathlib.Path, rows: int, queries: int, seed: int = 0) -> np.ndarray:
-    """Writes [rows, DIM] of unit length as raw bytes, block by block; returns queries [queries, DIM] float32.
+    """Writes [rows, DIM] of unit length as raw bytes, block by block. Returns queries [queries, DIM] float32.
 
-    Clusters number sqrt(rows) and their sizes follow Zipf's law; axis i has a standard deviation of 1 / sqrt(1 + i / 32).
+    There are sqrt(rows) clusters whose sizes follow Zipf's law; axis i has a standard deviation of 1 / sqrt(1 + i / 32).
     """
     generator = np.random.default_rng(seed)
     spectrum = (1 / np.sqrt(1 + np.arange(DIM) / 32)).astype(np.float32)
@@ -27,7 +27,7 @@ def write(path: pathlib.Path, rows: int, queries: int, seed: int = 0) -> np.ndar
             cluster = generator.choice(len(centres), number, p=sizes / sizes.sum())
             block = _unit(centres[cluster] + _NOISE * generator.standard_normal((number, DIM), np.float32) * spectrum)
             block.astype(TYPES[path.suffix]).tofile(file)
-            # Of a vector before it got unit length. A Python float: numpy's would turn the queries into float64, and with them, in numpy's
+            # The length of a vector before normalisation. A Python float: numpy's would turn the queries into float64 and, in numpy's
             # search, all the vectors at every call.
             scale = float(np.linalg.norm(spectrum)) * (1 + _NOISE ** 2) ** 0.5
             near = [row - start for row in sorted(chosen) if start <= row < start + number]
@@ -36,19 +36,19 @@ def write(path: pathlib.Path, rows: int, queries: int, seed: int = 0) -> np.ndar
 
 
 def rows_of(path: pathlib.Path) -> int:
-    """How many vectors a file has."""
+    """Returns the number of vectors in a file."""
     return path.stat().st_size // (np.dtype(TYPES[path.suffix]).itemsize * DIM)
 
 
 def read_blocks(path: pathlib.Path):
-    """The vectors as float32, a block at a time, in memory of their own."""
+    """Yields the vectors as float32, one block at a time, in memory of their own."""
     with open(path, 'rb') as file:
         while len(block := np.fromfile(file, TYPES[path.suffix], _BLOCK * DIM)):
             yield block.reshape(-1, DIM).astype(np.float32, copy=False)
 
 
 def read(path: pathlib.Path) -> np.ndarray:
-    """All vectors as float32, page-aligned, so that jax can use them where they are."""
+    """Returns all vectors as float32, page-aligned, so that jax can use them without a copy."""
     import mmap
     whole = np.frombuffer(mmap.mmap(-1, 4 * DIM * rows_of(path)), np.float32).reshape(-1, DIM)
     done = 0

@@ -1,11 +1,11 @@
-"""Requests a second of `atlas-jax serve`, and how long each takes, at several numbers of clients: batched against one at a time.
+"""Measures requests per second of `atlas-jax serve`, and their latency, at several numbers of clients: batched against one at a time.
 
     python benchmarks/serve.py --project my-project --questions questions.jsonl --json serve.json
 
-Two servers of the same project are asked in turn, round after round: one answers up to 16 questions together, the other one after another.
-Each client has one connection and asks its next question when it has its answer. Figures are medians of the rounds. Without --project a
-tiny model with random weights is served, whose step costs nothing: then the server itself is measured. `step` says how much longer a batch
-of 16 takes than one question: where it is near 16 the machine's arithmetic is the limit, and no batching can help.
+Two servers of the same project are asked in turn, round after round: one answers up to 16 questions together, the other one at a time. Each
+client has one connection and asks its next question after it has its answer. Figures are medians of the rounds. Without --project a tiny
+model with random weights is served, whose step costs nothing, so the server itself is measured. `step` says how much longer a batch of 16
+takes than one question: near 16 the machine's arithmetic is the limit, and batching cannot help.
 """
 
 import argparse
@@ -59,13 +59,13 @@ def main() -> None:
 
 
 def tiny_project(path: pathlib.Path) -> pathlib.Path:
-    """Writes a project of the tests' tiny model, and returns its folder."""
-    from atlas_jax.project import folder
+    """Writes a project with the tests' tiny model and returns its folder."""
+    from atlas_jax.apps.project import project_folder as folder
     from tests.testing import tiny_run
     atlas = tiny_run.atlas(dropout_rate=0.0)
     atlas.save(path / 'model')
     tiny_run.index(atlas, path)
-    folder.Project(path, folder.Settings(('made up',)), done=dict.fromkeys(folder.ANSWERING, 'made')).write()
+    folder.Project(path, folder.ProjectSettings(('made up',)), done=dict.fromkeys(folder.ANSWERING, 'made')).write()
     return path
 
 
@@ -94,7 +94,7 @@ def _is_ready(port: int) -> bool:
 
 
 def measure(ports: dict[str, int], asked: Sequence[str], clients: Sequence[int], seconds: float, rounds: int) -> dict[str, Any]:
-    """Returns the figures of both sides at each number of clients, and how a batch compares with one question."""
+    """Returns the figures of both sides at each number of clients, and the time of a batch relative to one question."""
     step = {size: [] for size in (1, TOGETHER)}
     found: dict[tuple[int, str], list[dict[str, float]]] = {}
     for _ in range(rounds):
@@ -115,15 +115,15 @@ def measure(ports: dict[str, int], asked: Sequence[str], clients: Sequence[int],
 
 
 def load(port: int, asked: Sequence[str], clients: int, seconds: float) -> dict[str, float]:
-    """Returns requests a second, and quantiles of their seconds, of clients that ask one question after another."""
+    """Returns requests per second and latency quantiles of clients that ask one question after another."""
     times: list[float] = []
     end = time.perf_counter() + seconds
 
     def client(number: int) -> None:
         connection = http.client.HTTPConnection('127.0.0.1', port, timeout=600)
-        # Once at least, however late its thread comes to run.
+        # At least once, however late its thread gets to run.
         while True:
-            # Each client begins elsewhere, so that batches are of different questions.
+            # Each client starts at another question, so that batches mix questions.
             number += 1
             times.append(_ask(port, {'question': asked[number % len(asked)]}, connection))
             if time.perf_counter() > end:

@@ -1,9 +1,9 @@
-"""The joint pdist step against every way of running it in PyTorch.
+"""Times the joint pdist step against every PyTorch implementation.
 
     python benchmarks/train_step.py --size small --json train_step.json --report train_step.html
 
-Inputs are the same for all: random tokens of the demo corpus's lengths, at most 200. A step is forward, gold scores, backward, clip and
-AdamW; every side gets the passages as given.
+All sides get the same inputs: random tokens with the demo corpus's lengths, at most 200, with the passages given. A step is forward, gold
+scores, backward, clip and AdamW.
 """
 
 import pathlib
@@ -13,7 +13,7 @@ import workload
 
 ALL = (process_pairs.OURS_AS_IT_IS, 'original_512', 'original_200', 'tuned', 'tuned_compiled', 'tuned_repaired', 'tuned_compiled_repaired',
        'flat_repaired', 'flat_compiled_repaired')
-_BATCHES = 8  # what our capacities are chosen from; every round times another
+_BATCHES = 8  # batches that our capacities are chosen from; every round times another one
 _ALONE = ('original_512',)  # 20 GB at size small
 
 

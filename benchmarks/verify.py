@@ -1,8 +1,8 @@
-"""Measures comparing a model with its checksums beside loading it.
+"""Measures the time to compare a model with its checksums, relative to loading it.
 
     python benchmarks/verify.py --model run --model pair --json verify.json
 
-Each load is a process of its own, by turns with and without checksums; files are read once before, so that the disk is not measured.
+Each load is its own process, in turn with and without checksums. Files are read once before, so that the disk is not measured.
 """
 
 import argparse
@@ -14,12 +14,12 @@ import sys
 import time
 from typing import Any
 
-from atlas_jax import api
+from atlas_jax.answering import api
 from atlas_jax.io import atomic, checksum, contents
 
 
 def main() -> None:
-    """Loads each model by turns and writes seconds and ratios."""
+    """Loads each model in turn with and without checksums; writes seconds and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--model', action='append', required=True, metavar='DIR', help='folder that `atlas-jax convert` or `train` wrote')
     parser.add_argument('--rounds', type=int, default=3, help='loads of each way (default 3)')

@@ -1,11 +1,11 @@
-"""Measures the way from a Wikipedia dump to passages and to a store, on a dump made of realistic markup.
+"""Measures the conversion of a Wikipedia dump to passages and to a store, on a dump made of realistic markup.
 
     python benchmarks/wikipedia.py --json wikipedia.json
 
-The dump is made here: articles with an infobox, links, templates, references, lists and a table, in the proportions of the English
-Wikipedia (a third of the wikitext is references and templates), written as a multistream dump. Each part is a process of its own: the
-conversion with one worker, then with one a processor, then the store, without token ids. The projection to the dump of December 2018 is
-arithmetic: the bytes of its XML by those a second, and nothing of it was run.
+The dump is generated: articles with an infobox, links, templates, references, lists and a table, in the proportions of the English
+Wikipedia (a third of the wikitext is references and templates), written as a multistream dump. Each part is its own process: the conversion
+with one worker, then with one per processor, then the store, without token ids. The projection to the dump of December 2018 is arithmetic,
+its bytes of XML divided by the measured rate; that dump was not run.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from atlas_jax.io import atomic
 from atlas_jax.runtime import resources
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# enwiki-20181220-pages-articles: bytes of XML, about. A part of it are other pages than articles, which cost less.
+# enwiki-20181220-pages-articles: approximate bytes of XML. Some of it is pages other than articles, which cost less.
 DUMP_BYTES = 70_000_000_000
 _WORDS = ('the of and in to was is for as on with by that his from at it were he an are which this be had also not or has first their its'
           'one after new who they two her she been other when time during there into all may more school can years over only city some '
           'world would where up later most between university state south national war known united about then under film season').split()
-_PAGES_A_STREAM = 100  # as in the published dumps
+_PAGES_A_STREAM = 100  # the size in published dumps
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def figures_of(articles: int, size: int, one: dict[str, Any], all_cores: dict[str, Any], store: dict[str, Any]) -> dict[str, Any]:
-    """Returns the speeds, and the projection, of a dump of so many articles and bytes of XML."""
+    """Returns the speeds, and the projection, of a dump with this number of articles and bytes of XML."""
     figures: dict[str, Any] = {'machine': process_pairs.machine(), 'articles': articles, 'xml_bytes': size}
     for name, found in (('one_worker', one), ('all_processors', all_cores)):
         figures[name] = found | {'articles_per_second': articles / found['seconds'],
@@ -85,7 +85,7 @@ def show(figures: dict[str, Any]) -> None:
 
 
 def article(number: int, draw: random.Random) -> str:
-    """Returns the wikitext of an article: about twelve kilobytes, as the articles of a dump have on average."""
+    """Returns the wikitext of an article: about twelve kilobytes, the mean of a dump."""
     def sentence() -> str:
         words = [draw.choice(_WORDS) for _ in range(draw.randint(9, 25))]
         words[2] = f'[[{words[2]} {words[3]}|{words[3]}]]'
@@ -126,7 +126,7 @@ def write_dump(path: pathlib.Path, articles: int) -> int:
 
 
 def _run(part: str, work: pathlib.Path, workers: str) -> dict[str, Any]:
-    """Figures of a part, which runs in a process of its own: its peak of memory is not that of the part before."""
+    """Returns the figures of a part, run in its own process so that each has its own memory peak."""
     command = [sys.executable, __file__, '--part', part, work, workers]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     return json.loads(done.stdout.splitlines()[-1])
@@ -134,12 +134,12 @@ def _run(part: str, work: pathlib.Path, workers: str) -> dict[str, Any]:
 
 def _part(part: str, work: str, workers: str) -> dict[str, Any]:
     folder = pathlib.Path(work)
-    # Inside the function: a worker of the conversion imports this module again.
+    # Inside the function: a conversion worker imports this module again.
     if part == 'convert':
-        from atlas_jax.datasets import convert, registry
+        from atlas_jax.apps.datasets import convert_dataset, known_datasets
         start = time.perf_counter()
-        made = convert.convert(registry.SOURCES['wikipedia'], [folder / 'wiki-multistream.xml.bz2'], folder / f'passages-{workers}',
-                               workers=int(workers) or None)
+        made = convert_dataset.convert(known_datasets.SOURCES['wikipedia'], [folder / 'wiki-multistream.xml.bz2'],
+                                       folder / f'passages-{workers}', workers=int(workers) or None)
         figures: dict[str, Any] = {'rows': sum(made.rows.values())}
     else:
         from atlas_jax.corpus import documents, passages, store
@@ -147,7 +147,7 @@ def _part(part: str, work: str, workers: str) -> dict[str, Any]:
         found = passages.split_passages(documents.read_documents(folder / 'passages-1'), None)
         figures = {'rows': len(store.PassageStore.from_passages(found, folder / 'store', progress=False))}
     seconds = time.perf_counter() - start
-    # Processor time beside wall time: other programs may run on the machine.
+    # Processor time beside wall-clock time: other programs may run on the machine.
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return figures | {'seconds': seconds, 'cpu_seconds': sum(each.ru_utime + each.ru_stime for each in used),
                       'peak_bytes': max(resources.peak_bytes(), used[1].ru_maxrss * 1024)}

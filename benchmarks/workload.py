@@ -1,4 +1,4 @@
-"""The workload of the benchmarks: models of four sizes, and tokens whose lengths are those of the demo's real corpus (lengths.json)."""
+"""The workload of the benchmarks: models of four sizes, and tokens with the lengths of the demo's real corpus (lengths.json)."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ STEP_SHAPES = {'tiny': (2, 3), 'small': (4, 10), 'base': (1, 10), 'large': (1, 5
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """Folders of the models, and their vocabularies."""
+    """Folders of the models, and their vocabulary sizes."""
 
     reader: str
     retriever: str
@@ -41,7 +41,7 @@ class Workload:
 
 
 def models(size: str, work: pathlib.Path, given: str | None = None) -> Workload:
-    """Models with random weights, written to `work` once; or those in the folders `reader` and `retriever` of `given`."""
+    """Returns models with random weights, written to `work` once; or those in the folders `reader` and `retriever` of `given`."""
     if given is not None:
         folders = [pathlib.Path(given) / name for name in ('reader', 'retriever')]
         return Workload(*map(str, folders), *(json.loads((folder / 'config.json').read_text())['vocab_size'] for folder in folders))
@@ -51,7 +51,7 @@ def models(size: str, work: pathlib.Path, given: str | None = None) -> Workload:
     from atlas_jax.conversion import hf
     from atlas_jax.models import contriever, t5
     configs = {'reader': t5.T5Config(**_T5[size]), 'retriever': contriever.ContrieverConfig(**_BERT[size])}
-    for name, write, init in (('reader', hf.write_t5, t5.init_params), ('retriever', hf.write_contriever, contriever.init_params)):
+    for name, write, init in (('reader', hf.write_params, t5.init_params), ('retriever', hf.write_params, contriever.init_params)):
         if not (work / size / name / 'config.json').is_file():
             params = jax.jit(lambda key, init=init, name=name: nn.unbox(init(configs[name], key)))(jax.random.key(0))
             write(work / size / name, configs[name], jax.device_get(params))
@@ -60,11 +60,11 @@ def models(size: str, work: pathlib.Path, given: str | None = None) -> Workload:
 
 def step_arrays(workload: Workload, batch: int, n_context: int, batches: int, seed: int = 0, passage_scale: float = 1.0,
                 limit: int = LIMIT) -> dict[str, np.ndarray]:
-    """Random tokens of real lengths for `batches` joint steps, in the layout of atlas_jax/compare/inputs.py.
+    """Returns random tokens of real lengths for `batches` joint steps, in the layout of atlas_jax/apps/compare/token_arrays.py.
 
     Args:
       passage_scale: multiplies the passages' lengths.
-      limit: of a reader input and of a retriever passage.
+      limit: most tokens of a reader input and of a retriever passage.
     """
     generator = np.random.default_rng(seed)
     passages = np.asarray(LENGTHS['passages'])[generator.integers(len(LENGTHS['passages']), size=(batches, batch, n_context))]
@@ -85,7 +85,7 @@ def step_arrays(workload: Workload, batch: int, n_context: int, batches: int, se
 
 
 def answer_arrays(workload: Workload, dim: int, batch: int, batches: int, passages: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Queries in both models' tokens, and `passages` passages with random embeddings, to search, read and answer from.
+    """Returns queries in both models' tokens, and `passages` passages with random embeddings, to search, read and answer from.
 
     Besides the arrays of `step_arrays`: reader_query_ids and reader_query_lengths, table_ids and table_lengths, index_embeddings.
     """
@@ -101,7 +101,7 @@ def answer_arrays(workload: Workload, dim: int, batch: int, batches: int, passag
 
 
 def embed_arrays(workload: Workload, passages: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """`passages` retriever passages, [CLS] and [SEP] included: embed_ids and embed_lengths (and one step's arrays)."""
+    """Returns `passages` retriever passages, [CLS] and [SEP] included: embed_ids and embed_lengths (and one step's arrays)."""
     generator = np.random.default_rng(seed)
     lengths = np.asarray(LENGTHS['passages'])[generator.integers(len(LENGTHS['passages']), size=passages), 1]
     lengths = np.minimum(lengths + 2, LIMIT)
@@ -110,7 +110,7 @@ def embed_arrays(workload: Workload, passages: int, seed: int = 0) -> dict[str, 
 
 
 def rows(lengths: np.ndarray, width: int, vocab: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Random token rows of these lengths, and their mask; ids from 3 up."""
+    """Returns random token rows of these lengths, and their mask; ids start at 3."""
     mask = np.arange(width) < lengths[..., None]
     ids = np.where(mask, generator.integers(3, vocab, mask.shape), 0)
     return ids.astype(np.int32), mask.astype(np.int32)

@@ -8,7 +8,7 @@ import types
 
 import pytest
 
-from atlas_jax.demo import models, packages
+from atlas_jax.apps.demo import demo_models, packages
 
 pytest_plugins = ['tests.testing.session']
 _CONVERSION_VERSION = '1'  # raise it when the conversion writes other bytes, so that no old folder is used
@@ -30,8 +30,8 @@ def demo_packages() -> types.SimpleNamespace:
             pytest.fail(reason)
         pytest.skip(reason)
     return types.SimpleNamespace(
-        reader_dir=_converted(wheels, packages.READER, models.write_reader),
-        retriever_dir=_converted(wheels, packages.RETRIEVER, models.write_retriever),
+        reader_dir=_converted(wheels, packages.READER, demo_models.write_reader),
+        retriever_dir=_converted(wheels, packages.RETRIEVER, demo_models.write_retriever),
         wheels=wheels, factbook=packages.find(packages.FACTBOOK, wheels), factbook_2014=packages.find(packages.FACTBOOK_2014, wheels))
 
 

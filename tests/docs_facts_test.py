@@ -7,8 +7,8 @@ import re
 
 import pytest
 
+from atlas_jax.apps.gin_files import t5x_names
 from atlas_jax.conversion import original
-from atlas_jax.gin_files import t5x_names
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / 'docs').glob('*.md'))

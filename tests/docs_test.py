@@ -10,10 +10,10 @@ import sys
 import pytest
 
 import atlas_jax
-from atlas_jax.cli import evaluate as cli_evaluate
-from atlas_jax.cli import flags
-from atlas_jax.cli import main as cli
-from atlas_jax.gin_files import parse as gin_parse
+from atlas_jax.apps.cli import evaluate as cli_evaluate
+from atlas_jax.apps.cli import flags
+from atlas_jax.apps.cli import main as cli
+from atlas_jax.apps.gin_files import parse as gin_parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / 'docs').glob('*.md'))
@@ -21,6 +21,7 @@ PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', *D
 # Commands that .ci/run itself runs, or that set up what it runs in.
 RUN_BY_CI = {'python3 -m venv .venv', '. .venv/bin/activate', "pip install '.[demo]'", "pip install '.[demo,test]'", 'pytest -n 2 tests',
              "pip install -e '.[demo,test]'", 'pip install pre-commit', 'pre-commit install', 'pytest -n 2 -m quick tests', '.ci/run',
+             '.ci/exhaustive',
              'ruff check --config .ci/ruff.toml .', 'mypy --config-file .ci/mypy.ini atlas_jax', "pip install '.[docs]'",
              'mkdocs build --strict -f .ci/mkdocs.yml'}
 

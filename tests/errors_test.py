@@ -26,6 +26,6 @@ def test_input_file_errors_reach_other_processes():
 
 def test_exit_codes():
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.UserError)]
-    others = {errors.DifferenceError: 1,  # as diff(1) tells a difference from trouble
-              errors.PreemptedError: 75}  # EX_TEMPFAIL: the same command goes on
+    others = {errors.DifferenceError: 1,  # like diff(1), which has another exit code for trouble
+              errors.PreemptedError: 75}  # EX_TEMPFAIL: the same command continues
     assert len(kinds) > 10 and {kind: kind.exit_code for kind in kinds} == dict.fromkeys(kinds, 2) | others

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax import api, errors, partitioning
+from atlas_jax import errors, partitioning
+from atlas_jax.answering import api
 from atlas_jax.model import AtlasModel, ModelSource, RetrieverSource
 from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.nn import layer_scan

@@ -1,4 +1,4 @@
-"""The mesh and its refusals, the table of axes, layouts on abstract meshes, and what layers ask of the compiler while they are traced."""
+"""The mesh and its errors, the table of axes, layouts on abstract meshes, and the layouts that layers constrain."""
 
 import flax.linen as nn
 import jax
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from atlas_jax import errors, partitioning
 
-MESH = AbstractMesh((3, 5, 2), partitioning.MESH_AXES)
+MESH = partitioning.make_abstract_mesh((3, 5, 2))
 NAMES = [name for name, _ in partitioning.RULES]
 DATA, FSDP, MODEL = 3, 5, 2
 
@@ -21,7 +21,7 @@ def _one_device():
 
 
 def _constraints(function, *arguments) -> list[PartitionSpec]:
-    """The layouts that a function asks for when it is traced on MESH, in order, those of its gradients not included."""
+    """The layouts that a function constrains when traced on MESH, in order, without those of its gradients."""
     def of(jaxpr):
         for equation in jaxpr.eqns:
             if equation.primitive.name == 'sharding_constraint':
@@ -97,7 +97,7 @@ def test_the_platform_is_the_meshs_while_it_is_traced():
     assert partitioning.platform() == jax.default_backend()
     with pytest.raises(RuntimeError), partitioning.on_mesh(_one_device()):
         assert partitioning.platform() == 'cpu'
-        assert jax.sharding.get_abstract_mesh().empty  # one device has nothing to split
+        assert jax.sharding.get_abstract_mesh().empty  # nothing is split on one device
         raise RuntimeError
     assert partitioning._platform.get() is None
 

@@ -54,6 +54,24 @@ def test_code_in_tables_has_plain_bars():
     assert site.unescaped('| `int \\| None` | a \\| b |\n`x \\| y`') == '| `int | None` | a \\| b |\n`x \\| y`'
 
 
+def test_cells_have_the_header_of_their_column_and_tables_say_how_wide_they_are():
+    head, row = '<tr><th>a "b"</th><th style="text-align: right;"><code>c</code></th></tr>', '<tr><td>1</td><td style="">2</td></tr>'
+    shown = site.labelled(f'<p><td></p><table>{head}{row}{row}</table>')
+    labelled = '<tr><td data-label="a &quot;b&quot;">1</td><td data-label="c" style="">2</td></tr>'
+    assert shown == f'<p><td></p><table data-columns="few">{head}{labelled * 2}</table>'
+    assert [re.search(r'data-columns="(\w+)"', site.labelled(f'<table>{"<th>x</th>" * count}</table>'))[1] for count in (3, 4, 6, 7)] == [
+        'few', 'several', 'several', 'many']
+
+
+@pytest.mark.parametrize(('written', 'shown'), [
+    ('<code>a --gin.B=c x--y</code> --e', '<code>a <span class="option">--gin.B</span>=c x--y</code> --e'),
+    ('<td data-label="a_b"><code>runs/few_shot.gin</code> 1.5</td> a_b',
+     '<td data-label="a_b"><code>runs/<wbr>few_<wbr>shot.<wbr>gin</code> 1.5</td> a_b'),
+    ('<th>a.b</th>', '<th>a.<wbr>b</th>')])
+def test_lines_break_between_words(written, shown):
+    assert site.breakable(written) == shown
+
+
 def test_a_notebook_is_text_code_and_what_was_printed():
     outputs = [{'output_type': 'stream', 'name': 'stdout', 'text': ['42\n']}, {'output_type': 'stream', 'name': 'stderr', 'text': ['50 %']},
                {'output_type': 'execute_result', 'data': {'text/plain': ['7']}}]

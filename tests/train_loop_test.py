@@ -13,7 +13,7 @@ from atlas_jax.io.folder import Folder
 from atlas_jax.report import run_log
 from atlas_jax.runtime import hosts
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.training import train_step
+from atlas_jax.training import train_step, waiting
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny_run
 
@@ -125,7 +125,7 @@ def test_rows_do_not_depend_on_when_they_are_read_nor_on_who_makes_the_batches(l
 
 def test_seconds_are_those_of_the_steps_and_not_of_the_pauses(loaded, tmp_path, monkeypatch):
     clock, real = [0.0], hosts.fetch
-    monkeypatch.setattr(train.time, 'perf_counter', lambda: clock[0])
+    monkeypatch.setattr(waiting.time, 'perf_counter', lambda: clock[0])
 
     def fetching(tree):
         if isinstance(tree, list):

@@ -1,4 +1,4 @@
-"""The table of fields: how its structs pass through jax, and parts that a step must have."""
+"""The table of fields: how its structs pass through jax, and required values."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ def _stream(longest: int) -> types.TokenStream:
 
 
 def test_the_longest_passage_is_static():
-    """It sizes arrays: another one is another program."""
+    """`longest` sizes arrays: another value is another program."""
     assert len(jax.tree.leaves(_stream(5))) == 5
     assert jax.tree.structure(_stream(5)) != jax.tree.structure(_stream(11))
     calls = []

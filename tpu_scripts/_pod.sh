@@ -1,4 +1,4 @@
-# Shared by the scripts beside it; source it, do not run it. Options, dry runs, and gcloud with a time limit and retries.
+# Common functions of these scripts: options, dry runs, and gcloud with a time limit and retries. Source it; do not run it.
 # shellcheck shell=bash disable=SC2034
 #
 # Common options: --name POD --zone ZONE [--project PROJECT] [--slices N] [--dry-run], or POD, ZONE, PROJECT and SLICES in the environment.
@@ -8,16 +8,16 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 script=$(basename "$0")
 dry_run=
 remote_dir=${REMOTE_DIR:-atlas_jax}             # the checkout, in the home folder of every worker
-command_limit_s=${COMMAND_LIMIT_S:-600}         # a gcloud call that takes longer has hung
+command_limit_s=${COMMAND_LIMIT_S:-600}         # a gcloud call that takes longer counts as hung
 tries=${TRIES:-3}
 retry_after_s=${RETRY_AFTER_S:-10}
-preempted_code=75                               # what `atlas-jax train` exits with after a SIGTERM, its checkpoint saved
+preempted_code=75                               # exit code of `atlas-jax train` after a SIGTERM, with its checkpoint saved
 
 fail() { echo "$script: $1" >&2; exit "${2:-2}"; }
 usage() { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0"; exit 0; }
-nap() { command "${NAP:-sleep}" "$1"; }  # tests put a command in place of sleep
+nap() { command "${NAP:-sleep}" "$1"; }  # tests replace sleep by another command
 
-# parse_options NAMES FLAGS "$@": sets the variable NAME for each --NAME VALUE and to 1 for each --FLAG; what follows -- becomes `rest`.
+# parse_options NAMES FLAGS "$@": sets the variable NAME for each --NAME VALUE, and to 1 for each --FLAG; arguments after -- become `rest`.
 parse_options() {
   local known=" name zone project slices $1 " flags=" $2 " option; shift 2
   rest=()
@@ -66,30 +66,30 @@ require_number() {
   [[ ${!1} =~ ^[0-9]{1,9}$ && $((10#${!1})) -ge $2 ]] || fail "--$1 is \"${!1}\"; give a whole number of at least $2"
 }
 
-# require_folder NAME: a folder on the workers, which counts from the checkout and stays in it.
+# require_folder NAME: a folder on the workers, relative to the checkout and inside it.
 require_folder() {
   require "$1"
   [[ ${!1} =~ ^[A-Za-z0-9._][A-Za-z0-9._/-]*$ && /${!1}/ != */../* ]] ||
     fail "--$1 is \"${!1}\"; give a path below the checkout, such as data/nq"
 }
 
-# require_command "${rest[@]}": what follows --
-require_command() { (($#)) || fail 'what is to run? give it after --, as: -- atlas-jax train --gin_file ...'; }
+# require_command "${rest[@]}": the command after --
+require_command() { (($#)) || fail 'no command to run; give it after --, as: -- atlas-jax train --gin_file ...'; }
 
-# require_bucket_path NAME: gs://BUCKET or a folder in one
+# require_bucket_path NAME: gs://BUCKET or a folder in it
 require_bucket_path() {
   [[ ${!1} =~ ^gs://[a-z0-9][a-z0-9._-]+(/[A-Za-z0-9._/-]*)?$ ]] || fail "--$1 is \"${!1}\"; give a path like gs://bucket/folder"
 }
 
 show() { printf '%q ' "$@"; echo; }
 
-# once COMMAND...: runs it within the time limit; in a dry run only shows it.
+# once COMMAND...: runs a command within the time limit; a dry run only shows it.
 once() {
   if [[ $dry_run ]]; then show "$@"; return; fi
   timeout --kill-after=10 "$command_limit_s" "$@"
 }
 
-# retried COMMAND...: for what may safely run twice. Exit code 2 is a mistake in the command: another try makes it again.
+# retried COMMAND...: for commands that may safely run twice. Exit code 2 is a mistake in the command, which another try would repeat.
 retried() {
   local try code=0
   for ((try = 1; try <= tries; try++)); do
@@ -115,24 +115,24 @@ worker_options() {
 # ssh_command WHICH COMMAND: sets `ssh`, the gcloud command for a shell command in the checkout of worker WHICH (a number or all).
 ssh_command() {
   worker_options "$1"
-  if ((slices > 1)); then workers+=(--batch-size all); fi  # at once: a run waits for all of its workers
+  if ((slices > 1)); then workers+=(--batch-size all); fi  # all at once: a run waits for all of its workers
   ssh=("${all_nodes[@]}" ssh "$name" "${where[@]}" "${workers[@]}" --command "cd $remote_dir && $2")
 }
 
-# on_workers WHICH COMMAND: runs a shell command in the checkout of worker WHICH, again if that fails.
+# on_workers WHICH COMMAND: runs a shell command in the checkout of worker WHICH, with retries.
 on_workers() { ssh_command "$@"; retried "${ssh[@]}"; }
 
-# copy WHICH FROM TO [OPTION...]: files to or from workers.
+# copy WHICH FROM TO [OPTION...]: copies files to or from workers.
 copy() {
   worker_options "$1"
   retried "${all_nodes[@]}" scp "${@:4}" "$2" "$3" "${where[@]}" "${workers[@]}"
 }
 
-# state_of COMMAND...: the state that gcloud describes; ABSENT where there is nothing of this name, UNKNOWN where gcloud does not answer.
+# state_of COMMAND...: the state that gcloud reports; ABSENT if nothing has this name, UNKNOWN if gcloud does not answer.
 state_of() {
   local answer
   if answer=$(once "$@" 2>&1); then
-    answer=${answer##*$'\n'}  # gcloud's warnings stand before it
+    answer=${answer##*$'\n'}  # gcloud prints warnings before it
     echo "${answer:-UNKNOWN}"
   elif [[ $answer == *NOT_FOUND* || $answer == *'not found'* ]]; then
     echo ABSENT
@@ -142,7 +142,7 @@ state_of() {
   fi
 }
 
-# pod_state: READY where all slices are; else the state of the first that is not: PREEMPTED, ABSENT, UNKNOWN, ...
+# pod_state: READY if all slices are; else the state of the first one that is not: PREEMPTED, ABSENT, UNKNOWN, ...
 pod_state() {
   local node state=UNKNOWN
   for node in "${nodes[@]}"; do
@@ -154,12 +154,12 @@ pod_state() {
 
 request_state() { state_of gcloud compute tpus queued-resources describe "$name" "${where[@]}" --format 'value(state.state)'; }
 
-# run_code: how the run is on all workers together, in one word:
+# run_code: the state of the run on all workers, in one word:
 #   RUNNING   on all of them
-#   ENDING    some workers have ended and others have not: launched now, the run would meet them
+#   ENDING    ended on some workers only: a new run would meet the old one on the others
 #   NONE      nothing was launched
-#   a code    all have ended, with the worst: one that no restart mends before one that it does, 0 if all ended with 0
-#   LOST      as a code: a worker has neither run nor code
+#   a code    ended on all, with the worst code: first one that a restart cannot help, then one that it can; 0 if all are 0
+#   LOST      ranks as a code: a worker has neither a run nor a code
 run_code() {
   local answers states state
   ssh_command all 'tpu_scripts/run_host.sh state'
@@ -178,9 +178,9 @@ run_code() {
     if [[ $states == *" $state "* ]]; then echo "${state/NONE/LOST}"; return; fi
   done
 }
-failed_codes='134 137 139 135 1'  # aborted, killed (out of memory), bad memory, and Python's traceback: chance may have a part in them
+failed_codes='134 137 139 135 1'  # aborted, killed (out of memory), bad memory, and Python's traceback: these may not happen again
 
-# require_type: --type, and at most one of the ways to get it
+# require_type: requires --type, and at most one of --spot, --reserved and --reservation
 require_type() {
   local chosen=${spot:+ --spot}${reserved:+ --reserved}${reservation:+ --reservation}
   require type
@@ -189,5 +189,5 @@ require_type() {
   [[ $chosen != *' --'*' --'* ]] || fail "give one of$chosen, not several"
 }
 
-# no_more "${rest[@]}": refuses what follows -- where nothing may
+# no_more "${rest[@]}": refuses arguments after --
 no_more() { (($# == 0)) || fail "unexpected argument \"$1\"; see --help"; }

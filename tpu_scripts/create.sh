@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Asks for a TPU pod slice, or several (a queued resource), and waits until it is there.
+# Requests one or several TPU pod slices (a queued resource), and waits until they are ready.
 #
 #   tpu_scripts/create.sh --name POD --zone us-central2-b --type v4-128 [--spot | --reserved | --reservation NAME] [--slices N] \
 #       [--wait_minutes 720] [--image NAME] [--dry-run]
 #
-# --spot: cheaper, may be taken away at any time; keep_running.sh goes on from the last checkpoint when it is.
-# --reserved: from any reservation of the project. --reservation: from this one, by its name or projects/P/locations/ZONE/reservations/NAME.
-# --slices: N slices of this type, joined by the data-centre network. Give the number to every other script too.
+# --spot: cheaper, but may be preempted at any time; keep_running.sh then continues from the last checkpoint.
+# --reserved: uses any reservation of the project. --reservation: uses this one, given by name or projects/P/locations/ZONE/reservations/NAME.
+# --slices: N slices of this type, connected by the data-centre network. Give the number to every other script, too.
 #
-# Running it again waits for the request that is there. One that is being deleted is waited for, then made anew. One that has failed or was
-# taken away is replaced.
+# Running it again waits for the existing request. A request that is being deleted is made again afterwards. A failed or preempted request
+# is replaced.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_pod.sh
 . "$(dirname "$0")/_pod.sh"
@@ -28,13 +28,13 @@ if [[ $reservation ]]; then
     reservation=projects/$project/locations/$zone/reservations/$reservation
   fi
 fi
-ask=("${gcloud[@]}" compute tpus queued-resources create "$name" "${where[@]}" --accelerator-type "$type" --runtime-version "$image")
-if ((slices > 1)); then ask+=(--node-count "$slices" --node-prefix "$name"); else ask+=(--node-id "$name"); fi
-if [[ $spot ]]; then ask+=(--spot); fi
-if [[ $reserved ]]; then ask+=(--reserved); fi
-if [[ $reservation ]]; then ask+=(--reservation "$reservation"); fi
+request=("${gcloud[@]}" compute tpus queued-resources create "$name" "${where[@]}" --accelerator-type "$type" --runtime-version "$image")
+if ((slices > 1)); then request+=(--node-count "$slices" --node-prefix "$name"); else request+=(--node-id "$name"); fi
+if [[ $spot ]]; then request+=(--spot); fi
+if [[ $reserved ]]; then request+=(--reserved); fi
+if [[ $reservation ]]; then request+=(--reservation "$reservation"); fi
 if [[ $dry_run ]]; then
-  once "${ask[@]}"
+  once "${request[@]}"
   request_state
   exit 0
 fi
@@ -42,8 +42,8 @@ fi
 poll_s=${POLL_S:-30}
 asked=0 unanswered=0 before=''
 
-# ask_anew: asks, or first deletes the request of old that stands in the way.
-ask_anew() {
+# request_again: sends the request, or first deletes an old one of the same name.
+request_again() {
   if ((asked > 0)) && [[ $state == FAILED ]]; then
     fail "$name: the request has failed; see: gcloud compute tpus queued-resources describe $name ${where[*]}" 1
   fi
@@ -51,7 +51,7 @@ ask_anew() {
   if [[ $(request_state) != ABSENT ]]; then
     echo "$script: replacing the old request" >&2
     retried gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet || true
-  elif once "${ask[@]}" || [[ $(request_state) != ABSENT ]]; then  # a call that hung may have asked all the same
+  elif once "${request[@]}" || [[ $(request_state) != ABSENT ]]; then  # a hung call may still have sent the request
     asked=$((asked + 1))
   else
     fail "the request for $type was refused (above); check the type, the zone and its quota" 1
@@ -60,7 +60,7 @@ ask_anew() {
 
 for ((waited_s = 0; waited_s <= wait_minutes * 60; waited_s += poll_s)); do
   state=$(request_state)
-  # A request may be there without its slices, and slices that are being deleted without their request.
+  # A request may exist without its slices, and slices being deleted without their request.
   if [[ $state == ACTIVE ]]; then state=$(pod_state)
   elif [[ $state == ABSENT && $(pod_state) == DELETING ]]; then state=DELETING; fi
   if [[ $state != "$before" ]]; then echo "$script: $name: $state after $((waited_s / 60)) min" >&2; fi
@@ -70,7 +70,7 @@ for ((waited_s = 0; waited_s <= wait_minutes * 60; waited_s += poll_s)); do
     READY) echo "$name: ready ($slices x $type in $zone)"; exit 0 ;;
     UNKNOWN) ((unanswered < 20)) || fail "gcloud does not answer (above); check the login, the project and the zone" 1 ;;
     STOPPED) fail "$name: is stopped; start it with gcloud compute tpus tpu-vm start, or delete it with tear_down.sh" 1 ;;
-    ABSENT | FAILED | SUSPENDED | PREEMPTED | TERMINATED) ask_anew ;;
+    ABSENT | FAILED | SUSPENDED | PREEMPTED | TERMINATED) request_again ;;
   esac
   nap "$poll_s"
 done

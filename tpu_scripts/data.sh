@@ -3,8 +3,8 @@
 #
 #   tpu_scripts/data.sh --name POD --zone ZONE --from gs://BUCKET/t5-xxl --to t5-xxl [--slices N] [--dry-run]
 #
-# Run folders, stores, indexes and files of questions need no copy: they are read and written in place, as gs:// paths. Models of Hugging
-# Face and other kinds do.
+# Run folders, stores, indexes and files of questions need no copy: they are read and written in place, as gs:// paths. Hugging Face models
+# and other kinds must be copied.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_pod.sh
 . "$(dirname "$0")/_pod.sh"

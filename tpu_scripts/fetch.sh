@@ -3,7 +3,7 @@
 #
 #   tpu_scripts/fetch.sh --name POD --zone ZONE --from results.jsonl --to results [--dry-run]
 #
-# --from counts from the checkout on the worker. What lies in a bucket is fetched with: gcloud storage cp --recursive gs://... .
+# --from is relative to the checkout on the worker. Fetch from a bucket with: gcloud storage cp --recursive gs://... .
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_pod.sh
 . "$(dirname "$0")/_pod.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Follows what the run prints, on worker 0 unless told. The logs of earlier launches are in logs/ (fetch.sh --from logs).
+# Follows the run's output, by default on worker 0. The logs of earlier launches are in logs/ (fetch.sh --from logs).
 #
 #   tpu_scripts/logs.sh --name POD --zone ZONE [--worker 3] [--lines 100] [--dry-run]
 set -euo pipefail

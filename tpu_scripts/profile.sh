@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Takes a profile of a run: launches the command with --profile and fetches worker 0's trace when it has ended.
+# Takes a profile of a run: launches the command with --profile, and fetches worker 0's trace after its end.
 #
 #   tpu_scripts/profile.sh --name POD --zone ZONE --to profile [--wait_minutes 120] [--dry-run] \
 #       -- atlas-jax train --gin_file ... --gin.TOTAL_STEPS=20
 #
-# Look at it with: pip install xprof && xprof --logdir profile
+# View it with: pip install xprof && xprof --logdir profile
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_pod.sh
 . "$(dirname "$0")/_pod.sh"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Starts, looks at and ends the run of one TPU host; launch.sh, status.sh and stop.sh call it on every worker.
+# Starts, checks and ends the run on one TPU host; launch.sh, status.sh and stop.sh call it on every worker.
 #
 #   tpu_scripts/run_host.sh start [--logs gs://BUCKET/FOLDER] -- atlas-jax train ...
 #   tpu_scripts/run_host.sh state    prints "run: RUNNING", "run: NONE", "run: LOST" (gone without an exit code), or "run: CODE"
 #   tpu_scripts/run_host.sh stop     asks the run to save its state and end (SIGTERM)
-#   tpu_scripts/run_host.sh end      the same, kills what has not ended within a minute, and frees the TPU
+#   tpu_scripts/run_host.sh end      the same, then kills the run after a minute, and frees the TPU
 #
-# Every start has a log of its own, logs/TIME.log; run.log leads to the newest. With --logs it is copied to the bucket every five minutes
-# and at the end, before the exit code is written.
+# Every start has its own log, logs/TIME.log; run.log links to the newest. --logs copies it to the bucket every five minutes and at the
+# end, before the exit code is written.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,7 +18,7 @@ copy_every_s=${COPY_EVERY_S:-300}
 
 fail() { echo "run_host.sh: $1" >&2; exit "${2:-2}"; }
 
-# A process number may be another program's after a reboot.
+# After a reboot, a process number may belong to another program.
 is_running() { [[ -f run.pid && ! -f run.code ]] && is_ours "$(< run.pid)"; }
 is_ours() {
   local words
@@ -35,9 +35,9 @@ state() {
 start() {
   local logs='' log
   if [[ ${1:-} == --logs ]]; then logs=${2:?}; shift 2; fi
-  [[ ${1:-} == -- && $# -gt 1 ]] || fail 'start: what is to run? give it after --'
+  [[ ${1:-} == -- && $# -gt 1 ]] || fail 'start: no command to run; give it after --'
   shift
-  if is_running; then echo 'a run is going on'; return; fi
+  if is_running; then echo 'a run is in progress'; return; fi
   mkdir -p logs
   log=logs/$(date -u +%Y%m%dT%H%M%SZ).log
   while [[ -e $log ]]; do log=${log%.log}_.log; done  # two starts within a second
@@ -49,7 +49,7 @@ start() {
   echo $! > run.pid
 }
 
-# attend LOG LOGS COMMAND...: runs the command, and is there when it ends.
+# attend LOG LOGS COMMAND...: runs the command, and writes its exit code when it ends.
 attend() {
   local log=$1 logs=$2 code=0 copier=''; shift 2
   # shellcheck disable=SC1091
@@ -63,7 +63,7 @@ attend() {
   wait "$(< run.command.pid)" || code=$?
   if [[ $copier ]]; then kill "$copier"; fi
   copy_log "$log" "$logs"
-  # Written last, so its being there means the run has ended.
+  # Written last: this file means that the run has ended.
   echo "$code" > run.code.new
   mv run.code.new run.code
 }
@@ -78,7 +78,7 @@ stop() {
 
 as_root() { if ((EUID)) && command -v sudo > /dev/null; then sudo -n "$@"; else "$@"; fi; }
 
-# holders: the processes that have the TPU or libtpu's lock open, whoever started them.
+# holders: all processes that have the TPU or libtpu's lock open.
 holders() {
   local tests=(-lname "$lock_file") device
   for device in $devices; do tests+=(-o -lname "$device"); done
@@ -97,7 +97,7 @@ end() {
     echo "process $pid holds the TPU; killing it"
     as_root kill -KILL "$pid" 2> /dev/null || true
   done
-  # libtpu refuses to start while the file is there, even if its process is dead.
+  # libtpu refuses to start while this file exists, even if its process is dead.
   if [[ -e $lock_file ]]; then as_root rm -f "$lock_file"; fi
   rm -f run.pid run.code run.command run.command.pid
 }
@@ -105,5 +105,5 @@ end() {
 case "${1:-}" in
   start | attend | state | stop | end) "$@" ;;
   -h | --help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' tpu_scripts/run_host.sh ;;
-  *) fail "\"${1:-}\" is none of start, state, stop, end; see --help" ;;
+  *) fail "\"${1:-}\" is not one of start, state, stop, end; see --help" ;;
 esac

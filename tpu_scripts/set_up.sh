@@ -13,5 +13,5 @@ trap 'rm -rf "$folder"' EXIT
 archive=$folder/atlas_jax.tar.gz
 tar -C "$repository" --exclude=__pycache__ -czf "$archive" atlas_jax gin_configs tpu_scripts setup.py README.md LICENSE
 copy all "$archive" "$name:atlas_jax.tar.gz"
-checkout=$remote_dir remote_dir=.  # which is not there yet
+checkout=$remote_dir remote_dir=.  # it does not exist yet
 on_workers all "mkdir -p $checkout && tar -xzf atlas_jax.tar.gz -C $checkout && $checkout/tpu_scripts/set_up_host.sh"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Sets up one TPU host: a virtual environment in .venv with atlas_jax for TPU, then a look at the devices.
+# Sets up one TPU host: a virtual environment in .venv with atlas_jax for TPU. Then it checks the devices.
 #
 #   tpu_scripts/set_up_host.sh [--dry-run]
 #
 # Run it in a checkout on the TPU VM. Afterwards: . .venv/bin/activate && atlas-jax train ...
 #
 # The default image has Python 3.10 and no venv; atlas_jax needs 3.11. Python comes from uv, at fixed versions: pip compares uv with the
-# checksum below, and uv compares Python. (The deadsnakes archive would need root, waits for the updates that a new VM makes, and has the
-# newest patch only.)
+# checksum below, and uv compares Python. (The deadsnakes archive needs root, waits for a new VM's updates, and has only the newest patch
+# version.)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,10 +29,10 @@ esac
 
 as_root() { if ((EUID)); then sudo -n "$@"; else "$@"; fi; }
 
-if [[ $(tpu_scripts/run_host.sh state) == 'run: RUNNING' ]]; then fail 'a run is going on here; stop it first (tpu_scripts/stop.sh)'; fi
-# An earlier try may have been cut off while it looked at the devices.
+if [[ $(tpu_scripts/run_host.sh state) == 'run: RUNNING' ]]; then fail 'a run is in progress here; stop it first (tpu_scripts/stop.sh)'; fi
+# An earlier try may have been interrupted while it checked the devices.
 run tpu_scripts/run_host.sh end
-# Or be installing still: a call that was given up on the other side goes on here.
+# Or it may still be installing: a call that the caller gave up continues here.
 if [[ ! $dry_run ]]; then
   exec 9> .set_up.lock
   flock -w "${LOCK_WAIT_S:-300}" 9 || fail 'an earlier set_up is still installing; run the same command again in a minute' 1
@@ -42,7 +42,7 @@ uv=.uv/$uv_version/bin/uv
 if [[ ! -x $uv || $dry_run ]]; then
   [[ $dry_run ]] || python3 -m pip --version > /dev/null 2>&1 || run as_root apt-get -o DPkg::Lock::Timeout=300 install -y python3-pip ||
     fail 'pip cannot be installed' 1
-  # pip takes checksums from a file alone.
+  # pip accepts checksums only from a file.
   run python3 -m pip install --quiet --target ".uv/$uv_version" --only-binary :all: --require-hashes -r /dev/stdin \
     <<< "uv==$uv_version --hash=sha256:$uv_sha256" ||
     fail 'uv was not installed (above); a host without an external address needs Cloud NAT' 1

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Says what a pod does: its state, whether the run goes on or how it ended, its last line.
+# Prints a pod's state, whether its run is in progress or how it ended, and the run's last line.
 #
 #   tpu_scripts/status.sh --name POD --zone ZONE [--slices N] [--dry-run]
 #
-# Exit code 0 while all is well (running, or ended with 0), 1 otherwise.
+# Exit code 0 if the run is in progress or ended with 0, else 1.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_pod.sh
 . "$(dirname "$0")/_pod.sh"
@@ -20,12 +20,12 @@ echo "$name: pod $state"
 [[ $state == READY ]] || exit 1
 code=$(run_code) || fail "$name: the workers do not answer, or set_up.sh is still to run" 1
 case "$code" in
-  RUNNING) echo "$name: the run goes on" ;;
-  ENDING) echo "$name: the run has ended on some workers and goes on on others" ;;
+  RUNNING) echo "$name: the run is in progress" ;;
+  ENDING) echo "$name: the run has ended on some workers and is in progress on others" ;;
   NONE) echo "$name: nothing was launched" ;;
   LOST) echo "$name: the run is gone without an exit code; look at logs.sh, then launch.sh again" ;;
   0) echo "$name: the run has ended well" ;;
-  "$preempted_code") echo "$name: the run was asked to stop and saved its state; launch.sh again goes on" ;;
+  "$preempted_code") echo "$name: the run was asked to stop and saved its state; continue it with launch.sh again" ;;
   *) echo "$name: the run ended with exit code $code; look at logs.sh" ;;
 esac
 if [[ $code != NONE ]]; then on_workers 0 'tail -n 1 run.log' || true; fi

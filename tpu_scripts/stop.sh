@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Asks the run to save its state and stop (SIGTERM, on every worker). The pod stays and costs; tear_down.sh gives it back.
+# Asks the run to save its state and stop (SIGTERM, on every worker). The pod stays and costs; tear_down.sh deletes it.
 #
 #   tpu_scripts/stop.sh --name POD --zone ZONE [--slices N] [--dry-run]
 set -euo pipefail

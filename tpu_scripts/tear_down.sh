@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gives the pod back, with all that lies on its disks.
+# Deletes the pod, with everything on its disks.
 #
 #   tpu_scripts/tear_down.sh --name POD --zone ZONE [--dry-run]
 set -euo pipefail
@@ -11,7 +11,7 @@ no_more "${rest[@]}"
 for ((try = 1; try <= tries; try++)); do
   once gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet || true
   if [[ $dry_run ]]; then exit 0; fi
-  # Looked at, since a call that failed or hung may have deleted all the same.
+  # Checked, because a call that failed or hung may still have deleted the pod.
   state=$(request_state)
   case "$state" in
     ABSENT) echo "$name: gone"; exit 0 ;;

@@ -1,1 +1,1 @@
-"""Reads other projects' models into ours, and writes them back: name tables and transforms."""
+"""Reads other projects' models into ours and writes them back: name tables and transforms."""

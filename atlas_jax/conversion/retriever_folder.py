@@ -1,4 +1,6 @@
-"""The files of sentence-transformers beside a BERT's own: modules, pooling, normalisation, prompts, limit, similarity."""
+"""The files that sentence-transformers adds to a BERT folder: modules, pooling, normalisation,
+prompts, limit, similarity.
+"""
 
 import dataclasses
 import pathlib
@@ -10,27 +12,32 @@ from atlas_jax.io import atomic, untrusted
 
 MODULES_FILE, PROMPTS_FILE = 'modules.json', 'config_sentence_transformers.json'
 _TRANSFORMER_FILE = 'sentence_bert_config.json'
-# The names that the library has used for the transformer's settings; the first that is there counts.
-_TRANSFORMER_FILES = (_TRANSFORMER_FILE, *(f'sentence_{kind}_config.json' for kind in ('roberta', 'distilbert', 'camembert', 'albert',
-                                                                                      'xlm-roberta', 'xlnet')))
+# The library's names for the transformer's settings, current and old; the first that exists counts.
+_TRANSFORMER_FILES = (_TRANSFORMER_FILE, *(f'sentence_{kind}_config.json'
+                                           for kind in ('roberta', 'distilbert', 'camembert',
+                                                        'albert', 'xlm-roberta', 'xlnet')))
 _TOKENIZER_FILE = 'tokenizer_config.json'
-# Our pooling by sentence-transformers' name of today; the switches of its older files are named after these.
-_POOLINGS = {'mean': 'average', 'mean_sqrt_len_tokens': 'sqrt', 'cls': 'cls', 'max': 'max', 'lasttoken': 'last', 'weightedmean': 'weighted'}
-_SWITCHES = {'pooling_mode_mean_tokens': 'mean', 'pooling_mode_mean_sqrt_len_tokens': 'mean_sqrt_len_tokens',
-             'pooling_mode_cls_token': 'cls', 'pooling_mode_max_tokens': 'max', 'pooling_mode_lasttoken': 'lasttoken',
-             'pooling_mode_weightedmean_tokens': 'weightedmean'}
+# Our pooling by sentence-transformers' current name. Its older files have a switch for each.
+_POOLINGS = {
+    'mean': 'average', 'mean_sqrt_len_tokens': 'sqrt', 'cls': 'cls', 'max': 'max',
+    'lasttoken': 'last', 'weightedmean': 'weighted'}
+_SWITCHES = {
+    'pooling_mode_mean_tokens': 'mean', 'pooling_mode_mean_sqrt_len_tokens': 'mean_sqrt_len_tokens',
+    'pooling_mode_cls_token': 'cls', 'pooling_mode_max_tokens': 'max',
+    'pooling_mode_lasttoken': 'lasttoken', 'pooling_mode_weightedmean_tokens': 'weightedmean'}
 _KINDS = ('Transformer', 'Pooling', 'Normalize')
-# Names of the passages' prompt, in the library's order.
+# Names of the passages' prompt, in the library's order of preference.
 _PASSAGE_NAMES = ('document', 'passage', 'corpus')
 
 
 @dataclasses.dataclass(frozen=True)
-class Description:
+class RetrieverDescription:
     """The settings of a retriever's folder.
 
-    bert_folder: holds config.json and the weights.
-    pooling, normalize: as in ContrieverConfig; None where modules.json does not state them.
-    truncate_dim, max_tokens, query_prompt, passage_prompt: as in ContrieverConfig.
+    Attributes:
+      bert_folder: folder with config.json and the weights.
+      pooling, normalize: see ContrieverConfig; None if modules.json does not state them.
+      truncate_dim, max_tokens, query_prompt, passage_prompt: see ContrieverConfig.
     """
 
     bert_folder: pathlib.Path
@@ -52,47 +59,62 @@ class _Prompts:
     truncate_dim: int | None = None
 
 
-def describe(folder: pathlib.Path) -> Description:
-    """Reads the settings of a sentence-transformers folder; a folder without modules.json is a plain BERT folder.
+def describe(folder: pathlib.Path) -> RetrieverDescription:
+    """Reads the settings of a sentence-transformers folder. A folder without modules.json is a
+    plain BERT folder.
 
     Raises:
-      ModelFolderError: a file is broken, or says something that is not computed here; names the key.
+      ModelFolderError: a file is broken or has an unsupported setting; names the key.
     """
     path = folder / MODULES_FILE
     if not path.is_file():
         if (folder / PROMPTS_FILE).is_file():
-            raise errors.ModelFolderError(f'{folder}: has {PROMPTS_FILE} but no {MODULES_FILE}, which tells how to pool; copy the folder '
-                                          'again')
-        return Description(folder)
+            raise errors.ModelFolderError(f'{folder}: has {PROMPTS_FILE} but no {MODULES_FILE}, '
+                                          'which tells how to pool; copy the folder again')
+        return RetrieverDescription(folder)
     places = _module_folders(path)
     bert_folder, prompts = places['Transformer'], _read_prompts(folder / PROMPTS_FILE)
-    pooling = _read_pooling(places['Pooling'] / 'config.json', bool(prompts.query or prompts.passage))
+    has_prompts = bool(prompts.query or prompts.passage)
+    pooling = _read_pooling(places['Pooling'] / 'config.json', has_prompts)
     if 'Normalize' in places and (places['Normalize'] / 'config.json').is_file():
         options = places['Normalize'] / 'config.json'
-        known_keys.check(options, _read_object(options), known_keys.NORMALIZE)
-    # Searches compare by inner product, which is the cosine of normalised embeddings.
+        known_keys.check(options, hf_files.read_object(options), known_keys.NORMALIZE)
+    # Searches use the inner product, which equals the cosine for normalised embeddings.
     normalize = 'Normalize' in places or prompts.similarity == 'cosine'
-    return Description(bert_folder, pooling, normalize, prompts.truncate_dim, _read_limit(bert_folder), prompts.query, prompts.passage)
+    return RetrieverDescription(bert_folder, pooling, normalize, prompts.truncate_dim,
+                                _read_limit(bert_folder), prompts.query, prompts.passage)
 
 
-def write(folder: pathlib.Path, description: Description, emb_dim: int) -> None:
-    """Writes the settings beside a BERT's own files, for sentence-transformers. `bert_folder` is not used. Raises DiskFullError."""
-    # All modes are written, false ones too: sentence-transformers takes a missing mean mode for true.
+def write(folder: pathlib.Path, description: RetrieverDescription, emb_dim: int) -> None:
+    """Writes the settings for sentence-transformers beside a BERT's own files. Ignores
+    `bert_folder`.
+
+    Raises DiskFullError.
+    """
+    # All modes are written, even false ones: in sentence-transformers a missing mean mode is true.
     mode = next(name for name, ours in _POOLINGS.items() if ours == description.pooling)
-    atomic.write_json(folder / '1_Pooling' / 'config.json', {
-        'word_embedding_dimension': emb_dim, **{switch: name == mode for switch, name in _SWITCHES.items()}, 'include_prompt': True})
-    # sentence-transformers' own names of the folders; the Transformer lies in the root, so that transformers loads the folder too.
+    atomic.write_json(
+        folder / '1_Pooling' / 'config.json', {
+            'word_embedding_dimension': emb_dim,
+            **{switch: name == mode for switch, name in _SWITCHES.items()}, 'include_prompt': True})
+    # sentence-transformers' own names of the folders; the Transformer lies in the root, so that
+    # transformers loads the folder too.
     parts = [('Transformer', ''), ('Pooling', '1_Pooling')]
     if description.normalize:
         parts.append(('Normalize', '2_Normalize'))
-    atomic.write_json(folder / _TRANSFORMER_FILE, {'max_seq_length': description.max_tokens, 'do_lower_case': False})
-    atomic.write_json(folder / PROMPTS_FILE, {
-        'prompts': {'query': description.query_prompt, 'document': description.passage_prompt}, 'default_prompt_name': None,
-        'similarity_fn_name': 'cosine' if description.normalize else 'dot',
-        **({} if description.truncate_dim is None else {'truncate_dim': description.truncate_dim})})
-    modules = [{'idx': i, 'name': str(i), 'path': path, 'type': f'sentence_transformers.models.{kind}'}
+    atomic.write_json(folder / _TRANSFORMER_FILE,
+                      {'max_seq_length': description.max_tokens, 'do_lower_case': False})
+    options: dict[str, Any] = {
+        'prompts': {'query': description.query_prompt, 'document': description.passage_prompt},
+        'default_prompt_name': None,
+        'similarity_fn_name': 'cosine' if description.normalize else 'dot'}
+    if description.truncate_dim is not None:
+        options['truncate_dim'] = description.truncate_dim
+    atomic.write_json(folder / PROMPTS_FILE, options)
+    modules = [{'idx': i, 'name': str(i), 'path': path,
+                'type': f'sentence_transformers.models.{kind}'}
                for i, (kind, path) in enumerate(parts)]
-    # Last: it is what tells the folder from a plain BERT's.
+    # Last: this file distinguishes the folder from a plain BERT's.
     atomic.write_json(folder / MODULES_FILE, modules)
 
 
@@ -104,73 +126,85 @@ def _module_folders(path: pathlib.Path) -> dict[str, pathlib.Path]:
     places: dict[str, pathlib.Path] = {}
     for module in modules:
         known_keys.check(path, module, known_keys.MODULE)
-        # `type` is a full class path, which differs by version; a class of another package may do anything.
+        # `type` is a class path, which differs between versions. Another package's class may
+        # compute anything.
         package, _, kind = str(module.get('type')).rpartition('.')
         if kind not in _KINDS or package.split('.')[0] != 'sentence_transformers':
-            raise errors.ModelFolderError(f'{path}: module type {str(module.get("type"))!r} is not supported; a retriever is a '
-                                          'Transformer, a Pooling and perhaps a Normalize')
-        # `path` is '' where the files lie in the folder itself.
+            raise errors.ModelFolderError(f'{path}: module type {str(module.get("type"))!r} is not '
+                                          'supported; a retriever is a Transformer, a Pooling and '
+                                          'perhaps a Normalize')
+        # `path` is '' if the files lie in the folder itself.
         name = module.get('path', '')
         try:
             places[kind] = path.parent if name == '' else untrusted.inside(path.parent, name)
         except ValueError as error:
-            raise errors.ModelFolderError(f'{path}: module {kind}: {error}; copy the folder again') from error
+            raise errors.ModelFolderError(
+                f'{path}: module {kind}: {error}; copy the folder again') from error
     kinds = [str(module['type']).rpartition('.')[2] for module in modules]
     if kinds not in (list(_KINDS[:2]), list(_KINDS)):
-        raise errors.ModelFolderError(f'{path}: its modules are {", ".join(kinds) or "none"}; only Transformer, Pooling and perhaps '
-                                      'Normalize, in this order, are supported')
+        raise errors.ModelFolderError(f'{path}: its modules are {", ".join(kinds) or "none"}; only '
+                                      'Transformer, Pooling and perhaps Normalize, in this order, '
+                                      'are supported')
     return places
 
 
 def _read_pooling(path: pathlib.Path, has_prompts: bool) -> str:
-    options = _read_object(path)
+    options = hf_files.read_object(path)
     known_keys.check(path, options, known_keys.POOLING)
     if 'pooling_mode' in options:
         given = options['pooling_mode']
         found = list(given) if isinstance(given, list | tuple) else [given]
     else:
-        # Every switch off or missing means the mean to the library only where none is written at all, which no file has.
         found = [_SWITCHES[key] for key, on in options.items() if key in _SWITCHES and on is True]
-    # sentence-transformers joins the results of several modes to one longer embedding, which no Contriever has.
+    # sentence-transformers concatenates the results of several modes; a Contriever has one.
     if len(found) != 1 or found[0] not in _POOLINGS:
-        raise errors.ModelFolderError(f'{path}: pooling_mode is {", ".join(map(str, found)) or "not set"}; expected exactly one of '
+        modes = ', '.join(map(str, found)) or 'not set'
+        raise errors.ModelFolderError(f'{path}: pooling_mode is {modes}; expected exactly one of '
                                       f'{", ".join(_POOLINGS)}')
     if has_prompts and options.get('include_prompt', True) is not True:
-        raise errors.ModelFolderError(f'{path}: include_prompt is {options["include_prompt"]}; pooling without the tokens of the prompt '
-                                      'is not supported')
+        raise errors.ModelFolderError(f'{path}: include_prompt is {options["include_prompt"]}; '
+                                      'pooling without the tokens of the prompt is not supported')
     return _POOLINGS[found[0]]
 
 
 def check_width(folder: pathlib.Path, emb_dim: int) -> None:
-    """Checks that the pooling of a sentence-transformers folder expects states of `emb_dim` numbers. Raises ModelFolderError."""
+    """Checks that a sentence-transformers folder pools states of `emb_dim` numbers.
+
+    Raises ModelFolderError.
+    """
     if not (folder / MODULES_FILE).is_file():
         return
     path = _module_folders(folder / MODULES_FILE)['Pooling'] / 'config.json'
-    options = _read_object(path)
+    options = hf_files.read_object(path)
     for key in ('word_embedding_dimension', 'embedding_dimension'):
         if options.get(key, emb_dim) != emb_dim:
-            raise errors.ModelFolderError(f'{path}: {key} is {options[key]!r}, but the states have {emb_dim} numbers; copy the folder '
-                                          'again')
+            raise errors.ModelFolderError(f'{path}: {key} is {options[key]!r}, but the states have '
+                                          f'{emb_dim} numbers; copy the folder again')
 
 
 def _read_limit(folder: pathlib.Path) -> int | None:
-    """Returns the limit of an input in tokens; None where no file has one."""
+    """Returns the limit of an input in tokens; None if no file states one."""
     limit = None
-    path = next((file for name in _TRANSFORMER_FILES if (file := untrusted.inside(folder, name)).is_file()), None)
+    path = next(
+        (file for name in _TRANSFORMER_FILES if (file := untrusted.inside(folder, name)).is_file()),
+        None)
     tokenizer_path = folder / _TOKENIZER_FILE
-    tokenizer = _read_object(tokenizer_path) if tokenizer_path.is_file() else {}
+    tokenizer = hf_files.read_object(tokenizer_path, optional=True)
     if path is not None:
-        options = _read_object(path)
+        options = hf_files.read_object(path)
         known_keys.check(path, options, known_keys.SENTENCE_BERT)
         for name in known_keys.LOADERS:
             if arguments := options.get(name):
-                arguments = arguments if isinstance(arguments, dict) else {str(arguments): arguments}
+                if not isinstance(arguments, dict):
+                    arguments = {str(arguments): arguments}
                 known_keys.check(f'{path}: {name}', arguments, known_keys.LOADER_ARGUMENTS)
-        # The library lower-cases in addition; where the tokenizer does so already nothing changes.
+        # The library lower-cases before the tokenizer does. If both do, nothing changes.
         if options.get('do_lower_case') and not tokenizer.get('do_lower_case', True):
-            raise errors.ModelFolderError(f'{path}: do_lower_case is true, though {_TOKENIZER_FILE} says false; set both to the same value')
+            raise errors.ModelFolderError(f'{path}: do_lower_case is true, though '
+                                          f'{_TOKENIZER_FILE} says false; set both to the same '
+                                          'value')
         limit = _limit(path, options, 'max_seq_length')
-    # The library's newer files have the limit here. transformers writes 1e30 for none.
+    # Newer folders state the limit here. transformers writes 1e30 for no limit.
     return _limit(tokenizer_path, tokenizer, 'model_max_length') if limit is None else limit
 
 
@@ -179,36 +213,36 @@ def _limit(path: pathlib.Path, options: dict[str, Any], key: str) -> int | None:
     if value is None or (isinstance(value, int | float) and value >= 1e9):
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < 2:
-        raise errors.ModelFolderError(f'{path}: {key} is {value!r}, expected an integer of at least 2')
+        raise errors.ModelFolderError(f'{path}: {key} is {value!r}, expected an integer of at '
+                                      'least 2')
     return value
 
 
 def _read_prompts(path: pathlib.Path) -> _Prompts:
     if not path.is_file():
         return _Prompts()
-    options = _read_object(path)
+    options = hf_files.read_object(path)
     known_keys.check(path, options, known_keys.SENTENCE_TRANSFORMERS)
     prompts = options.get('prompts') or {}
-    if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
-        raise errors.ModelFolderError(f'{path}: prompts is {prompts!r}, expected an object of texts')
+    if not isinstance(prompts, dict) or not all(
+            isinstance(text, str | None) for text in prompts.values()):
+        raise errors.ModelFolderError(f'{path}: prompts is {prompts!r}, expected an object of '
+                                      'texts')
     default = options.get('default_prompt_name')
     if default is not None and default not in prompts:
-        raise errors.ModelFolderError(f'{path}: default_prompt_name is {default!r}, but prompts has only {", ".join(prompts) or "none"}')
-    # The default is for models that name neither side. Of a passage's names the library takes the first; an empty one stands in the files
-    # that it writes itself, beside the one that was meant.
+        raise errors.ModelFolderError(f'{path}: default_prompt_name is {default!r}, but prompts '
+                                      f'has only {", ".join(prompts) or "none"}')
+    # The default is for models that name neither side. The library uses the first of a passage's
+    # names. In its own files an empty one stands beside the intended one.
     named = any(name in prompts for name in ('query', *_PASSAGE_NAMES))
     fallback = '' if named or default is None else prompts[default] or ''
     similarity, truncate_dim = options.get('similarity_fn_name'), options.get('truncate_dim')
     if similarity not in (None, 'cosine', 'dot'):
-        raise errors.ModelFolderError(f'{path}: similarity_fn_name is {similarity!r}; only cosine and dot are supported')
-    if truncate_dim is not None and (not isinstance(truncate_dim, int) or isinstance(truncate_dim, bool) or truncate_dim < 1):
-        raise errors.ModelFolderError(f'{path}: truncate_dim is {truncate_dim!r}, expected an integer of at least 1')
+        raise errors.ModelFolderError(f'{path}: similarity_fn_name is {similarity!r}; only cosine '
+                                      'and dot are supported')
+    if truncate_dim is not None and (not isinstance(truncate_dim, int)
+                                     or isinstance(truncate_dim, bool) or truncate_dim < 1):
+        raise errors.ModelFolderError(f'{path}: truncate_dim is {truncate_dim!r}, expected an '
+                                      'integer of at least 1')
     passage = next((prompts[name] for name in _PASSAGE_NAMES if prompts.get(name)), fallback)
     return _Prompts(prompts.get('query') or fallback, passage, similarity, truncate_dim)
-
-
-def _read_object(path: pathlib.Path) -> dict[str, Any]:
-    options = hf_files.read_json(path)
-    if not isinstance(options, dict):
-        raise errors.ModelFolderError(f'{path}: expected a JSON object; copy the folder again')
-    return options

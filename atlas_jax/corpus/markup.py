@@ -1,41 +1,44 @@
-"""Title, sections and plain text of Markdown files and HTML pages."""
+"""Extracts title, sections and plain text of Markdown files and HTML pages."""
 
 import html.parser
 import re
 
-# No pattern has a repeat inside a repeat: on a hostile file those take exponential time.
+# No pattern has a repeat inside a repeat: on a hostile file it would take exponential time.
 _HEADING = re.compile(r' {0,3}(#{1,6})(?:[ \t]+(.*?))??(?:[ \t]+#+)?[ \t]*')
 _FENCE = re.compile(r' {0,3}(`{3,}|~{3,})')
 _UNDERLINE = re.compile(r' {0,3}(=+|-+)[ \t]*')
 _NOT_A_PARAGRAPH = re.compile(r'\s*$| {4}|\t|\s*(?:[-*+>|]|\d+[.)])(?:\s|$)')
-# Its first line must be a `name: value`: a file may open with a rule (---) and no front matter.
-_FRONT_MATTER = re.compile(r'---[ \t]*\n(?=[\w-]+[ \t]*:)(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)', re.DOTALL | re.MULTILINE)
-# One pair of parentheses inside the address, as Wikipedia's have.
+# The first line must be `name: value`: a file without front matter may begin with a rule (---).
+_FRONT_MATTER = re.compile(r'---[ \t]*\n(?=[\w-]+[ \t]*:)(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)',
+                           re.DOTALL | re.MULTILINE)
+# The address may contain a pair of parentheses, as Wikipedia's do.
 _LINK = re.compile(r'!?\[([^\[\]\n]*)\]\((?:[^()\s]|\([^()\s]*\))*(?:[ \t]+"[^"\n]*")?\)')
 _STRONG = re.compile(r'\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*')
 _CODE = re.compile(r'(`+[^`\n]+`+)')
-# Characters have at most seven digits; Python refuses to read those of thousands.
+# Code points have at most seven digits; Python refuses to parse integers of thousands.
 _LONG_NUMBER = re.compile('&#(?:[0-9]{8,}|[xX][0-9a-fA-F]{8,});?')
 _MOST_OPEN = 100
-# What surrounds the text of a page and repeats on every page of a site.
+# Elements around the text, which repeat on every page of a site.
 _AROUND_TAGS = ('nav', 'header', 'footer', 'aside')
-# No text for a reader stands in these.
+# Elements without text for a reader.
 _DROPPED_TAGS = ('script', 'style', 'noscript', 'template', 'svg', 'math', *_AROUND_TAGS)
-_DROPPED_ROLES = ('navigation', 'banner', 'contentinfo', 'complementary', 'search')  # the same as a div's attribute
+# Roles of a div with the same meaning.
+_DROPPED_ROLES = ('navigation', 'banner', 'contentinfo', 'complementary', 'search')
 _CONTAINERS = ('div', 'section', 'article', 'main', 'body')
 _HEADING_TAGS = ('h1', 'h2', 'h3', 'h4', 'h5', 'h6')
-# These end a paragraph; all other tags stand inside one.
-_BLOCK_TAGS = frozenset((
-    'address', 'article', 'aside', 'blockquote', 'body', 'caption', 'dd', 'details', 'div', 'dl', 'dt', 'fieldset', 'figcaption', 'figure',
-    'footer', 'form', 'header', 'hr', 'li', 'main', 'nav', 'ol', 'p', 'pre', 'section', 'summary', 'table', 'tbody', 'tfoot', 'thead', 'tr',
-    'ul'))
+# These tags end a paragraph; all others stand inside one.
+_BLOCK_TAGS = frozenset(
+    ('address', 'article', 'aside', 'blockquote', 'body', 'caption', 'dd', 'details', 'div', 'dl',
+     'dt', 'fieldset', 'figcaption', 'figure', 'footer', 'form', 'header', 'hr', 'li', 'main',
+     'nav', 'ol', 'p', 'pre', 'section', 'summary', 'table', 'tbody', 'tfoot', 'thead', 'tr', 'ul'))
 
 
 def read_markdown(text: str) -> tuple[str, list[tuple[str, str]]]:
     """Returns (title, [(section, text)]) of a Markdown file.
 
-    The title is that of the front matter, else the first heading, else ''. Text above the second heading has section ''. Links and images
-    become their words, strong marks are removed, code stays as it is.
+    The title is that of the front matter, or the first heading, or ''. Text above the second
+    heading has section ''. Links and images are replaced by their words and bold marks are removed,
+    except in code.
     """
     title = ''
     if front := _FRONT_MATTER.match(text):
@@ -70,30 +73,33 @@ def read_markdown(text: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _without_comments(text: str) -> str:
-    # Not by a pattern: with many unclosed comments `<!--.*?-->` takes quadratic time.
+    # Without a pattern: on many unclosed comments `<!--.*?-->` takes quadratic time.
     kept, position = [], 0
-    while (start := text.find('<!--', position)) >= 0 and (stop := text.find('-->', start + 4)) >= 0:
+    while (start := text.find('<!--', position)) >= 0:
+        if (stop := text.find('-->', start + 4)) < 0:
+            break
         kept.append(text[position:start])
         position = stop + 3
     return ''.join([*kept, text[position:]])
 
 
 def _heading(line: str, body: list[str], before: str) -> str | None:
-    """Returns the heading that this line makes, else None.
+    """Returns the heading that this line makes, or None.
 
-    A line of === or --- makes the line before it a heading; that line is then removed from `body`.
+    A line of === or --- makes the line before it a heading, which is removed from `body`.
     """
     if match := _HEADING.fullmatch(line):
         return _plain(match[2] or '').strip()
-    follows_one_line = body and body[-1] == _plain(before) and (len(body) < 2 or not body[-2].strip())
-    # A line below several lines, or below a list, is a rule or a table's border.
+    follows_one_line = body and body[-1] == _plain(before) and (
+        len(body) < 2 or not body[-2].strip())
+    # Below several lines or a list, the line is a rule or a table's border.
     if follows_one_line and _UNDERLINE.fullmatch(line) and not _NOT_A_PARAGRAPH.match(before):
         return body.pop().strip()
     return None
 
 
 def _plain(line: str) -> str:
-    """Returns the line with its links, images and strong marks reduced to their words; code spans stay as they are."""
+    """Returns the line with links, images and bold marks reduced to words, except in code spans."""
     plain = []
     for number, part in enumerate(_CODE.split(line)):
         is_code = number % 2 == 1  # split by a pattern with one group: text and code alternate
@@ -105,12 +111,12 @@ def _plain(line: str) -> str:
 
 
 def read_html(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """Returns (title, [(section, text)]) of a page; broken HTML is read as far as it goes.
+    """Returns (title, [(section, text)]) of a page; broken HTML is read as far as possible.
 
-    Scripts, styles, navigation, footers and asides are no text. Of headers only the headings count.
+    Scripts, styles, navigation, footers and asides are dropped; of headers, only headings are kept.
 
-    The title is the page's <title>, else its first heading. Text above the first heading has section ''; so has text below a first heading
-    that is part of the title.
+    The title is the page's <title>, or its first heading. Text above the first heading has section
+    '', and so does text below a first heading that is part of the title.
     """
     parser = _HtmlPage()
     parser.feed(_tamed(text))
@@ -121,14 +127,18 @@ def read_html(text: str) -> tuple[str, list[tuple[str, str]]]:
     # The first heading repeats the page's title; <title> may add the site's name.
     if rest and rest[0][0] in title:
         body, rest = body + rest[0][1], rest[1:]
-    return title, [(heading, '\n\n'.join(paragraphs)) for heading, paragraphs in [('', body), *rest]]
+    return title, [
+        (heading, '\n\n'.join(paragraphs)) for heading, paragraphs in [('', body), *rest]]
 
 
 def _tamed(text: str) -> str:
-    """Returns a page that html.parser reads in linear time: it looks for the end of each comment and tag up to the end of the page."""
+    """Returns the page changed so that html.parser reads it in linear time.
+
+    html.parser searches the rest of the page for the end of each comment and tag.
+    """
     # As in browsers, <![ opens a comment that ends at the next >.
     text = _without_comments(text).replace('<!--', '').replace('<![', '<!')
-    # No tag ends behind the last >.
+    # No tag ends after the last >.
     tags, end, rest = text.rpartition('>')
     return _LONG_NUMBER.sub('\ufffd', tags + end + rest.replace('<', '&lt;'))
 
@@ -145,11 +155,13 @@ class _HtmlPage(html.parser.HTMLParser):
         self._words: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == 'main':  # never inside what is dropped: a <nav> that was not closed ends here
+        if tag == 'main':  # a <nav> that was not closed ends here
             self._open_dropped.clear()
-        # Containers in what is dropped are counted too, so that an end tag that is not theirs shows where it ends.
-        if tag in _DROPPED_TAGS or tag in _CONTAINERS and (self._open_dropped or dict(attrs).get('role') in _DROPPED_ROLES):
-            if tag in _BLOCK_TAGS:  # a formula or an icon may stand inside a sentence
+        # Containers inside dropped elements are tracked too: an end tag that is not theirs then
+        # ends the dropped element.
+        if tag in _DROPPED_TAGS or tag in _CONTAINERS and (
+                self._open_dropped or dict(attrs).get('role') in _DROPPED_ROLES):
+            if tag in _BLOCK_TAGS:  # not for formulas and icons, which stand inside sentences
                 self.end_paragraph()
             if len(self._open_dropped) < _MOST_OPEN:  # the list is searched at every end tag
                 self._open_dropped.append(tag)
@@ -157,7 +169,8 @@ class _HtmlPage(html.parser.HTMLParser):
             self._in_title = True
         elif tag in _HEADING_TAGS:
             self.end_paragraph()
-            self._in_heading, self._in_title = not self._open_dropped or self._in_header, False  # an open <title> ends here
+            # An open <title> ends here.
+            self._in_heading, self._in_title = not self._open_dropped or self._in_header, False
         elif tag in _BLOCK_TAGS:
             self.end_paragraph()
             self._in_title = False
@@ -166,7 +179,7 @@ class _HtmlPage(html.parser.HTMLParser):
 
     @property
     def _in_header(self) -> bool:
-        """True in a <header>, which often has the heading of the text below."""
+        """True in a <header>, which often holds the heading of the text below."""
         return set(self._open_dropped) - set(_CONTAINERS) == {'header'}
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -175,13 +188,13 @@ class _HtmlPage(html.parser.HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         if tag in self._open_dropped:
-            # Tags left open inside are closed with it, as browsers do.
+            # As in browsers, tags left open inside are closed too.
             while self._open_dropped.pop() != tag:
                 pass
             if tag in _BLOCK_TAGS:
                 self.end_paragraph()  # a heading in a header may have been left open
         elif tag in _CONTAINERS:
-            # It began before what is dropped, which was left open.
+            # It began before the dropped element, which was left open.
             self._open_dropped.clear()
             self.end_paragraph()
         elif tag == 'title':

@@ -1,1 +1,1 @@
-"""Results of evaluations: kept as they come, read again, and turned into figures, comparisons and a page; and retrieval alone."""
+"""Evaluates models and searchers, and turns results into figures and pages."""

@@ -1,4 +1,4 @@
-"""Figures of results: means with standard errors and bootstrap intervals, by label, by index, and two runs compared."""
+"""Computes figures of results: means with standard errors and intervals, and comparisons."""
 
 import collections
 import math
@@ -12,33 +12,35 @@ from atlas_jax.metrics import retrieval as retrieval_metrics
 from atlas_jax.metrics import risk, statistics
 from atlas_jax.tasks import task as task_lib
 
-# Cut-offs of the reported recalls; papers report most of these.
+# Cut-offs of the reported recalls; papers use most of these.
 TOP = (1, 2, 5, 10, 20, 50, 100)
-_MOST_POINTS = 200  # of a curve
-_MOST_VALUES = 300  # of a label; more are ids, not groups
+_MOST_POINTS = 200  # points of a curve
+_MOST_VALUES = 300  # values of a label; with more it is an id, not a group
 
 
 def metrics_of(rows: Sequence[Row]) -> list[str]:
     """Returns the metrics that every row has, the main one first."""
-    # In the order in which they were written: a task names its main metric first.
-    return [name for name in (rows[0] if rows else ()) if name in METRICS and all(name in row for row in rows)]
+    # Rows keep the task's order, which has the main metric first.
+    return [name for name in (rows[0] if rows else ())
+            if name in METRICS and all(name in row for row in rows)]
 
 
-def of_rows(rows: Sequence[Row], top_k: int | None = None, intervals: bool = True) -> dict[str, Any]:
-    """Returns the figures that programs read, by name; `stderr` is that of the first metric.
+def of_rows(rows: Sequence[Row], top_k: int | None = None,
+            intervals: bool = True) -> dict[str, Any]:
+    """Returns figures by name; `stderr` is the standard error of the main metric.
 
     Args:
-      rows: of one index.
-      top_k: recalls are reported up to so many passages; None is the most that a question has got.
-      intervals: with `NAME_interval`, the bounds of the 95 % bootstrap interval, for each mean.
+      rows: Rows of one index.
+      top_k: Largest cut-off of recalls; None is the most passages that a question got.
+      intervals: Adds `NAME_interval`, the bounds of the 95 % bootstrap interval, for each mean.
     """
     figures: dict[str, Any] = {}
 
     def add(name: str, values: Sequence[float], with_error: bool = False) -> None:
         figures[name], error = statistics.mean_and_standard_error(values)
-        # One question has neither.
+        # A single question has no standard error and no interval.
         if with_error and len(values) > 1:
-            # Programs read `stderr` of the main metric under one name, whatever the task.
+            # The main metric's is always named `stderr`, whatever the task.
             figures[f'{name}_stderr' if 'stderr' in figures else 'stderr'] = error
         if intervals and len(values) > 1:
             figures[f'{name}_interval'] = list(statistics.bootstrap_interval(values))
@@ -56,10 +58,11 @@ def of_rows(rows: Sequence[Row], top_k: int | None = None, intervals: bool = Tru
     return figures
 
 
-def by_label(rows: Sequence[Row], names: Sequence[str] = task_lib.LABELS) -> dict[str, dict[str, Any]]:
-    """Returns for each label that the rows have: figures by its values (`values`), and the mean over the values (`macro`).
+def by_label(rows: Sequence[Row],
+             names: Sequence[str] = task_lib.LABELS) -> dict[str, dict[str, Any]]:
+    """Returns figures by label: those of each value (`values`), and means over values (`macro`).
 
-    Rows without the label are left out of it; a label of one value, or of more than 300, is left out.
+    Rows without the label are left out, and so are labels of one value or of more than 300.
     """
     found: dict[str, dict[str, Any]] = {}
     for name in names:
@@ -69,18 +72,18 @@ def by_label(rows: Sequence[Row], names: Sequence[str] = task_lib.LABELS) -> dic
                 groups[str(row['labels'][name])].append(row)
         if not 2 <= len(groups) <= _MOST_VALUES:
             continue
-        shared = [metric for metric in metrics_of(rows)]
         macro = {}
-        for metric in shared:
+        for metric in metrics_of(rows):
             values = [[row[metric] for row in group] for group in groups.values()]
             mean = sum(sum(group) / len(group) for group in values) / len(values)
             macro[metric] = {'mean': mean, 'interval': list(statistics.macro_interval(values))}
-        found[name] = {'values': {value: of_rows(groups[value]) for value in sorted(groups)}, 'macro': macro}
+        found[name] = {'values': {value: of_rows(groups[value]) for value in sorted(groups)},
+                       'macro': macro}
     return found
 
 
 def by_index(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Returns the rows of each index that the same questions were asked with, in the order of the file; '' where there is one alone."""
+    """Returns the rows of each index by name, in the order of the file; '' names a single index."""
     found: dict[str, list[Row]] = collections.defaultdict(list)
     for row in rows:
         found[row.get('index_name', '')].append(row)
@@ -88,42 +91,50 @@ def by_index(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def complete(rows: Sequence[Row], by: Sequence[str] = task_lib.LABELS) -> dict[str, Any]:
-    """Returns all figures of a results file: those of its rows, `by` label; with several indexes, each under `indexes`.
+    """Returns all figures of a results file: those of its rows, and those `by` label.
 
-    Several indexes are compared with the first one under `exchange`, where both answered the same questions.
+    With several indexes, `indexes` has the figures of each, and `exchange` the comparison of each
+    with the first.
     """
     parts = by_index(rows)
 
     def figures(part: Sequence[Row]) -> dict[str, Any]:
         labelled = by_label(part, by)
-        return of_rows(part) | of_agreement(part) | of_confidence(part) | ({'by': labelled} if labelled else {})
+        found = of_rows(part) | of_agreement(part) | of_confidence(part)
+        return found | ({'by': labelled} if labelled else {})
 
     if len(parts) == 1:
         return figures(rows)
     first = next(iter(parts))
     return {'indexes': {name: figures(part) for name, part in parts.items()},
-            'exchange': {name: compared(parts[first], part) for name, part in parts.items() if name != first}}
+            'exchange': {name: compared(parts[first], part)
+                         for name, part in parts.items() if name != first}}
 
 
 def of_agreement(rows: Sequence[Row]) -> dict[str, Any]:
     """Returns how far retriever and reader agree on the passages, with bootstrap intervals.
 
-    `rank_correlation` is the mean over the questions of Spearman's correlation of the passages' retrieval scores with the attention that
-    each got; `agreement` is the share of questions whose best-scored passage got most attention. Nothing where no question has two passages
-    of different scores and attentions, or where some rows were written without their passages.
+    `rank_correlation` is the mean over questions of Spearman's correlation of the passages'
+    retrieval scores with their attention; `agreement` is the share of questions whose best-scored
+    passage got most attention. Empty if some rows lack their passages, or no question has two
+    passages with different scores and attentions.
     """
-    # Of a part of the questions alone it would be another figure: an evaluation that went on has the later ones' passages only.
+    # A part of the questions would give another figure; a resumed evaluation may have the passages
+    # of later ones only.
     if any('passages' not in row for row in rows):
         return {}
-    pairs = [[(each['score'], each['attention']) for each in results.passages_of(row) if {'score', 'attention'} <= each.keys()]
-             for row in rows]
-    correlations = [retrieval_metrics.rank_correlation([score for score, _ in pair], [share for _, share in pair]) for pair in pairs]
-    both = {number: value for number, value in enumerate(correlations) if value is not None}
-    if not both:
+    correlations, agreements = [], []
+    for row in rows:
+        pairs = [(each['score'], each['attention']) for each in results.passages_of(row)
+                 if {'score', 'attention'} <= each.keys()]
+        scores, shares = zip(*pairs, strict=True) if pairs else ((), ())
+        if (correlation := retrieval_metrics.rank_correlation(scores, shares)) is not None:
+            correlations.append(correlation)
+            agreements.append(float(max(pairs)[1] == max(shares)))
+    if not correlations:
         return {}
-    first = [float(max(pairs[number])[1] == max(attention for _, attention in pairs[number])) for number in both]
     found: dict[str, Any] = {}
-    for name, values in (('rank_correlation', list(both.values())), ('agreement', first)):
+    for name, values in (('rank_correlation', correlations), ('agreement', agreements)):
         found[name] = sum(values) / len(values)
         if len(values) > 1:
             found[f'{name}_interval'] = list(statistics.bootstrap_interval(values))
@@ -131,12 +142,12 @@ def of_agreement(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def of_confidence(rows: Sequence[Row]) -> dict[str, Any]:
-    """Returns what the confidences are worth: `aurc`, `ece`, `coverage_at_95` with their bootstrap intervals, and two curves.
+    """Returns the quality of the confidences; empty if a row has no confidence.
 
-    `risk_coverage` is the risk by coverage, `reliability` the share of right answers by confidence, in bins of equally many.
-
-    Of answers that were withheld also `coverage`, the share that was not, and `answered_METRIC`, the main metric of these. Nothing where a
-    row has no confidence.
+    These are `aurc`, `ece` and `coverage_at_95` with bootstrap intervals, and two curves:
+    `risk_coverage`, and `reliability`, the share of right answers by confidence in bins of equal
+    size. If answers were withheld, `coverage` is the share of the others, and `answered_METRIC`
+    their main metric.
     """
     names = metrics_of(rows)
     if not names or any(row.get('confidence') is None for row in rows):
@@ -154,19 +165,22 @@ def of_confidence(rows: Sequence[Row]) -> dict[str, Any]:
         if answered:
             found[f'answered_{names[0]}'], _ = statistics.mean_and_standard_error(answered)
     coverages, risks = risk.risk_coverage(*columns)
-    # The last point, the risk of answering all, stays whatever the step is.
+    # Always with the last point, the risk of answering all.
     kept = sorted({*range(0, len(risks), -(-len(risks) // _MOST_POINTS)), len(risks) - 1})
     confidences, shares, answers = zip(*risk.reliability(*columns), strict=True)
-    found['reliability'] = {'confidence': list(confidences), 'right': list(shares), 'answers': list(answers)}
-    return found | {'risk_coverage': {'coverage': [coverages[i] for i in kept], 'risk': [risks[i] for i in kept]}}
+    return found | {
+        'reliability': {'confidence': list(confidences), 'right': list(shares),
+                        'answers': list(answers)},
+        'risk_coverage': {'coverage': [coverages[i] for i in kept],
+                          'risk': [risks[i] for i in kept]}}
 
 
 def compared(before: Sequence[Row], after: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Compares two runs over the same questions, for each metric that both have, and each recall where all have ranks.
+    """Compares two runs over the same questions, by each metric and recall that both have.
 
     Returns:
-      By metric: `before`, `after`, `difference` (after - before) with its 95 % bootstrap `interval`, and `p_value` of the randomization
-      test, two-sided; questions are taken in pairs.
+      By metric: `before`, `after`, `difference` (after - before) with its 95 % bootstrap
+      `interval`, and `p_value` of a two-sided randomization test; questions are paired.
 
     Raises ConfigError: the runs did not answer the same questions, or share no metric.
     """
@@ -175,42 +189,50 @@ def compared(before: Sequence[Row], after: Sequence[Row]) -> dict[str, dict[str,
     if not shared:
         raise errors.ConfigError('the two results have no metric in common')
     found = {}
-    columns = {name: ([row[name] for row, _ in pairs], [row[name] for _, row in pairs]) for name in shared}
+    columns = {
+        name: ([row[name] for row, _ in pairs], [row[name] for _, row in pairs]) for name in shared}
     for name, (first, second) in (columns | _recalls_of(pairs)).items():
         difference, low, high = statistics.paired_difference(first, second)
-        found[name] = {'before': sum(first) / len(first), 'after': sum(second) / len(second), 'difference': difference,
-                       'interval': [low, high], 'p_value': statistics.paired_p_value(first, second)}
+        found[name] = {
+            'before': sum(first) / len(first), 'after': sum(second) / len(second),
+            'difference': difference, 'interval': [low, high],
+            'p_value': statistics.paired_p_value(first, second)}
     return found
 
 
 def _recalls_of(pairs: Sequence[tuple[Row, Row]]) -> dict[str, tuple[list[float], list[float]]]:
-    """Returns recalls by name, per question (before, after), up to as many passages as both have."""
-    most = min(max((row.get('retrieved', 0) for row in rows), default=0) for rows in zip(*pairs, strict=True))
+    """Returns (before, after) of each recall, per question, up to as many passages as both have."""
+    most = min(max((row.get('retrieved', 0) for row in rows), default=0)
+               for rows in zip(*pairs, strict=True))
     before, after = (of_passages(rows, most) for rows in zip(*pairs, strict=True))
-    # Of the same questions alone: some may have no rank.
-    return {name: (before[name], after[name]) for name in before if '_recall_at_' in name and name in after
-            and len(before[name]) == len(after[name]) == len(pairs)}
+    # Only if all questions have ranks, since they are paired.
+    return {name: (before[name], after[name]) for name in before if '_recall_at_' in name
+            and name in after and len(before[name]) == len(after[name]) == len(pairs)}
 
 
 def matched(before: Sequence[Row], after: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Pairs the rows of the same questions. Raises ConfigError: they are not of the same questions."""
-    # By number and text: the same number in another file is another question.
-    theirs = {_asked(row): row for row in after}
-    missing = [row for row in before if _asked(row) not in theirs]
+    """Pairs the rows of the same questions.
+
+    Raises ConfigError: the questions differ.
+    """
+    theirs = {question_key(row): row for row in after}
+    missing = [row for row in before if question_key(row) not in theirs]
     if missing or len(theirs) != len(before):
-        shown = f'; the first one that the second lacks is {missing[0]["example_id"]}: "{missing[0]["question"][:60]}"' if missing else ''
-        raise errors.ConfigError(f'the two results are not of the same questions ({len(before)} and {len(after)}){shown}; answer the same '
-                                 'file with both')
-    return [(row, theirs[_asked(row)]) for row in before]
+        first = (f'; the first one that the second lacks is {missing[0]["example_id"]}: '
+                 f'"{missing[0]["question"][:60]}"' if missing else '')
+        raise errors.ConfigError(f'the two results are not of the same questions ({len(before)} '
+                                 f'and {len(after)}){first}; answer the same file with both')
+    return [(row, theirs[question_key(row)]) for row in before]
 
 
-def _asked(row: Row) -> tuple[str, str]:
+def question_key(row: Row) -> tuple[str, str]:
+    """Returns number and text of a question; numbers repeat between files."""
     return str(row['example_id']), row['question']
 
 
 def _perplexity(rows: Sequence[Row], intervals: bool) -> dict[str, Any]:
-    """Returns the loss by token of all targets together, and its exponential."""
-    # By token, not by question: long targets count for what they are, as in the original.
+    """Returns the loss per token over all targets, and its exponential."""
+    # Per token, as in the original, so that longer targets weigh more.
     counted = [row for row in rows if 'nll' in row]
     tokens = sum(row['target_tokens'] for row in counted)
     if not tokens:
@@ -218,8 +240,10 @@ def _perplexity(rows: Sequence[Row], intervals: bool) -> dict[str, Any]:
     loss = sum(row['nll'] for row in counted) / tokens
     figures: dict[str, Any] = {'eval_loss': loss, 'perplexity': _exp(loss)}
     if intervals and len(counted) > 1:
-        bounds = statistics.ratio_interval([row['nll'] for row in counted], [row['target_tokens'] for row in counted])
-        figures |= {'eval_loss_interval': list(bounds), 'perplexity_interval': [_exp(bound) for bound in bounds]}
+        bounds = statistics.ratio_interval([row['nll'] for row in counted],
+                                           [row['target_tokens'] for row in counted])
+        figures |= {'eval_loss_interval': list(bounds),
+                    'perplexity_interval': [_exp(bound) for bound in bounds]}
     return figures
 
 
@@ -237,7 +261,7 @@ def _correlations(rows: Sequence[Row]) -> Mapping[str, list[float]]:
 
 
 def of_passages(rows: Sequence[Row], top_k: int) -> dict[str, list[float]]:
-    """Returns the figures of what was retrieved, per question of which they mean something."""
+    """Returns retrieval metrics by name, one value a question that has ranks."""
     cuts = [k for k in TOP if k <= top_k]
     answered = [row['answer_rank'] for row in rows if 'answer_rank' in row]
     golden = [row for row in rows if 'gold_ranks' in row]
@@ -247,15 +271,18 @@ def of_passages(rows: Sequence[Row], top_k: int) -> dict[str, list[float]]:
         for name, ranks in (('answer', answered), ('gold', first)):
             if ranks:
                 found[f'{name}_recall_at_{k}'] = retrieval_metrics.hits_at_k(ranks, k)
-    # Of the passages that were retrieved: a rank beyond them counts 0.
+    # A rank beyond the top_k counts 0.
     if golden and cuts:
-        found['gold_mrr'] = [0.0 if rank is None or rank >= top_k else 1 / (rank + 1) for rank in first]
+        found['gold_mrr'] = [0.0 if rank is None or rank >= top_k else 1 / (rank + 1)
+                             for rank in first]
         if top_k >= 10:
-            found['gold_ndcg_at_10'] = [retrieval_metrics.ndcg_of_ranks(row['gold_ranks'], len(row['gold_docids']), 10) for row in golden]
+            found['gold_ndcg_at_10'] = [
+                retrieval_metrics.ndcg_of_ranks(row['gold_ranks'], len(row['gold_docids']), 10)
+                for row in golden]
     return found
 
 
-def shown(values: Sequence[float]) -> str:
-    """Returns a mean with its interval as people read it. Raises ValueError: no value is given."""
+def mean_text(values: Sequence[float]) -> str:
+    """Returns a mean with its interval as text. Raises ValueError: there are no values."""
     low, high = statistics.bootstrap_interval(values)
     return f'{sum(values) / len(values):.3f} ({low:.3f} to {high:.3f})'

@@ -1,4 +1,4 @@
-"""The page of a run: how it learns, and its last evaluation."""
+"""The page of a run: its learning curves and its last evaluation."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ FILE = 'report.html'
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluated:
-    """The part of an evaluation that the page shows: a run need not keep all rows with their passages until the next one.
+class EvaluationPoint:
+    """An evaluation as the page shows it, so that a run need not keep all rows and passages.
 
     Attributes:
-      figures: of `figures.complete`.
-      examples: the worst and the best answers.
-      warning: the guard's line, if it has one.
+      figures: Figures of `figures.complete`.
+      examples: The worst and the best answers.
+      warning: The guard's warning, or ''.
     """
 
     figures: dict[str, Any]
@@ -26,34 +26,33 @@ class Evaluated:
     warning: str = ''
 
     @classmethod
-    def of(cls, rows: Sequence[Row], warning: str = '') -> 'Evaluated':
-        """Makes it of rows of results."""
+    def from_rows(cls, rows: Sequence[Row], warning: str = '') -> 'EvaluationPoint':
+        """Makes the point from rows of results."""
         return cls(figures.complete(rows, ()), parts.extremes(rows), warning)
 
 
-def page(name: str, history: Sequence[Row], last: Evaluated | None = None, peak_bytes: int | None = None) -> html.Report:
+def page(name: str, history: Sequence[Row], last: EvaluationPoint | None = None,
+         peak_bytes: int | None = None) -> str:
     """Returns the page.
 
     Args:
-      name: of the run.
-      history: its rows of metrics, a row a step.
-      last: the last evaluation while training; None where there was none in this process.
-      peak_bytes: peak of this process's resident memory.
+      name: Name of the run.
+      history: Its metrics, a row a step.
+      last: The last evaluation during training; None if this process made none.
+      peak_bytes: Peak resident memory of this process.
     """
-    made = html.Report(f'Run {name}')
-    made.section('Learning')
-    parts.curves(made, {'': history})
     measured = [row for row in history if any(column.startswith('eval_') for column in row)]
-    made.section('Retrieval, first and last evaluation')
-    parts.recall(made, {f'step {row["step"]}': {column.removeprefix('eval_'): value for column, value in row.items()}
-                        for row in [*measured[:1], *measured[1:][-1:]]})
-    if last is not None:
-        made.section(f'Last evaluation, step {measured[-1]["step"]}')
-        if last.warning:
-            made.paragraph(f'{last.warning[0].upper()}{last.warning[1:]}.')
-        parts.means(made, last.figures)
-        parts.examples(made, last.examples, level=3)
-    made.section('Seconds and memory')
-    parts.steps(made, history)
-    parts.resources(made, {}, peak_bytes)
-    return made
+    recalls = {
+        f'step {row["step"]}': {column.removeprefix('eval_'): value
+                                for column, value in row.items()}
+        for row in [*measured[:1], *measured[1:][-1:]]}
+    return html.page(
+        f'Run {name}',
+        html.section('Learning', parts.curves({'': history})),
+        html.section('Retrieval, first and last evaluation', parts.recall(recalls)),
+        html.Part('') if last is None else html.section(
+            f'Last evaluation, step {measured[-1]["step"]}',
+            *([html.paragraph(f'{last.warning[0].upper()}{last.warning[1:]}.')]
+              if last.warning else []),
+            parts.means(last.figures), parts.examples(last.examples, level=3)),
+        html.section('Seconds and memory', parts.steps(history), parts.resources({}, peak_bytes)))

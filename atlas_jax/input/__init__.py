@@ -1,1 +1,1 @@
-"""From examples to token batches (Grain)."""
+"""Turns examples and passages into token batches (Grain)."""

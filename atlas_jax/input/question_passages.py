@@ -1,7 +1,8 @@
-"""Questions with passages that answer them and passages that do not, from files: what a retriever is fine-tuned on.
+"""Reads questions with positive and negative passages, on which a retriever is fine-tuned.
 
-A line has `question`, `positive_passages` and perhaps `negative_passages`, lists of passages with `text`, `title` and `section`, or of
-texts. DPR's files (Karpukhin et al. 2020) are read too: an array or lines with `positive_ctxs` and `hard_negative_ctxs`.
+A line has `question`, `positive_passages` and optionally `negative_passages`: lists of texts, or of
+passages with `text`, `title` and `section`. DPR's files (Karpukhin et al. 2020) are read too: an
+array or lines with `positive_ctxs` and `hard_negative_ctxs`.
 """
 
 import dataclasses
@@ -20,13 +21,18 @@ from atlas_jax.input.text_inputs import FormatEncoder
 from atlas_jax.io import file_list, json_array, jsonl
 from atlas_jax.runtime import progress
 
-POSITIVES, NEGATIVES = ('positive_passages', 'positive_ctxs'), ('negative_passages', 'hard_negative_ctxs')
-_REMEDY = 'each line needs a question and a list positive_passages; `atlas-jax data negatives` writes such files'
+POSITIVES = ('positive_passages', 'positive_ctxs')
+NEGATIVES = ('negative_passages', 'hard_negative_ctxs')
+_REMEDY = ('each line needs a question and a list positive_passages; `atlas-jax data negatives` '
+           'writes such files')
 
 
 @dataclasses.dataclass(frozen=True)
-class Question:
-    """A question with its passages; `dropped` counts negatives that equal one of its positives and were left out."""
+class QuestionWithPassages:
+    """A question with its passages.
+
+    `dropped` counts negatives that were left out because they equal a positive.
+    """
 
     text: str
     positives: tuple[Passage, ...]
@@ -34,57 +40,70 @@ class Question:
     dropped: int = 0
 
 
-def read(paths: file_list.Paths) -> Iterator[Question]:
-    """Yields the questions of files. Raises InputFileError: no such file, no question, no positive, or a passage without text; the line."""
+def read(paths: file_list.Paths) -> Iterator[QuestionWithPassages]:
+    """Yields the questions of files.
+
+    Raises InputFileError: no such file, or a line without question, without positive, or with a
+    passage without text; names the line.
+    """
     for file in file_list.files_of(paths):
         for line, row in _rows(str(file)):
             yield question_of(row, str(file), line)
 
 
-def question_of(row: dict[str, Any], file: str, line: int, needs_positive: bool = True) -> Question:
+def question_of(row: dict[str, Any], file: str, line: int,
+                needs_positive: bool = True) -> QuestionWithPassages:
     """Returns the question of a row. Raises InputFileError: see `read`."""
     text = row.get('question')
     if not isinstance(text, str) or not text.strip():
-        raise errors.InputFileError(file, 'empty or missing', line=line, field='question', remedy=_REMEDY)
+        raise errors.InputFileError(file, 'empty or missing', line=line, field='question',
+                                    remedy=_REMEDY)
     positives, negatives = (_passages(row, names, file, line) for names in (POSITIVES, NEGATIVES))
     if needs_positive and not positives:
-        raise errors.InputFileError(file, 'empty or missing', line=line, field=POSITIVES[0], remedy=_REMEDY)
-    # A question that has to tell a passage from itself learns noise.
+        raise errors.InputFileError(file, 'empty or missing', line=line, field=POSITIVES[0],
+                                    remedy=_REMEDY)
+    # A positive among the negatives would only teach noise.
     known = {(passage.full_title, passage.text) for passage in positives}
-    kept = tuple(passage for passage in negatives if (passage.full_title, passage.text) not in known)
-    return Question(text, positives, kept, len(negatives) - len(kept))
+    kept = tuple(passage for passage in negatives
+                 if (passage.full_title, passage.text) not in known)
+    return QuestionWithPassages(text, positives, kept, len(negatives) - len(kept))
 
 
 def _rows(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line from 1, row) of JSON lines, or of DPR's one array, whose elements count as lines."""
-    # DPR's training files are gigabytes in one array: element by element, never as a whole.
+    """Yields (line from 1, row) of JSON lines, or of DPR's array, whose elements count as lines."""
+    # DPR's training files are arrays of gigabytes, so elements are read one at a time.
     if json_array.opening(file).kind != 'array':
         yield from jsonl.read(file)
         return
     for number, row in json_array.elements(file):
         if not isinstance(row, dict):
-            raise errors.InputFileError(file, f'expected an object, found {type(row).__name__}', line=number + 1, remedy=_REMEDY)
+            raise errors.InputFileError(file, f'expected an object, found {type(row).__name__}',
+                                        line=number + 1, remedy=_REMEDY)
         yield number + 1, row
 
 
-def _passages(row: dict[str, Any], names: Sequence[str], file: str, line: int) -> tuple[Passage, ...]:
-    # Our name first, where a converted file has both.
+def _passages(row: dict[str, Any], names: Sequence[str], file: str,
+              line: int) -> tuple[Passage, ...]:
+    # Our own name wins if a converted file has both.
     name = next((name for name in names if name in row), names[0])
     found = row.get(name, [])
     if not isinstance(found, list):
-        raise errors.InputFileError(file, f'is {type(found).__name__}', line=line, field=name, remedy='it must be a list of passages')
+        raise errors.InputFileError(file, f'is {type(found).__name__}', line=line, field=name,
+                                    remedy='it must be a list of passages')
     passages = []
     for number, each in enumerate(found):
         if not isinstance(each, dict | str):
-            raise errors.InputFileError(file, f'is {type(each).__name__}', line=line, field=f'{name}[{number}]',
-                                        remedy='a passage is a text, or an object with text and perhaps title')
-        passages.append(passage_of({'text': each} if isinstance(each, str) else each, file, line, f'{name}[{number}].'))
+            raise errors.InputFileError(
+                file, f'is {type(each).__name__}', line=line, field=f'{name}[{number}]',
+                remedy='a passage is a text, or an object with text and perhaps title')
+        passage = {'text': each} if isinstance(each, str) else each
+        passages.append(passage_of(passage, file, line, f'{name}[{number}].'))
     return tuple(passages)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """A question's ids, and the numbers of its passages among all."""
+    """A question's token ids, and its passages as numbers among all passages."""
 
     ids: tuple[int, ...]
     positives: tuple[int, ...]
@@ -92,23 +111,31 @@ class _Row:
 
 
 class QuestionPairs:
-    """Questions, each with one of its positives and some of its hard negatives, a row of a ContrastiveBatch each; see pipeline.Pairs."""
+    """Questions, each with a positive and some hard negatives; implements pipeline.Pairs.
 
-    def __init__(self, paths: file_list.Paths, query: FormatEncoder, passage: FormatEncoder, hard_negatives: int):
-        """Reads and tokenises files; says how many negatives equal a positive, and how many questions have too few of them.
+    Each is one row of a ContrastiveBatch.
+    """
+
+    def __init__(self, paths: file_list.Paths, query: FormatEncoder, passage: FormatEncoder,
+                 hard_negatives: int):
+        """Reads and tokenises files.
+
+        Prints how many negatives equal a positive, how many questions have too few negatives, and
+        how many texts were cut.
 
         Args:
-          paths: files, folders and patterns.
-          query: the retriever's format of a query, with its limit.
-          passage: the retriever's format of a passage, with its limit.
-          hard_negatives: of a row; questions with fewer have empty places.
+          paths: Files, folders and patterns.
+          query: The retriever's format of a query, with its limit.
+          passage: The retriever's format of a passage, with its limit.
+          hard_negatives: Hard negatives in a row; missing ones are empty slots.
 
         Raises InputFileError: see `read`.
         """
-        # Tokenised once, and not at every draw: widths and lengths have to be known before anything is traced.
+        # Tokenised up front: widths and lengths must be known before tracing.
         self._hard_negatives, dropped, few = hard_negatives, 0, 0
         self._rows: list[_Row] = []
-        numbers: dict[tuple[int, ...], int] = {}  # of each passage by its ids, so that equal ones are known as such
+        # Number of each passage by its ids, so that equal passages share one.
+        numbers: dict[tuple[int, ...], int] = {}
         cut = {'questions': 0, 'passages': 0}
 
         def ids_of(kind: str, encoder: FormatEncoder, *fields: str) -> tuple[int, ...]:
@@ -119,45 +146,50 @@ class QuestionPairs:
             return tuple(encoder.ids(*fields))
 
         def number_of(each: Passage) -> int:
-            return numbers.setdefault(ids_of('passages', passage, '', each.full_title, each.text), len(numbers))
+            return numbers.setdefault(ids_of('passages', passage, '', each.full_title, each.text),
+                                      len(numbers))
 
-        with progress.bar(None, f'tokenising {file_list.shown(paths)}', ' questions') as bar:
+        with progress.bar(None, f'tokenising {file_list.summary(paths)}', ' questions') as bar:
             for question in read(paths):
                 positives = tuple(dict.fromkeys(number_of(each) for each in question.positives))
-                # Two texts that differ behind the limit are one passage to the retriever.
-                negatives = tuple(number for each in question.negatives if (number := number_of(each)) not in positives)
+                # Texts that differ only beyond the limit are one passage to the retriever.
+                negatives = tuple(number for each in question.negatives
+                                  if (number := number_of(each)) not in positives)
                 dropped += question.dropped + len(question.negatives) - len(negatives)
                 few += len(negatives) < hard_negatives
-                self._rows.append(_Row(ids_of('questions', query, question.text, '', ''), positives, negatives))
+                self._rows.append(
+                    _Row(ids_of('questions', query, question.text, '', ''), positives, negatives))
                 bar.update(1)
-        # In the order of their numbers, which a dict keeps.
         self._passages = list(numbers)
-        if dropped:
-            print(f'{file_list.shown(paths)}: {dropped} negatives equal a positive of their question and were left out', flush=True)
-        if few:
-            print(f'{file_list.shown(paths)}: {few} of {len(self)} questions have fewer than {hard_negatives} negatives; their places stay '
-                  'empty', flush=True)
-        for kind, encoder in (('questions', query), ('passages', passage)):
-            if cut[kind]:
-                print(f'{file_list.shown(paths)}: {cut[kind]} {kind} were cut at {encoder.max_tokens} tokens', flush=True)
+        for count, what in (
+                (dropped, f'{dropped} negatives equal a positive of their question and were left '
+                          'out'),
+                (few, f'{few} of {len(self)} questions have fewer than {hard_negatives} negatives; '
+                      'their places stay empty'),
+                (cut['questions'], f'{cut["questions"]} questions were cut at {query.max_tokens} '
+                                   'tokens'),
+                (cut['passages'], f'{cut["passages"]} passages were cut at {passage.max_tokens} '
+                                  'tokens')):
+            if count:
+                print(f'{file_list.summary(paths)}: {what}', flush=True)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     @property
     def digest(self) -> str:
-        """Stands for the data in the record of a run."""
+        """Identifies the data in a run's record."""
         found = hashlib.sha256(repr((self._rows, self._passages)).encode())
         return f'{len(self)} questions, sha256 {found.hexdigest()[:16]}'
 
     @property
     def passages_each(self) -> int:
-        """Passages of a row: a positive, and the hard negatives."""
+        """Passages per example: a positive and the hard negatives."""
         return 1 + self._hard_negatives
 
     @functools.cached_property
     def widths(self) -> tuple[int, int]:
-        """The most tokens of a query and of a passage."""
+        """Tokens of the longest query and of the longest passage."""
         return max(len(row.ids) for row in self._rows), max(map(len, self._passages))
 
     @functools.cached_property
@@ -165,17 +197,22 @@ class QuestionPairs:
         return max(len(row.positives) for row in self._rows)
 
     def sampled_lengths(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns lengths [n] int of queries and of passages: all of them."""
-        return np.array([len(row.ids) for row in self._rows]), np.array([len(ids) for ids in self._passages])
+        """Returns the lengths [n] int of all queries and of all passages."""
+        return (np.array([len(row.ids) for row in self._rows]),
+                np.array([len(ids) for ids in self._passages]))
 
     def draw(self, number: int, generator: np.random.Generator) -> types.ContrastiveBatch:
-        """Returns a question with passages, numpy arrays without the batch axis; it depends on number and generator alone."""
+        """Returns a question with passages as numpy arrays without the batch axis.
+
+        It depends on `number` and `generator` only.
+        """
         row, (query_width, passage_width) = self._rows[number], self.widths
         chosen = [row.positives[generator.integers(len(row.positives))]]
-        # An empty place has length 0 and identity -1: the loss leaves it out.
-        # Others in every epoch, where there are more than have room.
+        # Drawn again in every epoch if there are more than fit.
         chosen += generator.permutation(row.negatives)[:self._hard_negatives].astype(int).tolist()
-        tokens, lengths = np.zeros((self.passages_each, passage_width), np.int32), np.zeros(self.passages_each, np.int32)
+        # An empty slot has length 0 and identity -1, which the loss ignores.
+        tokens = np.zeros((self.passages_each, passage_width), np.int32)
+        lengths = np.zeros(self.passages_each, np.int32)
         identities = np.full(self.passages_each, -1, np.int32)
         for place, passage in enumerate(chosen):
             tokens[place], lengths[place] = padded(list(self._passages[passage]), passage_width)
@@ -183,8 +220,9 @@ class QuestionPairs:
         positives = np.full(self._most_positives, -1, np.int32)
         positives[:len(row.positives)] = row.positives
         query, query_length = padded(list(row.ids), query_width)
-        # Numpy arrays, until they are placed on devices; types.Array is jax's.
-        columns: dict[str, Any] = {'query_tokens': query, 'query_lengths': query_length, 'passage_tokens': tokens,
-                                   'passage_lengths': lengths, 'identities': identities, 'positives': positives,
-                                   'example_ids': np.int32(number)}
+        # Any, since types.Array is jax's and these are numpy arrays.
+        columns: dict[str, Any] = {
+            'query_tokens': query, 'query_lengths': query_length, 'passage_tokens': tokens,
+            'passage_lengths': lengths, 'identities': identities, 'positives': positives,
+            'example_ids': np.int32(number)}
         return types.ContrastiveBatch(**columns)

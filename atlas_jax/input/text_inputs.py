@@ -1,6 +1,7 @@
-"""Reader and retriever inputs made from texts on the host: of given passages, and of formats whose fields touch other text.
+"""Makes reader and retriever inputs from texts on the host.
 
-If a format's fields stand between spaces, the ids and the cuts equal those of nn/assembly.py, which works in the graph.
+Used for given passages, and for formats whose fields touch other text. If all fields stand between
+spaces, ids and cuts equal those of nn/assembly.py, which works in the graph.
 """
 
 import dataclasses
@@ -20,14 +21,14 @@ class FormatEncoder:
     """Turns query, title and text into one input's token ids.
 
     Attributes:
-      template: the format, with {query}, {title} and {text} or some of them.
-      encode: tokenises a text, without special tokens.
-      max_tokens: the limit of an input, special tokens included.
-      prefix_ids, suffix_ids: special tokens before and after.
-      borders: characters that a token never crosses; see tokenizers/formats.py.
+      template: The format, with some of {query}, {title} and {text}.
+      encode: Tokenises a text, without special tokens.
+      max_tokens: Limit of an input, special tokens included.
+      prefix_ids, suffix_ids: Special tokens before and after.
+      borders: Characters that a token never crosses; see tokenizers/formats.py.
 
     Raises:
-      ConfigError: the format alone is longer than the limit.
+      ConfigError: the format without its fields exceeds the limit.
       FormatError: the format has an unknown field.
     """
 
@@ -39,37 +40,40 @@ class FormatEncoder:
     borders: frozenset[str] = formats.WHITE_SPACE
 
     def __post_init__(self) -> None:
-        # At once, and not at the first example, which may come after the model is loaded.
+        # Checked here: the first example may come after a model is loaded.
         literal = len(self.ids('', '', '', cut=False))
         if literal > self.max_tokens:
-            raise errors.ConfigError(f'the format "{self.template}" alone takes {literal} tokens, more than the limit of '
-                                     f'{self.max_tokens}; raise text_max_tokens')
+            raise errors.ConfigError(
+                f'the format "{self.template}" alone takes {literal} tokens, more than the limit '
+                f'of {self.max_tokens}; raise text_max_tokens')
 
-    def ids(self, query: str, title: str, text: str, *, query_max_tokens: int | None = None, keep_end: bool = False,
-            cut: bool = True) -> list[int]:
+    def ids(self, query: str, title: str, text: str, *, query_max_tokens: int | None = None,
+            keep_end: bool = False, cut: bool = True) -> list[int]:
         """Returns the token ids of one input, special tokens included.
 
-        An input over the limit is cut: the text first, from its end, then the title, then the query. Fields between spaces are cut after a
-        token, fields that touch other text after a word.
+        An input over the limit is cut: first the end of the text, then the title, then the query.
+        Fields between spaces are cut after a token, fields that touch other text after a word.
 
         Args:
-          query, title, text: the fields' values.
-          query_max_tokens: a longer query is cut first of all; None keeps it.
-          keep_end: a query that is cut loses its beginning.
+          query, title, text: Values of the fields.
+          query_max_tokens: Limit of the query, applied first; None has no limit.
+          keep_end: A query that is cut loses its beginning.
           cut: False keeps inputs over the limit.
         """
         values = {'query': query, 'title': title, 'text': text}
-        # A tokenizer may join letters across the border of a field, so that parts cannot be tokenised one by one.
+        # A tokenizer may join letters across the border of a field: the parts cannot be tokenised
+        # separately.
         if formats.touching(self.template, self.borders):
             return self._ids_of_joined_text(values, query_max_tokens, keep_end, cut)
         pieces = {name: self.encode(value) for name, value in values.items()}
         if query_max_tokens is not None:
             over = max(0, len(pieces['query']) - query_max_tokens)
-            pieces['query'] = pieces['query'][over:] if keep_end else pieces['query'][:query_max_tokens]
+            pieces['query'] = (pieces['query'][over:] if keep_end
+                               else pieces['query'][:query_max_tokens])
         parts = [(self.encode(literal), field) for literal, field in formats.parse(self.template)]
         if cut:
             room = self._room - sum(len(literal) for literal, _ in parts)
-            for name in ('query', 'title', 'text'):  # the order in which they may claim room
+            for name in ('query', 'title', 'text'):  # they claim room in this order
                 if any(field == name for _, field in parts):
                     pieces[name] = pieces[name][:room]
                     room -= len(pieces[name])
@@ -85,20 +89,24 @@ class FormatEncoder:
         """The limit without the special tokens."""
         return self.max_tokens - len(self.prefix_ids) - len(self.suffix_ids)
 
-    def _ids_of_joined_text(self, values: dict[str, str], query_max_tokens: int | None, keep_end: bool, cut: bool) -> list[int]:
-        """Tokenises the joined text, with as many words of its fields as there is room for."""
+    def _ids_of_joined_text(self, values: dict[str, str], query_max_tokens: int | None,
+                            keep_end: bool, cut: bool) -> list[int]:
+        """Tokenises the joined text, with as many words of the fields as fit."""
         if query_max_tokens is not None:
-            values = {**values, 'query': _longest_part(values['query'], self.encode, query_max_tokens, keep_end)}
+            query = _longest_part(values['query'], self.encode, query_max_tokens, keep_end)
+            values = {**values, 'query': query}
         ids = self.encode(formats.fill(self.template, values))
         if cut:
-            for name in ('text', 'title', 'query'):  # the order in which they are cut
+            for name in ('text', 'title', 'query'):  # they are cut in this order
                 if len(ids) <= self._room:
                     break
 
-                def encode(words: str, name: str = name, values: dict[str, str] = values) -> list[int]:
+                def encode(words: str, name: str = name,
+                           values: dict[str, str] = values) -> list[int]:
                     return self.encode(formats.fill(self.template, {**values, name: words}))
 
-                values = {**values, name: _longest_part(values[name], encode, self._room, keep_end and name == 'query')}
+                part = _longest_part(values[name], encode, self._room, keep_end and name == 'query')
+                values = {**values, name: part}
                 ids = self.encode(formats.fill(self.template, values))
             ids = ids[:self._room]
         return [*self.prefix_ids, *ids, *self.suffix_ids]
@@ -109,11 +117,11 @@ class PassageEncoder:
     """Turns an example's passages into the passage fields of a Batch.
 
     Attributes:
-      reader: the reader's format, with {query}.
-      retriever: the retriever's format; None if nothing embeds the passages.
-      n: the number of passages in a row; further ones are left out.
-      query_max_tokens: a longer query is cut there.
-      gold_scores: the passages bring a teacher's scores, which go into the row.
+      reader: The reader's format, with {query}.
+      retriever: The retriever's format; None if nothing embeds the passages.
+      n: Passages in a row; further ones are left out.
+      query_max_tokens: Limit of the query.
+      gold_scores: Adds the passages' teacher scores to the row.
     """
 
     reader: FormatEncoder
@@ -122,22 +130,28 @@ class PassageEncoder:
     query_max_tokens: int
     gold_scores: bool = False
 
-    def encode(self, query: str, passages: Sequence[Passage], keep_end: bool = False) -> dict[str, np.ndarray]:
-        """Returns the passage fields of one row: tokens [n, max_tokens] int32 and lengths [n] int32, 0 for missing passages.
+    def encode(self, query: str, passages: Sequence[Passage],
+               keep_end: bool = False) -> dict[str, np.ndarray]:
+        """Returns the passage fields of one row.
 
-        An example without passages reads its query with an empty passage. With `keep_end` a query that is cut loses its beginning.
+        These are tokens [n, max_tokens] int32 and lengths [n] int32; empty slots have length 0.
+        With `keep_end`, a query that is cut loses its beginning.
         """
-        # An empty passage rather than none: the reader must see the query.
+        # An example without passages gets an empty one, since the reader must see the query.
         passages = list(passages)[:self.n] or [Passage('', '', '', '')]
-        reader = [self.reader.ids(query, passage.full_title, passage.text, query_max_tokens=self.query_max_tokens, keep_end=keep_end)
-                  for passage in passages]
+        reader = [
+            self.reader.ids(query, passage.full_title, passage.text,
+                            query_max_tokens=self.query_max_tokens, keep_end=keep_end)
+            for passage in passages]
         row = _rows(reader, self.n, self.reader.max_tokens, 'passage')
         if self.retriever is not None:
-            row |= _rows([self.retriever.ids('', passage.full_title, passage.text) for passage in passages], self.n,
-                         self.retriever.max_tokens, 'retriever_passage')
+            row |= _rows(
+                [self.retriever.ids('', passage.full_title, passage.text) for passage in passages],
+                self.n, self.retriever.max_tokens, 'retriever_passage')
         if self.gold_scores:
             row['passage_gold_scores'] = np.zeros(self.n, np.float32)
-            scores = [passage.gold_score for passage in passages if isinstance(passage, ScoredPassage)]
+            scores = [passage.gold_score for passage in passages
+                      if isinstance(passage, ScoredPassage)]
             row['passage_gold_scores'][:len(scores)] = scores
         return row
 
@@ -151,13 +165,16 @@ def _rows(ids: Sequence[Sequence[int]], n: int, width: int, name: str) -> dict[s
 
 
 def _longest_part(text: str, encode: Encode, room: int, keep_end: bool) -> str:
-    """Returns as many words from the text's beginning, or end, as `encode` turns into at most `room` ids, split at single spaces."""
+    """Returns as many words from the text's beginning, or end, as make at most `room` ids.
+
+    Words are split at single spaces.
+    """
     words = text.split(' ')
 
     def part(number: int) -> str:
         return ' '.join(words[len(words) - number:] if keep_end else words[:number])
 
-    # Bisection, as more words are never fewer tokens.
+    # Bisection works, since more words never make fewer tokens.
     low, high = 0, len(words)
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,4 +1,7 @@
-"""Arrays on disk or in a bucket: zarr3 with a crc32c of each chunk. A missing chunk is an error, never zeros."""
+"""Arrays on disk or in a bucket: zarr3 with a crc32c of each chunk.
+
+A missing chunk is an error, never zeros.
+"""
 
 import math
 from collections.abc import Sequence
@@ -11,16 +14,19 @@ from atlas_jax.io import untrusted
 from atlas_jax.io.folder import Folder
 
 _METADATA = 'zarr.json'
-# Those that `create` writes. TensorStore allocates a whole chunk before it reads, and an allocation that fails ends the process.
+# The codecs that `create` writes.
 _CODECS = ({'name': 'bytes', 'configuration': {'endian': 'little'}}, {'name': 'crc32c'})
+# TensorStore allocates a whole chunk before it reads; a failed allocation ends the process.
 _MAX_CHUNK_BYTES = 1 << 30
-_ALIGNMENT = 64  # bytes; XLA's CPU client copies a host array that is aligned to less
+_ALIGNMENT = 64  # bytes; XLA's CPU client copies host arrays with a smaller alignment
 
 
-def create(folder: Folder, shape: Sequence[int], dtype: np.dtype | str, chunk_shape: Sequence[int]) -> tensorstore.TensorStore:
-    """Opens the array of this shape and numpy dtype, and creates it if it is missing.
+def create(folder: Folder, shape: Sequence[int], dtype: np.dtype | str,
+           chunk_shape: Sequence[int]) -> tensorstore.TensorStore:
+    """Opens the array with this shape and numpy dtype, and creates it if it is missing.
 
-    Raises StorageError: a link leads out of the folder. ValueError: TensorStore's message; see folder.storage_errors.
+    Raises StorageError: a link leads out of the folder. ValueError: TensorStore's message; see
+    folder.storage_errors.
     """
     metadata = {
         'shape': list(shape), 'data_type': np.dtype(dtype).name,
@@ -28,15 +34,18 @@ def create(folder: Folder, shape: Sequence[int], dtype: np.dtype | str, chunk_sh
         'codecs': list(_CODECS),
     }
     folder.require_own()
-    # Chunks of zeros are written too: TensorStore would leave them out, and they would look like missing ones.
-    spec = {'driver': 'zarr3', 'kvstore': folder.kvstore(), 'store_data_equal_to_fill_value': True, 'metadata': metadata}
+    # Chunks of zeros must be written: left out, they would look like missing ones.
+    spec = {
+        'driver': 'zarr3', 'kvstore': folder.kvstore(), 'store_data_equal_to_fill_value': True,
+        'metadata': metadata}
     return tensorstore.open(spec, create=True, open=True).result()
 
 
 def open_array(folder: Folder) -> tensorstore.TensorStore:
     """Opens an array to read.
 
-    Raises ValueError: there is none, its description is not one that `create` writes, or TensorStore's message; see folder.storage_errors.
+    Raises ValueError: it is missing, its description is not one that `create` writes, or
+    TensorStore's message; see folder.storage_errors.
     """
     try:
         _check(untrusted.parse_json(folder.read(_METADATA)))
@@ -47,22 +56,24 @@ def open_array(folder: Folder) -> tensorstore.TensorStore:
 
 
 def _check(metadata: Any) -> None:
-    """Compares the description of an array with what `create` writes. Raises ValueError."""
+    """Raises ValueError: the description is not one that `create` writes."""
     try:
         shape, chunk = metadata['shape'], metadata['chunk_grid']['configuration']['chunk_shape']
-        # bfloat16 is known to numpy by ml_dtypes alone.
-        size = 2 if metadata['data_type'] == 'bfloat16' else np.dtype(metadata['data_type']).itemsize
-        codecs = [codec['name'] for codec in metadata['codecs']]
-        sizes = isinstance(metadata['data_type'], str) and len(shape) == len(chunk) <= 8 and all(
+        dtype, codecs = metadata['data_type'], [codec['name'] for codec in metadata['codecs']]
+        # numpy itself does not know bfloat16.
+        size = 2 if dtype == 'bfloat16' else np.dtype(dtype).itemsize
+        sizes = isinstance(dtype, str) and len(shape) == len(chunk) <= 8 and all(
             type(each) is int and 0 <= each < 1 << 48 for each in [*shape, *chunk])
     except (TypeError, KeyError) as error:
-        raise ValueError(f'{_METADATA} describes no array of ours ({type(error).__name__})') from error
-    if not sizes or codecs != [codec['name'] for codec in _CODECS] or math.prod(chunk) * size > _MAX_CHUNK_BYTES:
+        raise ValueError(
+            f'{_METADATA} describes no array of ours ({type(error).__name__})') from error
+    ours = [codec['name'] for codec in _CODECS]
+    if not sizes or codecs != ours or math.prod(chunk) * size > _MAX_CHUNK_BYTES:
         raise ValueError(f'{_METADATA} describes no array of ours (its shape, chunks or codecs)')
 
 
 def aligned(shape: Sequence[int], dtype: np.dtype | str) -> np.ndarray:
-    """Returns zeros [*shape], aligned so that jax on a CPU uses the memory itself and no copy."""
+    """Returns zeros [*shape], aligned so that jax on a CPU uses the memory without a copy."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.zeros(size + _ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT  # numpy aligns to 16 bytes only

@@ -1,4 +1,4 @@
-"""Atomic writes: a file or folder is either the old or the new one, whenever the process dies."""
+"""Atomic writes: a file or folder is the old one or the new one, whenever the process dies."""
 
 import contextlib
 import errno
@@ -15,27 +15,28 @@ from typing import IO, Any
 
 from atlas_jax import errors
 
-# The writer holds a flock on its temporary file, or on this file in its temporary folder. The system frees it however the process ends, so
-# the next writer can tell what is left over; a process number would not do, for numbers come again, and mean nothing on another machine.
+# The writer holds a flock on its temporary file, or on this file in its temporary folder. The
+# system frees it however the process ends, so the next writer recognises leftovers. A process
+# number would not do: numbers are reused, and another machine cannot check them.
 _LOCK = '.lock'
 _DISK_FULL = re.compile(r'No space left on device|Disk quota exceeded|ENOSPC|EDQUOT')
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-# A disk or its network that fails, and limits of the system.
-_FAILING = (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO, errno.EFBIG, errno.ELOOP, errno.ENAMETOOLONG,
-            errno.EMFILE, errno.ENFILE)
+# Failures of the disk or its network, and limits of the system.
+_FAILING = (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO, errno.EFBIG,
+            errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE)
 _TEMPORARY = re.compile(r'\.(.+)\.tmp\d{12}', re.DOTALL)
 
 
 @contextlib.contextmanager
 def storage_errors_are_user_errors(path: str | os.PathLike) -> Iterator[None]:
-    """Raises `user_error` for an OSError inside the block that is the storage's, and DiskFullError for what TensorStore or Orbax says of a
-    full disk; any other error goes on.
+    """Raises `user_error` for a storage OSError inside the block, and DiskFullError for errors of
+    TensorStore or Orbax about a full disk. Other errors pass through.
     """
     try:
         yield
     except Exception as error:
         problem = user_error(path, error) if isinstance(error, OSError) else None
-        # A DiskFullError of a file inside names a temporary folder; this one names what the user asked for.
+        # A DiskFullError from inside names a temporary folder; this one names the user's path.
         if problem is None and (isinstance(error, errors.DiskFullError) or says_disk_full(error)):
             problem = _disk_full(path)
         if problem is None:
@@ -44,18 +45,18 @@ def storage_errors_are_user_errors(path: str | os.PathLike) -> Iterator[None]:
 
 
 def says_disk_full(error: Exception) -> bool:
-    """Returns whether the text of an error, which is all that TensorStore gives, tells of a full disk."""
+    """Returns whether the text of an error tells of a full disk. TensorStore gives only a text."""
     return not isinstance(error, errors.UserError) and bool(_DISK_FULL.search(str(error)))
 
 
 def user_error(path: str | os.PathLike, error: OSError) -> errors.UserError | None:
-    """Returns the error that tells a user of a full, failing or forbidden disk: DiskFullError or StorageError.
+    """Returns a DiskFullError or StorageError for a full, failing or forbidden disk.
 
-    None for all else: of a file that is missing, or is a folder, the caller knows what it means.
+    Returns None for other errors, such as a missing file: the caller knows what they mean.
 
     Args:
-      path: what was read or written; named where the error names no file.
-      error: the system's.
+      path: the path that was read or written, for errors that name no file.
+      error: the system's error.
     """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _disk_full(path)
@@ -65,18 +66,22 @@ def user_error(path: str | os.PathLike, error: OSError) -> errors.UserError | No
         remedy = 'check the disk, then run the same command again'
     else:
         return None
-    return errors.StorageError(f'{error.filename or path}: cannot be read or written ({os.strerror(error.errno)}); {remedy}')
+    return errors.StorageError(f'{error.filename or path}: cannot be read or written '
+                               f'({os.strerror(error.errno)}); {remedy}')
 
 
 def _disk_full(path: str | os.PathLike) -> errors.DiskFullError:
-    return errors.DiskFullError(f'{path}: the disk is full; free some space and run the same command again')
+    return errors.DiskFullError(f'{path}: the disk is full; free some space and run the same '
+                                'command again')
 
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
-    """Opens a temporary file beside `path` and moves it to `path` when the block ends without an error.
+    """Opens a temporary file beside `path`, and moves it to `path` when the block ends without an
+    error.
 
-    What killed writers left in the same folder is removed first. Raises DiskFullError: the disk is full, and `path` is unchanged.
+    Removes temporary files of killed writers in the folder first. Raises DiskFullError: `path` is
+    unchanged.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,23 +90,30 @@ def writing(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
     while True:
         temporary = _beside(path)
         try:
-            with storage_errors_are_user_errors(path), open(temporary, mode.replace('w', 'x'), encoding=encoding) as file:
+            with storage_errors_are_user_errors(path), open(temporary, mode.replace('w', 'x'),
+                                                            encoding=encoding) as file:
                 if not _hold(file.fileno()):
                     continue
                 yield file
-                # Contents reach the disk before the name does: after a power cut the name must not stand for an empty file.
+                # The contents reach the disk before the name: after a power cut the name must not
+                # belong to an empty file.
                 file.flush()
                 os.fsync(file.fileno())
-                os.replace(temporary, path)  # while the file is held: nobody else takes it for one that was left over
+                # Moved while locked, so that nobody takes it for a leftover.
+                os.replace(temporary, path)
                 _sync_folder(path.parent)
                 return
         finally:
-            with contextlib.suppress(OSError):  # it is moved, or the error that ended the block counts; the next writer removes it
+            # The error that ended the block counts, and the next writer removes the file.
+            with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically. Raises DiskFullError, TypeError: no JSON value."""
+    """Writes `value` as indented JSON, atomically.
+
+    Raises DiskFullError. TypeError: not a JSON value.
+    """
     with writing(path) as file:
         json.dump(value, file, indent=1, ensure_ascii=False)
         file.write('\n')
@@ -109,13 +121,14 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 @contextlib.contextmanager
 def writing_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields an empty temporary folder beside `path` that becomes `path` when the block ends without an error.
+    """Yields an empty temporary folder beside `path`, which becomes `path` when the block ends
+    without an error.
 
-    What killed writers left beside `path`, which must not exist yet, is removed first.
+    `path` must not exist yet. Removes temporary folders of killed writers beside it first.
 
     Raises:
       FolderExistsError: another process is writing `path`, or has written it meanwhile.
-      DiskFullError: the disk is full, and there is no `path`.
+      DiskFullError: `path` was not written.
     """
     path = pathlib.Path(path)
     with scratch_folder(path, alone=True) as temporary, storage_errors_are_user_errors(path):
@@ -124,7 +137,8 @@ def writing_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             os.rename(temporary, path)
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                raise errors.FolderExistsError(f'{path}: another process has written it meanwhile; give another folder') from error
+                raise errors.FolderExistsError(f'{path}: another process has written it '
+                                               'meanwhile; give another folder') from error
             raise
         (path / _LOCK).unlink()
         _sync_folder(path.parent)
@@ -132,16 +146,18 @@ def writing_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def scratch_folder(path: str | os.PathLike, *, alone: bool = False) -> Iterator[pathlib.Path]:
-    """Yields an empty temporary folder beside `path`, and removes it when the block ends; what killed writers left there goes first.
+    """Yields an empty temporary folder beside `path`, and removes it when the block ends. Removes
+    temporary folders of killed writers first.
 
     Raises:
-      FolderExistsError: `alone`, and another process has a temporary folder for the same path.
+      FolderExistsError: `alone` is set, and another process has a temporary folder for this path.
       DiskFullError.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.name in remove_abandoned(path.parent) and alone:
-        raise errors.FolderExistsError(f'{path}: another process is writing it; wait until it has finished, or give another folder')
+        raise errors.FolderExistsError(f'{path}: another process is writing it; wait until it has '
+                                       'finished, or give another folder')
     with storage_errors_are_user_errors(path):
         temporary, descriptor = _make(path)
     try:
@@ -153,9 +169,11 @@ def scratch_folder(path: str | os.PathLike, *, alone: bool = False) -> Iterator[
 
 
 def remove_abandoned(folder: pathlib.Path) -> set[str]:
-    """Removes the temporary files and folders in `folder` whose writers have died; returns the names that others are writing there."""
+    """Removes the temporary files and folders in `folder` whose writers have died. Returns the
+    names that other processes are writing there.
+    """
     alive = set()
-    with contextlib.suppress(OSError):  # a folder that may be written and not listed
+    with contextlib.suppress(OSError):  # some folders may be written but not listed
         for name in os.listdir(folder):
             if (match := _TEMPORARY.fullmatch(name)) and not _removed(folder / name):
                 alive.add(match[1])
@@ -167,7 +185,9 @@ def _beside(path: pathlib.Path) -> pathlib.Path:
 
 
 def _make(path: pathlib.Path) -> tuple[pathlib.Path, int]:
-    """Makes a temporary folder for `path` with a lock file; returns both, the file as a descriptor that holds the lock."""
+    """Makes a temporary folder for `path` with a lock file. Returns the folder, and a descriptor of
+    the file that holds the lock.
+    """
     while True:
         # Beside `path`: a rename is atomic within one file system only.
         temporary = _beside(path)
@@ -175,7 +195,7 @@ def _make(path: pathlib.Path) -> tuple[pathlib.Path, int]:
         try:
             descriptor = os.open(temporary / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         except FileNotFoundError:
-            continue  # another process took the empty folder for left over
+            continue  # another process took the empty folder for a leftover
         except OSError:
             temporary.rmdir()
             raise
@@ -185,31 +205,37 @@ def _make(path: pathlib.Path) -> tuple[pathlib.Path, int]:
 
 
 def _hold(descriptor: int) -> bool:
-    """Locks a file that this process has just made; returns whether another one has taken it for left over before it was locked."""
+    """Locks a file that this process has just made. Returns False if another process took it for a
+    leftover before.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        return True  # a disk without locks: nobody can lock it, so nobody removes it
+        return True  # the disk has no locks, so nobody can lock and remove the file
     return os.fstat(descriptor).st_nlink > 0
 
 
 def _removed(temporary: pathlib.Path) -> bool:
-    """Removes a temporary file or folder unless its writer lives; returns whether nothing of ours is left."""
+    """Removes a temporary file or folder unless its writer lives. Returns False if the writer
+    lives.
+    """
     try:
         is_folder = stat.S_ISDIR(temporary.lstat().st_mode)
-        descriptor = os.open(temporary / _LOCK if is_folder else temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(temporary / _LOCK if is_folder else temporary,
+                             os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        # Gone, or a folder whose writer was killed, or is about to make its lock file: an empty one goes, for the writer makes another.
+        # It is gone, or a folder without a lock file: its writer was killed, or is about to make
+        # the file. An empty folder is removed; a living writer makes another.
         with contextlib.suppress(OSError):
             temporary.rmdir()
         return True
     except OSError:
-        return True  # a link, or somebody else's
+        return True  # a link, or not ours
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # its writer lives, or the disk has no locks and nobody knows
+    except OSError:  # its writer lives, or the disk has no locks
         os.close(descriptor)
         return False
     with contextlib.suppress(OSError):
@@ -222,7 +248,7 @@ def _remove(temporary: pathlib.Path) -> None:
     if not temporary.is_dir():
         temporary.unlink(missing_ok=True)
         return
-    # The lock file last: without it the rest would be nobody's, if this process is killed too.
+    # The lock file goes last: if this process is killed too, the rest is still recognised.
     for path in temporary.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -234,7 +260,7 @@ def _remove(temporary: pathlib.Path) -> None:
 
 
 def _sync_folder(folder: pathlib.Path) -> None:
-    # A rename is on the disk when its folder is.
+    # A rename reaches the disk with its folder.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,7 @@
 """Checksums of files and fingerprints of parameter trees."""
 
 import hashlib
+import json
 import os
 from typing import Any
 
@@ -14,17 +15,26 @@ def sha256_file(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(config: Any, tree: Any) -> str:
-    """Returns a model's fingerprint: 16 hexadecimal digits that change with its configuration and each parameter.
+def json_sha256(value: Any) -> str:
+    """Returns the SHA-256 of a JSON value in hexadecimal. Raises TypeError: not a JSON value."""
+    # Sorted keys: a dict that was read from JSON has the digest of the one that was written.
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
-    It is the beginning of the SHA-256 of repr(config) and of each leaf's path, dtype, shape and bytes, leaves in the order of their paths.
+
+def fingerprint(config: Any, tree: Any) -> str:
+    """Returns a model's fingerprint: 16 hexadecimal digits that change with its configuration and
+    every parameter.
+
+    It is the beginning of the SHA-256 of repr(config) and of the path, dtype, shape and bytes of
+    each leaf, in the order of the paths.
     """
-    # Not above: commands look at manifests and files before they import these.
+    # Imported here, because commands check files before they import jax.
     import jax
     import numpy as np
-    # repr of a frozen dataclass names every field, so a changed size or format changes the fingerprint.
+    # The repr of a dataclass names every field, so every changed field changes the fingerprint.
     digest = hashlib.sha256(repr(config).encode())
-    for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(tree), key=lambda item: jax.tree_util.keystr(item[0])):
+    for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(tree),
+                             key=lambda item: jax.tree_util.keystr(item[0])):
         array = np.ascontiguousarray(leaf)  # the same bytes, whatever the strides
         digest.update(f'{jax.tree_util.keystr(path)}{array.dtype}{array.shape}'.encode())
         digest.update(array.tobytes())

@@ -19,37 +19,44 @@ from atlas_jax.io import atomic, untrusted
 from atlas_jax.io.folder import Folder, storage_errors
 
 FILE = 'lock'
-# A bucket has no locks that end with their process. A writer writes until when its lease runs, and renews it five times in that time.
+# A bucket has no locks that end with their process. A writer stores the end of its lease there, and
+# renews the lease five times in this time.
 LEASE_SECONDS = 300
-_leases: dict[str, '_Lease'] = {}  # of the buckets' folders that this process writes
+_leases: dict[str, '_Lease'] = {}  # by folder: the leases that this process holds
 
 
 @contextlib.contextmanager
-def writing(folder: Folder, noun: str, error: type[errors.UserError], waits: bool = False) -> Iterator[None]:
+def writing(folder: Folder, noun: str, error: type[errors.UserError],
+            waits: bool = False) -> Iterator[None]:
     """Holds the folder's writer lock inside the block; creates the folder if it is missing.
 
-    A killed process loses the lock: on a disk at once, in a bucket after LEASE_SECONDS. A folder that holds nothing but the lock at the
-    end is removed.
+    A killed process loses the lock: on a disk at once, in a bucket after LEASE_SECONDS. A folder
+    that holds only the lock at the end is removed.
 
     Args:
-      folder: where the lock file is.
-      noun: what the folder holds, for messages.
+      folder: the folder of the lock file.
+      noun: the kind of folder, for messages.
       error: the type of error to raise.
-      waits: for a lease in a bucket to end, unless its writer renews it: after a kill the same command then goes on.
+      waits: waits for the end of a bucket's lease unless its writer renews it, so that the same
+        command continues after a kill.
 
     Raises:
-      UserError: `error`, another writer holds the lock, or the folder cannot be written; at once, or after the wait.
+      UserError: `error`, another writer holds the lock, or the folder cannot be written. At once,
+        or after the wait.
       DiskFullError, StorageError.
     """
-    with _leased(folder, noun, error, waits) if folder.local is None else _locked(folder.local, noun, error):
+    with _leased(folder, noun, error, waits) if folder.local is None else _locked(
+            folder.local, noun, error):
         yield
 
 
 def confirm(folder: Folder) -> None:
-    """Makes sure that this process still holds the folder's lock; call it before a commit. Does nothing on a disk.
+    """Checks that this process still holds the folder's lock; call it before a commit. Does nothing
+    on a disk.
 
     Raises:
-      UserError: the lock's `error`: this process slept for longer than LEASE_SECONDS, and another writer has taken over.
+      UserError: the lock's `error`: this process slept for more than LEASE_SECONDS, and another
+        writer has taken over.
       StorageError.
     """
     if lease := _leases.get(str(folder)):
@@ -62,7 +69,7 @@ def _locked(folder: pathlib.Path, noun: str, error: type[errors.UserError]) -> I
     try:
         yield
     finally:
-        # Still under the lock, so that no other writer's folder is removed.
+        # Under the lock, so that no other writer's folder is removed.
         with contextlib.suppress(OSError):
             if os.listdir(folder) == [FILE]:
                 (folder / FILE).unlink()
@@ -76,32 +83,38 @@ def _acquire(folder: pathlib.Path, noun: str, error: type[errors.UserError]) -> 
         try:
             existed = folder.is_dir()
             folder.mkdir(parents=True, exist_ok=True)
-            # A link is not followed: this would make the file that it leads to.
+            # A link is not followed, because that would create the file it leads to.
             descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as problem:
             if problem.errno == errno.ELOOP:
-                raise error(f'{folder / FILE}: a link, which could lead anywhere; remove it') from problem
+                raise error(
+                    f'{folder / FILE}: a link, which could lead anywhere; remove it') from problem
             if existed and not folder.exists():
                 continue  # another writer removed its empty folder meanwhile
             if isinstance(full := atomic.user_error(folder, problem), errors.DiskFullError):
                 raise full from problem
-            raise error(f'{folder}: cannot write there ({problem.strerror}); choose another folder') from problem
+            raise error(f'{folder}: cannot write there ({problem.strerror}); choose another folder'
+                        ) from problem
         try:
-            # flock, and no file with a process number: the system frees it however the process ends.
+            # The system frees a flock however the process ends; a process number would stay.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_nlink:  # 0: the writer before removed the file, so its lock guards nothing
+            # 0 links: the last writer removed the file, so its lock guards nothing.
+            if os.fstat(descriptor).st_nlink:
                 return descriptor
         except BlockingIOError as problem:
             os.close(descriptor)
-            raise error(f'{folder}: another process is writing this {noun}; wait until it has finished') from problem
+            raise error(f'{folder}: another process is writing this {noun}; wait until it has '
+                        'finished') from problem
         except OSError as problem:
             os.close(descriptor)
-            raise error(f'{folder}: cannot be locked ({problem.strerror}); choose a folder on a local disk') from problem
+            raise error(f'{folder}: cannot be locked ({problem.strerror}); choose a folder on a '
+                        'local disk') from problem
         os.close(descriptor)
 
 
 @contextlib.contextmanager
-def _leased(folder: Folder, noun: str, error: type[errors.UserError], waits: bool) -> Iterator[None]:
+def _leased(folder: Folder, noun: str, error: type[errors.UserError],
+            waits: bool) -> Iterator[None]:
     lease = _Lease(folder, noun, error, waits)
     keeper = threading.Thread(target=lease.keep, daemon=True)
     keeper.start()
@@ -116,17 +129,22 @@ def _leased(folder: Folder, noun: str, error: type[errors.UserError], waits: boo
 
 
 def _parse(content: bytes) -> tuple[float, str]:
-    """Returns until when a bucket's lock file holds, and for whom; what no writer of ours wrote holds for nobody."""
+    """Returns the end of the lease in a bucket's lock file, and its writer; a file that is not ours
+    holds no lease.
+    """
     try:
         held = untrusted.parse_json(content)
-        # A lease is never longer, and a clock that is far ahead must not lock a folder for ever.
-        return min(float(held['until']), time.time() + LEASE_SECONDS), ' '.join(str(held['writer']).split())[:200]
+        # Bounded, so that a clock that is far ahead does not lock a folder for ever.
+        return min(float(held['until']),
+                   time.time() + LEASE_SECONDS), ' '.join(str(held['writer']).split())[:200]
     except (ValueError, KeyError, TypeError, OverflowError):
         return 0, 'nobody'
 
 
 class _Lease:
-    """The lock file of a bucket's folder, as its writer has it: it holds the lease while the file is the generation it wrote last."""
+    """A writer's lease on a bucket's folder. The writer holds it while the lock file has the
+    generation that it wrote last.
+    """
 
     def __init__(self, folder: Folder, noun: str, error: type[errors.UserError], waits: bool):
         """Takes the lease. Raises `error`: another writer has it."""
@@ -139,16 +157,20 @@ class _Lease:
             found = self._store.read(FILE).result()
             until, holder = _parse(found.value) if found.state == 'value' else (0, 'just started')
             if waits and until >= time.time():
-                print(f'{folder}: {holder} has not ended with this {noun}; waiting for at most {until - time.time():.0f} s to see whether '
+                print(f'{folder}: {holder} has not ended with this {noun}; waiting for at most '
+                      f'{until - time.time():.0f} s to see whether '
                       'it was killed', flush=True)
                 found, until = self._waited(found, until)
             self._generation = self._write(found.stamp.generation) if until < time.time() else b''
-        if not self._generation:  # `just started`: a writer that came between our read and our write
-            raise error(f'{folder}: another process is writing this {noun} ({holder}); wait until it has finished')
+        # No generation: another writer came between our read and our write.
+        if not self._generation:
+            raise error(f'{folder}: another process is writing this {noun} ({holder}); wait until '
+                        'it has finished')
 
-    def _waited(self, held: tensorstore.KvStore.ReadResult, until: float) -> tuple[tensorstore.KvStore.ReadResult, float]:
-        """Waits until the lease ends that the lock file holds, or its writer changes the file; returns file and end of lease as they are
-        then.
+    def _waited(self, held: tensorstore.KvStore.ReadResult,
+                until: float) -> tuple[tensorstore.KvStore.ReadResult, float]:
+        """Waits until the lease in the lock file ends or its writer changes the file. Returns the
+        file and the end of its lease after the wait.
         """
         while time.time() <= until:
             time.sleep(min(LEASE_SECONDS / 60, max(until - time.time(), 0) + 0.01))
@@ -158,9 +180,10 @@ class _Lease:
         return held, until
 
     def keep(self) -> None:
-        """Renews the lease until `done`; runs in a thread of its own."""
+        """Renews the lease until `done` is set; runs in its own thread."""
         while not self.done.wait(LEASE_SECONDS / 5) and self._generation:
-            with contextlib.suppress(ValueError):  # the bucket does not answer now; there are four more times
+            # If the bucket does not answer, there are four more attempts.
+            with contextlib.suppress(ValueError):
                 self._renew()
 
     def confirm(self) -> None:
@@ -168,12 +191,14 @@ class _Lease:
         with storage_errors(self._folder):
             self._renew()
         if not self._generation:
-            raise self._error(f'{self._folder}: this process slept for more than {LEASE_SECONDS} s, and another one has begun to write '
+            raise self._error(f'{self._folder}: this process slept for more than {LEASE_SECONDS} '
+                              's, and another one has begun to write '
                               f'this {self._noun}; nothing was changed; run the same command again')
 
     def end(self) -> None:
         """Removes the lock file, unless another writer has taken over."""
-        with contextlib.suppress(ValueError):  # a bucket that does not answer: the lease ends by itself
+        # If the bucket does not answer, the lease ends by itself.
+        with contextlib.suppress(ValueError):
             if self._generation:
                 self._store.write(FILE, None, if_equal=self._generation).result()
 
@@ -183,7 +208,10 @@ class _Lease:
                 self._generation = self._write(self._generation)
 
     def _write(self, expected: bytes) -> bytes:
-        """Writes the lock file if it is still the generation `expected`; returns the new generation, b'' if it was another one."""
-        # if_equal: of two writers that find the lease free, one gets it.
-        content = json.dumps({'writer': self._writer, 'until': time.time() + LEASE_SECONDS}).encode()
+        """Writes the lock file if it still has the generation `expected`. Returns the new
+        generation, or b'' if it had another one.
+        """
+        # if_equal: if two writers find the lease free, one gets it.
+        content = json.dumps({'writer': self._writer,
+                              'until': time.time() + LEASE_SECONDS}).encode()
         return self._store.write(FILE, content, if_equal=expected).result().generation

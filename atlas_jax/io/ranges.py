@@ -1,4 +1,4 @@
-"""Reads single rows and other small ranges of files on this machine, many at a time: what a search found is spread over all of them."""
+"""Reads many small ranges of local files at once, such as the rows that a search found."""
 
 import concurrent.futures
 import errno
@@ -10,8 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 Item = TypeVar('Item')
-# A disk answers many reads in the time of one; threads wait for it and hardly compute. A read that finds its page in memory takes
-# microseconds.
+# A disk serves many reads in the time of one, and the threads mostly wait for it.
 THREADS = 32
 
 
@@ -19,28 +18,28 @@ def read(path: str | os.PathLike, starts: Sequence[int], targets: Sequence[np.nd
     """Fills arrays with a file's bytes; the file is opened once.
 
     Args:
-      path: the file.
-      starts: where each range begins, in bytes.
-      targets: what each range is read into, contiguous arrays of bytes, [range] uint8.
+      path: The file.
+      starts: First byte of each range.
+      targets: Contiguous arrays to fill, one a range, [range] uint8.
 
     Raises:
-      OSError: the file is missing, or ends before a range does; it names the file.
+      OSError: the file is missing, or ends before a range does; names the file.
     """
     file = os.open(path, os.O_RDONLY)
     try:
         for start, target in zip(starts, targets, strict=True):
-            # Not mapped: the loss of a mapped file's end would kill the process.
+            # Not memory-mapped: if a mapped file shrinks, the process is killed.
             if os.preadv(file, [target.data], start) != len(target):
                 raise OSError(errno.EIO, 'cut short', str(path))
     except OSError as error:
-        error.filename = error.filename or str(path)  # a file's descriptor has no name
+        error.filename = error.filename or str(path)
         raise
     finally:
         os.close(file)
 
 
 def side_by_side(function: Callable[[Item], None], items: Iterable[Item]) -> None:
-    """Calls a function for each item, in THREADS threads, and waits for all. Raises the first error."""
+    """Calls a function for each item in THREADS threads and waits; raises the first error."""
     list(_pool().map(function, items))
 
 

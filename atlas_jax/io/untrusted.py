@@ -1,4 +1,4 @@
-"""Content of files from anywhere: JSON that cannot exhaust the interpreter, and names that stay in their folder."""
+"""Reads untrusted content: JSON that cannot exhaust memory, and file names inside a folder."""
 
 import json
 import math
@@ -8,17 +8,19 @@ import types
 import typing
 from typing import Any
 
-# CPython refuses longer integers itself, by a ValueError that speaks of sys.set_int_max_str_digits.
+# CPython refuses longer integers too, but its message is about sys.set_int_max_str_digits.
 _MAX_DIGITS = 4300
-_MAX_NAME, _MAX_PART = 1024, 255  # characters, and bytes of a part, as file systems allow
-# Of a file that is read whole: configurations, tokenizers, documents. The largest tokenizer.json are a tenth of it.
+_MAX_NAME, _MAX_PART = 1024, 255  # characters, and bytes of a part: limits of file systems
+# Limit for files that are read whole, such as configurations and tokenizers: ten times the size of
+# the largest tokenizer.json.
 MAX_FILE_BYTES = 1 << 28
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Returns the value of JSON text. All JSON that this project did not make in the same process is parsed here.
+    """Returns the value of JSON text; the package parses all JSON from outside the process here.
 
-    Raises ValueError: not UTF-8, not JSON, brackets nested deeper than Python's stack, or an integer of more than 4,300 digits.
+    Raises ValueError: not UTF-8, not JSON, brackets nested deeper than Python's stack, or an
+    integer of more than 4,300 digits.
     """
     try:
         return json.loads(text, parse_int=_integer)
@@ -27,9 +29,10 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def parse_json_at(text: str, start: int) -> tuple[Any, int]:
-    """Returns the JSON value that begins at a place of a longer text, and where it ends.
+    """Returns the JSON value that begins at a place of a text, and the place where it ends.
 
-    Raises ValueError: as `parse_json`; json.JSONDecodeError also where the text ends inside the value.
+    Raises ValueError: the same errors as `parse_json`; json.JSONDecodeError also if the text ends
+    inside the value.
     """
     try:
         return json.JSONDecoder(parse_int=_integer).raw_decode(text, start)
@@ -38,20 +41,23 @@ def parse_json_at(text: str, start: int) -> tuple[Any, int]:
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """Returns the value of a JSON file. Raises FileNotFoundError, and ValueError as `read_bytes` and `parse_json`."""
+    """Returns the value of a JSON file.
+
+    Raises FileNotFoundError, ValueError: see `read_bytes` and `parse_json`.
+    """
     return parse_json(read_bytes(path))
 
 
 def read_bytes(path: pathlib.Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """Returns the content of a file that is held in memory at once.
+    """Returns the content of a file.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: no regular file, one that may not be read, or one of more than `max_bytes`.
+      ValueError: no regular file, no permission to read it, or more than `max_bytes`.
     """
     require_regular_file(path)
     try:
-        # A file of holes takes no disk and all of the memory.
+        # A sparse file takes no disk space, but would take all memory.
         if (size := path.stat().st_size) > max_bytes:
             raise ValueError(f'{size:,} bytes, expected at most {max_bytes:,}')
         return path.read_bytes()
@@ -62,28 +68,31 @@ def read_bytes(path: pathlib.Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
 
 
 def has_type(value: object, declared: Any) -> bool:
-    """Returns True if a value of JSON is of the declared type of a dataclass's field.
+    """Returns True if a JSON value fits the declared type of a dataclass's field.
 
-    Known are int, float, str, bool, None, classes, unions, tuple[X, ...] and dict[str, X]. JSON has lists for tuples, and 1 for 1.0; True
-    is no number, and NaN and infinity are none either.
+    Supports int, float, str, bool, None, classes, unions, tuple[X, ...] and dict[str, X]. JSON
+    writes tuples as lists and 1.0 as 1. True, NaN and infinity are not numbers.
     """
     origin, arguments = typing.get_origin(declared), typing.get_args(declared)
     if origin in (types.UnionType, typing.Union):
         return any(has_type(value, each) for each in arguments)
     if origin is tuple:
-        return isinstance(value, list | tuple) and all(has_type(each, arguments[0]) for each in value)
+        return isinstance(value, list | tuple) and all(
+            has_type(each, arguments[0]) for each in value)
     if origin is dict:
-        return isinstance(value, dict) and all(has_type(each, arguments[1]) for each in value.values())
+        return isinstance(value, dict) and all(
+            has_type(each, arguments[1]) for each in value.values())
+    if declared in (int, float) and isinstance(value, bool):
+        return False
     if declared is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300 and math.isfinite(value)
-    if declared is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return declared is Any or value is None and declared in (None, types.NoneType) or isinstance(value, declared)
+        return isinstance(value, int | float) and abs(value) < 1e300 and math.isfinite(value)
+    return declared is Any or value is None and declared in (None, types.NoneType) or isinstance(
+        value, declared)
 
 
 def shown(value: object) -> str:
-    """Returns a value of a file as a message shows it: on one line, at most 80 characters."""
-    # Containers by their kind alone: a few bytes of a pickle or of JSON can stand for gigabytes of text.
+    """Returns a file's value for a message: one line, at most 80 characters."""
+    # Containers are named by type: a few bytes of a pickle can stand for gigabytes of text.
     if isinstance(value, str | bytes):
         return repr(value[:80]) + ('…' if len(value) > 80 else '')
     if isinstance(value, int) and abs(value) >= 10**20:
@@ -94,19 +103,21 @@ def shown(value: object) -> str:
 
 
 def inside(folder: pathlib.Path, name: object, *, links: bool = True) -> pathlib.Path:
-    """Returns folder/name for a name that was read from a file; names use `/`, whatever the system.
+    """Returns folder/name for a name that was read from a file; names use `/` on all systems.
 
-    Without `links` a link must not lead out either: use it for what is written or deleted. What is read may be a link, for the cache of
-    Hugging Face consists of links to ../../blobs.
+    Set `links` to False for files to write or delete: then no link may lead out of the folder.
+    Files to read may be links, since Hugging Face's cache consists of links to ../../blobs.
 
-    Raises ValueError: no text, empty, absolute, too long, with a NUL or a backslash, or one that leads out of the folder.
+    Raises ValueError: the name is no text, empty, absolute, too long, contains a NUL or backslash,
+    or leads out of the folder.
     """
-    if not isinstance(name, str) or not name or len(name) > _MAX_NAME or '\0' in name or '\\' in name:
+    if (not isinstance(name, str) or not name or len(name) > _MAX_NAME or '\0' in name
+            or '\\' in name):
         raise ValueError(f'{str(name)[:80]!r} is no file name')
     parts = pathlib.PurePosixPath(name)
     if not parts.parts:  # '.': the folder itself, which nobody may remove by a name
         raise ValueError(f'{name[:80]!r} is no file name')
-    # encode raises a ValueError of its own for half of a surrogate pair.
+    # encode raises a ValueError for half of a surrogate pair.
     if any(len(part.encode()) > _MAX_PART for part in parts.parts):
         raise ValueError(f'the name {name[:80]!r}… is too long')
     leads_out = parts.is_absolute() or '..' in parts.parts
@@ -116,7 +127,7 @@ def inside(folder: pathlib.Path, name: object, *, links: bool = True) -> pathlib
 
 
 def require_regular_file(path: pathlib.Path) -> None:
-    """Raises ValueError if `path` exists and is no regular file: a pipe would wait for ever, a device never ends."""
+    """Raises ValueError: `path` exists and is no regular file; reading a pipe may never end."""
     if path.exists() and not stat.S_ISREG(path.stat().st_mode):
         raise ValueError('no regular file (a folder, pipe or device)')
 

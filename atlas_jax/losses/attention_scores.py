@@ -1,12 +1,15 @@
-"""One score a passage from the decoder's cross attention. Source: Izacard et al. 2022, section 2.2 (ADist); the original's options.
+"""One score for each passage from the decoder's cross attention. Source: Izacard et al. 2022,
+section 2.2 (ADist); the original's options.
 
-Attention comes per layer, target token and passage token, and is 0 on padding. A reduction makes one score a passage of it. With S the sum
-over layers, and L the number of layers:
+Attention is given per layer, target token and passage token, and is 0 on padding. A reduction turns
+it into one score a passage. S is the sum over layers, and L the number of layers:
 
-  sum      all of S / (256 L targets)              nosep    S on eos alone / (256 L targets), whatever the name says
-  woquery  S beyond the query / (256 L targets)    avg      all of S / (passage tokens * L * targets)
+  sum      S over all tokens / (256 L targets)
+  avg      S over all tokens / (passage tokens * L * targets)
   first    S of the first target token / (passage tokens * L)
-  top<k>   the k greatest of S for each target token / (k L targets)
+  nosep    S on eos only / (256 L targets), despite the name
+  woquery  S on tokens after the query / (256 L targets)
+  top<k>   the k largest S for each target token / (k L targets)
 """
 
 import dataclasses
@@ -16,24 +19,27 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
-KINDS = ('scores', 'probs', 'norms')  # logits before the softmax, probabilities, probabilities times the length of the value
+# Logits, probabilities, and probabilities times the norm of the value.
+KINDS = ('scores', 'probs', 'norms')
 REDUCTIONS = ('sum', 'avg', 'first', 'nosep', 'woquery', 'top5', 'top10', 'top20')
-_TOKENS = 256  # the original's constant in place of a passage's number of tokens
+_TOKENS = 256  # the original divides by this constant instead of a passage's number of tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class Statistic:
-    """The kind of attention that is recorded, one of KINDS, and how it is reduced, one of REDUCTIONS."""
+    """A kind of attention, one of KINDS, and a reduction, one of REDUCTIONS."""
 
     kind: str
     reduction: str
 
 
-STATISTICS = {kind + reduction: Statistic(kind, reduction) for kind in KINDS for reduction in REDUCTIONS}
+STATISTICS = {
+    kind + reduction: Statistic(kind, reduction) for kind in KINDS for reduction in REDUCTIONS}
 
 
-def passage_scores(attention: Array, reduction: str, target_weights: Array, token_mask: Array, *, eos_mask: Array | None = None,
-                   query_mask: Array | None = None, padded_tokens: int | None = None) -> Array:
+def passage_scores(attention: Array, reduction: str, target_weights: Array, token_mask: Array, *,
+                   eos_mask: Array | None = None, query_mask: Array | None = None,
+                   padded_tokens: int | None = None) -> Array:
     """Reduces recorded attention to one score a passage.
 
     Args:
@@ -43,8 +49,8 @@ def passage_scores(attention: Array, reduction: str, target_weights: Array, toke
       token_mask: [batch, n, longest] bool, True on a passage's tokens.
       eos_mask: [batch, n, longest] bool, True on eos; `nosep` needs it.
       query_mask: [batch, n, longest] bool, True on the query; `woquery` needs it.
-      padded_tokens: width to which the original pads a passage (its text_maxlength); its padding, worth 0, competes for the top k. None is
-        `longest`.
+      padded_tokens: width to which the original pads a passage (its text_maxlength). Padding has
+        attention 0 and competes for the top k. None takes `longest`.
 
     Returns:
       [batch, n] float32; 0 for a passage without tokens, and for an example without targets.
@@ -76,7 +82,8 @@ def passage_scores(attention: Array, reduction: str, target_weights: Array, toke
 
 
 def _top(summed: Array, wanted: int, width: int) -> Array:
-    """Sums the `wanted` greatest values of each passage and target token, padding up to `width` among them.
+    """Sums the `wanted` largest values for each passage and target token, after padding with zeros
+    to `width`.
 
     Args:
       summed: [batch, target_length, n, longest] float32.
@@ -85,6 +92,6 @@ def _top(summed: Array, wanted: int, width: int) -> Array:
       [batch, n] float32, the sum over target tokens.
     """
     longest = summed.shape[-1]
-    # Logits may be negative, and then padding is greater. More than `wanted` zeros are never needed.
+    # Logits may be negative, and padding is then larger. At most `wanted` zeros matter.
     padded = jnp.pad(summed, ((0, 0),) * 3 + ((0, max(width - longest, 0)),))[..., :width]
     return jnp.sum(jax.lax.top_k(padded, min(wanted, width))[0], axis=(1, 3))

@@ -1,6 +1,7 @@
-"""Contriever: BERT's encoder over token streams, its states pooled to one embedding per passage.
+"""Contriever: BERT's encoder over token streams, with states pooled to one embedding per passage.
 
-Positions restart in every passage, and every token has type 0. Source: Izacard et al. 2021, arXiv 2112.09118.
+Positions restart in every passage, and every token has type 0. Source: Izacard et al. 2021, arXiv
+2112.09118.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from atlas_jax import errors, types
 from atlas_jax.models import limits
 from atlas_jax.nn import attention, flash_attention, layer_scan, layers, token_stream
+from atlas_jax.options import option
 
 Array = jax.Array
 
@@ -27,18 +29,19 @@ class BertConfig:
     Attributes:
       vocab_size: rows of the token embedding.
       emb_dim: width of the states.
-      num_heads: attention heads of every layer; they divide emb_dim.
-      num_layers: encoder layers.
+      num_heads: number of attention heads of each layer; divides emb_dim.
+      num_layers: number of encoder layers.
       mlp_dim: width inside the MLP.
       max_positions: longest input in tokens.
       type_vocab_size: rows of the segment embedding.
-      layer_norm: 'true' or 'second_moment' (nn.layers.LayerNorm); released Atlas checkpoints need the latter.
+      layer_norm: 'true' or 'second_moment' (nn.layers.LayerNorm); released Atlas checkpoints need
+        'second_moment'.
       layer_norm_epsilon: number added to the variance or second moment.
       dropout_rate: share of activations that training drops.
-      dtype: of the activations; parameters, norms and softmax are float32.
+      dtype: dtype of the activations; parameters, norms and softmax are float32.
 
-    Raises ConfigError for a field of another type or outside its range (models/limits.py), heads that do not divide emb_dim, and an unknown
-    layer_norm or dtype.
+    Raises ConfigError: a field has another type or is outside its range (models/limits.py),
+    num_heads does not divide emb_dim, or layer_norm or dtype is unknown.
     """
 
     vocab_size: int = 30522
@@ -48,36 +51,39 @@ class BertConfig:
     mlp_dim: int = 3072
     max_positions: int = 512
     type_vocab_size: int = 2
-    layer_norm: str = 'true'
-    layer_norm_epsilon: float = 1e-12
-    dropout_rate: float = 0.1
-    dtype: str = 'float32'
+    layer_norm: str = option('true', choices=layers.LAYER_NORM_KINDS)
+    layer_norm_epsilon: float = option(1e-12, least=0, below=1)
+    dropout_rate: float = option(0.1, least=0, below=1)
+    dtype: str = option('float32', choices=limits.DTYPES)
 
     def __post_init__(self):
-        name = type(self).__name__
         limits.check(self)
         if self.emb_dim % self.num_heads:
-            raise errors.ConfigError(f'{name}.emb_dim {self.emb_dim} must be a multiple of num_heads {self.num_heads}')
-        if self.layer_norm not in layers.LAYER_NORM_KINDS:
-            raise errors.ConfigError(f'{name}.layer_norm is {self.layer_norm!r}; choose one of {layers.LAYER_NORM_KINDS}')
+            raise errors.ConfigError(f'{type(self).__name__}.emb_dim {self.emb_dim} must be a '
+                                     f'multiple of num_heads {self.num_heads}')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ContrieverConfig(BertConfig):
-    """Options of a Contriever: BERT's, what stands before its inputs, and how its states become an embedding.
+    """Options of a Contriever: those of BERT, its prompts, and how states become an embedding.
 
     Attributes:
-      pooling: 'average' is the sum of the states / length, 'sqrt' the sum / sqrt(length), 'cls' the first state, 'last' the last one,
-        'max' the greatest number of each dimension, 'weighted' the mean with weights 1, 2, … by position.
+      pooling: 'average' is the sum of the states / length, 'sqrt' the sum / sqrt(length), 'cls' the
+        first state, 'last' the last state, 'max' the maximum of each dimension, 'weighted' the mean
+        with weights 1, 2, … by position.
       normalize: divides each embedding by its L2 norm.
-      truncate_dim: keeps the first so many numbers of an embedding (Matryoshka), and normalises those; None keeps all.
-      max_tokens: longest input that the retriever was trained for, special tokens included; None for max_positions.
-      query_prompt, passage_prompt: text before every query and every passage, before InputConfig's formats (E5's 'query: ').
+      truncate_dim: keeps the first truncate_dim dimensions of an embedding (Matryoshka), before
+        normalisation; None keeps all.
+      max_tokens: longest input that the retriever was trained for, special tokens included; None
+        takes max_positions.
+      query_prompt, passage_prompt: text before every query and every passage, before InputConfig's
+        formats (E5's 'query: ').
 
-    Raises ConfigError as BertConfig, and for an unknown pooling, a truncate_dim outside [1, emb_dim] or max_tokens below 2.
+    Raises ConfigError: the same errors as BertConfig, an unknown pooling, truncate_dim outside [1,
+    emb_dim], or max_tokens below 2.
     """
 
-    pooling: str = 'average'
+    pooling: str = option('average', choices=POOLINGS)
     normalize: bool = False
     truncate_dim: int | None = None
     max_tokens: int | None = None
@@ -86,33 +92,30 @@ class ContrieverConfig(BertConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.pooling not in POOLINGS:
-            raise errors.ConfigError(f'ContrieverConfig.pooling is {self.pooling!r}; choose one of {POOLINGS}')
-        if self.truncate_dim is not None and not 1 <= self.truncate_dim <= self.emb_dim:
-            raise errors.ConfigError(f'ContrieverConfig.truncate_dim is {self.truncate_dim}; it must be 1 to emb_dim {self.emb_dim}')
-        # Two special tokens are in every input.
-        if self.max_tokens is not None and self.max_tokens < 2:
-            raise errors.ConfigError(f'ContrieverConfig.max_tokens is {self.max_tokens}; it must be at least 2')
+        if self.truncate_dim is not None and self.truncate_dim > self.emb_dim:
+            raise errors.ConfigError(f'ContrieverConfig.truncate_dim is {self.truncate_dim}; it '
+                                     f'must be 1 to emb_dim {self.emb_dim}')
 
     @property
     def embedding_dim(self) -> int:
-        """Numbers in an embedding."""
+        """Number of dimensions of an embedding."""
         return self.truncate_dim or self.emb_dim
 
     @property
     def input_tokens(self) -> int:
-        """Limit of an input, special tokens included."""
-        # A bound on a learned table: BERT has no embedding for positions beyond.
+        """Longest input in tokens, special tokens included."""
+        # BERT has no position embeddings beyond max_positions.
         return min(self.max_tokens or self.max_positions, self.max_positions)
 
 
 def init_params(config: ContrieverConfig, key: Array) -> Any:
-    """Draws fresh float32 parameters, a nested dict whose leaves are boxed with their logical axes.
+    """Draws random float32 parameters: a nested dict with leaves boxed with their logical axes.
 
-    `jax.eval_shape` of it gives the shapes without allocating anything.
+    `jax.eval_shape` of this function gives the shapes without allocating anything.
     """
-    # one token: parameters do not depend on the size of the inputs
-    stream = token_stream.pack(jnp.zeros((1, 1, 1), jnp.int32), jnp.ones((1, 1), jnp.int32), stream_tokens=1, longest=1)
+    # One token is enough: parameters do not depend on the size of the inputs.
+    stream = token_stream.pack(jnp.zeros((1, 1, 1), jnp.int32), jnp.ones((1, 1), jnp.int32),
+                               stream_tokens=1, longest=1)
     return Contriever(config).init(key, stream)['params']
 
 
@@ -131,12 +134,16 @@ class BertLayer(nn.Module):
         config, kernel_init = self.config, layers.normal(_VARIANCE)
         dropout = nn.Dropout(config.dropout_rate, deterministic=deterministic)
         head_dim = config.emb_dim // config.num_heads
-        flash = self.flash and flash_attention.fits(stream.longest, config.num_heads, head_dim, config.dtype,
+        flash = self.flash and flash_attention.fits(stream.longest, config.num_heads, head_dim,
+                                                    config.dtype,
                                                     0.0 if deterministic else config.dropout_rate)
-        attend = attention.Attention(config.num_heads, head_dim, config.emb_dim, scale=head_dim**-0.5, use_bias=True,
-                                     dropout_rate=config.dropout_rate, kernel_init=kernel_init, dtype=config.dtype, name='attention')
-        # The exact GELU, as BERT was trained with; no dropout between the two layers.
-        feed = layers.Mlp(config.mlp_dim, ('gelu_erf',), use_bias=True, kernel_init=kernel_init, dtype=config.dtype, name='mlp')
+        attend = attention.Attention(config.num_heads, head_dim, config.emb_dim,
+                                     scale=head_dim**-0.5, use_bias=True,
+                                     dropout_rate=config.dropout_rate, kernel_init=kernel_init,
+                                     dtype=config.dtype, name='attention')
+        # BERT was trained with the exact GELU and without dropout between the two layers.
+        feed = layers.Mlp(config.mlp_dim, ('gelu_erf', ), use_bias=True, kernel_init=kernel_init,
+                          dtype=config.dtype, name='mlp')
         # BERT normalises after the residual, T5 before the layer.
         attended = dropout(attend.on_stream(inputs, stream, None, deterministic, flash))
         hidden = _layer_norm(config, 'post_attention_layer_norm')(inputs + attended)
@@ -147,7 +154,7 @@ class Bert(nn.Module):
     """BERT's embeddings and layers, without its pooler.
 
     remat, unroll: see nn/layer_scan.py.
-    flash: runs attention by the kernel of nn/flash_attention.py if it fits.
+    flash: uses the kernel of nn/flash_attention.py if it fits.
     """
 
     config: BertConfig
@@ -157,7 +164,8 @@ class Bert(nn.Module):
 
     @nn.compact
     def __call__(self, stream: types.TokenStream, deterministic: bool = True) -> Array:
-        """Encodes a stream: final states [streams, stream_tokens, embed] of `dtype`; meaningless past the last passage.
+        """Encodes a stream to final states [streams, stream_tokens, embed] of `dtype`, meaningless
+        past the last passage.
 
         Raises ValueError: `stream.longest` exceeds max_positions.
         """
@@ -167,20 +175,22 @@ class Bert(nn.Module):
             return layers.Embedding(size, config.emb_dim, axes, _VARIANCE, config.dtype, name=name)
 
         tokens = table(config.vocab_size, ('vocab', 'embed'), 'token_embedder')(stream.tokens)
-        positions = table(config.max_positions, ('length', 'embed'), 'position_embedder').by_position(stream)
-        # Contriever is given one segment, so that every token has type 0: one row, broadcast
+        positions = table(config.max_positions, ('length', 'embed'),
+                          'position_embedder').by_position(stream)
+        # Contriever's inputs have one segment, so every token has type 0: one row, broadcast.
         types_of_tokens = table(config.type_vocab_size, (None, 'embed'), 'type_embedder').row(0)
         hidden = _layer_norm(config, 'embedder_norm')(tokens + positions + types_of_tokens)
         hidden = nn.Dropout(config.dropout_rate)(hidden, deterministic=deterministic)
-        if self.is_initializing():  # layers apart, under T5X's names; scan_layers stacks them
+        if self.is_initializing():  # layers apart, with T5X's names; scan_layers stacks them
             for i in range(config.num_layers):
                 hidden = BertLayer(config, name=f'layers_{i}')(hidden, stream, deterministic)
             return hidden
-        # parent=None: one unbound layer for all of them, bound to each one's parameters in the loop
+        # One unbound layer stands for all; the loop binds it to each layer's parameters.
         return layer_scan.scan_layers(
             BertLayer(config, self.flash, parent=None), self.variables['params'],
             lambda layer, hidden, _: (layer(hidden, stream, deterministic), None), hidden,
-            dropout_key=None if deterministic else self.make_rng('dropout'), remat=self.remat, unroll=self.unroll)[0]
+            dropout_key=None if deterministic else self.make_rng('dropout'), remat=self.remat,
+            unroll=self.unroll)[0]
 
 
 def _layer_norm(config: BertConfig, name: str) -> layers.LayerNorm:
@@ -188,7 +198,11 @@ def _layer_norm(config: BertConfig, name: str) -> layers.LayerNorm:
 
 
 class Contriever(nn.Module):
-    """The retriever's encoder, for queries and passages; `unroll` and `flash` as in Bert, `remat` a name of layer_scan.REMAT."""
+    """The retriever's encoder, for queries and passages.
+
+    remat: remat policy, a name of layer_scan.REMAT.
+    unroll, flash: see Bert.
+    """
 
     config: ContrieverConfig
     remat: str = 'none'
@@ -197,20 +211,28 @@ class Contriever(nn.Module):
 
     @nn.compact
     def __call__(self, stream: types.TokenStream, deterministic: bool = True) -> Array:
-        """Embeds the passages of a stream: [streams, passages, embedding_dim] float32; zeros for a passage of length 0.
+        """Embeds the passages of a stream; returns [streams, passages, embedding_dim] float32,
+        zeros for an empty passage.
 
         Raises ValueError: `stream.longest` exceeds max_positions.
         """
-        hidden = Bert(self.config, layer_scan.of_encoder(self.remat), self.unroll, self.flash, name='bert')(stream, deterministic)
-        # in float32: sums over hundreds of tokens would lose digits in bfloat16
-        # [streams, passages, longest, embed], zeros past each passage's end
+        hidden = Bert(self.config, layer_scan.encoder_policy(self.remat), self.unroll, self.flash,
+                      name='bert')(stream, deterministic)
+        # [streams, passages, longest, embed], zeros past each passage's end. float32, because sums
+        # over hundreds of tokens would lose digits in bfloat16.
         rows = token_stream.to_rows(stream, hidden.astype(jnp.float32))
         pooled = _pool(rows, stream.lengths, self.config.pooling)[..., :self.config.embedding_dim]
         return unit_length(pooled) if self.config.normalize else pooled
 
 
 def _pool(rows: Array, lengths: Array, pooling: str) -> Array:
-    """Pools states [streams, passages, longest, embed], zeros past each end, to [streams, passages, embed]; lengths [streams, passages]."""
+    """Pools states [streams, passages, longest, embed] to [streams, passages, embed].
+
+    Args:
+      rows: the states, zeros past each passage's end.
+      lengths: [streams, passages].
+      pooling: one of POOLINGS.
+    """
     count = jnp.maximum(lengths, 1)[..., None].astype(jnp.float32)  # [streams, passages, 1]
     if pooling == 'cls':
         return rows[:, :, 0]
@@ -220,18 +242,20 @@ def _pool(rows: Array, lengths: Array, pooling: str) -> Array:
         return jnp.sum(rows, axis=2) / jnp.sqrt(count)
     numbers = jnp.arange(rows.shape[2])  # [longest]
     if pooling == 'last':
-        # a product in place of a gather, whose gradient would be a scatter
-        return jnp.einsum('spld,spl->spd', rows, (numbers == lengths[..., None] - 1).astype(jnp.float32))
+        # A product instead of a gather, whose gradient would be a scatter.
+        return jnp.einsum('spld,spl->spd', rows,
+                          (numbers == lengths[..., None] - 1).astype(jnp.float32))
     if pooling == 'weighted':
-        # rows are zeros past each end, and the weights of n positions add up to n (n + 1) / 2
+        # The weights of n positions sum to n (n + 1) / 2.
         return jnp.einsum('spld,l->spd', rows, numbers + 1.0) / (count * (count + 1) / 2)
     inside = (numbers < lengths[..., None])[..., None]  # [streams, passages, longest, 1]
     greatest = jnp.max(jnp.where(inside, rows, -jnp.inf), axis=2)
-    return jnp.where(lengths[..., None] > 0, greatest, 0.0)  # an empty passage has no greatest number
+    # An empty passage would give -inf.
+    return jnp.where(lengths[..., None] > 0, greatest, 0.0)
 
 
 def unit_length(embeddings: Array) -> Array:
     """Scales [..., embedding_dim] float32 to L2 norm 1; zeros stay zeros, with gradient 0."""
     squares = jnp.sum(jnp.square(embeddings), axis=-1, keepdims=True)
-    # the bound keeps the square root's gradient finite where a passage is empty
+    # The bound keeps the square root's gradient finite for an empty passage.
     return embeddings * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))

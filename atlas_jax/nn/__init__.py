@@ -1,1 +1,1 @@
-"""Layers over token streams, and the assembly of reader and retriever inputs from token segments."""
+"""Layers over token streams; reader and retriever inputs put together from token segments."""

@@ -1,4 +1,6 @@
-"""Assembly of model inputs from token segments, in graph: query ids and passage ids, special tokens and literal text between them."""
+"""Puts model inputs together from token segments inside the compiled program: ids of the query and
+the passage, special tokens, and literal text between them.
+"""
 
 from collections.abc import Sequence
 
@@ -11,38 +13,40 @@ from atlas_jax.tokenizers.formats import Segment
 Array = jax.Array
 
 
-def assemble(segments: Sequence[Segment], query_tokens: Array, query_lengths: Array, passages: types.TokenTable,
-             max_length: int) -> tuple[Array, Array]:
+def assemble(segments: Sequence[Segment], query_tokens: Array, query_lengths: Array,
+             passages: types.TokenTable, max_length: int) -> tuple[Array, Array]:
     """Lays the segments of n inputs one after another.
 
-    Inputs that are too long are cut: the text first, from its end; if that is not enough the title, then the query. Literals stay whole.
+    Inputs that are too long are cut from the end of the text, then from the title, then from the
+    query. Literals stay whole.
 
     Args:
-      segments: of a format, in its order.
+      segments: the segments of a format, in order.
       query_tokens: [n, query_width] int, 0 on padding.
       query_lengths: [n] int.
-      passages: one row an input, tokens [n, width] int.
+      passages: one row for each input, tokens [n, width] int.
       max_length: width of the result.
 
     Returns:
-      tokens [n, max_length] int32, 0 on padding, and lengths [n] int32.
+      Tokens [n, max_length] int32, 0 on padding, and lengths [n] int32.
 
     Raises:
       ConfigError: the literals alone are longer than max_length; raised while tracing.
     """
     literal = sum(len(segment.ids) for segment in segments)
     if literal > max_length:
-        raise errors.ConfigError(f'the format alone takes {literal} tokens, more than the limit of {max_length}; raise text_max_tokens')
-    # of each kind: tokens [n, width], the column where it begins [n], and its length [n]
+        raise errors.ConfigError(f'the format alone takes {literal} tokens, more than the limit '
+                                 f'of {max_length}; raise text_max_tokens')
+    # For each kind: tokens [n, width], its first column [n] and its length [n].
     sources = {
         'query': (query_tokens, jnp.zeros_like(query_lengths), query_lengths),
         'title': (passages.tokens, jnp.zeros_like(passages.title_lengths), passages.title_lengths),
-        'text': (passages.tokens, passages.title_lengths, passages.lengths - passages.title_lengths),
-    }
+        'text': (passages.tokens, passages.title_lengths,
+                 passages.lengths - passages.title_lengths), }
     kinds = {segment.kind for segment in segments}
     room = jnp.full_like(query_lengths, max_length - literal)
     kept = {}
-    for kind in ('query', 'title', 'text'):  # the order in which they may claim room
+    for kind in ('query', 'title', 'text'):  # the first takes its room first
         kept[kind] = jnp.clip(sources[kind][2], 0, room) if kind in kinds else jnp.zeros_like(room)
         room = room - kept[kind]
     columns = jnp.arange(max_length)
@@ -52,8 +56,9 @@ def assemble(segments: Sequence[Segment], query_tokens: Array, query_lengths: Ar
         start = end[:, None]  # [n, 1]
         if segment.kind == 'literal':
             end = end + len(segment.ids)
-            # Every input gets the value of every column; `where` below keeps those of this segment.
-            values = jnp.asarray(segment.ids, jnp.int32)[jnp.clip(columns - start, 0, len(segment.ids) - 1)]  # [n, max_length]
+            # [n, max_length]; the `where` below keeps the columns of this segment
+            values = jnp.asarray(segment.ids, jnp.int32)[jnp.clip(columns - start, 0,
+                                                                  len(segment.ids) - 1)]
         else:
             source, first, _ = sources[segment.kind]
             end = end + kept[segment.kind]

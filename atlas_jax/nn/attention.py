@@ -1,4 +1,6 @@
-"""Multi-head attention: within the passages of token streams, over given keys and values, and one decoding step at a time."""
+"""Multi-head attention: within passages of token streams, over given keys and values, and for one
+decoding step.
+"""
 
 from collections.abc import Sequence
 
@@ -11,7 +13,8 @@ from atlas_jax.nn import flash_attention, layers, products, token_stream
 
 Array = jax.Array
 KeysValues = tuple[Array, Array]
-# What can be recorded of attention: logits, probabilities, and probabilities times the length of the value.
+# Kinds of attention that can be recorded: logits, probabilities, and probabilities times the norm
+# of the value.
 RECORDED = ('scores', 'probs', 'norms')
 
 # Far below any logit, and finite: a query without keys must not give inf - inf.
@@ -20,9 +23,10 @@ _MASKED = -1e30
 
 @jax.custom_vjp
 def masked_softmax(logits: Array, mask: Array) -> Array:
-    """Takes the softmax over the last axis where `mask` is True; zeros elsewhere, also where no key is True.
+    """Computes the softmax over the last axis where `mask` is True, and zeros elsewhere. A query
+    without any True key gets zeros.
 
-    Keeps the probabilities alone for its gradient, two thirds of what XLA would.
+    Keeps only the probabilities for its gradient; XLA would keep half as much again.
 
     Args:
       logits: [..., keys] float32.
@@ -31,7 +35,8 @@ def masked_softmax(logits: Array, mask: Array) -> Array:
     Returns:
       [..., keys] float32.
     """
-    # Added, not selected by: XLA's CPU backend makes one pass of additions and softmax, but three with selections between them.
+    # Adds the mask instead of selecting by it: XLA's CPU backend fuses additions and softmax into
+    # one pass, and needs three with selections between them.
     logits += jnp.where(mask, 0.0, _MASKED)
     exponentials = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
     any_key = jnp.any(mask, axis=-1, keepdims=True).astype(logits.dtype)
@@ -44,7 +49,8 @@ def _masked_softmax_forward(logits: Array, mask: Array):
 
 
 def _masked_softmax_backward(probabilities: Array, gradient: Array):
-    return probabilities * (gradient - jnp.sum(probabilities * gradient, axis=-1, keepdims=True)), None
+    return probabilities * (gradient -
+                            jnp.sum(probabilities * gradient, axis=-1, keepdims=True)), None
 
 
 masked_softmax.defvjp(_masked_softmax_forward, _masked_softmax_backward)
@@ -54,8 +60,8 @@ masked_softmax.defvjp(_masked_softmax_forward, _masked_softmax_backward)
 def add_bias(logits: Array, bias: Array) -> Array:
     """Adds bias [heads, queries, keys] to logits [..., heads, queries, keys].
 
-    The bias's gradient is a sum over all passages. As a product with ones it takes 2 ms; XLA's own sum over the leading axes takes 90,
-    a tenth of an encoder layer (CPU, 40 passages of 224 tokens).
+    The bias's gradient is a sum over all passages. As a product with ones it takes 2 ms. XLA's sum
+    over the leading axes takes 90 ms, a tenth of an encoder layer (CPU, 40 passages of 224 tokens).
     """
     return logits + bias
 
@@ -71,13 +77,14 @@ def _add_bias_backward(_, gradient: Array):
 add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
-def _mean_over_heads(name: str, logits: Array, probabilities: Array, value: Array, mask: Array) -> Array:
+def _mean_over_heads(name: str, logits: Array, probabilities: Array, value: Array,
+                     mask: Array) -> Array:
     """Reduces one kind of attention, a name of RECORDED, to [batch, queries, keys] float32.
 
     Args:
       logits, probabilities: [batch, heads, queries, keys] float32.
       value: [batch, keys, heads, head_dim].
-      mask: as of `Attention.over_recording`.
+      mask: see `Attention.over_recording`.
     """
     if name == 'scores':
         return jnp.mean(jnp.where(mask, logits, 0.0), axis=1)
@@ -89,21 +96,26 @@ def _mean_over_heads(name: str, logits: Array, probabilities: Array, value: Arra
 
 
 def grouped(keys_values: KeysValues, key_mask: Array) -> KeysValues:
-    """Reshapes keys and values [..., heads, head_dim] to [batch, keys, heads, head_dim], the groups of `key_mask` [batch, keys] bool.
+    """Reshapes keys and values [..., heads, head_dim] to [batch, keys, heads, head_dim], as
+    `key_mask` [batch, keys] bool groups them.
 
-    To be done layer by layer: between the concatenation of all layers and its slices a reshape would keep XLA from seeing that they cancel.
+    Call it layer by layer. A reshape between the concatenation of all layers and its slices would
+    keep XLA from cancelling the two.
     """
     keys, values = keys_values
-    return keys.reshape(*key_mask.shape, *keys.shape[-2:]), values.reshape(*key_mask.shape, *values.shape[-2:])
+    return keys.reshape(*key_mask.shape,
+                        *keys.shape[-2:]), values.reshape(*key_mask.shape, *values.shape[-2:])
 
 
 def by_head(keys_values: KeysValues, key_mask: Array) -> KeysValues:
-    """Lays a layer's keys and values out by head, for a loop that reads them with one query at a time.
+    """Lays a layer's keys and values out by head, for a loop that reads them with one query at a
+    time.
 
-    From the other layout, XLA's CPU backend would turn them at every step, at 2.6 times the cost of reading them (16 examples, 800 keys).
+    With the other layout, XLA's CPU backend would transpose them at every step, at 2.6 times the
+    cost of reading them (16 examples, 800 keys).
 
     Args:
-      keys_values: each [..., heads, head_dim], of batch * keys keys.
+      keys_values: each [..., heads, head_dim]; the leading axes hold batch * keys.
       key_mask: [batch, keys] bool.
 
     Returns:
@@ -114,12 +126,13 @@ def by_head(keys_values: KeysValues, key_mask: Array) -> KeysValues:
 
 
 class Attention(nn.Module):
-    """Multi-head attention with kernels query, key, value [embed, joined_kv] and out [joined_kv, embed].
+    """Multi-head attention with kernels query, key, value [embed, joined_kv] and out [joined_kv,
+    embed].
 
     scale: multiplies the queries; 1 in T5, head_dim**-0.5 in BERT.
-    dropout_rate: of the probabilities.
+    dropout_rate: share of the probabilities that training drops.
     query_init: initialiser of the query kernel; None takes kernel_init.
-    kernel_init: None draws with variance 1 / inputs.
+    kernel_init: initialiser of the other kernels; None draws with variance 1 / inputs.
     split: each device of the mesh axis `model` computes its own heads.
     """
 
@@ -136,26 +149,34 @@ class Attention(nn.Module):
 
     def setup(self):
         joined, axes = self.num_heads * self.head_dim, ('embed', 'joined_kv')
-        self.query = layers.Dense(joined, axes, self.use_bias, self.query_init or self.kernel_init, self.dtype, self.split)
-        self.key = layers.Dense(joined, axes, self.use_bias, self.kernel_init, self.dtype, self.split)
-        self.value = layers.Dense(joined, axes, self.use_bias, self.kernel_init, self.dtype, self.split)
-        self.out = layers.Dense(self.emb_dim, axes[::-1], self.use_bias, self.kernel_init, self.dtype, self.split)
+        self.query = layers.Dense(joined, axes, self.use_bias, self.query_init or self.kernel_init,
+                                  self.dtype, self.split)
+        self.key = layers.Dense(joined, axes, self.use_bias, self.kernel_init, self.dtype,
+                                self.split)
+        self.value = layers.Dense(joined, axes, self.use_bias, self.kernel_init, self.dtype,
+                                  self.split)
+        self.out = layers.Dense(self.emb_dim, axes[::-1], self.use_bias, self.kernel_init,
+                                self.dtype, self.split)
         self.dropout = nn.Dropout(self.dropout_rate)
 
     def keys_values(self, inputs: Array, by_part: bool = False) -> KeysValues:
-        """Projects [..., embed] to keys and values, each [..., heads, head_dim]; by part as of `layers.Dense`."""
+        """Projects [..., embed] to keys and values, each [..., heads, head_dim]. For `by_part` see
+        `layers.Dense`.
+        """
         return self._heads(self.key(inputs, by_part)), self._heads(self.value(inputs, by_part))
 
-    def on_stream(self, inputs: Array, stream: types.TokenStream, bias: Array | None, deterministic: bool = True,
-                  flash: bool = False) -> Array:
+    def on_stream(self, inputs: Array, stream: types.TokenStream, bias: Array | None,
+                  deterministic: bool = True, flash: bool = False) -> Array:
         """Lets each passage of the stream attend to itself.
 
         Args:
           inputs: [streams, stream_tokens, embed].
           stream: the passages of `inputs`.
-          bias: [heads, longest, longest] added to the logits, or None; with `flash` one a stream (flash_attention.one_per_stream).
+          bias: [heads, longest, longest], added to the logits, or None. With `flash` each stream
+            has its own copy (flash_attention.one_per_stream).
           deterministic: True switches dropout off.
-          flash: uses the kernel of nn/flash_attention.py, whose dropout draws other numbers.
+          flash: uses the kernel of nn/flash_attention.py. Its dropout draws different random
+            numbers.
 
         Returns:
           [streams, stream_tokens, embed]; meaningless past the last passage.
@@ -165,23 +186,29 @@ class Attention(nn.Module):
         query, key, value = (token_stream.to_rows(stream, projected) for projected in projections)
         if flash:
             seeds = self._seeds(stream) if self.dropout_rate and not deterministic else None
-            rows = flash_attention.attend(query, key, value, bias, stream.lengths, seeds, num_heads=self.num_heads,
-                                          dropout_rate=self.dropout_rate)
+            rows = flash_attention.attend(query, key, value, bias, stream.lengths, seeds,
+                                          num_heads=self.num_heads, dropout_rate=self.dropout_rate)
             return self.out(token_stream.to_stream(stream, rows))
         # each [..., passages, longest, heads, head_dim]
-        query, key, value = (self._heads(products.without_single_stream(rows)) for rows in (query, key, value))
-        mask = products.without_single_stream(token_stream.row_mask(stream))[..., None, None, :]  # [..., passages, heads, queries, keys]
-        rows, *_ = self._attend(query, key, value, bias, mask, deterministic)  # [..., passages, longest, joined_kv]
-        return self.out(token_stream.to_stream(stream, rows.reshape(*stream.lengths.shape, *rows.shape[-2:])))
+        query, key, value = (self._heads(products.without_single_stream(rows))
+                             for rows in (query, key, value))
+        # [..., passages, heads, queries, keys]
+        mask = products.without_single_stream(token_stream.row_mask(stream))[..., None, None, :]
+        # [..., passages, longest, joined_kv]
+        rows, *_ = self._attend(query, key, value, bias, mask, deterministic)
+        return self.out(
+            token_stream.to_stream(stream, rows.reshape(*stream.lengths.shape, *rows.shape[-2:])))
 
-    def over(self, inputs: Array, keys_values: KeysValues, bias: Array | None, mask: Array, deterministic: bool = True) -> Array:
+    def over(self, inputs: Array, keys_values: KeysValues, bias: Array | None, mask: Array,
+             deterministic: bool = True) -> Array:
         """Lets queries from `inputs` attend to given keys and values.
 
         Args:
           inputs: [batch, length, embed].
           keys_values: each [batch, keys, heads, head_dim].
           bias: [heads, length, keys] or None.
-          mask: bool, broadcastable to [batch, heads, length, keys]; a query without any key gets zeros.
+          mask: bool, broadcastable to [batch, heads, length, keys]; a query without any key gets
+            zeros.
           deterministic: True switches dropout off.
 
         Returns:
@@ -189,71 +216,85 @@ class Attention(nn.Module):
         """
         return self.over_recording(inputs, keys_values, bias, mask, deterministic, ())[0]
 
-    def over_recording(self, inputs: Array, keys_values: KeysValues, bias: Array | None, mask: Array, deterministic: bool,
+    def over_recording(self, inputs: Array, keys_values: KeysValues, bias: Array | None,
+                       mask: Array, deterministic: bool,
                        record: Sequence[str]) -> tuple[Array, dict[str, Array]]:
         """Attends as `over`, and records how much each key was attended to, before dropout.
 
         Args:
-          inputs, keys_values, bias, mask, deterministic: as of `over`.
-          record: names of RECORDED. What is not named costs nothing.
+          inputs, keys_values, bias, mask, deterministic: see `over`.
+          record: names of RECORDED; the other kinds cost nothing.
 
         Returns:
-          [batch, length, embed]; and for each name [batch, length, keys] float32, the mean over heads, 0 where `mask` is False, without
-          gradient.
+          [batch, length, embed]; and for each name [batch, length, keys] float32, the mean over
+          heads, 0 where `mask` is False, without gradient.
         """
         key, value = keys_values
         query = self._heads(self.query(inputs) * self.scale)
         rows, logits, probabilities = self._attend(query, key, value, bias, mask, deterministic)
-        recorded = {name: jax.lax.stop_gradient(_mean_over_heads(name, logits, probabilities, value, mask)) for name in record}
+        recorded = {
+            name: jax.lax.stop_gradient(_mean_over_heads(name, logits, probabilities, value, mask))
+            for name in record}
         return self.out(rows), recorded
 
-    def over_by_head(self, inputs: Array, keys_values: KeysValues, mask: Array) -> tuple[Array, Array]:
+    def over_by_head(self, inputs: Array, keys_values: KeysValues,
+                     mask: Array) -> tuple[Array, Array]:
         """Lets queries from `inputs` attend to keys and values laid out by head, without dropout.
 
         Args:
           inputs: [batch, length, embed].
-          keys_values: as `by_head` returns them.
-          mask: bool, broadcastable to [batch, heads, length, keys]; a query without any key gets zeros.
+          keys_values: the result of `by_head`.
+          mask: bool, broadcastable to [batch, heads, length, keys]; a query without any key gets
+            zeros.
 
         Returns:
-          [batch, length, embed]; and the probabilities' mean over heads, [batch, length, keys] float32.
+          [batch, length, embed]; and the probabilities' mean over heads, [batch, length, keys]
+          float32.
         """
         key, value = keys_values
         query = self._heads(self.query(inputs) * self.scale)
         # b batch, q queries, k keys, h heads, d head_dim
         logits = jnp.einsum('bqhd,bhdk->bhqk', query, key, preferred_element_type=jnp.float32)
         probabilities = masked_softmax(logits, mask)
-        rows = jnp.einsum('bhqk,bhkd->bqhd', probabilities.astype(self.dtype), value.astype(self.dtype))
+        rows = jnp.einsum('bhqk,bhkd->bqhd', probabilities.astype(self.dtype),
+                          value.astype(self.dtype))
         # heads side by side again: [batch, length, joined_kv]
         return self.out(rows.reshape(*inputs.shape[:-1], -1)), jnp.mean(probabilities, axis=1)
 
-    def step(self, inputs: Array, position: Array, cache: KeysValues, bias: Array) -> tuple[Array, KeysValues]:
-        """Lets one token attend to itself and to those before it.
+    def step(self, inputs: Array, position: Array, cache: KeysValues,
+             bias: Array) -> tuple[Array, KeysValues]:
+        """Lets one token attend to itself and to the tokens before it.
 
         Args:
           inputs: [batch, 1, embed], the token at `position`, a scalar.
-          cache: keys and values so far, each [batch, max_length, heads, head_dim].
+          cache: keys and values of the earlier positions, each [batch, max_length, heads,
+            head_dim].
           bias: [heads, 1, max_length].
 
         Returns:
           [batch, 1, embed] and the cache with this position filled.
         """
         (old_keys, old_values), (new_key, new_value) = cache, self.keys_values(inputs)
-        keys = jax.lax.dynamic_update_slice_in_dim(old_keys, new_key.astype(old_keys.dtype), position, axis=1)
-        values = jax.lax.dynamic_update_slice_in_dim(old_values, new_value.astype(old_values.dtype), position, axis=1)
+        keys = jax.lax.dynamic_update_slice_in_dim(old_keys, new_key.astype(old_keys.dtype),
+                                                   position, axis=1)
+        values = jax.lax.dynamic_update_slice_in_dim(old_values, new_value.astype(old_values.dtype),
+                                                     position, axis=1)
         mask = jnp.arange(keys.shape[1]) <= position  # [keys]
         return self.over(inputs, (keys, values), bias, mask), (keys, values)
 
     def _attend(self, query: Array, key: Array, value: Array, bias: Array | None, mask: Array,
                 deterministic: bool) -> tuple[Array, Array, Array]:
-        """Attends to keys [..., keys, heads, head_dim] with queries [..., queries, heads, head_dim].
+        """Attends to keys [..., keys, heads, head_dim] with queries [..., queries, heads,
+        head_dim].
 
         Returns:
-          Joined outputs [..., queries, heads * head_dim]; logits and probabilities, each [..., heads, queries, keys] float32.
+          Joined outputs [..., queries, heads * head_dim]; logits and probabilities, each [...,
+          heads, queries, keys] float32.
         """
-        # Heads go to the front first: left to it, XLA's CPU backend would lay every operand out by head_dim, at five times the cost.
+        # Heads go before queries and keys: otherwise XLA's CPU backend lays every operand out by
+        # head_dim, at five times the cost.
         query, key, value = (jnp.swapaxes(each, -3, -2) for each in (query, key, value))
-        # logits in float32 whatever the operands: a softmax of bfloat16 logits loses what distinguishes close keys
+        # Logits are float32 whatever the operands: bfloat16 cannot tell close keys apart.
         logits = products.matmul(query, key, transposed=True, dtype=jnp.float32)
         if bias is not None:
             logits = add_bias(logits, bias)
@@ -265,7 +306,8 @@ class Attention(nn.Module):
 
     def _seeds(self, stream: types.TokenStream) -> Array:
         """Draws a seed for each passage, [streams, passages] int32."""
-        return jax.lax.bitcast_convert_type(jax.random.bits(self.make_rng('dropout'), stream.lengths.shape, jnp.uint32), jnp.int32)
+        return jax.lax.bitcast_convert_type(
+            jax.random.bits(self.make_rng('dropout'), stream.lengths.shape, jnp.uint32), jnp.int32)
 
     def _heads(self, joined: Array) -> Array:
         """Splits [..., joined_kv] into [..., heads, head_dim]."""

@@ -1,4 +1,4 @@
-"""Matrix products, and sums written as products, as the platform runs them fastest."""
+"""Matrix products, and sums written as products, in the form that is fastest on the platform."""
 
 import functools
 from typing import Any
@@ -16,9 +16,10 @@ def matmul(left: Array, right: Array, transposed: bool = False, dtype: Any = Non
 
     Args:
       left: [..., rows, inner] float.
-      right: [..., inner, columns], or [..., columns, inner] if `transposed`; the same leading axes and dtype as `left`.
-      transposed: whether `right` comes transposed.
-      dtype: of the result; None is the operands'.
+      right: [..., inner, columns], or [..., columns, inner] if `transposed`; the same leading axes
+        and dtype as `left`.
+      transposed: True if `right` is transposed.
+      dtype: dtype of the result; None takes the operands'.
 
     Returns:
       [..., rows, columns] of `dtype`.
@@ -29,45 +30,52 @@ def matmul(left: Array, right: Array, transposed: bool = False, dtype: Any = Non
 
 
 def dense(rows: Array, kernel: Array) -> Array:
-    """Returns `rows @ kernel`: [..., in] and [in, out] of one dtype give [..., out] of the same."""
-    if not _rounds_after(rows):  # the axes stay as they are: they may lie over devices
+    """Returns `rows @ kernel`, [..., out] of the dtype of rows [..., in] and kernel [in, out]."""
+    if not _rounds_after(rows):  # the axes stay apart, since they may be spread over devices
         return jnp.einsum('...i,io->...o', rows, kernel)  # i in, o out
-    return matmul(rows.reshape(-1, rows.shape[-1]), kernel).reshape(*rows.shape[:-1], kernel.shape[-1])
+    return matmul(rows.reshape(-1, rows.shape[-1]), kernel).reshape(*rows.shape[:-1],
+                                                                    kernel.shape[-1])
 
 
 def sum_over_leading(values: Array, kept: int) -> Array:
-    """Sums over all axes but the last `kept`, as a product with ones: [..., *last] to [*last], of one dtype.
+    """Sums over all axes but the last `kept`, as a product with ones: [..., *last] to [*last] of
+    the same dtype.
 
-    XLA's CPU backend does its own sum over leading axes on one core.
+    XLA's CPU backend computes a plain sum over leading axes on one core.
     """
-    # The highest precision: a sum must not be rounded to bfloat16 on the way, as products may be.
+    # The highest precision: products may be rounded to bfloat16 on the way, but a sum must not.
     ones = jnp.ones(values.shape[:-kept], values.dtype)
     return jnp.tensordot(ones, values, axes=ones.ndim, precision=jax.lax.Precision.HIGHEST)
 
 
 def without_single_stream(values: Array) -> Array:
-    """Drops a leading axis of one stream, the layout of one device: [1, ...] to [...]; several streams keep their axis.
+    """Drops the leading axis of a single stream, the layout of one device: [1, ...] to [...].
+    Several streams keep their axis.
 
-    With the dimension of 1, XLA's CPU backend copies operands around in the backward pass: an MLP takes 1.6 times as long. Streams must
-    not be merged with tokens or passages either: each is on a device of its own, and the partitioner would gather all tokens on every one.
+    With the axis of size 1, XLA's CPU backend copies operands in the backward pass, and an MLP
+    takes 1.6 times as long. Several streams must not be merged with tokens or passages: each is on
+    its own device, and the partitioner would gather all tokens on every device.
     """
     return values[0] if values.ndim > 2 and values.shape[0] == 1 else values
 
 
 def _rounds_after(operand: Array) -> bool:
-    """Tells if products are taken in float32 and rounded afterwards, as for bfloat16 on a CPU.
+    """Returns whether products are computed in float32 and rounded afterwards: bfloat16 on one CPU
+    device.
 
-    XLA's CPU backend uses the processor's unit for matrices (AMX, where it has one) only for bfloat16 products whose results are float32:
-    1,000 GFLOP/s on two cores in place of 250. Elsewhere results wider than their operands would double what is kept for the gradient.
-    Several CPU devices stand in for a slice; `dense` must not merge the axes that lie over them. Decided while tracing: a choice made when
-    lowering (jax.lax.platform_dependent) would hide the products from what remat keeps.
+    XLA's CPU backend uses the processor's matrix unit (AMX) only for bfloat16 products with float32
+    results: 1,000 GFLOP/s on two cores instead of 250. On other platforms, wider results would
+    double the memory kept for the gradient. On several CPU devices `dense` must not merge axes that
+    are spread over them. The choice is made while tracing: jax.lax.platform_dependent would hide
+    the products from the remat policies.
     """
-    return operand.dtype == jnp.bfloat16 and partitioning.platform() == 'cpu' and jax.sharding.get_abstract_mesh().empty
+    return operand.dtype == jnp.bfloat16 and partitioning.platform(
+    ) == 'cpu' and jax.sharding.get_abstract_mesh().empty
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _rounded_after(left: Array, right: Array, transposed: bool, dtype: Any) -> Array:
-    """Multiplies as `matmul`, in float32, and rounds [..., rows, columns] to `dtype`."""
+    """Multiplies like `matmul`, in float32, and rounds [..., rows, columns] to `dtype`."""
     return _dot(left, right, transposed, jnp.float32).astype(dtype)
 
 
@@ -77,9 +85,11 @@ def _rounded_after_forward(left, right, transposed, dtype):
 
 def _rounded_after_backward(transposed, _, saved, gradient):
     left, right = saved
-    gradient = gradient.astype(left.dtype)  # [..., rows, columns]; of the dtype of both operands, as the unit for matrices wants it
+    # [..., rows, columns]; the matrix unit needs both operands in one dtype
+    gradient = gradient.astype(left.dtype)
     first, second = (gradient, left) if transposed else (left, gradient)
-    # The second sums over the rows of both, which the matrix unit does not do; XLA transposes 2-byte numbers too slowly to help it.
+    # The second product sums over the rows of both operands. The matrix unit cannot do that, and
+    # XLA transposes 2-byte numbers too slowly for it to pay.
     return (_rounded_after(gradient, right, not transposed, left.dtype),
             _rounded_after(jnp.swapaxes(first, -1, -2), second, False, right.dtype))
 
@@ -88,8 +98,11 @@ _rounded_after.defvjp(_rounded_after_forward, _rounded_after_backward)
 
 
 def _dot(left: Array, right: Array, transposed: bool, dtype: Any) -> Array:
-    """Multiplies as `matmul`: left [..., rows, inner] and `right` give [..., rows, columns] of `dtype`."""
-    # the leading axes of both go together; the axis that is summed over is last on the left
+    """Multiplies like `matmul`: left [..., rows, inner] and `right` give [..., rows, columns] of
+    `dtype`.
+    """
+    # The leading axes are batch axes. The contracted axis is the last one of `left`.
     batch = tuple(range(left.ndim - 2))
     contracted = (left.ndim - 1,), (right.ndim - (1 if transposed else 2),)
-    return jax.lax.dot_general(left, right, (contracted, (batch, batch)), preferred_element_type=dtype)
+    return jax.lax.dot_general(left, right, (contracted, (batch, batch)),
+                               preferred_element_type=dtype)

@@ -1,8 +1,9 @@
-"""A run's time and memory: a profile of a few steps, the device time of each part of the step, utilisation, and memory in use.
+"""Measures a run: profiles a few steps, and reports device time by part, utilisation and memory.
 
-A profile (.xplane.pb) holds the operations that ran and the compiled programs themselves (HloProto), in which every operation names its
-scopes: `transpose(jvp(read))/...` is the backward pass of `read`. So nothing is compiled again, and a profile that was fetched from a TPU
-reads like one made here. Formats: tsl's xplane.proto and xla's hlo.proto, whose field numbers stand below.
+A profile (.xplane.pb) holds the operations that ran and the compiled programs (HloProto), in which
+every operation names its scopes: `transpose(jvp(read))/...` is the backward pass of `read`. So
+nothing is compiled again, and profiles from a TPU can be read anywhere. The formats are tsl's
+xplane.proto and xla's hlo.proto; comments below give their field numbers.
 """
 
 import bisect
@@ -21,22 +22,25 @@ from atlas_jax.report import html
 from atlas_jax.runtime import accelerators
 from atlas_jax.training import contrastive_step, train_step
 
-FIRST_STEP, STEPS = 3, 3  # profiled steps, counted from where this process began: the first ones compile
+# Profiled steps, counted from the start of this process; the first ones compile.
+FIRST_STEP, STEPS = 3, 3
 PARTS = {'train_step': train_step.PARTS, 'contrastive_step': contrastive_step.PARTS}
 OTHER = 'other'  # operations of the program under no part's name
-_CONTROL = ('while', 'conditional', 'call')  # the operations inside them have events of their own
+_CONTROL = ('while', 'conditional', 'call')  # operations inside them have their own events
 _NS = 1e-9
 
 
 class Profile:
-    """A context manager that writes a profile of a few steps, for xprof, and the device time of each part beside it.
+    """Writes a profile of a few steps for xprof, and beside it the device time of each part.
+
+    A context manager.
 
     Attributes:
-      folder: the folder to write; None profiles nothing.
+      folder: The folder to write; None profiles nothing.
     """
 
     def __init__(self, folder: str | None, program: str = 'train_step'):
-        """Waits for step FIRST_STEP; `program` is the jitted function's name."""
+        """`program` is the name of the jitted function."""
         self.folder, self._program, self._seen, self._running = folder, program, 0, False
 
     def __enter__(self) -> 'Profile':
@@ -47,7 +51,10 @@ class Profile:
 
     @contextlib.contextmanager
     def step(self, number: int, wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Goes around the dispatch of each step; `wait` waits until the steps before have ended, so that a profile holds whole steps."""
+        """A context manager around the dispatch of a step.
+
+        `wait` must wait until earlier steps have ended, so that a profile holds whole steps.
+        """
         self._seen += 1
         if self.folder is None or self._seen >= FIRST_STEP + STEPS:
             if self._running:
@@ -55,11 +62,11 @@ class Profile:
             self._stop()
             yield
             return
-        # Started late, since a profile that holds a compilation is large and says little of a step.
+        # Started late: a profile with a compilation is large and says little about steps.
         if self._seen == FIRST_STEP:
             wait()
             options = jax.profiler.ProfileOptions()
-            # The devices' work is wanted. Tracing Python's calls costs time, and has crashed in processes with many threads.
+            # No Python calls: tracing them takes time, and has crashed with many threads.
             options.python_tracer_level = 0
             jax.profiler.start_trace(self.folder, profiler_options=options)
             self._running = True
@@ -70,36 +77,38 @@ class Profile:
         if self._running and self.folder is not None:
             self._running = False
             jax.profiler.stop_trace()
-            # Every process has a profile of its own host; one table is enough.
+            # Every process profiles its own host; one table is enough.
             if jax.process_index() == 0:
-                print(f'{self.folder}: a profile of {STEPS} steps; look at it with xprof --logdir {self.folder}\n'
-                      + '\n'.join(_where_time_went(self.folder, self._program)), flush=True)
+                lines = '\n'.join(_device_time_lines(self.folder, self._program))
+                print(f'{self.folder}: a profile of {STEPS} steps; look at it with xprof --logdir '
+                      f'{self.folder}\n{lines}', flush=True)
 
 
-def _where_time_went(folder: str, program: str) -> list[str]:
+def _device_time_lines(folder: str, program: str) -> list[str]:
     try:
         found = device_time(pathlib.Path(folder), PARTS[program], program, jax.local_device_count())
-    except (ValueError, OSError) as error:  # a run is not lost for its profile
+    except (ValueError, OSError) as error:  # a bad profile must not end the run
         return [f'{folder}: where the time went is not known: {error}']
     found.write(pathlib.Path(folder))
     return found.lines()
 
 
 def utilisation(flops: float, seconds: float) -> dict[str, float]:
-    """Returns TFLOP/s of all devices, and `mfu`, their share of the bfloat16 peak, where that is known.
+    """Returns TFLOP/s of all devices, and `mfu`, the share of their bfloat16 peak if it is known.
 
     Args:
-      flops: FLOPs that the models need, without padding and recomputation.
-      seconds: wall-clock time that they took.
+      flops: FLOPs of the models, without padding and recomputation.
+      seconds: Wall time.
     """
     found = {'tflops_per_second': round(flops / seconds / 1e12, 4)}
     peak = accelerators.peak_flops(jax.devices()[0].device_kind)
-    return found if peak is None else found | {'mfu': round(flops / seconds / peak / jax.device_count(), 4)}
+    return found if peak is None else found | {
+        'mfu': round(flops / seconds / peak / jax.device_count(), 4)}
 
 
 def memory() -> dict[str, float]:
-    """Returns GiB in use, and at most so far, on the first device of this process; nothing on a device without these counters."""
-    # CPUs have no such counters, and memory_stats gives None there.
+    """Returns current and peak GiB of this process's first device; empty without counters."""
+    # On CPUs memory_stats returns None.
     stats = jax.local_devices()[0].memory_stats() or {}
     names = {'hbm_gib': 'bytes_in_use', 'hbm_peak_gib': 'peak_bytes_in_use'}
     return {name: round(stats[key] / 2**30, 3) for name, key in names.items() if key in stats}
@@ -107,12 +116,12 @@ def memory() -> dict[str, float]:
 
 @dataclasses.dataclass(frozen=True)
 class DeviceTime:
-    """Seconds of operations on this host's devices, by part; those of several threads or devices add up.
+    """Seconds of operations by part, summed over this host's devices and threads.
 
     Attributes:
-      seconds: part -> seconds of all steps, in the order of the parts; OTHER last.
-      steps: number of times that the program ran.
-      devices: of this host.
+      seconds: Part -> seconds of all steps, in the order of the parts; OTHER is last.
+      steps: Number of runs of the program.
+      devices: Devices of this host.
     """
 
     seconds: dict[str, float]
@@ -121,50 +130,62 @@ class DeviceTime:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Share of each part in all seconds."""
+        """Share of each part in the total."""
         total = sum(self.seconds.values()) or 1.0
         return {name: seconds / total for name, seconds in self.seconds.items()}
 
     def lines(self) -> list[str]:
-        """Returns a table, one line a part: seconds a step of a device, and the share."""
+        """Returns a table, a line a part: seconds per step and device, and the share."""
         calls = max(self.steps * self.devices, 1)
         width = max(len('device time'), *(len(name) for name in self.seconds))
-        return [f'{"device time":{width}}  s a step  share',
-                *(f'{name:{width}}  {seconds / calls:8.4f}  {self.shares[name]:5.0%}' for name, seconds in self.seconds.items())]
+        return [
+            f'{"device time":{width}}  s a step  share',
+            *(f'{name:{width}}  {seconds / calls:8.4f}  {self.shares[name]:5.0%}'
+              for name, seconds in self.seconds.items())]
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes device_time.json and device_time.html. Raises DiskFullError."""
         calls = max(self.steps * self.devices, 1)
         by_step = {name: seconds / calls for name, seconds in self.seconds.items()}
-        atomic.write_json(folder / 'device_time.json', dataclasses.asdict(self) | {'seconds_a_step': by_step, 'shares': self.shares})
-        report = html.Report('Where the step\'s time goes')
-        report.paragraph(f'{self.steps} steps on {self.devices} devices of one host; forward and backward pass of each part together.')
-        report.bar_chart('Device time', 'seconds a step of a device', by_step)
-        report.table(('part', 'seconds a step', 'share'), [(name, by_step[name], share) for name, share in self.shares.items()])
-        report.write(folder / 'device_time.html')
+        atomic.write_json(
+            folder / 'device_time.json',
+            dataclasses.asdict(self) | {'seconds_a_step': by_step, 'shares': self.shares})
+        html.write_page(
+            folder / 'device_time.html', 'Where the step\'s time goes',
+            html.paragraph(f'{self.steps} steps on {self.devices} devices of one host; forward and '
+                           'backward pass of each part together.'),
+            html.bar_chart('Device time', 'seconds a step of a device', by_step),
+            html.table(('part', 'seconds a step', 'share'),
+                       [(name, by_step[name], share) for name, share in self.shares.items()]))
 
 
-def device_time(folder: pathlib.Path, parts: Sequence[str], program: str, devices: int) -> DeviceTime:
+def device_time(folder: pathlib.Path, parts: Sequence[str], program: str,
+                devices: int) -> DeviceTime:
     """Returns the device time in the newest profile under `folder`.
 
     Args:
-      folder: the folder that jax.profiler.start_trace was given.
-      parts: names of scopes; an operation belongs to the innermost one.
-      program: the jitted function's name.
-      devices: devices of the host that made the profile.
+      folder: The folder passed to jax.profiler.start_trace.
+      parts: Names of scopes; an operation belongs to the innermost one.
+      program: Name of the jitted function.
+      devices: Devices of the host that made the profile.
 
     Raises:
       FileNotFoundError: there is no profile.
-      ValueError: the program did not run while the profile was made.
+      ValueError: the program did not run in the profile.
     """
-    files = sorted(folder.glob('plugins/profile/*/*.xplane.pb'), key=lambda path: path.stat().st_mtime)
+    files = sorted(folder.glob('plugins/profile/*/*.xplane.pb'),
+                   key=lambda path: path.stat().st_mtime)
     if not files:
         raise FileNotFoundError(f'{folder}: no profile (plugins/profile/*/*.xplane.pb)')
     return device_time_of_bytes(files[-1].read_bytes(), parts, program, devices)
 
 
-def device_time_of_bytes(data: bytes, parts: Sequence[str], program: str, devices: int) -> DeviceTime:
-    """Returns the device time in an .xplane.pb's content, as `device_time`. Raises ValueError where the program did not run."""
+def device_time_of_bytes(data: bytes, parts: Sequence[str], program: str,
+                         devices: int) -> DeviceTime:
+    """Returns the device time in the content of an .xplane.pb file; see `device_time`.
+
+    Raises ValueError: the program did not run.
+    """
     module = f'jit_{program}'
     scopes = _scopes(data, module, parts)
     seconds, runs = dict.fromkeys((*parts, OTHER), 0.0), set()
@@ -178,7 +199,10 @@ def device_time_of_bytes(data: bytes, parts: Sequence[str], program: str, device
 
 
 def part_of(op_name: str, parts: Sequence[str]) -> str | None:
-    """Returns the innermost part in an operation's name, such as jit(step)/transpose(jvp(read))/while/body/dot_general."""
+    """Returns the innermost part in an operation's name, or None.
+
+    A name is, for example, jit(step)/transpose(jvp(read))/while/body/dot_general.
+    """
     named = [word for word in re.split(r'[/()]', op_name) if word in parts]
     return named[-1] if named else None
 
@@ -187,12 +211,16 @@ def _operations(data: bytes, module: str) -> Iterator[tuple[Any, str, float]]:
     """Yields (run, operation, seconds) of every operation of the program."""
     for plane in jax.profiler.ProfileData.from_serialized_xspace(data).planes:
         lines = {line.name: line for line in plane.lines}
-        if 'XLA Ops' in lines:  # a TPU: events are named like their instruction, and the line of modules says which program runs
-            programs = sorted((event.start_ns, event.start_ns + event.duration_ns, event.name) for event in lines['XLA Modules'].events)
+        # On a TPU, events have the names of their instructions; the line of modules names programs.
+        if 'XLA Ops' in lines:
+            programs = sorted((event.start_ns, event.start_ns + event.duration_ns, event.name)
+                              for event in lines['XLA Modules'].events)
             starts = [start for start, _, _ in programs]
             for event in lines['XLA Ops'].events:
                 at = bisect.bisect_right(starts, event.start_ns) - 1
-                if at >= 0 and event.start_ns < programs[at][1] and programs[at][2].split('(')[0] == module:  # jit_step(123)
+                # Programs are named like jit_step(123).
+                if (at >= 0 and event.start_ns < programs[at][1]
+                        and programs[at][2].split('(')[0] == module):
                     yield at, event.name.split(' = ')[0].lstrip('%'), event.duration_ns * _NS
             continue
         for event in (event for line in plane.lines for event in line.events):
@@ -202,9 +230,10 @@ def _operations(data: bytes, module: str) -> Iterator[tuple[Any, str, float]]:
 
 
 def _scopes(data: bytes, module: str, parts: Sequence[str]) -> dict[str, str | None]:
-    """Returns operation -> part for every compiled form of the program in the profile; None for those that only run others.
+    """Returns operation -> part, for all compiled forms of the program in the profile.
 
-    Operations that the compiler made without a name, such as copies, count with the commonest part of their loop's body or branch.
+    Operations that only run others, such as loops, have None. Operations without a name, such as
+    the compiler's copies, belong to the most common part of their loop body or branch.
     """
     found: dict[str, str | None] = {}
     for name, computations in _programs(data):
@@ -212,14 +241,20 @@ def _scopes(data: bytes, module: str, parts: Sequence[str]) -> dict[str, str | N
             continue
         for index, instructions in enumerate(computations):
             own = {instruction: part_of(op_name, parts) for instruction, _, op_name in instructions}
-            commonest = collections.Counter(part for part in own.values() if part is not None).most_common(1)
-            around = commonest[0][0] if commonest and index < len(computations) - 1 else OTHER  # the last one is the whole program
-            found |= {instruction: None if opcode in _CONTROL else own[instruction] or around for instruction, opcode, _ in instructions}
+            commonest = collections.Counter(
+                part for part in own.values() if part is not None).most_common(1)
+            # The last computation is the whole program.
+            around = commonest[0][0] if commonest and index < len(computations) - 1 else OTHER
+            found |= {instruction: None if opcode in _CONTROL else own[instruction] or around
+                      for instruction, opcode, _ in instructions}
     return found
 
 
 def _programs(data: bytes) -> Iterator[tuple[str, list[list[tuple[str, str, str]]]]]:
-    """Yields (name, computations) of the compiled programs in a profile; an instruction is (name, opcode, op_name)."""
+    """Yields (name, computations) of the compiled programs in a profile.
+
+    A computation is a list of instructions (name, opcode, op_name).
+    """
     for plane in _all(_fields(data), 1):  # XSpace.planes
         fields = _fields(plane)
         if _text(fields, 2) != '/host:metadata':
@@ -229,19 +264,25 @@ def _programs(data: bytes) -> Iterator[tuple[str, list[list[tuple[str, str, str]
                 for program in _all(_fields(stat), 6):  # XStat.bytes_value, an HloProto
                     for module in _all(_fields(program), 1):  # HloProto.hlo_module
                         fields_of_module = _fields(module)
-                        yield _text(fields_of_module, 1), [_instructions(each) for each in _all(fields_of_module, 3)]
+                        yield (_text(fields_of_module, 1),
+                               [_instructions(each) for each in _all(fields_of_module, 3)])
 
 
 def _instructions(computation: memoryview) -> list[tuple[str, str, str]]:
     found = []
     for instruction in _all(_fields(computation), 2):  # HloComputationProto.instructions
-        fields = _fields(instruction)  # name 1, opcode 2, metadata 7: OpMetadata, whose op_name is 2
-        found.append((_text(fields, 1), _text(fields, 2), next((_text(_fields(metadata), 2) for metadata in _all(fields, 7)), '')))
+        # name 1, opcode 2, metadata 7: OpMetadata, whose op_name is 2
+        fields = _fields(instruction)
+        found.append((_text(fields, 1), _text(fields, 2),
+                      next((_text(_fields(metadata), 2) for metadata in _all(fields, 7)), '')))
     return found
 
 
 def _fields(message: bytes | memoryview) -> list[tuple[int, Any]]:
-    """Returns the fields of a protobuf message as (number, value): bytes as views, varints as integers, fixed-width ones left out."""
+    """Returns the fields of a protobuf message as (number, value).
+
+    Bytes become views and varints integers; fixed-width fields are left out.
+    """
     data, at = memoryview(message), 0
     found: list[tuple[int, Any]] = []
     while at < len(data):
@@ -254,7 +295,7 @@ def _fields(message: bytes | memoryview) -> list[tuple[int, Any]]:
             size, at = _varint(data, at)
             found.append((key >> 3, data[at:at + size]))
             at += size
-        elif kind in (1, 5):  # 64 and 32 bits, none of which is read here
+        elif kind in (1, 5):  # fixed width, 64 and 32 bits
             at += 8 if kind == 1 else 4
         else:
             raise ValueError(f'not a protobuf message: wire type {kind}')

@@ -1,1 +1,3 @@
-"""The machine and the processes of a run: hosts, watchdog, preemption, allocator, memory, progress bars."""
+"""The machine and the processes of a run: hosts, watchdog, preemption, allocator, memory, progress
+bars and notes.
+"""

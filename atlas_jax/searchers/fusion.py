@@ -1,4 +1,4 @@
-"""Fusion of hybrid search: the candidates of a dense searcher and of BM25, put into one order."""
+"""Fusion for hybrid search: sorts the candidates of a dense searcher and of BM25 together."""
 
 import dataclasses
 
@@ -13,26 +13,29 @@ _RANK_CONSTANT = 60  # Cormack, Clarke and Buettcher 2009
 
 @dataclasses.dataclass(frozen=True)
 class Mix:
-    """The formula of the sum: what is added up, and BM25's share of it, 0 to 1 (see SearchConfig)."""
+    """The formula of the sum: the quantity that is added up, and BM25's share, 0 to 1 (see
+    SearchConfig).
+    """
 
     fusion: str = 'reciprocal_rank'
     lexical_weight: float = 0.5
 
     @classmethod
     def of(cls, config: SearchConfig) -> 'Mix':
-        """Returns the mix that a configuration sets; equal shares of ranks where it sets none."""
+        """Returns the mix of a configuration; equal shares of ranks by default."""
         weight = cls.lexical_weight if config.lexical_weight is None else config.lexical_weight
         return cls(config.fusion or cls.fusion, weight)
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidates:
-    """The results of both sides, each query's dense ones first; a passage that both found has the worths of both at either place.
+    """The results of both sides, each query's dense ones first. A passage that both sides found has
+    both worths at both places.
 
     ids      [batch, n] int32
-    dense    [batch, n] float64  what the dense side gives; 0 where it lacks the passage
-    lexical  [batch, n] float64  what BM25 gives
-    first    [batch, n] bool     False at empty places and where a passage stands for the second time
+    dense    [batch, n] float64  the worth that the dense side adds; 0 if it lacks the passage
+    lexical  [batch, n] float64  the worth that BM25 adds; 0 if it lacks the passage
+    first    [batch, n] bool     False at empty places and where a passage appears again
     """
 
     ids: np.ndarray
@@ -47,20 +50,25 @@ class Candidates:
 
 
 def candidates(dense: HostRetrieved, lexical: HostRetrieved, fusion: str) -> Candidates:
-    """Joins two result lists [batch, n] of each query, best first; the two may differ in n. `fusion` is as in SearchConfig."""
+    """Joins two result lists [batch, n], best first; the two may differ in n. `fusion` is that of
+    SearchConfig.
+    """
     dense_worths, lexical_worths = _worths(dense.scores, fusion), _worths(lexical.scores, fusion)
     dense_found, lexical_found = np.isfinite(dense.scores), np.isfinite(lexical.scores)
-    # [batch, dense n, lexical n]: places of the same passage; a side never names one twice
-    same = (dense.passage_ids[:, :, None] == lexical.passage_ids[:, None, :]) & dense_found[:, :, None] & lexical_found[:, None, :]
+    # [batch, dense n, lexical n]: places of the same passage; a side never names a passage twice
+    same = dense.passage_ids[:, :, None] == lexical.passage_ids[:, None, :]
+    same &= dense_found[:, :, None] & lexical_found[:, None, :]
     return Candidates(
         np.concatenate([dense.passage_ids, lexical.passage_ids], axis=1),
-        np.concatenate([dense_worths, np.where(same, dense_worths[:, :, None], 0).sum(axis=1)], axis=1),
-        np.concatenate([np.where(same, lexical_worths[:, None, :], 0).sum(axis=2), lexical_worths], axis=1),
+        np.concatenate(
+            [dense_worths, np.where(same, dense_worths[:, :, None], 0).sum(axis=1)], axis=1),
+        np.concatenate([np.where(same, lexical_worths[:, None, :], 0).sum(axis=2), lexical_worths],
+                       axis=1),
         np.concatenate([dense_found, lexical_found & ~same.any(axis=1)], axis=1))
 
 
 def fuse(dense: HostRetrieved, lexical: HostRetrieved, top_k: int, mix: Mix) -> HostRetrieved:
-    """Puts two result lists of each query into one [batch, top_k]; a passage that one side lacks gets nothing from that side.
+    """Fuses two result lists into one [batch, top_k]; a side adds 0 for a passage that it lacks.
 
     Args:
       dense, lexical: [batch, n] results, best first; the two may differ in n.
@@ -72,7 +80,9 @@ def fuse(dense: HostRetrieved, lexical: HostRetrieved, top_k: int, mix: Mix) -> 
 
 
 def _worths(scores: np.ndarray, fusion: str) -> np.ndarray:
-    """Converts a side's scores [batch, candidates] to the numbers that are added up, of the same shape; 0 at empty places."""
+    """Returns the numbers that a side adds, [batch, candidates], from its scores of the same shape;
+    0 at empty places.
+    """
     found = np.isfinite(scores)
     if fusion == 'reciprocal_rank':
         return np.where(found, 1 / (_RANK_CONSTANT + 1 + np.arange(scores.shape[1])), 0)
@@ -80,5 +90,5 @@ def _worths(scores: np.ndarray, fusion: str) -> np.ndarray:
     least = np.where(found, scores, np.inf).min(axis=1, keepdims=True, initial=np.inf)
     spread = np.where(greatest > least, greatest - least, 1)
     scaled = np.where(found, scores, 0) - np.where(np.isfinite(least), least, 0)
-    # Candidates whose scores are all equal get 1 each, as the best of several would.
+    # Where all scores are equal, each candidate gets 1, like the best of several.
     return np.where(found, np.where(greatest > least, scaled / spread, 1), 0)

@@ -1,1 +1,2 @@
-"""Compiled steps: their static spec, retrieval, reading, and the steps that answer, score, evaluate and search."""
+"""Compiled steps: their static spec, retrieval, reading; answering, scoring, evaluating, searching.
+"""

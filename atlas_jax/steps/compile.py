@@ -1,38 +1,44 @@
-"""The one door to compiled steps: whatever holds a StepSpec, or another Layout, is compiled here, and nowhere else (tests/house).
+"""Compiles steps. Everything that holds a StepSpec, or another Layout, is compiled here only
+(tests/house).
 
-Tracing on the spec's mesh is what a caller would forget: without it layers see no mesh, gathers do not happen where they should, and the
-attention kernel cannot be partitioned over more than one TPU chip.
+Steps must be traced on the spec's mesh, which a caller could forget. Without it layers see no mesh,
+gathers happen in the wrong places, and the attention kernel cannot be partitioned over several TPU
+chips.
 """
 
 import functools
-import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from atlas_jax import partitioning
-from atlas_jax.runtime import hosts
+from atlas_jax.runtime import notes
 from atlas_jax.steps.spec import Layout
 
 # A step's executable is large: a run has one, an evaluation a few.
 _KEPT_PROGRAMS = 32
-# Of the TPU's compiler: weights are gathered while other operations run (docs/tpu.md has what each is worth).
-_TPU_OPTIONS = {'xla_enable_async_all_gather': True, 'xla_tpu_prefer_async_allgather_to_allreduce': True}
+# Options of the TPU's compiler: weights are gathered while other operations run (docs/tpu.md has
+# the gains).
+_TPU_OPTIONS = {
+    'xla_enable_async_all_gather': True, 'xla_tpu_prefer_async_allgather_to_allreduce': True}
 
 
 @functools.lru_cache(maxsize=_KEPT_PROGRAMS)
-def compile_step(program: Callable[..., Any], spec: Layout, *static: Hashable, donate: Sequence[int] = (),
+def compile_step(program: Callable[..., Any], spec: Layout, *static: Hashable,
+                 donate: Sequence[int] = (),
                  out_shardings: Callable[..., Any] | None = None) -> Any:
-    """Returns the jitted function `(*arguments) -> program(spec, *static, *arguments)`, traced on the spec's mesh.
+    """Returns the jitted function `(*arguments) -> program(spec, *static, *arguments)`, traced on
+    the spec's mesh.
 
-    The same arguments give the same function, so nothing compiles twice. Operations carry the program's name as their outermost scope.
+    The same arguments return the same function, so nothing compiles twice. The program's name is
+    the outermost scope of its operations.
 
     Args:
-      program: a function of a module, so that it can be found again; it takes the spec, then `static`, then arrays.
+      program: a module's function of the spec, then `static`, then arrays.
       spec: static side of the step, with the mesh.
-      static: what else is fixed when the program is traced.
-      donate: positions among the arguments (after `static`) whose buffers the step may overwrite; a tuple.
+      static: further arguments that are fixed when the program is traced.
+      donate: positions of arguments (after `static`) whose buffers the step may overwrite; a tuple.
       out_shardings: `(spec, *static)` to the layout of the results; None leaves it to the compiler.
     """
     @functools.wraps(program)
@@ -40,24 +46,28 @@ def compile_step(program: Callable[..., Any], spec: Layout, *static: Hashable, d
         with partitioning.on_mesh(spec.mesh, spec.lower_for), jax.named_scope(program.__name__):
             return program(spec, *static, *arguments)
 
-    del on_the_mesh.__wrapped__  # jit would read the program's signature, which has the spec in front
+    # jit would read the program's signature, which starts with the spec.
+    del on_the_mesh.__wrapped__
     layout = {} if out_shardings is None else {'out_shardings': out_shardings(spec, *static)}
     return jax.jit(on_the_mesh, donate_argnums=donate, compiler_options=_options(spec), **layout)
 
 
 class FirstThatFits:
-    """A step in several forms, of which the first that compiles into the devices' memory is used; they compute the same.
+    """A step in several forms that compute the same. It uses the first that fits the devices'
+    memory.
 
-    It is compiled when it is first called, for arguments of these shapes and layouts alone.
+    The first call compiles it, for arguments of these shapes and layouts only.
     """
 
     def __init__(self, option: str, forms: Mapping[str, Any]):
-        """Takes jitted functions by the value that `option` has in them, the preferred one first."""
+        """Takes the jitted function of each value of `option`, the preferred one first."""
         self._option, self._forms = option, dict(forms)
         self._compiled: Callable[..., Any] | None = None
 
     def __call__(self, *arguments: Any) -> Any:
-        """Calls the step. Raises JaxRuntimeError: no form fits, or it does not compile for another reason."""
+        """Calls the step. Raises JaxRuntimeError: no form fits, or it does not compile for another
+        reason.
+        """
         if self._compiled is None:
             self._compiled = self._first(arguments)
         return self._compiled(*arguments)
@@ -68,24 +78,26 @@ class FirstThatFits:
             try:
                 return form.lower(*arguments).compile()
             except jax.errors.JaxRuntimeError as error:
-                # The program is the same in every process, and so is what the compiler says of it.
+                # The program is the same in every process, and so is the compiler's error.
                 if 'RESOURCE_EXHAUSTED' not in str(error):
                     raise
-            if hosts.is_first():  # each try takes minutes
-                print(f'{self._option} {value} does not fit the devices; the next is compiled', file=sys.stderr, flush=True)
+            # Each try takes minutes.
+            notes.say(f'{self._option} {value} does not fit the devices; the next is compiled')
         return last[1].lower(*arguments).compile()
 
 
 def first_that_fits(spec: Layout, computing_again: Callable[[str], Any]) -> Any:
-    """Returns the step that `computing_again` makes of a name in spec.remat; of several the first that fits the devices."""
-    # Forms are compiled when the step is first called, so making them costs nothing.
+    """Returns the step that `computing_again` makes for spec.remat; for several names the first
+    that fits the devices.
+    """
+    # Making forms costs nothing: the first call compiles.
     if len(spec.remat) == 1:
         return computing_again(*spec.remat)
     return FirstThatFits('remat', {remat: computing_again(remat) for remat in spec.remat})
 
 
 def _options(spec: Layout) -> dict[str, bool] | None:
-    # A mesh of shapes alone has no platform, and other compilers refuse options that they do not know.
+    # An abstract mesh has no platform, and other compilers refuse unknown options.
     if isinstance(spec.mesh, jax.sharding.AbstractMesh) or spec.mesh.size == 1:
         return None
     return _TPU_OPTIONS if spec.mesh.devices.flat[0].platform == 'tpu' else None

@@ -1,1 +1,1 @@
-"""Tasks: from an example in a file to a query and a target."""
+"""Tasks: turn rows of a file into examples with query and target."""

@@ -1,6 +1,7 @@
 """Question answering: the query is a question, the target an answer."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,35 +12,30 @@ from atlas_jax.tasks import task as task_lib
 # The original's formats; its checkpoints were trained with them.
 QA_PROMPT_FORMAT = 'question: {question} answer: <extra_id_0>'
 TARGET_FORMAT = '<extra_id_0> {target}'
-_REMEDY = 'each row needs a question, and "answers", a list of strings, or "target", a string'
 
 
 @dataclasses.dataclass(frozen=True)
 class QATask(task_lib.PlainTask):
-    """Formats questions and answers. The defaults are Atlas's (arXiv 2208.03299): the answer fills in a T5 sentinel.
+    """Asks questions. By default the answer fills in a T5 sentinel, as in Atlas (arXiv 2208.03299).
 
-    Without `target` a row's target is the first of its `answers`.
+    The target is the row's `target`, or else the first of its `answers`.
 
     Attributes:
-      qa_prompt_format: the query; field {question}.
-      target_format: the target; field {target}.
-      draw_target: draws one of the answers anew in every epoch, as the original does.
+      qa_prompt_format: Format of the query, with the field {question}.
+      target_format: Format of the target, with the field {target}.
+      draw_target: Draws one of the answers as target in every epoch, as the original does.
 
-    Raises FormatError: `qa_prompt_format` does not have {question} once, `target_format` does not have {target} once, or there is another
-    field.
+    Raises FormatError: a format does not have its field once, or has another one.
     """
 
-    qa_prompt_format: str = QA_PROMPT_FORMAT
-    target_format: str = TARGET_FORMAT
+    qa_prompt_format: str = text_format.format_option(QA_PROMPT_FORMAT, 'question')
+    target_format: str = text_format.format_option(TARGET_FORMAT, 'target')
     draw_target: bool = False
 
     metrics = ('exact_match', 'f1', 'answer_recall')
     reads = ('question', 'answers', 'target', 'gold_docids', 'passages')
-    asks, label, remedy = 'question', 'answers', _REMEDY
-
-    def __post_init__(self) -> None:
-        text_format.around('qa_prompt_format', self.qa_prompt_format, 'question')
-        text_format.around('target_format', self.target_format, 'target')
+    asks, label = 'question', 'answers'
+    remedy = 'each row needs a question, and "answers", a list of strings, or "target", a string'
 
     @property
     def draws(self) -> bool:
@@ -48,29 +44,41 @@ class QATask(task_lib.PlainTask):
 
     def problem(self, row: dict[str, Any]) -> fields.FieldProblem | None:
         """See task.Task; fields question, answers or target, gold_docids, passages."""
-        if wrong := fields.text_problem(row, 'question', _REMEDY):
+        if wrong := fields.text_problem(row, 'question', self.remedy):
             return wrong
-        # A row may have neither: questions are answered without labels too.
+        # A row may have neither: questions without labels are answered too.
         if 'answers' in row and (not fields.is_texts(row['answers']) or not row['answers']):
-            return fields.FieldProblem('answers', f'expected a list of at least one string, found {row["answers"]!r}', _REMEDY)
+            return fields.FieldProblem('answers', 'expected a list of at least one string, found '
+                                       f'{row["answers"]!r}', self.remedy)
         return fields.optional_problem(row, ('target',), ('gold_docids',))
 
-    def example(self, row: dict[str, Any], example_id: int, generator: np.random.Generator | None = None,
+    def example(self, row: dict[str, Any], example_id: int,
+                generator: np.random.Generator | None = None,
                 count_tokens: task_lib.CountTokens | None = None) -> task_lib.TaskExample:
         """See task.Task; other fields of the row are ignored."""
         self.check(row, example_id)
         target = row['target'].strip() if 'target' in row else None
         given = row.get('answers', [] if target is None else [target])
-        answers = fields.answers(given) or [''] * bool(given)  # blank answers alone: prepare.read_examples says where
+        # A row whose answers are all blank keeps one: it is labelled.
+        answers = fields.answers(given) or [''] * bool(given)
         if target is None and answers:
-            drawn = int(task_lib.generator_for(example_id, generator).integers(len(answers))) if self.draw_target else 0
-            target = answers[drawn]
+            target = target_of(answers, example_id, generator, self.draw_target)
         return task_lib.TaskExample(
-            query=text_format.fill('qa_prompt_format', self.qa_prompt_format, 'question', row['question']),
-            target='' if target is None else text_format.fill('target_format', self.target_format, 'target', target),
+            query=text_format.fill(self.qa_prompt_format, 'question', row['question']),
+            target='' if target is None else text_format.fill(self.target_format, 'target',
+                                                              target),
             answers=answers, example_id=example_id, gold_docids=list(row.get('gold_docids', ())),
-            question=row['question'], passages=fields.passages(row), row=row if self.draw_target else None)
+            question=row['question'], passages=fields.passages(row),
+            row=row if self.draw_target else None)
 
     def answer_text(self, text: str) -> str:
-        """Returns the plain answer: without the target format's own words, sentinels and outer blanks."""
-        return text_format.strip('target_format', self.target_format, 'target', text)
+        """Returns the plain answer: without the target format's words, sentinels and blanks."""
+        return text_format.strip(self.target_format, 'target', text)
+
+
+def target_of(answers: Sequence[str], example_id: int, generator: np.random.Generator | None,
+              draws: bool) -> str:
+    """Returns the answer to train on: the first, or a random one if `draws`."""
+    if not draws:
+        return answers[0]
+    return answers[int(task_lib.generator_for(example_id, generator).integers(len(answers)))]

@@ -1,4 +1,4 @@
-"""Tasks: a row of a file becomes an example, and the reader's text becomes a plain answer."""
+"""Tasks: turn a row of a file into an example, and the reader's text into a plain answer."""
 
 import dataclasses
 import itertools
@@ -9,39 +9,42 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from atlas_jax import errors
+from atlas_jax import errors, options
 from atlas_jax.corpus import documents
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.io import file_list, jsonl
-from atlas_jax.tasks import fields
+from atlas_jax.tasks import fields, text_format
 
-# Fields of any row by which an evaluation reports its figures.
+# An evaluation reports its figures by these fields.
 LABELS = ('subject', 'group', 'year', 'label')
 _LABEL_LENGTH = 100
-CountTokens = Callable[[str], int]  # by the reader's tokenizer, which tasks do not know
+CountTokens = Callable[[str], int]  # with the reader's tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskExample:
     """One example as the models see it.
 
-    query        the text for retriever and reader, prompt included
-    target       the text that the reader learns to write
-    answers      the right answers, plain, without the target's format; empty if unknown
-    example_id   row in the examples files, from 0, counted through all of them; the permutations of one row share it
-    gold_docids  docids of passages that hold the answer; empty if unknown
-    question     the question alone, as a person asked it
-    passages     the example's own passages, to be read instead of retrieved ones
-    own_docid    docid of the passage that the example was made from; the search must not return it
-    hidden_docids  docids of other passages that the search must not return
-    choices      targets to choose from, as the reader writes them; empty if it writes freely
-    options      the plain text of each of `choices`
-    row          the row itself if the task draws at random, so that another generator can make another example
-    kept         the end of the query that is never cut: a query that is too long loses its beginning; '' if it loses its end
-    line         line of its file, from 1; 0 if it is from none
-    file         the file; '' if it is from none
-    labels       what the row says of itself, such as subject and year: short texts and numbers that the task does not read, and its label
-    evidence     of KILT: each output's pages, '' where one is not named
+    Attributes:
+      query: Text for retriever and reader, prompt included.
+      target: Text that the reader learns to write.
+      answers: The right answers, without the target's format; empty if unknown.
+      example_id: The row's number, from 0, counted through all examples files; permutations of one
+        row share it.
+      gold_docids: Docids of passages that hold the answer; empty if unknown.
+      question: The question without prompt, as a person asked it.
+      passages: The example's own passages, read in place of retrieved ones.
+      own_docid: Docid of the passage that the example was made from; it is never retrieved.
+      hidden_docids: Docids of other passages that are never retrieved.
+      choices: Targets to choose from, as the reader writes them; empty if it writes freely.
+      options: Plain texts of `choices`.
+      row: The row itself if the task draws at random, so that it can draw again.
+      kept: End of the query that is never cut: a long query loses its beginning. '' cuts the end.
+      line: Line in its file, from 1; 0 if there is no file.
+      file: Its file, or ''.
+      labels: Short texts and numbers of the row that the task does not read, such as subject and
+        year, and its label.
+      evidence: KILT's evidence sets: the pages of each output, '' for a page without an id.
     """
 
     query: str
@@ -58,37 +61,38 @@ class TaskExample:
     row: dict[str, Any] | None = dataclasses.field(default=None, repr=False, compare=False)
     kept: str = ''
     line: int = dataclasses.field(default=0, compare=False)
-    labels: dict[str, str | int] = dataclasses.field(default_factory=dict, repr=False, compare=False)
-    # Not shown: the record of a run is made of what is shown, and a file that was moved holds the same examples.
+    labels: dict[str, str | int] = dataclasses.field(default_factory=dict, repr=False,
+                                                     compare=False)
+    # repr=False: a run's record is made of the repr, and a moved file holds the same examples.
     evidence: tuple[tuple[str, ...], ...] = dataclasses.field(default=(), repr=False, compare=False)
     hidden_docids: tuple[str, ...] = dataclasses.field(default=(), repr=False)
     file: str = dataclasses.field(default='', repr=False, compare=False)
 
 
 class Task(Protocol):
-    """A frozen dataclass of options with these members."""
+    """A frozen dataclass of options that turns rows into examples."""
 
-    # A dataclass, so that model.json can hold its options (registry.to_dict).
+    # model.json holds a task's options, so a task is a dataclass (registry.to_dict).
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     @property
     def draws(self) -> bool:
-        """True if an example depends on the generator, so that every epoch makes another one."""
+        """True if examples are drawn at random, so that every epoch has others."""
         ...
 
     @property
     def asks(self) -> str:
-        """The field for a plain question."""
+        """The field that holds a plain question."""
         ...
 
     @property
     def label(self) -> str:
-        """The field with the right answer; an example of a row without it has an empty target and no answers."""
+        """The field with the right answer. Without it there are no target and no answers."""
         ...
 
     @property
     def remedy(self) -> str:
-        """The fields that a row needs, in a few words."""
+        """The fields that a row needs, in a few words, for messages."""
         ...
 
     @property
@@ -98,36 +102,38 @@ class Task(Protocol):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The fields of a row that have a use; empty if that is not known."""
+        """The fields of a row that the task uses; empty if unknown."""
         ...
 
     @property
     def query_max_tokens(self) -> int:
-        """The limit of its queries where none is given."""
+        """Default limit of its queries."""
         ...
 
     @property
     def target_max_tokens(self) -> int:
-        """The limit of its targets where none is given."""
+        """Default limit of its targets."""
         ...
 
     def problem(self, row: dict[str, Any]) -> fields.FieldProblem | None:
-        """Returns the first wrong field of a row, None if there is none."""
+        """Returns the first wrong field of a row, or None."""
         ...
 
     def expand(self, row: dict[str, Any], training: bool) -> Iterable[dict[str, Any]]:
         """Returns the rows that one row of the file stands for."""
         ...
 
-    def example(self, row: dict[str, Any], example_id: int, generator: np.random.Generator | None = None,
+    def example(self, row: dict[str, Any], example_id: int,
+                generator: np.random.Generator | None = None,
                 count_tokens: CountTokens | None = None) -> TaskExample | None:
-        """Returns the example of one row, None if the task leaves it out.
+        """Returns the example of one row, or None if the task leaves the row out.
 
         Args:
-          row: its fields, see docs/tasks.md.
-          example_id: the row's number in the file, from 0.
-          generator: source of the task's random choices; None is default_rng(example_id), so that evaluation always makes the same ones.
-          count_tokens: counts a text's tokens by the reader's tokenizer; None counts words.
+          row: Its fields, see docs/tasks.md.
+          example_id: The row's number in the file, from 0.
+          generator: Source of random choices. None is default_rng(example_id), so that evaluation
+            repeats its choices.
+          count_tokens: Counts the tokens of a text with the reader's tokenizer; None counts words.
 
         Raises:
           ConfigError: the row lacks a field, or has one of the wrong type.
@@ -139,12 +145,17 @@ class Task(Protocol):
         ...
 
 
-# Not a default of Task: a protocol's method bodies are inherited only by explicit subclasses, and a task needs not be one.
-class PlainTask:
+# Apart from Task: a protocol's method bodies are inherited by explicit subclasses only, and a task
+# need not be one.
+class PlainTask(options.CheckedOptions):
     """The base of most tasks: one row is one example, and nothing is drawn at random."""
 
     reads: tuple[str, ...] = ()
     query_max_tokens, target_max_tokens = 64, 16  # a question and a short answer
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        text_format.check_formats(self)
 
     @property
     def draws(self) -> bool:
@@ -156,99 +167,127 @@ class PlainTask:
         raise NotImplementedError
 
     def expand(self, row: dict[str, Any], training: bool) -> Iterable[dict[str, Any]]:
-        """See Task: the row itself."""
+        """See Task: returns the row itself."""
         return [row]
 
     def check(self, row: dict[str, Any], example_id: int) -> None:
-        """Raises ConfigError naming the row's first wrong field."""
+        """Raises ConfigError: names the row's first wrong field."""
         if wrong := self.problem(row):
-            raise errors.ConfigError(f'example {example_id}, field "{wrong.field}": {wrong.what}; {wrong.remedy}')
+            raise errors.ConfigError(f'example {example_id}, field "{wrong.field}": {wrong.what}; '
+                                     f'{wrong.remedy}')
+
+    def answer_text(self, text: str) -> str:
+        """See Task: returns the text without sentinels, with single spaces."""
+        return text_format.without_sentinels(text)
 
 
-def read_examples(paths: file_list.Paths, task: Task, *, training: bool = False, labelled: bool = True,
-                  count_tokens: CountTokens | None = None, max_rows: int | None = None) -> list[TaskExample]:
-    """Reads JSON-lines files; example_ids count their rows from 0. Prints how many rows the task left out, and fields that have no use.
+def read_examples(paths: file_list.Paths, task: Task, *, training: bool = False,
+                  labelled: bool = True, count_tokens: CountTokens | None = None,
+                  max_rows: int | None = None) -> list[TaskExample]:
+    """Reads JSON-lines files of examples.
+
+    Prints how many rows the task left out, and which fields it does not use.
 
     Args:
-      paths: files, folders and patterns, as file_list.files_of takes them; one object a line, see docs/tasks.md. A row without `filename`
-        gets its file's name.
-      task: turns rows into examples.
-      training: expands rows as for training (letters of a multiple choice).
-      labelled: refuses rows without a right answer.
-      count_tokens: see Task.example.
-      max_rows: reads the first rows of all files together only; None reads all.
+      paths: Files, folders and patterns, see file_list.files_of; one object a line, see
+        docs/tasks.md. A row without `filename` gets its file's name.
+      task: Turns rows into examples.
+      training: Expands rows as for training (permutations of a multiple choice).
+      labelled: Refuses rows without a right answer.
+      count_tokens: See Task.example.
+      max_rows: Reads the first rows of all files together; None reads all.
 
     Raises:
-      InputFileError: no such file, a row lacks a field or has one of the wrong type, or no row is left. The message names file, line and
-        field.
+      InputFileError: no such file, a row lacks a field or has one of the wrong type, or the task
+        left out all rows. The message names file, line and field.
     """
     examples: list[TaskExample] = []
     read: Counter[pathlib.Path] = Counter()
     left_out: Counter[pathlib.Path] = Counter()
     unread: dict[pathlib.Path, set[str]] = defaultdict(set)
-    reads = {*task.reads, 'filename'} - {'label'}  # a class is both: FEVER is reported by it
+    reads = {*task.reads, 'filename'} - {'label'}  # FEVER reads its label and is reported by it
     for number, (file, line, row) in enumerate(_rows(paths, max_rows)):
         row = documents.in_our_fields(row)
         unread[file].update(row.keys() - reads.union(LABELS, ('id',)))
         _check_fields(file, line, row, task)
-        # Lazily: a row that is left out costs nothing more.
-        expanded = (task.example(each, number, count_tokens=count_tokens) for each in task.expand(row, training))
+        # A row gives several examples (permutations), one, or none.
+        expanded = [task.example(each, number, count_tokens=count_tokens)
+                    for each in task.expand(row, training)]
         made = [example for example in expanded if example is not None]
-        # Training needs targets; plain questions are asked without.
-        if labelled and not all(example.answers for example in made):
-            raise errors.InputFileError(file, 'missing', line=line, field=task.label, remedy=task.remedy)
-        # A row may give several examples (orders of options) or none; ids count rows.
-        labels = {name: value for name, value in row.items() if name not in reads and _is_label(value)}
-        examples += [dataclasses.replace(example, line=line, file=str(file), labels=labels) for example in made]
+        # Training needs targets; plain questions are answered without.
+        if labelled:
+            _check_labelled(file, line, made, task)
+        labels = {name: value for name, value in row.items()
+                  if name not in reads and _is_label(value)}
+        examples += [dataclasses.replace(example, line=line, file=str(file), labels=labels)
+                     for example in made]
         read[file] += 1
         left_out[file] += not made
     for file, count in read.items():
         if left_out[file]:
-            print(f'{file}: {left_out[file]} of {count} rows are too short, or have no section, and were left out', flush=True)
+            print(f'{file}: {left_out[file]} of {count} rows are too short, or have no section, '
+                  'and were left out', flush=True)
         if unread[file] and task.reads:
             print(f'{file}: not read: the fields {", ".join(sorted(unread[file])[:9])}', flush=True)
-    # An empty file has raised in jsonl.read.
+    # jsonl.read refuses empty files.
     if read and not examples:
-        raise errors.InputFileError(file_list.shown(paths), f'the task left out all of its {read.total()} rows',
+        raise errors.InputFileError(file_list.summary(paths),
+                                    f'the task left out all of its {read.total()} rows',
                                     remedy='lower min_words, or give longer texts')
     return examples
 
 
 def _is_label(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= _LABEL_LENGTH or isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, str) and len(value) <= _LABEL_LENGTH or (
+        isinstance(value, int) and not isinstance(value, bool))
 
 
-def check_rows(paths: file_list.Paths, task: Task, *, training: bool = False, labelled: bool = True, max_rows: int | None = None) -> None:
+def check_rows(paths: file_list.Paths, task: Task, *, training: bool = False, labelled: bool = True,
+               max_rows: int | None = None) -> None:
     """Checks the rows of files as read_examples does, without keeping their examples.
 
-    Raises InputFileError: as read_examples, but for files of which a task leaves out every row, which needs the reader's tokenizer.
+    Raises InputFileError: the same errors as read_examples, except for files of which the task
+    leaves out every row: to know that takes the reader's tokenizer.
     """
     for number, (file, line, row) in enumerate(_rows(paths, max_rows)):
         _check_fields(file, line, row, task)
-        # A row that the task leaves out needs no label.
-        made = [task.example(each, number) for each in task.expand(row, training)] if labelled else []
-        if not all(example is None or example.answers for example in made):
-            raise errors.InputFileError(file, 'missing', line=line, field=task.label, remedy=task.remedy)
+        if labelled:
+            made = [task.example(each, number) for each in task.expand(row, training)]
+            _check_labelled(file, line, [example for example in made if example], task)
 
 
-def _rows(paths: file_list.Paths, max_rows: int | None) -> Iterator[tuple[pathlib.Path, int, dict[str, Any]]]:
-    """Yields (file, line, row); a row without `filename` gets its file's name, which KILT's answers depend on."""
-    rows = ((file, line, {'filename': file.name, **row}) for file in file_list.files_of(paths) for line, row in jsonl.read(file))
-    # Nothing is read behind the rows asked for: it may be damaged.
+def _rows(paths: file_list.Paths,
+          max_rows: int | None) -> Iterator[tuple[pathlib.Path, int, dict[str, Any]]]:
+    """Yields (file, line, row). A row without `filename` gets its file's name, for KILT."""
+    rows = ((file, line, {'filename': file.name, **row})
+            for file in file_list.files_of(paths) for line, row in jsonl.read(file))
+    # Rows after the last one asked for are not read: they may be damaged.
     return itertools.islice(rows, max_rows)
 
 
 def _check_fields(file: pathlib.Path, line: int, row: dict[str, Any], task: Task) -> None:
     if wrong := task.problem(row):
-        raise errors.InputFileError(file, wrong.what, line=line, field=wrong.field, remedy=wrong.remedy)
+        raise errors.InputFileError(file, wrong.what, line=line, field=wrong.field,
+                                    remedy=wrong.remedy)
+
+
+def _check_labelled(file: pathlib.Path, line: int, examples: Sequence[TaskExample],
+                    task: Task) -> None:
+    if not all(example.answers for example in examples):
+        raise errors.InputFileError(file, 'missing', line=line, field=task.label,
+                                    remedy=task.remedy)
 
 
 def places(examples: Sequence[TaskExample], most: int) -> str:
-    """Returns where examples stand, as a message names them: a file and lines of it, or file:line where they are from several."""
+    """Returns the places of examples for a message, at most `most` of them.
+
+    Examples of one file are named by file and lines, those of several files by file:line.
+    """
     if len(files := {example.file for example in examples}) > 1:
         start, found = '', [f'{example.file}:{example.line}' for example in examples]
     else:
-        start = ''.join(f'{file}, ' for file in files if file) + ('line ' if examples[0].line else 'example ')
+        start = ''.join(f'{file}, ' for file in files if file)
+        start += 'line ' if examples[0].line else 'example '
         found = [str(example.line or example.example_id) for example in examples]
     # The permutations of one row have the same place.
     found = list(dict.fromkeys(found))
@@ -256,21 +295,28 @@ def places(examples: Sequence[TaskExample], most: int) -> str:
 
 
 def ask(task: Task, question: str, example_id: int) -> TaskExample:
-    """Returns the example of a plain question, without answers. Raises ConfigError: the task needs more than one text, or a longer one."""
+    """Returns the example of a plain question, without answers.
+
+    Raises ConfigError: the task needs more than one text, or a longer one.
+    """
     example = task.example({task.asks: question}, example_id)
     if example is None:
         raise errors.ConfigError(f'"{question}" is too short for the task')
     return example
 
 
-def searched(task: Task, question: str, example_id: int, with_prompt: bool) -> TaskExample:
-    """Returns the example of a question that is only searched for: as `ask` makes it, or, without prompt, the question as it is."""
+def search_example(task: Task, question: str, example_id: int, with_prompt: bool) -> TaskExample:
+    """Returns the example of a question that is only searched for.
+
+    With the prompt it is the example of `ask`, without it the bare question.
+    """
     if with_prompt:
         return ask(task, question, example_id)
-    return TaskExample(query=question, target='', answers=[], example_id=example_id, question=question)
+    return TaskExample(query=question, target='', answers=[], example_id=example_id,
+                       question=question)
 
 
 def generator_for(example_id: int, generator: np.random.Generator | None) -> np.random.Generator:
-    """Returns the generator given, or the one that every evaluation uses for this example."""
-    # By the example's own number, so that a subset of the file is evaluated on the same draws.
+    """Returns the generator given, or the one that evaluations use for this example."""
+    # Seeded by the example's number: a subset of the file is evaluated on the same draws.
     return np.random.default_rng(example_id) if generator is None else generator

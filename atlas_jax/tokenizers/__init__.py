@@ -1,1 +1,1 @@
-"""Tokenizers of T5 (sentencepiece) and BERT (WordPiece), and prompt formats cut into token segments."""
+"""Tokenizers of T5 (sentencepiece) and BERT (WordPiece); prompt formats cut into token segments."""

@@ -1,1 +1,3 @@
-"""The joint train step and what only training needs: losses, gold scores, optimiser, state, refresh."""
+"""The joint train step and what only training needs: losses, gold scores, optimiser, state,
+refresh.
+"""

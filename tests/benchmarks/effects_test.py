@@ -85,7 +85,7 @@ def test_means_are_over_questions_and_seeds_and_differences_are_paired():
     after = [row('a', {'name': 'cut'}, seed, exact_match=(hard * .9 + .01 + .02 * seed).tolist()) for seed in (0, 1, 2)]
     found = effects_rows.difference(before, after, effects_rows.exact_match)
     assert found.mean == pytest.approx(.03) and found.low == pytest.approx(.03) and found.high == pytest.approx(.03)
-    assert found.seeds == 3 and found.spread == pytest.approx(.02)  # of .01, .03 and .05
+    assert found.seeds == 3 and found.spread == pytest.approx(.02)  # sum of .01, .03 and .05
     alone = effects_rows.summary(after, effects_rows.exact_match)
     assert alone.mean == pytest.approx(hard.mean() * .9 + .03) and alone.spread == pytest.approx(.02)
     assert alone.high - alone.low == pytest.approx(2 * 1.96 * .9 * hard.std() / math.sqrt(400), rel=.1)
@@ -190,6 +190,13 @@ def test_the_page_in_docs_is_made_of_the_results_that_are_kept(tmp_path):
     page.write_text(text)
     effects_report.write(page, effects_rows.Rows(root / 'benchmarks' / 'effects.jsonl').rows)
     assert page.read_text() == text, 'make it again: benchmarks/effects.py --report docs/evidence.md --json benchmarks/effects.jsonl'
+
+
+def test_a_figure_is_written_the_same_in_whatever_order_it_was_summed():
+    values = (.1, .2, .3, .6, .7)
+    assert sum(values) != sum(reversed(values))
+    # The nearest floats to 39/80 lie on both sides of it.
+    assert {effects_rows.written(.4875 + away, 3) for away in (-1e-15, -6e-17, 0, 6e-17, 1e-15)} == {'0.487'}
 
 
 def test_kept_rows_are_added_once_and_without_what_was_answered(tmp_path):
@@ -324,7 +331,7 @@ def test_a_training_of_both_experiments_is_made_once(tmp_path):
 def test_weights_between_old_and_new():
     import effects_runs
 
-    from atlas_jax import api
+    from atlas_jax.answering import api
     new, old = (api.Atlas(None, {'reader': {}, 'retriever': {'layer': np.full(3, value)}}, None, None) for value in (1., 5.))
     moved = effects_runs.mixed(new, old, .25).params['retriever']['layer']
     np.testing.assert_allclose(moved, [2.] * 3)

@@ -25,7 +25,7 @@ def test_both_ways_are_timed(model):
 def test_figures_of_answers(model):
     atlas, _ = model
     examples = tiny_run.examples(atlas, 3)
-    from atlas_jax import api
+    from atlas_jax.answering import api
     signals = dict.fromkeys(confidence._SIGNALS)
     answers = [api.Answer(example.question, text, confidence=chance, signals={name: chance for name in signals})
                for example, text, chance in zip(examples, ['red', 'wrong', 'blue'], [0.9, 0.3, 0.8], strict=True)]

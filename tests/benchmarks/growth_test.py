@@ -9,7 +9,7 @@ import growth
 def test_a_side_without_memory_leaves_its_point_empty(tmp_path, monkeypatch):
     def seconds(axis, point, side, options):
         if side == 'tuned' and point > 2:
-            raise RuntimeError('atlas_jax.compare.pytorch ended with code -9 during "step"')
+            raise RuntimeError('atlas_jax.apps.compare.pytorch ended with code -9 during "step"')
         return float(point)
 
     monkeypatch.setattr(growth, '_seconds', seconds)

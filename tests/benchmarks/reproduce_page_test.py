@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from atlas_jax.reproduce import recipes
+from atlas_jax.apps.reproduce import recipes
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ import search_text
 import search_vectors
 
 from atlas_jax.corpus.passages import Passage
-from atlas_jax.evaluation import beir
+from atlas_jax.evaluation import beir_folder
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -40,5 +40,5 @@ def test_exact_sides_find_the_same(tmp_path):
 
 def test_sets_become_beir_folders(tmp_path):
     search_text.write_beir(tmp_path, [Passage('boolq/0', 'Title', '', 'text'), Passage('boolq/1', '', '', 'other')], [('why?', 'boolq/1')])
-    folder = beir.read(tmp_path)
+    folder = beir_folder.read(tmp_path)
     assert folder.queries == {'q0': 'why?'} and folder.qrels == {'q0': {'boolq/1': 1}} and folder.documents == {'boolq/0', 'boolq/1'}

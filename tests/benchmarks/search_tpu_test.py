@@ -1,4 +1,4 @@
-"""The simulation of XLA's reduction: rows of one bucket are lost but for the best."""
+"""The simulation of XLA's reduction: each bucket keeps only its best row."""
 
 import numpy as np
 import search_tpu

@@ -28,7 +28,7 @@ def test_figures_of_both_sides(monkeypatch):
 
 
 def test_a_tiny_project_can_be_served(tmp_path):
-    from atlas_jax.project import folder
-    project = folder.open_project(serve.tiny_project(tmp_path / 'p'))
-    project.require(*folder.ANSWERING)
+    from atlas_jax.apps.project import project_folder
+    project = project_folder.open_project(serve.tiny_project(tmp_path / 'p'))
+    project.require(*project_folder.ANSWERING)
     assert project.model.is_dir() and project.index.is_dir()

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from atlas_jax.datasets.corpora import wiki_dump
+from atlas_jax.apps.datasets.corpora import wiki_dump
 
 wikipedia = importlib.import_module('wikipedia')
 

@@ -24,7 +24,7 @@ def test_scale_and_limit():
 
 
 def test_inputs_are_ones_that_compare_takes():
-    from atlas_jax.compare import inputs as compare_inputs
+    from atlas_jax.apps.compare import token_arrays as compare_inputs
     arrays = workload.step_arrays(WORKLOAD, 2, 3, 2)
     checked = compare_inputs.check(arrays, 'x.npz', needs_retriever=True, needs_targets=True)
     assert all(np.array_equal(checked[name], arrays[name]) for name in arrays)

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax import api, train
+from atlas_jax import train
+from atlas_jax.answering import api
 from atlas_jax.conversion import loading
 from atlas_jax.knowledge import verify
 from atlas_jax.steps import spec as spec_lib

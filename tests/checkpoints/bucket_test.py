@@ -15,7 +15,7 @@ from atlas_jax.io.folder import Folder
 from tests.testing import bucket
 
 RUN = Folder('gs://some-bucket/runs/x')
-# Of random numbers: Orbax compresses what is regular, and keeps what is small inside its tree.
+# Random numbers: Orbax compresses regular ones, and keeps small arrays inside its tree.
 PARAMS = {'reader': {'w': jax.random.normal(jax.random.key(3), (31, 37))}, 'retriever': {'v': jnp.arange(5.0)}}
 OPTIMIZER = {'step': jnp.asarray(7, jnp.int32)}
 DESCRIPTION = {'reader': {}, 'retriever': {}, 'inputs': {}, 'task': {}, 'has_passage_encoder': False}
@@ -117,7 +117,7 @@ def test_the_damaged_parameter_is_named(server):
     content = bytearray(step.read(name))
     content[start + 5] ^= 1
     step.write(name, bytes(content))
-    with pytest.raises(errors.ModelFolderError, match=r'differs from what was written\), in reader/w; the checkpoint of step 4'):
+    with pytest.raises(errors.ModelFolderError, match=r'differs from the written one\), in reader/w; the checkpoint of step 4'):
         _restore()
 
 

@@ -15,7 +15,7 @@ from atlas_jax.io import contents
 from atlas_jax.io.folder import Folder
 from tests.testing import damage
 
-# Of random numbers: Orbax compresses what is regular, and keeps what is small inside its tree.
+# Random numbers: Orbax compresses regular ones, and keeps small arrays inside its tree.
 PARAMS = {'reader': {'w': jax.random.normal(jax.random.key(3), (31, 37))}, 'retriever': {'layers': {'v': jax.random.normal(
     jax.random.key(5), (41, 23))}}}
 OPTIMIZER = {'step': jnp.asarray(7, jnp.int32), 'mu': jax.random.normal(jax.random.key(7), (43, 19))}

@@ -178,7 +178,7 @@ def test_a_bucket_that_cannot_rename_folders_is_refused_before_long_work(tmp_pat
         # As gcsfuse does on a bucket without a hierarchical namespace.
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), before)
     monkeypatch.setattr(os, 'rename', rename)
-    with pytest.raises(errors.ConfigError, match='cannot be renamed there .Too many open files.*gs://bucket/folder of what is mounted'), \
+    with pytest.raises(errors.ConfigError, match='cannot be renamed there .Too many open files.*name the bucket as gs://bucket/folder'), \
             run_folder.writing(tmp_path / 'run'):
         pass
     assert not (tmp_path / 'run').exists()

@@ -8,8 +8,8 @@ import types
 
 import pytest
 
-from atlas_jax.planning import plan as plan_lib
-from atlas_jax.planning import workload as workload_lib
+from atlas_jax.apps.planning import plan as plan_lib
+from atlas_jax.apps.planning import workload as workload_lib
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import refresh
 from atlas_jax.training.optimizer import OptimizerConfig
@@ -49,7 +49,7 @@ def test_plans_fit_and_are_of_the_batch_of_their_runs(experiments):
                 continue
             compiled += 1
             plan = types.SimpleNamespace(**values)  # made before plans read the schedule: no seconds of it
-            assert values.keys() <= {field.name for field in dataclasses.fields(plan_lib.Plan)}
+            assert values.keys() <= {field.name for field in dataclasses.fields(plan_lib.TpuPlan)}
             assert plans[key]['size'] == size and plan.fits and plan.hbm_gib_per_chip <= plan.hbm_limit_gib
             assert plan.kind == ('train' if shape.runs[0].updates else plan.kind)
             # Hours that are shown for a run have its refreshes in them; plans of an earlier program are not shown.

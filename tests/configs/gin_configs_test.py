@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atlas_jax import api, errors, evaluate, partitioning, train, types
-from atlas_jax.gin_files import parse as gin_parse
+from atlas_jax import errors, partitioning, train, types
+from atlas_jax.answering import api
+from atlas_jax.apps.gin_files import parse as gin_parse
+from atlas_jax.evaluation import evaluate
 from atlas_jax.models import atlas, parameters
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import state as state_lib
@@ -26,7 +28,7 @@ PAPER = ('nq_full', 'nq_64_shot', 'nq_zero_shot', 'triviaqa_full', 'triviaqa_64_
          'pretrain_section', *(f'kilt_{task}' for task in ('aida', 'trex', 'zsre', 'fever', 'nq', 'hotpotqa', 'triviaqa', 'wow')),
          *(f'ablation_{loss}' for loss in ('pdist', 'adist', 'emdr', 'loop', 'fixed')))
 SIZES = ('tiny', 'small', 'base', 'large', 'xl', 'xxl', '3b', '11b')
-# Of the reader alone: T5 1.1, and of 1.0 the two largest, as released, embeddings included.
+# Parameters of the reader alone: T5 1.1, and the two largest of T5 1.0, as released, embeddings included.
 PARAMETERS = {'small': 76_961_152, 'base': 247_577_856, 'large': 783_150_080, 'xl': 2_849_757_184, 'xxl': 11_135_332_352,
               '3b': 2_851_598_336, '11b': 11_307_321_344}
 
@@ -115,7 +117,7 @@ def test_train_step_can_be_traced(size):
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
     optimizer = OptimizerConfig(warmup_steps=1, total_steps=3)
     length = np.full(7, 40)
-    spec = spec_lib.make_spec(config, tiny.SEGMENTS, mesh, types.TokenLengths(length, length, np.full(3, 11)), 2,
+    spec = spec_lib.make_step_spec(config, tiny.SEGMENTS, mesh, types.TokenLengths(length, length, np.full(3, 11)), 2,
                               spec_lib.DistillConfig(retriever_n_context=1))
     # One capacity: the others are the same program with other numbers, and tracing 48 layers takes long enough.
     spec = dataclasses.replace(spec, read=spec.read[-1:], embedded=spec.embedded[-1:])

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atlas_jax import api, evaluate, partitioning, train
-from atlas_jax.gin_files import parse as gin_parse
-from atlas_jax.planning import steps
-from atlas_jax.planning import workload as workload_lib
+from atlas_jax import partitioning, train
+from atlas_jax.answering import api
+from atlas_jax.apps.gin_files import parse as gin_parse
+from atlas_jax.apps.planning import planned_steps, step_arguments
+from atlas_jax.apps.planning import workload as workload_lib
+from atlas_jax.evaluation import evaluate
 from atlas_jax.steps import search as search_step
 from atlas_jax.training import refresh
 from tests.configs.gin_configs_test import RUNS, bindings_for, verb_of
@@ -22,7 +24,7 @@ MAKERS = {train.train: workload_lib.of_training, evaluate.evaluate: workload_lib
 @functools.cache
 def traced(workload):
     """The step, and the shapes of its results."""
-    step = steps.steps_of(workload, partitioning.make_mesh(devices=jax.devices()[:1]))[-1]
+    step = planned_steps.steps_of(workload, partitioning.make_mesh(devices=jax.devices()[:1]))[-1]
     return step, jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), step.trace().out_info)
 
 
@@ -62,8 +64,8 @@ def test_the_step_is_traced(name):
 
 def test_retrieval_alone_is_traced():
     workload = workload_of('runs/nq_zero_shot.gin')
-    spec = steps.make_spec(workload, partitioning.make_mesh(devices=jax.devices()[:1]))
-    found = search_step.search_step(spec).trace(*steps.answer_arguments(workload, spec)).out_info
+    spec = planned_steps.make_planned_spec(workload, partitioning.make_mesh(devices=jax.devices()[:1]))
+    found = search_step.search_step(spec).trace(*step_arguments.answer_arguments(workload, spec)).out_info
     assert found.passage_ids.shape == (workload.batch_size, 40) and found.passage_ids.dtype == jnp.int32
 
 
@@ -71,8 +73,8 @@ def test_retrieval_alone_is_traced():
 def test_embedding_the_index_again_is_traced(name):
     workload = workload_of(name)
     config = gin_parse.arguments_of(train.train)['refresh']
-    spec = steps.make_spec(workload, partitioning.make_mesh(devices=jax.devices()[:1]))
-    state, _, knowledge = steps.train_arguments(workload, spec)
+    spec = planned_steps.make_planned_spec(workload, partitioning.make_mesh(devices=jax.devices()[:1]))
+    state, _, knowledge = step_arguments.train_arguments(workload, spec)
     assert config.refreshes and spec.embeds_passages
     refresher = refresh.Refresher(spec, config, workload.index_rows, workload_lib.token_lengths(workload))
     columns = [(knowledge.index.embeddings, knowledge.index.scales)]

@@ -1,4 +1,4 @@
-"""Every kind into every other: bit-equal parameters, tokenizers that come along, folders that are whole or absent."""
+"""Conversions between all kinds: bit-equal parameters, tokenizers included, folders whole or absent."""
 
 import contextlib
 import dataclasses
@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from atlas_jax import api, errors
+from atlas_jax import errors
+from atlas_jax.answering import api
 from atlas_jax.conversion import convert, hf, hf_files, loading, t5x, weights
 from atlas_jax.models import t5
-from tests.testing import tiny_checkpoints, word_tokenizers
+from tests.testing import loaded, tiny_checkpoints, word_tokenizers
 from tests.testing.tiny_checkpoints import BERT, V10, V11, model
 
 READER_TOKENIZER, RETRIEVER_TOKENIZER = word_tokenizers.t5(), word_tokenizers.bert()
@@ -100,7 +101,7 @@ def test_parts_and_precision(pair, tmp_path):
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    ({'to': 'onnx'}, '--to is \'onnx\'; choose one of hf, t5x, atlas_jax'), ({'to': 'hf', 'scan': True}, '--scan is a layout of T5X'),
+    ({'to': 'onnx'}, '--to is "onnx"; choose one of hf, t5x, atlas_jax'), ({'to': 'hf', 'scan': True}, '--scan is a layout of T5X'),
     ({'to': 't5x', 'part': 'both'}, 'T5X holds a reader only'), ({'to': 'atlas_jax', 'part': 'reader'}, 'takes both parts'),
     ({'to': 'hf', 'dtype': 'int8'}, '--dtype'), ({'to': 'hf', 'part': 'decoder'}, '--part')])
 def test_options_that_do_not_go_together(options, message):
@@ -151,7 +152,7 @@ def test_bin_folders(pair, tmp_path, shards, zipped):
         tiny_checkpoints.assert_equal(loading.open_model(folder).part(part), expected)
     (tmp_path / 'reader' / ('pytorch_model.bin' if shards == 1 else 'pytorch_model-0.bin')).write_bytes(b'PK')
     with pytest.raises(errors.ModelFolderError, match='not a whole PyTorch file'):
-        loading.load_reader(tmp_path / 'reader')
+        loaded.reader(tmp_path / 'reader')
 
 
 def test_old_names_of_first_checkpoints(pair, tmp_path):
@@ -187,9 +188,9 @@ def test_transformers_loads_what_is_written(tmp_path, shard_bytes):
         folder = tmp_path / str(id(config))
         hf.write(folder, model(config), shard_bytes=shard_bytes)
         options = {'add_pooling_layer': False} if config is BERT else {}
-        loaded, report = kind.from_pretrained(folder, output_loading_info=True, **options)
+        found, report = kind.from_pretrained(folder, output_loading_info=True, **options)
         assert not report['missing_keys'] - {'lm_head.weight'} and not report['unexpected_keys'] and not report['mismatched_keys']
-        state = loaded.state_dict()
+        state = found.state_dict()
         for name, array in tiny_checkpoints.hugging_face(model(config)).items():
             np.testing.assert_array_equal(state[name].numpy(), array, err_msg=name)
 
@@ -225,7 +226,7 @@ def test_a_folder_with_the_config_alone_is_what_the_message_asks_for(tmp_path):
     assert opened.retriever().config.num_heads == 2
     # Or beside the checkpoint, where every command finds it.
     (tmp_path / 'bert').rename(path.parent / 'retriever')
-    assert loading.load_retriever(path)[0].num_heads == 2
+    assert loaded.retriever(path)[0].num_heads == 2
 
 
 @pytest.mark.parametrize('scan', [False, True])

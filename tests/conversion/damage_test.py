@@ -1,14 +1,15 @@
-"""One flipped bit, wherever it is in a folder that was converted, is found when the folder is loaded, and the file is named."""
+"""Loading a converted folder finds one flipped bit anywhere in it, and names the file."""
 
 import dataclasses
 import shutil
 
 import pytest
 
-from atlas_jax import api, errors
+from atlas_jax import errors
+from atlas_jax.answering import api
 from atlas_jax.conversion import convert, hf, loading
 from atlas_jax.io import contents
-from atlas_jax.tokenizers import t5 as t5_tokenizer
+from atlas_jax.tokenizers import t5_tokenizer
 from tests.testing import damage, word_tokenizers
 from tests.testing.tiny_checkpoints import BERT, V11, model
 
@@ -26,7 +27,7 @@ def pair(tmp_path_factory):
 
 
 def _convert(pair, folder, to):
-    # T5X calls the folder of a checkpoint so.
+    # T5X's name of a checkpoint's folder.
     out = folder / ('checkpoint_3' if to == 't5x' else to)
     convert.convert(convert.Request(pair, to, out))
     return out
@@ -65,7 +66,7 @@ def test_a_damaged_tensor_is_named_and_can_be_loaded_as_it_is(pair, tmp_path):
 
 def test_swapped_chunks_of_a_t5x_checkpoint_are_found(pair, tmp_path):
     out = _convert(pair, tmp_path, 't5x')
-    # Of equal shape, so that nothing else can tell.
+    # Both have the same shape, so only checksums show the swap.
     first, second = (out / f'target.encoder.layers_{layer}.attention.query.kernel' / '0.0' for layer in (0, 1))
     first_content = first.read_bytes()
     shutil.copy(second, first)

@@ -1,4 +1,4 @@
-"""Safetensors that are written tensor by tensor are read by the library."""
+"""The library reads safetensors files that we write tensor by tensor."""
 
 import json
 

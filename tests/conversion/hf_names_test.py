@@ -1,4 +1,4 @@
-"""Name tables: complete, without doubles, and their own inverse."""
+"""Name tables: complete, without duplicates, and their own inverse."""
 
 import flax.linen as nn
 import jax
@@ -14,8 +14,8 @@ CONTRIEVER = contriever.ContrieverConfig(vocab_size=11, emb_dim=6, num_heads=2, 
 
 
 @pytest.mark.parametrize(('table', 'init', 'config'), [
-    (hf_names.t5_table, t5.init_params, T5), (hf_names.t5_table, t5.init_params, TIED),
-    (hf_names.contriever_table, contriever.init_params, CONTRIEVER)])
+    (hf_names.table, t5.init_params, T5), (hf_names.table, t5.init_params, TIED),
+    (hf_names.table, contriever.init_params, CONTRIEVER)])
 def test_every_parameter_has_one_name(table, init, config):
     shapes = hf_names.flatten(nn.unbox(jax.eval_shape(lambda key: init(config, key), jax.random.key(0))))
     entries = table(config)
@@ -25,13 +25,13 @@ def test_every_parameter_has_one_name(table, init, config):
 
 
 def test_names_of_hugging_face():
-    table = hf_names.t5_table(T5)
+    table = hf_names.table(T5)
     out = hf_names.Entry('decoder.block.2.layer.1.EncDecAttention.o.weight', True)
     assert table['decoder/layers_2/encoder_decoder_attention/out/kernel'] == out
     assert table['decoder/layers_0/mlp/wi_1/kernel'].name == 'decoder.block.0.layer.2.DenseReluDense.wi_1.weight'
     assert table['encoder/layers_1/mlp/wo/kernel'].name == 'encoder.block.1.layer.1.DenseReluDense.wo.weight'
-    assert 'decoder/logits_dense/kernel' not in hf_names.t5_table(TIED)
-    norm = hf_names.contriever_table(CONTRIEVER)['bert/layers_1/post_mlp_layer_norm/scale']
+    assert 'decoder/logits_dense/kernel' not in hf_names.table(TIED)
+    norm = hf_names.table(CONTRIEVER)['bert/layers_1/post_mlp_layer_norm/scale']
     assert norm == hf_names.Entry('encoder.layer.1.output.LayerNorm.weight', False)
 
 

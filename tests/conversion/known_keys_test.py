@@ -1,4 +1,4 @@
-"""Every key of every configuration file that is read: it changes the model, changes nothing for a reason, or is refused by its name."""
+"""Every key of every configuration file changes the model, is harmless for a stated reason, or is refused by name."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ RETRIEVER_FILES = {
     TOKENIZER: known_keys.BERT_TOKENIZER, SPECIAL: known_keys.BERT_TOKENIZER, MODULES: known_keys.MODULE, POOLING: known_keys.POOLING,
     NORMALIZE: known_keys.NORMALIZE}
 READER_FILES = {CONFIG: known_keys.T5_CONFIG, TOKENIZER: known_keys.T5_TOKENIZER, SPECIAL: known_keys.T5_TOKENIZER}
-# A value that differs from the folder's, for each key that is honoured: it must change the model or be refused by the key's name.
+# Each honoured key gets another value than the folder's. It must change the model or be refused by the key's name.
 OTHER = {
     'hidden_size': 8, 'num_attention_heads': 3,
     'model_type': 'nomic_bert', 'layer_norm_eps': 0.5, 'hidden_dropout_prob': 0.37, 'layer_norm': 'second_moment', 'normalize': False,
@@ -39,7 +39,7 @@ def _write(path, values):
 
 def _retriever(folder):
     """A folder with every file; prompts, so that include_prompt matters."""
-    hf.write_contriever(folder, BERT, tiny_checkpoints.model(BERT).params())
+    hf.write_params(folder, BERT, tiny_checkpoints.model(BERT).params())
     tiny_tokenizers.write_bert(folder, do_lower_case=True)
     _write(folder / PROMPTS, {'prompts': {'query': 'sun '}})
     _write(folder / POOLING, {'pooling_mode': 'mean'})
@@ -54,7 +54,7 @@ def _load_retriever(folder):
 
 
 def _reader(folder):
-    hf.write_t5(folder, tiny_checkpoints.V11, tiny_checkpoints.model(tiny_checkpoints.V11).params())
+    hf.write_params(folder, tiny_checkpoints.V11, tiny_checkpoints.model(tiny_checkpoints.V11).params())
     tiny_tokenizers.write_t5(folder)
     for name in (TOKENIZER, SPECIAL):
         _write(folder / name, {})
@@ -89,13 +89,13 @@ def _check(folder, load, file, key, rule):
         try:
             changed = load(folder) != before
         except errors.UserError as error:
-            # By its own name, or by the parameter that no longer fits, or by the file that is not there.
+            # The message names the key, the parameter that no longer fits, or the missing file.
             changed = any(word in str(error) for word in (key, ' parameters ', ' has shape ', 'differs from', 'no such file'))
-        # The mean is what the folder has.
+        # The folder pools by the mean.
         assert changed or key == 'pooling_mode_mean_tokens' or (file, key) in NOT_ALONE, f'{file}: {key} is ignored'
 
 
-# Settings that another file of the folder states too, which comes first.
+# Settings that another file of the folder also states, with priority.
 NOT_ALONE = {
     (CONFIG, 'pooling'), (CONFIG, 'normalize'),  # modules.json
     (TRANSFORMER, 'do_lower_case'),  # the tokenizer's own

@@ -1,4 +1,4 @@
-"""The kind of a model, told from its content; tokenizers beside the model or where an option names them."""
+"""A model's kind follows from its content; tokenizers lie beside the model or in a named folder."""
 
 import json
 import pathlib
@@ -25,13 +25,13 @@ def _touch(folder, *names, content=b'x'):
     (['checkpoint/step-9/model.pth.tar', 'checkpoint/step-10/model.pth.tar'], loading.ORIGINAL, 'checkpoint/step-10/model.pth.tar'),
     (['step-2/model.pth.tar'], loading.ORIGINAL, 'step-2/model.pth.tar'), (['reader/x', 'retriever/x'], loading.PAIR, '.')])
 def test_kinds(tmp_path, files, kind, place):
-    assert loading.detect(_touch(tmp_path, *files)) == loading.Found(kind, tmp_path / place)
+    assert loading.detect(_touch(tmp_path, *files)) == loading.DetectedModel(kind, tmp_path / place)
 
 
 def test_a_checkpoint_of_a_run(tmp_path):
     _touch(tmp_path, 'model.json', 'checkpoints/20/params/x')
     for path in (tmp_path / 'checkpoints/20', f'{tmp_path}/checkpoints/20/'):
-        assert loading.detect(path) == loading.Found(loading.ATLAS_JAX, tmp_path, 20)
+        assert loading.detect(path) == loading.DetectedModel(loading.ATLAS_JAX, tmp_path, 20)
     with pytest.raises(errors.ModelFolderError, match='no model that is known here'):
         loading.detect(_touch(tmp_path, 'other/checkpoints/20/params/x') / 'other' / 'checkpoints' / '20')
 
@@ -44,7 +44,7 @@ def test_hugging_face(tmp_path, model_type, kind):
 
 def test_a_file_stands_for_its_folder(tmp_path):
     _touch(tmp_path, 'model.pth.tar', 'spiece.model')
-    assert loading.detect(tmp_path / 'model.pth.tar') == loading.Found(loading.ORIGINAL, tmp_path / 'model.pth.tar')
+    assert loading.detect(tmp_path / 'model.pth.tar') == loading.DetectedModel(loading.ORIGINAL, tmp_path / 'model.pth.tar')
     with pytest.raises(errors.ModelFolderError, match='give the folder of the model'):
         loading.detect(tmp_path / 'spiece.model')
 

@@ -1,4 +1,4 @@
-"""Original checkpoints: tied and untied retrievers, T5 1.0 and 1.1, their options, and what must be refused."""
+"""Original checkpoints: tied and untied retrievers, T5 1.0 and 1.1, their options, and refusals."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from atlas_jax import errors
 from atlas_jax.conversion import convert, loading, original
 from atlas_jax.models import atlas
 from atlas_jax.tasks import mlm, multiple_choice, qa
-from tests.testing import streams, tiny_checkpoints
+from tests.testing import loaded, streams, tiny_checkpoints
 from tests.testing.tiny_checkpoints import BERT, V10, V11, model
 
 pytestmark = pytest.mark.torch
@@ -69,9 +69,9 @@ def test_heads_come_from_a_config_or_from_a_known_size(tmp_path):
     path = tiny_checkpoints.write_original(tmp_path)
     (tmp_path / 'retriever' / 'config.json').rename(tmp_path / 'config.json')
     with pytest.raises(errors.ModelFolderError, match='width 6 may have any number of heads; put its config.json into .*/retriever, or'):
-        loading.load_retriever(path)
+        loaded.retriever(path)
     assert original.Original(path).retriever(tmp_path).config.num_heads == 2
-    loading.load_reader(path)  # the reader asks for no config.json
+    loaded.reader(path)  # the reader asks for no config.json
 
 
 @pytest.mark.parametrize('model', [{}, {'module.weight': 1}], ids=['empty', 'of something else'])
@@ -101,7 +101,7 @@ def test_parts_that_are_missing_or_wrong(tmp_path):
         changed = {key: value for key, value in (weights | changes).items() if value is not None}
         torch.save(saved | {'model': changed}, path)
         with pytest.raises(errors.ModelFolderError, match=message):
-            loading.load_reader(path)
+            loaded.reader(path)
 
 
 def test_the_recorded_checkpoint_opens_where_its_retriever_lies_beside():

@@ -1,4 +1,4 @@
-"""Our own run folders, parameter by parameter: stacked layers taken apart, and what does not belong together refused."""
+"""Our own run folders, parameter by parameter: stacked layers are separated, and parts that do not fit are refused."""
 
 import json
 
@@ -41,7 +41,7 @@ def test_another_configuration_than_the_checkpoint_s(folder, tmp_path):
     (tmp_path / 'checkpoints').symlink_to(folder / 'checkpoints')
     description['reader']['num_encoder_layers'] = 2
     (tmp_path / 'model.json').write_text(json.dumps(description))
-    # Without the list of checksums, which a changed model.json would not fit.
+    # Without checksums, which would not fit the changed model.json.
     with contents.unchecked(), pytest.raises(errors.ModelFolderError, match='has unknown parameters encoder/layers_2/.* not expected by'):
         own.Run(tmp_path).part('reader')
 

@@ -1,4 +1,4 @@
-"""sentence-transformers' files beside a BERT: what is read, written, and refused by name."""
+"""sentence-transformers' files beside a BERT: settings that are read, written, and refused by name."""
 
 import json
 import re
@@ -24,13 +24,13 @@ def write_modules(folder, kinds=KINDS[:2], prompts=None, package='sentence_trans
 
 
 def test_a_plain_folder_says_nothing(tmp_path):
-    assert retriever_folder.describe(tmp_path) == retriever_folder.Description(tmp_path)
+    assert retriever_folder.describe(tmp_path) == retriever_folder.RetrieverDescription(tmp_path)
 
 
 @pytest.mark.parametrize('pooling', contriever.POOLINGS)
 @pytest.mark.parametrize('normalize', [False, True])
 def test_round_trip(tmp_path, pooling, normalize):
-    written = retriever_folder.Description(tmp_path, pooling, normalize, 5, 31, 'query: ', 'passage: ')
+    written = retriever_folder.RetrieverDescription(tmp_path, pooling, normalize, 5, 31, 'query: ', 'passage: ')
     retriever_folder.write(tmp_path, written, 6)
     assert retriever_folder.describe(tmp_path) == written
 

@@ -1,4 +1,4 @@
-"""Arrays in folders and in a database: what is missing or forged is refused before TensorStore allocates for it."""
+"""Arrays in folders and in a database: missing and forged ones are refused before TensorStore allocates memory."""
 
 import json
 

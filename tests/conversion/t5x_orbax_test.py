@@ -1,4 +1,4 @@
-"""T5X checkpoints that Orbax wrote, in T5X's layouts: the same parameters as the old format's, and what must be refused."""
+"""T5X checkpoints that Orbax wrote, in T5X's layouts: the same parameters as in the old format, and refusals."""
 
 import json
 import os
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.cli import main as cli
+from atlas_jax.apps.cli import main as cli
 from atlas_jax.conversion import loading, t5x, t5x_orbax
 from tests.conversion.t5x_test import LAYOUTS, RECORDED
-from tests.testing import tiny_checkpoints
+from tests.testing import loaded, tiny_checkpoints
 from tests.testing.tiny_checkpoints import V10, V11, model, write_t5x_orbax
 
 KINDS = {'database': {}, 'folders': {'database': False}, 'tree in msgpack': {'database': False, 'metadata': False},
@@ -36,7 +36,7 @@ def test_kinds_and_layouts(tmp_path, kind, layout):
 
 def test_tied_in_bfloat16_and_empty_leaves(tmp_path):
     folder = write_t5x_orbax(tmp_path, {path: array.astype('bfloat16') for path, array in LAYOUTS['flaxformer'](V10).items()}, nothing={})
-    opened = t5x.open_t5(folder)
+    opened = loaded.open_t5x(folder)
     for path in model(V10).order():
         np.testing.assert_array_equal(opened.read(path), model(V10).read(path).astype('bfloat16').astype(np.float32))
 
@@ -55,7 +55,7 @@ def test_a_recorded_checkpoint_converts_to_the_same_files_from_either_format(tmp
 
 def test_the_state_itself_may_be_given(whole):
     assert loading.detect(whole / 'state').path == whole / 'state'
-    tiny_checkpoints.assert_equal(t5x.open_t5(whole / 'state'), model(V11))
+    tiny_checkpoints.assert_equal(loaded.open_t5x(whole / 'state'), model(V11))
 
 
 def test_other_orbax_folders_are_refused(tmp_path, whole):
@@ -139,7 +139,7 @@ def test_flipped_bytes_of_the_data_give_one_line_or_an_array_of_its_shape(tmp_pa
         changed[generator.integers(len(content))] ^= 1 << generator.integers(8)
         file.write_bytes(changed)
         try:
-            opened = t5x.open_t5(folder)
+            opened = loaded.open_t5x(folder)
             assert all(opened.read(path).shape == opened.shapes[path] for path in opened.order())
         except errors.ModelFolderError as error:
             assert '\n' not in str(error)

@@ -1,4 +1,4 @@
-"""T5X checkpoints in every layout and encoding that is described, and what must be refused."""
+"""T5X checkpoints in every described layout and encoding, and refusals."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.conversion import hf, hf_names, loading, t5x, t5x_arrays, weights
-from tests.testing import streams, tiny_checkpoints
+from tests.testing import loaded, streams, tiny_checkpoints
 from tests.testing.tiny_checkpoints import V10, V11, inlined, model, zarr
 
 RECORDED = streams.FIXTURES / 't5x'
@@ -24,7 +24,7 @@ def _apart(config) -> dict[str, np.ndarray]:
 
 
 def _scanned(config, joined: bool, shared_relpos: bool) -> dict[str, np.ndarray]:
-    """T5X's scanned names, made here from the description alone: heads joined as flaxformer's, or apart as T5X's own."""
+    """T5X's scanned names, made from the description: heads joined as in flaxformer, or apart as in T5X."""
     opened, arrays = model(config), {}
     for path, paths in opened.stacked().items():
         layers = [opened.read(name) for name in paths]
@@ -74,7 +74,7 @@ def test_recorded_checkpoints_equal_their_hugging_face_folders(name):
 def test_written_as_t5x_wrote_it(tmp_path, name, scan):
     """Same tree, same folders, same metadata, same bytes once decompressed."""
     recorded = RECORDED / name / 'checkpoint_1000'
-    t5x.write(tmp_path / 'x', t5x.open_t5(recorded), scan, step=1000)
+    t5x.write(tmp_path / 'x', loaded.open_t5x(recorded), scan, step=1000)
     theirs, ours = (msgpack.unpackb((folder / 'checkpoint').read_bytes()) for folder in (recorded, tmp_path / 'x'))
     assert ours['version'] == theirs['version'] and ours['optimizer']['target'] == theirs['optimizer']['target']
     assert ours['optimizer']['state']['step'] == theirs['optimizer']['state']['step']
@@ -88,7 +88,7 @@ def test_written_as_t5x_wrote_it(tmp_path, name, scan):
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_layouts(tmp_path, config, layout):
     tiny_checkpoints.write_t5x(tmp_path, LAYOUTS[layout](config))
-    tiny_checkpoints.assert_equal(t5x.open_t5(tmp_path), model(config))
+    tiny_checkpoints.assert_equal(loaded.open_t5x(tmp_path), model(config))
 
 
 @pytest.mark.parametrize('config', [V11, V10], ids=['untied', 'tied'])
@@ -96,8 +96,8 @@ def test_round_trips(tmp_path, config):
     """Hugging Face, T5X apart, T5X scanned, Hugging Face: bit-equal all the way."""
     hf.write(tmp_path / 'hf', model(config))
     t5x.write(tmp_path / 'apart', hf.open_t5(tmp_path / 'hf'))
-    t5x.write(tmp_path / 'scanned', t5x.open_t5(tmp_path / 'apart'), scan=True)
-    hf.write(tmp_path / 'back', t5x.open_t5(tmp_path / 'scanned'))
+    t5x.write(tmp_path / 'scanned', loaded.open_t5x(tmp_path / 'apart'), scan=True)
+    hf.write(tmp_path / 'back', loaded.open_t5x(tmp_path / 'scanned'))
     tiny_checkpoints.assert_equal(hf.open_t5(tmp_path / 'back'), model(config))
 
 
@@ -115,18 +115,18 @@ ENCODINGS = {
 @pytest.mark.parametrize(('encoding', 'put'), ENCODINGS.items(), ids=ENCODINGS)
 def test_encodings(tmp_path, encoding, put):
     tiny_checkpoints.write_t5x(tmp_path, _scanned(V11, False, False), put)
-    tiny_checkpoints.assert_equal(t5x.open_t5(tmp_path), model(V11))
+    tiny_checkpoints.assert_equal(loaded.open_t5x(tmp_path), model(V11))
 
 
 @pytest.mark.parametrize('put', [inlined, zarr])
 def test_bfloat16(tmp_path, put):
     arrays = {path: array.astype(ml_dtypes.bfloat16) for path, array in _apart(V11).items()}
-    opened = t5x.open_t5(tiny_checkpoints.write_t5x(tmp_path, arrays, put))
+    opened = loaded.open_t5x(tiny_checkpoints.write_t5x(tmp_path, arrays, put))
     for path, array in arrays.items():
         np.testing.assert_array_equal(opened.read(path), array.astype(np.float32))
     t5x.write(tmp_path / 'again', opened, dtype='bfloat16')
     assert json.loads((tmp_path / 'again' / 'target.token_embedder.embedding' / '.zarray').read_text())['dtype'] == 'bfloat16'
-    tiny_checkpoints.assert_equal(t5x.open_t5(tmp_path / 'again'), opened)
+    tiny_checkpoints.assert_equal(loaded.open_t5x(tmp_path / 'again'), opened)
 
 
 @pytest.mark.parametrize('version', [{'version': None}, {'version': 2}])
@@ -136,10 +136,10 @@ def test_versions(tmp_path, version):
     if version['version'] is None:
         tree = msgpack.unpackb((tmp_path / 'checkpoint').read_bytes())
         (tmp_path / 'checkpoint').write_bytes(msgpack.packb(tree['optimizer']))
-    tiny_checkpoints.assert_equal(t5x.open_t5(tmp_path), model(V11))
+    tiny_checkpoints.assert_equal(loaded.open_t5x(tmp_path), model(V11))
     tiny_checkpoints.write_t5x(tmp_path, _apart(V11), version=4)
     with pytest.raises(errors.ModelFolderError, match='version 4; versions 2 and 3 are read'):
-        t5x.open_t5(tmp_path)
+        loaded.open_t5x(tmp_path)
 
 
 def test_optimiser_state_and_empty_leaves_are_skipped(tmp_path):
@@ -149,13 +149,13 @@ def test_optimiser_state_and_empty_leaves_are_skipped(tmp_path):
     contents = {'version': 3, 'optimizer': {'target': leaves, 'state': state, 'flax_mutables': {}}}
     (tmp_path / 'checkpoint').write_bytes(msgpack.packb(contents))
     assert t5x.Checkpoint(tmp_path).step == 5
-    tiny_checkpoints.assert_equal(t5x.open_t5(tmp_path), model(V11))
+    tiny_checkpoints.assert_equal(loaded.open_t5x(tmp_path), model(V11))
 
 
 def test_layers_are_read_in_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(t5x, 'BLOCK_BYTES', 2 * 4 * V11.emb_dim * V11.mlp_dim)  # two layers of an MLP
     tiny_checkpoints.write_t5x(tmp_path, _scanned(V11, False, False), zarr)
-    tiny_checkpoints.assert_equal(t5x.open_t5(tmp_path), model(V11))
+    tiny_checkpoints.assert_equal(loaded.open_t5x(tmp_path), model(V11))
 
 
 def test_what_the_format_cannot_say_is_refused(tmp_path):
@@ -168,11 +168,11 @@ def test_what_the_format_cannot_say_is_refused(tmp_path):
 
 
 def test_zeros_are_written_too(tmp_path):
-    """TensorStore leaves out chunks that equal the fill value unless there is none."""
+    """TensorStore omits chunks that equal the fill value, unless it is null."""
     shapes = weights.expected_shapes(V11)
     t5x.write(tmp_path, weights.Weights(V11, shapes, lambda path: np.zeros(shapes[path], np.float32)))
     assert (tmp_path / 'target.token_embedder.embedding' / '0.0').is_file()
-    assert not t5x.open_t5(tmp_path).read('token_embedder/embedding').any()
+    assert not loaded.open_t5x(tmp_path).read('token_embedder/embedding').any()
 
 
 @pytest.mark.parametrize(('shape', 'limit', 'chunks'), [
@@ -186,7 +186,7 @@ def test_chunk_rule(shape, limit, chunks):
 
 def _refused(folder, match):
     with pytest.raises(errors.ModelFolderError, match=match) as caught:
-        t5x.open_t5(folder).params()
+        loaded.open_t5x(folder).params()
     assert '\n' not in str(caught.value)
 
 
@@ -273,7 +273,7 @@ def test_a_forged_zarray_is_refused_before_tensorstore_sees_it(tmp_path, change,
 def test_a_billion_layers_are_refused(tmp_path):
     folder = tiny_checkpoints.write_t5x(tmp_path, {**_apart(V11), 'encoder/encoder/x': np.zeros((0, 10**9), np.float32)})
     with pytest.raises(errors.ModelFolderError, match='1,000,000,000 layers .* at most 256'):
-        t5x.open_t5(folder)
+        loaded.open_t5x(folder)
 
 
 @pytest.mark.parametrize('content', [b'\xdd\x7f\xff\xff\xff', b'\xdf\x7f\xff\xff\xff', b'\x81\xa1a' * 100_000])

@@ -1,4 +1,4 @@
-"""Weights: every parameter once, layers in order, together and apart; and what is said of parameters that do not fit."""
+"""Weights: every parameter once, layers in order, together and apart; and messages about parameters that do not fit."""
 
 import jax
 import numpy as np

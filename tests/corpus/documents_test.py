@@ -179,7 +179,7 @@ def test_a_word_that_is_no_text_is_refused(tmp_path, name):
     word = 'x' * 100_001
     with pytest.raises(errors.InputFileError, match='a word of more than 100,000 characters'):
         read_one(tmp_path, name, json.dumps({'text': f'a {word} b'}) if name.endswith('l') and 'json' in name else f'a {word} b')
-    # An address or an image inside a tag is no word of the text.
+    # An address or an image inside a tag is not text.
     assert len(read_one(tmp_path, 'y.html', f'<p>a <img src="data:{word}"> b</p>')) == 1
 
 
@@ -200,7 +200,7 @@ def test_tables(tmp_path, capsys):
     found = read_one(tmp_path, 'corpus.tsv', 'ID\tText\tTitle\tlang\n7\ta, b\tT\ten\n\n8\tc\n')
     assert found == [Document('7', 'T', '', 'a, b'), Document('8', '', '', 'c')]
     assert 'not read: the fields lang' in capsys.readouterr().err
-    # Without a column of texts a row is a text itself.
+    # Without a text column, the row itself becomes the text.
     found = read_one(tmp_path, 'trees.csv', '\ufeffTree;Planted;Note\nBoskoop;1934;"old; tall"\nQuince;;\n')
     assert found == [Document('trees.csv:2', 'trees', '', 'tree: Boskoop. planted: 1934. note: old; tall'),
                      Document('trees.csv:3', 'trees', '', 'tree: Quince')]

@@ -1,4 +1,8 @@
+import functools
 import importlib.util
+import pathlib
+import resource
+import signal
 import zipfile
 import zlib
 
@@ -46,7 +50,7 @@ HOSTILE = [
     ('a.docx', bomb, 'unpacks to more than 268,435,456 bytes'),
     # A tree of pages that is its own branch.
     ('a.pdf', office_files.pdf([CATALOG, b'<< /Type /Pages /Kids [2 0 R 2 0 R] /Count 2 >>']), ''),
-    # Compressed twice, a page of a few kilobytes that would be gigabytes.
+    # Compressed twice: a few kilobytes unpack to gigabytes.
     ('a.pdf', office_files.pdf([CATALOG, PAGES, PAGE, office_files.stream(
         zlib.compress(zlib.compress(bytes(1 << 28), 1)), b'/Filter [/FlateDecode /FlateDecode]')]), ''),
 ]
@@ -69,7 +73,19 @@ def test_hostile_files_end_with_one_line_or_without_text(tmp_path, name, content
     assert str(caught.value).startswith(f'{tmp_path / name}: ') and '\n' not in str(caught.value)
 
 
-def test_a_file_that_takes_too_long_is_named_and_the_next_is_read(tmp_path, monkeypatch):
+@pytest.mark.parametrize('handler', [signal.SIG_DFL, signal.SIG_IGN], ids=['default', 'ignored'])
+def test_a_file_that_takes_too_long_is_named_and_the_next_is_read(tmp_path, monkeypatch, handler):
+    # A new process inherits ignored signals; a profiler in this one may have left SIGPROF so.
+    monkeypatch.setattr(office, '_process', functools.cache(office._process.__wrapped__))
+    before = signal.signal(signal.SIGPROF, handler)
+    try:
+        _check_slow_file(tmp_path, monkeypatch)
+    finally:
+        signal.signal(signal.SIGPROF, before)
+        office._process().shutdown()
+
+
+def _check_slow_file(tmp_path, monkeypatch):
     office_files.write_pdf(tmp_path / 'long.pdf', ['word\n' * 20_000])
     office_files.write_pdf(tmp_path / 'short.pdf', ['word'])
     monkeypatch.setattr(office, 'MAX_SECONDS', .05)
@@ -77,6 +93,27 @@ def test_a_file_that_takes_too_long_is_named_and_the_next_is_read(tmp_path, monk
         office.read(tmp_path / 'long.pdf')
     monkeypatch.setattr(office, 'MAX_SECONDS', 30)
     assert office.read(tmp_path / 'short.pdf') == ('', [('page 1', 'word')])
+
+
+def _spoil():
+    # As a large file does that leaves the process just below its limit.
+    used = int(pathlib.Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 23), resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def test_what_earlier_files_left_in_the_process_fails_no_good_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(office, '_process', functools.cache(office._process.__wrapped__))
+    office_files.write_docx(tmp_path / 'good.docx', [('Normal', 'word ' * 2_000_000)])
+    (tmp_path / 'bad.docx').write_bytes(b'PK\x03\x04')
+    expected = office.read(tmp_path / 'good.docx')
+    assert office._process().submit(_spoil).result() is None
+    assert office._process().submit(office._read_here, str(tmp_path / 'good.docx'), 30).result()[0]
+    assert office.read(tmp_path / 'good.docx') == expected
+    before = office._process()
+    with pytest.raises(errors.InputFileError, match='damaged'):
+        office.read(tmp_path / 'bad.docx')
+    assert office.read(tmp_path / 'good.docx') == expected and office._process() is not before
+    office._process().shutdown()
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):

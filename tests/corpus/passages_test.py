@@ -87,7 +87,7 @@ def test_pieces_may_overlap():
     for before, after in zip(found, found[1:], strict=False):
         assert after[:3] == before[-3:]
     assert [word for number, piece in enumerate(found) for word in piece[3 if number else 0:]] == text.split()
-    # What fits stays whole, whatever the overlap.
+    # Short documents stay whole, whatever the overlap.
     assert [each.docid for each in split_passages([Document('d', '', '', 'w. ' * 7)], 7, 3)] == ['d']
 
 

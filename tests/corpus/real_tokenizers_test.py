@@ -6,7 +6,7 @@ import numpy as np
 
 from atlas_jax.corpus import documents, passages, store
 from atlas_jax.nn import assembly
-from atlas_jax.tokenizers import bert, formats, t5
+from atlas_jax.tokenizers import bert_tokenizer, formats, t5_tokenizer
 from tests.testing import real_text
 
 FORMAT = 'question: {query} title: {title} context: {text}'
@@ -21,7 +21,8 @@ def test_documents_to_inputs(demo_packages, tmp_path):
     (tmp_path / 'documents.jsonl').write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
     found = list(passages.split_passages(documents.read_documents(tmp_path)))
     assert len(found) > len(texts) + 10  # the long ones were split
-    reader, retriever = t5.T5Tokenizer.from_folder(demo_packages.reader_dir), bert.BertTokenizer.from_folder(demo_packages.retriever_dir)
+    reader, retriever = t5_tokenizer.T5Tokenizer.from_folder(demo_packages.reader_dir), bert_tokenizer.BertTokenizer.from_folder(
+        demo_packages.retriever_dir)
     built = store.PassageStore.from_passages(found, tmp_path / 'store', reader_tokenizer=reader, retriever_tokenizer=retriever,
                                              progress=False)
     built.check_tokenizers(reader, retriever)

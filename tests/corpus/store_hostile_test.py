@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from atlas_jax import errors
 from atlas_jax.corpus.store import PassageStore
-from atlas_jax.io import manifest
+from atlas_jax.io import checksum, versioned_folder
 from tests.corpus.store_test import PASSAGES, READER, RETRIEVER, build, passage
 from tests.testing import hostile
 
@@ -18,11 +18,11 @@ TOKENIZERS = {'reader_tokenizer': READER, 'retriever_tokenizer': RETRIEVER}
 
 def sign(path, body):
     body = {name: value for name, value in body.items() if name != 'manifest_sha256'}
-    path.write_text(json.dumps({**body, 'manifest_sha256': manifest.digest(body)}))
+    path.write_text(json.dumps({**body, 'manifest_sha256': checksum.json_sha256(body)}))
 
 
 def body_of(path):
-    return json.loads((path / manifest.FILE).read_text())
+    return json.loads((path / versioned_folder.FILE).read_text())
 
 
 @pytest.fixture(scope='module')
@@ -38,7 +38,7 @@ def store(tmp_path_factory):
 def test_any_manifest_is_read_or_refused_in_one_line(store, data):
     body = body_of(store)
     try:
-        sign(store / manifest.FILE, data.draw(hostile.mutated(body)))
+        sign(store / versioned_folder.FILE, data.draw(hostile.mutated(body)))
         try:
             found = PassageStore.open(store)
             list(found), found.rows_of(['p3']), found.reader_table(), found.retriever_table(), found.superseded()
@@ -46,7 +46,7 @@ def test_any_manifest_is_read_or_refused_in_one_line(store, data):
         except errors.UserError as error:
             assert '\n' not in str(error) and str(store) in str(error) and len(str(error)) < 600
     finally:
-        sign(store / manifest.FILE, body)
+        sign(store / versioned_folder.FILE, body)
 
 
 @pytest.mark.parametrize('name', ['../victim', '..', '.', '/victim', 'segment-00000/../../victim', 'segment-00000\n'])
@@ -59,7 +59,7 @@ def test_no_segment_leads_out_of_the_store(tmp_path, name):
     build(tmp_path / 's', tokenizers=None)
     body = body_of(tmp_path / 's')
     body['segments'][0]['name'] = name
-    sign(tmp_path / 's' / manifest.FILE, body)
+    sign(tmp_path / 's' / versioned_folder.FILE, body)
     with pytest.raises(errors.StoreError, match=r'manifest.json: damaged .*"segments\[0\].name"'):
         PassageStore.open(tmp_path / 's')
     assert list(build(tmp_path / 's')) == PASSAGES, 'a damaged store may be built again'

@@ -1,4 +1,4 @@
-"""Options of generation and what is refused."""
+"""Options of generation: invalid values are refused."""
 
 import pytest
 
@@ -6,16 +6,16 @@ from atlas_jax import decoding, errors
 
 
 @pytest.mark.parametrize('options, message', [
-    ({'num_beams': 0}, 'num_beams is 0; it must be a whole number, at least 1'),
-    ({'num_beams': 2.5}, 'num_beams is 2.5'),
+    ({'num_beams': 0}, 'num_beams is 0; it must be at least 1'),
+    ({'num_beams': 2.5}, 'num_beams is 2.5; it must be a whole number, at least 1'),
     ({'num_beams': True}, 'num_beams is True'),
     ({'num_beams': 2, 'num_return_sequences': 3}, 'num_return_sequences is 3; it must be at most num_beams, 2'),
     ({'num_return_sequences': 0}, 'num_return_sequences is 0'),
     ({'min_length': -1}, 'min_length is -1'),
-    ({'max_length': 1}, 'max_length is 1; it must be a whole number, at least 2; the start token counts'),
+    ({'max_length': 1}, 'max_length is 1; it must be at least 2, or None; the start token counts'),
     ({'min_length': 7, 'max_length': 7}, 'min_length is 7; it must be less than max_length, 7'),
     ({'length_penalty': float('nan')}, 'length_penalty is nan; it must be a finite number'),
-    ({'length_penalty': '1'}, 'length_penalty is 1'),
+    ({'length_penalty': '1'}, 'length_penalty is "1"; it must be a number'),
 ])
 def test_out_of_range(options, message):
     with pytest.raises(errors.ConfigError, match=message):

@@ -1,4 +1,4 @@
-"""Greedy and beam search over tables of logits, against sequences that the original's library found (fixtures/decoding)."""
+"""Greedy and beam search over tables of logits, compared with recorded sequences of the original's library (fixtures/decoding)."""
 
 import functools
 import json
@@ -32,7 +32,7 @@ def _config(case) -> decoding.DecodingConfig:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _decode(table, config, prefix=None):
-    """The cache holds what each row has read so far, each token times its place; the record is the sum of that."""
+    """The cache holds each row's tokens so far, times their positions; the record is their sum."""
     batch, steps = table.shape[:2]
     examples = jnp.repeat(jnp.arange(batch), config.num_beams)
 
@@ -65,7 +65,7 @@ def test_the_sequences_of_the_original_library(number):
 
 
 def _check_records(case, decoded) -> None:
-    """Every returned sequence has the records of its own steps: the cache and the sums went with its beam."""
+    """Every returned sequence has the records of its own steps: cache and sums follow the beam."""
     for example, found in enumerate(case['sequences']):
         for rank, sequence in enumerate(found):
             ends = sequence[1:].index(SPECIAL.eos) + 1 if SPECIAL.eos in sequence[1:] else case['max_length'] - 1
@@ -82,7 +82,7 @@ def test_all_kinds_of_ends_are_recorded():
 
 
 def test_a_prefix_goes_before_min_length():
-    """eos, forced where min_length forbids it, comes all the same."""
+    """A forced eos comes even if min_length forbids it."""
     case = {**CASES[0], 'num_beams': 2, 'min_length': 5, 'prefixes': [[4, 1], [3], []]}
     decoded = _decode(_table(case), _config(case), _prefix(case))
     np.testing.assert_array_equal(decoded.tokens[0, 0], [4, 1, 0, 0, 0, 0, 0, 0])
@@ -95,7 +95,7 @@ def test_a_prefix_longer_than_max_length_is_cut():
     np.testing.assert_array_equal(decoded.tokens[0, 0], [4, 5, 6])
 
 
-# Greedy decoding over chains in which one token follows another.
+# Greedy decoding of chains in which each token has one successor.
 CHAIN = decoders.SpecialTokens(start=2, eos=1, pad=0)
 
 

@@ -13,13 +13,13 @@ import flax.linen as nn
 import jax
 import pytest
 
-from atlas_jax import api
-from atlas_jax.cli import main as cli
+from atlas_jax.answering import api
+from atlas_jax.apps.cli import main as cli
+from atlas_jax.apps.gin_files import parse as gin_parse
+from atlas_jax.apps.project import configs
 from atlas_jax.conversion import hf
-from atlas_jax.gin_files import parse as gin_parse
 from atlas_jax.io import contents
 from atlas_jax.models import contriever, t5
-from atlas_jax.project import configs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHORTER = {'train': ['--gin.TOTAL_STEPS=2', '--gin.EXAMPLES=8'], 'evaluate': ['--gin.EXAMPLES=5'],
@@ -55,7 +55,7 @@ def run(arguments: list[str], wheels: pathlib.Path) -> None:
 def make_tiny(models: pathlib.Path) -> None:
     """Gives both models random weights of the size models/tiny.gin; their tokenizers stay."""
     gin_parse.parse(['models/tiny.gin'])
-    for name, write, init in (('reader', hf.write_t5, t5.init_params), ('retriever', hf.write_contriever, contriever.init_params)):
+    for name, write, init in (('reader', hf.write_params, t5.init_params), ('retriever', hf.write_params, contriever.init_params)):
         config = gin_parse.value_of(name.upper())
         write(models / name, config, jax.device_get(nn.unbox(init(config, jax.random.key(0)))))
         contents.write(models / name)  # the list of the real model's files no longer fits

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.compare import comparison
-from atlas_jax.compare import inputs as compare_inputs
+from atlas_jax.apps.compare import comparison
+from atlas_jax.apps.compare import token_arrays as compare_inputs
+from atlas_jax.apps.demo import packages
 from atlas_jax.conversion import hf, loading
 from atlas_jax.corpus import documents, passages
-from atlas_jax.demo import packages
 from atlas_jax.io import jsonl
 from atlas_jax.tasks import registry
 from atlas_jax.tasks import task as task_lib
-from atlas_jax.tokenizers import bert, t5
+from atlas_jax.tokenizers import bert_tokenizer, t5_tokenizer
 from tests.testing import tiny_checkpoints, tiny_tokenizers
 from tests.testing.tiny_checkpoints import BERT, V11, model
 
@@ -186,7 +186,7 @@ def test_pipes_devices_and_files_of_holes(originals, tmp_path, read, folder, fil
     for make in (os.mkfifo, lambda path: path.symlink_to('/dev/zero'), make_holes):
         path.unlink()
         make(path)
-        # A tokenizer or modules.json that is no file is none at all: the folder is read without it.
+        # A tokenizer or modules.json that is not a regular file counts as missing: the folder is read without it.
         assert read(tmp_path / folder if folder else path) or file in ('tokenizer.json', 'vocab.txt', 'modules.json')
 
 
@@ -195,12 +195,12 @@ def test_a_token_id_takes_no_memory_of_its_own(tmp_path, number):
     vocabulary = {token: i for i, token in enumerate(tiny_tokenizers.VOCABULARY)} | {'huge': number}
     (tmp_path / 'tokenizer.json').write_text(json.dumps({'model': {'type': 'WordPiece', 'vocab': vocabulary}}))
     with pytest.raises(errors.ModelFolderError, match='tokenizer.json: (the id of|not a WordPiece)'):
-        bert.BertTokenizer.from_folder(tmp_path)
+        bert_tokenizer.BertTokenizer.from_folder(tmp_path)
 
 
 def test_a_spiece_model_that_is_no_file(tmp_path):
     os.mkfifo(tmp_path / 'spiece.model')
     with pytest.raises(errors.ModelFolderError, match='spiece.model'):
-        t5.T5Tokenizer.from_folder(tmp_path)
+        t5_tokenizer.T5Tokenizer.from_folder(tmp_path)
     with pytest.raises(errors.ModelFolderError, match='no regular file'):
-        t5.T5Tokenizer.from_file(tmp_path / 'spiece.model')
+        t5_tokenizer.T5Tokenizer.from_file(tmp_path / 'spiece.model')

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.cli import main as cli
+from atlas_jax.apps.cli import main as cli
 from atlas_jax.conversion import hf
 from atlas_jax.index import building
 from atlas_jax.io import lock
@@ -25,7 +25,7 @@ def write_retriever(folder: pathlib.Path, seed: int) -> None:
     tokenizer = word_tokenizers.bert()
     config = dataclasses.replace(tiny.RETRIEVER, vocab_size=tokenizer.vocab_size, max_positions=512)
     tokenizer.save(folder)
-    hf.write_contriever(folder, config, jax.device_get(tiny.init(contriever.init_params, config, seed)))
+    hf.write_params(folder, config, jax.device_get(tiny.init(contriever.init_params, config, seed)))
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def place(tmp_path, monkeypatch):
     tokenizer, models = word_tokenizers.t5(), pathlib.Path('demo-data/models')
     config = dataclasses.replace(tiny.READER, vocab_size=tokenizer.vocab_size)
     tokenizer.save(models / 'reader')
-    hf.write_t5(models / 'reader', config, jax.device_get(tiny.init(t5.init_params, config)))
+    hf.write_params(models / 'reader', config, jax.device_get(tiny.init(t5.init_params, config)))
     write_retriever(models / 'retriever', seed=0)
     pathlib.Path('my-documents').mkdir()
     pathlib.Path('my-documents/orchard.md').write_text(blocks('docs/your-documents.md', 'markdown')[0])

@@ -1,4 +1,4 @@
-"""Calibration of a tiny model, by functions and by its command: what is written, loaded, and used to withhold answers."""
+"""Calibrates a tiny model by functions and by the command; the calibration is written, loaded, and withholds answers."""
 
 import dataclasses
 import json
@@ -7,9 +7,10 @@ import types
 
 import pytest
 
-from atlas_jax import api, errors
-from atlas_jax.checkpoints import confidence
-from atlas_jax.cli import main as cli
+from atlas_jax import errors
+from atlas_jax.answering import api
+from atlas_jax.apps.cli import main as cli
+from atlas_jax.checkpoints import calibration
 from atlas_jax.evaluation import calibrate
 from atlas_jax.metrics import answers as answer_metrics
 from atlas_jax.metrics.logistic import Logistic
@@ -46,12 +47,12 @@ def test_calibrated_answers_and_those_that_are_withheld(known, monkeypatch, caps
     assert json.loads((folder / 'figures.json').read_text())['questions'] == 33
     atlas = api.Atlas.load('run')
     made = atlas.calibration
-    assert made == confidence.read(folder / 'run') and made.right == 21 and made.settings.n_context == 2
+    assert made == calibration.read(folder / 'run') and made.right == 21 and made.settings.n_context == 2
     assert made.signals[:2] == ('log_likelihood', 'log_likelihood_per_token') and 'beam_agreement' not in made.signals
     answers = list(atlas.answer_examples(examples, index))
     chances = [answer.confidence for answer in answers]
     assert [made.confidence(answer.signals) for answer in answers] == chances and len(set(chances)) > 5
-    # The same weights and settings: nothing is said of either.
+    # Same weights and settings: no note on either.
     assert 'may be off' not in capsys.readouterr().err
     threshold = sorted(chances)[5]
     held = list(atlas.answer_examples(examples, index, abstain_below=threshold))
@@ -73,11 +74,12 @@ def test_calibrated_answers_and_those_that_are_withheld(known, monkeypatch, caps
 def test_weights_that_were_not_calibrated_have_no_confidence(known, tmp_path, capsys):
     _, atlas, *_ = known
     atlas.save(tmp_path)
-    found = confidence.Calibration((), Logistic((), (), (), 0.0), confidence.Settings(), 'exact_match', 30, 15, 'of another run')
-    confidence.write(tmp_path, found)
+    found = calibration.Calibration((), Logistic((), (), (), 0.0), calibration.CalibrationSettings(), 'exact_match', 30, 15, 'of another '
+                                                                                                                             'run')
+    calibration.write(tmp_path, found)
     assert api.Atlas.load(tmp_path).calibration is None
     assert 'it was made for other weights than the newest, so it is not used' in capsys.readouterr().err
-    confidence.write(tmp_path, dataclasses.replace(found, weights=confidence.weights_of(tmp_path)))
+    calibration.write(tmp_path, dataclasses.replace(found, weights=calibration.weights_of(tmp_path)))
     assert api.Atlas.load(tmp_path).calibration is not None
 
 
@@ -86,22 +88,22 @@ def test_questions_are_asked_again_without_the_passages_that_answer_them(known):
     word = answer_metrics.normalize(index.store[3].text).split()[-1]
     examples = [dataclasses.replace(example, answers=[word if number < 6 else 'never said'], gold_docids=['d1'] if number == 8 else [])
                 for number, example in enumerate(examples)]
-    asked = calibrate.ask(atlas, examples, index, calibrate.Options(n_context=2))
-    # Every second question that a passage answers; the eighth by its gold passage alone.
+    asked = calibrate.answer_questions(atlas, examples, index, calibrate.CalibrationOptions(n_context=2))
+    # Every second question that a passage answers; the eighth only by its gold passage.
     assert [each.example_id for each in asked.hidden] == [0, 2, 4, 8] and asked.hidden[-1].hidden_docids == ('d1',)
     passages = [index.store[row] for row in range(len(index.store))]
     holding = {passage.docid for passage in passages if word in answer_metrics.normalize(passage.text).split()}
     assert holding and all(set(each.hidden_docids) == holding for each in asked.hidden[:3])
     for example, guess in zip(asked.hidden, asked.guesses, strict=True):
         assert guess.passages and not {passage.docid for passage in guess.passages} & set(example.hidden_docids)
-    figures = calibrate.fitted(atlas, asked, confidence.Settings(), folder / 'run', few=True).figures
+    figures = calibrate.fit_confidence(atlas, asked, calibration.CalibrationSettings(), folder / 'run', few=True).figures
     assert figures['hidden'] == 4 and figures['hidden_right'] == 0 and 0 < figures['hidden_confidence'] < 1
 
 
 def test_beams_and_a_closed_book_have_signals_of_their_own(known):
     folder, atlas, _, examples = known
     from atlas_jax.decoding import DecodingConfig
-    options = calibrate.Options(decoding=DecodingConfig(num_beams=2), few=True)
+    options = calibrate.CalibrationOptions(decoding=DecodingConfig(num_beams=2), few=True)
     found = calibrate.calibrate(atlas, examples[:5], None, folder / 'run', options)
     assert found.signals == ('log_likelihood', 'log_likelihood_per_token', 'beam_agreement')
     assert (found.settings.num_beams, found.settings.n_context, found.questions) == (2, 0, 5)
@@ -117,6 +119,6 @@ def test_questions_that_no_confidence_can_be_fitted_to(known, task, count, chang
     atlas = atlas if task is None else dataclasses.replace(atlas, task=task)
     examples = [dataclasses.replace(TaskExample('q', 'q', ['a'], number), **changes) for number in range(count)]
     with pytest.raises(errors.ConfigError, match=re.escape(says)):
-        calibrate.checked(atlas, examples)
+        calibrate.check_questions(atlas, examples)
     if count == 29:
-        assert calibrate.checked(atlas, examples, few=True) == 'exact_match'
+        assert calibrate.check_questions(atlas, examples, few=True) == 'exact_match'

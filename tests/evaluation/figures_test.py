@@ -25,7 +25,7 @@ def test_the_first_metric_has_the_plain_error_and_recalls_end_at_top_k():
     assert found['gold_mrr'] == (1 / 4 + 1 / 2) / 2 and 'gold_ndcg_at_10' not in found and 'gold_recall_at_10' not in found
     deeper = figures.of_rows(given, top_k=10)['gold_ndcg_at_10']
     assert deeper == pytest.approx((1 / math.log2(5) / (1 + 1 / math.log2(3)) + 1 / math.log2(3)) / 2)
-    assert figures.of_rows(given, top_k=2)['gold_mrr'] == 0.25  # the other one is beyond what is counted
+    assert figures.of_rows(given, top_k=2)['gold_mrr'] == 0.25  # the other rank is beyond top_k
     assert not [name for name in figures.of_rows(given, intervals=False) if 'interval' in name]
     assert not [name for name in figures.of_rows(given, top_k=0) if 'recall' in name or 'mrr' in name]
     assert figures.of_rows([])['questions'] == 0
@@ -96,7 +96,7 @@ def test_recalls_are_compared_where_every_question_has_ranks():
     before = [row | {'retrieved': 2, 'gold_docids': ['x'], 'gold_ranks': ranks} for row, ranks in zip(rows(1, 1), ([1], []), strict=True)]
     after = [row | {'retrieved': 5, 'gold_docids': ['x'], 'gold_ranks': [0]} for row in rows(1, 1)]
     found = figures.compared(before, after)
-    assert list(found) == ['exact_match', 'gold_recall_at_1', 'gold_recall_at_2']  # as many as both have found
+    assert list(found) == ['exact_match', 'gold_recall_at_1', 'gold_recall_at_2']  # up to as many as both have found
     assert [(each['before'], each['after']) for each in found.values()] == [(1, 1), (0, 1), (.5, 1)]
     assert list(figures.compared(before, [after[0], rows(1, 1)[1]])) == ['exact_match']
 
@@ -108,7 +108,7 @@ def test_agreement_of_retriever_and_reader():
     both = figures.of_agreement([rows(1)[0] | read((3., .5), (2., .3), (1., .2)), rows(1)[0] | read((3., .2), (2., .5), (1., .3))])
     assert both['rank_correlation'] == pytest.approx((1 - .5) / 2) and both['agreement'] == .5
     assert both['rank_correlation_interval'] == pytest.approx([-.5, 1])
-    # One passage, equal attention, or none says nothing.
+    # One passage, equal attention, or no passage has no correlation.
     assert figures.of_agreement([row | read(*pairs) for row in rows(1) for pairs in ([(1., 1.)], [(2., .5), (1., .5)], [])] + rows(1)) == {}
     assert 'agreement' in figures.complete([rows(1)[0] | read((2., .7), (1., .3))])
 
@@ -126,7 +126,7 @@ def test_confidences_have_their_figures():
         low, high = found[f'{name}_interval']
         assert low <= found[name] <= high and low < high
     assert found['risk_coverage'] == {'coverage': [0.25, 0.5, 0.75, 1], 'risk': pytest.approx([0, 0, 1 / 3, 1 / 4])}
-    # Of one answer each: bins of equally many.
+    # Bins of equal size, one answer each.
     assert found['reliability'] == {'confidence': [.3, .4, .8, .9], 'right': [1, 0, 1, 1], 'answers': [1] * 4}
     assert 'coverage' not in figures.of_confidence([row | {'abstained': False} for row in sure((1, 0.9), (0, 0.6))])
 

@@ -1,4 +1,4 @@
-"""The guard speaks when recall fell beyond chance while the score rose, and not otherwise."""
+"""The guard warns if recall fell beyond chance while the score rose, and not otherwise."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from tests.testing import records
 
 def at(step, found, of=60, score=.3, **changes):
     """An evaluation in which the first `found` questions have their passage."""
-    return guard.Measured(**{'step': step, 'questions': '0' * 16, 'metric': 'exact_match', 'score': score, 'recall': 'gold_recall_at_5',
+    return guard.GuardScore(**{'step': step, 'questions': '0' * 16, 'metric': 'exact_match', 'score': score, 'recall': 'gold_recall_at_5',
                              'hits': '1' * found + '0' * (of - found)} | changes)
 
 
@@ -32,7 +32,7 @@ def test_what_is_compared_is_the_recall_of_the_passages_that_are_read():
     ([at(0, 40)], at(10, 30, score=.3), None),  # the reader does not improve
     ([at(0, 40)], at(10, 50, score=.4), None),
     ([at(0, 40)], at(10, 36, score=.4), None),  # four questions: p = .125
-    ([at(0, 40)], at(10, 30, score=.4, questions='1' * 16), None),  # of other questions
+    ([at(0, 40)], at(10, 30, score=.4, questions='1' * 16), None),  # other questions
     ([at(0, 40)], at(10, 30, score=.4, recall='answer_recall_at_5'), None),
     ([at(0, 30), at(10, 45, score=.4), at(20, 44, score=.5)], at(30, 30, score=.6), 10),  # below the best, not the start
     ([at(0, 40), at(10, 45, score=.9)], at(20, 28, score=.6), 0),  # the best one read better, the start did not
@@ -65,7 +65,7 @@ def test_a_run_that_goes_on_knows_the_evaluations_up_to_its_checkpoint(tmp_path)
         watched.add(each)
     assert 'since step 10' in guard.Guard(tmp_path, 10, 'joint').add(at(20, 30, score=.4))
     assert guard.Guard(tmp_path, 5, 'joint').add(at(20, 30, score=.4)) == ''
-    assert len((tmp_path / guard.FILE).read_text().splitlines()) == 2  # that of the start, and the new one
+    assert len((tmp_path / guard.FILE).read_text().splitlines()) == 2  # the one at the start, and the new one
     assert guard.Guard(tmp_path, 0, 'joint').add(at(0, 10, score=.9)) == ''
     assert guard._read(guard.Folder(tmp_path)) == [at(0, 10, score=.9)]
 

@@ -1,11 +1,11 @@
-"""Rows of answers: metrics, ranks of what was retrieved, KILT's scores, and what is left out with a line."""
+"""Rows of answers have metrics, ranks of retrieved passages and KILT's scores; a line names metrics that are left out."""
 
 import dataclasses
 import types
 
 import pytest
 
-from atlas_jax import api
+from atlas_jax.answering import api
 from atlas_jax.evaluation.judge import Judge
 from atlas_jax.tasks import fever, kilt, multiple_choice, qa
 
@@ -93,7 +93,7 @@ def test_kilt_scores_are_of_pages(pages, text, precision, counted):
     passages = tuple(api.AnswerPassage(docid, '', 'text', 1.0, 0.0) for docid in pages)
     [found], _ = judged(kilt.KiltTask(), row, text=text, passages=passages)
     assert found['r_precision'] == precision and found['kilt_exact_match'] == found['kilt_accuracy'] == counted
-    # Two evidence sets: that without a page is never complete.
+    # Two evidence sets: the one without a page id is never complete.
     assert found['page_recall_at_5'] == (.5 if precision == 1 else 0) and found['kilt_rouge_L'] == pytest.approx(counted, abs=1e-7)
     [closed], _ = judged(kilt.KiltTask(), row, text=text, passages=(), retrieves=False)
     assert 'r_precision' not in closed and closed['rouge_L'] == pytest.approx(float(text == 'Curie'), abs=1e-7)

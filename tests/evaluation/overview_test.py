@@ -18,7 +18,7 @@ def rows(*scores, **changes) -> list[dict]:
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two runs over the same questions, one with two indexes, and files that are no results."""
+    """Two runs over the same questions, one with two indexes, and other files."""
     (tmp_path / 'deep').mkdir()
     results.finish(tmp_path / 'before.jsonl', rows(0, 0, 1, 0))
     results.finish(tmp_path / 'deep' / 'after.jsonl', rows(1, 0, 1, 1))
@@ -31,7 +31,7 @@ def folder(tmp_path):
 def test_all_results_of_a_folder(folder):
     files = overview.read_folder(folder)
     assert list(files) == ['before.jsonl', 'deep/after.jsonl', 'indexes.jsonl']
-    found = json.loads(json.dumps(overview.of_files(files)))
+    found = json.loads(json.dumps(overview.figures_of_files(files)))
     assert found['results']['deep/after.jsonl']['exact_match'] == .75
     [pair] = found['comparisons']
     assert (pair['before'], pair['after'], pair['metrics']['exact_match']['difference']) == ('before.jsonl', 'deep/after.jsonl', .5)
@@ -45,15 +45,15 @@ def test_all_results_of_a_folder(folder):
 def test_files_of_one_evaluation_are_pooled():
     pooled = overview.pooled({'a': rows(1, 0), 'b': rows(1)})
     assert [row['example_id'] for row in pooled] == ['a:0', 'a:1', 'b:0']
-    assert overview.of_files({'all': pooled})['results']['all']['exact_match'] == pytest.approx(2 / 3)
+    assert overview.figures_of_files({'all': pooled})['results']['all']['exact_match'] == pytest.approx(2 / 3)
     with pytest.raises(errors.ConfigError, match='different metrics'):
         overview.pooled({'a': rows(1), 'b': [{'example_id': 0, 'question': 'q', 'f1': 1.0}]})
 
 
 def test_tables():
-    indexes = overview.of_files({'x': rows(1, 0, index_name='old') + rows(1, 1, index_name='new')})['results']['x']['indexes']
+    indexes = overview.figures_of_files({'x': rows(1, 0, index_name='old') + rows(1, 1, index_name='new')})['results']['x']['indexes']
     assert overview.exchange_table(indexes, 'year') == (['exact_match by year', 'old', 'new'], [
-        ['2017', '1.000', '1.000'], ['2018', '0.000', '1.000'],  # of one question each
+        ['2017', '1.000', '1.000'], ['2018', '0.000', '1.000'],  # one question each
         ['all', '0.500 (0.000 to 1.000)', '1.000 (1.000 to 1.000)']])
     header, lines = overview.label_table(indexes['old']['by'], 'year')
     assert header == ['year', 'questions', 'exact_match'] and lines[0] == ['2017', 1, '1.000'] and lines[-1][:2] == ['mean of these', 2]
@@ -74,6 +74,6 @@ def test_folders_without_results(tmp_path):
 
 def test_a_page_shows_the_curves_of_a_confidence(tmp_path):
     files = {'a.jsonl': [row | {'confidence': 0.2 + 0.6 * row['exact_match']} for row in rows(1, 0, 1)]}
-    page = overview.write(tmp_path, files, overview.of_files(files)).read_text()
+    page = overview.write(tmp_path, files, overview.figures_of_files(files)).read_text()
     assert 'Wrong answers where only the most confident are given' in page and 'coverage_at_95' in page
     assert 'Right answers by confidence' in page and 'Best answers' in page

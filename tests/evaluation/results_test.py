@@ -1,4 +1,4 @@
-"""Results files: read again as written, kept while an evaluation runs, and refused with file, line and field."""
+"""Results files come back as written and resume; damaged ones are refused with file, line and field."""
 
 import json
 import math
@@ -77,7 +77,7 @@ def test_rows_of_another_evaluation_are_kept_and_refused(tmp_path):
 def test_a_torn_line_is_cut_off_and_a_broken_one_is_not(tmp_path):
     file = log(tmp_path, {'example_id': 0, 'question': 'q'}).file
     with open(file, 'ab') as open_file:
-        open_file.write(b'x' * (results._BLOCK + 5))  # longer than what is read at once
+        open_file.write(b'x' * (results._BLOCK + 5))  # longer than a block
     assert len(log(tmp_path, {'example_id': 1, 'question': 'q'}).rows) == 2
     with open(file, 'ab') as open_file:
         open_file.write(b'{"example_id": null}\n')

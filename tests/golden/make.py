@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 
 from atlas_jax import partitioning
-from atlas_jax.gin_files import parse
+from atlas_jax.apps.gin_files import parse
 from atlas_jax.models import parameters
 
 SIZES = ('tiny', 'base', 'xxl')
@@ -31,7 +31,7 @@ def parameters_of(size: str) -> dict[str, dict[str, Any]]:
     """Describes every parameter of a size by its path; nothing is allocated."""
     parse.parse([f'models/{size}.gin'])
     config = parse.value_of('MODEL')
-    mesh = jax.sharding.AbstractMesh(MESH_SHAPE, partitioning.MESH_AXES)
+    mesh = partitioning.make_abstract_mesh(MESH_SHAPE)
     boxes, shardings = parameters.abstract_params(config), parameters.param_shardings(config, mesh)
     leaves, _ = jax.tree_util.tree_flatten_with_path(boxes, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned))
     found = {}

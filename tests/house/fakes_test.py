@@ -5,11 +5,11 @@ import inspect
 
 import pytest
 
-from atlas_jax import api
+from atlas_jax.answering import api
 from tests.house.source import SOURCES, TESTS, tree_of
 
 _METHODS = {name: inspect.signature(getattr(api.Atlas, name)) for name in ('answer', 'answer_examples')}
-_FAKES = {'serving': ('serving', 'testing'), 'project': ('project',)}  # a room that asks a model, and where its tests' fakes are
+_FAKES = {'serving': ('apps/serving', 'testing'), 'project': ('apps/project',)}  # a room that asks a model, and where its tests' fakes are
 
 
 def given(room: str) -> dict[str, set[str]]:

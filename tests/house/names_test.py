@@ -16,34 +16,36 @@ _CHECKS_ITSELF = ('io.contents', 'io.folder', 'io.untrusted')  # the first asks 
 # Names that no file gave: constants of ours under a variable's name, command-line arguments, digests.
 _OWN_NAMES = {
     'checkpoints.integrity': {'folder / item'},  # a Folder
-    'cli.inputs': {'folder / name'},
-    'cli.verify': {'folder / path'},  # a Folder
+    'apps.cli.file_checks': {'folder / name'},
+    'apps.cli.verify': {'folder / path', 'folder / name'},  # a Folder
     'conversion.convert': {'folder / name', "folder / 'tokenizers' / name"},
     'conversion.loading': {'folder / part', 'parent / name', 'path / name', "path / 'checkpoint' / name",
                            'place / file'},
     'conversion.hf_files': {'folder / file', 'folder / index', 'folder / single', 'self.path / index_name'},
     'conversion.t5x': {'folder / name'},
     # A copy has the name of the file that the user gave.
-    'datasets.check': {'folder / compressed.plain_name(file).name'},
-    'demo.data': {"folder / f'{split}.jsonl'"},
-    'demo.factbook': {"folder / f'{name}.jsonl'"},
-    'demo.packages': {'cache_dir / package.file_name', 'folder / package.file_name', 'pathlib.Path(folder) / package.file_name'},
-    'gin_files.parse': {'folder / name'},
+    'apps.datasets.contamination': {'folder / compressed.plain_name(file).name'},
+    'apps.demo.demo_data': {"folder / f'{split}.jsonl'"},
+    'apps.demo.factbook': {"folder / f'{name}.jsonl'"},
+    'apps.demo.packages': {'cache_dir / package.file_name', 'folder / package.file_name', 'pathlib.Path(folder) / package.file_name'},
+    'apps.gin_files.parse': {'folder / name'},
     'io.atomic': {'folder / name'},
     # Each name is checked where the list is read.
     'io.appending': {'folder.local / name'},
     'io.contents': {'folder / name', 'folder.local / name'},
-    'planning.plan': {"cache_dir / f'{_key([*(each.as_text() for each in lowered), *shapes], topology)}.json'"},
+    'apps.planning.tpu_plan': {"cache_dir / f'{_key(texts, slice_.name)}.json'"},
     # Names of this package's own parts of a project.
-    'project.folder': {"self.path / ('run' if self.trains else 'model')",
+    'apps.project.project_folder': {"self.path / ('run' if self.trains else 'model')",
                        "self.path / 'results' / ('test.jsonl' if name == 'evaluate' else 'closed_book.jsonl')"},
-    'project.making': {'self._project.path / name'},
-    'project.report': {"project.path / 'results' / each"},
-    'project.steps': {"project.path / 'questions' / f'{name}.jsonl'"},
+    'apps.project.making': {'self._project.path / _WRITES[step]'},
+    'apps.project.project_report': {"project.path / 'results' / each"},
+    'apps.project.project_steps': {"project.path / 'questions' / f'{name}.jsonl'"},
     'searchers.on_host': {'pathlib.Path(self.index.path) / name'},
-    'tokenizers.bert': {'folder / file'},
+    'tokenizers.bert_tokenizer': {'folder / file'},
     # Where a checkpoint of the original says that its models are: looked at for tokenizers, and for nothing else.
     'conversion.original': {'parent / option', 'parent / pathlib.PurePath(option).name'},
+    # io/folder.Folder checks names that are joined to it.
+    'knowledge.verify': {'folder / name'},
     # A store may be anywhere: an index names it as a user would.
     'index.index_manifest': {'folder.local / manifest.store'},
 }

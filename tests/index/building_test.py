@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.index import building, index_manifest, shards
+from atlas_jax.index import building, index_manifest
 from atlas_jax.io.folder import Folder
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
 
@@ -44,7 +44,7 @@ def test_another_job_begins_again(tmp_path):
         building.embed_shards(folder, job_of(store, FakeEmbedder()), store, FakeEmbedder(stop_after=6), False)
     other = FakeEmbedder(seed=1)
     entries = building.embed_shards(folder, job_of(store, other, revision=2), store, other, False)
-    assert other.embedded == 13 and {entry.name for entry in entries} == (folder / shards.FOLDER).children()
+    assert other.embedded == 13 and {entry.name for entry in entries} == (folder / index_manifest.SHARDS).children()
 
 
 def test_the_first_embedding_that_is_not_finite_is_named(tmp_path):

@@ -9,6 +9,7 @@ from atlas_jax import errors
 from atlas_jax.index import embedded_by, index_manifest
 from atlas_jax.index.embedded_by import EmbeddedBy
 from atlas_jax.index.embedding_index import EmbeddingIndex
+from atlas_jax.io import schema
 from atlas_jax.io.folder import Folder
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
 
@@ -66,9 +67,11 @@ def test_indexes_from_before_records():
 
 def test_json_keeps_records_and_refuses_other_fields():
     values = json.loads(json.dumps({RECORD.fingerprint: dataclasses.asdict(RECORD)}))
-    assert embedded_by.from_json(values) == {RECORD.fingerprint: RECORD}
-    with pytest.raises(TypeError):
-        embedded_by.from_json({'x': {'weights': 'only'}})
+    records = dict[str, embedded_by.EmbeddedBy]
+    schema.of(records).check(values, 'models')
+    assert schema.build(records, values) == {RECORD.fingerprint: RECORD}
+    with pytest.raises(ValueError, match='no field'):
+        schema.of(records).check({'x': {'weights': 'only'}}, 'models')
 
 
 # In an index on disk.
@@ -100,8 +103,8 @@ def test_another_limit_is_accepted_and_said_once_where_it_cuts_a_passage(tmp_pat
     for _ in range(2):
         index.check(store, shorter)
     said = capsys.readouterr().err
-    assert said == (f'{tmp_path / "index"}: differs in max_tokens (index 128, this model 10): its passages stay cut as they are; whatever '
-                    'is embedded anew has the limit of the model\n')
+    assert said == (f'{tmp_path / "index"}: differs in max_tokens (index 128, this model 10): its passages stay cut as they are; passages '
+                    'that are embedded from now on have the limit of the model\n')
     # Rows of another limit are not the model's own, and another difference is refused with it.
     assert not index.rows_of_model(shorter, store).any()
     shorter.record = dataclasses.replace(shorter.record, pooling='cls')

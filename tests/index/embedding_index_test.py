@@ -127,9 +127,9 @@ def test_a_folder_that_is_no_index(tmp_path):
     (tmp_path / 'full' / 'thesis.txt').write_text('mine')
     with pytest.raises(errors.IndexFolderError, match='not an index'):
         EmbeddingIndex.open(tmp_path / 'full')
-    with pytest.raises(errors.IndexFolderError, match='not empty'):
+    with pytest.raises(errors.IndexFolderError, match='something else'):
         EmbeddingIndex.build(store, embedder, tmp_path / 'full', progress=False)
-    with pytest.raises(errors.IndexFolderError, match='is a file'):
+    with pytest.raises(errors.IndexFolderError, match='a file, not a folder'):
         EmbeddingIndex.build(store, embedder, tmp_path / 'full' / 'thesis.txt', progress=False)
     assert sorted(path.name for path in (tmp_path / 'full').iterdir()) == ['thesis.txt']
     with pytest.raises(errors.ConfigError, match='float8'):

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atlas_jax import errors
-from atlas_jax.index import building, index_manifest, shards, traces, verification
+from atlas_jax.index import building, index_manifest, shards, verification
 from atlas_jax.index.embedding_index import EmbeddingIndex
-from atlas_jax.io import manifest as io_manifest
+from atlas_jax.io import checksum
 from atlas_jax.io.folder import Folder
 from tests.testing import hostile
 from tests.testing.fake_store import FakeEmbedder, FakeStore, passages
@@ -35,7 +35,7 @@ def body_of(folder):
 
 def sign(folder, body):
     body = {name: value for name, value in body.items() if name != 'manifest_sha256'}
-    (folder / 'manifest.json').write_text(json.dumps({**body, 'manifest_sha256': io_manifest.digest(body)}))
+    (folder / 'manifest.json').write_text(json.dumps({**body, 'manifest_sha256': checksum.json_sha256(body)}))
 
 
 def use(folder):
@@ -47,7 +47,7 @@ def use(folder):
     except errors.UserError as error:
         assert '\n' not in str(error) and str(folder) in str(error) and len(str(error)) < 700
     try:
-        verification.verify(folder), traces.find(Folder(folder), index_manifest.read(Folder(folder)))
+        verification.verify(folder), index_manifest.leftovers(Folder(folder), index_manifest.read(Folder(folder)))
     except errors.UserError as error:
         assert '\n' not in str(error) and str(folder) in str(error)
 
@@ -86,7 +86,7 @@ def test_any_record_of_an_unfinished_build_is_continued_or_thrown_away(folder, d
     use(folder)
     index = EmbeddingIndex.build(STORE, FakeEmbedder(), folder, dtype='int8', progress=False)
     assert len(index.embeddings(np.arange(13))) == 13 and verification.verify(folder) == []
-    assert traces.find(Folder(folder), index_manifest.read(Folder(folder))) == []
+    assert index_manifest.leftovers(Folder(folder), index_manifest.read(Folder(folder))) == []
 
 
 @pytest.mark.parametrize('name', ['../../victim', '..', '.', '', '/victim', 'a/b', 'a\n', 7, None])

@@ -1,4 +1,4 @@
-"""The description of an index folder: what is written is read, and anything else is refused."""
+"""The manifest of an index folder: it reads back as written, and anything else is refused."""
 
 import dataclasses
 

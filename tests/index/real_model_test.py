@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors, partitioning
-from atlas_jax.conversion import hf
 from atlas_jax.corpus import passages as corpus_passages
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index.embed import PassageEmbedder
 from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.searchers import exact
 from atlas_jax.tokenizers import formats
-from atlas_jax.tokenizers.bert import BertTokenizer
-from atlas_jax.tokenizers.t5 import T5Tokenizer
-from tests.testing import real_text
+from atlas_jax.tokenizers.bert_tokenizer import BertTokenizer
+from atlas_jax.tokenizers.t5_tokenizer import T5Tokenizer
+from tests.testing import loaded, real_text
 
 pytestmark = pytest.mark.optimized
 
@@ -26,7 +25,7 @@ LIMIT = 61
 @pytest.fixture(scope='module')
 def retriever(demo_packages):
     """Tokenizer, configuration, parameters."""
-    return BertTokenizer.from_folder(demo_packages.retriever_dir), *hf.load_contriever(demo_packages.retriever_dir)
+    return BertTokenizer.from_folder(demo_packages.retriever_dir), *loaded.contriever(demo_packages.retriever_dir)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def test_a_file_that_is_cut_or_gone_is_one_line(tmp_path, index):
     reader, file = index.row_files(), next((tmp_path / 'index' / 'shards').glob('*/c/1/0'))
     reader.take(np.arange(5))
     file.write_bytes(file.read_bytes()[:10])
-    assert reader.take(np.array([2])).shape == (1, 7)  # of another file
+    assert reader.take(np.array([2])).shape == (1, 7)  # another file's
     with pytest.raises(errors.IndexFolderError, match='c/1/0: cut short; restore it'):
         reader.take(np.array([1, 3]))
     file.unlink()

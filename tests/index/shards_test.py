@@ -44,7 +44,7 @@ def written(tmp_path):
     parts = {'first': embeddings[:5], 'second': np.concatenate([np.ones((1, 3), np.float32), embeddings[5:]])}
     entries = []
     for name, part in parts.items():
-        writer = shards.ShardWriter(folder / shards.FOLDER, name, shards.Layout(len(part), 3, 'int8', 2))
+        writer = shards.ShardWriter(folder / index_manifest.SHARDS, name, shards.ShardLayout(len(part), 3, 'int8', 2))
         while (start := writer.next_row) < len(part):
             writer.write(*shards.encode(part[start:start + 2], 'int8'))
         entries.append(shards.entry_of(folder, name, 0 if name == 'first' else 5, len(part), 0, 'model'))
@@ -66,7 +66,7 @@ def test_rows_are_read_from_their_shards(written):
 
 def test_a_writer_continues_behind_the_first_damaged_chunk(written):
     folder, _, embeddings = written
-    place, layout = folder / shards.FOLDER, shards.Layout(5, 3, 'int8', 2)
+    place, layout = folder / index_manifest.SHARDS, shards.ShardLayout(5, 3, 'int8', 2)
     assert shards.ShardWriter(place, 'first', layout).next_row == 5
     (place / 'first').write('c/1/0', b'damaged')
     writer = shards.ShardWriter(place, 'first', layout)
@@ -78,7 +78,7 @@ def test_a_writer_continues_behind_the_first_damaged_chunk(written):
 
 def test_a_file_that_is_cut_is_named_with_its_rows(written):
     folder, manifest, _ = written
-    (folder / shards.FOLDER / 'second').write('scales/c/1', b'cut')
+    (folder / index_manifest.SHARDS / 'second').write('scales/c/1', b'cut')
     with pytest.raises(errors.IndexFolderError, match=r'second/scales/c/1: 3 bytes long instead of \d+ \(rows 6 to 7\); restore it'):
         shards.StoredEmbeddings(folder, manifest)
     with pytest.raises(errors.IndexFolderError, match='not the shard that this index was built with'):

@@ -74,7 +74,7 @@ def test_a_passage_that_a_corpus_has_twice_has_one_identity():
     passages = PassageTokens(np.tile(np.arange(30), 3).astype(np.uint16), np.array([0, 30, 60, 89]), str)
     made = crops.Crops(passages, PLAIN, TOKENIZER, ((2, 9), (3,)), ((2,), (3,)), 64)
     first, second, other = (int(made.draw(number, np.random.default_rng(number)).identities[0]) for number in range(3))
-    assert first == second != other and min(first, other) >= 0  # -1 would be an empty place
+    assert first == second != other and min(first, other) >= 0  # -1 would be an empty slot
 
 
 def test_batches_depend_on_seed_and_position_alone():
@@ -98,7 +98,7 @@ def test_batches_depend_on_seed_and_position_alone():
 def test_what_cannot_be_cropped_is_refused():
     with pytest.raises(errors.InputFileError, match='file:2: 1 passages have fewer than the 2 tokens'):
         _crops(lengths=(30, 1, 5))
-    with pytest.raises(errors.ConfigError, match='with what stands around it 27; the retriever takes 20'):
+    with pytest.raises(errors.ConfigError, match='with the ids around it 27; the retriever takes 20'):
         _crops(limit=20)
     bare = word_tokenizers.bert()
     bare.mask_id = None

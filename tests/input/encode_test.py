@@ -38,7 +38,7 @@ def test_the_prompt_comes_first_and_is_no_loss():
     expected = np.zeros(30)
     expected[len(prompt):len(ids)] = 1
     np.testing.assert_array_equal(wide.decoder_loss_weights, expected)
-    assert dataclasses.replace(made, target_width=30).written(EXAMPLE, ids) == 'the red'
+    assert dataclasses.replace(made, target_width=30).decode_answer(EXAMPLE, ids) == 'the red'
     assert made.filler().decoder_prompt_lengths == 0
 
 

@@ -1,4 +1,4 @@
-"""Token ids of passages: of files and of a store they are the same, and lines without text or too short are named."""
+"""Files and stores give the same token ids; messages name lines without text and passages that are too short."""
 
 import json
 
@@ -9,7 +9,7 @@ from atlas_jax import errors
 from atlas_jax.corpus import documents
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.input import passage_tokens
-from atlas_jax.tokenizers import bert
+from atlas_jax.tokenizers import bert_tokenizer
 from tests.testing import word_tokenizers
 
 ROWS = [{'id': f'd{i}', 'title': f'thing {i}', 'text': ' '.join(['the thing is red .'] * (i + 1))} for i in range(5)]
@@ -29,10 +29,10 @@ def test_a_file_and_a_store_give_the_same_tokens(file, tmp_path, tokenised):
                                progress=False)
     if tokenised:
         store.tokenize(word_tokenizers.t5(), tokenizer, progress=False)
-    found, of_store = passage_tokens.of_files(str(file), tokenizer), passage_tokens.of_store(store, tokenizer)
+    found, of_store = passage_tokens.tokens_of_files(str(file), tokenizer), passage_tokens.tokens_of_store(store, tokenizer)
     assert len(found) == 5 and found.digest == of_store.digest
     np.testing.assert_array_equal(found[1], tokenizer.encode('thing 1 the thing is red . the thing is red .'))
-    part = passage_tokens.of_store(store, tokenizer, np.array([1, 3]))
+    part = passage_tokens.tokens_of_store(store, tokenizer, np.array([1, 3]))
     np.testing.assert_array_equal(part[1], found[3])
     assert len(part) == 2 and part.digest != found.digest and part.place(1).endswith('passage "d3"')
 
@@ -42,19 +42,19 @@ def test_a_file_and_a_store_give_the_same_tokens(file, tmp_path, tokenised):
 def test_lines_without_text_are_named(file, row, message):
     file.write_text(file.read_text() + json.dumps(row))
     with pytest.raises(errors.InputFileError, match=message):
-        passage_tokens.of_files(str(file), word_tokenizers.bert())
+        passage_tokens.tokens_of_files(str(file), word_tokenizers.bert())
 
 
 def test_passages_that_are_too_short_are_named_with_their_line(file):
-    found = passage_tokens.of_files(str(file), word_tokenizers.bert())
+    found = passage_tokens.tokens_of_files(str(file), word_tokenizers.bert())
     found.check_length(7)
     with pytest.raises(errors.InputFileError, match=r'passages.jsonl:1, \S+:2: 2 passages have fewer than the 13 tokens'):
         found.check_length(13)
 
 
 def test_vocabularies_of_more_than_16_bits_keep_their_ids(file):
-    # As mBERT's, which has 119,547 tokens.
+    # Like mBERT's vocabulary of 119,547 tokens.
     words = word_tokenizers.bert()._vocabulary
-    large = bert.BertTokenizer(words | {'red': 119_546})
-    found = passage_tokens.of_files(str(file), large)
+    large = bert_tokenizer.BertTokenizer(words | {'red': 119_546})
+    found = passage_tokens.tokens_of_files(str(file), large)
     assert found.ids.dtype == np.uint32 and found.ids.max() == 119_546 and 119_546 in large.ordinary_ids

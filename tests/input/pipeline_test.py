@@ -1,4 +1,4 @@
-"""Batches: deterministic, resumable at any position, filled up in evaluation; long queries and targets are cut."""
+"""Batches are deterministic and resume at any position; fillers complete the last one; long texts are cut."""
 
 import json
 import threading
@@ -66,7 +66,7 @@ def test_batches_are_finished_ahead_in_a_thread_of_their_own(make, kind):
 
     batches = make(EXAMPLES, _encoder(), 4, seed=3, ahead=2, finish=finish)
     assert next(batches) == 0
-    for _ in range(3):  # the one that was taken, and two that nobody asked for
+    for _ in range(3):  # the batch taken, and two made ahead
         assert go_on.acquire(timeout=30)
     assert finished == [0, 1, 2] and len(threads) == 1 and threading.current_thread() not in threads
     assert batches.get_state() == {'next_index': 1}
@@ -90,8 +90,10 @@ def test_no_examples():
 
 
 @pytest.mark.parametrize('count, batch_size', [(13, 4), (12, 4), (1, 5), (0, 3)])
-def test_evaluation_keeps_the_order_and_fills_the_last_batch(count, batch_size):
-    batches = list(pipeline.evaluation_batches(EXAMPLES[:count], _encoder(), batch_size))
+def test_fillers_complete_the_last_batch(count, batch_size):
+    encoder = _encoder()
+    parts = [EXAMPLES[start:min(start + batch_size, count)] for start in range(0, count, batch_size)]
+    batches = [encode.stack([*map(encoder.encode, part)] + [encoder.filler()] * (batch_size - len(part))) for part in parts]
     ids = sum((batch.example_ids.tolist() for batch in batches), [])
     assert ids[:count] == list(range(count)) and set(ids[count:]) <= {-1}
     assert len(ids) == -(-count // batch_size) * batch_size

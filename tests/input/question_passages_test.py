@@ -1,4 +1,4 @@
-"""Questions with passages: both kinds of files, negatives that equal a positive, and rows that depend on seed and number alone."""
+"""Questions with passages: both kinds of files, negatives that equal a positive, and rows that depend on seed and number only."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Inputs that the host puts together: the ids that the graph makes, where it can; the tokens of the joined text, where it cannot."""
+"""Inputs put together on the host equal those of the graph, or else are the tokens of the joined text."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Appending in the background: order, what others see, and errors of the disk that are never lost."""
+"""Appending in the background keeps the order, is visible to others, and never loses disk errors."""
 
 import os
 import signal
@@ -58,7 +58,7 @@ def test_a_slow_disk_holds_nobody_up(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'fsync', lambda descriptor: go_on.wait(30) and real(descriptor))
     with appending.Appender(sync_seconds=0) as files:
         for _ in range(3):
-            files.append(tmp_path, 'a', b'1')  # would wait for the disk, were it this thread's
+            files.append(tmp_path, 'a', b'1')  # a sync in this thread would wait for the disk
         go_on.set()
     assert (tmp_path / 'a').read_bytes() == b'111'
 

@@ -1,4 +1,4 @@
-"""Arrays on disk: what is written comes back, and what is missing or damaged is noticed."""
+"""Arrays on disk come back as written; missing and damaged chunks are noticed."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Compressed files: read as their content, told by their first bytes, and a truncated one is one clear error."""
+"""Compressed files are recognised by their first bytes and unpacked; a truncated one is one clear error."""
 
 import bz2
 import gzip
@@ -49,7 +49,7 @@ def test_a_truncated_file_is_one_error_that_names_it(tmp_path, suffix, kept):
 
 def test_a_damaged_file_and_one_of_another_format_are_told(tmp_path):
     packed = bytearray(gzip.compress(CONTENT))
-    packed[-8] ^= 1  # of the checksum
+    packed[-8] ^= 1  # a bit of the checksum
     (tmp_path / 'a.gz').write_bytes(packed)
     (tmp_path / 'b.gz').write_bytes(CONTENT)
     with pytest.raises(errors.InputFileError, match='a.gz: truncated or damaged gzip'):

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.io import contents
+from atlas_jax.io import checksum, contents
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_folder_can_be_loaded_unchecked_and_one_without_a_list_passes(folder, 
         assert not contents.is_checking()
         contents.check(folder)
         contents.check_file(folder / 'config.json')
-    contents.check(folder, ('part/',))  # only what is asked for is read
+    contents.check(folder, ('part/',))  # reads the requested files only
     other = tmp_path_factory.mktemp('other')
     contents.check(other)
     (other / contents.FILE).write_text('{"format": "of another program"}')
@@ -129,11 +129,12 @@ def test_a_list_is_written_before_a_file_that_says_it_exists_and_grows(tmp_path)
 
 def test_lists_of_other_versions_and_names_that_lead_out_are_refused(folder):
     listed = json.loads((folder / contents.FILE).read_text())
-    for changed, message in (({'version': 2}, 'format version 2'), ({'files': {'../x': {'bytes': 1, 'blocks': []}}}, 'leads out'),
+    for changed, message in (({'version': 2}, 'checksums format 2'),
+                             ({'files': {'../x': {'bytes': 1, 'blocks': []}}}, 'the name of a file in this folder'),
                              ({'files': {'x': {'bytes': 1, 'blocks': []}}}, 'do not fit'), ({'files': {'x': {'blocks': 3}}}, 'damaged'),
-                             ({'files': [3]}, 'damaged'), ({'files': {'x': {'bytes': 1, 'blocks': [[1, 'a', 2]]}}}, 'do not fit')):
+                             ({'files': [3]}, 'damaged'), ({'files': {'x': {'bytes': 1, 'blocks': [[1, 'a', 2]]}}}, 'expected text')):
         body = {**listed, **changed}
         del body['list_sha256']
-        (folder / contents.FILE).write_text(json.dumps({**body, 'list_sha256': contents.manifest.digest(body)}))
+        (folder / contents.FILE).write_text(json.dumps({**body, 'list_sha256': checksum.json_sha256(body)}))
         with pytest.raises(errors.ModelFolderError, match=message):
             contents.check(folder)

@@ -1,4 +1,4 @@
-"""Lists of input files: what folders and patterns become, in which order, and what is refused."""
+"""Folders and patterns become lists of files in order; mistakes are refused."""
 
 import os
 import pathlib
@@ -44,8 +44,8 @@ def test_mistakes_name_the_path(paths, message):
 
 
 def test_messages_name_the_first_and_count_the_others():
-    assert file_list.shown('a') == 'a' and file_list.shown([pathlib.Path('a')]) == 'a'
-    assert file_list.shown(['a', 'b', 'c']) == 'a and 2 more'
+    assert file_list.summary('a') == 'a' and file_list.summary([pathlib.Path('a')]) == 'a'
+    assert file_list.summary(['a', 'b', 'c']) == 'a and 2 more'
 
 
 def test_a_file_of_a_bucket_keeps_its_path_and_is_looked_at_when_it_is_read():

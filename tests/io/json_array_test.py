@@ -45,7 +45,7 @@ def test_how_a_file_begins(tmp_path):
 
 @pytest.mark.parametrize(('content', 'said'), [
     ('', 'does not begin with'), ('3', 'does not begin with'), ('{"Data": 3}', 'does not begin with'), ('[]', 'the array is empty'),
-    ('[{"a": 1}', 'truncated: it ends inside the array, behind 1 elements'), ('[{"a": 1},', 'truncated: it ends inside the array'),
+    ('[{"a": 1}', 'truncated: it ends inside the array, after 1 elements'), ('[{"a": 1},', 'truncated: it ends inside the array'),
     ('[{"a": 1}, {"a"', 'broken or truncated JSON in element 1'), ('[{"a": 1} {"a": 2}]', 'before element 1: a comma too many or too few'),
     ('[{"a": 1},]', 'before element 1: a comma'), ('[,{"a": 1}]', 'before element 0: a comma'), (b'[{"a": "\xff"}]', 'not UTF-8'),
     ('[{"a": ' + '9' * 5000 + '}]', 'an integer of 5,000 digits'), ('[' * 100_000, 'nested too deep')], ids=lambda value: str(value)[:24])

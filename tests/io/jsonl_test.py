@@ -1,4 +1,4 @@
-"""JSON lines: what is read, and the one line that each mistake gets."""
+"""JSON lines are read, and each mistake gets a message of one line."""
 
 import gzip
 import json

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.io import lock, manifest, schema
+from atlas_jax.io import lock, schema, versioned_folder
 from atlas_jax.io.folder import Folder
 from tests.testing import bucket
 
@@ -90,16 +90,16 @@ def test_a_long_writer_renews_its_lease(monkeypatch, server):
 
 
 def test_a_writer_that_slept_too_long_commits_nothing():
-    fields = schema.Record({'revision': schema.Integer()})
-    kind = manifest.Kind('an index', 'some index', {1: fields}, 'some command', errors.IndexFolderError)
+    fields = schema.ObjectOf({'revision': schema.Integer()})
+    kind = versioned_folder.FolderKind('an index', fields, errors.IndexFolderError, 'some command', 'some index')
     with writing():
-        manifest.write(FOLDER, kind, {'revision': 1})
+        kind.write(FOLDER, {'revision': 1})
         FOLDER.write_json(lock.FILE, {'writer': 'the other', 'until': time.time() + 60})
         for _ in range(2):
             with pytest.raises(errors.IndexFolderError, match='slept for more than 300 s, and another one'):
-                manifest.write(FOLDER, kind, {'revision': 2})
+                kind.write(FOLDER, {'revision': 2})
     assert json.loads(FOLDER.read(lock.FILE))['writer'] == 'the other'
-    assert manifest.read(FOLDER, kind, 'none')['revision'] == 1
+    assert kind.read(FOLDER)['revision'] == 1
 
 
 def test_a_bucket_that_cannot_be_written():

@@ -1,4 +1,4 @@
-"""Files of arrays: read as numpy does, and refused in one line whatever is done to them."""
+"""Files of arrays are read as by numpy; damaged ones are refused in one line."""
 
 import io
 import os
@@ -82,7 +82,7 @@ def test_any_damage_is_one_error(tmp_path, compressed):
         content = bytearray(whole)
         if number % 4 == 0:
             content = content[:generator.randrange(len(content))]
-        else:  # the directory at the end is where most of zipfile's own errors come from
+        else:  # most of zipfile's errors come from the directory at the end
             content[generator.randrange(0 if number % 4 == 1 else len(content) * 2 // 3, len(content))] ^= 1 << generator.randrange(8)
         (tmp_path / 'x.npz').write_bytes(content)
         try:

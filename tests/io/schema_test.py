@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from atlas_jax.io import schema
 
-PAGE = schema.Record({'number': schema.Integer(1, 9)})
-SIZE = schema.Row((schema.Integer(), schema.Text('cm|mm', 'cm or mm')))
-ALBUM = schema.Record({'name': schema.LINE, 'shown': schema.Boolean(), 'pages': schema.Array(PAGE, 1), 'files': schema.FILES, 'size': SIZE,
-                       'sha256': schema.SHA256, 'worth': schema.Number(0, 1)}, optional=frozenset({'shown', 'worth'}))
+PAGE = schema.ObjectOf({'number': schema.Integer(1, 9)})
+SIZE = schema.TupleOf((schema.Integer(), schema.Text('cm|mm', 'cm or mm')))
+ALBUM = schema.ObjectOf(
+    {
+        'name': schema.LINE, 'shown': schema.Boolean(), 'pages': schema.Array(PAGE, 1), 'files': schema.of(schema.Files), 'size': SIZE,
+        'sha256': schema.SHA256, 'worth': schema.Number(0, 1)}, optional=frozenset({'shown', 'worth'}))
 GOOD = {'name': 'Summer', 'pages': [{'number': 3}], 'files': {'a/b.png': [7, 'a' * 64]}, 'size': [20, 'cm'], 'sha256': 'b' * 64}
 
 
@@ -51,7 +53,7 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st
 
 @given(JSON)
 def test_any_value_is_a_value_error_or_passes(value):
-    for shape in (ALBUM, schema.FILES, schema.Integer(), schema.LINE, schema.Array(schema.FileName())):
+    for shape in (ALBUM, schema.of(schema.Files), schema.Integer(), schema.LINE, schema.Array(schema.FileName())):
         try:
             shape.check(value, 'here')
         except ValueError:

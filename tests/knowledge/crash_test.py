@@ -1,4 +1,4 @@
-"""Commands that are killed at any change of the disk: what is left is whole, and the same command ends the work."""
+"""Commands that are killed at any change of the disk: the folder stays whole, and the same command finishes the work."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from atlas_jax.corpus.passages import Passage
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.index import building
 from atlas_jax.knowledge import verify
-from atlas_jax.knowledge.index import Index
+from atlas_jax.knowledge.index_with_store import Index
 from tests.testing import crashes
 from tests.testing.fake_store import FakeEmbedder
 from tests.testing.fake_tokenizer import FakeTokenizer

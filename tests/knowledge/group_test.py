@@ -1,4 +1,4 @@
-"""Several indexes as one: which row is whose, what is kept between calls, and which do not go together."""
+"""Several indexes as one: owners of rows, results kept between calls, and indexes that do not fit together."""
 
 import types as python_types
 
@@ -11,7 +11,7 @@ from atlas_jax import errors, partitioning, types
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.corpus.store import PassageStore
 from atlas_jax.knowledge import group
-from atlas_jax.knowledge.index import Index
+from atlas_jax.knowledge.index_with_store import Index
 
 MESH = partitioning.make_mesh(devices=jax.devices()[:1])
 
@@ -68,37 +68,37 @@ MODEL = python_types.SimpleNamespace(mesh=MESH)
 
 def test_one_several_none_and_a_group():
     index = FakeIndex(['a'])
-    assert group.of(None) is None
-    assert group.of(index).indexes == (index,)
-    both = group.of([index, FakeIndex(['b'])])
-    assert len(both.indexes) == 2 and group.of(both) is both
+    assert group.as_group(None) is None
+    assert group.as_group(index).indexes == (index,)
+    both = group.as_group([index, FakeIndex(['b'])])
+    assert len(both.indexes) == 2 and group.as_group(both) is both
 
 
 @pytest.mark.parametrize('others', [[], [FakeIndex(['a']), FakeIndex(['b'], dim=5)], [FakeIndex(['a']), FakeIndex(['b'], dtype='int8')]])
 def test_indexes_that_do_not_go_together_are_refused(others):
     with pytest.raises(errors.ConfigError, match='must have one dim and one dtype, found'):
-        group.of(others)
+        group.as_group(others)
 
 
 def test_rows_of_one_follow_those_of_another():
     first, second = FakeIndex(['a', 'b', 'c']), FakeIndex(['d', 'a'])
-    both = group.of([first, second])
+    both = group.as_group([first, second])
     assert [both.locate(row, MESH) for row in (0, 2, 3, 4)] == [(first, 0), (first, 2), (second, 0), (second, 1)]
     assert both.passage(3, MESH).docid == 'd'
     assert both.rows_of('a', MESH) == [0, 4] and both.rows_of('c', MESH) == [2] and both.rows_of('?', MESH) == []
 
 
 def test_lengths_of_all_parts_together():
-    lengths = group.of([FakeIndex(['a', 'b']), FakeIndex(['c'])]).token_lengths(np.array([7]))
+    lengths = group.as_group([FakeIndex(['a', 'b']), FakeIndex(['c'])]).token_lengths(np.array([7]))
     assert lengths.reader_passages.tolist() == [0, 1, 0] and lengths.reader_queries.tolist() == [7]
 
 
 def test_tables_of_several_widths_are_joined():
-    whole = group.of([FakeIndex(['a', 'b', 'c']), FakeIndex(['d'])]).knowledge(MODEL)
+    whole = group.as_group([FakeIndex(['a', 'b', 'c']), FakeIndex(['d'])]).knowledge(MODEL)
     assert whole.index.embeddings[:, 0].tolist() == [3, 3, 3, 1]
     assert whole.reader_table.tokens.shape == (4, 5) and whole.reader_table.tokens[3].tolist() == [1, 1, 1, 0, 0]
     # Room lies behind the last index alone, so that no row has another number.
-    roomy = group.of([FakeIndex(['a', 'b', 'c']), FakeIndex(['d'])]).knowledge(MODEL, room=True)
+    roomy = group.as_group([FakeIndex(['a', 'b', 'c']), FakeIndex(['d'])]).knowledge(MODEL, room=True)
     assert roomy.index.embeddings[:, 0].tolist() == [3, 3, 3, 2, 2]
 
 
@@ -110,15 +110,23 @@ def test_what_is_made_of_one_index_outlives_the_group():
         return made[-1]
 
     source = object()
-    assert group.of(index)._keep('name', [source], make) == 0 == group.of(index)._keep('name', [source], make)
-    assert group.of(index)._keep('name', [object()], make) == 1, 'made of something else'
+    assert group.as_group(index)._keep('name', [source], make) == 0 == group.as_group(index)._keep('name', [source], make)
+    assert group.as_group(index)._keep('name', [object()], make) == 1, 'made of something else'
     index.derived.clear()
-    assert group.of(index)._keep('name', [source], make) == 2
+    assert group.as_group(index)._keep('name', [source], make) == 2
 
 
 def test_kept_rows_are_looked_up_only_where_examples_have_some():
-    index = group.of(FakeIndex(['a', 'b']))
+    index = group.as_group(FakeIndex(['a', 'b']))
     example = python_types.SimpleNamespace(example_id=4, own_docid='b', hidden_docids=('a',))
     without = python_types.SimpleNamespace(example_id=5, own_docid=None, hidden_docids=())
     assert group.kept_rows(index, [example, without], MESH) == {4: [1, 0]}
     assert group.kept_rows(index, [without], MESH) is None and group.kept_rows(None, [example], MESH) is None
+
+
+def test_no_index_one_or_several(tmp_path):
+    assert group.open_indexes(None) == group.open_indexes([]) == []
+    with pytest.raises(errors.IndexFolderError):
+        group.open_indexes(str(tmp_path))
+    with pytest.raises(errors.IndexFolderError):
+        group.open_indexes([str(tmp_path), str(tmp_path)])

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from atlas_jax import api, errors
+from atlas_jax import errors
+from atlas_jax.answering import api
 from atlas_jax.corpus import store_arrays
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.knowledge import group as index_group
@@ -30,7 +31,7 @@ def test_rows_are_those_of_the_tables(atlas, indexes, monkeypatch):
     # Small chunks: passages reach from one into the next.
     monkeypatch.setattr(store_arrays, 'CHUNK_VALUES', 7)
     indexes[0].replace([Passage('newest', 'thing', '', 'The thing 5 is black .' * 9)], atlas)
-    group = index_group.of(indexes)
+    group = index_group.as_group(indexes)
     reader = TokenRows(group, atlas, retriever_tokens=True)
     known = group.knowledge(atlas, retriever_tokens=True)
     rows = np.array([[29, 0, 26], [3, 29, 27], [24, 22, 3]])
@@ -52,13 +53,13 @@ def test_padding_is_empty(atlas, indexes):
         def __getattr__(self, name):
             return getattr(atlas, name)
 
-    group = index_group.of([indexes[1], indexes[0]])
+    group = index_group.as_group([indexes[1], indexes[0]])
     found = TokenRows(group, Two(), retriever_tokens=False).side('reader', np.array([2, 3, 4]))
     assert found.lengths.tolist()[:2] == [40, 0] and found.lengths[2] > 0 and not found.tokens[1].any()
 
 
 def test_a_chunk_that_is_damaged_or_cut_is_said(atlas, indexes):
-    reader = TokenRows(index_group.of(indexes[0]), atlas, retriever_tokens=False)
+    reader = TokenRows(index_group.as_group(indexes[0]), atlas, retriever_tokens=False)
     chunk = sorted(indexes[0].store.path.glob('*/tokens/reader/ids/c/0'))[0]
     whole = chunk.read_bytes()
     chunk.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
@@ -75,4 +76,4 @@ def test_another_model_is_refused(atlas, indexes):
     other = tiny_run.atlas(dropout_rate=0.0)
     other.params['retriever'] = {'other': np.zeros(1)}
     with pytest.raises(errors.IndexFolderError, match='another model'):
-        TokenRows(index_group.of(indexes), other, retriever_tokens=False)
+        TokenRows(index_group.as_group(indexes), other, retriever_tokens=False)

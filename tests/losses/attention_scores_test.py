@@ -1,4 +1,4 @@
-"""Attention reduced to passages against a plain loop; empty passages, padding that competes, fillers."""
+"""Attention reduced to scores of passages, compared with a plain loop; empty passages, padding in the top k, fillers."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +45,7 @@ def test_reductions(reduction, padded):
 
 
 def test_narrow_rows_give_what_wide_ones_give():
-    """The top k do not depend on the capacity at hand, only on the width to which the original pads."""
+    """The top k depend on the width to which the original pads, not on our capacity."""
     wide = np.pad(ATTENTION, ((0, 0),) * 4 + ((0, 4),), constant_values=9.0)
     mask = np.pad(MASK, ((0, 0), (0, 0), (0, 4)))
     for padded in (7, 9, 40):

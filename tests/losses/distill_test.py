@@ -19,7 +19,7 @@ def _softmax(x):
 
 
 def _kl(scores, gold):
-    """Of one example, by float64 numpy."""
+    """The loss of one example in float64 numpy."""
     p, q = _softmax(np.float64(gold) / 0.7), _softmax(np.float64(scores) / 0.3)
     return float(np.sum(p * np.log(p / q)))
 
@@ -99,7 +99,7 @@ def test_leaving_one_out_is_the_mean_loss_itself():
 
 @pytest.mark.parametrize('spread, bound', [(1e-3, 1e-3), (1e-2, 1e-4), (0.3, 1e-5), (30.0, 1e-5)])
 def test_a_divergence_near_zero_keeps_its_digits(spread, bound):
-    """What is lost is what the division of numbers near 2.3 rounds away, and no more."""
+    """The only error is the rounding of divisions of numbers near 2.3."""
     scores, gold = (2.3 + spread * values for values in (SCORES, GOLD))
     expected = sum(_kl(s, g) for s, g in zip(np.float32(scores), np.float32(gold), strict=True)) / SCORES.size
     assert float(_loss(np.float32(scores), np.float32(gold))) == pytest.approx(expected, rel=bound)
@@ -114,7 +114,7 @@ EMDR_WEIGHTS = (np.arange(5) < np.array([[5], [2]])).astype(np.float32)
 
 
 def _plain_emdr(scores, log_likelihoods, weights):
-    """By float64 numpy; a score of -inf takes its passage out."""
+    """EMDR2 in float64 numpy; a score of -inf excludes its passage."""
     total = 0.0
     for i, t in np.ndindex(weights.shape):
         q = np.exp(np.float64(scores[i]) / 0.3)

@@ -1,4 +1,4 @@
-"""Metrics of answers against recorded numbers: exact match, F1, ROUGE, accuracy letter for letter, and their bounds."""
+"""Metrics of answers against recorded numbers: exact match, F1, ROUGE, accuracy, and their bounds."""
 
 import json
 import pathlib

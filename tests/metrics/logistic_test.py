@@ -1,4 +1,4 @@
-"""The regression against its own optimum and against what it was drawn from."""
+"""The regression finds its optimum and the weights that drew its data."""
 
 import math
 
@@ -68,7 +68,7 @@ def test_held_out_rows_are_judged_by_a_fit_without_them():
     rows, targets, chances = drawn(300)
     found = logistic.held_out(rows, targets)
     assert np.corrcoef(found, chances)[0, 1] > 0.9
-    # Targets of noise cannot be foreseen: the fit itself claims more than is left on other rows.
+    # Noise cannot be predicted: the fit looks better on its own rows than on others.
     noise = np.random.default_rng(1).normal(size=(40, 8))
     coins = np.random.default_rng(2).integers(0, 2, 40).astype(float)
     fitted, left_out = logistic.fit(noise, coins, penalty=1e-3).probabilities(noise), logistic.held_out(noise, coins)

@@ -1,4 +1,4 @@
-"""Rankings scored as trec_eval scores them, by way of pytrec-eval-terrier, and by hand."""
+"""Rankings scored like trec_eval (pytrec-eval-terrier), and by hand."""
 
 import random
 
@@ -19,7 +19,7 @@ def test_10000_random_runs_with_ties_equal_trec_eval():
     names = [*(f'd{i}' for i in range(60)), *(f'ü{i}' for i in range(9)), 'D', 'é']
     run, qrels = {}, {}
     for query in map(str, range(10_000)):
-        # Ties: of rounded scores, and of scores that single precision does not tell apart.
+        # Ties: rounded scores, and scores that are equal in single precision.
         near = draw.choice([lambda: draw.random(), lambda: round(draw.random(), 1), lambda: 1 + draw.randrange(3) * 1e-9])
         run[query] = {docid: near() for docid in draw.sample(names, draw.randrange(1, 25))}
         qrels[query] = {docid: draw.choice([-1, 0, 0, 1, 1, 2, 3]) for docid in draw.sample(names, draw.randrange(1, 12))}

@@ -11,11 +11,11 @@ CONFIDENCE, CORRECT = [0.9, 0.8, 0.8, 0.3], [1, 1, 0, 0]
 def test_curve_and_area_by_hand():
     coverages, risks = risk.risk_coverage(CONFIDENCE, CORRECT)
     assert coverages == [0.25, 0.75, 1.0] and risks == pytest.approx([0, 1 / 3, 0.5])
-    # Of the two that tie, half a wrong one is expected after the first: risks 0, .5/2, 1/3, 2/4.
+    # After the first of the two tied answers half a wrong one is expected: risks 0, .5/2, 1/3, 2/4.
     assert risk.aurc(CONFIDENCE, CORRECT) == pytest.approx((0 + 0.25 + 1 / 3 + 0.5) / 4)
 
 
-def test_a_confidence_that_says_nothing_has_the_risk_of_answering_all():
+def test_an_uninformative_confidence_has_the_risk_of_answering_all():
     assert risk.aurc([0.7] * 5, [1, 0, 0, 1, 0]) == pytest.approx(0.6)
     assert risk.aurc([3, 2, 1], [1, 1, 1]) == 0
 
@@ -24,7 +24,7 @@ def test_coverage_at_a_precision():
     assert risk.coverage_at(0.95, CONFIDENCE, CORRECT) == (0.25, 0.9)
     assert risk.coverage_at(0.6, CONFIDENCE, CORRECT) == (0.75, 0.8)
     assert risk.coverage_at(0.95, CONFIDENCE, [0, 1, 1, 1]) == (0.0, None)
-    # A dip between is no hindrance: the largest coverage counts.
+    # The largest coverage counts, even after a dip.
     assert risk.coverage_at(0.75, [4, 3, 2, 1], [0, 1, 1, 1]) == (1.0, 1)
 
 
@@ -49,5 +49,5 @@ def test_order_of_the_questions_does_not_matter():
 @pytest.mark.parametrize(('confidence', 'correct'), [([], []), ([0.5], [1, 0])])
 def test_wrong_numbers_of_values(confidence, correct):
     for figure in (risk.aurc, risk.calibration_error, risk.risk_coverage):
-        with pytest.raises(ValueError, match='expected as many of both'):
+        with pytest.raises(ValueError, match='expected the same number of both'):
             figure(confidence, correct)

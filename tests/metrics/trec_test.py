@@ -1,4 +1,4 @@
-"""Files of TREC: read and written without loss, and every broken line refused with its place."""
+"""Files of TREC: read and written without loss; every broken line is refused with its place."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_qrels_of_trec_and_of_beir(tmp_path):
 @pytest.mark.parametrize(('text', 'says'), [
     ('q Q0 a 1 0.5', ':1: 5 fields, expected 6'), ('q Q0 a 1 0.5 t\nq Q0 b 2 nan t', ':2: the score is'),
     ('q Q0 a 1 x t', ':1: the score is'), ('q Q0 a 1 1e39 t', 'finite'), ('', 'the file is empty'), ('\n \n', 'the file is empty'),
-    ('q Q0 a 1 2 t\n\nq Q0 a 2 1 t', ':3: document a stands twice for query q'), (b'q Q0 \xff 1 2 t', ':1: not UTF-8'),
+    ('q Q0 a 1 2 t\n\nq Q0 a 2 1 t', ':3: document a is listed twice for query q'), (b'q Q0 \xff 1 2 t', ':1: not UTF-8'),
     ('q' * 70_000, ':1: more than 65,536 bytes')])
 def test_broken_runs(tmp_path, text, says):
     (tmp_path / 'run').write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -62,6 +62,6 @@ def test_unknown_ids_are_one_error(tmp_path):
 @pytest.mark.parametrize('name', ['', 'a b', 'a\n', ' a'])
 def test_ids_that_the_format_cannot_hold(tmp_path, name):
     for write in (lambda: trec.write_run(tmp_path / 'x', {'q': {name: 1.0}}), lambda: trec.write_qrels(tmp_path / 'x', {name: {'a': 1}})):
-        with pytest.raises(errors.ConfigError, match='has a blank'):
+        with pytest.raises(errors.ConfigError, match='has white space'):
             write()
     assert not (tmp_path / 'x').exists()

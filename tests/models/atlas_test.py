@@ -1,4 +1,4 @@
-"""The model's configuration: refusals, limits, and the way to JSON and back."""
+"""The model's configuration: invalid values, limits, and the round trip through JSON."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def test_limits_that_are_not_given_are_the_tasks():
     given, left = atlas.InputConfig(query_max_tokens=7, target_max_tokens=5), atlas.InputConfig(text_max_tokens=40)
     assert given.for_task(90, 30) == given and (given.query_limit, given.target_limit) == (7, 5)
     assert left.for_task(20, 30) == dataclasses.replace(left, query_max_tokens=20, target_max_tokens=30)
-    # A quarter of the input is left to the passage.
+    # A quarter of the input is for the passage.
     assert left.for_task(90, 30).query_max_tokens == left.query_limit == 30 and left.target_limit == 16
     again = atlas.config_from_dict(json.loads(json.dumps(atlas.config_to_dict(dataclasses.replace(tiny.config(), inputs=left)))))
     assert again.inputs == left

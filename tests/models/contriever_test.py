@@ -65,7 +65,7 @@ def test_gradients_are_finite_with_empty_passages_and_equal_in_both_layouts():
 
 
 def test_unknown_pooling_is_named():
-    with pytest.raises(errors.ConfigError, match="pooling is 'median'"):
+    with pytest.raises(errors.ConfigError, match='pooling is "median"; choose one of average, sqrt'):
         dataclasses.replace(CONFIG, pooling='median')
 
 

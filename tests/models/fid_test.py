@@ -47,7 +47,7 @@ def test_every_layout_gives_the_same_gradients():
 
 def test_examples_read_their_own_passages_only():
     changed = TOKENS.copy()
-    changed[3:6] = np.where(changed[3:6] > 0, 40, 0)  # the second example's
+    changed[3:6] = np.where(changed[3:6] > 0, 40, 0)  # tokens of the second example
     before, after = (np.asarray(_logits(streams.flat(tokens, LENGTHS))) for tokens in (TOKENS, changed))
     assert not np.allclose(before[1], after[1])
     np.testing.assert_allclose(before[[0, 2, 3]], after[[0, 2, 3]], rtol=1e-5, atol=1e-5)
@@ -78,7 +78,7 @@ def test_one_passage_at_a_time_equals_reading_it_alone():
 
 
 def test_leaving_one_out_equals_reading_the_others():
-    """As often as there are passages; leaving out an empty one changes nothing."""
+    """One reading for each passage; leaving out an empty passage changes nothing."""
     @jax.jit
     def one_left_out(stream):
         return fid.leave_one_out(MODEL, PARAMS, *fid.encode_passages(MODEL, PARAMS, stream), DECODER_INPUTS)

@@ -1,4 +1,4 @@
-"""Fields of every configuration: of their declared types, within their ranges, or refused by name."""
+"""Every field of a configuration must have its declared type and be within its range; the error names it."""
 
 import dataclasses
 import time
@@ -25,7 +25,7 @@ def _changes():
 
 @pytest.mark.parametrize(('config', 'name', 'value'), list(_changes()))
 def test_every_field_has_a_type_and_a_range(config, name, value):
-    if (name, value) == ('mlp_activations', []):  # a tuple is made of it, which is empty
+    if (name, value) == ('mlp_activations', []):  # it becomes an empty tuple, which has its own test
         value = ('relu', 3)
     with pytest.raises(errors.ConfigError, match=f'{name}|mlp_activations') as caught:
         dataclasses.replace(config, **{name: value})

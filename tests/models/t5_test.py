@@ -1,4 +1,4 @@
-"""T5: stream against padding, step against whole, names, axes, dropout, configuration."""
+"""T5: streams compared with padded inputs, single steps with whole sequences; names, axes, dropout, configuration."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ import pytest
 
 from atlas_jax import errors
 from atlas_jax.conversion import hf_names
-from atlas_jax.models import t5
+from atlas_jax.models import readings, t5
 from atlas_jax.nn import layer_scan, token_stream
 from tests.testing import streams, tiny
 
@@ -111,7 +111,7 @@ def test_dropout_of_the_decoder_is_really_off_and_really_on():
 def test_names_and_axes(config):
     boxed = jax.eval_shape(lambda key: t5.init_params(config, key), jax.random.key(0))
     shapes = hf_names.flatten(nn.unbox(boxed))
-    assert set(shapes) == set(hf_names.t5_table(config))
+    assert set(shapes) == set(hf_names.table(config))
     names = jax.tree.map(lambda leaf: '|'.join(leaf.names), boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned))
     axes = hf_names.flatten(names)
     expected = {'token_embedder/embedding': ('vocab', 'embed'), 'encoder/relpos_bias/rel_embedding': ('heads', 'relpos_buckets'),
@@ -182,7 +182,7 @@ def test_states_stand_in_for_keys_and_values_where_layers_are_computed_again():
     model, params, flat = t5.T5(V11, remat='full'), _params(V11), streams.flat(TOKENS, LENGTHS, streams=2)
     encoded = np.random.default_rng(0).standard_normal((*flat.tokens.shape, 22)).astype(np.float32)
     readable = model.apply({'params': params}, encoded, flat, method='cross_keys_values')
-    assert isinstance(readable, t5.EncodedStates)
+    assert isinstance(readable, readings.EncodedStates)
     np.testing.assert_array_equal(readable.states[0], encoded)
     with pytest.raises(ValueError, match="remat is 'full'"):
         model.step_by_step(params, readable, jnp.ones((2, 7), bool))

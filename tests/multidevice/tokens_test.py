@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from atlas_jax import partitioning
+from atlas_jax.answering import prepare
 from atlas_jax.searchers.config import SearchConfig
-from atlas_jax.steps import prepare, retrieve
+from atlas_jax.steps import retrieve
 from atlas_jax.steps import spec as spec_lib
 from tests.testing import tiny_run
 
@@ -26,7 +27,7 @@ def test_the_host_reads_what_lies_on_the_devices(tmp_path, size, distill):
     atlas = dataclasses.replace(atlas, config=dataclasses.replace(atlas.config, reader=reader))
     examples = tiny_run.examples(atlas, size - 1)
     for where in ('device', 'host'):
-        prepared = prepare.prepare(atlas, examples, index, 2, size, distill=distill, search=SearchConfig(tokens=where))
+        prepared = prepare.prepare_examples(atlas, examples, index, 2, size, distill=distill, search=SearchConfig(tokens=where))
         batch, retrieved = prepared.batch(examples, size, params)
         run = jax.jit(functools.partial(retrieve.retrieve_and_assemble, spec=prepared.spec))
         with partitioning.on_mesh(atlas.mesh):

@@ -12,14 +12,16 @@ from atlas_jax.models import contriever, parameters
 from atlas_jax.nn import layer_scan
 from atlas_jax.steps import answer as answer_step
 from atlas_jax.steps import spec as spec_lib
-from atlas_jax.training import contrastive, contrastive_state, contrastive_step, state, train_step
+from atlas_jax.training import contrastive, contrastive_step, state, train_step
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny
 
 # Adam divides a gradient by its own size: with the default epsilon of 1e-6 the last digit of a gradient near zero decides a parameter.
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3, retriever_learning_rate=1e-3, schedule='fixed', warmup_steps=0, total_steps=10,
                             epsilon=1e-4)
-CASES = [('joint', (1, 8, 1), 1), ('joint', (1, 2, 4), 2), ('query_side', (2, 2, 2), 2)]  # each compiles a step, with so many capacities
+# Each compiles a step, with so many capacities.
+CASES = [('joint', (1, 2, 4), 2), ('query_side', (2, 2, 2), 1), pytest.param('joint', (1, 8, 1), 1, marks=pytest.mark.exhaustive),
+         pytest.param('query_side', (2, 2, 2), 2, marks=pytest.mark.exhaustive)]
 ACCUMULATION = {'joint': 1, 'query_side': 2}
 
 
@@ -28,7 +30,7 @@ def _mesh(shape):
 
 
 def _spec(mesh, distill=None, step=None, levels=1):
-    spec = spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(tiny.knowledge()), 8, distill, step)
+    spec = spec_lib.make_step_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(tiny.knowledge()), 8, distill, step)
     # With two capacities the step has a choice; each is compiled.
     return dataclasses.replace(spec, read=spec.read[-levels:], embedded=spec.embedded[-levels:], scored=spec.scored[-levels:])
 
@@ -73,6 +75,7 @@ def test_training_equals_one_device(mode, shape, levels):
                  jax.device_get(state_found.params), jax.device_get(current.params))
 
 
+@pytest.mark.exhaustive  # the default run has two slices with a mesh larger than the batch, below
 def test_two_slices_train_as_one_device(monkeypatch):
     # Every other device is in the same slice, so that `data` takes other devices than without slices.
     monkeypatch.setattr(partitioning, '_slice_of', lambda device: device.id % 2)
@@ -103,15 +106,17 @@ def test_answers_equal_one_device():
     np.testing.assert_allclose(results[0].attention, results[1].attention, atol=1e-5)
 
 
-def test_a_mesh_larger_than_the_batch_equals_one_device():
+@pytest.mark.parametrize('slices', [2, pytest.param(1, marks=pytest.mark.exhaustive)])
+def test_a_mesh_larger_than_the_batch_equals_one_device(slices, monkeypatch):
+    monkeypatch.setattr(partitioning, '_slice_of', lambda device: device.id % slices)
     # Four examples on eight devices: each has its passages in two streams, and both devices of `model` decode it.
     config = dataclasses.replace(tiny.config(4), reader=dataclasses.replace(tiny.READER, mlp_dim=32))
     distill = spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=6)
-    params = tiny.init(parameters.init_params, config)
+    params = tiny.init(tiny.init_params, config)
     results = []
     for shape in [(1, 1, 1), (2, 2, 2)]:
         mesh = _mesh(shape)
-        spec = spec_lib.make_spec(config, tiny.SEGMENTS, mesh, tiny.lengths(tiny.knowledge()), 4, distill)
+        spec = spec_lib.make_step_spec(config, tiny.SEGMENTS, mesh, tiny.lengths(tiny.knowledge()), 4, distill)
         spec = dataclasses.replace(spec, read=spec.read[-1:], embedded=spec.embedded[-1:], scored=spec.scored[-1:])
         current = state.create(jax.tree.map(np.copy, params), spec, train_step.optimizer_for(spec, OPTIMIZER))
         current, metrics = train_step.make_train_step(spec, OPTIMIZER)(current, _batch(mesh, 4), _knowledge(mesh))
@@ -122,7 +127,7 @@ def test_a_mesh_larger_than_the_batch_equals_one_device():
 
 def test_a_batch_that_divides_nowhere_is_refused():
     with pytest.raises(errors.ConfigError, match=r'batch_size 4 does not divide over 8 devices; its passages \(2, 3, 5 an'):
-        spec_lib.make_spec(tiny.config(3), tiny.SEGMENTS, _mesh((2, 2, 2)), tiny.lengths(tiny.knowledge()), 4,
+        spec_lib.make_step_spec(tiny.config(3), tiny.SEGMENTS, _mesh((2, 2, 2)), tiny.lengths(tiny.knowledge()), 4,
                            spec_lib.DistillConfig(retriever_n_context=5))
 
 
@@ -134,10 +139,10 @@ def _contrastive(mesh, method, chunks):
     options = contrastive.ContrastiveConfig(method=method, queue_size=48, momentum=0.9, temperature=0.5, chunks=chunks)
     lengths = np.array([5, 9, 16])
     retriever = dataclasses.replace(tiny.RETRIEVER, num_layers=1)  # each of these programs is compiled
-    spec = contrastive.make_spec(retriever, mesh, (lengths, lengths), (16, 16), 16, options)
+    spec = contrastive.make_contrastive_spec(retriever, mesh, (lengths, lengths), (16, 16), 16, options)
     spec = dataclasses.replace(spec, queries=spec.queries[-1:], passages=spec.passages[-1:])
     optimizer = contrastive_step.optimizer_for(OPTIMIZER)
-    current = contrastive_state.create({'retriever': tiny.init(_one_layer, retriever)}, spec, optimizer)
+    current = state.create_contrastive({'retriever': tiny.init(_one_layer, retriever)}, spec, optimizer)
     step, losses = contrastive_step.make_contrastive_step(spec, OPTIMIZER), []
     for seed in range(4):  # the fourth batch takes the place of the first in the queue
         generator = np.random.default_rng(seed)
@@ -157,7 +162,7 @@ def test_contrastive_training_equals_one_device(method, chunks):
     alone, expected = _contrastive(_mesh((1, 1, 1)), method, 1)
     losses, current = _contrastive(_mesh((1, 2, 4)), method, chunks)
     np.testing.assert_allclose(losses, alone, rtol=1e-6)
-    items = [jax.device_get(contrastive_state.to_items(state)) for state in (current, expected)]
+    items = [jax.device_get(state.contrastive_items(each)) for each in (current, expected)]
     found, wanted = [(params, moments.get('momentum_encoder'), moments.get('queue')) for params, moments in items]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, wanted)
     if method == 'moco':

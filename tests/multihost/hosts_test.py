@@ -26,7 +26,7 @@ def test_processes_search_their_rows_and_read_their_examples(tmp_path):
     for package in ('bm25s', 'scann'):
         pytest.importorskip(package)
     index = tiny_run.index(tiny_run.atlas(dropout_rate=0.0), tmp_path)
-    codes_building.compress(index.index, codes_building.Settings(bytes_a_row=8, accept_recall=True), show_progress=False)
+    codes_building.compress(index.index, codes_building.CodesSettings(bytes_a_row=8, accept_recall=True), show_progress=False)
     index.delete(['d7'])
     expected = searching.found(tmp_path, partitioning.make_mesh(devices=jax.devices()[:1]))
     assert expected['codes'] == expected['exact']  # all passages are candidates

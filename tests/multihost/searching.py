@@ -1,14 +1,13 @@
-"""Passages that searchers find for a batch, and what is read of them: the same in one process and in several."""
+"""Passages that searchers find for a batch, and the answers read from them: equal in one process and in several."""
 
 import pathlib
 
 import jax
 import numpy as np
 
-from atlas_jax import api
+from atlas_jax.answering import api, prepare
 from atlas_jax.runtime import hosts
 from atlas_jax.searchers.config import SearchConfig
-from atlas_jax.steps import prepare
 from tests.testing import tiny_run
 
 SEARCHERS = ('exact', 'codes', 'bm25', 'scann', 'hybrid')
@@ -22,7 +21,7 @@ def found(folder: pathlib.Path, mesh: jax.sharding.Mesh) -> dict[str, list]:
         object.__setattr__(examples[number], 'own_docid', f'd{number}')
     for searcher in SEARCHERS:
         search = SearchConfig(searcher, tokens='host', rescore='host', rescore_candidates=23)
-        prepared = prepare.prepare(atlas, examples, index, 4, 8, search=search)
+        prepared = prepare.prepare_examples(atlas, examples, index, 4, 8, search=search)
         asked, read = [], prepared.token_rows.read
         prepared.token_rows.read = lambda rows, asked=asked, read=read: asked.append(len(rows)) or read(rows)
         _, retrieved = prepared.batch(examples, 8, atlas.device_params())

@@ -37,17 +37,29 @@ def _one(*arguments):
     return _result(run.stdout)
 
 
-@pytest.mark.slow  # six processes, each compiles a run: only processes show that they agree on what they write
-def test_two_processes_compute_what_one_does(tmp_path):
-    one = _one(tmp_path / 'one', tmp_path / 'one' / 'run', 4, 'evaluate')
-    first = _two(tmp_path / 'two', tmp_path / 'two' / 'run', 2)
-    two = _two(tmp_path / 'two', tmp_path / 'two' / 'run', 4, 'evaluate')  # goes on from step 2
-    assert first['rows'] == two['rows'][:2]
+def _check(one, first, two, longer, folder):
+    """Of the rows of one process, of two until step 2 and then until 4, and of one that goes on from there."""
+    assert first == two['rows'][-1][:2]
     for name in ('reader_loss', 'retriever_loss', 'gradient_norm', 'index_age_max'):
-        np.testing.assert_allclose([row[name] for row in two['rows']], [row[name] for row in one['rows']], rtol=2e-4)
+        np.testing.assert_allclose([row[name] for row in two['rows'][-1]], [row[name] for row in one['rows'][0]], rtol=2e-4)
     assert two['answers'] == one['answers'] and len(two['docids']) == 11 and two['docids'] == one['docids']
     np.testing.assert_allclose(two['norm'], one['norm'], rtol=1e-5)
-    assert (tmp_path / 'two' / 'index' / 'manifest.json').read_text() != ''
-    # What two processes saved goes on in one.
-    longer = _one(tmp_path / 'two', tmp_path / 'two' / 'run', 5)
-    assert [row['step'] for row in longer['rows']] == [1, 2, 3, 4, 5] and longer['rows'][:4] == two['rows']
+    assert (folder / 'index' / 'manifest.json').read_text() != ''
+    assert [row['step'] for row in longer] == [1, 2, 3, 4, 5] and longer[:4] == two['rows'][-1]
+
+
+@pytest.mark.slow  # three processes, each compiles a run: only processes show that they agree on what they write
+def test_two_processes_compute_what_one_does(tmp_path):
+    two = _two(tmp_path / 'two', '2,4', 'evaluate')
+    one = _one(tmp_path / 'one', 4, 'evaluate', 'then', tmp_path / 'two', 5)  # what two processes saved goes on in one
+    _check(one, two['rows'][0], two, one['rows'][1], tmp_path / 'two')
+
+
+@pytest.mark.exhaustive  # as above, and nothing stays in memory from one run to the next: six processes, two minutes
+@pytest.mark.slow
+def test_a_run_of_two_processes_goes_on_in_others(tmp_path):
+    one = _one(tmp_path / 'one', 4, 'evaluate')
+    first = _two(tmp_path / 'two', 2)
+    two = _two(tmp_path / 'two', 4, 'evaluate')
+    longer = _one(tmp_path / 'two', 5)
+    _check(one, first['rows'][0], two, longer['rows'][0], tmp_path / 'two')

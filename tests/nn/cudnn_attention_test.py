@@ -1,6 +1,6 @@
-"""cuDNN's attention by the arguments it gets: `implementation='xla'` of the same function on the CPU against attention written out.
+"""The arguments of cuDNN's attention: the same function with `implementation='xla'` on the CPU, compared with attention written out.
 
-The kernel itself runs on a GPU only. That it stands in every step lowered for CUDA is tests/steps/compile_test.py's.
+The kernel runs on a GPU only. tests/steps/compile_test.py checks that every step lowered for CUDA contains it.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ def _operands(biased, dtype=jnp.float32):
     shape = (len(LENGTHS), LONGEST, NUM_HEADS * HEAD_DIM)
     query, key, value, weights = (jnp.asarray(generator.standard_normal(shape), dtype) for _ in range(4))
     bias = jnp.asarray(generator.standard_normal((NUM_HEADS, LONGEST, LONGEST)), jnp.float32)
-    # Behind a passage there is nothing to read; the streams' gather gives zeros for the gradients there.
+    # Nothing reads the rows past a passage's end; the streams' gather gives zero gradients there.
     return (query / HEAD_DIM**0.5, key, value, *([bias] if biased else [])), jnp.where(REAL, weights, 0)
 
 
@@ -77,7 +77,7 @@ def test_an_encoder_that_attends_so_has_the_same_gradients(monkeypatch):
 
     attend = cudnn_attention.attend
     monkeypatch.setattr(cudnn_attention, 'attend', by_xla)
-    monkeypatch.setattr(cudnn_attention, 'fits', lambda *_: True)  # in float32, so that rounding hides nothing
+    monkeypatch.setattr(cudnn_attention, 'fits', lambda *_: True)  # float32, so that rounding hides no error
     params = tiny.init(t5.init_params, CONFIG)
     found, expected = (jax.tree.leaves_with_path(jax.jit(jax.grad(functools.partial(_encoder_loss, flash)))(params))
                        for flash in (True, False))
@@ -89,7 +89,7 @@ def test_an_encoder_that_attends_so_has_the_same_gradients(monkeypatch):
 
 @pytest.fixture
 def cudnn(monkeypatch):
-    """jax believes that a cuDNN is installed, and lets its kernels be traced."""
+    """Makes jax believe that cuDNN is installed, so that its kernels can be traced."""
     version = type('Versions', (), {'cudnn_get_version': staticmethod(lambda: 91000)})
     monkeypatch.setattr(fused_attention_stablehlo, 'cuda_versions', version)
 

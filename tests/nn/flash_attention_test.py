@@ -1,4 +1,4 @@
-"""The attention kernel, interpreted, against attention written out: outputs, every gradient, masks, dropout, several devices."""
+"""The interpreted attention kernel, compared with attention written out: outputs, every gradient, masks, dropout, several devices."""
 
 import re
 
@@ -31,7 +31,7 @@ def _flash(operands, num_heads, seeds=None, rate=0.0):
 
 
 def _plain(operands, num_heads, kept=1.0):
-    """The same in a few lines; `kept` [streams, passages, heads, longest, longest] multiplies the probabilities."""
+    """Attention in a few lines; `kept` [streams, passages, heads, longest, longest] multiplies the probabilities."""
     *rows, bias = operands
     query, key, value = (row.reshape(*row.shape[:-1], num_heads, -1) for row in rows)
     logits = jnp.einsum('sPqhd,sPkhd->sPhqk', query, key, preferred_element_type=jnp.float32) + (0.0 if bias is None else bias)
@@ -77,9 +77,9 @@ def test_what_lies_behind_a_passage_does_not_matter():
 
 
 def _dropped(num_heads, head_dim, rate, seeds):
-    """What dropout multiplies the probabilities by [streams, passages, heads, longest, longest], read off the kernel.
+    """The dropout factors of the probabilities [streams, passages, heads, longest, longest], read from the kernel.
 
-    One token of a passage is seen at a time (its logit towers over the others), with values of one.
+    Each run shows one token of a passage: its logit is far above the others, and values are one.
     """
     def see(seen):
         query = jnp.zeros((*LENGTHS.shape, LONGEST, num_heads * head_dim))
@@ -102,7 +102,7 @@ def test_dropout_has_the_right_gradient_and_scale():
     kept = np.where(kept > 0.5, np.float32(1 / (1 - rate)), np.float32(0))
     found = _flash(operands, num_heads, seeds, rate)
     assert streams.error(found, _plain(operands, num_heads, kept)) < 2e-6
-    assert streams.error(_flash(operands, num_heads), found) > 0.1  # and without dropout it is something else
+    assert streams.error(_flash(operands, num_heads), found) > 0.1  # without dropout the result differs
     pairs = zip(_gradients(lambda operands: _flash(operands, num_heads, seeds, rate), operands, weights),
                 _gradients(lambda operands: _plain(operands, num_heads, kept), operands, weights), strict=True)
     assert all(streams.error(*pair) < 5e-6 for pair in pairs)
@@ -128,7 +128,7 @@ def test_dropout_keeps_its_share_independently(rate):
 
 def test_says_what_fits_on_the_chip():
     sizes = [(512, 64, 64), (512, 128, 128), (360, 12, 32), (520, 128, 128), (512, 12, 32)]
-    # neither the dtype nor dropout makes a difference
+    # dtype and dropout do not matter
     for dtype, rate in (('float32', 0.1), ('bfloat16', 0.0)):
         assert [flash_attention.fits(*size, dtype, rate, 'tpu') for size in sizes] == [True, True, True, False, False]
 

@@ -1,4 +1,4 @@
-"""What a loop over layers computes again for its gradient changes memory, and nothing else."""
+"""Remat policies of a loop over layers change memory only, never results."""
 
 import functools
 

@@ -66,7 +66,7 @@ def _result_types(function, *operands) -> set[str]:
 
 
 def _on(platform: str, product):
-    """The product traced for one device of this kind."""
+    """The product, traced for one device of this kind."""
     mesh = types.SimpleNamespace(size=1, devices=np.array([types.SimpleNamespace(platform=platform)]))
 
     def traced(*operands):

@@ -1,4 +1,4 @@
-"""Buckets as recorded from the original; the Toeplitz layout against plain indexing; an encoder and a decoder layer alone."""
+"""Position buckets compared with the original's; the Toeplitz layout with plain indexing; single encoder and decoder layers."""
 
 import functools
 
@@ -58,7 +58,7 @@ def test_a_row_is_a_row_of_the_whole(position):
     np.testing.assert_array_equal(row[:, 0, :position + 1], _plain(params, 13, False)[:, position, :position + 1])
 
 
-# Encoder and decoder layer alone: 3 heads of 5, emb_dim 7, mlp_dim 11.
+# A single encoder and decoder layer: 3 heads of 5, emb_dim 7, mlp_dim 11.
 SIZES = (7, 3, 5, 11, ('gelu', 'linear'), 0.0, 1e-6, 'float32')
 _jit = functools.partial(jax.jit, compiler_options=streams.QUICK_TO_COMPILE)
 

@@ -1,4 +1,4 @@
-"""Packing, and the two gathers that undo each other."""
+"""Packing, and the two gathers that are inverse to each other."""
 
 import functools
 
@@ -104,6 +104,6 @@ def test_any_lengths(lengths, longest):
 
 @functools.partial(jax.jit, static_argnums=2)
 def _round_trip(tokens, lengths, longest):
-    stream = token_stream.pack(tokens[None], lengths[None], 24, longest)  # 24: full where every passage is
+    stream = token_stream.pack(tokens[None], lengths[None], 24, longest)  # 24 tokens: full if every passage is full
     rows = token_stream.to_rows(stream, stream.tokens[..., None])
     return stream, rows[0, ..., 0], token_stream.to_stream(stream, rows)[0, ..., 0]

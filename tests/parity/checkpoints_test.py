@@ -6,10 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax.conversion import loading
 from atlas_jax.models import contriever, t5
 from atlas_jax.nn import token_stream
-from tests.testing import fusion, streams
+from tests.testing import fusion, loaded, streams
 
 pytestmark = pytest.mark.optimized
 
@@ -34,7 +33,7 @@ def _programs(config):
 @pytest.mark.parametrize('case', ['a', 'b'])
 def test_t5x(name, case):
     """2e-5 absolute, as T5X is float32 itself; case b reaches the last position buckets."""
-    config, params = loading.load_reader(T5X / name)
+    config, params = loaded.reader(T5X / name)
     recorded = np.load(T5X / name / 'io.npz')
     tokens, mask = recorded[f'{case}_encoder_input_tokens'], recorded[f'{case}_encoder_mask'] > 0
     encode, logits = _programs(config)
@@ -48,7 +47,7 @@ def test_t5x(name, case):
 
 
 def test_original_reader():
-    config, params = loading.load_reader(ORIGINAL / 'atlas_checkpoint')
+    config, params = loaded.reader(ORIGINAL / 'atlas_checkpoint')
     inputs = np.load(ORIGINAL / 'inputs.npz')
     ids, mask = inputs['reader_ids'][0], inputs['reader_mask'][0]
     stream = streams.flat(ids.reshape(-1, ids.shape[-1]), mask.sum(axis=-1).reshape(-1), streams=3)
@@ -57,7 +56,7 @@ def test_original_reader():
 
 
 def test_original_retriever():
-    config, params = loading.load_retriever(ORIGINAL / 'atlas_checkpoint')
+    config, params = loaded.retriever(ORIGINAL / 'atlas_checkpoint')
     embed = jax.jit(contriever.Contriever(config).apply)
     inputs, recorded = np.load(ORIGINAL / 'inputs.npz'), np.load(ORIGINAL / 'atlas_checkpoint' / 'expected.npz')
     for what, name in (('query', 'query_emb'), ('passage', 'passage_emb')):

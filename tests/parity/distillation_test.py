@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atlas_jax.conversion import hf, hf_names
+from atlas_jax.conversion import hf_names
 from atlas_jax.losses import attention_scores, distill, reader_xent
 from atlas_jax.metrics import retrieval
 from atlas_jax.models import contriever, fid, t5
 from atlas_jax.steps import read
 from atlas_jax.steps import spec as spec_lib
-from tests.testing import streams
+from tests.testing import loaded, streams
 
 pytestmark = pytest.mark.optimized
 
@@ -36,7 +36,7 @@ def inputs():
 @pytest.fixture(scope='module')
 def teacher(inputs):
     """What the reader says of the passages: losses alone, with each left out, and recorded attention to all."""
-    config, params = hf.load_t5(PARITY / 'reader_v11')
+    config, params = loaded.t5(PARITY / 'reader_v11')
     model = t5.T5(config)
     stream = streams.flat(inputs['reader_ids'].reshape(15, -1), inputs['reader_mask'].sum(axis=-1).reshape(-1))
     targets = np.broadcast_to(np.maximum(inputs['labels'], 0)[:, None], (3, 5, 10))
@@ -58,7 +58,7 @@ def teacher(inputs):
 @pytest.fixture(scope='module')
 def retriever(inputs):
     """The retriever's scores, and a function from the gradient of a loss by them to gradients by name of Hugging Face."""
-    config, params = hf.load_contriever(PARITY / 'contriever', layer_norm='second_moment')
+    config, params = loaded.contriever(PARITY / 'contriever', layer_norm='second_moment')
     query_stream = streams.flat(inputs['query_ids'], inputs['query_mask'].sum(axis=-1))
     lengths = inputs['passage_mask'].sum(axis=-1).reshape(-1)
     passage_stream = streams.flat(inputs['passage_ids'].reshape(15, -1), lengths, streams=3)
@@ -75,7 +75,7 @@ def retriever(inputs):
 
     def gradients(by_score):
         flat = hf_names.flatten(backward(params, by_score)[1])
-        return {entry.name: entry.transform(np.asarray(flat[path])) for path, entry in hf_names.contriever_table(config).items()}
+        return {entry.name: entry.transform(np.asarray(flat[path])) for path, entry in hf_names.table(config).items()}
 
     return backward(params, jnp.zeros((3, 5)))[0], gradients
 
@@ -152,7 +152,7 @@ def test_gradients(mode, inputs, teacher, retriever):
     for name in names:
         expected = recorded[prefix + name]
         if name.endswith('key.bias'):
-            # softmax does not see it: the gradient is 0 but for rounding, on both sides
+            # softmax ignores it: the gradient is 0 up to rounding, on both sides
             assert np.abs(gradients[name]).max() <= 1e-6 * largest and np.abs(expected).max() <= 1e-6 * largest
         else:
             assert streams.error(gradients[name], expected) <= 5e-5, name

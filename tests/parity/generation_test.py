@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from atlas_jax import decoding
-from atlas_jax.conversion import hf
 from atlas_jax.decoding import decoders
 from atlas_jax.models import fid, t5
 from atlas_jax.nn import layer_scan
-from tests.testing import streams
+from tests.testing import loaded, streams
 
 PARITY = streams.FIXTURES / 'parity'
 RECORDED = json.loads((PARITY / 'generation_v11.json').read_text())
@@ -50,7 +49,7 @@ def _read(model: t5.T5, params, stream, batch: int):
 @pytest.fixture(scope='module')
 def recorded_reader():
     """The recorded reader with batch 0 encoded, by layers in one turn of the loop, and the forced prefixes."""
-    config, params = hf.load_t5(PARITY / 'reader_v11')
+    config, params = loaded.t5(PARITY / 'reader_v11')
     inputs = np.load(PARITY / 'inputs.npz')
     ids, lengths = inputs['reader_ids'][0].reshape(-1, 48), inputs['reader_mask'][0].sum(axis=-1).reshape(-1)
     params, stream = layer_scan.stack_layers(params), streams.flat(ids, lengths, streams=3)
@@ -135,7 +134,7 @@ def test_transformers(version, beams, length_penalty, min_length, prefixes, tmp_
         oracle = _oracle(version, seed, transformers, torch)
         expected = _their_tokens(oracle, tokens, config, prefixes, transformers, torch)
         oracle.float().save_pretrained(tmp_path / str(seed))
-        sizes, params = hf.load_t5(tmp_path / str(seed))
+        sizes, params = loaded.t5(tmp_path / str(seed))
         model = t5.T5(sizes)
         decoded = _generate(model, config, *_read(model, params, streams.flat(tokens, LENGTHS.reshape(-1)), len(LENGTHS)), prefix)
         np.testing.assert_array_equal(decoded.tokens, expected)

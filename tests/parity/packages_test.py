@@ -6,9 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax.conversion import hf
 from atlas_jax.models import contriever, t5
-from tests.testing import fusion, streams
+from tests.testing import fusion, loaded, streams
 
 torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
@@ -23,7 +22,7 @@ def _torch(tokens):
 
 def test_retriever(demo_packages):
     tokens = streams.random_passages(LENGTHS, 30522, 150)
-    config, params = hf.load_contriever(demo_packages.retriever_dir)
+    config, params = loaded.contriever(demo_packages.retriever_dir)
     assert (config.pooling, config.normalize, config.layer_norm) == ('average', True, 'true')
     oracle = transformers.BertModel.from_pretrained(demo_packages.retriever_dir).eval().double()
     inputs = _torch(tokens)
@@ -37,7 +36,7 @@ def test_retriever(demo_packages):
 
 def test_reader(demo_packages):
     tokens, decoder_inputs = streams.random_passages(LENGTHS, 32100, 150), streams.random_passages([5, 5, 5], 32100, 5, seed=1)
-    config, params = hf.load_t5(demo_packages.reader_dir)
+    config, params = loaded.t5(demo_packages.reader_dir)
     oracle = transformers.T5ForConditionalGeneration.from_pretrained(demo_packages.reader_dir).eval()
     inputs = {**_torch(tokens), 'decoder_input_ids': torch.from_numpy(decoder_inputs).long()}
     with torch.no_grad():

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax.conversion import hf, hf_names
+from atlas_jax.conversion import hf_names
 from atlas_jax.losses import reader_xent
 from atlas_jax.models import fid, t5
 from atlas_jax.nn import token_stream
-from tests.testing import fusion, streams
+from tests.testing import fusion, loaded, streams
 
 pytestmark = pytest.mark.optimized
 
@@ -27,7 +27,7 @@ def highest_precision():
 
 @pytest.fixture(scope='module')
 def reader():
-    config, params = hf.load_t5(PARITY / 'reader_v11')
+    config, params = loaded.t5(PARITY / 'reader_v11')
     return t5.T5(config), params
 
 
@@ -86,7 +86,7 @@ def test_gradients(reader):
 
     gradients = hf_names.flatten(jax.jit(jax.grad(loss))(params))
     recorded = np.load(PARITY / 'grads_v11.npz')
-    by_name = {entry.name: entry.transform(np.asarray(gradients[path])) for path, entry in hf_names.t5_table(model.config).items()}
+    by_name = {entry.name: entry.transform(np.asarray(gradients[path])) for path, entry in hf_names.table(model.config).items()}
     names = [key.removeprefix('reader/') for key in recorded.files if key.startswith('reader/')]
     assert len(names) == 14
     for name in names:
@@ -97,7 +97,7 @@ def test_gradients(reader):
 @pytest.mark.parametrize('layout', [streams.flat, streams.padded])
 def test_t5x(case, layout):
     """Up to 160 tokens, beyond the 128 at which the position buckets end; T5X itself is float32 and no original: 2e-5 absolute."""
-    config, params = hf.load_t5(T5X / 'hf')
+    config, params = loaded.t5(T5X / 'hf')
     recorded = np.load(T5X / 'io.npz')
     tokens, mask = recorded[f'{case}_encoder_input_tokens'], recorded[f'{case}_encoder_mask'] > 0
     model, stream = t5.T5(config), layout(tokens, mask.sum(axis=-1))

@@ -6,9 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax.conversion import hf
 from atlas_jax.models import contriever
-from tests.testing import streams
+from tests.testing import loaded, streams
 
 pytestmark = pytest.mark.optimized
 
@@ -17,8 +16,8 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope='module')
-def loaded():
-    return hf.load_contriever(PARITY / 'contriever', layer_norm='second_moment')
+def model():
+    return loaded.contriever(PARITY / 'contriever', layer_norm='second_moment')
 
 
 def _inputs(what: str):
@@ -30,8 +29,8 @@ def _inputs(what: str):
 @pytest.mark.parametrize('what', ['query', 'passage'])
 @pytest.mark.parametrize('pooling', ['average', 'sqrt', 'cls'])  # the original's; sentence_transformers_test.py has the others
 @pytest.mark.parametrize('normalize', [False, True])
-def test_embeddings(loaded, what, pooling, normalize):
-    config, params = loaded
+def test_embeddings(model, what, pooling, normalize):
+    config, params = model
     model = contriever.Contriever(dataclasses.replace(config, pooling=pooling, normalize=normalize))
     with jax.default_matmul_precision('highest'):
         found = jax.jit(model.apply)({'params': params}, streams.flat(*_inputs(what)))[0]
@@ -39,8 +38,8 @@ def test_embeddings(loaded, what, pooling, normalize):
     assert streams.error(found, np.load(PARITY / 'contriever.npz')[f'{name}__f64']) <= TOLERANCE
 
 
-def test_states_of_every_layer(loaded):
-    config, params = loaded
+def test_states_of_every_layer(model):
+    config, params = model
     recorded, (ids, lengths) = np.load(PARITY / 'contriever.npz'), _inputs('query')
     for layers in range(1, config.num_layers + 1):
         model = contriever.Bert(dataclasses.replace(config, num_layers=layers))
@@ -52,9 +51,9 @@ def test_states_of_every_layer(loaded):
         assert streams.error(np.asarray(found)[real], recorded[f'query_hidden_{layers}'][real]) <= TOLERANCE
 
 
-def test_a_true_layer_norm_gives_other_embeddings(loaded):
+def test_a_true_layer_norm_gives_other_embeddings(model):
     """The difference that the option makes: about 2 % in released checkpoints."""
-    config, params = loaded
+    config, params = model
     model = contriever.Contriever(dataclasses.replace(config, layer_norm='true'))
     found = jax.jit(model.apply)({'params': params}, streams.flat(*_inputs('query')))[0]
     assert streams.error(found, np.load(PARITY / 'contriever.npz')['query_average_raw__f64']) > 1e-3

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from atlas_jax import api
+from atlas_jax.answering import api
 from atlas_jax.corpus import documents
 from atlas_jax.models import atlas as atlas_lib
 from atlas_jax.steps import retrieve
@@ -62,7 +62,7 @@ def _atlas(folder, tmp_path):
     tiny_checkpoints_reader = tmp_path / 'reader'
     from atlas_jax.conversion import hf
     reader = tiny_checkpoints.V11
-    hf.write_t5(tiny_checkpoints_reader, reader, tiny_checkpoints.model(reader).params())
+    hf.write_params(tiny_checkpoints_reader, reader, tiny_checkpoints.model(reader).params())
     tiny_tokenizers.write_t5(tiny_checkpoints_reader)
     return api.Atlas.from_pretrained(tiny_checkpoints_reader, folder, inputs=atlas_lib.InputConfig(
         retriever_format='{text}', query_max_tokens=31))

@@ -9,7 +9,7 @@ import pytest
 
 from atlas_jax.conversion import hf, hf_names
 from atlas_jax.models import contriever
-from tests.testing import streams
+from tests.testing import loaded, streams
 
 torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
@@ -32,7 +32,7 @@ def pair(tmp_path_factory):
                 parameter.add_(0.2 * torch.randn_like(parameter))
     folder = tmp_path_factory.mktemp('bert')
     oracle.save_pretrained(folder)
-    return oracle.double(), *hf.load_contriever(folder)
+    return oracle.double(), *loaded.contriever(folder)
 
 
 def _oracle_embeddings(oracle):
@@ -58,10 +58,10 @@ def test_embeddings_and_gradients(pair, layout):
     assert streams.error(found, expected.detach()) <= 1e-5
     gradients, theirs = hf_names.flatten(gradients), dict(oracle.named_parameters())
     largest = max(float(theirs[name].grad.abs().max()) for name in theirs if theirs[name].grad is not None)
-    for path, entry in hf_names.contriever_table(config).items():
+    for path, entry in hf_names.table(config).items():
         gradient = entry.transform(np.asarray(gradients[path]))
         if entry.name.endswith('key.bias'):
-            # softmax does not see it: 0 but for rounding
+            # softmax ignores it: 0 up to rounding
             assert np.abs(gradient).max() <= 1e-6 * largest
         else:
             assert streams.error(gradient, theirs[entry.name].grad) <= 5e-5, entry.name
@@ -120,6 +120,6 @@ def test_an_empty_passage_changes_nothing(pair):
 
 def test_what_we_write_transformers_reads(pair, tmp_path):
     oracle, config, params = pair
-    hf.write_contriever(tmp_path, dataclasses.replace(config, dropout_rate=0.0), params)
+    hf.write_params(tmp_path, dataclasses.replace(config, dropout_rate=0.0), params)
     again = transformers.BertModel.from_pretrained(tmp_path, add_pooling_layer=False).eval().double()
     assert streams.error(_oracle_embeddings(again).detach(), _oracle_embeddings(oracle).detach()) <= 1e-6

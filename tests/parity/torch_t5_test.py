@@ -10,7 +10,7 @@ import pytest
 from atlas_jax.conversion import hf, hf_names
 from atlas_jax.losses import reader_xent
 from atlas_jax.models import t5
-from tests.testing import fusion, streams
+from tests.testing import fusion, loaded, streams
 
 torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
@@ -44,7 +44,7 @@ def pair(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp('t5')
     oracle = _oracle(request.param)
     oracle.float().save_pretrained(folder)
-    config, params = hf.load_t5(folder)
+    config, params = loaded.t5(folder)
     assert config.logits_via_embedding == (request.param == '1.0')
     return oracle.double(), config, params
 
@@ -75,7 +75,7 @@ def test_logits_and_gradients(pair, layout):
     assert float(value) == pytest.approx(float(loss.detach()), rel=1e-5)
     assert streams.error(logits, expected.detach()) <= 1e-5
     gradients, theirs = hf_names.flatten(gradients), dict(oracle.named_parameters())
-    for path, entry in hf_names.t5_table(config).items():
+    for path, entry in hf_names.table(config).items():
         found = entry.transform(np.asarray(gradients[path]))
         assert streams.error(found, theirs[entry.name].grad) <= 5e-5, entry.name
 
@@ -97,7 +97,7 @@ def test_fused_passages_equal_one_long_memory(pair):
 
 def test_what_we_write_transformers_reads(pair, tmp_path):
     oracle, config, params = pair
-    hf.write_t5(tmp_path, config, params)
+    hf.write_params(tmp_path, config, params)
     again, _ = _oracle_loss(transformers.T5ForConditionalGeneration.from_pretrained(tmp_path).eval().double())
     expected, _ = _oracle_loss(oracle)
     assert streams.error(again.detach(), expected.detach()) <= 1e-6

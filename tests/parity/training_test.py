@@ -12,14 +12,14 @@ import optax
 import pytest
 
 from atlas_jax import partitioning, types
-from atlas_jax.conversion import hf, hf_names
+from atlas_jax.conversion import hf_names
 from atlas_jax.models import atlas
 from atlas_jax.nn import layer_scan
 from atlas_jax.steps import buckets
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import train_step
 from atlas_jax.training.optimizer import OptimizerConfig
-from tests.testing import streams
+from tests.testing import loaded, streams
 
 pytestmark = pytest.mark.optimized
 
@@ -59,8 +59,8 @@ def _batch(recorded, number: int) -> tuple[types.Batch, types.ReaderInputs]:
 
 @pytest.fixture(scope='module')
 def setting():
-    reader_config, reader = hf.load_t5(FIXTURES / 'reader_v11')
-    retriever_config, retriever = hf.load_contriever(FIXTURES / 'contriever')
+    reader_config, reader = loaded.t5(FIXTURES / 'reader_v11')
+    retriever_config, retriever = loaded.contriever(FIXTURES / 'contriever')
     # Atlas trained with the second-moment norm; a Hugging Face folder cannot say so.
     retriever_config = dataclasses.replace(retriever_config, layer_norm='second_moment')
     # layers together: fewer arrays, a shorter program
@@ -129,7 +129,7 @@ def test_twenty_steps_follow_the_original(setting, run_number):
 
 
 def _compare_parameters(params, run, reader_config, retriever_config):
-    tables = {'reader': hf_names.t5_table(reader_config), 'retriever': hf_names.contriever_table(retriever_config)}
+    tables = {'reader': hf_names.table(reader_config), 'retriever': hf_names.table(retriever_config)}
     compared = 0
     params = layer_scan.unstack_layers(params)
     for part, table in tables.items():

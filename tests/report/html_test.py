@@ -1,4 +1,4 @@
-"""Pages are well formed, escaped and self-contained; tables and answers say what they were given; a phone shows all of it."""
+"""Pages are well formed, escaped and self-contained; tables and answers show their data; all of it fits a phone."""
 
 import html.parser
 import json
@@ -8,11 +8,11 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from atlas_jax.demo import report as demo_report
-from atlas_jax.evaluate import Evaluation
-from atlas_jax.evaluation import comparison, figures, overview, run_page
-from atlas_jax.project import report as project_report
-from atlas_jax.project.folder import Project, Settings
+from atlas_jax.apps.demo import demo_report
+from atlas_jax.apps.project import project_report
+from atlas_jax.apps.project.project_folder import Project, ProjectSettings
+from atlas_jax.evaluation import comparison_page, figures, overview, run_page
+from atlas_jax.evaluation.evaluate import Evaluation
 from atlas_jax.report import html as report_html
 from tests.testing import browser as browsers
 from tests.testing import records
@@ -42,8 +42,8 @@ class _Checker(html.parser.HTMLParser):
         self.text += data
 
 
-def _page(report, tmp_path):
-    report.write(tmp_path / 'report.html')
+def _page(parts, tmp_path, title=''):
+    report_html.write_page(tmp_path / 'report.html', title, *parts)
     content = (tmp_path / 'report.html').read_text(encoding='utf-8')
     checker = _Checker()
     checker.feed(content)
@@ -52,21 +52,20 @@ def _page(report, tmp_path):
     return content, checker
 
 
-def _full_report():
-    report = report_html.Report('Atlas <demo> & more')
-    report.section('A & B')
-    report.paragraph('<script>alert(1)</script>')
-    report.table(['setting', 'exact match', 'n'], [['<i>', 0.25, 1234], ['b', math.nan, True]])
-    report.line_chart('loss "x" <y>', 'step', 'loss', {'reader & co': (range(5), [3, 2, math.nan, 1, 1]), 'b': ([0], [2.5])})
-    report.bar_chart('exact match', 'share', {'closed <book>': 0.1, 'none': math.inf, 'low': -0.2}, {'closed <book>': 0.03})
+def _full_page(tmp_path):
     passage = ('France: <Government>', 'text & more', 0.7, 0.62)
-    report.answer_card('Who <is> it?', ['Emmanuel MACRON'], {'f1 <1>': ('Emmanuel Macron', [passage])})
-    report.answer_card('And now?', 'nobody', {'': ('', [])})
-    return report
+    parts = [report_html.section(
+        'A & B', report_html.paragraph('<script>alert(1)</script>'),
+        report_html.table(['setting', 'exact match', 'n'], [['<i>', 0.25, 1234], ['b', math.nan, True]]),
+        report_html.line_chart('loss "x" <y>', 'step', 'loss', {'reader & co': (range(5), [3, 2, math.nan, 1, 1]), 'b': ([0], [2.5])}),
+        report_html.bar_chart('exact match', 'share', {'closed <book>': 0.1, 'none': math.inf, 'low': -0.2}, {'closed <book>': 0.03}),
+        report_html.answer_card('Who <is> it?', ['Emmanuel MACRON'], {'f1 <1>': ('Emmanuel Macron', [passage])}),
+        report_html.answer_card('And now?', 'nobody', {'': ('', [])}))]
+    return _page(parts, tmp_path, 'Atlas <demo> & more')
 
 
 def test_page_is_well_formed_escaped_and_self_contained(tmp_path):
-    content, checker = _page(_full_report(), tmp_path)
+    content, checker = _full_page(tmp_path)
     assert 'script' not in checker.seen and '<script>alert(1)</script>' in checker.text
     assert not re.search(r'(?:src|href|url)\s*[=(]', content)
     assert set(re.findall(r'https?://[^"\s]+', content)) == {'http://www.w3.org/2000/svg'}
@@ -74,7 +73,7 @@ def test_page_is_well_formed_escaped_and_self_contained(tmp_path):
 
 
 def test_charts_are_xml_with_title_and_description_and_only_finite_numbers(tmp_path):
-    content, _ = _page(_full_report(), tmp_path)
+    content, _ = _full_page(tmp_path)
     charts = re.findall(r'<svg.*?</svg>', content, re.DOTALL)
     assert len(charts) == 4  # each wide and narrow
     for chart in charts:
@@ -85,56 +84,49 @@ def test_charts_are_xml_with_title_and_description_and_only_finite_numbers(tmp_p
 
 
 def test_answers_are_judged_as_the_metric_judges_them(tmp_path):
-    content, checker = _page(_full_report(), tmp_path)
+    content, checker = _full_page(tmp_path)
     assert content.count('✓ right') == 1 and content.count('✗ expected') == 1
     assert '(no answer)' in checker.text and 'nobody' in checker.text and 'f1 <1>' in checker.text and 'width:62%' in content
     assert content.count('class="note"') == 1
 
 
 def test_numbers_in_tables(tmp_path):
-    content, _ = _page(_full_report(), tmp_path)
+    content, _ = _full_page(tmp_path)
     assert '<td class="number">0.250</td>' in content and '<td class="number">1,234</td>' in content and '<td>True</td>' in content
 
 
 def test_empty_report_and_empty_charts(tmp_path):
-    report = report_html.Report('')
-    report.line_chart('t', 'x', 'y', {})
-    report.line_chart('t', 'x', 'y', {'a': ([1], [math.nan])})
-    report.bar_chart('t', 'x', {})
-    assert _page(report, tmp_path)[0].count('no data') == 12
+    charts = [report_html.line_chart('t', 'x', 'y', {}), report_html.line_chart('t', 'x', 'y', {'a': ([1], [math.nan])}),
+              report_html.bar_chart('t', 'x', {})]
+    assert _page(charts, tmp_path)[0].count('no data') == 12
 
 
 def test_headings_without_anything_under_them_are_left_out(tmp_path):
-    report = report_html.Report('t')
-    report.section('empty')
-    report.section('full')
-    report.section('empty part', 3)
-    report.section('full part', 3)
-    report.paragraph('text')
-    report.section('empty at the end', 3)
-    assert re.findall(r'<h[23]>.*?</h[23]>', _page(report, tmp_path)[0]) == ['<h2>full</h2>', '<h3>full part</h3>']
+    parts = [report_html.section('empty'), report_html.section(
+        'full', report_html.section('empty part', level=3), report_html.section('full part', report_html.paragraph('text'), level=3),
+        report_html.section('empty at the end', level=3))]
+    assert re.findall(r'<h[23]>.*?</h[23]>', _page(parts, tmp_path)[0]) == ['<h2>full</h2>', '<h3>full part</h3>']
 
 
 def test_wrong_shapes_are_refused():
-    report = report_html.Report('t')
     with pytest.raises(ValueError, match='2 cells, the header 1'):
-        report.table(['a'], [['b', 'c']])
+        report_html.table(['a'], [['b', 'c']])
     with pytest.raises(ValueError, match='"a" has 2 x values and 1 y values'):
-        report.line_chart('t', 'x', 'y', {'a': ([1, 2], [1])})
+        report_html.line_chart('t', 'x', 'y', {'a': ([1, 2], [1])})
 
 
 def _pages(folder):
     """A page of each kind, by name."""
     before, after = (records.results(scores * 8, confident=True) for scores in ([0, 1, 0, 0, 1], [1, 1, 0, 1, 1]))
-    overview.write(folder, {'nq-before.jsonl': before}, overview.of_files({'nq-before.jsonl': before}))
+    overview.write(folder, {'nq-before.jsonl': before}, overview.figures_of_files({'nq-before.jsonl': before}))
     names = ('results/natural-questions-before.jsonl', 'results/natural-questions-trained.jsonl')
-    comparison.write(folder / 'comparison.html', names, before, after, figures.compared(before, after))
-    run_page.page('few-shot', records.history(60), run_page.Evaluated.of(after), 3 << 30).write(folder / 'run.html')
+    comparison_page.write(folder / 'comparison.html', names, before, after, figures.compared(before, after))
+    (folder / 'run.html').write_text(run_page.page('few-shot', records.history(60), run_page.EvaluationPoint.from_rows(after), 3 << 30))
     (folder / 'results').mkdir()
     for name, rows in (('test', after), ('closed_book', records.results([0, 1] * 20, ranked=False, read=False))):
         (folder / 'results' / f'{name}.jsonl').write_text('\n'.join(map(json.dumps, rows)))
     measured = {name: {'recall_at_1': .5, 'recall_at_5': .9, 'mrr': .8} for name in ('exact', 'bm25')}
-    project = Project(folder, Settings(('documents/of-the-orchard.md',), 'q'), figures={
+    project = Project(folder, ProjectSettings(('documents/of-the-orchard.md',), 'q'), figures={
         'searcher': 'bm25', 'searchers': measured, 'seconds': {'passages and index': 3.5, 'training': 200.}})
     project_report.write(project).rename(folder / 'project.html')
     asked, answered = Evaluation(tuple(before)), Evaluation(tuple(after))

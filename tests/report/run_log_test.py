@@ -71,7 +71,7 @@ def test_a_run_in_a_bucket_has_the_same_files(monkeypatch):
         with run_log.RunLog(folder, 2) as again:
             again.append({'step': 3, 'loss': 7.0})
         assert [json.loads(line) for line in folder.read(run_log.METRICS_FILE).splitlines()] == again.rows and len(again.rows) == 3
-        events, = (folder / run_log.TENSORBOARD_FOLDER).sizes()  # of one second and process: one file
+        events, = (folder / run_log.TENSORBOARD_FOLDER).sizes()  # two logs in the same second and process share a file
         assert len(_records((folder / run_log.TENSORBOARD_FOLDER).read(events))) >= 2
         folder.write(run_log.METRICS_FILE, b'{"step": 1}\n[]\n')
         with pytest.raises(errors.InputFileError, match='^gs://some-bucket/run/metrics.jsonl:2: damaged'):
@@ -110,7 +110,7 @@ def test_the_overview_counts_every_parameter():
 
 
 def _records(data: bytes) -> list[bytes]:
-    """The records of a TFRecord file, checksums checked."""
+    """Returns the records of a TFRecord file, after checking checksums."""
     found = []
     while data:
         length, = struct.unpack('<Q', data[:8])

@@ -1,4 +1,4 @@
-"""Profiles taken apart: one of this machine, and one laid out as a TPU writes it; utilisation. tests/train_test.py profiles a run."""
+"""Profiles of this machine, and one as a TPU writes it, are read; utilisation. tests/train_test.py profiles a run."""
 
 import pathlib
 import subprocess

@@ -1,8 +1,8 @@
-"""Peaks by the names that jax gives devices."""
+"""Peak speeds by jax's names of devices."""
 
 import pytest
 
-from atlas_jax.planning import slices
+from atlas_jax.apps.planning import slices
 from atlas_jax.runtime import accelerators
 
 

@@ -1,4 +1,4 @@
-"""The command starts itself anew with allocator settings: once, and only where that is wanted."""
+"""The command restarts itself with allocator settings, once, and only if that is wanted."""
 
 import os
 import platform

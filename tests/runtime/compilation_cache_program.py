@@ -1,6 +1,6 @@
-"""Runs the command line in a new process, and tells what JAX's cache was asked and had. compilation_cache_test.py starts it.
+"""Runs the command line in a new process, and prints the requests and hits of JAX's cache. compilation_cache_test.py starts it.
 
-Arguments: those of atlas-jax.
+Arguments: the arguments of atlas-jax.
 """
 
 import collections
@@ -9,7 +9,7 @@ import sys
 
 import jax
 
-from atlas_jax.cli import main as cli
+from atlas_jax.apps.cli import main as cli
 
 events: collections.Counter[str] = collections.Counter()
 jax.monitoring.register_event_listener(lambda name, **_: events.update([name.rpartition('/')[2]]))

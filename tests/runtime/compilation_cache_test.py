@@ -1,4 +1,4 @@
-"""The cache of compiled programs: a run that starts again compiles nothing, and a place that cannot be written is one line."""
+"""The cache of compiled programs: a restarted run compiles nothing; a place that cannot be written gives one line."""
 
 import argparse
 import collections
@@ -15,7 +15,7 @@ import jax
 import pytest
 
 from atlas_jax import errors, train
-from atlas_jax.cli import options as cli_options
+from atlas_jax.apps.cli import options as cli_options
 from atlas_jax.runtime import compilation_cache
 from tests.testing import tiny_run
 
@@ -27,7 +27,7 @@ NAMES = ('jax_compilation_cache_dir', 'jax_compilation_cache_max_size', 'jax_per
 
 @pytest.fixture
 def unset(monkeypatch):
-    """JAX without a cache, as users have it; what the tests use comes back."""
+    """JAX without a cache, as users have it; the tests' cache is restored afterwards."""
     before = {name: jax.config.values[name] for name in NAMES}
     for name in NAMES:
         monkeypatch.delenv(name.upper(), raising=False)
@@ -42,23 +42,23 @@ def test_the_default_is_bounded_and_used(unset, tmp_path):
     compilation_cache.use('auto', tmp_path / 'cache' / 'compiled')
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / 'cache' / 'compiled')
     assert jax.config.jax_compilation_cache_max_size == compilation_cache.MAX_BYTES
-    # Quick to compile, and kept all the same.
+    # Quick to compile, and kept anyway.
     jax.jit(lambda x: x * 3 + 7)(5.0).block_until_ready()
     assert [path.suffix for path in (tmp_path / 'cache' / 'compiled').glob('jit__lambda*-cache')]
     assert stat.S_IMODE((tmp_path / 'cache' / 'compiled').stat().st_mode) == 0o700
-    compilation_cache.use(None, tmp_path / 'cache' / 'compiled')  # what a run may ask for
+    compilation_cache.use(None, tmp_path / 'cache' / 'compiled')  # places that a run may name
     assert jax.config.jax_compilation_cache_dir is None
 
 
 def _seven_times(value):
-    """Calls a new function, which JAX has to find or compile; returns its result and the names of the events."""
+    """Calls a new function, which JAX must find or compile; returns its result and the names of the events."""
     events = collections.Counter()
     jax.monitoring.register_event_listener(lambda name, **_: events.update([name.rpartition('/')[2]]))
     return float(jax.jit(lambda x: x * 7 + 11)(value)), dict(events)
 
 
 @pytest.mark.parametrize('damage', [lambda entry: entry[:-9], lambda entry: entry[:50] + b'x' + entry[51:], lambda entry: b'',
-                                    lambda entry: entry[32:]])  # cut, changed, empty, and one that another program has written
+                                    lambda entry: entry[32:]])  # truncated, changed, empty, and written by another program
 def test_a_damaged_program_is_compiled_again(unset, tmp_path, damage, recwarn):
     compilation_cache.use('auto', tmp_path / 'compiled')
     assert _seven_times(2.0)[1].get('cache_misses') == 1
@@ -111,7 +111,7 @@ def test_what_the_user_has_set_stays_unless_a_folder_is_named(unset, tmp_path):
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / 'own')
     compilation_cache.use(str(tmp_path / 'named'), tmp_path / 'default')
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / 'named') and not (tmp_path / 'default').exists()
-    assert list((tmp_path / 'named').iterdir()) == []  # the probe is gone
+    assert list((tmp_path / 'named').iterdir()) == []  # the probe file was removed
 
 
 def test_programs_that_were_kept_without_a_bound_are_no_obstacle(unset, tmp_path):
@@ -143,13 +143,13 @@ def test_a_place_that_cannot_be_written(unset, tmp_path, capsys):
     (tmp_path / 'file').write_text('')
     with pytest.raises(errors.ConfigError, match=r'compilation_cache_dir is ".*file/below", which cannot be written \(.*\); give another'):
         compilation_cache.use(str(tmp_path / 'file' / 'below'), tmp_path)
-    # Nobody asked for the default: a run goes on without it.
+    # The user did not choose the default, so a run continues without it.
     compilation_cache.use('auto', tmp_path / 'file' / 'below')
     assert capsys.readouterr().err.count('\n') == 1 and jax.config.jax_compilation_cache_dir is None
 
 
 def test_a_bucket_needs_its_package(tmp_path):
-    # A process of its own: fsspec and etils remember what another test has imported.
+    # A new process: fsspec and etils remember imports of other tests.
     program = ('import pathlib, sys; sys.modules["gcsfs"] = None; from atlas_jax.runtime import compilation_cache; '
                'compilation_cache.use("gs://bucket/compiled", pathlib.Path(sys.argv[1]))')
     found = subprocess.run([sys.executable, '-c', program, str(tmp_path)], env={**os.environ, 'PYTHONPATH': PATHS}, capture_output=True,

@@ -1,4 +1,4 @@
-"""One process goes the way of several; tests/multihost has several."""
+"""The functions for several processes with one process; tests/multihost starts several."""
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ TREE = {'a': np.arange(35, dtype=np.float32).reshape(7, 5), 'b': [np.arange(3, d
 
 @pytest.fixture
 def whole():
-    """The sharding of an array that every device has whole."""
+    """The sharding of a replicated array."""
     return partitioning.replicated(partitioning.make_mesh())
 
 

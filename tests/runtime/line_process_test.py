@@ -1,4 +1,4 @@
-"""Worker processes that are asked in JSON lines."""
+"""Worker processes that answer JSON lines."""
 
 import os
 
@@ -17,7 +17,7 @@ def test_answers_errors_and_death(capfd):
         assert worker.ask('chatter', text='loud') == 'LOUD'
         with pytest.raises(errors.UserError, match='^no such thing$'):
             worker.ask('fail')
-        assert worker.ask('echo', value=None) is None  # it goes on after an error
+        assert worker.ask('echo', value=None) is None  # the worker continues after an error
         assert not {'jax', 'torch', 'numpy'} & set(worker.ask('modules'))
         with pytest.raises(RuntimeError, match=f'{MODULE} ended with code 3 during "die"'):
             worker.ask('die')

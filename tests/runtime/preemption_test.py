@@ -1,4 +1,4 @@
-"""A SIGTERM is noted, and the handler of before comes back."""
+"""A SIGTERM is recorded, and the earlier handler is restored."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Notices of jax's libraries on a machine without an accelerator: kept off the terminal, unless asked for; errors are shown."""
+"""Notices of jax's libraries on a machine without an accelerator: they are silenced unless --verbose; errors are shown."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from atlas_jax.runtime import quiet
 from tests.testing import tiny_run
 
 UNSET = ('JAX_PLATFORMS', 'TF_CPP_MIN_LOG_LEVEL', 'TPU_SKIP_MDS_QUERY', 'XLA_FLAGS')
-# XLA then reports, at the level of errors, that it cannot write there: a notice that every CPU gives at will.
+# XLA then logs an error that it cannot write there: a notice that every CPU can provoke.
 NOISY = {'XLA_FLAGS': '--xla_dump_to=/dev/null/nowhere'}
 on_cpu = pytest.mark.skipif(quiet.has_accelerator(), reason='this machine has an accelerator')
 

@@ -29,7 +29,7 @@ print(before - resident(), all(part.all() for part in kept))
 def test_peak_grows_with_what_is_used():
     before = resources.peak_bytes()
     assert before > 2**20
-    size = before + 64 * 2**20  # more than was ever used
+    size = before + 64 * 2**20  # more than the process ever used
     np.ones(size, np.uint8)
     assert resources.peak_bytes() >= size
 

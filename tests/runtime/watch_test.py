@@ -1,10 +1,10 @@
-"""Who is dead and who hangs, by what each process said last."""
+"""Dead and hanging processes, judged by each process's last message."""
 
 from atlas_jax.runtime import watch
 
 
 def _judge(sayings, hang_seconds=100, dead_seconds=10, processes=1):
-    """The first verdict over (now, {process: (count, position)})."""
+    """The first reason to end, over (now, {process: (count, position)})."""
     watching = watch.Watch(hang_seconds, dead_seconds, processes=processes)
     for now, said in sayings:
         told = {process: f'{count} {position} host{process}' for process, (count, position) in said.items()}

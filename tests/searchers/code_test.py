@@ -9,14 +9,14 @@ from atlas_jax.searchers import code as code_lib
 
 
 def rows_of(count: int, dim: int, seed: int = 0) -> np.ndarray:
-    """Rows [count, dim] float32 with a falling spectrum in a turned space, and a mean that is not 0."""
+    """Rows [count, dim] float32 with a falling spectrum in a rotated space, and a mean that is not 0."""
     generator = np.random.default_rng(seed)
     turned = np.linalg.qr(generator.standard_normal((dim, dim)))[0]
     return (generator.standard_normal((count, dim)) / (1 + np.arange(dim) / 4) @ turned + generator.standard_normal(dim)).astype(np.float32)
 
 
 def components_of(code: code_lib.Code, words: np.ndarray, count: int) -> np.ndarray:
-    """Codes [count, components] of packed words, by loops alone."""
+    """Unpacks codes [count, components] from words with plain loops."""
     found = np.zeros((count, code.planes[0]))
     for row in range(count):
         column = 0
@@ -31,7 +31,7 @@ def components_of(code: code_lib.Code, words: np.ndarray, count: int) -> np.ndar
 def test_bits_go_where_they_reduce_the_error_most():
     variances = np.array([9, 4, 1, .01])
     assert code_lib._shared(1, variances, variances).tolist() == [1, 0, 0, 0]
-    # By deviation the bits are spread more evenly than by variance.
+    # Weighting by deviation spreads the bits more evenly than by variance.
     by_variance, by_deviation = (code_lib._shared(8, variances, weight) for weight in (variances, np.sqrt(variances)))
     assert by_variance.sum() == by_deviation.sum() == 8 and by_variance[0] > by_deviation[0] and by_deviation[2] > by_variance[2]
     assert code_lib._shared(24, variances, variances).tolist() == [6, 6, 6, 6]

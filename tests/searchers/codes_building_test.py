@@ -1,4 +1,4 @@
-"""Making the codes of an index: growth, deletions, the measured recall and its limit, and what is too small."""
+"""Making the codes of an index: growth, deletions, the measured recall and its limit, and indexes that are too small."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from atlas_jax.searchers import code as code_lib
 from atlas_jax.searchers import codes_building, codes_files
 from tests.testing import codes as given
 
-SETTINGS = codes_building.Settings(bytes_a_row=8, rescore=40, min_recall=0)
+SETTINGS = codes_building.CodesSettings(bytes_a_row=8, rescore=40, min_recall=0)
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +115,7 @@ def test_few_passages_are_one_line(tmp_path):
                                              ({'sample': 0}, 'sample is 0'), ({'min_recall': 1.5}, 'min_recall is 1.5')])
 def test_settings_out_of_range_are_named(change, message):
     with pytest.raises(errors.ConfigError, match=message):
-        codes_building.Settings(**change)
+        codes_building.CodesSettings(**change)
 
 
 def test_a_sample_is_spread_over_the_index_and_leaves_deleted_rows_out(tmp_path):

@@ -10,13 +10,15 @@ import pytest
 
 from atlas_jax import errors, partitioning
 from atlas_jax.index import verification
+from atlas_jax.io import checksum
 from atlas_jax.io.folder import Folder
+from atlas_jax.io.versioned_folder import Damage
 from atlas_jax.searchers import code as code_lib
 from atlas_jax.searchers import codes as codes_lib
 from atlas_jax.searchers import codes_building, codes_files
 from tests.testing import codes as given
 
-SETTINGS = codes_building.Settings(bytes_a_row=8, rescore=40, min_recall=0)
+SETTINGS = codes_building.CodesSettings(bytes_a_row=8, rescore=40, min_recall=0)
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +26,7 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(codes_files, 'PART_ROWS', 64)
 
 
-def made(path, rows: int, settings: codes_building.Settings = SETTINGS):
+def made(path, rows: int, settings: codes_building.CodesSettings = SETTINGS):
     index, store = given.build(path, rows)
     codes_building.compress(index, settings, show_progress=False)
     return index, store
@@ -44,7 +46,7 @@ def test_every_range_of_rows_is_packed_from_its_own_first_row(tmp_path):
 
 
 def check_devices(folder, devices: int) -> None:
-    """Compares the arrays of so many devices, and what is found in them, with numpy."""
+    """Compares the arrays on this many devices, and search results from them, with numpy."""
     index, store = made(folder / 'index', 150)
     index.delete(['doc3', 'doc90'], store)
     saved = codes_files.open_for(index, 'max_inner_product')
@@ -108,7 +110,7 @@ def test_damage_is_found_with_its_rows(tmp_path):
     part = folder / description.parts[1].name
     content = part.read_bytes()
     part.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert codes_files.problems(index.path) == [(str(part), 'contents differ from those written', 64, 128)]
+    assert codes_files.problems(index.path) == [Damage(str(part), 'damaged (contents differ from those written)', 64, 128)]
     saved = codes_files.open_for(index, 'max_inner_product')
     with pytest.raises(errors.IndexFolderError, match='contents differ'):
         saved.rows(0, 150)
@@ -122,19 +124,18 @@ def test_damage_is_found_with_its_rows(tmp_path):
     (folder / description.code_file).write_bytes(b'nothing')
     with pytest.raises(errors.IndexFolderError, match=r'npz: damaged \(contents differ'):
         codes_files.open_for(index, 'max_inner_product')
-    assert [problem[1:] for problem in codes_files.problems(index.path)] == [('damaged (contents differ from those written)', 0, 0)]
+    assert [problem.what for problem in codes_files.problems(index.path)] == ['damaged (contents differ from those written)']
 
 
 @pytest.mark.parametrize('change, message', [
     ({'rows': 151}, 'its parts do not cover its rows'), ({'planes': [3, 61]}, r'planes \[3, 61\]'), ({'planes': [17] * 2}, 'planes'),
     ({'metric': 'distance'}, 'a metric'), ({'recall_at_20': 'all'}, 'a share'), ({'revision': True}, 'a whole number')])
 def test_a_manifest_that_somebody_made_is_refused(tmp_path, change, message):
-    from atlas_jax.io import manifest
     index, _ = made(tmp_path / 'index', 70)
     path = tmp_path / 'index' / 'codes' / 'manifest.json'
     body = json.loads(path.read_text()) | change
     del body['manifest_sha256']
-    path.write_text(json.dumps(body | {'manifest_sha256': manifest.digest(body)}))
+    path.write_text(json.dumps(body | {'manifest_sha256': checksum.json_sha256(body)}))
     with pytest.raises(errors.IndexFolderError, match=message):
         codes_files.read(index.path)
 

@@ -14,7 +14,7 @@ from atlas_jax.searchers.host_searcher import HostQueries
 from tests.testing import codes as given
 
 MESH = partitioning.make_mesh(devices=jax.devices()[:1])
-SETTINGS = codes_building.Settings(bytes_a_row=8, rescore=40, min_recall=0)
+SETTINGS = codes_building.CodesSettings(bytes_a_row=8, rescore=40, min_recall=0)
 CONFIG = SearchConfig('codes', rescore='host', rescore_candidates=60)
 
 
@@ -56,7 +56,7 @@ def test_more_passages_than_there_are_and_no_queries(index):
 
 
 def test_the_name_gives_the_searcher_also_of_several_indexes_and_beside_bm25(index, monkeypatch):
-    parts = [on_host.Part(index, python_types.SimpleNamespace(), first) for first in (0, 150)]
+    parts = [on_host.SearcherPart(index, python_types.SimpleNamespace(), first) for first in (0, 150)]
     assert isinstance(on_host.make(CONFIG, parts[:1], lambda: None, MESH), codes_on_host.CodesOnHost)
     both = on_host.make(CONFIG, parts, lambda: None, MESH).search(asked(3), 4)
     one = codes_on_host.make(index, MESH, CONFIG).search(asked(3), 2)

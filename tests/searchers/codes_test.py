@@ -43,7 +43,7 @@ def drawn(rows: int, seed: int = 0) -> tuple[types.Codes, np.ndarray]:
 
 @pytest.mark.parametrize('rows, candidates', [(40, 7), (40, 60), (2049, 5), (20_000, 9)])
 def test_candidates_are_those_of_a_sort(rows, candidates, monkeypatch):
-    monkeypatch.setattr(codes, '_CHUNK_BYTES', 4 * 3 * 32 * 128)  # of 128 words and 3 queries: 20,000 rows are four chunks and a rest
+    monkeypatch.setattr(codes, '_CHUNK_BYTES', 4 * 3 * 32 * 128)  # chunks of 128 words, 3 queries: 20,000 rows are four chunks and a rest
     found, values = drawn(rows)
     queries = np.random.default_rng(1).integers(-4, 5, (3, 6)).astype(np.float32)
     estimates = np.nan_to_num(values @ queries.T, nan=-np.inf)  # [rows, 3]
@@ -104,7 +104,7 @@ def test_candidates_are_scored_by_the_embeddings():
     result = codes.search(found, arrays, jnp.asarray(queries), 5, MESH, candidates=200)
     np.testing.assert_array_equal(result.passage_ids, ids)
     np.testing.assert_allclose(result.scores, scores, rtol=1e-5)
-    # More passages than candidates were asked for: all of them are scored.
+    # More passages than candidates are requested: all of them are scored.
     assert np.isfinite(codes.search(found, arrays, jnp.asarray(queries), 50, MESH, candidates=1).scores).all()
 
 

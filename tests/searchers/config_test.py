@@ -14,10 +14,11 @@ def test_options_that_make_no_sense_are_refused(wrong):
 
 
 def test_a_name_stands_for_its_options():
-    assert config.of('int8') == config.SearchConfig(searcher='int8') and config.of(None) == config.SearchConfig()
+    assert config.as_search_config('int8') == config.SearchConfig(searcher='int8')
+    assert config.as_search_config(None) == config.SearchConfig()
     given = config.SearchConfig('hybrid', dense_searcher='int8')
     assert config.SearchConfig('bm25', overlap=True) and config.SearchConfig(tokens='host', overlap=True)
-    assert config.of(given) is given and given.on_host and given.scans_int8
-    assert not config.of('bm25').scans_int8 and not config.of('approx').on_host
+    assert config.as_search_config(given) is given and given.on_host and given.scans_int8
+    assert not config.as_search_config('bm25').scans_int8 and not config.as_search_config('approx').on_host
     with pytest.raises(errors.ConfigError, match='choose one of exact, approx, int8, codes, scann, bm25, hybrid'):
-        config.of('faiss')
+        config.as_search_config('faiss')

@@ -15,7 +15,7 @@ def mesh():
 
 
 def made(rows, batch, dim=13, seed=0, whole_numbers=True):
-    """Embeddings and queries; of small whole numbers, so that products are exact and many tie."""
+    """Embeddings and queries of small whole numbers, so that products are exact and many tie."""
     generator = np.random.default_rng(seed)
     draw = (lambda shape: generator.integers(-2, 3, shape)) if whole_numbers else generator.standard_normal
     return draw((rows, dim)).astype(np.float32), generator.random(rows) < 0.8, draw((batch, dim)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Two result lists in one order: by ranks, by scaled scores, and what a side lacks."""
+"""Two result lists in one order: by ranks, by scaled scores, and with passages that one side lacks."""
 
 import numpy as np
 import pytest

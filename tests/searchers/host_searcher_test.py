@@ -1,5 +1,9 @@
 """Sorting, filtering and saving on the host, against a sort of all scores."""
 
+import dataclasses
+import json
+from typing import Annotated
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas_jax import partitioning
-from atlas_jax.io import schema
+from atlas_jax.io import checksum, schema
+from atlas_jax.io.folder import Folder
 from atlas_jax.searchers import host_searcher
 
 
@@ -60,7 +65,7 @@ def test_fetching_goes_on_until_enough_are_valid(data, rows, batch, top_k, exclu
     expected = by_sorting_scores(scores, valid, top_k, ids)
     padding = ((0, 0), (0, top_k - expected[0].shape[1]))
     np.testing.assert_array_equal(found.scores, np.pad(expected[0], padding, constant_values=-np.inf))
-    # Among equal scores a search that stops early may have fetched any of them; what is found is never deleted or excluded.
+    # Among equal scores a search that stops early may have fetched any of them; results are never deleted or excluded.
     is_found = np.isfinite(found.scores)
     assert valid[found.passage_ids[is_found]].all() and not host_searcher.is_excluded(found.passage_ids, ids)[is_found].any()
     assert asked == sorted(asked) and asked[-1] <= rows
@@ -78,21 +83,39 @@ def test_results_are_laid_out_for_a_step():
     assert isinstance(placed.scores, jax.Array) and placed.passage_ids.tolist() == [[5, 3]]
 
 
-FIELDS = {'leaves': schema.Integer(0, 9)}
+@dataclasses.dataclass(frozen=True)
+class Saved(host_searcher.SavedFiles):
+    leaves: Annotated[int, schema.Integer(0, 9)]
+
+
+KIND = host_searcher.saved_kind(Saved, 'a tree searcher')
 
 
 def test_a_saved_folder_is_whole_and_of_one_version(tmp_path):
     folder = tmp_path / 'searcher'
-    assert host_searcher.read_saved(folder, {'digest': 'a'}, FIELDS) is None
-    host_searcher.write_saved(folder, {'digest': 'a', 'leaves': 3}, lambda place: (place / 'tree').write_text('first'))
-    assert host_searcher.read_saved(folder, {'digest': 'a'}, FIELDS)['leaves'] == 3
-    assert host_searcher.read_saved(folder, {'digest': 'b'}, FIELDS) is None
+    assert host_searcher.read_saved(folder, KIND, digest='a') is None
+    host_searcher.write_saved(folder, KIND, lambda place: (place / 'tree').write_text('first'), digest='a', leaves=3)
+    assert host_searcher.read_saved(folder, KIND, digest='a').leaves == 3
+    assert host_searcher.read_saved(folder, KIND, digest='b') is None
     with pytest.raises(ZeroDivisionError):
-        host_searcher.write_saved(folder, {'digest': 'b'}, lambda place: 1 / 0)
-    assert host_searcher.read_saved(folder, {'digest': 'a'}, FIELDS) is None and not folder.exists()  # built again by the next search
-    host_searcher.write_saved(folder, {'digest': 'b', 'leaves': 4}, lambda place: (place / 'tree').write_text('second'))
-    assert (folder / 'tree').read_text() == 'second'
-    for content in ('{', '[]', '{"version": 99, "digest": "b", "leaves": 3}', '{"version": 1, "digest": "b"}',
-                    '{"version": 1, "digest": "b", "leaves": "3"}', '[' * 9999):
+        host_searcher.write_saved(folder, KIND, lambda place: 1 / 0, digest='b')
+    assert host_searcher.read_saved(folder, KIND, digest='a') is None and not folder.exists()  # built again by the next search
+    host_searcher.write_saved(folder, KIND, lambda place: (place / 'tree').write_text('second'), digest='b', leaves=4)
+    assert (folder / 'tree').read_text() == 'second' and host_searcher.saved_damage(Folder(folder), KIND) == []
+    for content in ('{', '[]', '{"version": 99, "digest": "b", "leaves": 3}', '{"version": 2, "digest": "b"}', '[' * 9999,
+                    signed(digest='b', leaves='3', files={}), signed(digest='b', leaves=3, files={'../tree': [1, 'a' * 64]})):
         (folder / host_searcher.SAVED_FILE).write_text(content)
-        assert host_searcher.read_saved(folder, {'digest': 'b'}, FIELDS) is None
+        assert host_searcher.read_saved(folder, KIND, digest='b') is None
+        assert len(host_searcher.saved_damage(Folder(folder), KIND)) == 1
+
+
+def signed(**body) -> str:
+    body = {'version': 2, **body}
+    return json.dumps({**body, 'sha256': checksum.json_sha256(body)})
+
+
+def test_a_folder_without_checksums_is_built_again_and_no_damage(tmp_path, capsys):
+    (tmp_path / host_searcher.SAVED_FILE).write_text('{"version": 1, "digest": "a", "leaves": 3}')
+    assert host_searcher.read_saved(tmp_path, KIND, digest='a') is None
+    assert 'searcher format 1, this version of atlas_jax reads 2; the searcher is built again' in capsys.readouterr().err
+    assert host_searcher.saved_damage(Folder(tmp_path), KIND) == []

@@ -1,4 +1,4 @@
-"""Search in int8 on one device, against a sort: few rows, principal components, an int8 index itself."""
+"""Search in int8 on one device, against a sort: few rows, principal components, and an int8 index."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Searchers of the host combined: fusion, several indexes; opened if they were saved, else built."""
+"""Searchers of the host combined: fusion, several indexes, saved ones opened and others built."""
 
 import dataclasses
 import pathlib
@@ -76,7 +76,7 @@ class FakeStore(list):
 def fake_part(path, first_row=0):
     generator = np.random.default_rng(first_row)
     store = FakeStore(Passage(f'd{row}', '', '', text) for row, text in enumerate(TEXTS))
-    return on_host.Part(FakeIndex(path, generator.standard_normal((7, 5)).astype(np.float32), ~VALID), store, first_row)
+    return on_host.SearcherPart(FakeIndex(path, generator.standard_normal((7, 5)).astype(np.float32), ~VALID), store, first_row)
 
 
 def knowledge_of(parts):

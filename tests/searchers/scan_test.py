@@ -18,7 +18,7 @@ MESH = partitioning.make_mesh(devices=jax.devices()[:1])
 def test_two_levels_give_ties_to_the_lower_row(rows, top_k, platform, monkeypatch):
     monkeypatch.setattr(partitioning, 'platform', lambda: platform)
     scores = np.random.default_rng(rows).integers(-2, 3, (rows, 5)).astype(np.float32)
-    scores[:, 2], scores[-1, 3] = -np.inf, 9  # nothing valid; the best is the very last
+    scores[:, 2], scores[-1, 3] = -np.inf, 9  # nothing valid; the best is the last row
     found, places = scan.stable_top_k(jnp.asarray(scores), top_k)
     expected = np.argsort(-scores, axis=0, kind='stable')[:top_k].T
     np.testing.assert_array_equal(places, expected)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.io import atomic
+from atlas_jax.io import versioned_folder
+from atlas_jax.io.folder import Folder
 from atlas_jax.searchers import config, host_searcher, scann
 from atlas_jax.searchers.host_searcher import HostQueries
 from tests.searchers.host_searcher_test import by_sorting_scores, small_vectors
@@ -46,6 +47,12 @@ def test_scann_opens_what_it_saved_for_that_version_alone(tmp_path):
     assert scann.open_saved(tmp_path / 'moved', 'version-1', valid) is None
 
 
+def describe(folder, parameters):
+    """Writes the description of the files that are there, with right checksums."""
+    files = versioned_folder.listed(Folder(folder))
+    scann.KIND.write(Folder(folder), scann.SavedScann('a', files, False, parameters))
+
+
 ASSET = 'assets {\n  asset_type: DATASET_NPY\n  asset_path: "dataset.npy"\n}\n'
 
 
@@ -59,8 +66,7 @@ def test_scann_is_not_given_what_it_did_not_write(tmp_path, monkeypatch, assets,
     (tmp_path / file).touch()
     if assets is not None:
         (tmp_path / 'scann_assets.pbtxt').write_text(assets)
-    parameters = scann.parameters_for(9)
-    atomic.write_json(tmp_path / host_searcher.SAVED_FILE, {'version': 1, 'digest': 'a', 'cosine': False, 'parameters': parameters})
+    describe(tmp_path, scann.parameters_for(9))
     assert scann.open_saved(tmp_path, 'a', np.ones(9, bool)) is None
 
 
@@ -69,7 +75,7 @@ def test_a_description_of_other_fields_is_no_searcher(tmp_path, monkeypatch, par
     monkeypatch.setattr(scann, '_package', lambda: pytest.fail('opened'))
     (tmp_path / 'dataset.npy').touch()
     (tmp_path / 'scann_assets.pbtxt').write_text(ASSET)
-    atomic.write_json(tmp_path / host_searcher.SAVED_FILE, {'version': 1, 'digest': 'a', 'cosine': False, 'parameters': parameters})
+    describe(tmp_path, parameters)
     assert scann.open_saved(tmp_path, 'a', np.ones(9, bool)) is None
 
 

@@ -1,4 +1,4 @@
-"""The answer step on a tiny Atlas: one program, beams with a forced prefix, scores and attribution of what is returned."""
+"""The answer step on a tiny Atlas: one program, beams with a forced prefix, scores and attribution."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ PROMPT_LENGTHS = np.array([2, 0, 1, 2], np.int32)
 
 def _spec(known):
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
-    return spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(known), batch_size=4)
+    return spec_lib.make_step_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(known), batch_size=4)
 
 
 @pytest.fixture(scope='module')

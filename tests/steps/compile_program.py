@@ -10,7 +10,7 @@ import re
 import sys
 from unittest import mock
 
-from atlas_jax.planning import slices
+from atlas_jax.apps.planning import slices
 
 # Run on eight CPU devices by tests/multidevice (train_step_test, search_test, embed_test) and by tests/multihost/train_test.py.
 RUN_ELSEWHERE = {'answer', 'search', 'index', 'refresh', 'search by codes', 'search by codes on the host'}
@@ -27,7 +27,7 @@ def found_in(step, kind: str, chips: int) -> str:
         kernels = f'kernels={len(ATTENTION_KERNELS.findall(text))}'
         if kind == 'cpu':
             return kernels
-        from atlas_jax.planning import compiled
+        from atlas_jax.apps.planning import compiled
         cost = compiled.cost(text, chips, lambda group: 1.0, slices.parse('v4:2x2x1').rates)
         return f'{kernels} gathers={cost.asynchronous["all-gather"] / max(cost.moved["all-gather"], 1.0):.3f}'
     import jax.export
@@ -44,10 +44,10 @@ def main(kind: str) -> None:
     from jax._src.cudnn import fused_attention_stablehlo
 
     from atlas_jax import partitioning, types
+    from atlas_jax.apps.planning import planned_steps, step_arguments
+    from atlas_jax.apps.planning import workload as workload_lib
     from atlas_jax.index import embed
     from atlas_jax.models import atlas, contriever, t5
-    from atlas_jax.planning import steps
-    from atlas_jax.planning import workload as workload_lib
     from atlas_jax.searchers.config import SearchConfig
     from atlas_jax.steps import eval as eval_step
     from atlas_jax.steps import spec as spec_lib
@@ -60,7 +60,7 @@ def main(kind: str) -> None:
         atlas.InputConfig(text_max_tokens=64, query_max_tokens=16, target_max_tokens=8), n_context=2)
     shape = (1, 2, 2) if kind == 'tpu' else (2, 2, 2)
     attention = 'plain' if kind == 'cpu' else 'flash'
-    if kind == 'cuda':  # jax asks which cuDNN is installed, and there is none
+    if kind == 'cuda':  # jax asks for the installed cuDNN, which is missing here
         fused_attention_stablehlo.cuda_versions = mock.Mock(cudnn_get_version=lambda: 91000)
     devices = slices.devices(slices.parse('v4:2x2x1')) if kind == 'tpu' else jax.devices()
     mesh = partitioning.make_mesh(shape, devices)
@@ -69,7 +69,7 @@ def main(kind: str) -> None:
         lower_for='gpu' if kind == 'cuda' else None, dropout_rate=0.0 if kind == 'cuda' else None,
         distill=spec_lib.DistillConfig(retriever_n_context=3), step=spec_lib.StepConfig(attention=attention, compute_dtype='bfloat16'))
 
-    def compiled(name: str, step: steps.Step) -> None:
+    def compiled(name: str, step: planned_steps.PlannedStep) -> None:
         if kind != 'cpu' or name.removesuffix(' 0') not in RUN_ELSEWHERE:
             print(name, found_in(step, kind, len(devices)), flush=True)
 
@@ -82,20 +82,20 @@ def main(kind: str) -> None:
                           'index': {'mesh_shape': None}}.items():
         planned = dataclasses.replace(workload, **{'kind': name, **changes})
         on = embed.encoder_mesh(devices) if name == 'index' else mesh
-        for number, step in enumerate(steps.steps_of(planned, on)):
+        for number, step in enumerate(planned_steps.steps_of(planned, on)):
             compiled(f'{name} {number}', step)
     answering = dataclasses.replace(workload, kind='answer')
-    spec = steps.make_spec(answering, mesh)
-    compiled('eval', steps.Step(eval_step.make_eval_step(spec), steps.answer_arguments(answering, spec), None))
+    spec = planned_steps.make_planned_spec(answering, mesh)
+    compiled('eval', planned_steps.PlannedStep(eval_step.make_eval_step(spec), step_arguments.answer_arguments(answering, spec), None))
 
-    spec = steps.make_spec(workload, mesh)
-    state, _, knowledge = steps.train_arguments(workload, spec)
+    spec = planned_steps.make_planned_spec(workload, mesh)
+    state, _, knowledge = step_arguments.train_arguments(workload, spec)
     refresher = refresh.Refresher(spec, refresh.RefreshConfig(rolling_fraction=0.5, block_passages=8), 1024,
                                   workload_lib.token_lengths(workload))
     index = types.required(knowledge.index)
     start = jax.ShapeDtypeStruct((), 'int32')
     arguments = ([(index.embeddings, index.scales)], state.params['retriever'], knowledge.retriever_table, start, None)
-    compiled('refresh', steps.Step(refresher.program, arguments, None))
+    compiled('refresh', planned_steps.PlannedStep(refresher.program, arguments, None))
 
 
 if __name__ == '__main__':

@@ -73,7 +73,7 @@ def _spread(spec: spec_lib.StepSpec, offset: int) -> jax.sharding.NamedSharding:
 
 def spec() -> spec_lib.StepSpec:
     lengths = types.TokenLengths(*(jnp.arange(3, 9),) * 2, jnp.arange(2, 5))
-    return spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, partitioning.make_mesh(devices=jax.devices()[:1]), lengths, 2)
+    return spec_lib.make_step_spec(tiny.config(), tiny.SEGMENTS, partitioning.make_mesh(devices=jax.devices()[:1]), lengths, 2)
 
 
 def test_a_program_takes_the_spec_then_what_is_fixed_then_arrays():

@@ -20,7 +20,7 @@ STATISTICS = ('normssum', 'probsavg', 'probswoquery', 'probsnosep')
 
 def _spec(known, n_context=3, size=4, **options):
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
-    spec = spec_lib.make_spec(tiny.config(n_context), tiny.SEGMENTS, mesh, tiny.lengths(known), size, **options)
+    spec = spec_lib.make_step_spec(tiny.config(n_context), tiny.SEGMENTS, mesh, tiny.lengths(known), size, **options)
     return dataclasses.replace(spec, read=spec.read[-1:], embedded=spec.embedded[-1:])  # one capacity: half the compilation
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from atlas_jax import partitioning
+from atlas_jax.answering import closed_book, prepare
 from atlas_jax.corpus.passages import Passage
 from atlas_jax.decoding import DecodingConfig
 from atlas_jax.steps import answer as answer_step
-from atlas_jax.steps import evidence, prepare, read, retrieve
+from atlas_jax.steps import evidence, read, retrieve
 from atlas_jax.steps import score as score_step
 from atlas_jax.steps import spec as spec_lib
 from tests.testing import tiny, tiny_run
@@ -27,7 +28,7 @@ def asked():
     examples = [dataclasses.replace(example, passages=[Passage(f'p{place}', f'thing {place}', '', texts[(number + place) % 5])
                                                        for place in range(N - (number == 1))])
                 for number, example in enumerate(tiny_run.examples(atlas, 2))]
-    prepared = prepare.prepare(atlas, examples, None, N, 2, use_file_passages=True)
+    prepared = prepare.prepare_examples(atlas, examples, None, N, 2, use_file_passages=True)
     params = atlas.device_params()
     step = answer_step.make_answer_step(prepared.spec, DecodingConfig(num_beams=2), 'passages')
     [(_, answered)] = prepared.run(step, params, examples, 2)
@@ -36,7 +37,7 @@ def asked():
 
 def scored(atlas, params, examples, tokens, n) -> np.ndarray:
     """The log likelihood of tokens [batch, length], eos included, from a full run over the examples' own passages."""
-    prepared = prepare.prepare(atlas, examples, None, n, len(examples), use_file_passages=n > 0)
+    prepared = prepare.prepare_examples(atlas, examples, None, n, len(examples), use_file_passages=n > 0)
     batch, _ = prepared.batch(examples, len(examples), params)
     weights = evidence.counted(tokens, None, atlas.config.reader.eos_id).astype(np.float32)
     batch = batch.replace(choice_tokens=tokens[:, None], choice_weights=weights[:, None])
@@ -74,7 +75,7 @@ def test_attention_by_token_adds_up_to_that_by_passage(asked):
 def test_closed_book_equals_a_full_run_without_passages(asked):
     atlas, params, examples, answered = asked
     tokens = answered.tokens[:, 0]
-    closed = evidence.ClosedBook(atlas, examples, 2).log_likelihoods(params, examples, tokens)
+    closed = closed_book.ClosedBook(atlas, examples, 2).log_likelihoods(params, examples, tokens)
     np.testing.assert_allclose(closed, scored(atlas, params, examples, tokens, 0), atol=1e-5)
     assert np.abs(closed - answered.evidence.log_likelihood).min() > 1e-3
 
@@ -88,11 +89,11 @@ def test_what_counts_is_after_the_prefix_and_up_to_the_first_eos():
 
 def test_a_step_is_not_taken_for_one_of_other_evidence(asked):
     atlas, _, examples, _ = asked
-    spec = prepare.prepare(atlas, examples, None, N, 2, use_file_passages=True).spec
+    spec = prepare.prepare_examples(atlas, examples, None, N, 2, use_file_passages=True).spec
     plain, explained = (answer_step.step_for(spec, 2, DecodingConfig(), wanted) for wanted in ('nothing', 'passages'))
     assert plain is not explained and answer_step.step_for(spec, 2, DecodingConfig()) is plain
     # One for larger batches would compute on its empty room, and one that is heard calls the host.
-    one = prepare.prepare(atlas, examples[:1], None, N, 1, use_file_passages=True).spec
+    one = prepare.prepare_examples(atlas, examples[:1], None, N, 1, use_file_passages=True).spec
     assert answer_step.step_for(one, 1, DecodingConfig()) is not plain
     assert answer_step.step_for(spec, 2, DecodingConfig(), heard=True) is not plain
 
@@ -100,7 +101,7 @@ def test_a_step_is_not_taken_for_one_of_other_evidence(asked):
 def test_short_and_long_answers_of_a_wide_program():
     """A wide program reads short answers narrower; an answer among others that is longer takes all of them the wide way."""
     known = jax.tree.map(jnp.asarray, tiny.knowledge())
-    spec = spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, partitioning.make_mesh(devices=jax.devices()[:1]), tiny.lengths(known),
+    spec = spec_lib.make_step_spec(tiny.config(), tiny.SEGMENTS, partitioning.make_mesh(devices=jax.devices()[:1]), tiny.lengths(known),
                               batch_size=2)
     params, batch = tiny.params(), jax.tree.map(jnp.asarray, tiny.batch(2))
 

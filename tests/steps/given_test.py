@@ -18,7 +18,7 @@ LENGTHS = np.array([5, 7, 13, 31])
 
 
 def make(distill=None, n_context: int = 2, **options) -> spec_lib.StepSpec:
-    return given.make_spec(tiny.config(n_context), None, MESH, LENGTHS, LENGTHS + 2, 3, distill, **options)
+    return given.make_given_spec(tiny.config(n_context), None, MESH, LENGTHS, LENGTHS + 2, 3, distill, **options)
 
 
 def batch_of(lengths) -> types.Batch:
@@ -44,7 +44,7 @@ def test_re_ranking_is_refused():
 
 
 def test_a_closed_book_takes_its_input_as_it_is():
-    spec = given.make_spec(tiny.config(0), None, MESH, LENGTHS, LENGTHS, 3)
+    spec = given.make_given_spec(tiny.config(0), None, MESH, LENGTHS, LENGTHS, 3)
     inputs = given.inputs_of(batch_of([[4], [7], [0]]), spec, None, never, never)
     assert inputs.retrieved is None and inputs.reader_lengths.tolist() == [[4], [7], [0]]
 

@@ -7,7 +7,7 @@ import pytest
 from atlas_jax import types
 from atlas_jax.decoding import decoders
 from atlas_jax.steps import quotes
-from atlas_jax.tokenizers.t5 import T5Tokenizer
+from atlas_jax.tokenizers.t5_tokenizer import T5Tokenizer
 from tests.testing import tiny_tokenizers
 
 

@@ -31,7 +31,7 @@ def known():
 
 
 def spec_of(known, search, distill=None):
-    return spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, MESH, tiny.lengths(known), 4, distill, search=search)
+    return spec_lib.make_step_spec(tiny.config(), tiny.SEGMENTS, MESH, tiny.lengths(known), 4, distill, search=search)
 
 
 def find(params, known, search, batch, retrieved=None):
@@ -61,7 +61,7 @@ def test_candidates_are_put_in_the_order_of_fresh_embeddings(params, known):
     assert spec.candidates == 17 and spec.top_k == 3
     candidates = find(params, known, SearchConfig(), batch)
     assert candidates.passage_ids.shape == (4, 3)
-    wide = spec_lib.make_spec(tiny.config(17), tiny.SEGMENTS, MESH, tiny.lengths(known), 4, None)
+    wide = spec_lib.make_step_spec(tiny.config(17), tiny.SEGMENTS, MESH, tiny.lengths(known), 4, None)
     candidates = jax.device_get(jax.jit(lambda p, b, k: retrieve.find(p, b, k, wide))(params['retriever'], batch, known))
     table = jax.tree.map(np.asarray, known.retriever_table)
     rows = np.array([[2, *table.tokens[row, :table.lengths[row]], 3][:37] for row in range(len(table.lengths))], dtype=object)

@@ -23,7 +23,7 @@ LETTERS = (CHOICES > 0) & (np.arange(4) == 1)
 def test_every_choice_as_if_scored_alone():
     known = jax.tree.map(jnp.asarray, tiny.knowledge())
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
-    spec = spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(known), batch_size=3)
+    spec = spec_lib.make_step_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(known), batch_size=3)
     params = tiny.params()
     batches = [jax.tree.map(jnp.asarray, dataclasses.replace(tiny.batch(3), choice_tokens=CHOICES, choice_weights=weights))
                for weights in ((CHOICES > 0).astype(np.float32), LETTERS.astype(np.float32))]

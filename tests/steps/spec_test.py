@@ -17,7 +17,7 @@ LENGTHS = types.TokenLengths(np.array([3, 11, 17, 29]), np.array([5, 7, 19, 23])
 
 
 def make(n_context: int = 3, batch_size: int = 5, **options) -> spec_lib.StepSpec:
-    return spec_lib.make_spec(tiny.config(n_context), tiny.SEGMENTS, MESH, LENGTHS, batch_size, **options)
+    return spec_lib.make_step_spec(tiny.config(n_context), tiny.SEGMENTS, MESH, LENGTHS, batch_size, **options)
 
 
 def test_what_is_computed_again_depends_on_the_platform():
@@ -105,7 +105,7 @@ def test_a_kernel_that_does_not_hold_the_inputs_is_refused():
     long = dataclasses.replace(tiny.config(), inputs=atlas.InputConfig(text_max_tokens=600, query_max_tokens=11))
     lengths = dataclasses.replace(LENGTHS, reader_passages=np.array([599]))
     with pytest.raises(errors.ConfigError, match='does not hold reader inputs of 600 tokens'):
-        spec_lib.make_spec(long, tiny.SEGMENTS, MESH, lengths, 1, step=spec_lib.StepConfig(attention='flash'))
+        spec_lib.make_step_spec(long, tiny.SEGMENTS, MESH, lengths, 1, step=spec_lib.StepConfig(attention='flash'))
 
 
 def test_the_platform_that_is_lowered_for_decides_the_attention():
@@ -114,7 +114,7 @@ def test_the_platform_that_is_lowered_for_decides_the_attention():
         lowered = make(lower_for=platform)
         assert lowered.platform == platform and lowered.flash and lowered != make() and lowered.reader.unroll == 1
     assert not make(lower_for='gpu', step=spec_lib.StepConfig(attention='plain')).flash
-    # The tiny reader's heads of 7 are none that cuDNN takes.
+    # cuDNN does not take the tiny reader's heads of 7.
     with pytest.raises(errors.ConfigError, match=r'cuDNN takes bfloat16 without dropout .* float32, dropout 0.0 and 7; set compute_dtype'):
         make(lower_for='gpu', step=spec_lib.StepConfig(attention='flash'))
 

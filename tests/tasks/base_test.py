@@ -1,4 +1,4 @@
-"""Any task from text to text: query and target are the row's own."""
+"""The text-to-text task takes query and target from the row."""
 
 import pytest
 

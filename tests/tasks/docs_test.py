@@ -17,7 +17,7 @@ def test_the_line_gives_this_query_and_target(name):
     row, query, target = re.search(r'```json\n(.*?)\n```\n- query `(.*?)`.*?\n- target `(.*?)`', SECTIONS[name], re.DOTALL).groups()
     example = registry.make(name).example(json.loads(row), 0)
     if registry.make(name).draws:
-        # Other words may be taken out than the page shows, but as many.
+        # As many words are masked as on the page, perhaps others.
         assert example.query.count('<extra_id_') == example.target.count('<extra_id_') == 1
         assert len(example.query.split()) + len(example.target.split()) == len(json.loads(row)['text'].split()) + 2
     else:

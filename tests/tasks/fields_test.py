@@ -1,4 +1,4 @@
-"""Checks of a row's fields: the first wrong one is named, with what was found."""
+"""Checks of a row's fields name the first wrong one and its value."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Span corruption: query and target give the text back, and as much is taken out as was asked for."""
+"""Span corruption: query and target give the text back, and the right share is masked."""
 
 import re
 

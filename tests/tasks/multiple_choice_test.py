@@ -1,4 +1,4 @@
-"""Orders of the options and what they say together, as the original computes it."""
+"""Orders of the options, and their averaged probabilities as in the original."""
 
 import json
 import pathlib

@@ -18,7 +18,7 @@ _CHANGED = {'qa': {'draw_target': True}, 'kilt': {'draw_target': True}, 'mlm': {
 def test_equals_the_original(case):
     example = registry.make(case['task']).example(case['example'], 5)
     if case['task'] == 'section':
-        # Recorded with a least number of words; a row without section is left out by both.
+        # Recorded with min_words; both leave out rows without a section.
         task = registry.make('section', min_words=len(case['example']['text'].split()) + 1)
         assert case['output'] is None and task.example(case['example'], 5) is None
         assert (example is None) == ('section' not in case['example'])

@@ -1,4 +1,4 @@
-"""Reading a file of examples: what is counted, left out, refused."""
+"""Reading a file of examples counts rows, leaves some out and refuses mistakes."""
 
 import dataclasses
 import gzip
@@ -37,7 +37,7 @@ def test_several_files_are_read_as_one(tmp_path, file, capsys):
     assert [(each.example_id, each.file, each.line, each.answers) for each in examples] == [
         (0, str(first), 2, ['false']), (1, str(zipped), 1, ['REFUTES']), (2, str(zipped), 2, ['REFUTES'])]
     assert capsys.readouterr().out == f'{first}: not read: the fields extra\n'
-    # The first rows of all files together; what is behind them is not read, and may be broken.
+    # The first rows of all files together; later rows are not read, and may be broken.
     broken = file('{"input": "c9"', name='broken.jsonl')
     assert len(task_lib.read_examples([first, zipped, broken], kilt.KiltTask(), max_rows=2)) == 2
     task_lib.check_rows([first, zipped], kilt.KiltTask(), max_rows=2)
@@ -92,7 +92,7 @@ def test_a_plain_question_becomes_an_example():
 def test_fields_without_a_use_are_named_once(file, capsys):
     path = file('{"question": "q", "answers": ["a"], "gold_docid": "x", "id": 3}', '{"question": "q", "answers": ["a"], "gold_docid": "x"}')
     task_lib.read_examples(path, qa.QATask())
-    assert capsys.readouterr().out == f'{path}: not read: the fields gold_docid\n'  # an id names the row where rows are chosen
+    assert capsys.readouterr().out == f'{path}: not read: the fields gold_docid\n'  # an id names the row when rows are selected
     task_lib.read_examples(file('{"question": "q", "answers": ["a"], "passages": [], "gold_docids": []}'), qa.QATask())
     assert capsys.readouterr().out == ''
 
@@ -122,6 +122,6 @@ def test_passages_of_beir_and_flashrag_are_not_retrieved_for_themselves(file):
 
 def test_a_search_is_for_the_question_with_the_prompt_of_the_task_or_as_it_is():
     task = qa.QATask()
-    assert task_lib.searched(task, 'who?', 3, with_prompt=True) == task_lib.ask(task, 'who?', 3)
-    plain = task_lib.searched(task, 'who?', 3, with_prompt=False)
+    assert task_lib.search_example(task, 'who?', 3, with_prompt=True) == task_lib.ask(task, 'who?', 3)
+    plain = task_lib.search_example(task, 'who?', 3, with_prompt=False)
     assert (plain.query, plain.question, plain.example_id) == ('who?', 'who?', 3) != (task_lib.ask(task, 'who?', 3).query, 'who?', 3)

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-# Of axe-core's four impacts; the others are advice.
+# Two of axe-core's four impacts; the others are advice.
 _FAILING = ('serious', 'critical')
 
 
@@ -16,11 +16,11 @@ def launched():
     """A browser. Skips where it is not installed, fails instead with ATLAS_JAX_REQUIRE_PACKAGES=1."""
     chromium = shutil.which('chromium') or shutil.which('chromium-browser')
     if chromium is None:
-        _missing('chromium is not installed: apt-get install chromium')
+        missing('chromium is not installed: apt-get install chromium')
     try:
         from playwright import sync_api
     except ImportError:
-        _missing('playwright is not installed: pip install ".[test]"')
+        missing('playwright is not installed: pip install ".[test]"')
     with sync_api.sync_playwright() as playwright:
         # Its own sandbox cannot be set up by root; what it opens is ours. A container's /dev/shm is often too small for it.
         browser = playwright.chromium.launch(executable_path=chromium, args=['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'])
@@ -28,7 +28,8 @@ def launched():
         browser.close()
 
 
-def _missing(reason):
+def missing(reason):
+    """Skips a test whose program is not installed; fails it with ATLAS_JAX_REQUIRE_PACKAGES=1."""
     if os.environ.get('ATLAS_JAX_REQUIRE_PACKAGES') == '1':
         pytest.fail(reason)
     pytest.skip(reason)

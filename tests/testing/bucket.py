@@ -21,7 +21,7 @@ _PAGE = 7  # objects of one answer to a list
 
 
 class Bucket(http.server.ThreadingHTTPServer):
-    """objects  {(bucket, name): (generation, bytes)}; buckets need not be made, but for `missing`, which is not there"""
+    """objects  {(bucket, name): (generation, bytes)}; every bucket exists except `missing`"""
 
     daemon_threads = True
 
@@ -101,7 +101,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._answer(404)
             return
         start, stop, prefix, delimiter = (query.get(name, '') for name in ('startOffset', 'endOffset', 'prefix', 'delimiter'))
-        found = {}  # what is listed: objects, and folders where a delimiter is given
+        found = {}  # lists objects, and folders if a delimiter is given
         for name in (name for owner, name in list(self.server.objects) if owner == bucket and name.startswith(prefix)):
             if name >= start and (not stop or name < stop):
                 end = name.find(delimiter, len(prefix)) if delimiter else -1

@@ -1,4 +1,4 @@
-"""An index of given embeddings, for tests of what is made from embeddings alone."""
+"""An index of given embeddings, for tests that need embeddings only."""
 
 import numpy as np
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+_SECONDS = 120
 KILLED, ENDED_BEFORE = -signal.SIGKILL, 3
 # What changes a folder. Everything else that a kill could come between reads, computes, or is one of these below.
 _CHANGES = ('replace', 'rename', 'unlink', 'rmdir', 'mkdir', 'fsync')
@@ -31,20 +32,26 @@ def run(function: Callable, *arguments: Any, kill_at: int | None = None, fail_at
     """Runs `function(*arguments)` in a new process.
 
     Args:
-      function: of a module, as processes pass it by name.
-      arguments: for it.
-      kill_at: number of the change of the disk before which the process is killed; None kills it never.
-      fail_at: number of the operation on files, reading included, that gives EIO; None lets none fail.
+      function: a function at the top of a module, because processes pass it by name.
+      arguments: the function's arguments.
+      kill_at: number of the change of the disk before which the process is killed; None never kills it.
+      fail_at: number of the operation on files, reading included, that gives EIO; None lets every operation succeed.
 
     Returns:
-      (exit code, what the function returned); its error with exit code 1; (KILLED, None) of a killed process; ENDED_BEFORE as the code of
-      one that ended before the fault that was ordered.
+      (exit code, what the function returned); its error with exit code 1; (KILLED, None) if it was killed; ENDED_BEFORE as the exit code
+      if it ended before the planned fault.
+
+    Raises:
+      TimeoutError: if it has not ended after two minutes.
     """
     receiver, sender = _context().Pipe(duplex=False)
     process = _context().Process(target=_child, args=(sender, function, arguments, kill_at, fail_at))
     process.start()
     sender.close()
     try:
+        if not receiver.poll(_SECONDS):
+            process.kill()
+            raise TimeoutError(f'{function.__name__}{arguments}: no end after {_SECONDS} seconds')
         answer = receiver.recv()
     except EOFError:
         answer = None

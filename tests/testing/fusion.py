@@ -13,7 +13,7 @@ def fid_logits(reader: t5.T5, params, stream: types.TokenStream, decoder_input_t
     Args:
       stream: whole examples, see models/fid.py.
       decoder_input_tokens: [batch, target_length] int32, targets shifted right.
-      n_context: as in `fid.fuse`.
+      n_context: see `fid.fuse`.
       dropout_key: None switches dropout off.
 
     Returns:

@@ -9,11 +9,12 @@ import threading
 
 import uvicorn
 
-from atlas_jax import api, errors
+from atlas_jax import errors
+from atlas_jax.answering import api
+from atlas_jax.apps.serving import app, holdings, request_limits, server
 from atlas_jax.corpus.passages import Passage
-from atlas_jax.knowledge.index import Found
-from atlas_jax.serving import app, holdings, limits, server
-from tests.serving import conftest
+from atlas_jax.knowledge.index_with_store import FoundPassage
+from tests.apps.serving import conftest
 
 APPLES = Passage('apples', 'Orchard handbook', 'Apples',
                  'The old apple trees behind the barn are Boskoop. They were planted in 1934 and are picked in the second week of October.')
@@ -64,7 +65,7 @@ class Reader(conftest.FakeAtlas):
             yield api.Answer(example.question, text, passages, confidence=self.confidence)
 
     def search(self, questions, index, top_k, search):
-        return [[Found(each, _score(question, each)) for each in self._found(question, index)[:top_k]] for question in questions]
+        return [[FoundPassage(each, _score(question, each)) for each in self._found(question, index)[:top_k]] for question in questions]
 
     def _found(self, question, index):
         return sorted(index.alive(), key=lambda each: -_score(question, each))
@@ -110,7 +111,7 @@ class Running:
     def __init__(self):
         readers = {'project': Reader(), 'calibrated': Reader(confidence=.83)}
         held = holdings.Holdings(readers, indexes(), examples=('Which apples grow behind the barn?', 'Who harvests the honey?'))
-        self.reader, self.service = held.models['project'], app.Service(held, conftest.TOKEN, limits.Limits(seconds=20))
+        self.reader, self.service = held.models['project'], app.Service(held, conftest.TOKEN, request_limits.Limits(seconds=20))
         self.service.ready = True
         self.service.batcher.start()
         self.port = 0

@@ -1,4 +1,4 @@
-"""The published files of the paper's runs, in miniature: questions about the things of tests/testing/tiny_run.py."""
+"""Miniature versions of the paper's published files: questions about the things in tests/testing/tiny_run.py."""
 
 import csv
 import dataclasses
@@ -8,10 +8,10 @@ import types
 
 import pytest
 
-from atlas_jax import api
+from atlas_jax.answering import api
+from atlas_jax.apps.datasets import convert_dataset
+from atlas_jax.apps.reproduce import recipes
 from atlas_jax.corpus import documents as documents_lib
-from atlas_jax.datasets import convert
-from atlas_jax.reproduce import recipes
 from tests.testing import tiny_run
 
 SUBJECTS = ('anatomy', 'virology')
@@ -20,13 +20,13 @@ _LABELS = ('SUPPORTS', 'REFUTES', 'NOT ENOUGH INFO')
 
 
 def colour(number: int) -> str:
-    """The colour of a thing."""
+    """Returns the colour of a thing."""
     return tiny_run.COLOURS[number % 7]
 
 
 def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Converts in one process, and holds back as many auxiliary questions as these files can spare."""
-    monkeypatch.setattr(convert, 'os', types.SimpleNamespace(**{**vars(convert.os), 'cpu_count': lambda: 1}))
+    """Converts in one process, and holds back few enough auxiliary questions for these small files."""
+    monkeypatch.setattr(convert_dataset, 'os', types.SimpleNamespace(**{**vars(convert_dataset.os), 'cpu_count': lambda: 1}))
     full = dataclasses.replace(recipes.RECIPES['mmlu_full'], options={'held_back': '2'})
     monkeypatch.setattr(recipes, 'RECIPES', {**recipes.RECIPES, 'mmlu_full': full})
 
@@ -58,7 +58,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
 
 
 def index(model: api.Atlas, folder: pathlib.Path) -> api.Index:
-    """The index of tiny_run, its passages with sections, which one task of pre-training needs."""
+    """Returns the index of tiny_run with sections in its passages, which one pre-training task needs."""
     documents = [documents_lib.Document(f'd{i}', f'thing {i}', 'colour', f'The thing {i} is {colour(i)} .') for i in range(23)]
     api.PassageStore.build(documents, folder / 'store', progress=False)
     return api.Index.build(api.PassageStore.open(folder / 'store'), model, folder / 'index', show_progress=False)
@@ -72,7 +72,7 @@ def _kilt(folder: pathlib.Path) -> None:
                 {'id': f'{task}{i}', 'input': f'what is thing {i} ?', 'output': [
                     {'answer': answers[i], 'provenance': [{'wikipedia_id': f'd{i}', 'title': f'thing {i}'}]}]} for i in numbers])
     for split, numbers in (('train', range(6)), ('dev', range(6, 9))):
-        # TriviaQA's own questions lie in its own files.
+        # TriviaQA's questions are in its own files.
         _lines(folder / f'triviaqa-{split}_id-kilt.jsonl', [
             {'id': f'tc_{i}', 'input': '', 'output': [{'answer': colour(i), 'provenance': [{'wikipedia_id': f'd{i}'}]}]} for i in numbers])
         _json(folder / f'wikipedia-{split}.json', {'Data': [

@@ -1,4 +1,4 @@
-"""Small files in publishers' formats (tests/fixtures/published), read by their sources and by the tasks."""
+"""Reads small files in publishers' formats (tests/fixtures/published) by their sources and by the tasks."""
 
 import contextlib
 import io
@@ -8,8 +8,7 @@ import pathlib
 import pytest
 
 from atlas_jax import errors
-from atlas_jax.datasets import registry
-from atlas_jax.datasets.source import Bad
+from atlas_jax.apps.datasets import known_datasets
 from atlas_jax.tasks import registry as tasks
 from atlas_jax.tasks import task as task_lib
 
@@ -17,22 +16,22 @@ FOLDER = pathlib.Path(__file__).parents[1] / 'fixtures' / 'published'
 
 
 def read(name: str, *files: str | pathlib.Path, **options) -> tuple[dict[str, list[dict]], list[str]]:
-    """Returns ({output: examples}, messages of what is bad) of files, which are relative to FOLDER."""
-    source = registry.SOURCES[name]
+    """Returns ({output: examples}, messages of bad parts) of files, which are relative to FOLDER."""
+    source = known_datasets.SOURCES[name]
     rows: dict[str, list[dict]] = {}
     bad = []
     for piece in source.pieces([FOLDER / file for file in files], {**source.options, **options}):
         for item in piece.read():
-            if isinstance(item, Bad):
-                bad.append(str(item.error))
+            if isinstance(item, errors.InputFileError):
+                bad.append(str(item))
             else:
                 rows.setdefault(item.output, []).append(json.loads(json.dumps(item.fields)))
     return rows, bad
 
 
 def asked(name: str, tmp_path: pathlib.Path, *files: str | pathlib.Path, **options) -> dict[str, list[task_lib.TaskExample]]:
-    """Returns the source's task's examples of each output, as the task reads them from a file; no field may be without use."""
-    source, made = registry.SOURCES[name], {}
+    """Returns the examples of each output, as the source's task reads them from a file; the task must use every field."""
+    source, made = known_datasets.SOURCES[name], {}
     rows, bad = read(name, *files, **options)
     assert not bad
     for output, examples in rows.items():
@@ -45,14 +44,14 @@ def asked(name: str, tmp_path: pathlib.Path, *files: str | pathlib.Path, **optio
 
 
 def refusal(name: str, *files: str | pathlib.Path, **options) -> str:
-    """Returns the message with which a source refuses files before any row is read, without FOLDER."""
-    source = registry.SOURCES[name]
+    """Returns the message, without FOLDER, with which a source refuses files before it reads any row."""
+    source = known_datasets.SOURCES[name]
     with pytest.raises(errors.UserError) as raised:
         source.pieces([FOLDER / file for file in files], {**source.options, **options})
     return str(raised.value).replace(f'{FOLDER}/', '')
 
 
 def lines(path: pathlib.Path, *rows: object) -> pathlib.Path:
-    """Writes JSON lines; a text stands as it is."""
+    """Writes JSON lines; texts are written unchanged."""
     path.write_text(''.join(f'{row if isinstance(row, str) else json.dumps(row)}\n' for row in rows), encoding='utf-8')
     return path

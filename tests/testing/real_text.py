@@ -6,7 +6,7 @@ import zipfile
 
 from hypothesis import strategies
 
-from atlas_jax.demo import packages
+from atlas_jax.apps.demo import packages
 
 # Special tokens, white space of every kind, characters that normalisation splits, joins, drops or turns into spaces.
 AWKWARD = (' ', '  ', '\n', '\t', '\r\n', '\x00', '\x1f', '\u200b', '\xa0', '\u2028', '\u3000', '\ufeff', '<extra_id_0>', '<extra_id_99>',

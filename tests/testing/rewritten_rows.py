@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from atlas_jax.index import building, index_manifest, shards, traces
+from atlas_jax.index import building, index_manifest, shards
 from atlas_jax.index.embedding_index import EmbeddingIndex
 from atlas_jax.io.folder import Folder
 
@@ -16,16 +16,16 @@ def rewrite_rows(path, start: int, embeddings: np.ndarray, generation: int, mode
     before, stop = index_manifest.read(folder), start + len(embeddings)
     revision, entries = before.revision + 1, []
     for first in range(start, stop, building.SHARD_ROWS):
-        name, part = building.shard_name(first, 'rewrite', revision), embeddings[first - start:first - start + building.SHARD_ROWS]
-        layout = shards.Layout(len(part), before.dim, before.dtype, min(building.CHUNK_ROWS, len(part)))
-        writer = shards.ShardWriter(folder / shards.FOLDER, name, layout)
+        name, part = index_manifest.shard_name(first, 'rewrite', revision), embeddings[first - start:first - start + building.SHARD_ROWS]
+        layout = shards.ShardLayout(len(part), before.dim, before.dtype, min(building.CHUNK_ROWS, len(part)))
+        writer = shards.ShardWriter(folder / index_manifest.SHARDS, name, layout)
         while (done := writer.next_row) < len(part):
             writer.write(*shards.encode(part[done:done + layout.chunk_rows], before.dtype))
         entries.append(shards.entry_of(folder, name, first, len(part), generation, model_fingerprint or before.model_fingerprint))
     kept = _outside(before.shards, start, stop)
     current = dataclasses.replace(before, revision=revision, shards=tuple(sorted([*kept, *entries], key=lambda entry: entry.first_row)))
     index_manifest.write(folder, current)
-    traces.remove(folder, current)
+    index_manifest.remove_leftovers(folder, current)
     return EmbeddingIndex.open(path)
 
 

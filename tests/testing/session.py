@@ -1,4 +1,4 @@
-"""The test session: one compilation cache, quick compilation, the dearest files first, and what each worker used.
+"""The test session: one compilation cache, quick compilation, the slowest files first, and the resources each worker used.
 
 Compiling is most of what these tests cost. All workers and the processes that tests start share one cache of compiled programs. It is
 a folder of this session, or $ATLAS_JAX_TESTS_CACHE, which is kept. Programs are compiled with few optimisations, except in modules that
@@ -54,6 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if not folder:
             folder = config.stash[_OWN_CACHE] = tempfile.mkdtemp(prefix='atlas_jax_tests_cache_')
         os.environ['JAX_COMPILATION_CACHE_DIR'] = folder
+    os.makedirs(os.environ['JAX_COMPILATION_CACHE_DIR'], exist_ok=True)
     os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
     os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
     os.environ.setdefault('MALLOC_ARENA_MAX', '2')  # one arena for each of many threads keeps gigabytes that are free
@@ -82,16 +83,20 @@ def costs_by_file() -> dict[str, int]:
 
 
 def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
-    """With `-m quick`, does not import what is not quick: PyTorch and large modules take as long as the tests."""
+    """With `-m quick`, imports quick files only: importing PyTorch and large modules takes as long as the tests."""
     if config.option.markexpr != 'quick' or not collection_path.is_relative_to(TESTS):
         return None
     return True if collection_path.relative_to(TESTS).as_posix() in costs_by_file() else None
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the dearest files first, so that no worker is left with one at the end, and marks what is quick."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Puts the slowest files first, so that no worker is left with one at the end; marks quick tests, leaves exhaustive ones out."""
     costs = costs_by_file()
+    if 'exhaustive' not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker('exhaustive')]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker('exhaustive')]
     items.sort(key=lambda item: -costs.get(_file_of(item), 0))
     for item in items:
         if _file_of(item) not in costs and item.get_closest_marker('slow') is None:
@@ -120,7 +125,7 @@ def pytest_runtest_protocol(item: pytest.Item):
 
 @pytest.fixture(scope='module', autouse=True)
 def _compilation(request: pytest.FixtureRequest):
-    """Compiles quickly, but for modules marked `optimized`; drops compiled programs where the process has grown large."""
+    """Compiles quickly, except in modules marked `optimized`; drops compiled programs where the process has grown large."""
     optimized = request.node.get_closest_marker('optimized') is not None
     with pytest.MonkeyPatch.context() as patch:
         if optimized:
@@ -131,7 +136,7 @@ def _compilation(request: pytest.FixtureRequest):
         jax.clear_caches()
         gc.collect()
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL('libc.so.6').malloc_trim(0)  # gives back what was freed
+            ctypes.CDLL('libc.so.6').malloc_trim(0)  # gives freed memory back to the system
 
 
 def _resident_bytes() -> int:
@@ -159,7 +164,7 @@ def pytest_testnodedown(node) -> None:
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
-    """Prints what was used; with --write-costs, writes each file's cost."""
+    """Prints the resources used; with --write-costs, writes each file's cost."""
     usages, costs = _OF_WORKERS or [_usage()], collections.Counter()
     for usage in usages:
         costs.update(usage['costs'])
@@ -171,7 +176,7 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
 
 
 def write_costs(measured: dict[str, float]) -> None:
-    """Enters these files' CPU seconds in costs.json, dearest first; quick files and those that are gone leave it."""
+    """Enters these files' CPU seconds in costs.json, slowest first; removes quick files and missing ones."""
     costs = costs_by_file() | {name: round(seconds) for name, seconds in measured.items()}
     dear = [name for name in costs if costs[name] >= QUICK_SECONDS and (TESTS / name).is_file()]
     COSTS_FILE.write_text(json.dumps({name: costs[name] for name in sorted(dear, key=lambda name: -costs[name])}, indent=1) + '\n')

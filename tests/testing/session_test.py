@@ -31,3 +31,8 @@ def test_programs_for_a_cpu_compile_quickly(platform, quick):
     Backend.platform = platform
     given = compiler.get_compile_options(1, 1, backend=Backend, env_options_overrides={'xla_dump_to': ''}).env_option_overrides
     assert set(dict(given)) == ({*streams.QUICK_TO_COMPILE} if quick else set()) | {'xla_dump_to'}
+
+
+def test_exhaustive_tests_run_only_where_they_are_named(request):
+    marked = [item.nodeid for item in request.session.items if item.get_closest_marker('exhaustive')]
+    assert not marked or 'exhaustive' in request.config.option.markexpr

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from atlas_jax import types
-from atlas_jax.models import atlas, contriever, parameters, t5
+from atlas_jax.models import atlas, contriever, t5
+from atlas_jax.nn import layer_scan
 from atlas_jax.tokenizers.formats import Segment
 
 READER = t5.T5Config(vocab_size=101, emb_dim=24, num_heads=2, head_dim=7, mlp_dim=31, num_encoder_layers=2, num_decoder_layers=2,
@@ -39,9 +40,16 @@ def _init(make, config, seed: int) -> dict:
     return jax.device_get(nn.unbox(jax.jit(make, static_argnums=0)(config, jax.random.key(seed))))
 
 
+def init_params(config: atlas.AtlasConfig, key: jax.Array) -> dict:
+    """Random float32 weights {'reader', 'retriever'} with their axes; layers together, as training has them."""
+    reader_key, retriever_key = jax.random.split(key)
+    return layer_scan.stack_layers({'reader': t5.init_params(config.reader, reader_key),
+                                    'retriever': contriever.init_params(config.retriever, retriever_key)})
+
+
 def params(seed: int = 3) -> dict:
     """Random weights of the tiny Atlas."""
-    return init(parameters.init_params, config(), seed)
+    return init(init_params, config(), seed)
 
 
 def table(rows: int, vocab_size: int, seed: int, width: int = 128) -> types.TokenTable:

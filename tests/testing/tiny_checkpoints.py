@@ -30,7 +30,7 @@ def model(config) -> weights.Weights:
 
 
 def assert_equal(found: weights.Weights, expected: weights.Weights) -> None:
-    """Bit-equal parameters, and configurations equal but for dropout, which not every kind writes down."""
+    """Bit-equal parameters, and configurations equal except for dropout, which not every kind writes down."""
     assert dataclasses.replace(found.config, dropout_rate=0.1) == dataclasses.replace(expected.config, dropout_rate=0.1)
     assert set(found.shapes) == set(expected.shapes)
     for path in expected.order():
@@ -41,7 +41,7 @@ def assert_equal(found: weights.Weights, expected: weights.Weights) -> None:
 
 def hugging_face(opened: weights.Weights) -> dict[str, np.ndarray]:
     """The parameters under Hugging Face's names."""
-    table = hf_names.t5_table(opened.config) if isinstance(opened.config, t5.T5Config) else hf_names.contriever_table(opened.config)
+    table = hf_names.table(opened.config)
     return {entry.name: entry.transform(opened.read(path)) for path, entry in table.items()}
 
 

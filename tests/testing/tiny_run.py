@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax import api
+from atlas_jax.answering import api
 from atlas_jax.corpus import documents as documents_lib
 from atlas_jax.model import RetrieverModel
 from atlas_jax.models import atlas as atlas_lib
-from atlas_jax.models import contriever, parameters
+from atlas_jax.models import contriever
 from atlas_jax.nn import layer_scan
 from atlas_jax.runtime import hosts
 from atlas_jax.tasks import qa
@@ -32,7 +32,7 @@ def atlas(dropout_rate: float = 0.1, mesh: jax.sharding.Mesh | None = None) -> a
         dataclasses.replace(tiny.READER, vocab_size=reader_tokenizer.vocab_size, dropout_rate=dropout_rate),
         dataclasses.replace(tiny.RETRIEVER, vocab_size=retriever_tokenizer.vocab_size, dropout_rate=dropout_rate),
         atlas_lib.InputConfig(text_max_tokens=40, retriever_max_tokens=40, query_max_tokens=16, target_max_tokens=4), n_context=2)
-    params = jax.device_get(nn.unbox(jax.jit(parameters.init_params, static_argnums=0)(config, jax.random.key(0))))
+    params = jax.device_get(nn.unbox(jax.jit(tiny.init_params, static_argnums=0)(config, jax.random.key(0))))
     return api.Atlas(config, params, reader_tokenizer, retriever_tokenizer, qa.QATask('{question}', '{target}'), mesh)
 
 

@@ -4,8 +4,8 @@ import string
 
 from sentencepiece import sentencepiece_model_pb2
 
-from atlas_jax.tokenizers import bert as bert_lib
-from atlas_jax.tokenizers import t5 as t5_lib
+from atlas_jax.tokenizers import bert_tokenizer as bert_lib
+from atlas_jax.tokenizers import t5_tokenizer as t5_lib
 
 _WORDS = ['the', 'The', 'thing', 'is', 'what', 'red', 'green', 'blue', 'white', 'black', 'grey', 'pink', 'title:', 'context:']
 

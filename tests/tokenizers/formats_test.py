@@ -9,7 +9,7 @@ from tests.testing import word_tokenizers
 
 
 def encode(text: str) -> list[int]:
-    """A word's id is its length; braces and all."""
+    """Encodes a word as its length, braces included."""
     return [len(word) for word in text.split()]
 
 

@@ -13,8 +13,8 @@ import sys
 import pytest
 import yaml
 
-from atlas_jax.cli import main as cli
-from atlas_jax.gin_files import parse as gin_parse
+from atlas_jax.apps.cli import main as cli
+from atlas_jax.apps.gin_files import parse as gin_parse
 from tests.tpu_scripts.fakes import SCRIPTS
 
 ROOT = SCRIPTS.parent
@@ -56,7 +56,7 @@ def test_what_is_copied_is_there_and_can_be_installed(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / 'built' / 'atlas_jax' / 'gin_configs' / 'runs' / 'nq_64_shot.gin').is_file()
     assert [rest for name, rest in _instructions() if name == 'RUN'] == ["pip install --no-cache-dir '.[tpu,gcs]'"]
-    # Everything that set_up.sh sends to a pod, but for the scripts, is in the image too.
+    # The image holds everything that set_up.sh sends to a pod, except the scripts.
     sent = re.search(r'-czf "\$archive" (.*)', (SCRIPTS / 'set_up.sh').read_text())[1].split()
     assert all(any(fnmatch.fnmatch(f'!{name}', pattern) for pattern in ignored) for name in sent if name != 'tpu_scripts')
 

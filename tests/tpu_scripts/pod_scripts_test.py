@@ -52,7 +52,7 @@ def test_wrong_options_are_one_line(cloud, script):
     ('create.sh', ('--type', 'v4-8', '--reservation', 'mine'), '--reservation needs --project'),
     ('create.sh', ('--type', 'v4-8', '--wait_minutes', 'long'), '--wait_minutes is "long"'),
     ('create.sh', ('--type', 'v4-8', *TRAIN), 'unexpected argument "atlas-jax"'), ('stop.sh', TRAIN, 'unexpected argument'),
-    ('launch.sh', (), 'what is to run'), ('launch.sh', ('--logs', 'bucket/logs', *TRAIN), '--logs is "bucket/logs"'),
+    ('launch.sh', (), 'no command to run'), ('launch.sh', ('--logs', 'bucket/logs', *TRAIN), '--logs is "bucket/logs"'),
     ('keep_running.sh', ('--type', 'v4-8', '--to', 'bucket', *TRAIN), '--to needs --from'),
     ('keep_running.sh', ('--type', 'v4-8', '--failures', '-1', *TRAIN), '--failures'),
     ('keep_running.sh', ('--type', 'v4-8', '--from', 'data', '--to', 'd', *TRAIN), '--from is "data"'),
@@ -76,9 +76,9 @@ def test_what_fails_is_tried_again_and_what_hangs_is_cut(cloud):
 
 
 def test_a_mistake_in_the_command_is_not_tried_again(cloud):
-    cloud.plan(also={'tpu-vm ssh': [{'code': 2, 'out': 'set_up_host.sh: a run is going on here'}]})
+    cloud.plan(also={'tpu-vm ssh': [{'code': 2, 'out': 'set_up_host.sh: a run is in progress here'}]})
     result = cloud.run('set_up.sh', *POD)
-    assert result.returncode == 2 and 'a run is going on' in result.stderr and sum('ssh' in call for call in cloud.calls) == 1
+    assert result.returncode == 2 and 'a run is in progress' in result.stderr and sum('ssh' in call for call in cloud.calls) == 1
 
 
 def test_set_up_copies_the_checkout_to_every_worker(cloud):
@@ -108,7 +108,7 @@ def test_several_slices_are_one_call_to_all_of_them(cloud):
 
 
 @pytest.mark.parametrize(('states', 'said', 'exit_code'), [
-    ('RUNNING RUNNING', 'goes on', 0), ('0 0', 'ended well', 0), ('75 75', 'launch.sh again', 1), ('0 1', 'exit code 1', 1),
+    ('RUNNING RUNNING', 'in progress', 0), ('0 0', 'ended well', 0), ('75 75', 'launch.sh again', 1), ('0 1', 'exit code 1', 1),
     ('75 LOST', 'gone', 1), ('75 RUNNING', 'others', 1), ('NONE NONE', 'nothing was launched', 1), ('75 2', 'exit code 2', 1),
     ('75 137 0', 'exit code 137', 1), ('0 NONE', 'gone', 1), ('', 'do not answer', 1)])
 def test_status_says_how_the_run_is_on_all_workers(cloud, states, said, exit_code):

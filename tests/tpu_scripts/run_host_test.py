@@ -65,7 +65,7 @@ def test_the_log_is_copied_to_the_bucket_meanwhile_and_before_the_code_is_there(
 def test_a_run_is_not_started_twice_and_saves_when_it_is_asked_to_stop(host):
     _run(host, 'start', '--', 'sh', '-c', 'trap "exit 75" TERM; echo up; while true; do sleep 0.02; done')
     _until(lambda: 'up' in (host.folder / 'atlas_jax' / 'run.log').read_text())
-    assert 'going on' in _run(host, 'start', '--', 'true').stdout and _state(host) == 'RUNNING'
+    assert 'in progress' in _run(host, 'start', '--', 'true').stdout and _state(host) == 'RUNNING'
     assert _run(host, 'stop').returncode == 0
     _until(lambda: _state(host) == '75')
 

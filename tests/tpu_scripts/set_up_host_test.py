@@ -85,7 +85,7 @@ def test_what_an_earlier_try_left_is_ended_and_a_run_is_not(host):
     scripts = host.folder / 'atlas_jax' / 'tpu_scripts'
     host.run(scripts / 'run_host.sh', 'start', '--', 'sleep', '100')
     result = _run(host)
-    assert result.returncode == 2 and 'a run is going on' in result.stderr
+    assert result.returncode == 2 and 'a run is in progress' in result.stderr
     host.run(scripts / 'run_host.sh', 'end', END_AFTER_S='1')
 
 

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from atlas_jax.answering import prepare
+from atlas_jax.answering.prepared_examples import PreparedExamples
 from atlas_jax.searchers.config import SearchConfig
-from atlas_jax.steps import prepare
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import batches as batches_lib
 from tests.testing import tiny_run
@@ -18,13 +19,13 @@ FROZEN = spec_lib.DistillConfig(retriever_training='frozen')
 
 def batches_of(atlas, index, ahead=2, distill=DISTILL, **options):
     examples = tiny_run.examples(atlas)
-    prepared = prepare.prepare(atlas, examples, index, 2, 4, distill=distill, **options)
+    prepared = prepare.prepare_examples(atlas, examples, index, 2, 4, distill=distill, **options)
     return batches_lib.TrainBatches.of(examples, prepared, 4, 3, ahead)
 
 
 def test_a_batch_is_on_the_devices_before_it_is_taken(atlas, index, monkeypatch):
-    made, real = [], prepare.Prepared.training_batch
-    monkeypatch.setattr(prepare.Prepared, 'training_batch',
+    made, real = [], PreparedExamples.training_batch
+    monkeypatch.setattr(PreparedExamples, 'training_batch',
                         lambda *arguments: made.append(threading.current_thread()) or real(*arguments))
     batches = batches_of(atlas, index)
     drawn, retrieved = next(batches.iterator)
@@ -93,7 +94,7 @@ def test_a_trained_retriever_searches_ahead_only_where_it_may_be_an_update_old(a
     first, second = taken(ahead, old, 1), taken(ahead, new, 1)  # the second was searched for with the first's
     assert first + second == expected[:2]
     assert taken(ahead, new, 1) == expected[2:3]
-    # A run that goes on from a checkpoint has nothing of before: so the one that was saved searches anew, too.
+    # A run that continues from a checkpoint has no search under way, so the run that saved it searches again, too.
     state = ahead.state()
     ahead.search_again()
     resumed = batches_of(atlas, index, search=SearchConfig(tokens='host', overlap=True))

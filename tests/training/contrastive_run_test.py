@@ -8,19 +8,20 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax import api, errors, train
-from atlas_jax.cli import main as cli
+from atlas_jax import errors, train
+from atlas_jax.answering import api
+from atlas_jax.apps.cli import main as cli
 from atlas_jax.conversion import convert, loading
 from atlas_jax.model import RetrieverModel, RetrieverSource
 from atlas_jax.models import contriever
 from atlas_jax.nn import layer_scan
 from atlas_jax.report import run_log
 from atlas_jax.steps.spec import StepConfig
-from atlas_jax.tokenizers.bert import BertTokenizer
+from atlas_jax.tokenizers.bert_tokenizer import BertTokenizer
 from atlas_jax.training import contrastive, contrastive_run, contrastive_step
 from atlas_jax.training.contrastive_data import RetrieverData
 from atlas_jax.training.optimizer import OptimizerConfig
-from tests.testing import tiny, tiny_run
+from tests.testing import loaded, tiny, tiny_run
 
 OPTIMIZER = OptimizerConfig(retriever_learning_rate=1e-2, schedule='linear', warmup_steps=2, total_steps=4)
 MOCO = contrastive.ContrastiveConfig(0.3, 0.6, method='moco', queue_size=8, momentum=0.9, momentum_schedule='cosine', temperature=0.5,
@@ -91,7 +92,7 @@ def test_the_run_is_a_retriever_like_any_other(finished, tmp_path):
     folder, result = finished
     opened = loading.open_model(folder)
     assert tuple(opened.openers) == ('retriever',) and opened.step == 4
-    config, params = loading.load_retriever(folder)
+    config, params = loaded.retriever(folder)
     assert config.normalize  # as it was trained
     jax.tree.map(np.testing.assert_array_equal, layer_scan.stack_layers(params), jax.device_get(result.retriever.params['retriever']))
     written = convert.convert(convert.Request(folder, 'hf', tmp_path / 'hf'))
@@ -137,7 +138,8 @@ def test_what_does_not_fit_is_refused_before_the_run_begins(passages, source, tm
 @pytest.mark.parametrize(('changes', 'rate', 'message'), [
     ({'evaluate_every_steps': 2}, {}, 'evaluate_every_steps and best_by belong to joint training'),
     ({'best_by': 'recall'}, {}, 'evaluate_every_steps and best_by belong to joint training'),
-    ({}, {'learning_rate': 5e-4}, 'learning_rate is 0.0005, the rate of a reader, and there is none; set retriever_learning_rate')])
+    ({}, {'learning_rate': 5e-4},
+     'learning_rate is 0.0005, the rate of a reader, and this run has no reader; set retriever_learning_rate')])
 def test_options_that_nobody_would_read_are_refused(passages, source, tmp_path, changes, rate, message):
     with pytest.raises(errors.ConfigError, match=message):
         train.train_retriever(_run(tmp_path, **changes), RetrieverData(str(passages)), source, dataclasses.replace(OPTIMIZER, **rate), MOCO)
@@ -145,9 +147,9 @@ def test_options_that_nobody_would_read_are_refused(passages, source, tmp_path, 
 
 def test_passages_of_unit_length_alone_are_compared_so_in_the_loss_and_by_whoever_uses_the_retriever(passages):
     given = dataclasses.replace(MOCO, normalize_query=False)
-    work = contrastive_run.prepare(tiny_run.retriever(), RetrieverData(str(passages)), given, OPTIMIZER, StepConfig(), 4,
+    work = contrastive_run.prepare_contrastive_run(tiny_run.retriever(), RetrieverData(str(passages)), given, OPTIMIZER, StepConfig(), 4,
                                    mesh_shape=(1, 1, 1))
-    assert work.model.config.retriever.normalize  # their norms decide what is found
+    assert work.model.config.retriever.normalize  # norms decide the ranking
     assert not work.spec.config.normalize  # or the loss would have lost the queries' norms
 
 

@@ -9,7 +9,8 @@ import pytest
 from atlas_jax import partitioning, types
 from atlas_jax.models import contriever
 from atlas_jax.nn import layer_scan
-from atlas_jax.training import contrastive, contrastive_state, contrastive_step
+from atlas_jax.training import contrastive, contrastive_step
+from atlas_jax.training import state as state_lib
 from atlas_jax.training.optimizer import OptimizerConfig
 from tests.testing import tiny
 
@@ -21,7 +22,8 @@ LENGTHS = np.array([5, 9, 16])
 
 def _spec(dropout_rate=0.0, **options):
     given = contrastive.ContrastiveConfig(**{'queue_size': 12, 'momentum': 0.9, 'temperature': 0.5, **options})
-    spec = contrastive.make_spec(dataclasses.replace(RETRIEVER, dropout_rate=dropout_rate), MESH, (LENGTHS, LENGTHS), (16, 16), 6, given)
+    config = dataclasses.replace(RETRIEVER, dropout_rate=dropout_rate)
+    spec = contrastive.make_contrastive_spec(config, MESH, (LENGTHS, LENGTHS), (16, 16), 6, given)
     return dataclasses.replace(spec, queries=spec.queries[-1:], passages=spec.passages[-1:])
 
 
@@ -41,7 +43,7 @@ def _init(config, key):
 
 
 def _state(spec):
-    return contrastive_state.create({'retriever': tiny.init(_init, RETRIEVER)}, spec, contrastive_step.optimizer_for(OPTIMIZER))
+    return state_lib.create_contrastive({'retriever': tiny.init(_init, RETRIEVER)}, spec, contrastive_step.optimizer_for(OPTIMIZER))
 
 
 def _after(spec, batch):
@@ -50,7 +52,7 @@ def _after(spec, batch):
 
 
 def test_chunks_make_the_whole_batchs_update():
-    # Of negatives from the batch tests/multidevice compares chunks.
+    # tests/multidevice compares chunks with negatives from the batch.
     spec, batch = _spec(normalize_query=True), _batch()
     whole, figures = _after(spec, batch)
     parts, found = _after(_spec(normalize_query=True, chunks=3), batch)

@@ -1,4 +1,4 @@
-"""The options of contrastive training: what is refused, and the capacities of its step."""
+"""The options of contrastive training: refused values, and the capacities of its step."""
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ LENGTHS = (np.array([5, 9, 14]), np.array([4, 8, 20]))
 def _spec(batch_size=12, step=None, **options):
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
     given = contrastive.ContrastiveConfig(**{'queue_size': 24, **options})
-    return contrastive.make_spec(tiny.RETRIEVER, mesh, LENGTHS, (16, 24), batch_size, given, step, passages_each=1)
+    return contrastive.make_contrastive_spec(tiny.RETRIEVER, mesh, LENGTHS, (16, 24), batch_size, given, step, passages_each=1)
 
 
 @pytest.mark.parametrize(('options', 'message'), [

@@ -13,7 +13,7 @@ from atlas_jax.training import joint_loss
 from tests.testing import tiny
 
 MESH = partitioning.make_mesh(devices=jax.devices()[:1])
-SPEC = spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, MESH, tiny.lengths(tiny.knowledge()), 4,
+SPEC = spec_lib.make_step_spec(tiny.config(), tiny.SEGMENTS, MESH, tiny.lengths(tiny.knowledge()), 4,
                           spec_lib.DistillConfig(temperature_gold=0.5, temperature_score=0.25, retriever_n_context=3))
 SCORES = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3)), jnp.float32)
 GOLD = jnp.asarray(np.random.default_rng(1).standard_normal((4, 3)), jnp.float32)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from atlas_jax import partitioning, types
+from atlas_jax.apps.planning import program
 from atlas_jax.models import atlas, parameters
-from atlas_jax.planning import program
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import model_flops, train_step
 from tests.testing import tiny
@@ -27,7 +27,7 @@ def _full(*shape):
 def _counted_and_computed(n_context=3, **distill):
     config = atlas.AtlasConfig(READER, RETRIEVER, INPUTS, n_context)
     at_limit = types.TokenLengths(np.array([LIMIT]), np.array([LIMIT]), np.array([QUERY]))
-    spec = spec_lib.make_spec(config, tiny.SEGMENTS, partitioning.make_mesh(devices=jax.devices()[:1]), at_limit, BATCH,
+    spec = spec_lib.make_step_spec(config, tiny.SEGMENTS, partitioning.make_mesh(devices=jax.devices()[:1]), at_limit, BATCH,
                               spec_lib.DistillConfig(**distill), spec_lib.StepConfig(attention='plain'))
     lengths = np.full(BATCH, QUERY, np.int32)
     batch = types.Batch(retriever_query_tokens=_full(BATCH, QUERY), retriever_query_lengths=lengths, reader_query_lengths=lengths,

@@ -1,4 +1,4 @@
-"""The index keeps up with its encoder: the schedule fires as recorded, and what is refreshed equals what is embedded anew."""
+"""The index keeps up with its encoder: the schedule fires as recorded, and refreshed rows equal those embedded again."""
 
 import dataclasses
 import json
@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from atlas_jax import errors, partitioning
+from atlas_jax.runtime import notes
 from atlas_jax.searchers import int8
 from atlas_jax.searchers.config import SearchConfig
-from atlas_jax.steps import prepare, retrieve
+from atlas_jax.steps import retrieve
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import refresh
 from tests.testing import tiny
@@ -50,7 +51,7 @@ def test_schedules_with_a_meaning(schedule, due):
 @pytest.fixture(scope='module')
 def spec():
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
-    return spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(tiny.knowledge()), 4, spec_lib.DistillConfig())
+    return spec_lib.make_step_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(tiny.knowledge()), 4, spec_lib.DistillConfig())
 
 
 @pytest.fixture(scope='module')
@@ -136,12 +137,12 @@ def test_state_comes_back(spec):
 
 @pytest.mark.parametrize('training, candidates, searched, told', [
     ('joint', 0, True, True), ('untied', 0, True, True), ('query_side', 0, True, False), ('frozen', 0, True, False),
-    ('joint', 16, True, False), ('joint', 0, False, False)])  # candidates of re-ranking are embedded anew
+    ('joint', 16, True, False), ('joint', 0, False, False)])  # re-ranking embeds its candidates again
 def test_a_run_that_leaves_its_index_behind_is_told(capsys, training, candidates, searched, told):
-    prepare.say_once.cache_clear()
+    notes.say_once.cache_clear()
     known = tiny.knowledge()
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
-    spec = spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(known), 4, spec_lib.DistillConfig(
+    spec = spec_lib.make_step_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(known), 4, spec_lib.DistillConfig(
         retriever_training=training), search=SearchConfig(rerank_candidates=candidates))
     prepared = types.SimpleNamespace(spec=spec, index=object() if searched else None, knowledge=None)
     assert refresh.refresher_of(None, prepared) is None

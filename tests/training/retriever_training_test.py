@@ -17,7 +17,7 @@ OPTIMIZER = OptimizerConfig(learning_rate=1e-2, retriever_learning_rate=1e-2, sc
 
 def _spec(known, **distill):
     mesh = partitioning.make_mesh(devices=jax.devices()[:1])
-    spec = spec_lib.make_spec(tiny.config(2), tiny.SEGMENTS, mesh, tiny.lengths(known), 3,
+    spec = spec_lib.make_step_spec(tiny.config(2), tiny.SEGMENTS, mesh, tiny.lengths(known), 3,
                               spec_lib.DistillConfig('adist', 0.01, 0.1, retriever_n_context=3, **distill))
     # one capacity: half the compilation
     return dataclasses.replace(spec, read=spec.read[-1:], embedded=spec.embedded[-1:], scored=spec.scored[-1:])

@@ -1,4 +1,4 @@
-"""The record of a run: what is in it, what differs, what may change, and records that are damaged."""
+"""The record of a run: its content, differences, allowed changes, and damaged records."""
 
 import dataclasses
 import json

@@ -9,7 +9,7 @@ from atlas_jax.searchers.config import SearchConfig
 from atlas_jax.steps import spec as spec_lib
 from atlas_jax.training import refresh
 from atlas_jax.training.optimizer import OptimizerConfig
-from tests.api_test import atlas, indexes
+from tests.answering.api_test import atlas, indexes
 from tests.testing import tiny_run
 
 assert atlas and indexes  # fixtures
@@ -41,7 +41,7 @@ def test_tokens_on_the_host_train_as_those_on_the_devices(atlas, indexes, tmp_pa
 
 def test_codes_are_searched_in_training_unless_the_index_is_refreshed(atlas, tmp_path):
     index, examples = tiny_run.index(atlas, tmp_path), tiny_run.examples(atlas, 5)  # 23 passages: enough for a code of 22 numbers
-    codes_building.compress(index.index, codes_building.Settings(8, accept_recall=True), show_progress=False)
+    codes_building.compress(index.index, codes_building.CodesSettings(8, accept_recall=True), show_progress=False)
     optimizer = OptimizerConfig(learning_rate=1e-2, retriever_learning_rate=1e-2, schedule='fixed', warmup_steps=0, total_steps=2)
     distill = spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, retriever_n_context=3)
 

@@ -18,7 +18,7 @@ OPTIMIZER = OptimizerConfig(schedule='fixed', warmup_steps=0, total_steps=3)
 
 
 def spec_of(kind: str, **step) -> spec_lib.StepSpec:
-    return spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, MESH, tiny.lengths(tiny.knowledge()), 3,
+    return spec_lib.make_step_spec(tiny.config(), tiny.SEGMENTS, MESH, tiny.lengths(tiny.knowledge()), 3,
                               spec_lib.DistillConfig(retriever_training=kind), spec_lib.StepConfig(**step))
 
 
@@ -58,7 +58,7 @@ def test_parameters_are_stored_in_the_dtype_asked_for_and_moments_in_float32():
 
 
 def test_moments_lie_like_their_parameter_and_factored_ones_like_what_they_keep():
-    mesh = jax.sharding.AbstractMesh((1, 2, 2), partitioning.MESH_AXES)
+    mesh = partitioning.make_abstract_mesh((1, 2, 2))
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('fsdp', 'model'))
     assert state._like((6, 10), (6, 10), whole) is whole
     assert state._like((6,), (6, 10), whole).spec == jax.sharding.PartitionSpec('fsdp')

@@ -1,4 +1,4 @@
-"""Runs that train both encoders' side: the index follows, its state is saved, and what is best is kept."""
+"""Runs that train the passage encoder: the index follows, its state is saved, and the best checkpoint is kept."""
 
 import dataclasses
 import json
@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from atlas_jax import api, errors, train
+from atlas_jax import errors, train
+from atlas_jax.answering import api
 from atlas_jax.evaluation import guard, run_page
 from atlas_jax.report import run_log
 from atlas_jax.steps import spec as spec_lib
@@ -38,7 +39,7 @@ def test_a_run_that_refreshes_is_stopped_and_goes_on_bit_by_bit(atlas, index, tm
     before = index.index.embeddings(np.arange(23)).copy()
     whole = _train(tmp_path / 'whole', atlas, index, refresh=REFRESH)
     ages = [row['index_age_max'] for row in _rows(tmp_path / 'whole')]
-    assert ages == [0, 1, 2, 3, 0]  # before each update; all was embedded anew before the fifth
+    assert ages == [0, 1, 2, 3, 0]  # before each update; everything was embedded again before the fifth
     with monkeypatch.context() as patch:
         tiny_run.stop_at(patch, 3)
         with pytest.raises(errors.PreemptedError, match='saved at step 3; the same command goes on') as stopped:
@@ -47,7 +48,7 @@ def test_a_run_that_refreshes_is_stopped_and_goes_on_bit_by_bit(atlas, index, tm
     again = _train(tmp_path / 'stopped', atlas, index, refresh=REFRESH)
     assert _losses(tmp_path / 'stopped') == _losses(tmp_path / 'whole')
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(again.atlas.params), jax.device_get(whole.atlas.params))
-    np.testing.assert_array_equal(index.index.embeddings(np.arange(23)), before)  # what is on disk is not touched
+    np.testing.assert_array_equal(index.index.embeddings(np.arange(23)), before)  # the index on disk is not touched
     with pytest.raises(errors.IndexFolderError):
         index.check(whole.atlas)  # and is stale
     assert len(index.knowledge(atlas).index.embeddings) == 23  # nor what others hold of it

@@ -28,7 +28,7 @@ def _spec(known, batch_size=4, n_context=3, dropout_rate=0.0, levels=3, **distil
     """`levels`: how many of the capacities, from the largest down; each is compiled."""
     config = tiny.config(n_context)
     config = dataclasses.replace(config, reader=dataclasses.replace(config.reader, dropout_rate=dropout_rate))
-    spec = spec_lib.make_spec(config, tiny.SEGMENTS, _mesh(), tiny.lengths(known), batch_size,
+    spec = spec_lib.make_step_spec(config, tiny.SEGMENTS, _mesh(), tiny.lengths(known), batch_size,
                               spec_lib.DistillConfig(temperature_gold=0.1, temperature_score=0.1, **distill))
     return dataclasses.replace(spec, read=spec.read[-levels:], scored=spec.scored[-levels:], embedded=spec.embedded[-levels:])
 
@@ -174,8 +174,8 @@ def test_dropout_differs_by_step_and_repeats_by_seed():
 
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(errors.ConfigError, match='batch_size 3 does not divide'):
-        mesh = jax.sharding.AbstractMesh((1, 2, 1), partitioning.MESH_AXES)
-        spec_lib.make_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(tiny.knowledge()), 3)
+        mesh = partitioning.make_abstract_mesh((1, 2, 1))
+        spec_lib.make_step_spec(tiny.config(), tiny.SEGMENTS, mesh, tiny.lengths(tiny.knowledge()), 3)
 
 
 def _moved(after, before) -> bool:
@@ -186,11 +186,10 @@ def test_a_kernel_that_does_not_hold_the_inputs_is_refused():
     config = dataclasses.replace(tiny.config(), inputs=dataclasses.replace(tiny.INPUTS, text_max_tokens=600))
     lengths = types.TokenLengths(np.array([700]), np.array([30]), np.array([11]))
     with pytest.raises(errors.ConfigError, match='does not hold reader inputs of 600 tokens with 2 heads of 7'):
-        spec_lib.make_spec(config, tiny.SEGMENTS, _mesh(), lengths, 4, step=spec_lib.StepConfig(attention='flash'))
-    assert spec_lib.make_spec(config, tiny.SEGMENTS, _mesh(), lengths, 4).flash is False  # auto, on a CPU
+        spec_lib.make_step_spec(config, tiny.SEGMENTS, _mesh(), lengths, 4, step=spec_lib.StepConfig(attention='flash'))
+    assert spec_lib.make_step_spec(config, tiny.SEGMENTS, _mesh(), lengths, 4).flash is False  # auto, on a CPU
 
 
 def test_an_empty_place_is_never_what_the_reader_ranks_first():
     # Gold scores of missing passages are 0, above every log-likelihood.
-    found = train_step._summary({'scores': jnp.array([[2., 1., -jnp.inf]]), 'gold_scores': jnp.array([[-1., -3., 0.]])})
-    assert float(found['agreement']) == 1.0
+    assert float(joint_loss._agreement(jnp.array([[2., 1., -jnp.inf]]), jnp.array([[-1., -3., 0.]]))) == 1.0

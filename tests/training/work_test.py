@@ -8,7 +8,7 @@ from atlas_jax.training import refresh, work
 
 
 class _Batches:
-    """Batches that are names, and a record of what was asked."""
+    """Batches that are names, and a record of the requests."""
 
     def __init__(self):
         self.asked = []
@@ -45,18 +45,14 @@ class _Refresher:
 
 def _work(refresher=None):
     prepared = python_types.SimpleNamespace(knowledge='index', encoder=python_types.SimpleNamespace(queries_cut=0.25), spec='spec')
-
-    def step(state, batch, knowledge, retrieved):
-        return python_types.SimpleNamespace(params='new'), {'loss': (knowledge, retrieved)}
-
-    return work.AtlasWork(prepared, _Batches(), None, step, {}, refresher)
+    return work.AtlasWork(prepared, _Batches(), None, None, {}, refresher)
 
 
 def test_a_step_takes_the_batch_that_was_found_by_its_parameters():
     made = _work()
-    state, dispatched = made.dispatch(python_types.SimpleNamespace(params='old'), 5)
-    assert made.batches.asked == [('take', 'old')] and state.params == 'new' and made.layout == 'spec'
-    assert dispatched == work.Dispatched(5, {'loss': ('index', 'found')}, [7], {'queries_cut': 0.25})
+    batch, *others = made.take(python_types.SimpleNamespace(params='old'))
+    assert made.batches.asked == [('take', 'old')] and batch.example_ids == [7] and others == ['index', 'found'] and made.layout == 'spec'
+    assert made.after_step(python_types.SimpleNamespace(params='new'), 5) == {'queries_cut': 0.25}
     assert made.program == 'train_step'
 
 
@@ -64,12 +60,13 @@ def test_a_step_takes_the_batch_that_was_found_by_its_parameters():
 def test_a_checkpoint_has_the_position_of_examples_and_refresh(refreshes, monkeypatch):
     monkeypatch.setattr(refresh, 'numbers_of', lambda knowledge: f'numbers of {knowledge}')
     made = _work(_Refresher() if refreshes else None)
-    _, dispatched = made.dispatch(python_types.SimpleNamespace(params='old'), 2)
+    made.take(python_types.SimpleNamespace(params='old'))
+    known = made.after_step(python_types.SimpleNamespace(params='new'), 2)
     position, index = made.position()
-    # The position first: what was searched for ahead belongs behind it.
+    # The position first: searches begun ahead belong after it.
     assert position['examples'] == {'at': 1} and made.batches.asked[-1] == 'again'
     if not refreshes:
         assert index is None and set(position) == {'examples'} and made.prepared.knowledge == 'index'
         return
     assert position['refresh'] == {'block': 3} and index == {'index': 'numbers of index after 2'}
-    assert dispatched.known == {'queries_cut': 0.25, 'index_age_max': 1.0}
+    assert known == {'queries_cut': 0.25, 'index_age_max': 1.0}

@@ -1,0 +1,2 @@
+"""Questions in, answers out: the public API, batches for the steps, and the confidence of answers.
+"""

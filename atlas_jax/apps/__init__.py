@@ -1,0 +1,1 @@
+"""The programs: nothing in the library imports them."""

@@ -1,0 +1,1 @@
+"""Converts published files into the passages and examples that Atlas reads."""

@@ -1,0 +1,1 @@
+"""Converts published questions, claims and dialogues into the examples that our tasks read."""

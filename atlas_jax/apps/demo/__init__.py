@@ -1,0 +1,1 @@
+"""The demo: a small Atlas on the World Factbook, whose models and texts come from pip packages."""

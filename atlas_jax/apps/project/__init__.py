@@ -1,0 +1,1 @@
+"""Projects: one folder with models, passages, index, questions, training, results and gin files."""

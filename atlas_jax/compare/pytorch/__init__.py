@@ -1,1 +1,0 @@
-"""The joint step, retrieval and generation in PyTorch on Hugging Face's modules: the other side of every comparison (extra [torch])."""

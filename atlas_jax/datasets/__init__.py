@@ -1,1 +1,0 @@
-"""Published files, each in its publisher's format, to the passages and examples that Atlas reads."""

@@ -1,1 +1,0 @@
-"""Published corpora: one module a format, each with its sources."""
